@@ -1,0 +1,381 @@
+"""Every setting of the project as frozen dataclasses; every ablation of the paper is one field, checked on creation.
+
+Defaults are the paper's (Table 6); where the paper is silent, its authors' release decides. A default that comes from
+neither says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from audiobat.errors import AudiobatError, did_you_mean
+
+T = TypeVar("T")
+
+
+def check(condition: bool, name: str, value: object, mend: str) -> None:
+    """Raise an AudiobatError that names the field `name`, its value and the mend unless `condition` holds."""
+    if not condition:
+        raise AudiobatError(f"{name} is {value!r}: {mend}.")
+
+
+def check_choice(owner: object, name: str) -> None:
+    """Check that the Literal field `name` of `owner` holds one of its choices."""
+    choices = get_args(get_type_hints(type(owner))[name])
+    value = getattr(owner, name)
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        raise AudiobatError(
+            f"{type(owner).__name__}.{name} is {value!r}: choose one of {listed}{did_you_mean(str(value), choices)}."
+        )
+
+
+@dataclass(frozen=True)
+class FrontendConfig:
+    """Waveform to spectrogram (Section 5.1, Table 2). The Kaldi recipe sets win_length 400, n_fft 512, f_min 20."""
+
+    kind: Literal["mel_db", "kaldi_fbank"] = "mel_db"
+    sample_rate: int = 16_000
+    n_fft: int = 1024
+    win_length: int = 1024
+    hop_length: int = 160
+    mel_bins: int = 128
+    f_min: float = 0.0
+    f_max: float | None = None  # None: the Nyquist frequency
+    top_db: float = 80.0  # dynamic range of mel_db, below each clip's own maximum
+    norm: Literal["minmax", "global"] = "minmax"
+    mean: float = -4.268  # for norm "global": EAT's AudioSet statistics, used as (x - mean) / (2 std)
+    std: float = 4.569
+
+    def __post_init__(self) -> None:
+        check_choice(self, "kind")
+        check_choice(self, "norm")
+        check(self.sample_rate > 0, "frontend.sample_rate", self.sample_rate, "it must be positive")
+        check(self.hop_length > 0, "frontend.hop_length", self.hop_length, "it must be positive")
+        check(self.mel_bins > 0, "frontend.mel_bins", self.mel_bins, "it must be positive")
+        check(0 < self.win_length <= self.n_fft, "frontend.win_length", self.win_length, "use 1 to n_fft samples")
+        nyquist = self.sample_rate / 2
+        top = self.f_max if self.f_max is not None else nyquist
+        check(
+            self.f_min < top <= nyquist, "frontend.f_max", self.f_max, f"use more than f_min and at most {nyquist} Hz"
+        )
+        check(self.top_db > 0, "frontend.top_db", self.top_db, "it must be positive")
+        check(self.std > 0, "frontend.std", self.std, "it must be positive")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The gated post-norm ViT (Eq. 1-4, 12-14)."""
+
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    patch_size: tuple[int, int] = (16, 16)  # frames x mel bins
+    max_frames: int = 1024  # length of the position table; longer clips run in windows of this many frames
+    gated_attention: bool = True
+    gate_bias: bool = True  # the release's; the paper shows a weight only
+    drop_path: float = 0.0
+    pad: Literal["mask", "grid"] = "mask"  # grid: every clip padded to max_frames, padding attended to (released BAT)
+
+    def __post_init__(self) -> None:
+        check_choice(self, "pad")
+        object.__setattr__(self, "patch_size", tuple(self.patch_size))
+        for name in ("dim", "depth", "heads"):
+            check(getattr(self, name) > 0, f"encoder.{name}", getattr(self, name), "it must be positive")
+        check(self.mlp_ratio > 0, "encoder.mlp_ratio", self.mlp_ratio, "it must be positive")
+        check(self.dim % self.heads == 0, "encoder.heads", self.heads, f"it must divide encoder.dim {self.dim}")
+        check(self.dim % 4 == 0, "encoder.dim", self.dim, "2-D positions need a multiple of 4")
+        valid_patch = len(self.patch_size) == 2 and min(self.patch_size) > 0
+        check(valid_patch, "encoder.patch_size", self.patch_size, "give two positive numbers, frames and mel bins")
+        check(
+            self.max_frames > 0 and self.max_frames % self.patch_size[0] == 0,
+            "encoder.max_frames",
+            self.max_frames,
+            f"it must be a positive multiple of the patch's {self.patch_size[0]} frames",
+        )
+        check(0 <= self.drop_path < 1, "encoder.drop_path", self.drop_path, "use 0 up to, not including, 1")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a release folder needs to rebuild its encoder."""
+
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+    def __post_init__(self) -> None:
+        check(
+            self.frontend.mel_bins % self.encoder.patch_size[1] == 0,
+            "frontend.mel_bins",
+            self.frontend.mel_bins,
+            f"it must be a multiple of the patch's {self.encoder.patch_size[1]} mel bins",
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patch columns and rows of the position table, (T, F)."""
+        return (
+            self.encoder.max_frames // self.encoder.patch_size[0],
+            self.frontend.mel_bins // self.encoder.patch_size[1],
+        )
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Masks for M clones (Section 3; EAT's constants, lineage section 4)."""
+
+    kind: Literal["inverse_block", "random"] = "inverse_block"
+    ratio: float = 0.8
+    clones: int = 16
+    block_size: int = 5  # side of a visible block, in patches
+    adjust: float = 0.07  # share of patches added to the expected block area before blocks are counted
+
+    def __post_init__(self) -> None:
+        check_choice(self, "kind")
+        check(0 < self.ratio < 1, "mask.ratio", self.ratio, "use a share between 0 and 1")
+        check(self.clones > 0, "mask.clones", self.clones, "it must be positive")
+        check(self.block_size > 0, "mask.block_size", self.block_size, "it must be positive")
+        check(self.adjust >= 0, "mask.adjust", self.adjust, "it must not be negative")
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Visible tokens to predictions at the masked cells (Section 5.3, Table 4). Its width is the encoder's."""
+
+    kind: Literal["vit", "cnn"] = "vit"
+    depth: int = 6
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    kernel_size: int = 3  # cnn only, EAT's
+    groups: int = 16  # cnn only, EAT's
+
+    def __post_init__(self) -> None:
+        check_choice(self, "kind")
+        for name in ("depth", "heads", "mlp_ratio", "groups"):
+            check(getattr(self, name) > 0, f"decoder.{name}", getattr(self, name), "it must be positive")
+        check(self.kernel_size % 2 == 1, "decoder.kernel_size", self.kernel_size, "it must be odd")
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """The EMA teacher and what it predicts from (Section 3, Table 3)."""
+
+    source: Literal["block", "mlp"] = "block"
+    layers: int | None = None  # average the top `layers` blocks; None: all
+    ema_start: float = 0.9998
+    ema_end: float = 0.99999
+    ema_steps: int = 100_000
+
+    def __post_init__(self) -> None:
+        check_choice(self, "source")
+        check(self.layers is None or self.layers > 0, "target.layers", self.layers, "use a positive number or null")
+        for name in ("ema_start", "ema_end"):
+            check(0 <= getattr(self, name) <= 1, f"target.{name}", getattr(self, name), "use a decay from 0 to 1")
+        check(self.ema_steps > 0, "target.ema_steps", self.ema_steps, "it must be positive")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Eq. 5 with both terms as means (lineage A30): loss = local + global_weight * global."""
+
+    global_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check(self.global_weight >= 0, "objective.global_weight", self.global_weight, "it must not be negative")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay (Table 6)."""
+
+    lr: float = 5e-4
+    min_lr: float = 1e-6  # also where the warm-up starts
+    warmup_steps: int = 53_000
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    decay_1d: bool = True  # decay biases, norms and tokens too, as EAT and the release do
+    grad_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        check(self.lr > 0, "optim.lr", self.lr, "it must be positive")
+        check(0 <= self.min_lr <= self.lr, "optim.min_lr", self.min_lr, "use 0 up to optim.lr")
+        check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "it must not be negative")
+        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "it must not be negative")
+        valid_betas = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
+        check(valid_betas, "optim.betas", self.betas, "give two numbers from 0 up to 1")
+        valid_clip = self.grad_clip is None or self.grad_clip > 0
+        check(valid_clip, "optim.grad_clip", self.grad_clip, "use a positive norm or null")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which clips, and how a training crop is cut from one."""
+
+    path: str | None = None  # a folder of audio, or a CSV with a `path` column
+    clip_seconds: float = 10.0
+    roll: bool = False  # circular roll of the waveform (the release's; the paper names none)
+    balance: str | None = None  # column whose values are drawn equally often; None: every clip equally often
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        check(self.clip_seconds > 0, "data.clip_seconds", self.clip_seconds, "it must be positive")
+        check(self.workers >= 0, "data.workers", self.workers, "it must not be negative")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length, batch and housekeeping of a run."""
+
+    steps: int = 400_000
+    batch_size: int = 48  # clips per step over all ranks
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"
+    log_every: int = 50
+    save_every: int = 2_000
+    keep: int = 2  # newest checkpoints kept
+
+    def __post_init__(self) -> None:
+        check_choice(self, "precision")
+        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
+            check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that a pre-training run depends on."""
+
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        _ = self.model  # the patch grid must fit the mel bins
+        depth = self.encoder.depth
+        fits = self.target.layers is None or self.target.layers <= depth
+        check(fits, "target.layers", self.target.layers, f"the encoder has {depth} blocks")
+        divides = self.encoder.dim % (self.decoder.heads if self.decoder.kind == "vit" else self.decoder.groups) == 0
+        check(
+            divides,
+            "decoder",
+            self.decoder,
+            f"its heads (vit) or groups (cnn) must divide encoder.dim {self.encoder.dim}",
+        )
+
+    @property
+    def model(self) -> ModelConfig:
+        """The part that a release keeps."""
+        return ModelConfig(self.frontend, self.encoder)
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Which probe sits on the frozen features (Section 4)."""
+
+    kind: Literal["cgp", "protobin", "linear"] = "cgp"
+    prototypes: int = 10_000
+    dropout: float = 0.0  # the release: 0.2
+    layer: int = -1  # protobin and linear: the block they read, 1..L or -1 for the last; cgp mixes all
+    pool: Literal["auto", "cls", "mean"] = "auto"  # linear: cls if the model has one, else the mean over patches
+    norm: Literal["none", "layer", "batch"] = "none"  # linear: before the classifier, without learned scale
+
+    def __post_init__(self) -> None:
+        for name in ("kind", "pool", "norm"):
+            check_choice(self, name)
+        check(self.prototypes > 0, "head.prototypes", self.prototypes, "it must be positive")
+        check(0 <= self.dropout < 1, "head.dropout", self.dropout, "use 0 up to, not including, 1")
+        check(self.layer == -1 or self.layer >= 1, "head.layer", self.layer, "use 1 to the number of blocks, or -1")
+
+
+@dataclass(frozen=True)
+class ProbeTrainConfig:
+    """How a head is trained (Table 6, AS-20K column)."""
+
+    steps: int = 20_000
+    warmup_steps: int = 2_000
+    batch_size: int = 48
+    lr: float = 1e-3
+    min_lr: float = 1e-6
+    weight_decay: float | None = None  # None: the paper's 0.5 for prototype heads, 0.005 for linear ones
+    betas: tuple[float, float] = (0.9, 0.999)
+    loss: Literal["auto", "bce", "ce"] = "auto"  # auto: ce if every clip has one label, else bce
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        check_choice(self, "loss")
+        for name in ("steps", "batch_size", "lr"):
+            check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
+        check(self.warmup_steps >= 0, "train.warmup_steps", self.warmup_steps, "it must not be negative")
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """A head, its training and the features' budget."""
+
+    head: HeadConfig = field(default_factory=HeadConfig)
+    train: ProbeTrainConfig = field(default_factory=ProbeTrainConfig)
+    cache_gb: float = 8.0  # frozen features are kept when they fit, else computed again for every batch
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """A config dataclass as plain nested dicts and lists, ready for YAML or JSON."""
+    plain: dict[str, Any] = {}
+    for f in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        plain[f.name] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def from_dict(cls: type[T], values: object, where: str = "") -> T:
+    """Build config `cls` from plain nested dicts; fields left out keep their defaults.
+
+    Raises AudiobatError for an unknown field (naming the closest known one) or a value of the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise AudiobatError(f"{where or cls.__name__} is {values!r}: give its fields by name.")
+    hints = get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    kwargs: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{where}.{name}" if where else str(name)
+        if name not in known:
+            raise AudiobatError(f"Unknown field {path}{did_you_mean(str(name), known)}.")
+        kwargs[name] = _typed(hints[name], value, path)
+    return cls(**kwargs)
+
+
+def _typed(hint: Any, value: Any, path: str) -> Any:
+    """Check `value` against the type of a field: dataclass, tuple, optional, Literal, int, float, bool or str."""
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, path)  # type: ignore[arg-type]
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value  # __post_init__ names the choices
+    if origin is UnionType:
+        inner = next(a for a in args if a is not type(None))
+        return None if value is None else _typed(inner, value, path)
+    if origin is tuple:
+        check(isinstance(value, list | tuple) and len(value) == len(args), path, value, f"give {len(args)} values")
+        return tuple(_typed(a, v, path) for a, v in zip(args, value, strict=True))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    check(type(value) is hint, path, value, f"it must be of type {hint.__name__}")
+    if hint is float:
+        check(math.isfinite(value), path, value, "it must be finite")
+    return value

@@ -1,0 +1,1 @@
+"""Clip tables, datasets and the order in which clips are drawn."""

@@ -1,0 +1,1 @@
+"""The engine: torch only, knows nothing about audio."""
