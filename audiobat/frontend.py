@@ -151,7 +151,8 @@ class KaldiFrontend(_Frontend):
         previous = torch.cat((frames[:, :, :1], frames[:, :, :-1]), dim=2)  # a frame's first sample precedes itself
         spectrum = torch.fft.rfft((frames - PREEMPHASIS * previous) * self.window, n=c.n_fft)
         power = spectrum.real.square() + spectrum.imag.square()  # [B, T, n_fft // 2 + 1]
-        return (power @ self.filters).clamp(min=LOG_EPS).log()
+        mel: Tensor = power @ self.filters  # [B, T, F]
+        return mel.clamp(min=LOG_EPS).log()
 
 
 def below(counts: Tensor, size: int) -> Tensor:
