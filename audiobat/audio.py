@@ -23,7 +23,8 @@ AudioSource: TypeAlias = str | Path | bytes | BinaryIO
 Samples: TypeAlias = NDArray[np.float32]
 
 AUDIO_EXTENSIONS = frozenset(
-    ".aif .aifc .aiff .au .caf .flac .mp3 .nist .oga .ogg .opus .rf64 .snd .sph .voc .w64 .wav".split()
+    {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg", ".opus"}
+    | {".rf64", ".snd", ".sph", ".voc", ".w64", ".wav"}
 )
 INTEGER_SCALE = {torch.int16: 2.0**15, torch.int32: 2.0**31}
 MAX_CHANNELS = 64  # an array with more is surely [samples, channels]
@@ -106,9 +107,7 @@ def windows(samples: int, window: int, hop: int) -> list[tuple[int, int]]:
     A recording no longer than a window gives one window.
     """
     if samples < 1 or not 0 < hop <= window:
-        raise AudiobatError(
-            f"Cannot cut {samples} samples into windows of {window} every {hop}: use 0 < hop <= window."
-        )
+        raise AudiobatError(f"No windows of {window} every {hop} cover {samples} samples: use 0 < hop <= window.")
     count = 1 + -(-max(0, samples - window) // hop)
     return [(i * hop, min(i * hop + window, samples)) for i in range(count)]
 
@@ -124,9 +123,8 @@ def open_audio(source: AudioSource) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw, or not a source at all
-        raise AudiobatError(
-            f"{name} cannot be read as audio ({_reason(error)}): give WAV, FLAC, OGG or MP3."
-        ) from error
+        reason = _reason(error)
+        raise AudiobatError(f"{name} cannot be read as audio ({reason}): give WAV, FLAC, OGG or MP3.") from error
 
 
 def resample(samples: Samples, rate: int, target_rate: int) -> Samples:
