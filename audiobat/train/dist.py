@@ -1,0 +1,112 @@
+"""Which rank this process is, on which device and in which precision: torchrun's environment in, `Ranks` out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from audiobat.errors import AudiobatError
+
+REDUCTIONS = {"mean": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `world_size` processes that train one model; rank 0 writes."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` itself, or with several ranks DDP around it, which averages gradients over the ranks."""
+        if self.world_size == 1:
+            return model
+        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def reduce(self, value: Tensor, how: Literal["mean", "max", "min"]) -> Tensor:
+        """The mean, maximum or minimum of `value` over the ranks; every rank must call it at the same point."""
+        if self.world_size == 1:
+            return value
+        value = value.clone()
+        dist.all_reduce(value, REDUCTIONS[how])
+        return value / self.world_size if how == "mean" else value
+
+    def largest(self, value: int) -> int:
+        """The largest `value` of any rank. It travels over the CPU, so the device is not waited for."""
+        return value if self.world_size == 1 else int(self.reduce(torch.tensor(value), "max"))
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def launch(device: str = "auto") -> Iterator[Ranks]:
+    """The ranks that torchrun started, or this process alone; a process group is made only for more than one."""
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if world_size == 1:
+        yield Ranks(chosen)
+        return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Ranks(chosen, rank, world_size)
+    finally:
+        dist.destroy_process_group()
+
+
+def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """The device called `name`: `auto` (a GPU if there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, ...
+
+    `auto` and `cuda` take the GPU whose number is `local_rank`. Raises AudiobatError for a device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise AudiobatError(f"--device {name!r} is no device: use auto, cpu, cuda or cuda:0.") from None
+    if device.type != "cuda":
+        return device
+    index = local_rank if device.index is None else device.index
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise AudiobatError(f"--device {name!r} asks for GPU {index}, but {count} are here: use --device cpu.")
+    return torch.device("cuda", index)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type for `auto`, `fp32` or `bf16`; None means fp32 without autocast.
+
+    `auto` is bf16 where the device computes in it natively; elsewhere bf16 would be many times slower than fp32.
+    """
+    if name not in ("auto", "fp32", "bf16"):
+        raise AudiobatError(f"--precision {name!r} is unknown: use auto, fp32 or bf16.")
+    if name == "bf16" or (name == "auto" and _has_native_bf16(device)):
+        return torch.bfloat16
+    return None
+
+
+def _has_native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # torch has no public question for CPUs; where this private one is gone, fp32 is the safe answer.
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and probe is not None and bool(probe())

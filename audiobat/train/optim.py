@@ -1,0 +1,56 @@
+"""AdamW over named parameters; the learning rate of a step: linear warm-up, then cosine (Table 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+
+def build_optimizer(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    decay_1d: bool,
+) -> AdamW:
+    """AdamW over every parameter that requires a gradient; call it once the model is on its device.
+
+    With `decay_1d` False, vectors (biases, norms, gates, and tokens [1, 1, D]) form a second group without decay.
+    """
+    trained = [p for _, p in named_parameters if p.requires_grad]
+    if decay_1d:
+        groups = [{"params": trained, "weight_decay": weight_decay}]
+    else:
+        groups = [
+            {"params": [p for p in trained if not _is_vector(p)], "weight_decay": weight_decay},
+            {"params": [p for p in trained if _is_vector(p)], "weight_decay": 0.0},
+        ]
+    fused = all(p.device.type in ("cpu", "cuda") for p in trained)
+    return AdamW(groups, lr=lr, betas=betas, fused=fused)
+
+
+def lr_at(step: int, *, peak: float, floor: float, warmup_steps: int, total_steps: int) -> float:
+    """The learning rate of step 0 .. total_steps - 1.
+
+    Linear from `floor` at step 0 to `peak` at step `warmup_steps`, then half a cosine to `floor` at the last step.
+    """
+    if step < warmup_steps:
+        return floor + (peak - floor) * step / warmup_steps
+    decay_steps = max(1, total_steps - 1 - warmup_steps)
+    share = min(1.0, (step - warmup_steps) / decay_steps)
+    return floor + (peak - floor) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Give every group the learning rate `lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _is_vector(parameter: nn.Parameter) -> bool:
+    """True for shapes like [D] and [1, 1, D]; a weight matrix [1, D] is no vector."""
+    return parameter.ndim != 2 and parameter.numel() == max(parameter.shape, default=1)
