@@ -120,6 +120,8 @@ def open_audio(source: AudioSource) -> soundfile.SoundFile:
             raise AudiobatError(f"There is no file {name}: check the path.")
         if Path(source).is_dir():
             raise AudiobatError(f"{name} is a folder: give an audio file.")
+        if Path(source).stat().st_size == 0:
+            raise AudiobatError(f"{name} is empty (0 bytes): copy or download it again.")
     try:
         return soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw, or not a source at all

@@ -144,7 +144,10 @@ class KaldiFrontend(_Frontend):
         c = self.config
         own = below(lengths, waveform.shape[1])
         waveform = waveform.masked_fill(~own, 0.0)
-        waveform = (waveform - waveform.sum(1, keepdim=True) / lengths[:, None]).masked_fill(~own, 0.0)
+        # A float32 sum is rounded differently when zeros follow it; Apple's GPUs have nothing wider.
+        wide = torch.float32 if waveform.device.type == "mps" else torch.float64
+        mean = waveform.sum(1, keepdim=True, dtype=wide) / lengths[:, None]
+        waveform = (waveform - mean.float()).masked_fill(~own, 0.0)
         waveform = functional.pad(waveform, (0, max(0, c.win_length - waveform.shape[1])))
         frames = waveform.unfold(1, c.win_length, c.hop_length)  # [B, T, win_length]
         frames = frames - frames.mean(2, keepdim=True)
