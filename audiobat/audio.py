@@ -122,9 +122,11 @@ def open_audio(source: AudioSource) -> soundfile.SoundFile:
             raise AudiobatError(f"{name} is a folder: give an audio file.")
         if Path(source).stat().st_size == 0:
             raise AudiobatError(f"{name} is empty (0 bytes): copy or download it again.")
+    elif not isinstance(source, bytes) and not hasattr(source, "read"):
+        raise AudiobatError(f"{name} cannot be read as audio: give a path, bytes or an open file.")
     try:
         return soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw, or not a source at all
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a headerless .raw file
         reason = _reason(error)
         raise AudiobatError(f"{name} cannot be read as audio ({reason}): give WAV, FLAC, OGG or MP3.") from error
 
