@@ -75,6 +75,11 @@ class _Frontend(nn.Module):
         high = log_mel.masked_fill(~valid, -math.inf).amax((1, 2), keepdim=True)
         return ((log_mel - low) / (high - low + MINMAX_EPS)).masked_fill(~valid, 0.0)
 
+    @property
+    def floor(self) -> float:
+        """What padding holds after normalisation."""
+        return -self.config.mean / (2 * self.config.std) if self.config.norm == "global" else 0.0
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Frontend:
         """Follow a model to its device but not to its dtype: `model.bfloat16()` must not round the filters."""
         super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
@@ -151,7 +156,7 @@ class KaldiFrontend(_Frontend):
         waveform = functional.pad(waveform, (0, max(0, c.win_length - waveform.shape[1])))
         frames = waveform.unfold(1, c.win_length, c.hop_length)  # [B, T, win_length]
         frames = frames - frames.mean(2, keepdim=True)
-        previous = torch.cat((frames[:, :, :1], frames[:, :, :-1]), dim=2)  # a frame's first sample precedes itself
+        previous = frames.roll(1, dims=2)  # wrong at a frame's first sample alone, where the window is 0
         spectrum = torch.fft.rfft((frames - PREEMPHASIS * previous) * self.window, n=c.n_fft)
         power = spectrum.real.square() + spectrum.imag.square()  # [B, T, n_fft // 2 + 1]
         mel: Tensor = power @ self.filters  # [B, T, F]

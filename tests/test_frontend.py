@@ -136,6 +136,14 @@ def test_a_loud_neighbour_does_not_raise_the_floor_of_a_quiet_clip() -> None:
     assert float(quiet.amax() - quiet.amin()) > 30  # a floor 80 dB below the neighbour would leave a few dB
 
 
+def test_frames_beyond_a_clip_do_not_raise_its_floor() -> None:
+    frontend = MelFrontend(FrontendConfig(n_fft=256, win_length=256, mel_bins=32, top_db=20.0))
+    click = 1e-3 * noise(420)
+    click[250] = 1.0  # its reflection lies nearer to a frame beyond the end than the click to any own frame
+    spectrogram, frames = frontend(*batch([click], 4000, rest=0.0))
+    torch.testing.assert_close(spectrogram[:, : int(frames[0])], frontend(click[None])[0], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("samples", [*range(2, 40), 511, 512, 513, 2000])
 def test_reflection_is_numpys_at_each_clips_own_end(samples: int) -> None:
     clip, pad = torch.arange(samples) + 1.0, 512
