@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
 import re
 import shutil
 import zipfile
@@ -21,7 +20,6 @@ from torch.optim import Optimizer
 from audiobat.errors import AudiobatError
 from audiobat.train.logs import write_atomic
 
-FORMAT = 1
 logger = logging.getLogger(__name__)
 
 
@@ -58,7 +56,6 @@ def save_checkpoint(
     _clean(folder)
     beside.mkdir(parents=True)
     state = {
-        "format": FORMAT,
         "step": step,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -106,17 +103,10 @@ def load_checkpoint(run_folder: str | Path, warn: Callable[[str], object] = logg
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read one checkpoint folder without running code from it; AudiobatError if it is damaged."""
     path = Path(path)
-    file = path / "state.pt"
     try:
-        with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()  # torch.load does not compare checksums
-        if damaged is not None:
-            raise AudiobatError(f"Checkpoint {file} is damaged: {damaged} does not match its checksum.")
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        extra = json.loads(state["extra"])
-        return Checkpoint(state["step"], state["model"], state["optimizer"], state["means"], extra, path)
-    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise AudiobatError(f"Checkpoint {file} cannot be read ({_first_line(error)}).") from error
+        return _read(path)
+    except Exception as error:  # a damaged file can fail anywhere in the readers
+        raise AudiobatError(f"Checkpoint {path} cannot be read ({_first_line(error)}).") from error
 
 
 def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> None:
@@ -148,6 +138,16 @@ def check_shapes(weights: Mapping[str, Tensor], model: nn.Module, where: str) ->
                 f"Checkpoint {where} does not fit this model: {name} is {theirs.get(name, 'absent')} there and "
                 f"{ours.get(name, 'absent')} here. Use the run's own config.yaml, or start another --out."
             )
+
+
+def _read(path: Path) -> Checkpoint:
+    with zipfile.ZipFile(path / "state.pt") as archive:
+        damaged = archive.testzip()  # torch.load does not compare checksums
+    if damaged is not None:
+        raise AudiobatError(f"{damaged} does not match its checksum")
+    state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    extra = json.loads(state["extra"])
+    return Checkpoint(state["step"], state["model"], state["optimizer"], state["means"], extra, path)
 
 
 def _steps(folder: Path) -> dict[int, Path]:

@@ -137,6 +137,10 @@ def fit(
             progress.advance(0, note=write_row())
         if done > saved:
             save()
+    if stop == SIGNAL:
+        log.say(f"Stopped by a signal after step {done} of {steps}. The same command goes on from here.")
+    elif stop == TIME:
+        log.say(f"Stopped after step {done} of {steps}, as the time of {max_seconds:g} s is up.")
     return FitResult(done, REASONS[stop])
 
 
@@ -194,7 +198,7 @@ class _FiniteWatch:
         """Raise AudiobatError if a loss, or a weight of `model`, was not finite on any rank."""
         first = int(self._ranks.reduce(self._first, "min"))
         weights = [] if model is None else [p.detach().isfinite().all() for p in model.parameters()]
-        if first == self._never and all(weights):
+        if first == self._never and (not weights or bool(torch.stack(weights).all())):
             return
         what = (
             "The weights are not finite any more" if first == self._never else f"The loss of step {first} is not finite"
@@ -275,5 +279,6 @@ class _StopSignals:
         if self.came and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.came = True
-        # A signal to the whole group ends the loading workers too; torch would raise for that in the middle of a step.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if hasattr(signal, "SIGCHLD"):
+            # The signal may end the loading workers too: keep torch from raising for that in the middle of a step.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
