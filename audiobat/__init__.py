@@ -1,3 +1,34 @@
 """audiobat: pre-train audio transformers by masked latent regression and judge them by convex gated probing."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audiobat.commands.embed import embed
+    from audiobat.commands.pretrain import pretrain
+    from audiobat.commands.probe import probe
+    from audiobat.hub import load
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "embed", "load", "pretrain", "probe"]
+
+_HOMES = {
+    "embed": "audiobat.commands.embed",
+    "load": "audiobat.hub",
+    "pretrain": "audiobat.commands.pretrain",
+    "probe": "audiobat.commands.probe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import audiobat` alone must not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'audiobat' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

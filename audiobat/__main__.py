@@ -1,6 +1,8 @@
 """`python -m audiobat` is the command `audiobat`."""
 
+import sys
+
 from audiobat.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

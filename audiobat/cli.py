@@ -1,0 +1,324 @@
+"""The command `audiobat VERB --flags`: flags over a recipe over the defaults become the arguments of a verb's function.
+
+A verb is one dataclass below, whose fields are its flags, and the function of its name in `audiobat/commands/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from argparse import SUPPRESS
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from audiobat import __version__
+from audiobat.config import PretrainConfig, ProbeConfig, check_choice, from_dict
+from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.recipes import load_recipe, merge, parse_yaml, recipe_names
+
+MODEL = "a release folder, a run folder, or the name of shipped weights"
+DEVICE = "auto: a GPU if there is one; or cpu, cuda, cuda:1"
+OVERWRITE = "replace what --out already holds"
+FLAGS = ("flags", "")
+
+
+def flag(help_line: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field of a verb, with its line of help; without a default the flag is required."""
+    return field(default=default, metadata={"help": help_line})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """What verbs share; a field `config` also opens --config and every field of that config as a flag."""
+
+    shortcuts: ClassVar[dict[str, str]] = {}  # flag: the config field that it sets
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in dataclasses.fields(self):
+            if get_origin(hints[f.name]) is Literal:
+                check_choice(self, f.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor(Verb):
+    """Check this installation: versions, device, audio formats, disk, shipped weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Verb):
+    """Pre-train, probe and report on real audio that the package carries: offline, in minutes."""
+
+    out: str = flag("folder to write", "runs/demo")
+    seconds: float = flag("how long the live pre-training runs", 120.0)
+    seed: int = flag("of the weights, the masks and the scenes", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Verb):
+    """Pre-train an encoder by masked latent regression."""
+
+    shortcuts: ClassVar = {
+        "data": "data.path",
+        "device": "train.device",
+        "precision": "train.precision",
+        "seed": "train.seed",
+    }
+    out: str = flag("run folder to write")
+    resume: Literal["auto", "never"] = flag("auto: go on from the last checkpoint in --out", "auto")
+    overwrite: bool = flag(OVERWRITE, False)
+    dry_run: bool = flag("print the plan and stop", False)
+    config: PretrainConfig = field(default_factory=PretrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Verb):
+    """Train a probe on the frozen features of a model and write its result record."""
+
+    shortcuts: ClassVar = {"seed": "train.seed"}
+    model: str = flag(MODEL)
+    data: str = flag("a CSV (path,label[;label...],split|fold) or a folder of class folders")
+    out: str = flag("folder to write")
+    test_fold: int | None = flag("the fold to test on, where clips have folds in place of splits", None)
+    device: str = flag(DEVICE, "auto")
+    overwrite: bool = flag(OVERWRITE, False)
+    config: ProbeConfig = field(default_factory=ProbeConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed(Verb):
+    """Embed audio files of any length: one row for each window."""
+
+    model: str = flag(MODEL)
+    data: str = flag("a folder, an audio file, a .txt list of files, or a CSV with a path column")
+    out: str = flag("table to write: .parquet, .npz or .csv")
+    layer: int = flag("block to read: 1 to the model's depth, or -1 for the last", -1)
+    pool: Literal["auto", "cls", "mean"] = flag("cls token, mean over patches, or auto: cls if there is one", "auto")
+    window_seconds: float | None = flag("length of a window; null: the model's longest clip", None)
+    hop_seconds: float | None = flag("step between windows; null: the window", None)
+    batch_size: int = flag("windows computed at once", 16)
+    device: str = flag(DEVICE, "auto")
+    overwrite: bool = flag(OVERWRITE, False)
+
+
+VERBS: dict[str, type[Verb]] = {verb.__name__.lower(): verb for verb in (Doctor, Demo, Pretrain, Probe, Embed)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    try:
+        run(list(sys.argv[1:] if argv is None else argv))
+    except AudiobatError as error:
+        return fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return fail(f"{error.filename}: {error.strerror}.")
+    except KeyboardInterrupt:
+        print("audiobat: stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def fail(sentence: str) -> int:
+    """Print one sentence to stderr and return the exit code 2."""
+    print(f"audiobat: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2
+
+
+def run(argv: list[str]) -> None:
+    """Parse `argv`, then import and call the verb's function; torch is imported no earlier."""
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print(overview())
+    elif name in ("-V", "--version"):
+        print(f"audiobat {__version__}")
+    elif name not in VERBS:
+        raise AudiobatError(f"No verb {name!r}{did_you_mean(name, VERBS)}: choose one of {', '.join(VERBS)}.")
+    elif {"-h", "--help"} & set(argv[1:]):
+        build_parser(name).print_help()
+    else:
+        verb = parse(name, argv[1:])
+        arguments = {f.name: getattr(verb, f.name) for f in dataclasses.fields(verb)}
+        if "out" in arguments:
+            arguments["out"] = Path(arguments["out"])
+        getattr(importlib.import_module(f"audiobat.commands.{name}"), name)(**arguments)
+
+
+def overview() -> str:
+    """Every verb with its line."""
+    verbs = [f"  {name:<10}{verb.__doc__}" for name, verb in VERBS.items()]
+    end = "audiobat VERB --help lists the flags of a verb."
+    return "\n".join(["usage: audiobat VERB [--flag value ...]", "", *verbs, "", end])
+
+
+def parse(name: str, argv: list[str]) -> Verb:
+    """Fill the dataclass of verb `name` from its defaults, the recipe of --config and the flags: the last one wins.
+
+    Raises AudiobatError for an unknown or missing flag, an unknown recipe or field, or a bad value.
+    """
+    verb = VERBS[name]
+    known = options(verb)
+    given = flags_given(name, argv)
+    own: dict[str, Any] = {}
+    config = load_recipe(given.pop("config")) if "config" in given else {}
+    for flag_name, text in given.items():
+        field_path = verb.shortcuts.get(flag_name, flag_name)
+        value = typed(known[flag_name], text)
+        if flag_name in {f.name for f in dataclasses.fields(verb)}:
+            own[flag_name] = value
+        else:
+            config = merge(config, nest(field_path, value))
+    for f in dataclasses.fields(verb):
+        if f.name not in own and f.default is f.default_factory is dataclasses.MISSING:
+            raise AudiobatError(f"audiobat {name} needs {spell(f.name)}: {f.metadata['help']}.")
+    parsed = from_dict(verb, own)
+    config_class = config_of(verb)
+    return dataclasses.replace(parsed, config=from_dict(config_class, config)) if config_class else parsed  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One flag: its type, its default and its line of help, and the group under which help shows it."""
+
+    name: str
+    hint: Any
+    default: Any
+    help: str = ""
+    group: tuple[str, str] = FLAGS  # title and line
+
+
+def options(verb: type[Verb]) -> dict[str, Option]:
+    """All flags of a verb by name: its own fields, --config, the shortcuts, and the config's fields."""
+    hints = get_type_hints(verb)
+    found = [
+        Option(f.name, hints[f.name], f.default, f.metadata["help"])
+        for f in dataclasses.fields(verb)
+        if f.name != "config"
+    ]
+    config_class = config_of(verb)
+    if config_class:
+        names = ", ".join(recipe_names())
+        found.append(
+            Option(
+                "config", str, dataclasses.MISSING, f"a recipe ({names}) or the path of a YAML file of config fields"
+            )
+        )
+        fields = {option.name: option for option in config_options(config_class)}
+        for name, path in verb.shortcuts.items():
+            found.append(dataclasses.replace(fields[path], name=name, help=f"same as --{path}", group=FLAGS))
+        found.extend(fields.values())
+    return {option.name: option for option in found}
+
+
+def config_options(config_class: type, prefix: str = "", group: tuple[str, str] = ("config", "")) -> Iterator[Option]:
+    """Every field of a config dataclass, nested ones as `encoder.depth`."""
+    hints = get_type_hints(config_class)
+    for f in dataclasses.fields(config_class):
+        hint = hints[f.name]
+        if dataclasses.is_dataclass(hint):
+            path = prefix + f.name
+            yield from config_options(hint, f"{path}.", (path, hint.__doc__ or ""))  # type: ignore[arg-type]
+        else:
+            yield Option(prefix + f.name, hint, f.default, group=group)
+
+
+def config_of(verb: type[Verb]) -> type | None:
+    """The config class of a verb that has one."""
+    hint: type | None = get_type_hints(verb).get("config")
+    return hint
+
+
+def build_parser(name: str) -> ArgumentParser:
+    """The parser of verb `name`; it keeps values as text, so that one place, `from_dict`, judges flags and recipes."""
+    parser = ArgumentParser(
+        prog=f"audiobat {name}",
+        usage=f"audiobat {name} [--flag value ...]",
+        description=VERBS[name].__doc__,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    groups: dict[tuple[str, str], Any] = {}
+    for option in options(VERBS[name]).values():
+        group = groups.get(option.group) or groups.setdefault(option.group, parser.add_argument_group(*option.group))
+        names: dict[str, Any] = {"dest": option.name, "help": option.help or "default: %(default)s"}
+        if option.hint is bool and option.group == FLAGS:
+            group.add_argument(spell(option.name), action="store_true", **names)
+        elif option.default is dataclasses.MISSING:
+            group.add_argument(spell(option.name), metavar=type_name(option.hint), default=SUPPRESS, **names)
+        else:
+            names["default"] = shown(option.default)
+            group.add_argument(spell(option.name), metavar=type_name(option.hint), **names)
+    return parser
+
+
+def flags_given(name: str, argv: list[str]) -> dict[str, Any]:
+    """The flags on the command line and their values as text (True for a switch)."""
+    spellings = {plain(spell(option)): spell(option) for option in options(VERBS[name])}
+    spelled = []
+    for token in argv:
+        word, equals, value = token.partition("=")
+        if word.startswith("--"):
+            if plain(word) not in spellings:
+                same_end = [known for known in spellings.values() if known.endswith(f".{word[2:]}")]
+                hint = (
+                    f" (did you mean {' or '.join(same_end)}?)" if same_end else did_you_mean(word, spellings.values())
+                )
+                raise AudiobatError(f"audiobat {name} has no flag {word}{hint}: `audiobat {name} --help` lists them.")
+            word = spellings[plain(word)]
+        spelled.append(word + equals + value)
+    try:
+        namespace = build_parser(name).parse_args(spelled, defaults=False)
+    except ArgumentError as error:
+        raise AudiobatError(f"audiobat {name}: {error}.") from None
+    return dict(namespace.items())
+
+
+def spell(name: str) -> str:
+    """A flag as help shows it: `--dry-run`, but a nested config field as in YAML, `--encoder.mlp_ratio`."""
+    return "--" + (name if "." in name else name.replace("_", "-"))
+
+
+def plain(word: str) -> str:
+    """A flag as compared: - and _ are the same."""
+    return word[2:].replace("_", "-")
+
+
+def shown(default: Any) -> str:
+    """A default as one would type it."""
+    if default is None or isinstance(default, bool):
+        return {None: "null", True: "true", False: "false"}[default]
+    return str(list(default)) if isinstance(default, tuple) else str(default)
+
+
+def type_name(hint: Any) -> str:
+    """The type of a flag as help shows it, such as `INT`, `FLOAT|NULL` or `{vit,cnn}`."""
+    if get_origin(hint) is Literal:
+        return "{" + ",".join(map(str, get_args(hint))) + "}"
+    if get_origin(hint) is tuple:
+        return "[" + ",".join(map(type_name, get_args(hint))) + "]"
+    arms = get_args(hint) or (hint,)
+    return "|".join("NULL" if arm is type(None) else arm.__name__.upper() for arm in arms)
+
+
+def typed(option: Option, text: Any) -> Any:
+    """The value of a flag: text where text is asked for, else what YAML makes of it."""
+    arms = get_args(option.hint) or (option.hint,)
+    if type(None) in arms and text == "null":
+        return None
+    if text is True or str in arms or get_origin(option.hint) is Literal:
+        return text
+    return parse_yaml(text, spell(option.name))
+
+
+def nest(path: str, value: Any) -> dict[str, Any]:
+    """`encoder.depth`, 6 to {"encoder": {"depth": 6}}."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    nested: dict[str, Any] = value
+    return nested

@@ -1,0 +1,262 @@
+"""Audio files of any length to a table of embeddings: one row (path, start, end, e0 .. eD-1) for each window.
+
+Finished files are kept in OUT.parts/ until all are done, so that a run killed at any instant goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from audiobat.audio import audio_duration, load_audio, pad_batch, windows
+from audiobat.commands.table import Parts, Rows, pick_writer
+from audiobat.config import check
+from audiobat.data.index import read_clips
+from audiobat.encoder import pool_features
+from audiobat.errors import AudiobatError
+from audiobat.features import Encoder
+from audiobat.hub import load, weights_sha256
+from audiobat.progress import Progress
+from audiobat.train.dist import pick_device
+from audiobat.train.logs import write_atomic
+
+PART_WINDOWS = 256  # a part is written after the file that completes so many windows
+UNREADABLE_SHARE = 0.05  # of the files; with more, the run stops
+CLIP_SECONDS = 10.0  # window of an encoder that names no longest clip
+
+Files: TypeAlias = dict[str, Path]  # what the table calls a file, and where it lies
+
+
+def embed(
+    model: str | Path | Encoder,
+    data: str | Path,
+    out: str | Path,
+    *,
+    layer: int = -1,
+    pool: Literal["auto", "cls", "mean"] = "auto",
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+    batch_size: int = 16,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Path:
+    """Embed every window of every file of `data` into the table `out`; returns its path.
+
+    Files that cannot be read are listed, with the reason, in `out`.skipped.csv.
+
+    Args:
+        model: whatever `audiobat.load` takes, or an encoder.
+        data: a folder, an audio file, a .txt list of files (relative to it), or a CSV with a `path` column.
+        out: .parquet or .csv with columns path, start, end (seconds), e0 to eD-1; or .npz with arrays path, start, end
+            [R] and embedding [R, D].
+        layer: block to read, 1 to the model's depth, or -1 for the last.
+        pool: `cls` token, `mean` over valid patches, or `auto`: cls where the model has one.
+        window_seconds: length of a window; None: the model's longest clip.
+        hop_seconds: step between windows; None: the window.
+        batch_size: windows that are computed at once.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        overwrite: replace `out`, which is an error if it exists otherwise.
+
+    Raises:
+        AudiobatError: a bad argument, nothing to embed, more than 5% of the files unreadable, parts of other settings.
+    """
+    out = Path(out)
+    write = pick_writer(out)
+    if out.exists() and not overwrite:
+        raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
+    files = list_files(data)
+    where = pick_device(device)
+    encoder = load(model) if isinstance(model, str | Path) else model
+    if isinstance(encoder, nn.Module):
+        encoder.to(where).eval()
+    window = longest_clip(encoder) if window_seconds is None else window_seconds
+    hop = window if hop_seconds is None else hop_seconds
+    embedder = Embedder(encoder, layer, pool, window, hop, batch_size, where)
+    parts = Parts(sibling(out, "parts"), embedder.settings(), overwrite)
+    todo = {name: path for name, path in files.items() if name not in parts.home}
+    broken: dict[str, str] = {}
+    write_skipped(sibling(out, "skipped.csv"), broken)
+    with Progress("embed", total=len(files), unit="file", done=len(files) - len(todo)) as bar:
+        for group in embedder.grouped(todo):
+            parts.add(embedder.rows(group, lambda count: bar.advance(0, f"{count} windows")))
+            broken |= group.broken
+            bar.advance(group.files)
+            write_skipped(sibling(out, "skipped.csv"), broken)
+            if len(broken) > UNREADABLE_SHARE * len(files):
+                name, reason = next(iter(broken.items()))
+                raise AudiobatError(
+                    f"{len(broken)} of {len(files)} files cannot be read, more than {UNREADABLE_SHARE:.0%}: mend or "
+                    f"remove those in {sibling(out, 'skipped.csv')} and run again; the first is {name}: {reason}"
+                )
+    beside = sibling(out, "tmp")
+    write(beside, parts.read(files))
+    beside.replace(out)
+    shutil.rmtree(parts.folder)
+    return out
+
+
+def list_files(data: str | Path) -> Files:
+    """The audio files that `data` means, by the name that the table gives them, in its order."""
+    source = Path(data)
+    if source.is_dir() or source.suffix.lower() == ".csv":
+        table = read_clips(source)
+        return dict(zip(table.keys, table.paths, strict=True))
+    if not source.exists():
+        raise AudiobatError(f"There is no folder or file {source}: check --data.")
+    if source.suffix.lower() != ".txt":
+        return {str(source): source}
+    lines = (line.strip() for line in source.read_text(encoding="utf-8").splitlines())
+    files = {line: source.parent / line for line in lines if line}
+    if not files:
+        raise AudiobatError(f"{source} lists no files: write one path on each line.")
+    return files
+
+
+def sibling(out: Path, ending: str) -> Path:
+    """OUT.ending, beside `out`."""
+    return out.with_name(f"{out.name}.{ending}")
+
+
+def write_skipped(path: Path, broken: dict[str, str]) -> None:
+    """List the files that could not be read, or remove the list when there are none."""
+    if not broken:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    csv.writer(text).writerows([("path", "reason"), *broken.items()])
+    write_atomic(path, text.getvalue())
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a file, in samples at the file's own rate."""
+
+    name: str
+    path: Path
+    start: int
+    end: int
+    rate: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Windows of consecutive files, done together; `broken` maps a file that cannot be read to the reason."""
+
+    files: int
+    windows: list[Window]
+    broken: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """An encoder and how its features become rows."""
+
+    encoder: Encoder
+    layer: int
+    pool: str
+    window_seconds: float
+    hop_seconds: float
+    batch_size: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        depth, window = self.encoder.depth, self.window_seconds
+        check(
+            self.layer == -1 or 1 <= self.layer <= depth, "layer", self.layer, f"use 1 to {depth}, or -1 for the last"
+        )
+        check(self.pool in ("auto", "cls", "mean"), "pool", self.pool, "choose auto, cls or mean")
+        check(window > 0, "window_seconds", window, "it must be positive")
+        check(0 < self.hop_seconds <= window, "hop_seconds", self.hop_seconds, f"use more than 0, at most {window:g}")
+        check(self.batch_size > 0, "batch_size", self.batch_size, "it must be positive")
+
+    def settings(self) -> dict[str, Any]:
+        """What the values of a row depend on, besides the audio."""
+        weights = weights_sha256(self.encoder) if isinstance(self.encoder, nn.Module) else type(self.encoder).__name__
+        return {
+            "model": weights,
+            "layer": self.layer,
+            "pool": self.pool,
+            "window_seconds": self.window_seconds,
+            "hop_seconds": self.hop_seconds,
+        }
+
+    def grouped(self, files: Files) -> Iterator[Group]:
+        """Cut `files` into windows, in groups of at least PART_WINDOWS: what groups hold does not depend on kills."""
+        group = Group(0, [], {})
+        for name, path in files.items():
+            try:
+                found = self.cut(name, path)
+            except AudiobatError as error:
+                found, group.broken[name] = [], str(error)
+            group = Group(group.files + 1, group.windows + found, group.broken)
+            if len(group.windows) >= PART_WINDOWS:
+                yield group
+                group = Group(0, [], {})
+        if group.files:
+            yield group
+
+    def cut(self, name: str, path: Path) -> list[Window]:
+        """The windows of one file, from its header alone."""
+        seconds, rate = audio_duration(path)
+        spans = windows(
+            round(seconds * rate), *(max(1, round(s * rate)) for s in (self.window_seconds, self.hop_seconds))
+        )
+        return [Window(name, path, start, end, rate) for start, end in spans]
+
+    def rows(self, group: Group, report: Callable[[int], object]) -> Rows:
+        """Embed the windows of a group; a file that fails in one of its windows has no rows, but a broken entry."""
+        vectors: list[NDArray[np.float32]] = []
+        kept: list[Window] = []
+        for first in range(0, len(group.windows), self.batch_size):
+            batch, waveforms = [], []
+            for window in group.windows[first : first + self.batch_size]:
+                try:
+                    waveforms.append(torch.from_numpy(self.read(window)))
+                    batch.append(window)
+                except AudiobatError as error:
+                    group.broken.setdefault(window.name, str(error))
+            if batch:
+                vectors.append(self.vectors(waveforms))
+                kept += batch
+            report(len(kept))
+        whole = np.array([window.name not in group.broken for window in kept], dtype=bool)
+        kept = [window for window, keep in zip(kept, whole, strict=True) if keep]
+        return {
+            "path": np.array([window.name for window in kept]),
+            "start": np.array([window.start / window.rate for window in kept]),
+            "end": np.array([window.end / window.rate for window in kept]),
+            "embedding": np.concatenate(vectors)[whole] if vectors else np.empty((0, self.encoder.dim), np.float32),
+        }
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """The samples of one window alone, at the encoder's rate."""
+        seconds = (window.end - window.start) / window.rate
+        return load_audio(window.path, self.encoder.sample_rate, window.start / window.rate, seconds)
+
+    @torch.inference_mode()
+    def vectors(self, waveforms: Sequence[torch.Tensor]) -> NDArray[np.float32]:
+        """One vector for each waveform, [B, D]."""
+        waveform, lengths = pad_batch(waveforms)
+        features = self.encoder.forward_layers(waveform.to(self.device), lengths.to(self.device))
+        pooled: NDArray[np.float32] = pool_features(features, self.pool, self.layer).float().cpu().numpy()
+        return pooled
+
+
+def longest_clip(encoder: Encoder) -> float:
+    """Seconds of the longest clip that fits the encoder at once, in whole hundredths.
+
+    It stays below `max_samples`, because a centred STFT of n whole hops has n + 1 frames.
+    """
+    samples = getattr(encoder, "max_samples", None)
+    return CLIP_SECONDS if samples is None else math.floor((samples - 1) / encoder.sample_rate * 100) / 100

@@ -1,0 +1,86 @@
+"""Recipes: YAML files that list only what they change. In: a name or path; out: the config's fields as plain dicts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from audiobat.errors import AudiobatError, did_you_mean
+
+FOLDER = Path(__file__).parent
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader that also reads 5e-4 as a number, as everybody who writes a learning rate means it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value that YAML `text` holds; an AudiobatError that names `where` if it is not YAML."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise AudiobatError(f"{where}{line} is not valid YAML: {getattr(error, 'problem', error)}.") from None
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes in the package, such as `bat_base` or `ladder/x`."""
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+
+
+def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
+    """Fields of a recipe, given its name or the path of a YAML file, over those of the recipe its `base` names.
+
+    Raises AudiobatError for an unknown recipe, bad YAML, or a recipe that is its own base.
+    """
+    return _load(str(name_or_path), FOLDER, ())
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `base` with `changes` on top, group by group."""
+    merged = dict(base)
+    for name, value in changes.items():
+        old = merged.get(name)
+        merged[name] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _load(name: str, beside: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
+    """Load recipe `name`; a path may also be relative to the folder `beside`."""
+    path = _find(name, beside)
+    if path in heirs:
+        raise AudiobatError(f"Recipe {path} is its own base: remove one `base:` line.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudiobatError(f"Recipe {path} cannot be read: {error}.") from None
+    fields = parse_yaml(text, str(path))
+    if fields is None:
+        fields = {}
+    if not isinstance(fields, dict):
+        raise AudiobatError(f"Recipe {path} holds no fields: write `group:` and below it `  field: value`.")
+    base = fields.pop("base", None)
+    return fields if base is None else merge(_load(str(base), path.parent, (*heirs, path)), fields)
+
+
+def _find(name: str, beside: Path) -> Path:
+    """The file of recipe `name`: a recipe of the package, else a path."""
+    if name in recipe_names():
+        return FOLDER / f"{name}.yaml"
+    for path in (Path(name), beside / name):
+        if path.is_file():
+            return path.resolve()
+    names = recipe_names()
+    raise AudiobatError(
+        f"No recipe {name!r}{did_you_mean(name, names)}: give a YAML file or one of {', '.join(names)}."
+    )
