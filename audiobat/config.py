@@ -58,6 +58,7 @@ class FrontendConfig:
         check(self.sample_rate > 0, "frontend.sample_rate", self.sample_rate, "it must be positive")
         check(self.hop_length > 0, "frontend.hop_length", self.hop_length, "it must be positive")
         check(self.mel_bins > 0, "frontend.mel_bins", self.mel_bins, "it must be positive")
+        check(self.n_fft <= 65_536, "frontend.n_fft", self.n_fft, "use at most 65536 samples")
         check(0 < self.win_length <= self.n_fft, "frontend.win_length", self.win_length, "use 1 to n_fft samples")
         nyquist = self.sample_rate / 2
         top = self.f_max if self.f_max is not None else nyquist
@@ -219,7 +220,7 @@ class DataConfig:
     """Which clips, and how a training crop is cut from one."""
 
     path: str | None = None  # a folder of audio, or a CSV with a `path` column
-    clip_seconds: float = 10.0
+    clip_seconds: float = 10.24  # fills the 1,024 frames; what is missing of a 10-s clip is masked padding
     roll: bool = False  # circular roll of the waveform (the release's; the paper names none)
     balance: str | None = None  # column whose values are drawn equally often; None: every clip equally often
     workers: int = 2

@@ -1,0 +1,175 @@
+"""Waveform to the features of every layer: frontend, patches, positions, cls token, gated post-norm blocks (Section 3).
+
+Parameters carry timm's names, so that the public BAT weights load with no renaming.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audiobat.audio import to_waveform
+from audiobat.config import ModelConfig, check
+from audiobat.features import LayerFeatures
+from audiobat.frontend import build_frontend
+from audiobat.layers import Block, init_weights
+from audiobat.patches import PatchEmbed, pad_frames, sincos_positions, valid_patches
+
+
+class AudioEncoder(nn.Module):
+    """The student, the teacher, and what a release holds; meets the `Encoder` protocol."""
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or ModelConfig()
+        encoder = config.encoder
+        self.sample_rate = config.frontend.sample_rate
+        self.dim, self.depth = encoder.dim, encoder.depth
+        self.frontend = build_frontend(config.frontend)
+        self.patch_embed = PatchEmbed(encoder.dim, encoder.patch_size)
+        self.pos_embed: Tensor
+        self.register_buffer("pos_embed", sincos_positions(config.grid, encoder.dim))
+        self.cls_token = nn.Parameter(torch.empty(1, 1, encoder.dim))
+        self.pre_norm = nn.LayerNorm(encoder.dim, eps=1e-6)
+        rates = torch.linspace(0, encoder.drop_path, encoder.depth).tolist()
+        self.blocks = nn.ModuleList(
+            Block(encoder.dim, encoder.heads, encoder.mlp_ratio, encoder.gated_attention, encoder.gate_bias, rate)
+            for rate in rates
+        )
+        self.blocks.apply(init_weights)
+        nn.init.normal_(self.cls_token, std=0.02)
+
+    @property
+    def max_samples(self) -> int:
+        """Longest clip, in samples, that fits one window of the position table."""
+        return self.config.encoder.max_frames * self.config.frontend.hop_length
+
+    def spectrogram(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Waveform [B, S] to one window's spectrogram and its valid patches.
+
+        Returns the spectrogram [B, T * patch frames, F] of a multiple of the patch, at most `max_frames` long, and
+        bool [B, N], False on padding that attention must not see; None when there is none.
+        """
+        spectrogram, frames = self.frontend(waveform, lengths)
+        spectrogram = spectrogram[:, : self.config.encoder.max_frames]
+        spectrogram, columns = self._fit(spectrogram)
+        if lengths is None or self.config.encoder.pad == "grid":
+            return spectrogram, None
+        return spectrogram, valid_patches(frames, (columns, self.config.grid[1]), self.config.encoder.patch_size[0])
+
+    def embed_patches(self, spectrogram: Tensor) -> Tensor:
+        """Spectrogram [B, T * patch frames, F] to patch tokens with their positions [B, N, D]."""
+        tokens: Tensor = self.patch_embed(spectrogram)
+        return tokens + self.pos_embed[:, : tokens.shape[1]]
+
+    def run_blocks(self, patch_tokens: Tensor, valid: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Prepend cls to patch tokens [B, n, D] and yield (block, mlp) outputs [B, 1 + n, D] layer by layer."""
+        valid = with_cls(valid)
+        x = self._stem(patch_tokens)
+        for block in self.blocks:
+            x, mlp = block(x, valid)
+            yield x, mlp
+
+    def forward(self, patch_tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Patch tokens [B, n, D] to the last block's output [B, 1 + n, D], cls first."""
+        *_, (last, _) = self.run_blocks(patch_tokens, valid)
+        return last
+
+    def forward_layers(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
+        """Waveform [B, S] of any length to the block outputs of all layers.
+
+        A clip longer than the position table runs in windows: patches are concatenated in time, cls is averaged over
+        the windows that hold any of the clip (lineage A68).
+        """
+        spectrogram, frames = self.frontend(waveform, lengths)
+        longest = spectrogram.shape[1]
+        spectrogram, columns = self._fit(spectrogram)
+        clips, rows = len(waveform), self.config.grid[1]
+        patch_frames = self.config.encoder.patch_size[0]
+        per_window = min(columns, self.config.grid[0])
+        windows = columns // per_window
+        valid = valid_patches(frames, (columns, rows), patch_frames)  # [B, N]
+        in_windows = valid.reshape(clips * windows, per_window * rows)
+        no_padding = lengths is None and columns * patch_frames - longest < patch_frames
+        keys = None if no_padding or self.config.encoder.pad == "grid" else in_windows
+        x = self.embed_patches(spectrogram.reshape(clips * windows, per_window * patch_frames, -1))
+        patches, cls = [], []
+        for block, _ in self.run_blocks(x, keys):
+            patches.append(block[:, 1:].reshape(clips, columns * rows, -1))
+            cls.append(block[:, 0].reshape(clips, windows, -1))
+        used = in_windows.any(1).reshape(clips, windows, 1)
+        cls_token = (torch.stack(cls) * used).sum(2) / used.sum(1)
+        times = torch.arange(columns, device=waveform.device) * (
+            patch_frames * self.config.frontend.hop_length / self.sample_rate
+        )
+        return LayerFeatures(torch.stack(patches), cls_token, (columns, rows), valid, times)
+
+    @torch.no_grad()
+    def embed(
+        self,
+        source: str | Path | bytes | io.IOBase | np.ndarray | Tensor,
+        sample_rate: int | None = None,
+        pool: Literal["auto", "cls", "mean"] = "auto",
+        layer: int = -1,
+    ) -> Tensor:
+        """One vector [D] for a file or an array of any length, rate and channel count.
+
+        Args:
+            source: path, bytes, file object, or an array [S] or [channels, S] with its `sample_rate` in Hz.
+            sample_rate: of an array; files bring their own.
+            pool: `cls` token or `mean` of the valid patches; `auto` is cls.
+            layer: block to read, 1 to depth, or -1 for the last.
+        """
+        check(pool in ("auto", "cls", "mean"), "pool", pool, "choose auto, cls or mean")
+        check(layer == -1 or 1 <= layer <= self.depth, "layer", layer, f"use 1 to {self.depth}, or -1 for the last")
+        waveform = to_waveform(source, sample_rate, self.sample_rate).to(self.pos_embed.device)
+        was_training = self.training
+        self.eval()
+        features = self.forward_layers(waveform[None])
+        self.train(was_training)
+        return pool_features(features, pool, layer)[0]
+
+    def attention_input(self, waveform: Tensor, layer: int = -1) -> tuple[nn.Module, Tensor]:
+        """The attention module of block `layer` (1 to depth, or -1) and its input [B, 1 + N, D], to look at."""
+        spectrogram, _ = self.spectrogram(waveform)
+        x = self._stem(self.embed_patches(spectrogram))
+        index = range(self.depth)[layer if layer < 0 else layer - 1]
+        for block in list(self.blocks)[:index]:
+            x, _ = block(x)
+        return self.blocks[index].attn, x  # type: ignore[return-value]
+
+    def _fit(self, spectrogram: Tensor) -> tuple[Tensor, int]:
+        """Pad the time axis to whole patches, or whole windows of the position table; return it and its columns."""
+        encoder = self.config.encoder
+        unit = encoder.patch_size[0]
+        if encoder.pad == "grid" or spectrogram.shape[1] > encoder.max_frames:
+            unit = encoder.max_frames
+        frames = -(-spectrogram.shape[1] // unit) * unit
+        return pad_frames(spectrogram, frames, self.frontend.floor), frames // encoder.patch_size[0]
+
+    def _stem(self, patch_tokens: Tensor) -> Tensor:
+        """Prepend cls and normalise: [B, n, D] to [B, 1 + n, D]."""
+        cls = self.cls_token.expand(len(patch_tokens), -1, -1).to(patch_tokens.dtype)
+        out: Tensor = self.pre_norm(torch.cat([cls, patch_tokens], dim=1))
+        return out
+
+
+def with_cls(valid: Tensor | None) -> Tensor | None:
+    """Valid patches [B, n] to valid tokens [B, 1 + n]: cls is always valid."""
+    return None if valid is None else torch.cat([valid.new_ones(len(valid), 1), valid], dim=1)
+
+
+def pool_features(features: LayerFeatures, pool: str = "auto", layer: int = -1) -> Tensor:
+    """One vector per clip [B, D] from block `layer` (1 to L, or -1): its cls token or the mean of its patches."""
+    index = layer if layer < 0 else layer - 1
+    if pool != "mean" and features.cls_token is not None:
+        return features.cls_token[index]
+    check(pool != "cls", "pool", pool, "this model has no cls token, use mean")
+    weight = features.valid.to(features.patch_tokens.dtype).unsqueeze(-1)  # [B, N, 1]
+    return (features.patch_tokens[index] * weight).sum(1) / weight.sum(1)

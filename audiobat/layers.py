@@ -1,0 +1,116 @@
+"""The transformer block: gated attention (Eq. 12-14) and MLP in post-norm order (Eq. 1-4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GatedAttention(nn.Module):
+    """Multi-head self-attention whose attended values pass a sigmoid gate of the input (Eq. 13)."""
+
+    def __init__(self, dim: int, heads: int, gated: bool = True, gate_bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.gate = nn.Linear(dim, dim, bias=gate_bias) if gated else None
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Tokens [B, N, D] to [B, N, D]; keys where `valid` [B, N] is False are not attended to."""
+        q, k, v = self._project(x)
+        keep = None if valid is None else valid[:, None, None, :]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+        out = out.transpose(1, 2).flatten(2)  # [B, N, D]
+        if self.gate is not None:
+            out = torch.sigmoid(self.gate(x)) * out
+        projected: Tensor = self.proj(out)
+        return projected
+
+    def attention_map(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The softmax matrix of Eq. 12, [B, H, N, N]: formed only for those who want to look at it."""
+        q, k, _ = self._project(x)
+        score = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
+        if valid is not None:
+            score = score.masked_fill(~valid[:, None, None, :], float("-inf"))
+        return score.softmax(dim=-1)
+
+    def contribution_map(self, x: Tensor, valid: Tensor | None = None, gated: bool = True) -> Tensor:
+        """Norm of what each query takes from each key, |gate_q * A_qk v_k|, [B, H, N, N]; without gate, |A_qk v_k|."""
+        attention = self.attention_map(x, valid)
+        value = self._project(x)[2]  # [B, H, N, d]
+        power = value.square()
+        if not gated or self.gate is None:
+            return attention * power.sum(-1).sqrt().unsqueeze(-2)
+        gate = torch.sigmoid(self.gate(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, N, d]
+        return attention * (gate.square() @ power.transpose(-2, -1)).sqrt()
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [B, H, N, d]."""
+        qkv: Tensor = self.qkv(x)
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+
+class MLP(nn.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, D] to [B, N, D]."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class DropPath(nn.Module):
+    """Drop a whole residual branch of a clip with probability `rate` while training."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Branch output [B, N, D], scaled so that its expectation stays."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
+        return x * keep / (1 - self.rate)
+
+
+class Block(nn.Module):
+    """One post-norm transformer block (Eq. 1-4)."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        mlp_ratio: float,
+        gated: bool = True,
+        gate_bias: bool = True,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.attn = GatedAttention(dim, heads, gated, gate_bias)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = MLP(dim, int(dim * mlp_ratio))
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens [B, N, D] to (block output of Eq. 4, MLP output of Eq. 3 before its residual)."""
+        x = self.norm1(x + self.drop_path(self.attn(x, valid)))
+        mlp = self.mlp(x)
+        return self.norm2(x + self.drop_path(mlp)), mlp
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise linear layers with Xavier-uniform weights and zero biases, as the release does (lineage X.2)."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

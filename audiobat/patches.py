@@ -1,0 +1,56 @@
+"""Spectrogram to patch tokens: the patch embedding, 2-D sine-cosine positions, and which patches hold real frames.
+
+Token n = t * F + f: time-major, frequency fastest (Section 3; lineage 2.3).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches of (frames, mel bins), each projected to D."""
+
+    def __init__(self, dim: int, patch_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(1, dim, kernel_size=patch_size, stride=patch_size)
+        nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
+        nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """Spectrogram [B, T * frames, F * bins] to tokens [B, T * F, D]."""
+        tokens: Tensor = self.proj(spectrogram.unsqueeze(1))  # [B, D, T, F]
+        return tokens.flatten(2).transpose(1, 2)
+
+
+def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
+    """Fixed 2-D positions [1, T * F, dim]: the first half of `dim` encodes frequency, the rest time.
+
+    Each half holds a sine block, then a cosine block, at rates 10000^(-k / (dim / 4)) (lineage 2.3).
+    """
+    columns, rows = grid
+    time = _sincos(torch.arange(columns), dim // 2)[:, None].expand(columns, rows, -1)  # [T, F, dim / 2]
+    frequency = _sincos(torch.arange(rows), dim // 2)[None].expand(columns, rows, -1)
+    return torch.cat([frequency, time], dim=-1).reshape(1, columns * rows, dim)
+
+
+def _sincos(position: Tensor, dim: int) -> Tensor:
+    """1-D code of `position` [P] as [P, dim]."""
+    rate = 10_000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    angle = position.double()[:, None] * rate
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
+
+
+def pad_frames(spectrogram: Tensor, frames: int, floor: float) -> Tensor:
+    """Extend spectrogram [B, T, F] to `frames` rows of the frontend's `floor`."""
+    return F.pad(spectrogram, (0, 0, 0, frames - spectrogram.shape[1]), value=floor)
+
+
+def valid_patches(frames: Tensor, grid: tuple[int, int], patch_frames: int) -> Tensor:
+    """Patches that hold at least one of each clip's own `frames` [B]: bool [B, T * F]."""
+    columns, rows = grid
+    start = torch.arange(columns, device=frames.device) * patch_frames
+    return (start < frames[:, None]).repeat_interleave(rows, dim=1)
