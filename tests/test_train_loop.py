@@ -4,6 +4,7 @@ Run as a program it is the run that the tests stop from outside: `python test_tr
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -211,6 +212,20 @@ def test_data_that_end_are_named(tmp_path):
         run(tmp_path, data=islice(Batches(), 3))
 
 
+def failing_data(told):
+    yield from islice(Batches(), 3)
+    if told:
+        os.kill(os.getpid(), signal.SIGTERM)
+    raise RuntimeError("a loading worker died")
+
+
+def test_loading_that_fails_is_an_error_unless_a_signal_came_first(tmp_path):
+    with pytest.raises(RuntimeError, match="worker died"):
+        run(tmp_path / "error", data=failing_data(told=False))
+    assert run(tmp_path / "signal", data=failing_data(told=True)) == FitResult(3, "signal")
+    assert latest(tmp_path / "signal").name == "step_000003"
+
+
 def test_a_checkpoint_of_another_shape_stops_before_the_first_step(tmp_path, uninterrupted):
     wide = Toy()
     wide.net[3] = nn.Linear(16, 2)
@@ -315,6 +330,24 @@ def test_a_signal_to_the_whole_group_with_loading_workers_is_a_clean_stop(tmp_pa
     assert run(tmp_path) == FitResult(STEPS, "done")
     assert rows(tmp_path) == rows(uninterrupted)
     assert_same(load_checkpoint(tmp_path), load_checkpoint(uninterrupted))
+
+
+def test_sigterm_still_ends_a_process_forked_during_the_run(tmp_path):
+    """A pool that loads data is ended with SIGTERM; noting it for later would leave its parent waiting for ever."""
+    codes = []
+
+    def fork(step):
+        context = multiprocessing.get_context("fork")
+        runs = context.Event()
+        child = context.Process(target=lambda: (runs.set(), time.sleep(30)))
+        child.start()
+        assert runs.wait(10)  # Python drops a signal that arrives while it forks
+        child.terminate()
+        child.join(10)
+        codes.append(child.exitcode)
+
+    assert run(tmp_path, after=fork, steps=1) == FitResult(1, "done")
+    assert codes == [-signal.SIGTERM]
 
 
 def test_kill_9_in_the_middle_of_a_save_loses_only_that_save(tmp_path, uninterrupted):
