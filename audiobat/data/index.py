@@ -220,11 +220,13 @@ def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             rows = list(reader)
+            columns = list(reader.fieldnames or [])
     except UnicodeDecodeError as error:
         raise AudiobatError(f"{path} is not UTF-8 text (byte {error.start}): save it as CSV in UTF-8.") from error
     except csv.Error as error:
-        raise AudiobatError(f"{path}, line {reader.line_num}, is not valid CSV ({error}): mend its quotes.") from error
-    columns = list(reader.fieldnames or [])
+        raise AudiobatError(
+            f"{path} is not valid CSV after line {reader.line_num} ({error}): mend its quotes."
+        ) from error
     if "path" not in columns:
         hint = did_you_mean("path", columns)
         raise AudiobatError(

@@ -1,0 +1,246 @@
+"""Clip table to batches of waveforms: endless random crops for pre-training, whole clips in table order for probes.
+
+A crop depends only on (seed, step, place in the batch): the stream is the same for any number of workers or processes
+and after resuming. A clip that cannot be read is recorded and replaced (crops) or left out (whole clips).
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from audiobat.audio import audio_duration, load_audio, pad_batch
+from audiobat.data.index import ClipTable
+from audiobat.data.sampler import ClipOrder
+from audiobat.errors import AudiobatError
+
+SKIPPED_LIMIT = 0.05  # largest share of the clips that may be unreadable
+SKIPPED_SAMPLE = 20  # clips seen before a share of them says anything about the others
+ATTEMPTS = 100  # clips tried in place of an unreadable one
+ROUNDING = 0.01  # seconds by which headers and resampling may miss a full crop's length
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Random crops for one step; no rows if no readable clip was found."""
+
+    waveform: Tensor  # [B, S] float32
+    lengths: Tensor | None  # [B] samples; None: all S, so that nobody needs to look
+    keys: list[str]
+    step: int
+    skipped: dict[str, str]  # key -> reason, of the clips that others replaced
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Whole clips."""
+
+    waveform: Tensor  # [B, S] float32
+    lengths: Tensor  # [B] samples
+    indices: NDArray[np.int64]  # [B] rows of the clip table
+
+
+class CropLoader:
+    """Iterates for ever over `Batch`, from `start_step` on; `skipped` (key -> reason) grows as it goes.
+
+    Args:
+        table: the clips.
+        sample_rate: Hz.
+        clip_seconds: length of a crop; shorter clips are padded with zeros, and `lengths` says so.
+        order: which clips each step takes.
+        batch_size: clips per step over all ranks.
+        seed: of crop starts and rolls.
+        roll: turn each crop's own samples circularly by a random amount.
+        rank: this process among `world_size`.
+        world_size: processes that share each batch.
+        workers: processes that decode; 0: this one does.
+        start_step: where to begin.
+
+    Raises:
+        AudiobatError: while iterating, when more than 5% of the clips are unreadable (see `check_skipped`).
+    """
+
+    def __init__(
+        self,
+        table: ClipTable,
+        sample_rate: int,
+        clip_seconds: float,
+        order: ClipOrder,
+        batch_size: int,
+        *,
+        seed: int,
+        roll: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 2,
+        start_step: int = 0,
+    ) -> None:
+        self.table = table
+        self.skipped: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._batches = DataLoader(
+            _StepBatches(table, sample_rate, clip_seconds, order, batch_size, seed, roll, rank, world_size),
+            batch_size=None,  # an item is a batch already, and its index the step
+            sampler=_Steps(start_step),
+            num_workers=workers,
+            worker_init_fn=_ignore_interrupt,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            self.skipped.update(batch.skipped)
+            self._seen.update(batch.keys, batch.skipped)
+            check_skipped(self.skipped, len(self._seen), len(self.table))
+            if not batch.keys:
+                raise AudiobatError(f"{ATTEMPTS} clips in a row are unreadable, such as {_example(self.skipped)}.")
+            yield batch
+
+
+@dataclass(frozen=True, eq=False)
+class _StepBatches(Dataset[Batch]):
+    """Item `step` is this rank's batch of that step."""
+
+    table: ClipTable
+    sample_rate: int
+    clip_seconds: float
+    order: ClipOrder
+    batch_size: int
+    seed: int
+    roll: bool
+    rank: int
+    world_size: int
+
+    @property
+    def samples(self) -> int:
+        """S, the length of a crop."""
+        return round(self.clip_seconds * self.sample_rate)
+
+    def indices(self, step: int) -> NDArray[np.int64]:
+        """Clips of this rank's places [B]."""
+        return self.order.batch_indices(step, self.batch_size, self.rank, self.world_size)
+
+    def __getitem__(self, step: int) -> Batch:
+        indices = self.indices(step)
+        waveform = torch.zeros(len(indices), self.samples)
+        lengths = torch.zeros(len(indices), dtype=torch.int64)
+        keys: list[str] = []
+        skipped: dict[str, str] = {}
+        for place, index in enumerate(indices):
+            found = self._readable_crop(index, step, place, skipped)
+            if found is None:
+                return Batch(waveform[:0], None, [], step, skipped)
+            key, crop = found
+            keys.append(key)
+            waveform[place, : len(crop)] = torch.from_numpy(crop)
+            full = len(crop) >= self.samples - ROUNDING * self.sample_rate
+            lengths[place] = self.samples if full else len(crop)
+        return Batch(waveform, None if bool((lengths == self.samples).all()) else lengths, keys, step, skipped)
+
+    def _readable_crop(
+        self, index: int, step: int, place: int, skipped: dict[str, str]
+    ) -> tuple[str, NDArray[np.float32]] | None:
+        """Key and crop of clip `index`, or of the next clip that the order has for this place in later steps."""
+        for attempt in range(1, ATTEMPTS + 1):
+            rng = np.random.default_rng((self.seed, step, self.rank * (self.batch_size // self.world_size) + place))
+            try:
+                return self.table.keys[index], self._crop(self.table.paths[index], rng)
+            except AudiobatError as error:
+                skipped[self.table.keys[index]] = str(error)
+                index = self.indices(step + attempt)[place]
+        return None
+
+    def _crop(self, path: Path, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Read one random crop [at most S]."""
+        at, turn = rng.random(2)
+        start = at * max(0.0, audio_duration(path)[0] - self.clip_seconds)
+        crop = load_audio(path, self.sample_rate, start, self.clip_seconds)[: self.samples]
+        return np.roll(crop, int(turn * len(crop))) if self.roll else crop
+
+
+class _Steps:
+    """Endless step numbers, the same each time they are iterated."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start)
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Leave Ctrl-C to the main process, which finishes its step and ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def iterate_clips(
+    table: ClipTable, sample_rate: int, batch_size: int, seconds: float | None = None, *, skipped: dict[str, str]
+) -> Iterator[ClipBatch]:
+    """Yield the readable clips of a table, in its order, zero-padded to the longest of each batch.
+
+    Args:
+        table: the clips.
+        sample_rate: Hz.
+        batch_size: clips per batch; the last may have fewer.
+        seconds: read no more than this much from each clip's start.
+        skipped: receives key -> reason of each clip left out.
+
+    Raises:
+        AudiobatError: more than 5% of the clips are unreadable (see `check_skipped`).
+    """
+    waveforms: list[Tensor] = []
+    indices: list[int] = []
+    for i, (key, path) in enumerate(zip(table.keys, table.paths, strict=True)):
+        try:
+            waveforms.append(torch.from_numpy(load_audio(path, sample_rate, seconds=seconds)))
+            indices.append(i)
+        except AudiobatError as error:
+            skipped[key] = str(error)
+            check_skipped(skipped, i + 1, len(table))
+        if len(waveforms) == batch_size or (waveforms and i + 1 == len(table)):
+            yield ClipBatch(*pad_batch(waveforms), np.array(indices))
+            waveforms, indices = [], []
+
+
+def check_skipped(skipped: Mapping[str, str], seen: int, clips: int) -> None:
+    """Stop a run in which more than 5% of the clips are unreadable.
+
+    That is certain once the clips skipped are more than 5% of all `clips`. Before, it stops when they exceed 5% of the
+    clips `seen` (at least 20) by three standard deviations, so that a large broken corpus is found out at once and a
+    large sound one is not stopped by bad luck.
+
+    Raises:
+        AudiobatError: too many are unreadable; names one of them, and why.
+    """
+    chance = SKIPPED_LIMIT * seen + 3 * math.sqrt(SKIPPED_LIMIT * (1 - SKIPPED_LIMIT) * seen)
+    certain = len(skipped) > SKIPPED_LIMIT * clips
+    if certain or (seen >= SKIPPED_SAMPLE and len(skipped) > chance):
+        raise AudiobatError(
+            f"{len(skipped)} of {seen} clips seen are unreadable, more than {SKIPPED_LIMIT:.0%} of the {clips} clips: "
+            f"mend or remove them; one is {_example(skipped)}"
+        )
+
+
+def write_skipped(path: str | Path, skipped: Mapping[str, str]) -> None:
+    """Write `path,reason` rows of the clips left out, whole or not at all."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.part")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("path", "reason"), *sorted(skipped.items())])
+    os.replace(unfinished, path)
+
+
+def _example(skipped: Mapping[str, str]) -> str:
+    key, reason = next(iter(skipped.items()))
+    return f"{key}: {reason}"
