@@ -97,7 +97,7 @@ def write_csv(path: Path, chunks: Iterator[Rows]) -> None:
             if number == 0:
                 writer.writerow(["path", "start", "end", *(f"e{i}" for i in range(rows["embedding"].shape[1]))])
             for name, start, end, vector in zip(*rows.values(), strict=True):
-                writer.writerow([name, f"{start:.9g}", f"{end:.9g}", *(f"{value:.9g}" for value in vector)])
+                writer.writerow([name, start, end, *(f"{value:.9g}" for value in vector)])
 
 
 def write_npz(path: Path, chunks: Iterator[Rows]) -> None:

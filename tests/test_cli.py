@@ -1,0 +1,231 @@
+"""The command line: what flags, recipes and defaults become, and what a user's mistake prints."""
+
+import dataclasses
+import importlib
+import inspect
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from audiobat import cli, recipes
+from audiobat.config import PretrainConfig, ProbeConfig, from_dict, to_dict
+from audiobat.errors import AudiobatError
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The arguments with which the verb's function was called, in place of the call."""
+    calls = {}
+
+    def import_module(name: str):
+        verb = name.rsplit(".", 1)[1]
+        return SimpleNamespace(**{verb: lambda **arguments: calls.update({verb: arguments})})
+
+    monkeypatch.setattr(cli.importlib, "import_module", import_module)
+    return calls
+
+
+def sentence(capsys) -> str:
+    """The one line on stderr; nothing on stdout."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("audiobat: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert "usage" not in err
+    return err
+
+
+def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path, called):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("encoder:\n  depth: 3\n  dim: 24\n  heads: 2\ndecoder:\n  heads: 2\noptim:\n  lr: 3e-4\n")
+    argv = ["pretrain", "--config", str(recipe), "--out", str(tmp_path / "run"), "--encoder.depth", "6", "--seed", "7"]
+    assert cli.main([*argv, "--data", "clips", "--optim.betas", "[0.8, 0.9]", "--dry-run"]) == 0
+    config = called["pretrain"].pop("config")
+    assert called["pretrain"] == {"out": tmp_path / "run", "resume": "auto", "overwrite": False, "dry_run": True}
+    wanted = to_dict(PretrainConfig())
+    wanted["encoder"] |= {"depth": 6, "dim": 24, "heads": 2}
+    wanted["decoder"]["heads"] = 2
+    wanted["optim"] |= {"lr": 3e-4, "betas": [0.8, 0.9]}
+    wanted["train"]["seed"] = 7
+    wanted["data"]["path"] = "clips"
+    assert to_dict(config) == wanted
+
+
+def test_dashes_underscores_and_equals_are_all_understood(called):
+    base = ["probe", "--model=m", "--data", "d", "--out", "o", "--head.kind", "linear"]
+    assert cli.main([*base, "--cache-gb=2", "--test_fold", "3", "--head.layer=-1", "--train.weight-decay", "null"]) == 0
+    assert called["probe"] == {
+        "model": "m",
+        "data": "d",
+        "out": Path("o"),
+        "test_fold": 3,
+        "device": "auto",
+        "overwrite": False,
+        "config": from_dict(ProbeConfig, {"cache_gb": 2.0, "head": {"kind": "linear"}}),
+    }
+
+
+def test_text_stays_text_where_text_is_asked_for(called):
+    assert cli.main(["embed", "--model", "1e3", "--data", "2024", "--out", "on.csv", "--layer", "-1"]) == 0
+    assert called["embed"]["model"] == "1e3"
+    assert called["embed"]["data"] == "2024"
+    assert called["embed"]["layer"] == -1
+    assert called["embed"]["window_seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("pretran", ["'pretran'", "did you mean pretrain?"]),
+        ("pretrain --encoder.dept 6 --out x", ["--encoder.dept", "did you mean --encoder.depth?"]),
+        ("pretrain --depth 6 --out x", ["--depth", "--encoder.depth or --decoder.depth"]),
+        ("pretrain --encoder.depth six --out x", ["encoder.depth", "'six'", "int"]),
+        ("pretrain --encoder.depth 6.5 --out x", ["encoder.depth", "6.5", "int"]),
+        ("pretrain --encoder.gated_attention maybe --out x", ["encoder.gated_attention", "'maybe'", "bool"]),
+        ("pretrain --frontend.kind mel --out x", ["kind", "'mel'", "did you mean mel_db?"]),
+        ("pretrain --encoder.patch_size [8 --out x", ["--encoder.patch_size", "YAML"]),
+        ("pretrain --encoder.patch_size 8 --out x", ["encoder.patch_size", "2 values"]),
+        ("pretrain --encoder.heads 7 --out x", ["encoder.heads", "7", "divide"]),
+        ("pretrain --resume maybe --out x", ["resume", "'maybe'", "auto, never"]),
+        ("pretrain --encoder.depth", ["--encoder.depth", "expected one argument"]),
+        ("pretrain", ["--out", "run folder"]),
+        ("probe --data d --out o", ["--model", "release folder"]),
+        ("embed out.csv", ["out.csv"]),
+        ("embed --model m --data d --out o --pool max", ["pool", "'max'", "cls"]),
+        ("embed --model m --data d --out o --layer last", ["layer", "'last'", "int"]),
+        ("embed --config bat_base", ["--config"]),
+        ("pretrain --out x --config no_such_recipe", ["no_such_recipe", "YAML file"]),
+    ],
+)
+def test_a_mistake_prints_one_sentence_and_exits_with_2(argv: str, words: list[str], capsys, called):
+    assert cli.main(argv.split()) == 2
+    printed = sentence(capsys)
+    assert [word for word in words if word not in printed] == []
+    assert called == {}
+
+
+def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
+    def broken(error: BaseException):
+        def doctor():
+            raise error
+
+        monkeypatch.setattr(cli.importlib, "import_module", lambda name: SimpleNamespace(doctor=doctor))
+        return cli.main(["doctor"])
+
+    assert broken(AudiobatError("Clip a.wav is\ndamaged: copy it again.")) == 2
+    assert sentence(capsys) == "audiobat: Clip a.wav is damaged: copy it again.\n"
+    assert broken(PermissionError(13, "Permission denied", "/x/y")) == 2
+    assert sentence(capsys) == "audiobat: /x/y: Permission denied.\n"
+    assert broken(KeyboardInterrupt()) == 130
+    assert sentence(capsys) == "audiobat: stopped.\n"
+    with pytest.raises(ZeroDivisionError):  # a defect of ours keeps its traceback
+        broken(ZeroDivisionError())
+
+
+def test_help_lists_every_flag_and_field_with_its_default(capsys):
+    assert cli.main(["pretrain", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for flag in ("--out STR", "--resume {auto,never}", "--dry-run", "--config STR", "--data STR|NULL", "--seed INT"):
+        assert flag in text
+    assert "--encoder.depth INT default: 12" in text
+    assert "--target.layers INT|NULL default: null" in text
+    assert "--optim.betas [FLOAT,FLOAT] default: [0.9, 0.95]" in text
+    assert "--data.roll BOOL default: false" in text
+    fields = [
+        f"--{g.name}.{f.name} "
+        for g in dataclasses.fields(PretrainConfig)
+        for f in dataclasses.fields(g.default_factory())
+    ]
+    assert [field for field in fields if field not in text] == []
+
+
+def test_every_verb_is_in_the_overview_and_its_flags_are_its_functions_arguments(capsys):
+    assert cli.main([]) == 0
+    shown = capsys.readouterr().out
+    for name, verb in cli.VERBS.items():
+        assert f"  {name} " in shown
+        function = getattr(importlib.import_module(f"audiobat.commands.{name}"), name)
+        assert set(inspect.signature(function).parameters) == {f.name for f in dataclasses.fields(verb)}
+
+
+def test_help_is_quick():
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "audiobat", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "pretrain" in done.stdout
+    assert " torch" not in done.stderr
+    assert time.perf_counter() - start < 10  # 0.2 s on an idle machine; the imports above are what makes it quick
+
+
+def test_module_passes_its_exit_code_on():
+    done = subprocess.run([sys.executable, "-m", "audiobat", "nonsense"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("audiobat: No verb 'nonsense'")
+
+
+# Recipes
+
+
+def write(path: Path, **fields) -> Path:
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+def test_a_recipe_inherits_field_by_field(tmp_path: Path):
+    write(tmp_path / "a.yaml", encoder={"dim": 8, "depth": 2}, train={"steps": 5})
+    (tmp_path / "sub").mkdir()
+    write(tmp_path / "sub" / "b.yaml", base="../a.yaml", encoder={"depth": 3})
+    last = write(tmp_path / "c.yaml", base="sub/b.yaml", train={"seed": 1})
+    assert recipes.load_recipe(last) == {"encoder": {"dim": 8, "depth": 3}, "train": {"steps": 5, "seed": 1}}
+
+
+def test_recipes_are_addressed_by_name(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
+    (tmp_path / "ladder").mkdir()
+    write(tmp_path / "bat_base.yaml", encoder={"depth": 4})
+    write(tmp_path / "ladder" / "x.yaml", base="bat_base", mask={"clones": 2})
+    assert recipes.recipe_names() == ["bat_base", "ladder/x"]
+    assert recipes.load_recipe("ladder/x") == {"encoder": {"depth": 4}, "mask": {"clones": 2}}
+    with pytest.raises(AudiobatError, match=r"'bat_bse' \(did you mean bat_base\?\).* bat_base, ladder/x"):
+        recipes.load_recipe("bat_bse")
+
+
+def test_bad_recipes_say_where(tmp_path: Path):
+    circle = write(tmp_path / "circle.yaml", base="circle.yaml")
+    with pytest.raises(AudiobatError, match=r"circle\.yaml is its own base"):
+        recipes.load_recipe(circle)
+    for text, words in (
+        ("a: [1,\nb: 2", r"bad\.yaml line 2"),
+        ("- 1", "holds no fields"),
+        ("a: !!python/none", "YAML"),
+    ):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(AudiobatError, match=words):
+            recipes.load_recipe(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(AudiobatError, match="cannot be read"):
+        recipes.load_recipe(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("5e-4", 5e-4), ("1E3", 1e3), ("-2e+1", -20.0), ("2.", 2.0), ("6", 6), ("e4", "e4")]
+)
+def test_numbers_in_recipes_are_numbers(text: str, value: object):
+    parsed = recipes.parse_yaml(f"a: {text}", "x")["a"]
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize("name", recipes.recipe_names())
+def test_every_shipped_recipe_is_a_config(name: str):
+    fields = recipes.load_recipe(name)
+    config = from_dict(ProbeConfig if "head" in fields else PretrainConfig, fields)
+    assert from_dict(type(config), to_dict(config)) == config
