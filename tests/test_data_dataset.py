@@ -1,6 +1,9 @@
 """Batches of crops and of whole clips: the same for any workers, ranks and start, and robust to broken files."""
 
 import csv
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -61,6 +64,14 @@ def test_any_number_of_workers_gives_the_same_stream(corpus, workers):
     alone = take(loader(corpus, roll=True), 8)
     together = take(loader(corpus, roll=True, workers=workers), 8)
     assert all(map(same, alone, together))
+
+
+def test_workers_leave_ctrl_c_to_the_main_process(corpus):
+    batches = iter(loader(corpus, workers=1))
+    first = next(batches)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGINT)
+    assert all(map(same, take(loader(corpus), 8), [first, *take(batches, 7)]))
 
 
 @pytest.mark.parametrize("start", [1, 4, 7])
