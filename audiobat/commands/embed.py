@@ -86,10 +86,13 @@ def embed(
     parts = Parts(sibling(out, "parts"), embedder.settings(), overwrite)
     todo = {name: path for name, path in files.items() if name not in parts.home}
     broken: dict[str, str] = {}
+    done = 0
     write_skipped(sibling(out, "skipped.csv"), broken)
     with Progress("embed", total=len(files), unit="file", done=len(files) - len(todo)) as bar:
         for group in embedder.grouped(todo):
-            parts.add(embedder.rows(group, lambda count: bar.advance(0, f"{count} windows")))
+            rows = embedder.rows(group, lambda count, done=done: bar.advance(0, f"{done + count} windows"))
+            parts.add(rows)
+            done += len(rows["path"])
             broken |= group.broken
             bar.advance(group.files)
             write_skipped(sibling(out, "skipped.csv"), broken)
