@@ -87,12 +87,16 @@ def embed(
     todo = {name: path for name, path in files.items() if name not in parts.home}
     broken: dict[str, str] = {}
     done = 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        bar.advance(0, f"{done} windows")
+
     write_skipped(sibling(out, "skipped.csv"), broken)
     with Progress("embed", total=len(files), unit="file", done=len(files) - len(todo)) as bar:
         for group in embedder.grouped(todo):
-            rows = embedder.rows(group, lambda count, done=done: bar.advance(0, f"{done + count} windows"))
-            parts.add(rows)
-            done += len(rows["path"])
+            parts.add(embedder.rows(group, tell))
             broken |= group.broken
             bar.advance(group.files)
             write_skipped(sibling(out, "skipped.csv"), broken)
@@ -232,7 +236,7 @@ class Embedder:
             if batch:
                 vectors.append(self.vectors(waveforms))
                 kept += batch
-            report(len(kept))
+            report(len(batch))
         whole = np.array([window.name not in group.broken for window in kept], dtype=bool)
         kept = [window for window, keep in zip(kept, whole, strict=True) if keep]
         return {
