@@ -69,10 +69,11 @@ class Pretrain(Verb):
         "precision": "train.precision",
         "seed": "train.seed",
     }
-    out: str = flag("run folder to write")
+    out: str = flag("run folder to write", "runs/pretrain")
     resume: Literal["auto", "never"] = flag("auto: go on from the last checkpoint in --out", "auto")
     overwrite: bool = flag(OVERWRITE, False)
     dry_run: bool = flag("print the plan and stop", False)
+    max_seconds: float | None = flag("stop, with a checkpoint, after this long", None)
     config: PretrainConfig = field(default_factory=PretrainConfig)
 
 

@@ -47,7 +47,8 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Pa
     argv = ["pretrain", "--config", str(recipe), "--out", str(tmp_path / "run"), "--encoder.depth", "6", "--seed", "7"]
     assert cli.main([*argv, "--data", "clips", "--optim.betas", "[0.8, 0.9]", "--dry-run"]) == 0
     config = called["pretrain"].pop("config")
-    assert called["pretrain"] == {"out": tmp_path / "run", "resume": "auto", "overwrite": False, "dry_run": True}
+    wanted = {"resume": "auto", "overwrite": False, "dry_run": True, "max_seconds": None}
+    assert called["pretrain"] == {"out": tmp_path / "run", **wanted}
     wanted = to_dict(PretrainConfig())
     wanted["encoder"] |= {"depth": 6, "dim": 24, "heads": 2}
     wanted["decoder"]["heads"] = 2
@@ -94,7 +95,7 @@ def test_text_stays_text_where_text_is_asked_for(called):
         ("pretrain --encoder.heads 7 --out x", ["encoder.heads", "7", "divide"]),
         ("pretrain --resume maybe --out x", ["resume", "'maybe'", "auto, never"]),
         ("pretrain --encoder.depth", ["--encoder.depth", "expected one argument"]),
-        ("pretrain", ["--out", "run folder"]),
+        ("embed --model m --data d", ["--out", ".parquet"]),
         ("probe --data d --out o", ["--model", "release folder"]),
         ("embed out.csv", ["out.csv"]),
         ("embed --model m --data d --out o --pool max", ["pool", "'max'", "cls"]),

@@ -269,7 +269,9 @@ def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
     monkeypatch.setattr(module, "PART_WINDOWS", 3)
     many(folder, 12)
     break_files(folder)
-    with pytest.raises(AudiobatError, match=r"2 of 22 files cannot be read, more than 5%: .*skipped\.csv.*a/text\.wav"):
+    with pytest.raises(
+        AudiobatError, match=r"2 of 10 clips seen are unreadable, more than 5% of the 22 clips: .* a/text\.wav: "
+    ):
         embed(encoder, folder, tmp_path / "out.npz", batch_size=1)
     assert len((tmp_path / "out.npz.skipped.csv").read_text().splitlines()) == 3
     assert not (tmp_path / "out.npz").exists()

@@ -5,8 +5,6 @@ Finished files are kept in OUT.parts/ until all are done, so that a run killed a
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +20,7 @@ from torch import nn
 from audiobat.audio import audio_duration, load_audio, pad_batch, windows
 from audiobat.commands.table import Parts, Rows, pick_writer
 from audiobat.config import check
+from audiobat.data.dataset import check_skipped, write_skipped
 from audiobat.data.index import read_clips
 from audiobat.encoder import pool_features
 from audiobat.errors import AudiobatError
@@ -29,10 +28,8 @@ from audiobat.features import Encoder
 from audiobat.hub import load, weights_sha256
 from audiobat.progress import Progress
 from audiobat.train.dist import pick_device
-from audiobat.train.logs import write_atomic
 
 PART_WINDOWS = 256  # a part is written after the file that completes so many windows
-UNREADABLE_SHARE = 0.05  # of the files; with more, the run stops
 CLIP_SECONDS = 10.0  # window of an encoder that names no longest clip
 
 Files: TypeAlias = dict[str, Path]  # what the table calls a file, and where it lies
@@ -86,26 +83,24 @@ def embed(
     parts = Parts(sibling(out, "parts"), embedder.settings(), overwrite)
     todo = {name: path for name, path in files.items() if name not in parts.home}
     broken: dict[str, str] = {}
-    done = 0
+    seen = done = 0  # files, windows
 
     def tell(count: int) -> None:
         nonlocal done
         done += count
         bar.advance(0, f"{done} windows")
 
-    write_skipped(sibling(out, "skipped.csv"), broken)
+    skipped = sibling(out, "skipped.csv")
+    skipped.unlink(missing_ok=True)
     with Progress("embed", total=len(files), unit="file", done=len(files) - len(todo)) as bar:
         for group in embedder.grouped(todo):
             parts.add(embedder.rows(group, tell))
             broken |= group.broken
+            seen += group.files
             bar.advance(group.files)
-            write_skipped(sibling(out, "skipped.csv"), broken)
-            if len(broken) > UNREADABLE_SHARE * len(files):
-                name, reason = next(iter(broken.items()))
-                raise AudiobatError(
-                    f"{len(broken)} of {len(files)} files cannot be read, more than {UNREADABLE_SHARE:.0%}: mend or "
-                    f"remove those in {sibling(out, 'skipped.csv')} and run again; the first is {name}: {reason}"
-                )
+            if broken:
+                write_skipped(skipped, broken)
+            check_skipped(broken, seen, len(files))
     beside = sibling(out, "tmp")
     write(beside, parts.read(files))
     beside.replace(out)
@@ -133,16 +128,6 @@ def list_files(data: str | Path) -> Files:
 def sibling(out: Path, ending: str) -> Path:
     """OUT.ending, beside `out`."""
     return out.with_name(f"{out.name}.{ending}")
-
-
-def write_skipped(path: Path, broken: dict[str, str]) -> None:
-    """List the files that could not be read, or remove the list when there are none."""
-    if not broken:
-        path.unlink(missing_ok=True)
-        return
-    text = io.StringIO()
-    csv.writer(text).writerows([("path", "reason"), *broken.items()])
-    write_atomic(path, text.getvalue())
 
 
 @dataclass(frozen=True)
