@@ -42,8 +42,8 @@ class ModelInfo:
     """Which weights were probed."""
 
     id: str
-    sha256: str  # of the weights
-    parameters: int
+    sha256: str | None  # of the weights; None: the encoder is no torch module
+    parameters: int | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DataInfo:
 
     name: str
     sha256: str  # of the clip table
-    clips: dict[str, int]  # readable clips: {"train": n, "test": n}, or {"fold 1": n, ...}
+    clips: dict[str, int]  # readable clips: {"train": n, "test": n}, or the test clips of each fold {"1": n, ...}
     unreadable: int  # clips left out: missing or unreadable
     classes: int
     classes_present: int  # in the test clips
