@@ -14,7 +14,8 @@ PACKAGE = Path(audiobat.__file__).parent
 ORDER = [
     *("errors", "config", "recipes", "progress", "features"),
     *("audio", "frontend", "patches", "masking", "layers", "encoder", "decoder", "targets", "objective", "plan"),
-    *("heads", "metrics", "results", "data", "train", "cache", "baselines", "hub", "convert", "report", "commands", "cli"),
+    *("heads", "metrics", "results", "data", "train", "cache", "baselines"),
+    *("hub", "convert", "report", "commands", "cli"),
 ]
 TOP = ("__init__", "__main__")  # stand last: they import everything on demand
 ENGINE = {"errors", "progress"}  # train/ knows nothing of audio
