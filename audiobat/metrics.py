@@ -72,7 +72,8 @@ def accuracy(scores: Tensor, labels: Tensor, counts: Tensor | None = None) -> Te
 def bootstrap(metric: Callable[[Tensor], Tensor], n: int, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
     """95% percentile interval of `metric` over resamples of n test clips, drawn with replacement.
 
-    `metric` turns counts [R, n] (float64) into values [R]. Resamples where it is NaN are left out.
+    `metric` turns counts [R, n] (float64) into values [R]. Resamples where it is NaN are left out. Average
+    precision leans upwards under resampling, as copies of a clip rank together: its interval sits high.
     """
     if n < 1:
         raise AudiobatError("There are no test clips to resample: check the table's split column.")

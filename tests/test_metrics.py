@@ -83,6 +83,11 @@ def test_accuracy_is_scikit_learns_on_the_repeated_clips(problem):
     assert accuracy(s, y).item() == pytest.approx(accuracy_score(labels, predicted))
 
 
+def test_accuracy_of_some_of_the_clips_is_a_share_of_these():
+    scores, labels = torch.eye(4), torch.tensor([0, 1, 0, 0])
+    assert accuracy(scores, labels, torch.tensor([1, 0, 1, 0])).item() == 0.5
+
+
 def test_average_precision_of_known_cases():
     def ap(scores, targets):
         return average_precision(torch.tensor(scores)[:, None], torch.tensor(targets)[:, None]).item()
@@ -187,8 +192,6 @@ def test_bootstrap_of_map_is_quick_and_is_that_of_single_resamples():
     start = time.process_time()
     low, high = bootstrap(metric, 400)
     assert time.process_time() - start < 4.0
-    assert (
-        low < macro_map(ranked()).item() < high + 0.02
-    )  # resampled mAP leans upwards: repeats of a clip rank together
+    assert low < macro_map(ranked()).item() < high
     single = [np.nanmean(sklearn_ap(scores, targets, row)) for row in batches[0][:3]]
     np.testing.assert_allclose(macro_map(ranked(batches[0][:3])), single, atol=1e-12)
