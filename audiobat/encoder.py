@@ -5,13 +5,12 @@ Parameters carry timm's names, so that the public BAT weights load with no renam
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiobat.audio import to_waveform
@@ -48,7 +47,7 @@ class AudioEncoder(nn.Module):
     @property
     def max_samples(self) -> int:
         """Longest clip, in samples, that fits one window of the position table."""
-        return self.config.encoder.max_frames * self.config.frontend.hop_length
+        return self.config.encoder.max_frames * self.config.frontend.hop_length - 1
 
     def spectrogram(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Waveform [B, S] to one window's spectrogram and its valid patches.
@@ -113,7 +112,7 @@ class AudioEncoder(nn.Module):
     @torch.no_grad()
     def embed(
         self,
-        source: str | Path | bytes | io.IOBase | np.ndarray | Tensor,
+        source: str | Path | bytes | BinaryIO | NDArray[Any] | Tensor,
         sample_rate: int | None = None,
         pool: Literal["auto", "cls", "mean"] = "auto",
         layer: int = -1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,7 +33,7 @@ class GatedAttention(nn.Module):
     def attention_map(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """The softmax matrix of Eq. 12, [B, H, N, N]: formed only for those who want to look at it."""
         q, k, _ = self._project(x)
-        score = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
+        score = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if valid is not None:
             score = score.masked_fill(~valid[:, None, None, :], float("-inf"))
         return score.softmax(dim=-1)

@@ -29,16 +29,19 @@ class Plan:
 
     def __str__(self) -> str:
         columns, rows = self.grid
+        shown = f"{self.visible} visible and {self.masked} masked in each clone"
+        tokens = f"{self.student_tokens:,} student, {self.decoder_tokens:,} decoder, {self.teacher_tokens:,} teacher"
+        total = self.flops * self.steps / 1e15
+        memory = f"{self.memory_bytes / 2**30:.1f} GiB over all ranks (weights, AdamW, teacher, activations)"
         lines = [
             ("encoder", f"{self.encoder_parameters / 1e6:.2f}M parameters"),
             ("decoder", f"{self.decoder_parameters / 1e6:.2f}M parameters"),
-            ("patches", f"{columns * rows} a clip ({columns} in time x {rows} in frequency), {self.visible} visible"),
-            ("tokens a step", f"{self.student_tokens:,} student, {self.decoder_tokens:,} decoder, "
-                              f"{self.teacher_tokens:,} teacher"),
-            ("compute", f"{self.flops / 1e12:.3g} TFLOP a step, {self.flops * self.steps / 1e15:.3g} PFLOP in all"),
-            ("memory", f"about {self.memory_bytes / 2**30:.1f} GiB over all ranks (weights, AdamW, teacher, activations)"),
+            ("patches", f"{columns * rows} a clip ({columns} in time x {rows} in frequency), {shown}"),
+            ("tokens a step", tokens),
+            ("compute", f"{self.flops / 1e12:.3g} TFLOP a step, {total:,.3g} PFLOP in all"),
+            ("memory", f"about {memory}"),
             ("length", f"{self.steps:,} steps, {self.clips_seen:,} clips, {self.hours_seen:,.1f} hours of audio"),
-        ]  # fmt: skip
+        ]
         return "\n".join(f"{name:>14}  {value}" for name, value in lines)
 
 
@@ -68,7 +71,9 @@ def make_plan(config: PretrainConfig, bytes_per_value: int = 2) -> Plan:
     else:
         decode = decoder.depth * clones * patches * 2 * decoder.kernel_size**2 * dim**2 / decoder.groups
         per_decoder_token = decoder.depth * 5
-    teacher = blocks(clips, 1 + patches, encoder.depth, encoder.mlp_ratio)
+    decode += clones * (patches - visible) * 2 * dim**2
+    embed = clips * patches * 2 * encoder.patch_size[0] * encoder.patch_size[1] * dim
+    teacher = blocks(clips, 1 + patches, encoder.depth, encoder.mlp_ratio) + embed
     student_tokens, decoder_tokens = clones * (1 + visible), clones * patches
     held = student_tokens * encoder.depth * (10 + 2 * encoder.mlp_ratio) + decoder_tokens * per_decoder_token
     weights = 4 * (4 * (encoder_parameters + decoder_parameters) + encoder_parameters)
@@ -82,7 +87,7 @@ def make_plan(config: PretrainConfig, bytes_per_value: int = 2) -> Plan:
         student_tokens=student_tokens,
         decoder_tokens=decoder_tokens,
         teacher_tokens=clips * (1 + patches),
-        flops=3 * (student + decode) + teacher,
+        flops=3 * (student + decode) + 2 * embed + teacher,
         memory_bytes=weights + held * dim * bytes_per_value,
         steps=config.train.steps,
         clips_seen=seen,

@@ -12,7 +12,7 @@ import math
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,12 @@ class Batch:
     keys: list[str]
     step: int
     skipped: dict[str, str]  # key -> reason, of the clips that others replaced
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
+        """The batch with its tensors on `device`."""
+        lengths = None if self.lengths is None else self.lengths.to(device, non_blocking=non_blocking)
+        waveform = self.waveform.to(device, non_blocking=non_blocking)
+        return replace(self, waveform=waveform, lengths=lengths)
 
 
 @dataclass(frozen=True)

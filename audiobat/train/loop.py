@@ -151,8 +151,8 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """`batch` with every tensor in its tuples, lists and mappings on `device`."""
-    if isinstance(batch, Tensor):
+    """`batch` with everything in its tuples, lists and mappings that has a `to`, as tensors do, on `device`."""
+    if hasattr(batch, "to"):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
         return {name: to_device(part, device) for name, part in batch.items()}

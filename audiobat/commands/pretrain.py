@@ -1,0 +1,240 @@
+"""`audiobat pretrain`: a config and clips in, a run folder out; resumes, stops cleanly, watches for collapse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import yaml
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from audiobat.config import PretrainConfig, from_dict, to_dict
+from audiobat.data.dataset import CropLoader, write_skipped
+from audiobat.data.index import ClipTable, read_clips
+from audiobat.data.sampler import ClipOrder, balanced_weights
+from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.objective import MaskedLatentRegression
+from audiobat.plan import make_plan
+from audiobat.results import environment
+from audiobat.train.checkpoint import load_checkpoint
+from audiobat.train.dist import Ranks, launch, pick_device, pick_precision
+from audiobat.train.logs import RunLog, write_atomic
+from audiobat.train.loop import fit
+from audiobat.train.optim import build_optimizer, lr_at
+
+RUN_FILES = ("config.yaml", "env.json", "metrics.jsonl", "log.txt", "skipped.csv", "checkpoints", "results", "figures")
+FREE_FIELDS = (
+    "data.workers",
+    "train.device",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+)  # may change mid-run
+
+
+def pretrain(
+    config: PretrainConfig,
+    out: str | Path,
+    *,
+    resume: Literal["auto", "never"] = "auto",
+    overwrite: bool = False,
+    dry_run: bool = False,
+    max_seconds: float | None = None,
+) -> Path:
+    """Pre-train an encoder by masked latent regression and return its run folder.
+
+    Args:
+        config: what to train, on what, for how long; `config.data.path` is a folder of audio or a CSV.
+        out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/.
+        resume: `auto` goes on from the newest checkpoint in `out`; `never` wants a new folder.
+        overwrite: remove the run that `out` holds, then start.
+        dry_run: print the plan and write nothing.
+        max_seconds: stop, with a checkpoint, after this long.
+
+    SIGTERM and Ctrl-C stop it after the current step, with a checkpoint. Raises AudiobatError for data that cannot be
+    used, for a run of another config in `out`, and when the loss is no longer finite.
+    """
+    out = Path(out)
+    if dry_run:
+        bf16 = pick_precision(config.train.precision, pick_device(config.train.device)) is not None
+        print(make_plan(config, bytes_per_value=2 if bf16 else 4))
+        return out
+    if config.data.path is None:
+        raise AudiobatError("No data to train on: give --data, a folder of audio or a CSV with a path column.")
+    table = read_clips(config.data.path)
+    order = clip_order(table, config)
+    with launch(config.train.device) as ranks:
+        check_batch(config, ranks)
+        if ranks.is_main:
+            prepare_run(out, config, resume, overwrite)
+        ranks.barrier()
+        train_run(config, out, table, order, ranks, max_seconds)
+    return out
+
+
+def train_run(
+    config: PretrainConfig, out: Path, table: ClipTable, order: ClipOrder, ranks: Ranks, max_seconds: float | None
+) -> None:
+    """Train the run in `out` from its newest checkpoint, or from step 0, to its end."""
+    checkpoint = load_checkpoint(out)
+    start = checkpoint.step if checkpoint else 0
+    torch.manual_seed(config.train.seed)
+    model = MaskedLatentRegression(config, ranks.rank).to(ranks.device)
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    optim = config.optim
+    optimizer = build_optimizer(
+        trained, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas, decay_1d=optim.decay_1d
+    )
+    loader = CropLoader(
+        table,
+        config.frontend.sample_rate,
+        config.data.clip_seconds,
+        order,
+        config.train.batch_size,
+        seed=config.train.seed,
+        roll=config.data.roll,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        workers=config.data.workers,
+        start_step=start,
+    )
+    try:
+        with RunLog(out, start, main=ranks.is_main) as log, attention_for(ranks.device):
+            log.say(f"Pre-training on {len(table)} clips, {config.train.steps} steps, from step {start}, in {out}.")
+            watch = CollapseWatch(log)
+            fit(
+                model,
+                optimizer,
+                loader,
+                log=log,
+                ranks=ranks,
+                steps=config.train.steps,
+                batch_size=config.train.batch_size,
+                lr=lambda step: lr_at(
+                    step,
+                    peak=optim.lr,
+                    floor=optim.min_lr,
+                    warmup_steps=optim.warmup_steps,
+                    total_steps=config.train.steps,
+                ),
+                seed=config.train.seed,
+                precision=pick_precision(config.train.precision, ranks.device),
+                grad_clip=optim.grad_clip,
+                log_every=config.train.log_every,
+                save_every=config.train.save_every,
+                keep=config.train.keep,
+                max_seconds=max_seconds,
+                resume=checkpoint,
+                after_step=model.after_step,
+                on_log=watch,
+            )
+    finally:
+        if loader.skipped and ranks.is_main:
+            write_skipped(out / "skipped.csv", loader.skipped)
+
+
+class CollapseWatch:
+    """Says in words, once for each sign, that the representation is collapsing."""
+
+    SIGNS: ClassVar = {  # statistic of the objective: (alarm below, what it means)
+        "target_variance": (0.01, "the teacher's tokens are nearly one and the same"),
+        "feature_rank": (1.1, "the student's tokens vary in one direction only"),
+        "token_std": (0.01, "the student's cls token is nearly the same for every clip"),
+        "prediction_variance": (0.01, "the decoder predicts nearly the same everywhere"),
+    }
+    MEND = "lower optim.lr, lengthen optim.warmup_steps, or raise target.ema_end towards 1"
+
+    def __init__(self, log: RunLog) -> None:
+        self.log = log
+        self.said: set[str] = set()
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Look at one row of the log."""
+        for name, (limit, meaning) in self.SIGNS.items():
+            if row[name] < limit and name not in self.said:
+                self.said.add(name)
+                self.log.say(
+                    f"Warning: collapse at step {row['step']}: {meaning} ({name} {row[name]:.3g}, below {limit}). "
+                    f"Mend: {self.MEND}."
+                )
+
+
+def clip_order(table: ClipTable, config: PretrainConfig) -> ClipOrder:
+    """The order in which the clips are drawn, balanced over a column if the config names one."""
+    column = config.data.balance
+    if column is None:
+        return ClipOrder(len(table), config.train.seed)
+    if column not in table.columns:
+        raise AudiobatError(
+            f"data.balance is {column!r}, but {config.data.path} has no such column"
+            f"{did_you_mean(column, table.columns)}: it has {', '.join(table.columns) or 'none'}."
+        )
+    return ClipOrder(len(table), config.train.seed, balanced_weights(table.columns[column]))
+
+
+def check_batch(config: PretrainConfig, ranks: Ranks) -> None:
+    """Every rank must get the same number of clips."""
+    if config.train.batch_size % ranks.world_size:
+        raise AudiobatError(
+            f"train.batch_size is {config.train.batch_size}: make it a multiple of the {ranks.world_size} ranks."
+        )
+
+
+def prepare_run(out: Path, config: PretrainConfig, resume: str, overwrite: bool) -> None:
+    """Make `out` a run folder of `config`, or check that it is one already."""
+    record = out / "config.yaml"
+    if out.exists() and not record.exists() and any(out.iterdir()):
+        raise AudiobatError(f"{out} holds other files and no run: give a new --out.")
+    if record.exists() and overwrite:
+        for name in RUN_FILES:
+            remove(out / name)
+    elif record.exists() and resume == "never":
+        raise AudiobatError(f"{out} holds a run: give --resume auto, --overwrite or a new --out.")
+    elif record.exists():
+        check_same(record, config)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(record, yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+
+
+def check_same(record: Path, config: PretrainConfig) -> None:
+    """Raise an AudiobatError that names the first field in which `config` differs from the run's own."""
+    try:
+        before = dict(flat(to_dict(from_dict(PretrainConfig, yaml.safe_load(record.read_text(encoding="utf-8"))))))
+    except (AudiobatError, yaml.YAMLError) as error:
+        raise AudiobatError(f"{record}: {error}") from None
+    for name, value in flat(to_dict(config)):
+        if name not in FREE_FIELDS and value != before[name]:
+            raise AudiobatError(
+                f"{record.parent} holds a run with {name} {before[name]!r}, not {value!r}: "
+                "use the run's own value, a new --out, or --overwrite."
+            )
+
+
+def flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested fields as (`encoder.depth`, value) pairs."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def attention_for(device: torch.device) -> Iterator[None]:
+    """The plain attention kernel on a CPU: its backward beats the fused one there, twice in bf16 (benchmarks)."""
+    with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
+        yield
