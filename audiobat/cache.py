@@ -187,7 +187,7 @@ class _Store:
 
     def verdict(self) -> str:
         """What was decided, in a sentence."""
-        size = f"features of {self.clips:,} clips: {'' if self.fits else 'at least '}{self.needs / GB:.2f} GB"
+        size = f"features of {self.clips:,} clips: {'' if self.fits else 'at least '}{self.needs / GB:.3g} GB"
         if self.fits:
             return f"{size}, kept in memory"
         return f"{size}, more than cache_gb {self.budget / GB:g}: computed again for every batch"
