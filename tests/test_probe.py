@@ -2,7 +2,6 @@
 
 import csv
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 
