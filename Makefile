@@ -1,12 +1,12 @@
 # make test, make lint, make demo: from a bare Python 3.11 or newer to a result. See CONTRIBUTING.md.
 PYTHON ?= python3
-# Package index for torch alone; empty: pip's own. CPU builds: https://download.pytorch.org/whl/cpu
+# Package index for torch alone; empty: pip's own, or the PyTorch project's CPU builds where only those make sense.
 TORCH_INDEX ?=
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTEST_ARGS ?= -n 2
 
 VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
-INDEX := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 PINS := pyproject.toml constraints.txt
 
 .PHONY: demo test lint clean
@@ -34,14 +34,14 @@ $(VENV)/.run: $(VENV)/.torch
 	$(PIP) install -q -c constraints.txt -e .
 	@touch $@
 
-# torch comes first and pinned. Without a GPU, look at the plan before anything large is fetched.
+# torch comes first and pinned. A machine without a GPU is never sent CUDA packages: pip's plan is looked at first.
 $(VENV)/.torch: $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "audiobat needs Python 3.11 or newer: PYTHON=python3.12 make ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt --upgrade pip
-	@if ! command -v nvidia-smi >/dev/null && \
-	  $(PIP) install -q --dry-run --report - -c constraints.txt $(INDEX) torch | grep -qiE '"name": "(nvidia|cuda)-'; then \
-	  echo "This machine has no GPU, but pip would fetch CUDA packages with torch: name an index with CPU builds," >&2; \
-	  echo "such as TORCH_INDEX=https://download.pytorch.org/whl/cpu (see CONTRIBUTING.md)." >&2; exit 1; fi
-	$(PIP) install -q -c constraints.txt $(INDEX) torch
+	@index="$(TORCH_INDEX)"; \
+	if [ -z "$$index" ] && ! command -v nvidia-smi >/dev/null && \
+	  $(PIP) install -q --dry-run --report - -c constraints.txt torch | grep -qiE '"name": "(nvidia|cuda)-'; then \
+	  index="$(TORCH_CPU_INDEX)"; echo "No GPU here: torch comes as a CPU build from $$index"; fi; \
+	$(PIP) install -q -c constraints.txt $${index:+--index-url "$$index"} torch
 	@touch $@

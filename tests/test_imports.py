@@ -131,3 +131,10 @@ def test_public_names_are_imported_on_demand():
         assert callable(getattr(audiobat, name))
     with pytest.raises(AttributeError, match="lode"):
         _ = audiobat.lode
+
+
+def test_the_readme_lists_every_module_in_reading_order():
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    tree = readme.split("audiobat/\n", 1)[1].split("```", 1)[0]
+    listed = [line.split()[0].rstrip("/").removesuffix(".py") for line in tree.splitlines() if line.startswith("  ")]
+    assert [name for name in listed if name in ORDER] == ORDER
