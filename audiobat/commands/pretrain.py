@@ -235,6 +235,6 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def attention_for(device: torch.device) -> Iterator[None]:
-    """The plain attention kernel on a CPU: its backward beats the fused one there, twice in bf16 (benchmarks)."""
+    """The plain attention kernel on a CPU: on short sequences its backward beats the fused one (benchmarks/cpu_step)."""
     with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
         yield
