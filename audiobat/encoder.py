@@ -46,7 +46,7 @@ class AudioEncoder(nn.Module):
 
     @property
     def max_samples(self) -> int:
-        """Longest clip, in samples, that fits one window of the position table."""
+        """Longest clip, in samples, that fits one window of the position table: n whole hops make n + 1 frames."""
         return self.config.encoder.max_frames * self.config.frontend.hop_length - 1
 
     def spectrogram(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

@@ -45,7 +45,7 @@ class GatedAttention(nn.Module):
         power = value.square()
         if not gated or self.gate is None:
             return attention * power.sum(-1).sqrt().unsqueeze(-2)
-        gate = torch.sigmoid(self.gate(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, N, d]
+        gate: Tensor = torch.sigmoid(self.gate(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, N, d]
         return attention * (gate.square() @ power.transpose(-2, -1)).sqrt()
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ from audiobat.layers import Block, DropPath, GatedAttention
 
 
 def plain_attention(module: GatedAttention, x: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-    batch, tokens, dim = x.shape
+    batch, _, dim = x.shape
     width = dim // module.heads
     weight, bias = module.qkv.weight, module.qkv.bias
     q, k, v = (x @ weight[i * dim : (i + 1) * dim].T + bias[i * dim : (i + 1) * dim] for i in range(3))

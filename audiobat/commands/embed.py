@@ -246,9 +246,6 @@ class Embedder:
 
 
 def longest_clip(encoder: Encoder) -> float:
-    """Seconds of the longest clip that fits the encoder at once, in whole hundredths.
-
-    It stays below `max_samples`, because a centred STFT of n whole hops has n + 1 frames.
-    """
+    """Seconds of the longest clip that fits the encoder at once, in whole hundredths."""
     samples = getattr(encoder, "max_samples", None)
-    return CLIP_SECONDS if samples is None else math.floor((samples - 1) / encoder.sample_rate * 100) / 100
+    return CLIP_SECONDS if samples is None else math.floor(samples / encoder.sample_rate * 100) / 100

@@ -235,6 +235,6 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def attention_for(device: torch.device) -> Iterator[None]:
-    """The plain attention kernel on a CPU: on short sequences its backward beats the fused one (benchmarks/cpu_step)."""
+    """The plain attention kernel on a CPU: for short sequences its backward is faster (benchmarks/cpu_step.py)."""
     with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
         yield
