@@ -48,9 +48,10 @@ OWN = (
 )
 CATEGORIES = {"voice": "voice", "ambient": "ambience", "music": "music"}  # prefixes of the unlabelled recordings
 LEAD = (
-    "The test clips are scenes: real recordings mixed from a seed, not found like this. The weights of {model} were "
-    "pre-trained beforehand, on a corpus that the record beside them describes. Everything else on this page was "
-    "computed in this run: a live pre-training of {live}, and probes of three models under three heads."
+    "The clips that train and test the probes are scenes: real recordings, mixed from a seed for this demo. The "
+    "weights of {model} were pre-trained beforehand, on a corpus that the record beside them describes. Everything "
+    "else on this page was computed in this run: a live pre-training of {live}, and probes of three models under "
+    "three heads."
 )
 
 

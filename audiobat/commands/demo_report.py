@@ -58,7 +58,7 @@ CAPTIONS = {
     "classes": (
         "Average precision of each class",
         "Each model under the head that serves it best. The precision of a class that few test clips have depends much "
-        "on chance.",
+        "on chance. Behind each model: its mean over classes.",
     ),
 }
 
@@ -130,7 +130,7 @@ def facts(
             "Live pre-training",
             f"{last['step']:,} steps in {last['seconds']:.0f} s, {last['clips_per_second']:.0f} clips/s",
         ),
-        ("on", f"{clips} demo recordings; the {held_out} that test scenes are made of are left out"),
+        ("Its clips", f"{clips} demo recordings; the {held_out} that test scenes are made of are left out"),
         ("Scenes", ", ".join(f"{count:,} {split}" for split, count in record.data.clips.items())),
         (
             "Probes",

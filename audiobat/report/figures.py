@@ -180,7 +180,7 @@ def layers(probed: Sequence[tuple[ResultRecord, Sequence[ResultRecord]]]) -> Fig
         blocks = range(1, len(gate) + 1)
         metrics = [record.metrics[record.main_metric] for record in linear]
         values = [metric.value for metric in metrics]
-        middles = [(m.low + m.high) / 2 for m in metrics]  # a percentile interval may lie beside its value
+        middles = [(m.low + m.high) / 2 for m in metrics]  # an interval need not surround its value
         halves = [(m.high - m.low) / 2 for m in metrics]
         top.bar(blocks, values, color=SKY, edgecolor="black", linewidth=0.6)
         top.errorbar(blocks, middles, halves, fmt="none", ecolor="black", elinewidth=1, capsize=2.5)
@@ -269,19 +269,19 @@ def per_class(records: Sequence[ResultRecord]) -> Figure:
     first = records[0].per_class
     names = sorted((n for n, v in first.items() if v is not None), key=lambda n: (first[n] or 0.0, n))
     places = np.arange(len(names))
-    figure = Figure(figsize=(WIDTH, 1.6 + 0.19 * len(names)))
+    figure = Figure(figsize=(WIDTH, 1.8 + 0.19 * len(names)))
     ax = figure.subplots()
     values = np.array([[record.per_class[name] or 0.0 for name in names] for record in records])
     ax.hlines(places, values.min(0), values.max(0), color="#bbbbbb", linewidth=1.2)
     for record, row, colour, marker in zip(records, values, COLOURS, MARKERS, strict=False):
         first_one = record is records[0]
         look = {"markersize": 6, "zorder": 4, "markerfacecolor": colour} if first_one else {"markerfacecolor": "none"}
-        label = f"{record.model.id}, {head_label(record)}: mean {record.metrics[record.main_metric].value:.3f}"
+        label = f"{record.model.id}, {head_label(record)}: {record.metrics[record.main_metric].value:.3f}"
         ax.plot(row, places, marker, color=colour, label=label, **look)
     ax.set_yticks(places, [name.replace("_", " ") for name in names], fontsize=8.5)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.8, len(names) - 0.2), xlabel="average precision on the test clips")
     ax.grid(True, axis="x")
-    ax.legend(loc="lower right")
+    figure.legend(loc="outside lower left", ncols=3, fontsize=8.5, handletextpad=0.1, columnspacing=1.2)
     figure.suptitle(
         f"Average precision of each class, best known to {records[0].model.id} on top", x=0.01, ha="left", weight="bold"
     )

@@ -197,7 +197,7 @@ article img { width: 100%; background: #ffffff; border-radius: .3rem; }
 audio { width: 100%; }
 article p { margin: .4rem 0; }
 ol { margin: 0; padding: 0; list-style: none; font-size: .9rem; }
-li span { display: inline-block; width: 9.5rem; }
+ol li span { flex: 0 0 10.5rem; }
 ol li { display: flex; gap: .5rem; align-items: center; }
 ol li meter { flex: 1; min-width: 2rem; }
 .hit span { font-weight: 700; }
