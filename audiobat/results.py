@@ -28,7 +28,7 @@ FORMAT = "audiobat-result-1"
 
 @dataclass(frozen=True)
 class Metric:
-    """A value with its 95% bootstrap interval over test clips, and what it is, in words."""
+    """A value with its 95% (basic) bootstrap interval over test clips, and what it is, in words."""
 
     value: float
     low: float

@@ -17,12 +17,14 @@ from audiobat.cache import FeatureSource, cache_features
 from audiobat.commands import probe as module
 from audiobat.commands.head_training import predict, train_head
 from audiobat.commands.probe import per_layer_linear, probe, probe_source
+from audiobat.commands.scoring import Answers, evaluate
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.index import ClipTable, read_labelled_clips, split_for_probe
 from audiobat.data.sampler import ClipOrder
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.heads import build_head
+from audiobat.metrics import average_precision
 from audiobat.results import load_record, load_records
 
 RATE = 8000
@@ -92,7 +94,7 @@ def test_a_head_learns_and_its_record_says_how_well(encoder, multi: Path, tmp_pa
     chance = sum(read_labelled_clips(multi).labels[44:].mean(0)) / 3
     assert record.metrics["map"].value > chance + 0.15
     for name, metric in record.metrics.items():
-        assert 0 <= metric.low <= metric.high <= 1, name
+        assert 0 <= metric.low <= metric.value <= metric.high <= 1, name
         assert metric.sd is None
     assert record.main_metric == "map"
     assert set(record.metrics) == {"map", "map_all", "f1"}
@@ -139,6 +141,19 @@ def test_a_class_that_no_test_clip_has_is_left_out_of_map_and_counts_0_in_map_al
     map_present, map_all = record.metrics["map"], record.metrics["map_all"]
     assert map_all.value == pytest.approx(map_present.value * 2 / 3)
     assert map_all.high == pytest.approx(map_present.high * 2 / 3)
+
+
+def test_intervals_cover_what_endless_test_clips_would_give():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.rand(20_000, 10, generator=generator) < 0.08
+    scores = torch.randn(20_000, 10, generator=generator) + targets
+    truth = float(average_precision(scores, targets).mean())
+    covered = 0
+    for draw in range(20):
+        some = torch.randint(20_000, (150,), generator=generator)
+        metrics, _ = evaluate([Answers(scores[some], targets[some], "bce")], "abcdefghij", False, seed=draw)
+        covered += metrics["map"].low <= truth <= metrics["map"].high
+    assert covered >= 16  # percentiles of the resamples cover it in 10 of 20 draws
 
 
 def test_the_same_seed_gives_the_same_record_and_another_one_does_not(shared):

@@ -82,9 +82,9 @@ def train_heads(
         for step in range(train.steps):
             chosen = rows[order.batch_indices(step, train.batch_size)]
             features, expected = source.batch(chosen), labels[torch.from_numpy(chosen)]
-            loss = torch.stack([criterion(head(features), expected) for head in heads]).mean()
+            losses = torch.stack([criterion(head(features), expected) for head in heads])
             optimizer.zero_grad()
-            (loss * len(heads)).backward()  # the sum: no head's gradient depends on how many there are
+            losses.sum().backward()
             set_lr(
                 optimizer,
                 lr_at(
@@ -97,7 +97,7 @@ def train_heads(
             )
             optimizer.step()
             looked = step % LOOK_EVERY == 0 or step + 1 == train.steps
-            bar.advance(note=look_at(float(loss.detach()), step) if looked else "")
+            bar.advance(note=look_at(float(losses.detach().mean()), step) if looked else "")
     return heads, monotonic() - start
 
 
