@@ -129,16 +129,17 @@ def test_the_live_run_is_of_this_seed_and_those_clips(out):
 
 
 def test_a_second_demo_replaces_the_first_and_uses_its_scenes_again(out, release):
-    (out / "figures" / "older.svg").write_text("from an older version")
+    (out / "figures" / "live.svg").write_text("older")
+    (out / "results" / "half.json.tmp").write_text("{")  # of one that was killed
     before = (out / "scenes" / "scenes.csv").stat().st_mtime_ns
     first = {r.model.id + r.head["kind"]: r.metrics["map"] for r in load_records(out)}
     _run(out, MINUTES, 3, replace(SETTINGS, model=release))
-    assert not (out / "figures" / "older.svg").exists()
+    assert (out / "figures" / "live.svg").read_text() != "older"
     assert (out / "scenes" / "scenes.csv").stat().st_mtime_ns == before
     assert {r.model.id + r.head["kind"]: r.metrics["map"] for r in load_records(out)} == first  # same seed
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", "results/notes.txt", "figures/mine.pdf"])
+@pytest.mark.parametrize("name", ["thesis.tex", "results/notes.txt", "figures/mine.svg", "results/mine.json"])
 def test_a_folder_with_other_content_is_refused_and_left_alone(out, release, tmp_path, name):
     theirs = tmp_path / "theirs"
     (theirs / name).parent.mkdir(parents=True, exist_ok=True)

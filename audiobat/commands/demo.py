@@ -20,7 +20,7 @@ from rich.console import Console
 
 from audiobat.baselines import LogMelEncoder
 from audiobat.cache import FeatureSource, cache_features
-from audiobat.commands.demo_report import Probed, draw, facts, licence, playable_clips, read_log
+from audiobat.commands.demo_report import CAPTIONS, Probed, draw, facts, licence, playable_clips, read_log
 from audiobat.commands.head_training import train_head
 from audiobat.commands.pretrain import pretrain
 from audiobat.commands.probe import probe_source, record_path
@@ -42,9 +42,11 @@ from audiobat.train.logs import write_atomic
 HEADS = ("cgp", "protobin", "linear")
 PHASES = 5
 MARKER = "demo.json"  # says that a folder is a demo's
+DATA_NAME = "demo scenes"  # what records call the clips; those of `audiobat probe` never have this name
 OWN = (
-    *(MARKER, "index.html", "table.md", "data/clips.csv", "run/*", "figures/*.svg", "figures/*.png"),
-    *("scenes/scenes.csv", "scenes/scenes.json", "scenes/audio/*.wav", "results/*.json"),
+    *(MARKER, "index.html", "table.md", "data/clips.csv", "run/*"),
+    *("scenes/scenes.csv", "scenes/scenes.json", "scenes/scenes.part", "scenes/audio/*.wav", "results/*.json"),
+    *(f"figures/{name}.{kind}" for name in CAPTIONS for kind in ("svg", "png")),
 )
 CATEGORIES = {"voice": "voice", "ambient": "ambience", "music": "music"}  # prefixes of the unlabelled recordings
 LEAD = (
@@ -134,17 +136,29 @@ def say(phase: int, what: str) -> None:
 
 def make_room(out: Path) -> None:
     """Make `out` a demo's folder, without what an earlier demo left but its scenes, which may serve again."""
-    files = [path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()] if out.is_dir() else []
-    foreign = sorted(name for name in files if MARKER not in files or not any(fnmatch(name, own) for own in OWN))
-    if foreign or (out.exists() and not out.is_dir()):
-        what = f"holds {foreign[0]}, which no demo wrote" if foreign else "is a file"
-        raise AudiobatError(f"{out} {what}: move it away or give another --out.")
+    if out.exists() and not out.is_dir():
+        raise AudiobatError(f"{out} is a file: give another --out.")
+    foreign = sorted(path for path in out.rglob("*") if not path.is_dir() and not is_own(path, out))
+    if foreign:
+        raise AudiobatError(
+            f"{out} holds {foreign[0].relative_to(out)}, which no demo wrote: move it or give another --out."
+        )
     for name in ("run", "data", "results", "figures"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("index.html", "table.md"):
         (out / name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / MARKER, json.dumps(environment(), indent=2) + "\n")
+
+
+def is_own(path: Path, out: Path) -> bool:
+    """Whether a demo, even one that was killed, wrote the file `path` into `out`."""
+    name = path.relative_to(out).as_posix().removesuffix(".tmp")  # what is being written beside its place
+    if not (out / MARKER).exists() or not any(fnmatch(name, own) for own in OWN):
+        return False
+    if not name.startswith("results/") or path.suffix == ".tmp":
+        return True
+    return f'"{DATA_NAME}"' in path.read_text(encoding="utf-8", errors="replace")
 
 
 def pretrain_live(out: Path, seconds: float, seed: int, config: PretrainConfig) -> Path:
@@ -195,7 +209,7 @@ def probe_model(name: str, encoder: Encoder, table: ClipTable, config: ProbeConf
 
     def record(kind: str, layer: int, path: Path) -> ResultRecord:
         found = probe_source(
-            name, encoder, source, table, train, test, head_of(config, kind, layer), data_name="demo scenes"
+            name, encoder, source, table, train, test, head_of(config, kind, layer), data_name=DATA_NAME
         )
         found.save(path)
         return found
