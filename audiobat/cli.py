@@ -247,7 +247,7 @@ def build_parser(name: str) -> ArgumentParser:
     groups: dict[tuple[str, str], Any] = {}
     for option in options(VERBS[name]).values():
         group = groups.get(option.group) or groups.setdefault(option.group, parser.add_argument_group(*option.group))
-        names: dict[str, Any] = {"dest": option.name, "help": option.help or "default: %(default)s"}
+        names: dict[str, Any] = {"dest": flat(option.name), "help": option.help or "default: %(default)s"}
         if option.hint is bool and option.group == FLAGS:
             group.add_argument(spell(option.name), action="store_true", **names)
         elif option.default is dataclasses.MISSING:
@@ -277,7 +277,13 @@ def flags_given(name: str, argv: list[str]) -> dict[str, Any]:
         namespace = build_parser(name).parse_args(spelled, defaults=False)
     except ArgumentError as error:
         raise AudiobatError(f"audiobat {name}: {error}.") from None
-    return dict(namespace.items())
+    known = {flat(option): option for option in options(VERBS[name])}
+    return {known[dest]: value for dest, value in namespace.items()}
+
+
+def flat(name: str) -> str:
+    """Where the parser keeps a flag: with a dot, --data.workers would take the place of --data, or give its own up."""
+    return name.replace(".", "/")
 
 
 def spell(name: str) -> str:

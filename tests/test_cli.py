@@ -72,6 +72,14 @@ def test_dashes_underscores_and_equals_are_all_understood(called):
     }
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_shortcut_and_the_fields_of_its_group_do_not_replace_each_other(called, turn: int):
+    pairs = [["--data", "clips"], ["--data.workers", "3"], ["--data.clip_seconds", "2.5"]][::turn]
+    assert cli.main(["pretrain", *(word for pair in pairs for word in pair)]) == 0
+    data = called["pretrain"]["config"].data
+    assert (data.path, data.workers, data.clip_seconds) == ("clips", 3, 2.5)
+
+
 def test_text_stays_text_where_text_is_asked_for(called):
     assert cli.main(["embed", "--model", "1e3", "--data", "2024", "--out", "on.csv", "--layer", "-1"]) == 0
     assert called["embed"]["model"] == "1e3"
