@@ -6,6 +6,7 @@ A verb is one dataclass below, whose fields are its flags, and the function of i
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
 import sys
 from argparse import SUPPRESS
@@ -25,6 +26,7 @@ MODEL = "a release folder, a run folder, or the name of shipped weights"
 DEVICE = "auto: a GPU if there is one; or cpu, cuda, cuda:1"
 OVERWRITE = "replace what --out already holds"
 FLAGS = ("flags", "")
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # errors of writing, which name no file
 
 
 def flag(help_line: str, default: Any = dataclasses.MISSING) -> Any:
@@ -117,9 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AudiobatError as error:
         return fail(str(error))
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in WRITING:
             raise
-        return fail(f"{error.filename}: {error.strerror}.")
+        return fail(f"{error.filename or 'Writing failed'}: {error.strerror}.")
     except KeyboardInterrupt:
         print("audiobat: stopped.", file=sys.stderr)
         return 130

@@ -153,6 +153,8 @@ def test_help_lists_every_flag_and_field_with_its_default(capsys):
     ]
     assert [field for field in fields if field not in text] == []
 
+    assert broken(OSError(28, "No space left on device")) == 2  # a write to an open file names none
+    assert sentence(capsys) == "audiobat: Writing failed: No space left on device.\n"
 
 def test_every_verb_is_in_the_overview_and_its_flags_are_its_functions_arguments(capsys):
     assert cli.main([]) == 0

@@ -63,7 +63,12 @@ def save_checkpoint(
         "extra": json.dumps(extra or {}),
     }
     with (beside / "state.pt").open("wb") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own words hide why a write failed
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         file.flush()
         os.fsync(file.fileno())
     if final.exists():
