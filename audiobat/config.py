@@ -17,6 +17,8 @@ from audiobat.errors import AudiobatError, did_you_mean
 
 T = TypeVar("T")
 
+LARGEST = 2**63 - 1  # whole number that torch takes
+
 
 def check(condition: bool, name: str, value: object, mend: str) -> None:
     """Raise an AudiobatError that names the field `name`, its value and the mend unless `condition` holds."""
@@ -60,6 +62,7 @@ class FrontendConfig:
         check(self.mel_bins > 0, "frontend.mel_bins", self.mel_bins, "it must be positive")
         check(self.n_fft <= 65_536, "frontend.n_fft", self.n_fft, "use at most 65536 samples")
         check(0 < self.win_length <= self.n_fft, "frontend.win_length", self.win_length, "use 1 to n_fft samples")
+        check(self.f_min >= 0, "frontend.f_min", self.f_min, "it must not be negative")
         nyquist = self.sample_rate / 2
         top = self.f_max if self.f_max is not None else nyquist
         check(
@@ -160,7 +163,8 @@ class DecoderConfig:
         check_choice(self, "kind")
         for name in ("depth", "heads", "mlp_ratio", "groups"):
             check(getattr(self, name) > 0, f"decoder.{name}", getattr(self, name), "it must be positive")
-        check(self.kernel_size % 2 == 1, "decoder.kernel_size", self.kernel_size, "it must be odd")
+        odd = self.kernel_size > 0 and self.kernel_size % 2 == 1
+        check(odd, "decoder.kernel_size", self.kernel_size, "it must be positive and odd")
 
 
 @dataclass(frozen=True)
@@ -247,6 +251,7 @@ class TrainConfig:
         check_choice(self, "precision")
         for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
             check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
+        check(0 <= self.seed <= LARGEST, "train.seed", self.seed, "use 0 up to 2^63 - 1")
 
 
 @dataclass(frozen=True)
@@ -321,6 +326,12 @@ class ProbeTrainConfig:
         for name in ("steps", "batch_size", "lr"):
             check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
         check(self.warmup_steps >= 0, "train.warmup_steps", self.warmup_steps, "it must not be negative")
+        check(0 <= self.min_lr <= self.lr, "train.min_lr", self.min_lr, "use 0 up to train.lr")
+        valid_decay = self.weight_decay is None or self.weight_decay >= 0
+        check(valid_decay, "train.weight_decay", self.weight_decay, "it must not be negative")
+        valid_betas = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
+        check(valid_betas, "train.betas", self.betas, "give two numbers from 0 up to 1")
+        check(0 <= self.seed <= LARGEST, "train.seed", self.seed, "use 0 up to 2^63 - 1")
 
 
 @dataclass(frozen=True)
@@ -330,6 +341,9 @@ class ProbeConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     train: ProbeTrainConfig = field(default_factory=ProbeTrainConfig)
     cache_gb: float = 8.0  # frozen features are kept when they fit, else computed again for every batch
+
+    def __post_init__(self) -> None:
+        check(self.cache_gb >= 0, "cache_gb", self.cache_gb, "it must not be negative")
 
 
 def to_dict(config: object) -> dict[str, Any]:
@@ -377,6 +391,8 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     check(type(value) is hint, path, value, f"it must be of type {hint.__name__}")
+    if hint is int:
+        check(abs(value) <= LARGEST, path, value, "use less than 2^63")
     if hint is float:
         check(math.isfinite(value), path, value, "it must be finite")
     return value

@@ -119,6 +119,28 @@ def test_a_mistake_prints_one_sentence_and_exits_with_2(argv: str, words: list[s
     assert called == {}
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "pretrain --seed -1",
+        "pretrain --seed 99999999999999999999",
+        "pretrain --frontend.f_min -900",
+        "pretrain --decoder.kernel_size -3",
+        "pretrain --encoder.depth 99999999999999999999",
+        "probe --model m --data d --out o --seed -1",
+        "probe --model m --data d --out o --train.betas [0.9,2]",
+        "probe --model m --data d --out o --train.weight_decay -1",
+        "probe --model m --data d --out o --train.min_lr 1",
+        "probe --model m --data d --out o --cache_gb -1",
+    ],
+)
+def test_a_number_that_cannot_be_meant_names_its_field(argv: str, capsys, called):
+    assert cli.main(argv.split()) == 2
+    flag, value = argv.split()[-2:]
+    assert flag.removeprefix("--") in sentence(capsys)
+    assert not called
+
+
 def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
     def broken(error: BaseException):
         def doctor():
