@@ -153,6 +153,8 @@ def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
     assert sentence(capsys) == "audiobat: Clip a.wav is damaged: copy it again.\n"
     assert broken(PermissionError(13, "Permission denied", "/x/y")) == 2
     assert sentence(capsys) == "audiobat: /x/y: Permission denied.\n"
+    assert broken(OSError(28, "No space left on device")) == 2  # a write to an open file names none
+    assert sentence(capsys) == "audiobat: Writing failed: No space left on device.\n"
     assert broken(KeyboardInterrupt()) == 130
     assert sentence(capsys) == "audiobat: stopped.\n"
     with pytest.raises(ZeroDivisionError):  # a defect of ours keeps its traceback
@@ -175,8 +177,6 @@ def test_help_lists_every_flag_and_field_with_its_default(capsys):
     ]
     assert [field for field in fields if field not in text] == []
 
-    assert broken(OSError(28, "No space left on device")) == 2  # a write to an open file names none
-    assert sentence(capsys) == "audiobat: Writing failed: No space left on device.\n"
 
 def test_every_verb_is_in_the_overview_and_its_flags_are_its_functions_arguments(capsys):
     assert cli.main([]) == 0
@@ -262,3 +262,10 @@ def test_every_shipped_recipe_is_a_config(name: str):
     fields = recipes.load_recipe(name)
     config = from_dict(ProbeConfig if "head" in fields else PretrainConfig, fields)
     assert from_dict(type(config), to_dict(config)) == config
+
+
+def test_a_group_that_comes_twice_is_an_error_not_half_a_recipe(tmp_path: Path):
+    recipe = tmp_path / "twice.yaml"
+    recipe.write_text("train:\n  steps: 5\nencoder:\n  depth: 2\ntrain:\n  batch_size: 3\n")
+    with pytest.raises(AudiobatError, match=r"twice\.yaml line 5 .* train comes twice"):
+        recipes.load_recipe(recipe)

@@ -15,7 +15,18 @@ FOLDER = Path(__file__).parent
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that also reads 5e-4 as a number, as everybody who writes a learning rate means it."""
+    """YAML's safe loader that also reads 5e-4 as a number, as everybody who writes a learning rate means it.
+
+    A key that comes twice in one group is an error, where YAML's own loader forgets the first one's fields.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in names:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} comes twice", key.start_mark)
+            names.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
