@@ -27,6 +27,7 @@ AUDIO_EXTENSIONS = frozenset(
     | {".rf64", ".snd", ".sph", ".voc", ".w64", ".wav"}
 )
 INTEGER_SCALE = {torch.int16: 2.0**15, torch.int32: 2.0**31}
+UNKNOWN = 2**63 - 1  # frames, in libsndfile's words for a header without a length
 MAX_CHANNELS = 64  # an array with more is surely [samples, channels]
 
 
@@ -125,10 +126,16 @@ def open_audio(source: AudioSource) -> soundfile.SoundFile:
     elif not isinstance(source, bytes) and not hasattr(source, "read"):
         raise AudiobatError(f"{name} cannot be read as audio: give a path, bytes or an open file.")
     try:
-        return soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except UnicodeEncodeError:
+        raise AudiobatError(f"{name} has a name that is not UTF-8: rename the file.") from None
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a headerless .raw file
         reason = _reason(error)
         raise AudiobatError(f"{name} cannot be read as audio ({reason}): give WAV, FLAC, OGG or MP3.") from error
+    if file.frames == UNKNOWN:
+        file.close()
+        raise AudiobatError(f"{name} does not say how long it is, as FLAC from a stream does: encode it again.")
+    return file
 
 
 def resample(samples: Samples, rate: int, target_rate: int) -> Samples:

@@ -1,6 +1,7 @@
 """Reading audio: values, partial reads, rates and channels; every kind of bad input as one sentence that names it."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -299,3 +300,23 @@ def test_windows_that_cannot_cover_are_refused(samples: int, window: int, hop: i
 def test_extensions_are_lower_case_suffixes() -> None:
     assert {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".au"} <= AUDIO_EXTENSIONS
     assert all(extension.startswith(".") and extension == extension.lower() for extension in AUDIO_EXTENSIONS)
+
+
+def test_a_flac_from_a_stream_does_not_say_how_long_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "stream.flac"
+    soundfile.write(path, np.zeros(800), 8000)
+    header = bytearray(path.read_bytes())
+    header[21] &= 0xF0  # STREAMINFO's number of samples, 36 bits: 0 is unknown
+    header[22:26] = bytes(4)
+    path.write_bytes(header)
+    for read in (audio_duration, lambda path: load_audio(path, 8000)):
+        with pytest.raises(AudiobatError, match=r"stream\.flac does not say how long it is"):
+            read(path)
+
+
+def test_a_name_that_is_not_utf8_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    soundfile.write(tmp_path / "cafe.wav", np.zeros(800), 8000)
+    (tmp_path / "cafe.wav").rename(path)
+    with pytest.raises(AudiobatError, match="rename"):
+        load_audio(path, 8000)
