@@ -1,5 +1,6 @@
 """Clip tables from folders and CSVs, and every way to get one wrong."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -249,3 +250,23 @@ def test_split_of_a_table_without_what_it_needs():
         split_for_probe(ClipTable(paths=[], keys=["a"]))
     with pytest.raises(AudiobatError, match="no `fold` column"):
         split_for_probe(table_of(["a", "b"]), test_fold=1)
+
+
+def test_a_name_that_is_not_utf8_is_one_sentence(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "a.wav").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    with pytest.raises(AudiobatError, match=r"caf\\xe9\.wav is not UTF-8: rename it"):
+        read_clips(tmp_path)
+
+
+def test_a_column_that_comes_twice_is_named(tmp_path):
+    touch(tmp_path, "a.wav")
+    with pytest.raises(AudiobatError, match="has 2 columns `label`: keep one"):
+        read_clips(write_csv(tmp_path, "path,label,label\na.wav,dog,cat\n"))
+
+
+def test_an_absolute_and_a_relative_path_may_name_one_clip(tmp_path):
+    touch(tmp_path, "a.wav")
+    csv = write_csv(tmp_path, f"path,split\na.wav,train\n{tmp_path / 'a.wav'},test\n")
+    with pytest.raises(AudiobatError, match=r"in split train \(row 2\) and in split test \(row 3\)"):
+        read_clips(csv)

@@ -198,6 +198,10 @@ def _audio_files(folder: Path) -> list[str]:
     if not keys:
         searched = " ".join(sorted(AUDIO_EXTENSIONS))
         raise AudiobatError(f"Folder {folder} has no audio files: put some there, of type {searched}.")
+    for key in keys:  # tables and records are UTF-8
+        if any("\udc80" <= letter <= "\udcff" for letter in key):
+            shown = os.fsencode(key).decode(errors="backslashreplace")
+            raise AudiobatError(f"{folder}: the name of {shown} is not UTF-8: rename it.")
     return sorted(keys)
 
 
@@ -233,6 +237,9 @@ def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
             f"{path} has no `path` column (it has {', '.join(columns) or 'nothing'}): "
             f"name the column of file names `path` in the first row{hint}, columns separated by commas."
         )
+    for name, count in Counter(columns).items():
+        if count > 1:
+            raise AudiobatError(f"{path} has {count} columns `{name}`: keep one, or rename the others.")
     if not rows:
         raise AudiobatError(f"{path} lists no clips: add a row for each below the header.")
     for number, row in enumerate(rows, start=2):
@@ -272,16 +279,17 @@ def _table_of_rows(source: Path, columns: list[str], rows: list[Row]) -> ClipTab
 def _check_unique(source: Path, keys: list[str], rows: list[Row]) -> None:
     first: dict[str, int] = {}
     for i, key in enumerate(keys):
-        before = rows[first.setdefault(key, i)]
+        file = os.path.normpath(source.parent / key)  # an absolute path may name the same file as a relative one
+        before = rows[first.setdefault(file, i)]
         for column in ("split", "fold"):
             if before.get(column) != rows[i].get(column):
                 raise AudiobatError(
-                    f"{source} lists {key} in {column} {before[column]} (row {first[key] + 2}) "
+                    f"{source} lists {key} in {column} {before[column]} (row {first[file] + 2}) "
                     f"and in {column} {rows[i][column]} (row {i + 2}): keep one."
                 )
-        if first[key] != i:
+        if first[file] != i:
             raise AudiobatError(
-                f"{source} lists {key} twice (rows {first[key] + 2} and {i + 2}): keep one row, labels joined by ';'."
+                f"{source} lists {key} twice (rows {first[file] + 2} and {i + 2}): keep one row, labels joined by ';'."
             )
 
 
