@@ -323,3 +323,25 @@ def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, t
     fails(r"empty\.txt lists no files", data=tmp_path / "empty.txt")
     monkeypatch.setattr(table.importlib.util, "find_spec", lambda name: None)
     fails(r"needs pyarrow: install 'audiobat\[parquet\]'", out=tmp_path / "o.parquet")
+
+
+def test_a_list_of_a_windows_editor_is_read_and_another_encoding_is_named(folder: Path, tmp_path: Path):
+    files = tmp_path / "files.txt"
+    files.write_bytes(b"\xef\xbb\xbfclips/a/0.wav\r\nclips/b/1.wav\r\n")
+    assert list(module.list_files(files)) == ["clips/a/0.wav", "clips/b/1.wav"]
+    files.write_bytes(b"caf\xe9.wav\n")
+    with pytest.raises(AudiobatError, match=r"files\.txt is not UTF-8 text \(byte 3\)"):
+        module.list_files(files)
+
+
+def test_a_folder_in_the_place_of_the_table_is_refused_before_any_work(folder: Path, encoder, tmp_path: Path):
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(AudiobatError, match="is a folder: name a file"):
+        embed(encoder, folder, tmp_path / "out.csv", overwrite=True)
+    assert not (tmp_path / "out.csv.parts").exists()
+
+
+def test_a_recording_without_samples_is_said_to_have_none(folder: Path, encoder, tmp_path: Path):
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), RATE)
+    with pytest.raises(AudiobatError, match=r"none\.wav has no samples"):
+        embed(encoder, tmp_path / "none.wav", tmp_path / "out.csv")

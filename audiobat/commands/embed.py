@@ -70,6 +70,8 @@ def embed(
     """
     out = Path(out)
     write = pick_writer(out)
+    if out.is_dir():
+        raise AudiobatError(f"--out {out} is a folder: name a file for the table.")
     if out.exists() and not overwrite:
         raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
     files = list_files(data)
@@ -118,8 +120,11 @@ def list_files(data: str | Path) -> Files:
         raise AudiobatError(f"There is no folder or file {source}: check --data.")
     if source.suffix.lower() != ".txt":
         return {str(source): source}
-    lines = (line.strip() for line in source.read_text(encoding="utf-8").splitlines())
-    files = {line: source.parent / line for line in lines if line}
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise AudiobatError(f"{source} is not UTF-8 text (byte {error.start}): save it in UTF-8.") from None
+    files = {line.strip(): source.parent / line.strip() for line in lines if line.strip()}
     if not files:
         raise AudiobatError(f"{source} lists no files: write one path on each line.")
     return files
@@ -201,6 +206,8 @@ class Embedder:
     def cut(self, name: str, path: Path) -> list[Window]:
         """The windows of one file, from its header alone."""
         seconds, rate = audio_duration(path)
+        if not seconds:
+            raise AudiobatError(f"{path} has no samples: give audio that is not empty.")
         spans = windows(
             round(seconds * rate), *(max(1, round(s * rate)) for s in (self.window_seconds, self.hop_seconds))
         )
