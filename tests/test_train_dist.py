@@ -29,7 +29,7 @@ def test_auto_takes_the_gpu_of_the_local_rank_else_the_cpu(gpus):
     assert pick_device("cpu", 3) == CPU
 
 
-@pytest.mark.parametrize(("name", "count"), [("gpu", 1), ("cuda", 0), ("cuda:2", 2)])
+@pytest.mark.parametrize(("name", "count"), [("gpu", 1), ("cuda", 0), ("cuda:2", 2), ("meta", 0), ("hpu", 0)])
 def test_a_device_that_is_not_there_is_named(gpus, name, count):
     gpus(count)
     with pytest.raises(AudiobatError, match=f"--device '{name}'"):

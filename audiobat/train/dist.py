@@ -84,6 +84,12 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     except RuntimeError:
         raise AudiobatError(f"--device {name!r} is no device: use auto, cpu, cuda or cuda:0.") from None
     if device.type != "cuda":
+        try:
+            if device.type == "meta":
+                raise RuntimeError("it holds no values")
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, ImportError):  # as torch says that it was built without it
+            raise AudiobatError(f"--device {name!r} is not here: use auto, cpu, cuda or cuda:0.") from None
         return device
     index = local_rank if device.index is None else device.index
     count = torch.cuda.device_count()
