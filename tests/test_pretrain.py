@@ -14,6 +14,7 @@ import soundfile
 import torch
 import yaml
 
+from audiobat.commands import pretrain as module
 from audiobat.commands.pretrain import CollapseWatch, pretrain
 from audiobat.config import (
     DataConfig,
@@ -272,3 +273,27 @@ def test_a_run_that_collapses_says_so(tones, tmp_path, capsys):
     )
     pretrain(config, tmp_path / "run")
     assert "Warning: collapse" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_kill_while_a_run_is_made_or_overwritten_leaves_a_folder_that_works(tones, tmp_path, monkeypatch):
+    run = pretrain(config_for(tones, steps=1), tmp_path / "run")
+    other = config_for(tones, steps=2)
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    real = module.remove
+    for dies_at in ("env.json", "checkpoints", "config.yaml"):
+        monkeypatch.setattr(module, "remove", lambda p, dies_at=dies_at: killed(p) if p.name == dies_at else real(p))
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(other, run, overwrite=True)
+    monkeypatch.setattr(module, "remove", real)
+    pretrain(other, run, overwrite=True)
+    assert rows(run)[-1]["step"] == 2
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "config.yaml.tmp").write_text("frontend:")  # killed before its first rename
+    pretrain(config_for(tones, steps=1), begun)
+    (begun / "config.yaml").write_bytes(b"\xff")
+    with pytest.raises(AudiobatError, match=r"config\.yaml"):
+        pretrain(config_for(tones, steps=1), begun)

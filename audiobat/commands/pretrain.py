@@ -27,7 +27,7 @@ from audiobat.train.logs import RunLog, write_atomic
 from audiobat.train.loop import fit
 from audiobat.train.optim import build_optimizer, lr_at
 
-RUN_FILES = ("config.yaml", "env.json", "metrics.jsonl", "log.txt", "skipped.csv", "checkpoints", "results", "figures")
+RUN_FILES = ("env.json", "metrics.jsonl", "log.txt", "skipped.csv", "checkpoints", "results", "figures", "config.yaml")
 FREE_FIELDS = (
     "data.workers",
     "train.device",
@@ -188,10 +188,10 @@ def check_batch(config: PretrainConfig, ranks: Ranks) -> None:
 def prepare_run(out: Path, config: PretrainConfig, resume: str, overwrite: bool) -> None:
     """Make `out` a run folder of `config`, or check that it is one already."""
     record = out / "config.yaml"
-    if out.exists() and not record.exists() and any(out.iterdir()):
+    if out.exists() and not record.exists() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise AudiobatError(f"{out} holds other files and no run: give a new --out.")
     if record.exists() and overwrite:
-        for name in RUN_FILES:
+        for name in RUN_FILES:  # config.yaml last: a kill in between leaves a run, which can be overwritten again
             remove(out / name)
     elif record.exists() and resume == "never":
         raise AudiobatError(f"{out} holds a run: give --resume auto, --overwrite or a new --out.")
@@ -206,7 +206,7 @@ def check_same(record: Path, config: PretrainConfig) -> None:
     """Raise an AudiobatError that names the first field in which `config` differs from the run's own."""
     try:
         before = dict(flat(to_dict(from_dict(PretrainConfig, yaml.safe_load(record.read_text(encoding="utf-8"))))))
-    except (AudiobatError, yaml.YAMLError) as error:
+    except (AudiobatError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise AudiobatError(f"{record}: {error}") from None
     for name, value in flat(to_dict(config)):
         if name not in FREE_FIELDS and value != before[name]:
