@@ -136,7 +136,7 @@ def test_a_mistake_prints_one_sentence_and_exits_with_2(argv: str, words: list[s
 )
 def test_a_number_that_cannot_be_meant_names_its_field(argv: str, capsys, called):
     assert cli.main(argv.split()) == 2
-    flag, value = argv.split()[-2:]
+    flag = argv.split()[-2]
     assert flag.removeprefix("--") in sentence(capsys)
     assert not called
 
