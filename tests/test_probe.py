@@ -381,3 +381,24 @@ def test_the_command_line_probes_a_release(encoder, multi: Path, tmp_path: Path,
     assert record.model.sha256 == hub.weights_sha256(encoder)
     assert cli.main([*map(str, words), *flags, "--seed", "2"]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(LINEAR, head=replace(LINEAR.head, layer=3)),
+        replace(CGP, train=replace(TRAIN, loss="ce")),
+        replace(LINEAR, train=replace(TRAIN, batch_size=1)),
+    ],
+)
+def test_a_head_that_cannot_work_is_refused_before_the_features(encoder, multi, tmp_path, config, monkeypatch):
+    monkeypatch.setattr(module, "cache_features", lambda *args, **options: pytest.fail("computed features"))
+    with pytest.raises(AudiobatError):
+        probe(encoder, multi, config, out=tmp_path / "out")
+
+
+def test_an_out_that_is_a_file_is_refused_before_the_features(encoder, multi, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "cache_features", lambda *args, **options: pytest.fail("computed features"))
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OSError, match="out"):
+        probe(encoder, multi, CGP, out=tmp_path / "out")

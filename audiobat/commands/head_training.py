@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from audiobat.cache import FeatureSource
-from audiobat.config import HeadConfig, ProbeTrainConfig
+from audiobat.config import HeadConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.sampler import ClipOrder
 from audiobat.errors import AudiobatError
 from audiobat.heads import LinearProbe, build_head, parameter_groups
@@ -117,8 +117,7 @@ def seen_by(head: nn.Module, source: FeatureSource) -> FeatureSource:
 
 def new_head(config: HeadConfig, source: FeatureSource, classes: int, train: ProbeTrainConfig) -> nn.Module:
     """A head in train mode on the source's device; its weights depend on the seed alone."""
-    if config.norm == "batch" and train.batch_size == 1:
-        raise AudiobatError("train.batch_size is 1 and head.norm is batch: use at least 2 clips per batch.")
+    check_norm(config, train)
     with torch.random.fork_rng():
         torch.manual_seed(train.seed)
         head = build_head(config, source.dim, source.depth, classes)
@@ -137,6 +136,22 @@ def pick_loss(train: ProbeTrainConfig, single_label: bool) -> Loss:
     if train.loss == "auto":
         return "ce" if single_label else "bce"
     return train.loss
+
+
+def check_head(config: ProbeConfig, depth: int, single_label: bool) -> None:
+    """What can be known of a head before the features are: its block, its loss, its batches."""
+    if config.head.layer > depth:
+        raise AudiobatError(
+            f"head.layer is {config.head.layer} and the model has {depth} blocks: use 1 to {depth}, or -1."
+        )
+    pick_loss(config.train, single_label)
+    check_norm(config.head, config.train)
+
+
+def check_norm(head: HeadConfig, train: ProbeTrainConfig) -> None:
+    """Batch norm needs two clips."""
+    if head.norm == "batch" and train.batch_size == 1:
+        raise AudiobatError("train.batch_size is 1 and head.norm is batch: use at least 2 clips per batch.")
 
 
 def check_schedule(train: ProbeTrainConfig) -> None:

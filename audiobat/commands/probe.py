@@ -16,6 +16,7 @@ from audiobat.cache import FeatureSource, cache_features
 from audiobat.commands.head_training import (
     Loss,
     Rows,
+    check_head,
     check_schedule,
     decay_of,
     pick_loss,
@@ -73,6 +74,9 @@ def probe(
     table = read_labelled_clips(data)
     table, splits = keep_used(table, splits_of(table, test_fold))
     encoder = load(model) if isinstance(model, str | Path) else model
+    check_head(config, encoder.depth, table.single_label)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
     skipped: dict[str, str] = {}
     try:
         source = cache_features(
