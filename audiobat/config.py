@@ -280,6 +280,24 @@ class PretrainConfig:
             self.decoder,
             f"its heads (vit) or groups (cnn) must divide encoder.dim {self.encoder.dim}",
         )
+        longest = self.encoder.max_frames * self.frontend.hop_length / self.frontend.sample_rate
+        seconds = self.data.clip_seconds
+        check(seconds <= longest, "data.clip_seconds", seconds, f"encoder.max_frames holds {longest:g} s")
+        columns, rows = self.crop_grid
+        enough = columns * rows >= 2
+        check(enough, "data.clip_seconds", seconds, "such a clip is a single patch, and nothing of it would be visible")
+        steps = self.train.steps
+        warm = self.optim.warmup_steps < steps
+        check(warm, "optim.warmup_steps", self.optim.warmup_steps, f"it must end before train.steps {steps}")
+
+    @property
+    def crop_grid(self) -> tuple[int, int]:
+        """Patch columns and rows of a training crop, (T, F)."""
+        columns, rows = self.model.grid
+        if self.encoder.pad == "grid":
+            return columns, rows
+        frames = int(self.data.clip_seconds * self.frontend.sample_rate) // self.frontend.hop_length + 1
+        return min(-(-frames // self.encoder.patch_size[0]), columns), rows
 
     @property
     def model(self) -> ModelConfig:

@@ -50,11 +50,7 @@ def make_plan(config: PretrainConfig, bytes_per_value: int = 2) -> Plan:
     model = MaskedLatentRegression(config)
     encoder_parameters = sum(p.numel() for p in model.student.parameters())
     decoder_parameters = sum(p.numel() for p in model.decoder.parameters())
-    frames = int(config.data.clip_seconds * config.frontend.sample_rate) // config.frontend.hop_length + 1
-    columns = min(-(-frames // config.encoder.patch_size[0]), config.model.grid[0])
-    if config.encoder.pad == "grid":
-        columns = config.model.grid[0]
-    grid = (columns, config.model.grid[1])
+    grid = config.crop_grid
     patches = grid[0] * grid[1]
     visible = visible_count(patches, config.mask.ratio)
     clips, clones = config.train.batch_size, config.train.batch_size * config.mask.clones

@@ -76,8 +76,8 @@ tags: [audio, self-supervised-learning]
 # bat_nano
 
 An audio encoder trained without labels by masked latent regression, as *BAT: Better Audio Transformer Guided by Convex
-Gated Probing* describes it, at a size that two CPU cores can pre-train: {parameters / 1e6:.2f}M parameters,
-{encoder.depth} gated post-norm blocks of {encoder.dim} dimensions.
+Gated Probing* describes it, at a size that two CPU cores can pre-train: {parameters / 1e6:.2f}M parameters, {encoder.depth} gated post-norm blocks of {encoder.dim}
+dimensions.
 
 ```python
 import audiobat
@@ -86,20 +86,22 @@ model = audiobat.load("bat_nano")
 vector = model.embed("recording.wav")  # [{encoder.dim}]
 ```
 
-- **Input**: mono at {encoder.sample_rate} Hz, so nothing above {encoder.sample_rate // 2} Hz; 64 mel bins in dB within
-  80 dB of the clip's maximum, min-max per clip, a frame every 20 ms; patches of 16 x 16. Up to 4.16 s at once; longer
-  clips run in windows.
-- **Trained on**: {record["clips"]:,} clips, {record["hours"]:.1f} hours, that `benchmarks/nano_corpus.py` lays out of
-  recordings in Debian packages (game sounds and ambience, music, speech, drums): {kinds}. No label was used.
-- **Left out**, so that the demo's test scenes stay unheard: {left_out}.
-- **How**: recipe `bat_nano`, {record["steps"]:,} steps of 32 clips x 4 clones, seed {record["seed"]},
-  {record["wall_seconds"] / 60:.0f} minutes on two CPU cores that did other work too. `record.json` has every field, the
-  versions and the curves; `benchmarks/README.md` what else was tried and the measured probes.
+- **Input**: mono at {encoder.sample_rate:,} Hz, so nothing above {encoder.sample_rate // 2:,} Hz; 64 mel bins in dB within 80 dB of the
+  clip's maximum, min-max per clip, a frame every 20 ms; patches of 16 x 16. Up to 4.16 s at once; longer clips run in
+  windows.
+- **Trained on**: {record["clips"]:,} clips, {record["hours"]:.1f} hours, that `benchmarks/nano_corpus.py` lays out of recordings in Debian
+  packages (game sounds and ambience, music, speech, drums), without any label:
+  {kinds}.
+- **Left out**, so that the demo's test scenes stay unheard:
+  {left_out}.
+- **How**: recipe `bat_nano`, {record["steps"]:,} steps of 32 clips x 4 clones, seed {record["seed"]}, {record["wall_seconds"] / 60:.0f} minutes on two CPU
+  cores that did other work too. `record.json` has every field, the versions and the curves; `benchmarks/README.md` has
+  what else was tried and the measured probes.
 - **Limits**: trained for a demonstration. It knows a game's sounds best; do not expect more of it elsewhere.
 - **Licence**: the weights are MIT. The recordings have their packages' licences (GPL, CC BY-SA, CC0 and others).
 
 sha256 of the weights: `{record["weights_sha256"]}`
-"""
+"""  # noqa: E501
 
 
 if __name__ == "__main__":

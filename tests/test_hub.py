@@ -11,7 +11,15 @@ import torch
 import yaml
 
 from audiobat import hub
-from audiobat.config import DecoderConfig, EncoderConfig, FrontendConfig, ModelConfig, PretrainConfig, to_dict
+from audiobat.config import (
+    DataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    FrontendConfig,
+    ModelConfig,
+    PretrainConfig,
+    to_dict,
+)
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.objective import MaskedLatentRegression
@@ -118,7 +126,7 @@ def test_the_digest_sees_values_names_and_shapes(encoder: AudioEncoder):
 
 
 def test_a_run_folder_gives_its_latest_student(tmp_path: Path):
-    config = PretrainConfig(FRONTEND, ENCODER, DecoderConfig(depth=1, heads=2))
+    config = PretrainConfig(FRONTEND, ENCODER, DecoderConfig(depth=1, heads=2), data=DataConfig(clip_seconds=0.5))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
     with pytest.raises(AudiobatError, match="no checkpoint yet"):
         hub.load(tmp_path)

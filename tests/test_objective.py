@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from audiobat.config import (
+    DataConfig,
     DecoderConfig,
     EncoderConfig,
     FrontendConfig,
@@ -27,6 +28,7 @@ def tiny(**parts) -> PretrainConfig:
         "encoder": EncoderConfig(dim=16, depth=3, heads=2, max_frames=64, patch_size=(8, 8)),
         "decoder": DecoderConfig(depth=2, heads=2),
         "mask": MaskConfig(clones=3, block_size=2),
+        "data": DataConfig(clip_seconds=0.64),
         "target": TargetConfig(ema_start=0.9, ema_end=0.99, ema_steps=50),
     }
     return PretrainConfig(**(fields | parts))

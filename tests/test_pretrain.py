@@ -201,6 +201,22 @@ def test_a_run_with_many_unreadable_clips_stops_and_keeps_what_it_wrote(tones, t
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"data": DataConfig(clip_seconds=60)}, "max_frames holds 0.64 s"),
+        (
+            {"data": DataConfig(clip_seconds=0.01), "encoder": EncoderConfig(max_frames=64, patch_size=(8, 32))},
+            "single",
+        ),
+        ({"optim": OptimConfig(warmup_steps=4)}, r"end before train\.steps 4"),
+    ],
+)
+def test_a_plan_that_cannot_work_is_refused(tones, change, words):
+    with pytest.raises(AudiobatError, match=words):
+        dataclasses.replace(config_for(tones), **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
         ({"path": None}, "give --data"),
         ({"path": "no/such/folder"}, "no/such/folder"),
         ({"balance": "category"}, "no such column"),

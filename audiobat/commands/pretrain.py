@@ -64,7 +64,9 @@ def pretrain(
         bf16 = pick_precision(config.train.precision, pick_device(config.train.device)) is not None
         print(make_plan(config, bytes_per_value=2 if bf16 else 4))
         return out
-    if config.data.path is None:
+    if max_seconds is not None and not max_seconds >= 0:
+        raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
+    if not config.data.path:
         raise AudiobatError("No data to train on: give --data, a folder of audio or a CSV with a path column.")
     table = read_clips(config.data.path)
     order = clip_order(table, config)
