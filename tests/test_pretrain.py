@@ -50,7 +50,7 @@ def config_for(data, steps=4, **train) -> PretrainConfig:
         encoder=EncoderConfig(dim=16, depth=2, heads=2, max_frames=64, patch_size=(8, 8)),
         decoder=DecoderConfig(depth=1, heads=2),
         mask=MaskConfig(clones=2, block_size=2),
-        optim=OptimConfig(warmup_steps=2),
+        optim=OptimConfig(warmup_steps=min(2, steps - 1)),
         data=DataConfig(path=str(data), clip_seconds=0.5, workers=0),
         train=TrainConfig(**{"steps": steps, "batch_size": 4, "log_every": 1, "precision": "fp32"} | train),
     )

@@ -79,14 +79,22 @@ def head_label(record: ResultRecord) -> str:
 
 
 def terminal(records: Sequence[ResultRecord]) -> Table:
-    """The table for a terminal; the best of a column is bold and starred."""
-    table = Table(title=title(records), caption=LEGEND, title_justify="left", caption_justify="left")
+    """The table for a terminal of 80 columns; the best of a column is bold and starred.
+
+    Names of models wrap and numbers do not. Probe steps and seed go below the table when all rows share them.
+    """
     body = rows(records)
-    for place, heading in enumerate(columns(records)):
-        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
+    shown = len(columns(records))
+    caption = LEGEND
+    if len({(row[-2].value, row[-1].value) for row in body}) == 1:
+        shown -= 2
+        caption = f"{LEGEND} {body[0][-2].text} probe steps, seed {body[0][-1].text}."
+    table = Table(title=title(records), caption=caption, title_justify="left", caption_justify="left")
+    for place, heading in enumerate(columns(records)[:shown]):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=place > 0)
     for i, row in enumerate(body):
         ends_model = row is body[-1] or body[i + 1][0].text != row[0].text
-        cells = (Text(f"{c.text} {BEST}", style="bold green") if c.best else Text(c.text) for c in row)
+        cells = (Text(f"{c.text} {BEST}", style="bold green") if c.best else Text(c.text) for c in row[:shown])
         table.add_row(*cells, end_section=ends_model)
     return table
 
