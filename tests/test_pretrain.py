@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch
 import yaml
 
 from audiobat.commands import pretrain as module
-from audiobat.commands.pretrain import CollapseWatch, pretrain
+from audiobat.commands.pretrain import CollapseWatch, pretrain, sole_use
 from audiobat.config import (
     DataConfig,
     DecoderConfig,
@@ -246,6 +247,25 @@ def test_a_run_of_another_config_is_not_mixed_up(tones, tmp_path):
         pretrain(config_for(tones), run, resume="never")
     pretrain(other, run, overwrite=True)
     assert load(run).depth == 3
+
+
+def test_two_processes_cannot_train_in_one_folder(tones, tmp_path):
+    run = pretrain(config_for(tones), tmp_path / "run")
+    with sole_use(run), pytest.raises(AudiobatError, match="Another process is training"):
+        pretrain(config_for(tones), run, overwrite=True)
+    assert load(run).depth == 2, "the run is untouched"
+
+
+def test_resuming_on_other_clips_is_said(tones, tmp_path, capsys):
+    config = config_for(tones, steps=6, save_every=2)
+    run = pretrain(config, tmp_path / "run", max_seconds=0)
+    pretrain(config, run)
+    for path in sorted((run / "checkpoints").glob("step_*"))[-1:]:
+        shutil.rmtree(path)
+    assert "other clips" not in capsys.readouterr().err
+    write_tones(tones, clips=7)
+    pretrain(config, run)
+    assert "other clips than before step 4" in capsys.readouterr().err
 
 
 def test_a_folder_with_other_files_is_refused(tones, tmp_path):

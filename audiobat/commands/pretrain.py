@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,6 +27,11 @@ from audiobat.train.dist import Ranks, launch, pick_device, pick_precision
 from audiobat.train.logs import RunLog, write_atomic
 from audiobat.train.loop import fit
 from audiobat.train.optim import build_optimizer, lr_at
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 RUN_FILES = ("env.json", "metrics.jsonl", "log.txt", "skipped.csv", "checkpoints", "results", "figures", "config.yaml")
 FREE_FIELDS = (
@@ -70,7 +76,7 @@ def pretrain(
         raise AudiobatError("No data to train on: give --data, a folder of audio or a CSV with a path column.")
     table = read_clips(config.data.path)
     order = clip_order(table, config)
-    with launch(config.train.device) as ranks:
+    with launch(config.train.device) as ranks, sole_use(out) if ranks.is_main else nullcontext():
         check_batch(config, ranks)
         if ranks.is_main:
             prepare_run(out, config, resume, overwrite)
@@ -108,6 +114,9 @@ def train_run(
     try:
         with RunLog(out, start, main=ranks.is_main) as log, attention_for(ranks.device):
             log.say(f"Pre-training on {len(table)} clips, {config.train.steps} steps, from step {start}, in {out}.")
+            clips = table.sha256()
+            if checkpoint is not None and checkpoint.extra.get("clips") != clips:
+                log.say(f"Warning: {config.data.path} has other clips than before step {start}: their order changes.")
             watch = CollapseWatch(log)
             fit(
                 model,
@@ -132,6 +141,7 @@ def train_run(
                 keep=config.train.keep,
                 max_seconds=max_seconds,
                 resume=checkpoint,
+                extra={"clips": clips},
                 after_step=model.after_step,
                 on_log=watch,
             )
@@ -185,6 +195,25 @@ def check_batch(config: PretrainConfig, ranks: Ranks) -> None:
         raise AudiobatError(
             f"train.batch_size is {config.train.batch_size}: make it a multiple of the {ranks.world_size} ranks."
         )
+
+
+@contextmanager
+def sole_use(out: Path) -> Iterator[None]:
+    """Hold the lock of a run folder: two processes in one run would mix rows and remove each other's checkpoints."""
+    out.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise AudiobatError(f"Another process is training in {out}: wait for it, or give another --out.") from None
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 def prepare_run(out: Path, config: PretrainConfig, resume: str, overwrite: bool) -> None:
