@@ -18,6 +18,7 @@ from audiobat.config import (
     FrontendConfig,
     HeadConfig,
     MaskConfig,
+    OptimConfig,
     PretrainConfig,
     ProbeConfig,
     ProbeTrainConfig,
@@ -36,6 +37,7 @@ SMALL = PretrainConfig(
     encoder=EncoderConfig(dim=16, depth=2, heads=2, max_frames=112),
     decoder=DecoderConfig(depth=1, heads=2),
     mask=MaskConfig(clones=2, block_size=2),
+    optim=OptimConfig(warmup_steps=0),
     data=DataConfig(clip_seconds=4.0, workers=0),
     train=TrainConfig(batch_size=4, log_every=1, steps=4, device="cpu"),
 )
