@@ -101,7 +101,7 @@ class Embed(Verb):
     data: str = flag("a folder, an audio file, a .txt list of files, or a CSV with a path column")
     out: str = flag("table to write: .parquet, .npz or .csv")
     layer: int = flag("block to read: 1 to the model's depth, or -1 for the last", -1)
-    pool: Literal["auto", "cls", "mean"] = flag("cls token, mean over patches, or auto: cls if there is one", "auto")
+    pool: Literal["mean", "cls"] = flag("mean over patches, or the cls token", "mean")
     window_seconds: float | None = flag("length of a window; null: the model's longest clip", None)
     hop_seconds: float | None = flag("step between windows; null: the window", None)
     batch_size: int = flag("windows computed at once", 16)

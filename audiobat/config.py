@@ -132,7 +132,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """Masks for M clones (Section 3; EAT's constants, lineage section 4)."""
+    """Masks for M clones (Section 3; EAT's constants)."""
 
     kind: Literal["inverse_block", "random"] = "inverse_block"
     ratio: float = 0.8
@@ -187,7 +187,7 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Eq. 5 with both terms as means (lineage A30): loss = local + global_weight * global."""
+    """Eq. 5 with both terms as means: loss = local + global_weight * global."""
 
     global_weight: float = 1.0
 

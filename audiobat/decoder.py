@@ -1,4 +1,4 @@
-"""Visible tokens and masks to predictions at the masked cells: the ViT of Section 5.3 or EAT's CNN (lineage section 5).
+"""Visible tokens and masks to predictions at the masked cells: the ViT of Section 5.3 or EAT's CNN.
 
 The cls token never enters (Section 3: the decoder takes z_m only).
 """
@@ -14,11 +14,11 @@ from audiobat.layers import Block, init_weights
 from audiobat.masking import Masks
 from audiobat.patches import sincos_positions
 
-NOISE_STD = 0.01  # of the CNN's filler for masked cells (lineage 0.6)
+NOISE_STD = 0.01  # of the CNN's filler for masked cells, EAT's
 
 
 class ViTDecoder(nn.Module):
-    """Gated post-norm blocks, a learned mask token and trainable positions (Section 5.3; lineage X A19-A24)."""
+    """Gated post-norm blocks, a learned mask token and trainable positions (Section 5.3; the rest is the release's)."""
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__()

@@ -84,7 +84,7 @@ class AudioEncoder(nn.Module):
         """Waveform [B, S] of any length to the block outputs of all layers.
 
         A clip longer than the position table runs in windows: patches are concatenated in time, cls is averaged over
-        the windows that hold any of the clip (lineage A68).
+        the windows that hold any of the clip, as in the release.
         """
         spectrogram, frames = self.frontend(waveform, lengths)
         longest = spectrogram.shape[1]
@@ -114,7 +114,7 @@ class AudioEncoder(nn.Module):
         self,
         source: str | Path | bytes | BinaryIO | NDArray[Any] | Tensor,
         sample_rate: int | None = None,
-        pool: Literal["auto", "cls", "mean"] = "auto",
+        pool: Literal["mean", "cls"] = "mean",
         layer: int = -1,
     ) -> Tensor:
         """One vector [D] for a file or an array of any length, rate and channel count.
@@ -122,10 +122,11 @@ class AudioEncoder(nn.Module):
         Args:
             source: path, bytes, file object, or an array [S] or [channels, S] with its `sample_rate` in Hz.
             sample_rate: of an array; files bring their own.
-            pool: `cls` token or `mean` of the valid patches; `auto` is cls.
+            pool: `mean` of the valid patches, or the `cls` token, of which pre-training asks little: its target is a
+                mean of tokens that were standardised over the clip.
             layer: block to read, 1 to depth, or -1 for the last.
         """
-        check(pool in ("auto", "cls", "mean"), "pool", pool, "choose auto, cls or mean")
+        check(pool in ("mean", "cls"), "pool", pool, "choose mean or cls")
         check(layer == -1 or 1 <= layer <= self.depth, "layer", layer, f"use 1 to {self.depth}, or -1 for the last")
         waveform = to_waveform(source, sample_rate, self.sample_rate).to(self.pos_embed.device)
         was_training = self.training
@@ -164,11 +165,12 @@ def with_cls(valid: Tensor | None) -> Tensor | None:
     return None if valid is None else torch.cat([valid.new_ones(len(valid), 1), valid], dim=1)
 
 
-def pool_features(features: LayerFeatures, pool: str = "auto", layer: int = -1) -> Tensor:
+def pool_features(features: LayerFeatures, pool: str = "mean", layer: int = -1) -> Tensor:
     """One vector per clip [B, D] from block `layer` (1 to L, or -1): its cls token or the mean of its patches."""
     index = layer if layer < 0 else layer - 1
-    if pool != "mean" and features.cls_token is not None:
+    if pool == "cls":
+        check(features.cls_token is not None, "pool", pool, "this model has no cls token, use mean")
+        assert features.cls_token is not None
         return features.cls_token[index]
-    check(pool != "cls", "pool", pool, "this model has no cls token, use mean")
     weight = features.valid.to(features.patch_tokens.dtype).unsqueeze(-1)  # [B, N, 1]
     return (features.patch_tokens[index] * weight).sum(1) / weight.sum(1)

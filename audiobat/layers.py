@@ -111,7 +111,7 @@ class Block(nn.Module):
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise linear layers with Xavier-uniform weights and zero biases, as the release does (lineage X.2)."""
+    """Initialise linear layers with Xavier-uniform weights and zero biases, as the release does."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -1,6 +1,6 @@
 """Masks for M clones of every clip: visible and masked patch indices, all rows in one call.
 
-Inverse-block masking (Section 3; lineage section 4) draws what stays visible: square blocks around uniform centres.
+Inverse-block masking (Section 3, with EAT's constants) draws what stays visible: square blocks around uniform centres.
 Every row shows exactly int(N * (1 - ratio)) patches: blocks are kept whole in the order drawn, the last one is trimmed
 where they exceed the count, and single random patches fill what is missing. Seeded by (seed, step, rank).
 """

@@ -1,6 +1,6 @@
 """Spectrogram to patch tokens: the patch embedding, 2-D sine-cosine positions, and which patches hold real frames.
 
-Token n = t * F + f: time-major, frequency fastest (Section 3; lineage 2.3).
+Token n = t * F + f: time-major, frequency fastest (Section 3).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PatchEmbed(nn.Module):
 def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
     """Fixed 2-D positions [1, T * F, dim]: the first half of `dim` encodes frequency, the rest time.
 
-    Each half holds a sine block, then a cosine block, at rates 10000^(-k / (dim / 4)) (lineage 2.3).
+    Each half holds a sine block, then a cosine block, at rates 10000^(-k / (dim / 4)), as EAT's.
     """
     columns, rows = grid
     time = _sincos(torch.arange(columns), dim // 2)[:, None].expand(columns, rows, -1)  # [T, F, dim / 2]

@@ -1,4 +1,4 @@
-"""The EMA teacher: unmasked spectrograms to normalised regression targets (Section 3, Table 3; lineage 6.1 and 7).
+"""The EMA teacher: unmasked spectrograms to normalised regression targets (Section 3, Table 3).
 
 Layers are accumulated as they come; no graph is built and no stack of layers is held.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from audiobat.config import TargetConfig
 from audiobat.encoder import AudioEncoder
 
-EPS = 1e-6  # of the target normalisations, the release's (lineage X A27)
+EPS = 1e-6  # of the target normalisations, the release's
 
 
 class Targets(NamedTuple):

@@ -214,7 +214,7 @@ def test_parts_of_other_settings_are_not_mixed_in(folder: Path, encoder: AudioEn
         with pytest.raises(Killed):
             embed(encoder, folder, tmp_path / "out.npz", batch_size=2)
     with pytest.raises(AudiobatError, match=r"out\.npz\.parts was begun with another layer and pool: .*--overwrite"):
-        embed(encoder, folder, tmp_path / "out.npz", layer=1, pool="mean")
+        embed(encoder, folder, tmp_path / "out.npz", layer=1, pool="cls")
     torch.manual_seed(1)
     with pytest.raises(AudiobatError, match="another model"):
         embed(AudioEncoder(MODEL), folder, tmp_path / "out.npz")

@@ -83,7 +83,8 @@ def test_embed_takes_arrays_and_keeps_the_mode(model):
     assert model.training
     model.eval()
     features = model.forward_layers(torch.from_numpy(wave)[None])
-    torch.testing.assert_close(vector, features.cls_token[-1, 0])
+    torch.testing.assert_close(vector, features.patch_tokens[-1, 0].mean(0))
+    torch.testing.assert_close(model.embed(wave, sample_rate=16_000, pool="cls"), features.cls_token[-1, 0])
     torch.testing.assert_close(
         model.embed(wave, sample_rate=16_000, pool="mean", layer=2), features.patch_tokens[1, 0].mean(0)
     )
@@ -91,7 +92,12 @@ def test_embed_takes_arrays_and_keeps_the_mode(model):
 
 @pytest.mark.parametrize(
     ("kwargs", "words"),
-    [({"layer": 4}, "use 1 to 3"), ({"layer": 0}, "use 1 to 3"), ({"pool": "max"}, "choose auto"), ({}, "sample_rate")],
+    [
+        ({"layer": 4}, "use 1 to 3"),
+        ({"layer": 0}, "use 1 to 3"),
+        ({"pool": "max"}, "choose mean or cls"),
+        ({}, "sample_rate"),
+    ],
 )
 def test_embed_names_a_bad_argument(model, kwargs, words):
     rate = {"sample_rate": 16_000} if kwargs else {}
@@ -118,4 +124,4 @@ def test_parameters_are_named_as_the_release_names_them(model):
 
 def test_base_has_the_published_parameter_count():
     parameters = sum(p.numel() for p in AudioEncoder().parameters())
-    assert parameters == 92_341_248  # lineage 0.8: 85,254,144 and 7,087,104 of gates
+    assert parameters == 92_341_248  # 85,254,144 and 7,087,104 of gates

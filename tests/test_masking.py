@@ -1,4 +1,4 @@
-"""Masks: exact counts, disjointness, seeds, and block statistics near EAT's (lineage section 4)."""
+"""Masks: exact counts, disjointness, seeds, and block statistics near EAT's."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_rows_of_one_call_differ():
 
 
 def test_block_union_matches_the_published_simulation():
-    """20,000 rows of EAT's masks: union mean 95.7, sd 11.7, 29% above 102 (lineage section 4)."""
+    """20,000 rows of EAT's masks: union mean 95.7, sd 11.7, 29% above 102."""
     config = MaskConfig()
     first = _first_block(20_000, BASE_GRID, config, seeded_generator(CPU, 7))
     union = (first < block_count(512, config)).sum(1).float()

@@ -24,7 +24,7 @@ from audiobat.layers import GatedAttention
 from audiobat.progress import duration
 from audiobat.report import figures
 from audiobat.report.page import Exhibit, PlayableClip
-from audiobat.results import ResultRecord
+from audiobat.results import ResultRecord, environment
 
 KALDI = FrontendConfig(kind="kaldi_fbank", win_length=400, n_fft=512, f_min=20.0, norm="global")  # EAT's
 GUESSES = 5  # predictions shown for a clip
@@ -142,7 +142,7 @@ def facts(
         ("Device", f"{record.device}, {versions['cpu_threads']} threads, {versions['platform']}"),
         ("Versions", ", ".join(f"{name} {versions[name]}" for name in ("audiobat", "python", "torch", "numpy"))),
         ("Code", record.git_commit or "no git checkout"),
-        ("Whole demo", f"{duration(seconds)}, finished {versions['created']}"),
+        ("Whole demo", f"{duration(seconds)}, finished {environment()['created']}"),
     ]
 
 

@@ -41,7 +41,7 @@ def embed(
     out: str | Path,
     *,
     layer: int = -1,
-    pool: Literal["auto", "cls", "mean"] = "auto",
+    pool: Literal["mean", "cls"] = "mean",
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
     batch_size: int = 16,
@@ -58,7 +58,7 @@ def embed(
         out: .parquet or .csv with columns path, start, end (seconds), e0 to eD-1; or .npz with arrays path, start, end
             [R] and embedding [R, D].
         layer: block to read, 1 to the model's depth, or -1 for the last.
-        pool: `cls` token, `mean` over valid patches, or `auto`: cls where the model has one.
+        pool: `mean` over valid patches, or the `cls` token, which masked latent regression trains little.
         window_seconds: length of a window; None: the model's longest clip.
         hop_seconds: step between windows; None: the window.
         batch_size: windows that are computed at once.
@@ -172,7 +172,7 @@ class Embedder:
         check(
             self.layer == -1 or 1 <= self.layer <= depth, "layer", self.layer, f"use 1 to {depth}, or -1 for the last"
         )
-        check(self.pool in ("auto", "cls", "mean"), "pool", self.pool, "choose auto, cls or mean")
+        check(self.pool in ("mean", "cls"), "pool", self.pool, "choose mean or cls")
         check(window > 0, "window_seconds", window, "it must be positive")
         check(0 < self.hop_seconds <= window, "hop_seconds", self.hop_seconds, f"use more than 0, at most {window:g}")
         check(self.batch_size > 0, "batch_size", self.batch_size, "it must be positive")

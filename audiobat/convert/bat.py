@@ -1,7 +1,7 @@
 """The public BAT release (config.json with `model_type: bat`, model.safetensors) to an AudioEncoder, files as they are.
 
 Its tensors already carry our names. What its config does not tell is read off the tensors, positions included: the
-release's are scrambled (lineage X.2, A13), so they are taken from the file, never computed.
+release's are scrambled, so they are taken from the file, never computed.
 """
 
 from __future__ import annotations
