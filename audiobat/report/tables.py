@@ -20,7 +20,7 @@ METRICS = {
     "f1_top": "F1, top class",
     "accuracy": "Accuracy",
 }  # the records' names that tables show, in this order
-LEGEND = f"{BEST} highest of its column. Brackets: 95% bootstrap interval over test clips."
+LEGEND = f"{BEST} highest of its column. Brackets: 95% basic bootstrap interval over test clips."
 
 
 @dataclass(frozen=True)
