@@ -15,7 +15,7 @@ ORDER = [
     *("errors", "config", "recipes", "progress", "features"),
     *("audio", "frontend", "patches", "masking", "layers", "encoder", "decoder", "targets", "objective", "plan"),
     *("heads", "metrics", "results", "data", "train", "cache", "baselines"),
-    *("hub", "convert", "report", "commands", "cli"),
+    *("hub", "convert", "adapters", "models", "report", "commands", "integrations", "cli"),
 ]
 TOP = ("__init__", "__main__")  # stand last: they import everything on demand
 ENGINE = {"errors", "progress"}  # train/ knows nothing of audio

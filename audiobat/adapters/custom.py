@@ -1,0 +1,84 @@
+"""A user's own encoder: `--model my_file.py:MyEncoder` to an instance of that class, checked for what all rely on.
+
+The whole of such a file, for a model of one token for each 20 ms:
+
+    import torch
+    from audiobat.features import LayerFeatures
+
+    class MyEncoder(torch.nn.Module):
+        sample_rate, dim, depth = 16_000, 64, 1
+
+        def __init__(self):
+            super().__init__()
+            self.project = torch.nn.Linear(320, 64)
+
+        def forward_layers(self, waveform, lengths=None):  # [B, S], [B]
+            frames = waveform.unfold(1, 320, 320)  # [B, T, 320]
+            T = frames.shape[1]
+            counts = torch.full((len(waveform),), T) if lengths is None else lengths // 320
+            valid = torch.arange(T) < counts[:, None].clamp(min=1)  # [B, T], False on padding
+            return LayerFeatures(self.project(frames)[None], None, (T, 1), valid, torch.arange(T) * 0.02)
+
+`audiobat doctor --model my_file.py:MyEncoder` says whether it keeps the rules.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.features import Encoder
+
+NEEDED = ("sample_rate", "dim", "depth", "forward_layers")  # the Encoder protocol
+
+
+def load_custom(file: str | Path, name: str) -> Encoder:
+    """Run the Python file and make an encoder: `name` is a class or function without arguments, or an object.
+
+    A module is put in eval mode.
+
+    Raises:
+        AudiobatError: no such file or name, the file or class fails, or the object lacks part of `Encoder`.
+    """
+    module = run_file(Path(file))
+    if not hasattr(module, name):
+        known = [word for word in vars(module) if not word.startswith("_")]
+        raise AudiobatError(f"{file} defines no {name}{did_you_mean(name, known)}: give --model {file}:NAME.")
+    found = getattr(module, name)
+    try:
+        encoder = found() if callable(found) and not isinstance(found, nn.Module) else found
+    except Exception as error:
+        raise AudiobatError(f"{file}: {name}() fails ({type(error).__name__}: {error}): mend it.") from error
+    missing = [word for word in NEEDED if not hasattr(encoder, word)]
+    if missing:
+        raise AudiobatError(
+            f"{file}:{name} has no {', '.join(missing)}: see the Encoder protocol in audiobat.features."
+        )
+    if isinstance(encoder, nn.Module):
+        encoder.eval()
+    made: Encoder = encoder
+    return made
+
+
+def run_file(file: Path) -> ModuleType:
+    """Import a Python file by its path, with its folder on the path while it runs, so that it finds its neighbours."""
+    if not file.is_file():
+        raise AudiobatError(f"There is no file {file}: give --model FILE.py:CLASS.")
+    spec = importlib.util.spec_from_file_location(f"audiobat_custom_{file.stem}", file)
+    assert spec is not None  # the suffix is .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise AudiobatError(f"{file} fails when it is run ({type(error).__name__}: {error}): mend it.") from error
+    finally:
+        sys.path.pop(0)
+    return module
