@@ -1,0 +1,37 @@
+"""Frame-level labels: the events of clips to a target for each frame and class. A frame is its start time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from audiobat.data.columns import Ragged
+
+RESOLUTION = 1e-6  # seconds: 3 * 0.1 and 0.3 are the same time
+
+
+def frame_targets(events: Ragged, rows: ArrayLike, frame_times: ArrayLike, classes: int) -> NDArray[np.bool_]:
+    """Which classes sound in which frame, [B, T, C].
+
+    A frame is positive when its start lies in an event, onset <= time < offset; an event that lies between two frame
+    starts marks none.
+
+    Args:
+        events: of n clips, lists of `index.EVENT`, as in a clip table.
+        rows: [B] clips wanted.
+        frame_times: [T] start of each frame, in seconds from the clip's start.
+        classes: C.
+    """
+    wanted = np.asarray(rows, np.int64)
+    chosen = events.take(wanted)
+    times = _ticks(frame_times)
+    onset, offset = _ticks(chosen.values["onset"])[:, None], _ticks(chosen.values["offset"])[:, None]  # [E, 1]
+    event, frame = np.nonzero((onset <= times) & (times < offset))
+    clip = np.repeat(np.arange(len(wanted)), chosen.lengths)  # [E]
+    targets = np.zeros((len(wanted), len(times), classes), dtype=bool)
+    targets[clip[event], frame, chosen.values["label"][event]] = True
+    return targets
+
+
+def _ticks(seconds: ArrayLike) -> NDArray[np.int64]:
+    return np.rint(np.asarray(seconds, np.float64) / RESOLUTION).astype(np.int64)
