@@ -94,6 +94,14 @@ def audio_duration(path: str | Path) -> tuple[float, int]:
         return file.frames / file.samplerate, file.samplerate
 
 
+def decode_pcm(data: bytes | memoryview, start: int = 0, count: int | None = None) -> Samples:
+    """Headerless little-endian 16-bit mono samples to float32 [S]: `count` of them from sample `start` on (all)."""
+    if len(data) % 2:
+        raise AudiobatError(f"16-bit samples take an even number of bytes, not {len(data)}: the clip was cut short.")
+    stored = np.frombuffer(data, "<i2")[start:] if count is None else np.frombuffer(data, "<i2")[start : start + count]
+    return np.multiply(stored, np.float32(1 / 2**15), dtype=np.float32)
+
+
 def pad_batch(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Stack waveforms [S_b] into waveform [B, S], zeros after each one's end, and lengths [B] int64."""
     if not waveforms:

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiobat.audio import load_audio, pad_batch
+from audiobat.audio import pad_batch
 from audiobat.data.dataset import iterate_clips
 from audiobat.data.index import ClipTable
+from audiobat.data.store import read_clip
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder, LayerFeatures
 from audiobat.heads.pooling import mean_valid
@@ -65,7 +66,7 @@ class FeatureSource:
             raise AudiobatError(f"Clip {missing[0]} of the table has no features: take rows of `source.indices`.")
         if self._store is not None:
             return _move(self._store.select(torch.from_numpy(rows)), self.device)
-        waveforms = [torch.from_numpy(load_audio(self.table.paths[i], self._encoder.sample_rate)) for i in rows]
+        waveforms = [torch.from_numpy(read_clip(self.table, int(i), self._encoder.sample_rate)) for i in rows]
         return _encode(self._encoder, *pad_batch(waveforms), self.device)
 
     @cached_property

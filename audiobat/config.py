@@ -223,14 +223,18 @@ class OptimConfig:
 class DataConfig:
     """Which clips, and how a training crop is cut from one."""
 
-    path: str | None = None  # a folder of audio, or a CSV with a `path` column
+    path: str | None = None  # a folder, CSV, Parquet file, prepared shards, or NAME:FOLDER of a public data set
     clip_seconds: float = 10.24  # fills the 1,024 frames; what is missing of a 10-s clip is masked padding
     roll: bool = False  # circular roll of the waveform (the release's; the paper names none)
-    balance: str | None = None  # column whose values are drawn equally often; None: every clip equally often
+    balance: str | None = None  # column drawn evenly, or labels (A56: mean of 1/count) | labels_sum (EAT's); None: all
+    epoch_clips: int | None = None  # draws per epoch (AS-2M fine-tuning: 200,000); None: as many as there are clips
+    replacement: bool = True  # whether balanced draws may repeat a clip within an epoch
     workers: int = 2
 
     def __post_init__(self) -> None:
         check(self.clip_seconds > 0, "data.clip_seconds", self.clip_seconds, "it must be positive")
+        some = self.epoch_clips is None or self.epoch_clips > 0
+        check(some, "data.epoch_clips", self.epoch_clips, "use a positive number or null")
         check(self.workers >= 0, "data.workers", self.workers, "it must not be negative")
 
 

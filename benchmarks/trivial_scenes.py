@@ -18,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 
 from audiobat.config import FrontendConfig
 from audiobat.data.dataset import iterate_clips
-from audiobat.data.index import read_labelled_clips, split_for_probe
+from audiobat.data.sources import read_labelled_clips
+from audiobat.data.split import split_for_probe
 from audiobat.data.scenes import write_scenes
 from audiobat.frontend import build_frontend
 
@@ -49,7 +50,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         table = read_labelled_clips(write_scenes(sys.argv[1] if len(sys.argv) > 1 else folder))
         x = features(table)
-    y = table.labels.astype(int)
+    y = table.targets().astype(int)
     train, test = split_for_probe(table)
     held = np.arange(len(train)) % 10 == 0
     tuning = {c: macro_map(fit(x[train[~held]], y[train[~held]], c), x[train[held]], y[train[held]]) for c in STRENGTHS}

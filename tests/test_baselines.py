@@ -13,7 +13,7 @@ from audiobat.baselines import LogMelEncoder
 from audiobat.cache import cache_features
 from audiobat.commands.head_training import predict, train_head
 from audiobat.config import FrontendConfig, HeadConfig, ProbeTrainConfig
-from audiobat.data.index import read_clips
+from audiobat.data.sources import read_clips
 from audiobat.features import Encoder
 from audiobat.frontend import build_frontend
 

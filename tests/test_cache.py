@@ -10,7 +10,8 @@ import torch
 from audiobat.audio import load_audio
 from audiobat.cache import FeatureSource, cache_features, frozen
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
-from audiobat.data.index import ClipTable, read_clips
+from audiobat.data.index import ClipTable
+from audiobat.data.sources import read_clips
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder, LayerFeatures
@@ -42,7 +43,7 @@ def clips(folder: Path, seconds: tuple[float, ...]) -> ClipTable:
 def alone(encoder: AudioEncoder, table: ClipTable, row: int) -> LayerFeatures:
     """What the encoder says of one clip that no other is beside."""
     with frozen(encoder):
-        return encoder.forward_layers(torch.from_numpy(load_audio(table.paths[row], RATE))[None])
+        return encoder.forward_layers(torch.from_numpy(load_audio(table.path(row), RATE))[None])
 
 
 def assert_same_clip(got: LayerFeatures, place: int, expected: LayerFeatures) -> None:
@@ -142,7 +143,7 @@ def test_pooled_features_are_means_of_valid_patches(encoder, table, cache_gb: fl
 @pytest.mark.parametrize("broken", [0, 13, 39])
 def test_unreadable_clips_are_named_and_left_out(encoder, tmp_path: Path, broken: int, cache_gb: float):
     table = clips(tmp_path, (0.2,) * 40)
-    table.paths[broken].write_bytes(b"no audio")
+    Path(table.path(broken)).write_bytes(b"no audio")
     source = cache_features(encoder, table, batch_size=7, cache_gb=cache_gb)
     readable = [row for row in range(40) if row != broken]
     assert source.indices.tolist() == readable
@@ -156,12 +157,12 @@ def test_unreadable_clips_are_named_and_left_out(encoder, tmp_path: Path, broken
 
 def test_a_table_with_too_many_unreadable_clips_stops_and_tells_which(encoder, tmp_path: Path):
     table = clips(tmp_path, (0.2,) * 20)
-    for path in table.paths[4:6]:
+    for path in (Path(table.path(i)) for i in (4, 5)):
         path.write_bytes(b"")
     skipped: dict[str, str] = {}
     with pytest.raises(AudiobatError, match="more than 5%"):
         cache_features(encoder, table, skipped=skipped)
-    assert list(skipped) == table.keys[4:6]
+    assert list(skipped) == table.keys.tolist()[4:6]
 
 
 class Levels:
@@ -179,6 +180,6 @@ def test_any_encoder_will_do(table):
     source: FeatureSource = cache_features(Levels(), table, progress=False)
     features = source.batch([5])
     assert features.cls_token is None
-    expected = np.abs(load_audio(table.paths[5], RATE)).max()
+    expected = np.abs(load_audio(table.path(5), RATE)).max()
     assert features.patch_tokens.flatten().tolist() == pytest.approx([expected] * 3)
     assert source.pooled.batch([5]).cls_token is None

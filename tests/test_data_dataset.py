@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from audiobat.data.dataset import CropLoader, check_skipped, iterate_clips, write_skipped
-from audiobat.data.index import read_clips
 from audiobat.data.sampler import ClipOrder
+from audiobat.data.sources import read_clips
 from audiobat.errors import AudiobatError
 
 RATE = 1000

@@ -24,7 +24,7 @@ from audiobat.config import (
     ProbeTrainConfig,
     TrainConfig,
 )
-from audiobat.data.index import read_clips, read_labelled_clips
+from audiobat.data.sources import read_clips, read_labelled_clips
 from audiobat.data.scenes import held_out_sources, make_scenes
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError

@@ -18,6 +18,7 @@ from audiobat.commands import embed as module
 from audiobat.commands import table
 from audiobat.commands.embed import embed
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
+from audiobat.data.store import clip_duration, read_clip
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 
@@ -142,7 +143,7 @@ def kill_at(monkeypatch, call: int, where: object, name: str):
     ("where", "call"),
     [
         *(("forward_layers", n) for n in (0, 2, 3, 6)),
-        *(("load_audio", n) for n in (0, 5, 11)),
+        *(("read_clip", n) for n in (0, 5, 11)),
         *(("write_atomic", n) for n in (0, 1, 2, 3)),
         ("write_npz", 0),
     ],
@@ -154,7 +155,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_table(
     whole = embed(encoder, folder, tmp_path / "whole.npz", batch_size=2)
     out = tmp_path / "out.npz"
     with monkeypatch.context() as patch:
-        home = {"forward_layers": encoder, "load_audio": module, "write_atomic": table, "write_npz": table}[where]
+        home = {"forward_layers": encoder, "read_clip": module, "write_atomic": table, "write_npz": table}[where]
         kill_at(patch, call, home, where)
         with pytest.raises(Killed):
             embed(encoder, folder, out, batch_size=2)
@@ -165,14 +166,11 @@ def test_a_run_that_is_killed_goes_on_to_the_same_table(
 
     finished = sum(1 for _ in (tmp_path / "out.npz.parts").glob("*.npz"))
     looked = []
-    monkeypatch.setattr(module, "audio_duration", lambda path: looked.append(path) or module_duration(path))
+    monkeypatch.setattr(module, "clip_duration", lambda *clip: looked.append(clip) or clip_duration(*clip))
     embed(encoder, folder, out, batch_size=2)
     assert out.read_bytes() == whole.read_bytes()
     assert len(looked) <= 8 - finished  # every part holds at least one file that is not opened again
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "out.npz", "whole.npz"]
-
-
-module_duration = module.audio_duration
 
 
 def test_a_killed_process_goes_on_to_the_same_table(folder: Path, encoder: AudioEncoder, tmp_path: Path):
@@ -181,14 +179,14 @@ def test_a_killed_process_goes_on_to_the_same_table(folder: Path, encoder: Audio
     code = """if True:
         import os, signal, sys
         from audiobat.commands import embed as module
-        module.PART_WINDOWS, whole, count = 3, module.load_audio, 0
-        def load_audio(*args):
+        module.PART_WINDOWS, whole, count = 3, module.read_clip, 0
+        def read_clip(*args):
             global count
             count += 1
             if count > int(sys.argv[2]):
                 os.kill(os.getpid(), signal.SIGKILL)
             return whole(*args)
-        module.load_audio = load_audio
+        module.read_clip = read_clip
         from audiobat.cli import main
         sys.exit(main(["embed", "--model", "model", "--data", "clips", "--out", sys.argv[1], "--batch-size", "2"]))
     """
@@ -291,11 +289,11 @@ def test_a_long_recording_is_read_window_by_window(encoder: AudioEncoder, tmp_pa
     longest = []
 
     def watched(*args):
-        samples = load_audio(*args)
+        samples = read_clip(*args)
         longest.append(len(samples))
         return samples
 
-    monkeypatch.setattr(module, "load_audio", watched)
+    monkeypatch.setattr(module, "read_clip", watched)
     rows = read(embed(encoder, tmp_path / "long.wav", tmp_path / "out.npz"))
     assert len(longest) == len(rows["path"]) == 64  # ceil(60 / 0.95)
     assert max(longest) == WINDOW * RATE
@@ -316,7 +314,7 @@ def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, t
     fails(r"hop_seconds is 0\.96", hop_seconds=0.96)
     fails("batch_size is 0", batch_size=0)
     fails(r"o\.txt ends in \.txt: use one of \.parquet, \.npz, \.csv", out=tmp_path / "o.txt")
-    fails("no folder or file", data=tmp_path / "nowhere")
+    fails("no folder, CSV or Parquet file", data=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     fails("has no audio files", data=tmp_path / "empty")
     (tmp_path / "empty.txt").write_text("\n")
@@ -328,10 +326,10 @@ def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, t
 def test_a_list_of_a_windows_editor_is_read_and_another_encoding_is_named(folder: Path, tmp_path: Path):
     files = tmp_path / "files.txt"
     files.write_bytes(b"\xef\xbb\xbfclips/a/0.wav\r\nclips/b/1.wav\r\n")
-    assert list(module.list_files(files)) == ["clips/a/0.wav", "clips/b/1.wav"]
+    assert module.list_clips(files).keys.tolist() == ["clips/a/0.wav", "clips/b/1.wav"]
     files.write_bytes(b"caf\xe9.wav\n")
     with pytest.raises(AudiobatError, match=r"files\.txt is not UTF-8 text \(byte 3\)"):
-        module.list_files(files)
+        module.list_clips(files)
 
 
 def test_a_folder_in_the_place_of_the_table_is_refused_before_any_work(folder: Path, encoder, tmp_path: Path):

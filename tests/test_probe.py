@@ -19,7 +19,9 @@ from audiobat.commands.head_training import predict, train_head
 from audiobat.commands.probe import per_layer_linear, probe, probe_source
 from audiobat.commands.scoring import Answers, evaluate
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, ProbeConfig, ProbeTrainConfig
-from audiobat.data.index import ClipTable, read_labelled_clips, split_for_probe
+from audiobat.data.index import ClipTable
+from audiobat.data.sources import read_labelled_clips
+from audiobat.data.split import split_for_probe
 from audiobat.data.sampler import ClipOrder
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
@@ -91,7 +93,7 @@ def test_a_head_learns_and_its_record_says_how_well(encoder, multi: Path, tmp_pa
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
     assert all(parameter.grad is None for parameter in encoder.parameters())
 
-    chance = sum(read_labelled_clips(multi).labels[44:].mean(0)) / 3
+    chance = sum(read_labelled_clips(multi).targets()[44:].mean(0)) / 3
     assert record.metrics["map"].value > chance + 0.15
     for name, metric in record.metrics.items():
         assert 0 <= metric.low <= metric.value <= metric.high <= 1, name
@@ -124,9 +126,9 @@ def test_a_head_learns_and_its_record_says_how_well(encoder, multi: Path, tmp_pa
 
 def test_metrics_are_scikit_learns(shared):
     source, table, train, test = shared
-    targets = torch.from_numpy(table.labels)
+    targets = torch.from_numpy(table.targets())
     head, _ = train_head(source, train, targets, CGP.head, TRAIN, 3, False)
-    logits, truth = predict(head, source, test).numpy(), table.labels[test]
+    logits, truth = predict(head, source, test).numpy(), table.targets()[test]
     record = probe_source("net", AudioEncoder(MODEL), source, table, train, test, CGP)
     assert record.metrics["map"].value == pytest.approx(average_precision_score(truth, logits, average="macro"))
     assert record.metrics["f1"].value == pytest.approx(f1_score(truth, logits > 0, average="macro", zero_division=0))
@@ -134,7 +136,7 @@ def test_metrics_are_scikit_learns(shared):
 
 def test_a_class_that_no_test_clip_has_is_left_out_of_map_and_counts_0_in_map_all(shared):
     source, table, train, test = shared
-    without_top = test[~table.labels[test, 2]]
+    without_top = test[~table.targets()[test, 2]]
     record = probe_source("net", AudioEncoder(MODEL), source, table, train, without_top, LINEAR)
     assert record.per_class["top"] is None
     assert (record.data.classes, record.data.classes_present) == (3, 2)
@@ -172,7 +174,7 @@ def test_the_same_seed_gives_the_same_record_and_another_one_does_not(shared):
     )
     assert other.gate_weights != first.gate_weights
     torch.manual_seed(1)
-    train_head(source, train, torch.from_numpy(table.labels), config.head, TRAIN, 3, False)
+    train_head(source, train, torch.from_numpy(table.targets()), config.head, TRAIN, 3, False)
     assert torch.equal(torch.rand(3), untouched)
 
 
@@ -182,11 +184,11 @@ def test_training_is_a_plain_loop_of_adamw_with_warm_up_and_cosine(shared):
         TRAIN, steps=20, warmup_steps=5, lr=3e-2, min_lr=1e-3, weight_decay=0.3, betas=(0.8, 0.95), seed=7
     )
     head_config = HeadConfig("linear", layer=1, pool="mean")
-    head, _ = train_head(source, train, torch.from_numpy(table.labels), head_config, settings, 3, False)
+    head, _ = train_head(source, train, torch.from_numpy(table.targets()), head_config, settings, 3, False)
 
     features = source.batch(train)
     x = torch.stack([clip[own].mean(0) for clip, own in zip(features.patch_tokens[0], features.valid, strict=True)])
-    y = torch.from_numpy(table.labels[train]).float()
+    y = torch.from_numpy(table.targets()[train]).float()
     torch.manual_seed(7)
     plain = build_head(head_config, 16, 2, 3).classifier
     optimizer = torch.optim.AdamW(
@@ -211,7 +213,7 @@ def test_training_is_a_plain_loop_of_adamw_with_warm_up_and_cosine(shared):
 def test_kept_and_recomputed_features_train_the_same_head(encoder, shared, kind: str):
     source, table, train, test = shared
     again = cache_features(encoder, table, cache_gb=0, progress=False)
-    settings, targets = replace(TRAIN, steps=8, warmup_steps=1), torch.from_numpy(table.labels)
+    settings, targets = replace(TRAIN, steps=8, warmup_steps=1), torch.from_numpy(table.targets())
     config = HeadConfig(kind, prototypes=8)  # the linear one reads cls
     logits = [predict(train_head(s, train, targets, config, settings, 3, False)[0], s, test) for s in (source, again)]
     torch.testing.assert_close(*logits, rtol=0, atol=1e-4)
@@ -219,7 +221,7 @@ def test_kept_and_recomputed_features_train_the_same_head(encoder, shared, kind:
 
 def test_a_linear_head_sees_through_means_what_it_sees_in_all_patches(shared):
     source, table, train, test = shared
-    head, _ = train_head(source, train, torch.from_numpy(table.labels), LINEAR.head, TRAIN, 3, False)
+    head, _ = train_head(source, train, torch.from_numpy(table.targets()), LINEAR.head, TRAIN, 3, False)
     with torch.no_grad():
         expected = head.eval()(source.batch(test))
     torch.testing.assert_close(predict(head, source, test), expected, rtol=0, atol=1e-5)
@@ -227,7 +229,7 @@ def test_a_linear_head_sees_through_means_what_it_sees_in_all_patches(shared):
 
 def test_linear_probes_of_all_layers_are_those_of_each_alone(shared):
     source, table, train, test = shared
-    together = per_layer_linear(source, train, test, torch.from_numpy(table.labels), TRAIN)
+    together = per_layer_linear(source, train, test, torch.from_numpy(table.targets()), TRAIN)
     alone = [
         probe_source(
             "net",
@@ -267,13 +269,13 @@ def test_single_labels_are_judged_by_the_likeliest_class(encoder, folded: Path):
     table = read_labelled_clips(folded)
     source = cache_features(encoder, table, progress=False)
     train, test = split_for_probe(table, 5)
-    head, _ = train_head(source, train, torch.from_numpy(table.labels), CGP.head, TRAIN, 3, True)
-    logits, truth = predict(head, source, test), table.labels[test].argmax(1)
+    head, _ = train_head(source, train, torch.from_numpy(table.targets()), CGP.head, TRAIN, 3, True)
+    logits, truth = predict(head, source, test), table.targets()[test].argmax(1)
     record = probe_source("net", encoder, source, table, train, test, CGP)
     assert record.metrics["accuracy"].value == pytest.approx(accuracy_score(truth, logits.argmax(1)))
     assert record.metrics["f1_top"].value == pytest.approx(f1_score(truth, logits.argmax(1), average="macro"))
     scores = logits.softmax(1).numpy()
-    expected = average_precision_score(table.labels[test], scores, average="macro")
+    expected = average_precision_score(table.targets()[test], scores, average="macro")
     assert record.metrics["map"].value == pytest.approx(expected)
     assert record.metrics["accuracy"].value > 0.6
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import soundfile
 
 from audiobat.audio import load_audio
 from audiobat.data import scenes
-from audiobat.data.index import read_clips, read_labelled_clips, split_for_probe
 from audiobat.data.scenes import LEVEL_DB, RATE, active_rms, demo_folder, held_out_sources, make_scenes, write_scenes
+from audiobat.data.sources import read_clips, read_labelled_clips
+from audiobat.data.split import split_for_probe
 from audiobat.errors import AudiobatError
 
 
@@ -87,7 +89,7 @@ def test_levels_lie_in_the_range_and_are_what_the_mix_holds(monkeypatch):
     assert LEVEL_DB[0] <= min(levels) < LEVEL_DB[0] + 3
     assert LEVEL_DB[1] - 3 < max(levels) <= LEVEL_DB[1]
     events = read_clips(demo_folder() / "events.csv")
-    paths = dict(zip(events.columns["source"].tolist(), events.paths, strict=True))
+    paths = {source: Path(events.path(i)) for i, source in enumerate(events.columns["source"])}
     checked = 0
     for scene in mixed:
         if np.abs(scene.waveform).max() == 1:
@@ -120,8 +122,8 @@ def test_files_hold_the_scenes(tmp_path):
     train, test = split_for_probe(table)
     assert (len(train), len(test)) == (4, 3)
     for i, scene in enumerate(expected):
-        assert np.array(table.classes)[table.labels[i]].tolist() == list(scene.labels)
-        samples, rate = soundfile.read(table.paths[i], dtype="float32")
+        assert np.array(table.classes)[table.labels.row(i)].tolist() == list(scene.labels)
+        samples, rate = soundfile.read(table.path(i), dtype="float32")
         assert rate == RATE
         np.testing.assert_allclose(samples, scene.waveform, atol=1.01 / 2**15)
 

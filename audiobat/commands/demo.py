@@ -25,8 +25,10 @@ from audiobat.commands.head_training import train_head
 from audiobat.commands.pretrain import pretrain
 from audiobat.commands.probe import probe_source, record_path
 from audiobat.config import PretrainConfig, ProbeConfig, from_dict
-from audiobat.data.index import ClipTable, read_clips, read_labelled_clips, split_for_probe
+from audiobat.data.index import ClipTable
 from audiobat.data.scenes import demo_folder, held_out_sources, write_scenes
+from audiobat.data.sources import read_clips, read_labelled_clips
+from audiobat.data.split import split_for_probe
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
@@ -185,9 +187,10 @@ def write_clip_table(path: Path) -> tuple[int, int]:
     rows = []
     for name in ("events", "unlabelled"):
         clips = read_clips(demo_folder() / f"{name}.csv")
-        for file, source in zip(clips.paths, clips.columns["source"].tolist(), strict=True):
-            category = CATEGORIES[file.name.split("_")[0]] if name == "unlabelled" else "event"
-            rows.append((str(file), category, source))
+        for row, source in enumerate(clips.columns["source"]):
+            file = clips.path(row)
+            category = CATEGORIES[Path(file).name.split("_")[0]] if name == "unlabelled" else "event"
+            rows.append((file, category, source))
     kept = [row for row in rows if row[2] not in held_out]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as listed:
@@ -229,11 +232,10 @@ def head_of(config: ProbeConfig, kind: str, layer: int) -> ProbeConfig:
 
 def listen(source: FeatureSource, table: ClipTable, config: ProbeConfig, count: int) -> list[PlayableClip]:
     """Clips for the page, heard by a linear probe: the recorded one, trained again, which takes seconds."""
-    assert table.labels is not None
     head, _ = train_head(
         source,
         split_for_probe(table)[0],
-        torch.from_numpy(table.labels),
+        torch.from_numpy(table.targets()),
         head_of(config, "linear", -1).head,
         config.train,
         len(table.classes),

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiobat.audio import load_audio
 from audiobat.cache import FeatureSource
 from audiobat.commands.head_training import predict
 from audiobat.config import FrontendConfig
-from audiobat.data.index import ClipTable, split_for_probe
+from audiobat.data.index import ClipTable
 from audiobat.data.scenes import demo_folder
+from audiobat.data.split import split_for_probe
+from audiobat.data.store import read_clip
 from audiobat.encoder import AudioEncoder
 from audiobat.frontend import KaldiFrontend, MelFrontend
 from audiobat.layers import GatedAttention
@@ -161,15 +162,15 @@ def busy_clip(table: ClipTable) -> int:
     """Row of the first test clip with three labels or more, else with the most."""
     assert table.labels is not None
     test = split_for_probe(table)[1]
-    return int(test[table.labels[test].sum(1).clip(max=3).argmax()])
+    return int(test[table.labels.lengths[test].clip(max=3).argmax()])
 
 
 def labels_of(table: ClipTable, row: int) -> list[str]:
     """Names of a clip's labels."""
     assert table.labels is not None
-    return [name for name, has in zip(table.classes, table.labels[row], strict=True) if has]
+    return [table.classes[c] for c in table.labels.row(row)]
 
 
 def read(table: ClipTable, row: int, sample_rate: int) -> Tensor:
     """A clip's waveform [S]."""
-    return torch.from_numpy(load_audio(table.paths[row], sample_rate))
+    return torch.from_numpy(read_clip(table, row, sample_rate))

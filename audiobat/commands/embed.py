@@ -10,18 +10,21 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from audiobat.audio import audio_duration, load_audio, pad_batch, windows
+from audiobat.audio import pad_batch, windows
 from audiobat.commands.table import Parts, Rows, pick_writer
 from audiobat.config import check
+from audiobat.data.build import clip_table
 from audiobat.data.dataset import check_skipped, write_skipped
-from audiobat.data.index import read_clips
+from audiobat.data.index import ClipTable
+from audiobat.data.sources import read_clips
+from audiobat.data.store import clip_duration, read_clip
 from audiobat.encoder import pool_features
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
@@ -31,8 +34,6 @@ from audiobat.train.dist import pick_device
 
 PART_WINDOWS = 256  # a part is written after the file that completes so many windows
 CLIP_SECONDS = 10.0  # window of an encoder that names no longest clip
-
-Files: TypeAlias = dict[str, Path]  # what the table calls a file, and where it lies
 
 
 def embed(
@@ -54,7 +55,8 @@ def embed(
 
     Args:
         model: whatever `audiobat.load` takes, or an encoder.
-        data: a folder, an audio file, a .txt list of files (relative to it), or a CSV with a `path` column.
+        data: an audio file, a .txt list of files (relative to it), or whatever `read_clips` takes: a folder, a CSV or
+            Parquet file, prepared shards, NAME:FOLDER.
         out: .parquet or .csv with columns path, start, end (seconds), e0 to eD-1; or .npz with arrays path, start, end
             [R] and embedding [R, D].
         layer: block to read, 1 to the model's depth, or -1 for the last.
@@ -74,7 +76,7 @@ def embed(
         raise AudiobatError(f"--out {out} is a folder: name a file for the table.")
     if out.exists() and not overwrite:
         raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
-    files = list_files(data)
+    clips = list_clips(data)
     where = pick_device(device)
     encoder = load(model) if isinstance(model, str | Path) else model
     if isinstance(encoder, nn.Module):
@@ -83,7 +85,7 @@ def embed(
     hop = window if hop_seconds is None else hop_seconds
     embedder = Embedder(encoder, layer, pool, window, hop, batch_size, where)
     parts = Parts(sibling(out, "parts"), embedder.settings(), overwrite)
-    todo = {name: path for name, path in files.items() if name not in parts.home}
+    todo = [row for row, key in enumerate(clips.keys) if key not in parts.home]
     broken: dict[str, str] = {}
     seen = done = 0  # files, windows
 
@@ -94,40 +96,37 @@ def embed(
 
     skipped = sibling(out, "skipped.csv")
     skipped.unlink(missing_ok=True)
-    with Progress("embed", total=len(files), unit="file", done=len(files) - len(todo)) as bar:
-        for group in embedder.grouped(todo):
-            parts.add(embedder.rows(group, tell))
+    with Progress("embed", total=len(clips), unit="file", done=len(clips) - len(todo)) as bar:
+        for group in embedder.grouped(clips, todo):
+            parts.add(embedder.rows(clips, group, tell))
             broken |= group.broken
             seen += group.files
             bar.advance(group.files)
             if broken:
                 write_skipped(skipped, broken)
-            check_skipped(broken, seen, len(files))
+            check_skipped(broken, seen, len(clips))
     beside = sibling(out, "tmp")
-    write(beside, parts.read(files))
+    write(beside, parts.read(clips.keys))
     beside.replace(out)
     shutil.rmtree(parts.folder)
     return out
 
 
-def list_files(data: str | Path) -> Files:
-    """The audio files that `data` means, by the name that the table gives them, in its order."""
+def list_clips(data: str | Path) -> ClipTable:
+    """The clips that `data` means."""
     source = Path(data)
-    if source.is_dir() or source.suffix.lower() == ".csv":
-        table = read_clips(source)
-        return dict(zip(table.keys, table.paths, strict=True))
-    if not source.exists():
-        raise AudiobatError(f"There is no folder or file {source}: check --data.")
+    if not source.is_file() or source.suffix.lower() in (".csv", ".parquet"):
+        return read_clips(data)
     if source.suffix.lower() != ".txt":
-        return {str(source): source}
+        return clip_table("", [str(source)])
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise AudiobatError(f"{source} is not UTF-8 text (byte {error.start}): save it in UTF-8.") from None
-    files = {line.strip(): source.parent / line.strip() for line in lines if line.strip()}
+    files = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not files:
         raise AudiobatError(f"{source} lists no files: write one path on each line.")
-    return files
+    return clip_table(source.parent, files)
 
 
 def sibling(out: Path, ending: str) -> Path:
@@ -137,10 +136,10 @@ def sibling(out: Path, ending: str) -> Path:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a file, in samples at the file's own rate."""
+    """A stretch of a clip, in samples at its own rate."""
 
     name: str
-    path: Path
+    row: int  # of the clip table
     start: int
     end: int
     rate: int
@@ -188,14 +187,14 @@ class Embedder:
             "hop_seconds": self.hop_seconds,
         }
 
-    def grouped(self, files: Files) -> Iterator[Group]:
-        """Cut `files` into windows, in groups of at least PART_WINDOWS: what groups hold does not depend on kills."""
+    def grouped(self, clips: ClipTable, rows: Sequence[int]) -> Iterator[Group]:
+        """Cut clips into windows, in groups of at least PART_WINDOWS: what groups hold does not depend on kills."""
         group = Group(0, [], {})
-        for name, path in files.items():
+        for row in rows:
             try:
-                found = self.cut(name, path)
+                found = self.cut(clips, row)
             except AudiobatError as error:
-                found, group.broken[name] = [], str(error)
+                found, group.broken[clips.keys[row]] = [], str(error)
             group = Group(group.files + 1, group.windows + found, group.broken)
             if len(group.windows) >= PART_WINDOWS:
                 yield group
@@ -203,17 +202,17 @@ class Embedder:
         if group.files:
             yield group
 
-    def cut(self, name: str, path: Path) -> list[Window]:
-        """The windows of one file, from its header alone."""
-        seconds, rate = audio_duration(path)
+    def cut(self, clips: ClipTable, row: int) -> list[Window]:
+        """The windows of one clip, from the table or the file's header alone."""
+        seconds, rate = clip_duration(clips, row)
         if not seconds:
-            raise AudiobatError(f"{path} has no samples: give audio that is not empty.")
+            raise AudiobatError(f"{clips.path(row)} has no samples: give audio that is not empty.")
         spans = windows(
             round(seconds * rate), *(max(1, round(s * rate)) for s in (self.window_seconds, self.hop_seconds))
         )
-        return [Window(name, path, start, end, rate) for start, end in spans]
+        return [Window(clips.keys[row], row, start, end, rate) for start, end in spans]
 
-    def rows(self, group: Group, report: Callable[[int], object]) -> Rows:
+    def rows(self, clips: ClipTable, group: Group, report: Callable[[int], object]) -> Rows:
         """Embed the windows of a group; a file that fails in one of its windows has no rows, but a broken entry."""
         vectors: list[NDArray[np.float32]] = []
         kept: list[Window] = []
@@ -221,7 +220,7 @@ class Embedder:
             batch, waveforms = [], []
             for window in group.windows[first : first + self.batch_size]:
                 try:
-                    waveforms.append(torch.from_numpy(self.read(window)))
+                    waveforms.append(torch.from_numpy(self.read(clips, window)))
                     batch.append(window)
                 except AudiobatError as error:
                     group.broken.setdefault(window.name, str(error))
@@ -238,10 +237,10 @@ class Embedder:
             "embedding": np.concatenate(vectors)[whole] if vectors else np.empty((0, self.encoder.dim), np.float32),
         }
 
-    def read(self, window: Window) -> NDArray[np.float32]:
+    def read(self, clips: ClipTable, window: Window) -> NDArray[np.float32]:
         """The samples of one window alone, at the encoder's rate."""
         seconds = (window.end - window.start) / window.rate
-        return load_audio(window.path, self.encoder.sample_rate, window.start / window.rate, seconds)
+        return read_clip(clips, window.row, self.encoder.sample_rate, window.start / window.rate, seconds)
 
     @torch.inference_mode()
     def vectors(self, waveforms: Sequence[torch.Tensor]) -> NDArray[np.float32]:

@@ -16,9 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from audiobat.config import PretrainConfig, from_dict, to_dict
 from audiobat.data.dataset import CropLoader, write_skipped
-from audiobat.data.index import ClipTable, read_clips
-from audiobat.data.sampler import ClipOrder, balanced_weights
-from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.data.index import ClipTable
+from audiobat.data.sampler import ClipOrder, clip_order
+from audiobat.data.sources import read_clips
+from audiobat.errors import AudiobatError
 from audiobat.objective import MaskedLatentRegression
 from audiobat.plan import make_plan
 from audiobat.results import environment
@@ -75,7 +76,7 @@ def pretrain(
     if not config.data.path:
         raise AudiobatError("No data to train on: give --data, a folder of audio or a CSV with a path column.")
     table = read_clips(config.data.path)
-    order = clip_order(table, config)
+    order = clip_order(table, config.data, config.train.seed)
     with launch(config.train.device) as ranks, sole_use(out) if ranks.is_main else nullcontext():
         check_batch(config, ranks)
         if ranks.is_main:
@@ -174,19 +175,6 @@ class CollapseWatch:
                     f"Warning: collapse at step {row['step']}: {meaning} ({name} {row[name]:.3g}, below {limit}). "
                     f"Mend: {self.MEND}."
                 )
-
-
-def clip_order(table: ClipTable, config: PretrainConfig) -> ClipOrder:
-    """The order in which the clips are drawn, balanced over a column if the config names one."""
-    column = config.data.balance
-    if column is None:
-        return ClipOrder(len(table), config.train.seed)
-    if column not in table.columns:
-        raise AudiobatError(
-            f"data.balance is {column!r}, but {config.data.path} has no such column"
-            f"{did_you_mean(column, table.columns)}: it has {', '.join(table.columns) or 'none'}."
-        )
-    return ClipOrder(len(table), config.train.seed, balanced_weights(table.columns[column]))
 
 
 def check_batch(config: PretrainConfig, ranks: Ranks) -> None:

@@ -27,7 +27,9 @@ from audiobat.commands.head_training import (
 from audiobat.commands.scoring import Answers, evaluate, scores_of, values
 from audiobat.config import HeadConfig, ProbeConfig, ProbeTrainConfig, to_dict
 from audiobat.data.dataset import write_skipped
-from audiobat.data.index import ClipTable, read_labelled_clips, split_for_probe
+from audiobat.data.index import ClipTable
+from audiobat.data.sources import read_labelled_clips
+from audiobat.data.split import split_for_probe
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
 from audiobat.heads import ConvexGatedProbe
@@ -135,8 +137,7 @@ def probe_splits(
 ) -> ResultRecord:
     """`probe_source` for several splits, the folds of a data set: one record of the means over them."""
     start = monotonic()
-    assert table.labels is not None  # `splits_of` has seen to it
-    targets = torch.from_numpy(table.labels)
+    targets = torch.from_numpy(table.targets())
     loss = pick_loss(config.train, table.single_label)
     answers: dict[str, Answers] = {}
     gates: list[Tensor] = []

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from audiobat.audio import audio_duration, load_audio, pad_batch
+from audiobat.audio import pad_batch
 from audiobat.data.index import ClipTable
 from audiobat.data.sampler import ClipOrder
+from audiobat.data.store import clip_duration, read_clip
 from audiobat.errors import AudiobatError
 
 SKIPPED_LIMIT = 0.05  # largest share of the clips that may be unreadable
@@ -38,6 +39,7 @@ class Batch:
 
     waveform: Tensor  # [B, S] float32
     lengths: Tensor | None  # [B] samples; None: all S, so that nobody needs to look
+    rows: NDArray[np.int64]  # [B] of the clip table
     keys: list[str]
     step: int
     skipped: dict[str, str]  # key -> reason, of the clips that others replaced
@@ -95,7 +97,7 @@ class CropLoader:
     ) -> None:
         self.table = table
         self.skipped: dict[str, str] = {}
-        self._seen: set[str] = set()
+        self._seen = np.zeros(len(table), dtype=bool)
         self._batches = DataLoader(
             _StepBatches(table, sample_rate, clip_seconds, order, batch_size, seed, roll, rank, world_size),
             batch_size=None,  # an item is a batch already, and its index the step
@@ -107,8 +109,8 @@ class CropLoader:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches:
             self.skipped.update(batch.skipped)
-            self._seen.update(batch.keys, batch.skipped)
-            check_skipped(self.skipped, len(self._seen), len(self.table))
+            self._seen[batch.rows] = True
+            check_skipped(self.skipped, int(self._seen.sum()) + len(self.skipped), len(self.table))
             if not batch.keys:
                 raise AudiobatError(f"{ATTEMPTS} clips in a row are unreadable, such as {_example(self.skipped)}.")
             yield batch
@@ -141,37 +143,37 @@ class _StepBatches(Dataset[Batch]):
         indices = self.indices(step)
         waveform = torch.zeros(len(indices), self.samples)
         lengths = torch.zeros(len(indices), dtype=torch.int64)
-        keys: list[str] = []
+        rows = np.zeros(len(indices), dtype=np.int64)
         skipped: dict[str, str] = {}
-        for place, index in enumerate(indices):
+        for place, index in enumerate(indices.tolist()):
             found = self._readable_crop(index, step, place, skipped)
             if found is None:
-                return Batch(waveform[:0], None, [], step, skipped)
-            key, crop = found
-            keys.append(key)
+                return Batch(waveform[:0], None, rows[:0], [], step, skipped)
+            rows[place], crop = found
             waveform[place, : len(crop)] = torch.from_numpy(crop)
             full = len(crop) >= self.samples - ROUNDING * self.sample_rate
             lengths[place] = self.samples if full else len(crop)
-        return Batch(waveform, None if bool((lengths == self.samples).all()) else lengths, keys, step, skipped)
+        keys = [self.table.keys[row] for row in rows.tolist()]
+        return Batch(waveform, None if bool((lengths == self.samples).all()) else lengths, rows, keys, step, skipped)
 
     def _readable_crop(
         self, index: int, step: int, place: int, skipped: dict[str, str]
-    ) -> tuple[str, NDArray[np.float32]] | None:
-        """Key and crop of clip `index`, or of the next clip that the order has for this place in later steps."""
+    ) -> tuple[int, NDArray[np.float32]] | None:
+        """Row and crop of clip `index`, or of the next clip that the order has for this place in later steps."""
         for attempt in range(1, ATTEMPTS + 1):
             rng = np.random.default_rng((self.seed, step, self.rank * (self.batch_size // self.world_size) + place))
             try:
-                return self.table.keys[index], self._crop(self.table.paths[index], rng)
+                return index, self._crop(index, rng)
             except AudiobatError as error:
                 skipped[self.table.keys[index]] = str(error)
-                index = self.indices(step + attempt)[place]
+                index = int(self.indices(step + attempt)[place])
         return None
 
-    def _crop(self, path: Path, rng: np.random.Generator) -> NDArray[np.float32]:
+    def _crop(self, row: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Read one random crop [at most S]."""
         at, turn = rng.random(2)
-        start = at * max(0.0, audio_duration(path)[0] - self.clip_seconds)
-        crop = load_audio(path, self.sample_rate, start, self.clip_seconds)[: self.samples]
+        start = at * max(0.0, clip_duration(self.table, row)[0] - self.clip_seconds)
+        crop = read_clip(self.table, row, self.sample_rate, start, self.clip_seconds)[: self.samples]
         return np.roll(crop, int(turn * len(crop))) if self.roll else crop
 
 
@@ -207,12 +209,12 @@ def iterate_clips(
     """
     waveforms: list[Tensor] = []
     indices: list[int] = []
-    for i, (key, path) in enumerate(zip(table.keys, table.paths, strict=True)):
+    for i in range(len(table)):
         try:
-            waveforms.append(torch.from_numpy(load_audio(path, sample_rate, seconds=seconds)))
+            waveforms.append(torch.from_numpy(read_clip(table, i, sample_rate, seconds=seconds)))
             indices.append(i)
         except AudiobatError as error:
-            skipped[key] = str(error)
+            skipped[table.keys[i]] = str(error)
             check_skipped(skipped, i + 1, len(table))
         if len(waveforms) == batch_size or (waveforms and i + 1 == len(table)):
             yield ClipBatch(*pad_batch(waveforms), np.array(indices))

@@ -1,23 +1,77 @@
 """Which clips make up step n: a pure function of (seed, epoch), so that resuming needs a step number and nothing else.
 
 The epochs, each a permutation of all clips or weighted draws, follow each other as one endless stream; step n takes the
-n-th batch of it. No clip is left out at an epoch's end, and a batch may be larger than the table.
+n-th batch of it. No clip is left out at an epoch's end, and a batch may be larger than an epoch.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobat.errors import AudiobatError
+from audiobat.config import DataConfig
+from audiobat.data.columns import Ragged
+from audiobat.data.index import ClipTable
+from audiobat.errors import AudiobatError, did_you_mean
+
+EAT_SCALE, EAT_ROUNDING = 1000.0, 0.01  # a label's weight in EAT: 1000 / (clips with it + 0.01)
+
+LABEL_BALANCE: dict[str, Literal["mean", "sum"]] = {"labels": "mean", "labels_sum": "sum"}  # values of data.balance
 
 
-def balanced_weights(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Probability [n] of each clip under which every distinct one of `values` [n] is drawn equally often."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+def clip_order(table: ClipTable, data: DataConfig, seed: int) -> ClipOrder:
+    """The order in which a run draws its clips.
+
+    Raises:
+        AudiobatError: `data.balance` names no column of the table; as for `ClipOrder`.
+    """
+    weights = draw_weights(table, data.balance, str(data.path))
+    return ClipOrder(len(table), seed, weights, epoch_clips=data.epoch_clips, replacement=data.replacement)
+
+
+def draw_weights(table: ClipTable, balance: str | None, source: str) -> NDArray[np.float64] | None:
+    """How often to draw each clip [n] for `balance`, a column or a way to weigh labels; None: equally often."""
+    if balance is None:
+        return None
+    if balance in LABEL_BALANCE and table.labels is not None:
+        return label_weights(table.labels, len(table.classes), LABEL_BALANCE[balance])
+    if balance in table.columns:
+        return balanced_weights(table.columns[balance])
+    known = [*table.columns, *(LABEL_BALANCE if table.labels is not None else ())]
+    raise AudiobatError(
+        f"data.balance is {balance!r}, but {source} has no such column"
+        f"{did_you_mean(balance, known)}: it has {', '.join(known) or 'none'}."
+    )
+
+
+def balanced_weights(values: Iterable[str]) -> NDArray[np.float64]:
+    """Probability [n] of each clip under which every distinct one of its `values` [n] is drawn equally often."""
+    place: dict[str, int] = {}
+    which = np.fromiter((place.setdefault(value, len(place)) for value in values), np.int64)
+    counts = np.bincount(which)
     return 1.0 / (len(counts) * counts[which])
+
+
+def label_weights(labels: Ragged, classes: int, combine: Literal["mean", "sum"] = "mean") -> NDArray[np.float64]:
+    """How often to draw each clip [n] for rare classes to be seen: weighted sampling of AS-2M fine-tuning.
+
+    Args:
+        labels: class indices of each clip; a clip without labels gets 0, and is never drawn.
+        classes: C.
+        combine: `mean` of 1 / count over a clip's labels, as BAT's release has it; `sum` of 1000 / (count + 0.01), as
+            EAT has it. The paper says neither.
+    """
+    counts = np.bincount(labels.values, minlength=classes)
+    if combine == "sum":
+        per_label = EAT_SCALE / (counts[labels.values] + EAT_ROUNDING)
+    else:
+        per_label = 1.0 / (counts[labels.values] * np.repeat(labels.lengths, labels.lengths))
+    row = np.repeat(np.arange(len(labels)), labels.lengths)
+    weights: NDArray[np.float64] = np.bincount(row, weights=per_label, minlength=len(labels))
+    return weights
 
 
 class ClipOrder:
@@ -27,12 +81,24 @@ class ClipOrder:
         count: clips in the table.
         seed: of the run.
         weights: [count], how often to draw each clip, relative to the others; None: a permutation per epoch.
+        epoch_clips: draws in an epoch; None: `count`.
+        replacement: whether a clip may be drawn twice in an epoch of weighted draws. Without, each next clip is drawn
+            from those that are left, in proportion to their weights.
 
     Raises:
-        AudiobatError: no clips, or weights that are not one number of 0 or more per clip, some above 0.
+        AudiobatError: no clips, weights that are not one number of 0 or more per clip, some above 0; an epoch of more
+            clips than can be drawn.
     """
 
-    def __init__(self, count: int, seed: int, weights: NDArray[np.float64] | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        weights: NDArray[np.float64] | None = None,
+        *,
+        epoch_clips: int | None = None,
+        replacement: bool = True,
+    ) -> None:
         if count < 1:
             raise AudiobatError("The clip table is empty: give at least one clip.")
         if weights is not None and (
@@ -42,18 +108,34 @@ class ClipOrder:
         self.count = count
         self.seed = seed
         self.weights = None if weights is None else weights / weights.sum()
+        self.replacement = replacement and weights is not None
+        self.epoch_clips = count if epoch_clips is None else epoch_clips
+        drawable = count if weights is None else int(np.count_nonzero(weights))
+        if self.epoch_clips < 1 or (not self.replacement and self.epoch_clips > drawable):
+            raise AudiobatError(
+                f"An epoch of {self.epoch_clips} clips cannot be drawn from {drawable} without replacement: "
+                f"set data.epoch_clips to 1 up to {drawable}, or allow data.replacement."
+            )
         self._latest: tuple[int, NDArray[np.int64]] | None = None
 
     def epoch(self, number: int) -> NDArray[np.int64]:
-        """Clip indices [count] of an epoch."""
+        """Clip indices [epoch_clips] of an epoch."""
         if self._latest is None or self._latest[0] != number:
-            rng = np.random.default_rng((self.seed, number))
-            if self.weights is None:
-                indices = rng.permutation(self.count)
-            else:
-                indices = rng.choice(self.count, size=self.count, p=self.weights)
-            self._latest = (number, indices)
+            self._latest = (number, self._draw(np.random.default_rng((self.seed, number))))
         return self._latest[1]
+
+    def _draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        if self.weights is None:
+            return rng.permutation(self.count)[: self.epoch_clips]
+        if self.replacement:
+            return rng.choice(self.count, size=self.epoch_clips, p=self.weights).astype(np.int64)
+        # Of clocks that ring after exponential times, at rates that are the weights, each next one to ring is drawn in
+        # proportion to the weights of those left (Efraimidis and Spirakis, 2006).
+        rings = np.full(self.count, np.inf)
+        np.divide(rng.standard_exponential(self.count), self.weights, out=rings, where=self.weights > 0)
+        first = np.argpartition(rings, self.epoch_clips - 1)[: self.epoch_clips]
+        drawn: NDArray[np.int64] = first[np.argsort(rings[first])]
+        return drawn
 
     def batch_indices(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> NDArray[np.int64]:
         """This rank's clips [batch_size / world_size] of global step `step`; rank r takes the r-th part of the batch.
@@ -71,7 +153,7 @@ class ClipOrder:
         """Cut `count` indices from `position` on, epoch by epoch."""
         pieces = []
         while count:
-            number, offset = divmod(position, self.count)
+            number, offset = divmod(position, self.epoch_clips)
             piece = self.epoch(number)[offset : offset + count]
             pieces.append(piece)
             position, count = position + len(piece), count - len(piece)

@@ -23,7 +23,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiobat.audio import load_audio
-from audiobat.data.index import ClipTable, read_clips, read_labelled_clips
+from audiobat.data.index import ClipTable
+from audiobat.data.sources import read_clips, read_labelled_clips
 from audiobat.errors import AudiobatError
 
 RATE = 16_000
@@ -82,8 +83,8 @@ def demo_folder() -> Path:
 def held_out_sources() -> set[str]:
     """`source` of every recording that test scenes are made of; pre-training must leave these out."""
     events, beds = _recordings()
-    takes = events.columns["source"][_of_split(events, "test")]
-    return {*takes.tolist(), *_bed_sources(beds, "test")}
+    takes = events.select(_of_split(events, "test")).columns["source"]
+    return {*takes, *_bed_sources(beds, "test")}
 
 
 def make_scenes(clips_train: int = 1200, clips_test: int = 400, seed: int = 0, seconds: float = 4.0) -> list[Scene]:
@@ -164,18 +165,18 @@ def _load_stock(split: str, samples: int) -> Stock:
     events, ambience = _recordings()
     takes, beds = defaultdict(list), defaultdict(list)
     assert events.labels is not None
-    for i in np.flatnonzero(_of_split(events, split)):
-        take = _load(events.paths[i])[:samples]
-        label = events.classes[events.labels[i].argmax()]
-        takes[label].append((str(events.columns["source"][i]), take))
+    for i in np.flatnonzero(_of_split(events, split)).tolist():
+        take = _load(events.path(i))[:samples]
+        label = events.classes[events.labels.row(i)[0]]
+        takes[label].append((events.columns["source"][i], take))
     sources = _bed_sources(ambience, split)
-    for path, source in zip(ambience.paths, ambience.columns["source"].tolist(), strict=True):
-        if source in sources and len(bed := _load(path)) >= samples:
+    for i, source in enumerate(ambience.columns["source"]):
+        if source in sources and len(bed := _load(ambience.path(i))) >= samples:
             beds[source].append(bed)
     return Stock(dict(takes), dict(beds))
 
 
-def _load(path: Path) -> Samples:
+def _load(path: str) -> Samples:
     samples = load_audio(path, RATE)
     if not samples.any():
         raise AudiobatError(f"{path} is silent: restore the demo recordings, for example by installing again.")
@@ -197,8 +198,7 @@ def _of_split(events: ClipTable, split: str) -> NDArray[np.bool_]:
 
 def _bed_sources(ambience: ClipTable, split: str) -> set[str]:
     """Ambience recordings of a split. Families stay together: windleaves_10 and _11 are one recording, edited twice."""
-    sources = ambience.columns["source"].tolist()
-    return {source for source in sources if (_family(source) in TEST_BEDS) == (split == "test")}
+    return {source for source in ambience.columns["source"] if (_family(source) in TEST_BEDS) == (split == "test")}
 
 
 def _family(source: str) -> str:

@@ -1,0 +1,86 @@
+"""Columns of a clip table that memory-map from disk: lists of numbers of any length, and text.
+
+Two flat arrays in place of millions of Python objects: opening costs nothing, and processes share the pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+CHUNK = 1 << 16  # rows gathered at once, so that picking rows needs little memory beside its result
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """n lists of numbers (or of records); list i is values[offsets[i] : offsets[i + 1]]."""
+
+    offsets: NDArray[np.int64]  # [n + 1], from 0 to len(values)
+    values: NDArray[Any]
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[Any]], dtype: DTypeLike) -> Ragged:
+        """Lists of Python values as one column."""
+        lengths = np.fromiter((len(part) for part in lists), np.int64, len(lists))
+        flat = [value for part in lists for value in part]
+        return Ragged(_ends(lengths), np.array(flat, dtype))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of each list, [n]."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> NDArray[Any]:
+        """List `index`."""
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """The lists at `rows`, in that order."""
+        starts, lengths = self.offsets[:-1][rows], self.lengths[rows]
+        offsets = _ends(lengths)
+        values = np.empty(offsets[-1], self.values.dtype)
+        for at in range(0, len(rows), CHUNK):
+            count = lengths[at : at + CHUNK]
+            first, last = offsets[at], offsets[at + len(count)]
+            shift = np.repeat(starts[at : at + CHUNK] - offsets[at : at + len(count)], count)
+            values[first:last] = self.values[shift + np.arange(first, last)]
+        return type(self)(offsets, values)
+
+
+class Strings(Ragged):
+    """n texts: lists of UTF-8 bytes. Indexing and iterating give `str`."""
+
+    @classmethod
+    def of_texts(cls, texts: Iterable[str]) -> Strings:
+        """Texts as one column."""
+        encoded = [text.encode() for text in texts]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return cls(_ends(lengths), np.frombuffer(b"".join(encoded), np.uint8))
+
+    def __getitem__(self, index: int) -> str:
+        data: bytes = self.row(range(len(self))[index]).tobytes()
+        return data.decode()
+
+    def __iter__(self) -> Iterator[str]:
+        for at in range(0, len(self), CHUNK):
+            offsets = self.offsets[at : at + CHUNK + 1].tolist()
+            data = self.values[offsets[0] : offsets[-1]].tobytes()
+            for start, end in pairwise(offsets):
+                yield data[start - offsets[0] : end - offsets[0]].decode()
+
+    def tolist(self) -> list[str]:
+        """All texts."""
+        return list(self)
+
+
+def _ends(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Offsets [n + 1] of lists of these lengths [n]."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

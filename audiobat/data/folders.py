@@ -1,0 +1,52 @@
+"""A folder of recordings, or of one folder per class, to a clip table."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from audiobat.audio import AUDIO_EXTENSIONS
+from audiobat.data.build import clip_table, label_column
+from audiobat.data.index import SPLITS, ClipTable
+from audiobat.errors import AudiobatError
+
+
+def read_folder(folder: Path) -> ClipTable:
+    """All audio files at any depth below `folder`, sorted by path; what is hidden is no clip."""
+    keys = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = os.path.relpath(where, folder)
+        prefix = "" if inside == "." else f"{Path(inside).as_posix()}/"
+        audio = [n for n in names if os.path.splitext(n)[1].lower() in AUDIO_EXTENSIONS and not n.startswith(".")]
+        keys += [prefix + name for name in audio]
+    if not keys:
+        searched = " ".join(sorted(AUDIO_EXTENSIONS))
+        raise AudiobatError(f"Folder {folder} has no audio files: put some there, of type {searched}.")
+    for key in keys:  # tables and records are UTF-8
+        if any("\udc80" <= letter <= "\udcff" for letter in key):
+            shown = os.fsencode(key).decode(errors="backslashreplace")
+            raise AudiobatError(f"{folder}: the name of {shown} is not UTF-8: rename it.")
+    return clip_table(folder, sorted(keys))
+
+
+def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
+    """The table of `folder` with each clip's class, and its split if the top folders are `train` and `test`.
+
+    Raises:
+        AudiobatError: audio outside the class folders.
+    """
+    parts = [key.split("/") for key in table.keys]
+    top = {p[0] for p in parts if len(p) > 1}
+    has_splits = {"train", "test"} <= top <= set(SPLITS)
+    depth = 1 if has_splits else 0  # of the class in the path
+    for p in parts:
+        if len(p) < depth + 2:
+            stray = folder.joinpath(*p)
+            raise AudiobatError(f"{stray} lies in no class folder: move it into the folder of its class.")
+    labels, classes = label_column([[p[depth]] for p in parts])
+    splits = np.array([p[0] for p in parts]) if has_splits else None
+    return replace(table, labels=labels, classes=classes, splits=splits)

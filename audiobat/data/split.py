@@ -1,0 +1,80 @@
+"""A labelled clip table to the rows that train a probe and those that test it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiobat.data.index import ClipTable
+from audiobat.errors import AudiobatError
+
+TEST_SHARE = 0.2  # of clips that come without splits or folds
+
+
+def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the clips that train a probe, and of those that test it.
+
+    With `test_fold`: that fold tests, all others train. Else by the split column (valid clips are left out). A table
+    with neither splits nor folds is cut 80 to 20, stratified by each clip's first class, by a hash of the keys; where
+    it has a column `group` (one recording, one speaker), groups stay whole.
+
+    Raises:
+        AudiobatError: no labels, no such fold, folds without `test_fold`, an empty split, a split whose clips all have
+            the same labels.
+    """
+    if table.labels is None:
+        raise AudiobatError("The clips have no labels: a probe needs a CSV with a `label` column or class folders.")
+    train, test = _split_masks(table, test_fold)
+    for name, mask in (("train", train), ("test", test)):
+        if not mask.any():
+            raise AudiobatError(f"Split {name} has no clips: mark some of the {len(table)} clips as {name}.")
+        sets = {tuple(table.labels.row(i).tolist()) for i in np.flatnonzero(mask).tolist()}
+        if len(sets) == 1:
+            names = ";".join(table.classes[c] for c in sets.pop()) or "no label"
+            raise AudiobatError(
+                f"All {mask.sum()} clips of split {name} have the same label ({names}): "
+                "a probe needs at least two classes in each split."
+            )
+    return np.flatnonzero(train), np.flatnonzero(test)
+
+
+def _split_masks(table: ClipTable, test_fold: int | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    if test_fold is not None:
+        folds = [] if table.folds is None else sorted(set(table.folds.tolist()))
+        if table.folds is None or test_fold not in folds:
+            there = f"the folds are {', '.join(map(str, folds))}" if folds else "the clips have no `fold` column"
+            raise AudiobatError(f"There is no test fold {test_fold}: {there}.")
+        return table.folds != test_fold, table.folds == test_fold
+    if table.splits is not None:
+        return table.splits == "train", table.splits == "test"
+    if table.folds is not None:
+        folds = sorted(set(table.folds.tolist()))
+        raise AudiobatError(f"The clips have folds but no splits: choose a test fold, {', '.join(map(str, folds))}.")
+    test = _hashed_share(table)
+    return ~test, test
+
+
+def _hashed_share(table: ClipTable) -> NDArray[np.bool_]:
+    """Mark TEST_SHARE of each class's groups, at least one of two or more, chosen by the hash of their names."""
+    groups = table.columns["group"].tolist() if "group" in table.columns else table.keys.tolist()
+    members: dict[int, dict[str, None]] = defaultdict(dict)  # first class of a group's first clip -> its groups
+    seen: set[str] = set()
+    for row, group in enumerate(groups):
+        if group not in seen:
+            seen.add(group)
+            members[_first_class(table, row)][group] = None
+    chosen: set[str] = set()
+    for names in members.values():
+        ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+        chosen.update(ranked[: max(round(TEST_SHARE * len(ranked)), int(len(ranked) > 1))])
+    return np.array([group in chosen for group in groups])
+
+
+def _first_class(table: ClipTable, row: int) -> int:
+    assert table.labels is not None
+    labels: Sequence[int] = table.labels.row(row).tolist()
+    return labels[0] if labels else 0
