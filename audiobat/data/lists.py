@@ -1,4 +1,4 @@
-"""The lists that public data sets come with (CSV, lines, JSON) to Python values; a BOM or Windows line ends do no harm."""
+"""CSVs, lines and JSON that public data sets come with, to Python values; a BOM and Windows line ends do no harm."""
 
 from __future__ import annotations
 
