@@ -49,7 +49,11 @@ class Verb:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Verb):
-    """Check this installation: versions, device, audio formats, disk, shipped weights."""
+    """Check this installation; or, with --model, whether that model keeps the rules of an encoder."""
+
+    model: str | None = flag("a model to check: " + MODEL + ", hf:NAME_OR_FOLDER, or my_file.py:MyEncoder", None)
+    device: str = flag(DEVICE, "auto")
+    trust_remote_code: bool = flag("let a Hugging Face model run the Python files that come with it", False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,7 +143,7 @@ def test_a_number_that_cannot_be_meant_names_its_field(argv: str, capsys, called
 
 def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
     def broken(error: BaseException):
-        def doctor():
+        def doctor(**_):
             raise error
 
         monkeypatch.setattr(cli.importlib, "import_module", lambda name: SimpleNamespace(doctor=doctor))

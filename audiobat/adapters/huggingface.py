@@ -62,7 +62,8 @@ def load_remote(transformers: Any, source: str | Path, config: dict[str, Any]) -
     """Load a model by the code beside its weights; its feature extractor too, if there is one."""
     dynamic = importlib.import_module("transformers.dynamic_module_utils")
     made = read("config", source, lambda name: transformers.AutoConfig.from_pretrained(name, trust_remote_code=True))
-    model_class = dynamic.get_class_from_dynamic_module(config["auto_map"]["AutoModel"], str(source))
+    place = config["auto_map"]["AutoModel"]
+    model_class = read("code", source, lambda name: dynamic.get_class_from_dynamic_module(place, name))
     if not hasattr(model_class, "all_tied_weights_keys"):
         model_class.all_tied_weights_keys = {}  # code older than transformers 5 may skip post_init, which sets it
     model = load_model(model_class, source, config=made)
@@ -88,8 +89,8 @@ def read(what: str, source: str | Path, reader: Any) -> Any:
     """`reader(source)`, its many kinds of failure turned into one sentence."""
     try:
         return reader(str(source))
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Exception as error:  # its own code, or that beside the weights, may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise AudiobatError(f"The {what} of {source} cannot be read ({reason}): check the name or folder.") from error
 
 

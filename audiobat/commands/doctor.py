@@ -1,4 +1,4 @@
-"""What this installation is and can do: versions, device, audio formats, disk, and whether the shipped weights load."""
+"""What this installation is and can do; or, with a model, whether that model keeps the rules of an encoder."""
 
 from __future__ import annotations
 
@@ -12,17 +12,48 @@ import soundfile
 import torch
 
 from audiobat import __version__
+from audiobat.commands.doctor_encoder import CHECKS, examine
 from audiobat.errors import AudiobatError
+from audiobat.features import Encoder
 from audiobat.hub import load, shipped_names, weights_sha256
+from audiobat.models import load_encoder
 from audiobat.train.dist import pick_device, pick_precision
 
-PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub", "matplotlib", "pyarrow")
+PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub", "matplotlib")
+EXTRAS = {"pyarrow": "embed's .parquet", "transformers": "a model hf:..."}  # and what needs them
 
 
-def doctor() -> None:
-    """Print one line for each fact; a line that asks for a mend begins with `!`."""
-    for name, fact in facts():
-        print(f"{name:>14}  {fact}")
+def doctor(model: str | Path | Encoder | None = None, *, device: str = "auto", trust_remote_code: bool = False) -> None:
+    """Print one line for each fact about this installation; one that asks for a mend begins with `!`.
+
+    With a model, print one line for each rule of the `Encoder` protocol instead: ok, or FAILED and the mend.
+
+    Args:
+        model: whatever `audiobat.models.load_encoder` takes, or an encoder.
+        device: where the model runs: `auto`, `cpu`, `cuda` or `cuda:1`.
+        trust_remote_code: let a Hugging Face model run the Python files that come with it.
+
+    Raises:
+        AudiobatError: the model cannot be loaded, or breaks a rule.
+    """
+    if model is None:
+        for name, fact in facts():
+            print(f"{name:>14}  {fact}")
+        return
+    where = pick_device(device)
+    encoder = load_encoder(model, str(where), trust_remote_code) if isinstance(model, str | Path) else model
+    check_encoder(encoder, where)
+
+
+def check_encoder(encoder: Encoder, device: torch.device) -> None:
+    """Print the findings about an encoder as they come; AudiobatError if it breaks a rule."""
+    failed = []
+    for finding in examine(encoder, device):
+        print(f"{finding.name:>18}  {'ok' if finding.fault is None else f'FAILED: {finding.fault}.'}", flush=True)
+        if finding.fault is not None:
+            failed.append(finding.name)
+    if failed:
+        raise AudiobatError(f"The encoder fails {len(failed)} of {len(CHECKS)} checks ({', '.join(failed)}): mend it.")
 
 
 def facts() -> list[tuple[str, str]]:
@@ -31,7 +62,7 @@ def facts() -> list[tuple[str, str]]:
     free = shutil.disk_usage(Path.cwd()).free
     found = [
         ("audiobat", f"{__version__}, Python {platform.python_version()} on {platform.platform()}"),
-        *((package, version(package)) for package in PACKAGES),
+        *((package, version(package)) for package in (*PACKAGES, *EXTRAS)),
         ("device", describe(device)),
         ("precision", "bf16" if pick_precision("auto", device) is torch.bfloat16 else "fp32"),
         ("cores", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"),
@@ -46,11 +77,8 @@ def version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return (
-            "not installed (only embed's .parquet needs it)"
-            if package == "pyarrow"
-            else "! missing: install audiobat anew"
-        )
+        needs = EXTRAS.get(package)
+        return f"not installed (only {needs} needs it)" if needs else "! missing: install audiobat anew"
 
 
 def describe(device: torch.device) -> str:
