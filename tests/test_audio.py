@@ -302,16 +302,18 @@ def test_extensions_are_lower_case_suffixes() -> None:
     assert all(extension.startswith(".") and extension == extension.lower() for extension in AUDIO_EXTENSIONS)
 
 
-def test_a_flac_from_a_stream_does_not_say_how_long_it_is(tmp_path: Path) -> None:
+def test_a_flac_from_a_stream_is_decoded_to_know_its_length(tmp_path: Path) -> None:
     path = tmp_path / "stream.flac"
-    soundfile.write(path, np.zeros(800), 8000)
+    samples = np.round(sine(3.0, 8000) * 2**15) / 2**15
+    soundfile.write(path, samples, 8000)
     header = bytearray(path.read_bytes())
     header[21] &= 0xF0  # STREAMINFO's number of samples, 36 bits: 0 is unknown
     header[22:26] = bytes(4)
     path.write_bytes(header)
-    for read in (audio_duration, lambda path: load_audio(path, 8000)):
-        with pytest.raises(AudiobatError, match=r"stream\.flac does not say how long it is"):
-            read(path)
+    assert audio_duration(path) == (3.0, 8000)
+    np.testing.assert_array_equal(load_audio(path, 8000), samples.astype(np.float32))
+    np.testing.assert_array_equal(load_audio(path, 8000, 1.0, 0.5), samples[8000:12_000].astype(np.float32))
+    fails("has no audio from 3 s on", path, start=3.0)
 
 
 def test_a_name_that_is_not_utf8_is_one_sentence(tmp_path: Path) -> None:

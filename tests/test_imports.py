@@ -13,7 +13,8 @@ PACKAGE = Path(audiobat.__file__).parent
 # A module may import only from its own place or above. A package's name stands for all of its modules.
 ORDER = [
     *("errors", "config", "recipes", "progress", "features"),
-    *("audio", "frontend", "patches", "masking", "layers", "encoder", "decoder", "targets", "objective", "plan"),
+    *("codec", "audio", "frontend", "patches", "masking", "layers", "encoder"),
+    *("decoder", "targets", "objective", "plan"),
     *("heads", "metrics", "results", "data", "train", "cache", "baselines"),
     *("hub", "convert", "adapters", "models", "report", "commands", "integrations", "cli"),
 ]
