@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiobat.data.sampler import ClipOrder, balanced_weights
+from audiobat.config import DataConfig
+from audiobat.data.build import clip_table
+from audiobat.data.columns import Ragged
+from audiobat.data.sampler import ClipOrder, balanced_weights, clip_order, label_weights
 from audiobat.errors import AudiobatError
 
 COUNTS = st.integers(1, 60)
@@ -85,3 +88,69 @@ def test_balanced_weights_give_each_value_the_same_share(values):
 def test_errors(make, words):
     with pytest.raises(AudiobatError, match=words):
         make()
+
+
+@given(st.lists(st.sets(st.integers(0, 4), max_size=3), min_size=1, max_size=30))
+def test_label_weights_are_the_formulas(labels):
+    column = Ragged.of([sorted(part) for part in labels], np.int32)
+    count = [sum(c in part for part in labels) for c in range(5)]
+    mean = [sum(1 / count[c] for c in part) / len(part) if part else 0.0 for part in labels]
+    total = [sum(1000 / (count[c] + 0.01) for c in part) for part in labels]
+    np.testing.assert_allclose(label_weights(column, 5), mean)
+    np.testing.assert_allclose(label_weights(column, 5, "sum"), total)
+
+
+def test_draws_with_replacement_follow_the_weights():
+    weights = np.array([0.0, 1.0, 2.0, 5.0])
+    order = ClipOrder(4, 3, weights, epoch_clips=40_000)
+    share = np.bincount(order.epoch(0), minlength=4) / 40_000
+    np.testing.assert_allclose(share, weights / 8, atol=0.01)
+
+
+def test_draws_without_replacement_are_in_proportion_to_the_weights_of_those_left():
+    weights = np.array([0.0, 1.0, 2.0, 5.0])
+    pairs = np.zeros((4, 4))
+    order = ClipOrder(4, 0, weights, epoch_clips=2, replacement=False)
+    for epoch in range(20_000):
+        first, second = order.epoch(epoch)
+        pairs[first, second] += 1 / 20_000
+    for i in range(4):
+        for j in range(4):
+            expected = 0.0 if i == j or not weights[i] else weights[i] / 8 * weights[j] / (8 - weights[i])
+            assert abs(pairs[i, j] - expected) < 0.012
+
+
+@given(seed=SEEDS, batch_size=st.integers(1, 30), epoch_clips=st.integers(1, 20))
+def test_an_epoch_without_replacement_repeats_no_clip(seed, batch_size, epoch_clips):
+    order = ClipOrder(20, seed, np.arange(1.0, 21.0), epoch_clips=epoch_clips, replacement=False)
+    indices = stream(order, batch_size, 1 + 3 * epoch_clips // batch_size)
+    for epoch in range(len(indices) // epoch_clips):
+        assert len(set(indices[epoch * epoch_clips : (epoch + 1) * epoch_clips].tolist())) == epoch_clips
+
+
+def test_an_epoch_of_fewer_clips_than_there_are_is_a_sample():
+    order = ClipOrder(100, 1, epoch_clips=10)
+    assert len(set(order.epoch(0).tolist())) == 10
+    assert order.epoch(0).tolist() != order.epoch(1).tolist()
+
+
+def test_an_epoch_that_cannot_be_drawn_is_refused():
+    with pytest.raises(AudiobatError, match=r"epoch of 3 clips cannot be drawn from 2.*data\.epoch_clips to 1 up to 2"):
+        ClipOrder(3, 0, np.array([0.0, 1.0, 1.0]), epoch_clips=3, replacement=False)
+    with pytest.raises(AudiobatError, match="epoch of 4 clips cannot be drawn from 3"):
+        ClipOrder(3, 0, epoch_clips=4)
+
+
+def test_a_run_draws_as_its_config_says():
+    table = clip_table("", ["a", "b", "c"], labels=[["x"], ["x"], ["y"]], columns={"site": ["p", "q", "q"]})
+
+    def weights(**fields):
+        return clip_order(table, DataConfig(**fields), 0).weights
+
+    assert weights() is None
+    np.testing.assert_allclose(weights(balance="labels"), [0.25, 0.25, 0.5])
+    np.testing.assert_allclose(weights(balance="site"), [0.5, 0.25, 0.25])
+    assert weights(balance="labels_sum")[2] > 0.49
+    assert clip_order(table, DataConfig(epoch_clips=2), 0).epoch_clips == 2
+    with pytest.raises(AudiobatError, match=r"data\.balance is 'sight'.*did you mean site.*site, labels, labels_sum"):
+        weights(balance="sight")

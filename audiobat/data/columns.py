@@ -5,7 +5,8 @@ Two flat arrays in place of millions of Python objects: opening costs nothing, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -32,6 +33,9 @@ class Ragged:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+        return _unpack, (type(self), pack(self.offsets), pack(self.values))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -79,6 +83,40 @@ class Strings(Ragged):
     def tolist(self) -> list[str]:
         """All texts."""
         return list(self)
+
+
+def map_array(path: str) -> NDArray[Any]:
+    """Map a .npy file into memory, read-only; an empty one, which cannot be mapped, is read."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        array = np.load(path, allow_pickle=False)
+        if array.size:
+            raise
+    return array
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """The path of a mapped array, which stands for it where it is sent to another process."""
+
+    path: str
+
+
+def pack(array: NDArray[Any] | None) -> NDArray[Any] | Mapped | None:
+    """An array as it is pickled: one that is mapped, whole, from a file, as the file's path."""
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
+        return Mapped(str(array.filename))
+    return array
+
+
+def unpack(packed: NDArray[Any] | Mapped | None) -> NDArray[Any] | None:
+    """The array again."""
+    return map_array(packed.path) if isinstance(packed, Mapped) else packed
+
+
+def _unpack(kind: type[Ragged], offsets: Any, values: Any) -> Any:
+    return kind(unpack(offsets), unpack(values))  # type: ignore[arg-type]
 
 
 def _ends(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,9 +11,10 @@ import itertools
 import math
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from audiobat.data.index import ClipTable
 from audiobat.data.sampler import ClipOrder
 from audiobat.data.store import clip_duration, read_clip
 from audiobat.errors import AudiobatError
+
+B = TypeVar("B")
 
 SKIPPED_LIMIT = 0.05  # largest share of the clips that may be unreadable
 SKIPPED_SAMPLE = 20  # clips seen before a share of them says anything about the others
@@ -58,6 +61,7 @@ class ClipBatch:
     waveform: Tensor  # [B, S] float32
     lengths: Tensor  # [B] samples
     indices: NDArray[np.int64]  # [B] rows of the clip table
+    skipped: dict[str, str]  # key -> reason, of the clips left out
 
 
 class CropLoader:
@@ -107,7 +111,7 @@ class CropLoader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._batches:
+        for batch in _alive(self._batches):
             self.skipped.update(batch.skipped)
             self._seen[batch.rows] = True
             check_skipped(self.skipped, int(self._seen.sum()) + len(self.skipped), len(self.table))
@@ -177,6 +181,19 @@ class _StepBatches(Dataset[Batch]):
         return np.roll(crop, int(turn * len(crop))) if self.roll else crop
 
 
+def _alive(batches: Iterable[B]) -> Iterator[B]:
+    """The batches; if the system kills a process that loads them, an AudiobatError says so."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "worker" not in str(error):
+            raise
+        raise AudiobatError(
+            f"A process that loads data was killed ({str(error).splitlines()[0]}): if memory ran out, use fewer "
+            "data.workers or a smaller train.batch_size; the same command goes on from the last checkpoint."
+        ) from error
+
+
 class _Steps:
     """Endless step numbers, the same each time they are iterated."""
 
@@ -193,32 +210,67 @@ def _ignore_interrupt(worker: int) -> None:
 
 
 def iterate_clips(
-    table: ClipTable, sample_rate: int, batch_size: int, seconds: float | None = None, *, skipped: dict[str, str]
+    table: ClipTable,
+    sample_rate: int,
+    batch_size: int,
+    seconds: float | None = None,
+    *,
+    skipped: dict[str, str],
+    workers: int = 0,
 ) -> Iterator[ClipBatch]:
     """Yield the readable clips of a table, in its order, zero-padded to the longest of each batch.
 
     Args:
         table: the clips.
         sample_rate: Hz.
-        batch_size: clips per batch; the last may have fewer.
+        batch_size: clips per batch, of which those that cannot be read are left out.
         seconds: read no more than this much from each clip's start.
         skipped: receives key -> reason of each clip left out.
+        workers: processes that decode ahead; 0: this one does.
 
     Raises:
-        AudiobatError: more than 5% of the clips are unreadable (see `check_skipped`).
+        AudiobatError: more than 5% of the clips are unreadable (see `check_skipped`), a worker was killed.
     """
-    waveforms: list[Tensor] = []
-    indices: list[int] = []
-    for i in range(len(table)):
-        try:
-            waveforms.append(torch.from_numpy(read_clip(table, i, sample_rate, seconds=seconds)))
-            indices.append(i)
-        except AudiobatError as error:
-            skipped[table.keys[i]] = str(error)
-            check_skipped(skipped, i + 1, len(table))
-        if len(waveforms) == batch_size or (waveforms and i + 1 == len(table)):
-            yield ClipBatch(*pad_batch(waveforms), np.array(indices))
-            waveforms, indices = [], []
+    batches = DataLoader(
+        _ClipBatches(table, sample_rate, batch_size, seconds),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_ignore_interrupt,
+    )
+    seen = 0
+    for batch in _alive(batches):
+        seen += len(batch.indices) + len(batch.skipped)
+        skipped.update(batch.skipped)
+        check_skipped(skipped, seen, len(table))
+        if len(batch.indices):
+            yield batch
+
+
+@dataclass(frozen=True, eq=False)
+class _ClipBatches(Dataset[ClipBatch]):
+    """Item i is the i-th batch of whole clips."""
+
+    table: ClipTable
+    sample_rate: int
+    batch_size: int
+    seconds: float | None
+
+    def __len__(self) -> int:
+        return -(-len(self.table) // self.batch_size)
+
+    def __getitem__(self, number: int) -> ClipBatch:
+        waveforms: list[Tensor] = []
+        indices: list[int] = []
+        skipped: dict[str, str] = {}
+        first = number * self.batch_size
+        for row in range(first, min(first + self.batch_size, len(self.table))):
+            try:
+                waveforms.append(torch.from_numpy(read_clip(self.table, row, self.sample_rate, seconds=self.seconds)))
+                indices.append(row)
+            except AudiobatError as error:
+                skipped[self.table.keys[row]] = str(error)
+        waveform, lengths = pad_batch(waveforms or [torch.zeros(0)])
+        return ClipBatch(waveform[: len(indices)], lengths[: len(indices)], np.array(indices, np.int64), skipped)
 
 
 def check_skipped(skipped: Mapping[str, str], seen: int, clips: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobat.data.columns import Ragged, Strings
+from audiobat.data.columns import Ragged, Strings, map_array, pack, unpack
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-clips-1"
@@ -65,6 +65,13 @@ class ClipTable:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Columns that are mapped from disk are sent to other processes by name."""
+        return {f.name: pack(getattr(self, f.name)) for f in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: unpack(value) for name, value in state.items()})
 
     @property
     def single_label(self) -> bool:
@@ -268,22 +275,11 @@ def _save_column(path: Path, value: Ragged | NDArray[Any]) -> None:
 def _open_column(path: Path, name: str) -> Ragged | NDArray[Any]:
     if name in TEXT_FIELDS | RAGGED_FIELDS:
         return _open_ragged(path, Strings if name in TEXT_FIELDS else Ragged)
-    return _map(f"{path}.npy")
+    return map_array(f"{path}.npy")
 
 
 def _open_ragged(path: Path, kind: type[R]) -> R:
-    return kind(_map(f"{path}.offsets.npy"), _map(f"{path}.values.npy"))
-
-
-def _map(path: str) -> NDArray[Any]:
-    """Map an array; an empty one, which cannot be mapped, is read."""
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:
-        array = np.load(path, allow_pickle=False)
-        if array.size:
-            raise
-    return array
+    return kind(map_array(f"{path}.offsets.npy"), map_array(f"{path}.values.npy"))
 
 
 def _arrays(value: Ragged | NDArray[Any]) -> tuple[NDArray[Any], ...]:

@@ -64,14 +64,13 @@ def label_weights(labels: Ragged, classes: int, combine: Literal["mean", "sum"] 
         combine: `mean` of 1 / count over a clip's labels, as BAT's release has it; `sum` of 1000 / (count + 0.01), as
             EAT has it. The paper says neither.
     """
-    counts = np.bincount(labels.values, minlength=classes)
+    counts = np.bincount(labels.values, minlength=classes).astype(np.float64)
     if combine == "sum":
         per_label = EAT_SCALE / (counts[labels.values] + EAT_ROUNDING)
     else:
         per_label = 1.0 / (counts[labels.values] * np.repeat(labels.lengths, labels.lengths))
     row = np.repeat(np.arange(len(labels)), labels.lengths)
-    weights: NDArray[np.float64] = np.bincount(row, weights=per_label, minlength=len(labels))
-    return weights
+    return np.bincount(row, weights=per_label, minlength=len(labels)).astype(np.float64)
 
 
 class ClipOrder:
@@ -128,14 +127,15 @@ class ClipOrder:
         if self.weights is None:
             return rng.permutation(self.count)[: self.epoch_clips]
         if self.replacement:
-            return rng.choice(self.count, size=self.epoch_clips, p=self.weights).astype(np.int64)
+            drawn: NDArray[np.int64] = rng.choice(self.count, size=self.epoch_clips, p=self.weights)
+            return drawn
         # Of clocks that ring after exponential times, at rates that are the weights, each next one to ring is drawn in
         # proportion to the weights of those left (Efraimidis and Spirakis, 2006).
         rings = np.full(self.count, np.inf)
         np.divide(rng.standard_exponential(self.count), self.weights, out=rings, where=self.weights > 0)
         first = np.argpartition(rings, self.epoch_clips - 1)[: self.epoch_clips]
-        drawn: NDArray[np.int64] = first[np.argsort(rings[first])]
-        return drawn
+        order: NDArray[np.int64] = first[np.argsort(rings[first])]
+        return order
 
     def batch_indices(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> NDArray[np.int64]:
         """This rank's clips [batch_size / world_size] of global step `step`; rank r takes the r-th part of the batch.

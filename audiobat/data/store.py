@@ -24,6 +24,7 @@ BLOCK = 512  # bytes of a tar header, right before its member
 NAME, SIZE, MAGIC = slice(0, 100), slice(124, 136), slice(257, 262)  # fields of a tar header
 PCM = ".pcm"  # headerless 16-bit samples at the table's rate
 PCM_BYTES = 2
+FLAC_MAGIC = b"fLaC"
 OPEN_SHARDS = 128  # kept open in each process
 ROW_GROUPS = 2  # of Parquet files, kept in each process
 
@@ -66,8 +67,7 @@ def clip_duration(table: ClipTable, row: int) -> tuple[float, int]:
 def _read_member(place: Place, key: str, sample_rate: int, start: float, seconds: float | None) -> Samples:
     assert place.offset is not None
     assert place.size is not None
-    name = _member_name(place, key)
-    if not name.endswith(PCM):
+    if not _holds_pcm(place, _member_name(place, key)):
         return load_audio(_read_bytes(place.path, place.offset, place.size), sample_rate, start, seconds)
     rate, total = place.sample_rate or sample_rate, place.size // PCM_BYTES
     first = round(start * rate)
@@ -93,8 +93,20 @@ def _member_name(place: Place, key: str) -> str:
 
 
 def _agree(name: str, key: str) -> bool:
-    """Whether a member of this name is the clip's; a header has room for 100 bytes of it."""
-    return name.startswith(f"{key}.") or (len(name.encode()) >= 100 and key.startswith(name[:64]))
+    """Whether a member of this name is the clip's; of a long name, the header has the beginning."""
+    return name.startswith(f"{key}.") or (_is_cut(name) and f"{key}.".startswith(name[:64]))
+
+
+def _is_cut(name: str) -> bool:
+    return len(name.encode()) >= NAME.stop
+
+
+def _holds_pcm(place: Place, name: str) -> bool:
+    """Whether a member is headerless samples: by its name's ending or, where that is cut off, by its first bytes."""
+    assert place.offset is not None
+    if _is_cut(name):
+        return _read_bytes(place.path, place.offset, len(FLAC_MAGIC)) != FLAC_MAGIC
+    return name.endswith(PCM)
 
 
 def _file(place: Place, key: str) -> str | bytes:
