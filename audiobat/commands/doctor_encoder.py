@@ -288,7 +288,7 @@ def valid_columns(features: LayerFeatures) -> list[int]:
     prefix = torch.arange(features.grid[0], device=counts.device) < counts[:, None]
     need(
         torch.equal(by_column, prefix[:, :, None].expand_as(by_column)),
-        "valid is no run of whole columns from the first",
+        "valid has holes; mark whole columns, from the first on",
     )
     need((counts > 0).all(), "a clip has no valid column; mark at least the first")
     return [int(count) for count in counts]
