@@ -119,12 +119,11 @@ def _recordings(path: Path, part: str) -> Iterator[Recording]:
 
 def _event(path: Path, name: str, event: Any) -> Event:
     """One entry in milliseconds to an event in seconds."""
-    times = [event.get("start"), event.get("end")] if isinstance(event, dict) else []
-    if not times or not isinstance(event.get("label"), str) or not all(map(_is_time, times)) or times[1] < times[0]:
-        raise AudiobatError(
-            f"{path}: an event of {name} is {event}, not a label with a start and a later end: {AGAIN}."
-        )
-    return event["label"], times[0] / 1000, times[1] / 1000
+    if isinstance(event, dict):
+        label, start, end = event.get("label"), event.get("start"), event.get("end")
+        if isinstance(label, str) and _is_time(start) and _is_time(end) and start <= end:
+            return label, start / 1000, end / 1000
+    raise AudiobatError(f"{path}: an event of {name} is {event}, not a label with a start and a later end: {AGAIN}.")
 
 
 def _is_time(value: Any) -> TypeGuard[float]:
@@ -135,7 +134,7 @@ DATA_SETS: tuple[DataSet, ...] = (
     DataSet(
         name="dcase2016-task2",
         title="DCASE 2016 Task 2: synthetic office scenes of 120 s, 11 classes with onsets and offsets",
-        where="https://hearbenchmark.com, under Tasks: the tarball of dcase2016_task2 (on Zenodo) for 16000 or 48000 Hz",
+        where="https://hearbenchmark.com, under Tasks: the tarball of dcase2016_task2 for 16000 or 48000 Hz",
         licence="as its Zenodo record states",
         layout=f"{METADATA}, {VOCABULARY}, train.json, valid.json, test.json and 16000/{{train,valid,test}}/*.wav",
         read=read_dcase2016,
