@@ -33,6 +33,7 @@ from transformers import (
 
 from audiobat.adapters.windows import TimeGrid, WindowedEncoder
 from audiobat.audio import pad_batch
+from audiobat.commands.doctor_encoder import examine
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder, LayerFeatures
 from audiobat.models import load_encoder
@@ -80,7 +81,8 @@ def features(encoder: Encoder, clips: list[torch.Tensor]) -> LayerFeatures:
 
 
 def check_rules(encoder: Encoder, clips: list[torch.Tensor]) -> LayerFeatures:
-    """Shapes, times and validity; and a clip's features are what they are alone."""
+    """Doctor finds no fault; shapes, times and validity; and a clip's features are what they are alone."""
+    assert [found for found in examine(encoder, torch.device("cpu")) if found.fault] == []
     together = features(encoder, clips)
     columns, rows = together.grid
     assert together.patch_tokens.shape == (encoder.depth, len(clips), columns * rows, encoder.dim)
@@ -164,6 +166,19 @@ def test_ast(tmp_path: Path):
         assert found.valid[i].reshape(25, 12).sum(0).tolist() == [whole] * 12
         for t in range(whole):
             torch.testing.assert_close(mine[:, t], by_row[:, :, t], **CLOSE)
+
+
+def test_cls_of_a_long_clip_is_the_mean_over_its_windows(tmp_path: Path):
+    size = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 8}
+    model = ASTModel(ASTConfig(**size, max_length=64))
+    encoder = load_encoder(f"hf:{save(tmp_path, model, ASTFeatureExtractor(max_length=64))}")
+    long, brief = noise(1.2, 0.4)
+    found = check_rules(encoder, [long, brief])
+    step = 5 * 1600  # five columns fit in 64 frames
+    parts = [long[:10_480], long[step : step + 10_480], long[2 * step :]]
+    wanted = torch.stack([features(encoder, [part]).cls_token for part in parts]).mean(0)
+    torch.testing.assert_close(found.cls_token[:, :1], wanted, **CLOSE)
+    assert found.grid[0] == (1 + (19_200 - 400) // 160 - 16) // 10 + 1
 
 
 def test_ast_without_normalisation(tmp_path: Path):

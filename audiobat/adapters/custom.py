@@ -14,10 +14,10 @@ The whole of such a file, for a model of one token for each 20 ms:
 
         def forward_layers(self, waveform, lengths=None):  # [B, S], [B]
             frames = waveform.unfold(1, 320, 320)  # [B, T, 320]
-            T = frames.shape[1]
-            counts = torch.full((len(waveform),), T) if lengths is None else lengths // 320
-            valid = torch.arange(T) < counts[:, None].clamp(min=1)  # [B, T], False on padding
-            return LayerFeatures(self.project(frames)[None], None, (T, 1), valid, torch.arange(T) * 0.02)
+            T, steps = frames.shape[1], torch.arange(frames.shape[1], device=waveform.device)
+            counts = steps.new_full((len(waveform),), T) if lengths is None else lengths // 320
+            valid = steps < counts[:, None].clamp(min=1)  # [B, T], False on padding
+            return LayerFeatures(self.project(frames)[None], None, (T, 1), valid, steps * 0.02)
 
 `audiobat doctor --model my_file.py:MyEncoder` says whether it keeps the rules.
 """

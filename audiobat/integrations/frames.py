@@ -37,7 +37,7 @@ class FrameEmbedder(nn.Module):
         stretch, more = round(columns * self.hop_seconds * rate), round(self.hop_seconds * rate)
         parts: list[Tensor] = []
         start = 0
-        # A column reads at most two hops, so each stretch brings one hop more than it uses, and the rest is two or more.
+        # A column reads at most two hops: each stretch brings one hop more than it uses, and the rest has two or more.
         while start + stretch + 2 * more < total:
             piece = waveform[:, start : start + stretch + more]
             parts.append(time_vectors(self.encoder.forward_layers(piece))[self.layer, :, :columns])
