@@ -251,7 +251,7 @@ def _why(name: str) -> str:
         "BEANS), spc2-12-tfds (10 keywords, silence, unknown, balanced test, 85,511 / 10,102 / 4,890) or "
         "spc2-12-folder (the same 12 classes by folders, 85,162 / 10,021 / 11,044, most of them unknown, as BAT's "
         "released code); the fourth, 84,848 / 9,982 / 4,890 of Hugging Face and the paper's Table 7, has the test set "
-        "of spc2-12-tfds and trains on six uncut recordings of noise."
+        "of spc2-12-tfds and, for silence, five and one uncut recordings of noise."
     )
 
 
