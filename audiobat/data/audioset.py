@@ -264,7 +264,7 @@ def _task(name: str, title: str, subsets: Sequence[str]) -> DataSet:
         licence="labels CC BY 4.0, ontology CC BY-SA 4.0 (Google); the audio is its uploaders'",
         layout=(
             f"{ONTOLOGY}, {lists} in FOLDER or a folder in it; audio at any depth, named by video ID (YTID.wav, "
-            "YYTID.flac, YTID_30.000.m4a, YTID_30000_40000.opus). Or, in place of segment lists and audio, Parquet with "
+            "YYTID.flac, YTID_30.m4a, YTID_30000_40000.opus). Or Parquet in place of segment lists and audio, with "
             "video_id, audio, labels, named by subset (bal_train/00.parquet, unbal_train00.parquet, eval/00.parquet)"
         ),
         read=partial(read_audioset, subsets=tuple(subsets)),
