@@ -26,13 +26,14 @@ class Steps(WindowedEncoder):
 
     sample_rate, dim, depth = 16_000, 2, 2
 
-    def __init__(self, rows: int = 1):
+    def __init__(self, rows: int = 1, span: int = 400):
         super().__init__()
-        self.grid = TimeGrid(window=32_000, hop=320, span=400, rows=rows)
+        self.grid = TimeGrid(window=32_000, hop=320, span=span, rows=rows)
 
     def run(self, waveform):
-        padded = torch.nn.functional.pad(waveform, (0, max(0, 400 - waveform.shape[1])))
-        means = padded.unfold(1, 400, 320).mean(2)  # [W, T]
+        span = self.grid.span
+        padded = torch.nn.functional.pad(waveform, (0, max(0, span - waveform.shape[1])))
+        means = padded.unfold(1, span, 320).mean(2)  # [W, T]
         rows = means[:, :, None] + torch.arange(self.grid.rows) * 2.0  # the mean over rows adds rows - 1
         tokens = rows.flatten(1)[:, :, None]
         return torch.stack([tokens.expand(-1, -1, 2), tokens.expand(-1, -1, 2) + 1]), None
@@ -57,13 +58,13 @@ def test_each_is_short_and_loads_alone():
     assert not [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
-@pytest.mark.parametrize("rows", [1, 3])
-def test_stretches_give_the_frames_of_one_go(rows: int, monkeypatch):
-    frames = FrameEmbedder(Steps(rows))
+@pytest.mark.parametrize(("rows", "span"), [(1, 400), (3, 400), (1, 160), (2, 640)])
+def test_stretches_give_the_frames_of_one_go(rows: int, span: int, monkeypatch):
+    frames = FrameEmbedder(Steps(rows, span))
     waveform = noise(2, 7.31)
     whole = frames(waveform)
-    assert whole.shape == (2, (waveform.shape[1] - 400) // 320 + 1, 2)
-    wanted = waveform.unfold(1, 400, 320).mean(2) + rows - 1 + 1  # the last layer
+    assert whole.shape == (2, (waveform.shape[1] - span) // 320 + 1, 2)
+    wanted = waveform.unfold(1, span, 320).mean(2) + rows - 1 + 1  # the last layer
     torch.testing.assert_close(whole, wanted[:, :, None].expand(-1, -1, 2))
     monkeypatch.setattr(frames_module, "STRETCH_SECONDS", 0.5)
     for seconds in (7.31, 1.0, 1.019, 1.0201, 1.04, 0.01):
