@@ -38,7 +38,7 @@ class DataSet:
 
 def data_sets() -> dict[str, DataSet]:
     """All named data sets."""
-    found = [d for module in MODULES for d in importlib.import_module(f"audiobat.data.{module}").DATA_SETS]
+    found = [d for module in MODULES for d in importlib.import_module(f"audiobat.data.public.{module}").DATA_SETS]
     return {data_set.name: data_set for data_set in found}
 
 
@@ -46,7 +46,7 @@ def ambiguous_names() -> dict[str, str]:
     """Names that several incompatible tasks go by, and what to say to whoever uses one."""
     said: dict[str, str] = {}
     for module in MODULES:
-        said |= getattr(importlib.import_module(f"audiobat.data.{module}"), "AMBIGUOUS", {})
+        said |= getattr(importlib.import_module(f"audiobat.data.public.{module}"), "AMBIGUOUS", {})
     return said
 
 

@@ -21,7 +21,7 @@ CHUNK = 1 << 16  # rows gathered at once, so that picking rows needs little memo
 class Ragged:
     """n lists of numbers (or of records); list i is values[offsets[i] : offsets[i + 1]]."""
 
-    offsets: NDArray[np.int64]  # [n + 1], from 0 to len(values)
+    offsets: NDArray[np.integer[Any]]  # [n + 1], from 0 to len(values)
     values: NDArray[Any]
 
     @classmethod
@@ -40,7 +40,7 @@ class Ragged:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Length of each list, [n]."""
-        return np.diff(self.offsets)
+        return np.diff(self.offsets).astype(np.int64)
 
     def row(self, index: int) -> NDArray[Any]:
         """List `index`."""
@@ -48,7 +48,7 @@ class Ragged:
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """The lists at `rows`, in that order."""
-        starts, lengths = self.offsets[:-1][rows], self.lengths[rows]
+        starts, lengths = self.offsets[:-1][rows].astype(np.int64), self.lengths[rows]
         offsets = _ends(lengths)
         values = np.empty(offsets[-1], self.values.dtype)
         for at in range(0, len(rows), CHUNK):
@@ -83,6 +83,13 @@ class Strings(Ragged):
     def tolist(self) -> list[str]:
         """All texts."""
         return list(self)
+
+
+def narrow(array: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers in the smallest type that holds them: what processes look up should stay in memory."""
+    if array.dtype.kind not in "iu" or not array.size or array.min() < 0:
+        return array
+    return array.astype(np.min_scalar_type(int(array.max())))
 
 
 def map_array(path: str) -> NDArray[Any]:

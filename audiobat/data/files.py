@@ -1,4 +1,4 @@
-"""The files of a data set's folder: what is below it, which of it is audio, where its lists are."""
+"""The files of a folder: what is below it, which of it is audio, where a data set's lists are."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 
 from audiobat.audio import AUDIO_EXTENSIONS
 from audiobat.errors import AudiobatError
-
-CODEC_EXTENSIONS = frozenset({".aac", ".m4a", ".mka", ".mp4", ".webm"})  # what FFmpeg reads and libsndfile does not
 
 
 def files_below(folder: Path) -> list[str]:
@@ -40,8 +38,7 @@ def files_below(folder: Path) -> list[str]:
 
 def is_audio(name: str) -> bool:
     """Whether a file's name ends as a recording's does."""
-    extension = os.path.splitext(name)[1].lower()
-    return extension in AUDIO_EXTENSIONS or extension in CODEC_EXTENSIONS
+    return os.path.splitext(name)[1].lower() in AUDIO_EXTENSIONS
 
 
 def find_file(folder: Path, name: str) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,27 +9,18 @@ import numpy as np
 
 from audiobat.audio import AUDIO_EXTENSIONS
 from audiobat.data.build import clip_table, label_column
+from audiobat.data.files import files_below, is_audio
 from audiobat.data.index import SPLITS, ClipTable
 from audiobat.errors import AudiobatError
 
 
 def read_folder(folder: Path) -> ClipTable:
     """All audio files at any depth below `folder`, sorted by path; what is hidden is no clip."""
-    keys = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = os.path.relpath(where, folder)
-        prefix = "" if inside == "." else f"{Path(inside).as_posix()}/"
-        audio = [n for n in names if os.path.splitext(n)[1].lower() in AUDIO_EXTENSIONS and not n.startswith(".")]
-        keys += [prefix + name for name in audio]
+    keys = [path for path in files_below(folder) if is_audio(path)]
     if not keys:
         searched = " ".join(sorted(AUDIO_EXTENSIONS))
         raise AudiobatError(f"Folder {folder} has no audio files: put some there, of type {searched}.")
-    for key in keys:  # tables and records are UTF-8
-        if any("\udc80" <= letter <= "\udcff" for letter in key):
-            shown = os.fsencode(key).decode(errors="backslashreplace")
-            raise AudiobatError(f"{folder}: the name of {shown} is not UTF-8: rename it.")
-    return clip_table(folder, sorted(keys))
+    return clip_table(folder, keys)
 
 
 def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:

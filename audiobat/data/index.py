@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobat.data.columns import Ragged, Strings, map_array, pack, unpack
+from audiobat.data.columns import Ragged, Strings, map_array, narrow, pack, unpack
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-clips-1"
@@ -128,15 +128,17 @@ class ClipTable:
             if value is not None:
                 digest.update(f"\n{name}:".encode())
                 for array in _arrays(value):
-                    digest.update(array.tobytes() if array.dtype.kind != "U" else "\0".join(array.tolist()).encode())
+                    digest.update(_canonical(array))
         return digest.hexdigest()
 
     def missing(self) -> NDArray[np.int64]:
         """Rows whose local file is not there, or too short to hold the clip."""
         sizes = [_file_size(join(self.root, name)) for name in self.files]
         there = np.array(sizes, np.int64)[self.file_ids]
-        whole = self.sizes is None or self.offsets is None
-        needed = np.zeros(len(self), np.int64) if whole else self.offsets + self.sizes  # type: ignore[operator]
+        needed = np.zeros(len(self), np.int64)
+        if self.offsets is not None and self.sizes is not None:
+            needed += self.offsets
+            needed += self.sizes
         return np.flatnonzero(there < needed)
 
     def duplicates(self) -> list[NDArray[np.int64]]:
@@ -266,10 +268,10 @@ def _check(table: ClipTable, clips: int) -> None:
 def _save_column(path: Path, value: Ragged | NDArray[Any]) -> None:
     """Write PATH.npy, or PATH.offsets.npy and PATH.values.npy."""
     if isinstance(value, Ragged):
-        np.save(f"{path}.offsets.npy", value.offsets)
-        np.save(f"{path}.values.npy", value.values)
+        np.save(f"{path}.offsets.npy", narrow(value.offsets))
+        np.save(f"{path}.values.npy", narrow(value.values))
     else:
-        np.save(f"{path}.npy", value)
+        np.save(f"{path}.npy", narrow(value))
 
 
 def _open_column(path: Path, name: str) -> Ragged | NDArray[Any]:
@@ -280,6 +282,13 @@ def _open_column(path: Path, name: str) -> Ragged | NDArray[Any]:
 
 def _open_ragged(path: Path, kind: type[R]) -> R:
     return kind(map_array(f"{path}.offsets.npy"), map_array(f"{path}.values.npy"))
+
+
+def _canonical(array: NDArray[Any]) -> bytes:
+    """The same bytes for the same values, whatever type holds them."""
+    if array.dtype.kind == "U":
+        return "\0".join(array.tolist()).encode()
+    return array.astype("<i8").tobytes() if array.dtype.kind in "iu" else array.tobytes()
 
 
 def _arrays(value: Ragged | NDArray[Any]) -> tuple[NDArray[Any], ...]:

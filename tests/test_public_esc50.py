@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audiobat.data.esc50 import DATA_SETS, read_esc50
+from audiobat.data.public.esc50 import DATA_SETS, read_esc50
 from audiobat.errors import AudiobatError
 
 HEADER = "filename,fold,target,category,esc10,src_file,take"

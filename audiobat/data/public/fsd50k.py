@@ -15,7 +15,7 @@ from audiobat.data.build import clip_table
 from audiobat.data.catalog import DataSet
 from audiobat.data.files import files_below, is_audio
 from audiobat.data.index import ClipTable
-from audiobat.data.lists import AGAIN, check_some_there, read_rows, read_text
+from audiobat.data.public.lists import AGAIN, check_some_there, read_rows, read_text
 from audiobat.errors import AudiobatError
 
 # As unpacked from Zenodo, or with the names that copies of it give the folders.

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobat.data.audioset import (
+from audiobat.data.files import find_file
+from audiobat.data.public.audioset import (
     LISTS,
     SUBSETS,
     WHERE,
@@ -20,7 +21,6 @@ from audiobat.data.audioset import (
     read_segments,
     segment_keys,
 )
-from audiobat.data.files import find_file
 from audiobat.errors import AudiobatError
 
 CLASSES_SHOWN = 10

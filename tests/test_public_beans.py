@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiobat.data import beans
-from audiobat.data.beans import Task, read_beans
+from audiobat.data.public import beans
+from audiobat.data.public.beans import Task, read_beans
 from audiobat.errors import AudiobatError
 
 SPLITS = ("train", "valid", "test")

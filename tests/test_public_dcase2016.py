@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from audiobat.data.dcase2016 import read_dcase2016
 from audiobat.data.frames import frame_targets
+from audiobat.data.public.dcase2016 import read_dcase2016
 from audiobat.errors import AudiobatError
 
 CLASSES = ("speech", "cough", "alert")  # not by the alphabet

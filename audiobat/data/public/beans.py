@@ -31,8 +31,8 @@ from typing import Any
 from audiobat.data.build import clip_table
 from audiobat.data.catalog import DataSet
 from audiobat.data.index import SPLITS, ClipTable
-from audiobat.data.lists import AGAIN, check_some_there, read_lines, read_rows, read_text
 from audiobat.data.manifest import split_labels
+from audiobat.data.public.lists import AGAIN, check_some_there, read_lines, read_rows, read_text
 from audiobat.errors import AudiobatError
 from audiobat.recipes import parse_yaml
 

@@ -17,7 +17,7 @@ import numpy as np
 from audiobat.data.build import Event, clip_table
 from audiobat.data.catalog import DataSet
 from audiobat.data.index import SPLITS, ClipTable
-from audiobat.data.lists import AGAIN, check_some_there, find_folder, read_json, read_rows
+from audiobat.data.public.lists import AGAIN, check_some_there, find_folder, read_json, read_rows
 from audiobat.errors import AudiobatError
 
 TASK = "dcase2016_task2"

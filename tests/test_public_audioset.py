@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiobat.data.audioset import DATA_SETS, NAME, alphabetical_order, read_audioset, read_ontology
-from audiobat.data.audioset_coverage import coverage
 from audiobat.data.catalog import data_sets
+from audiobat.data.public.audioset import DATA_SETS, NAME, alphabetical_order, read_audioset, read_ontology
+from audiobat.data.public.audioset_coverage import coverage
 from audiobat.errors import AudiobatError
 
 FIRST_CLASSES = [

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiobat.data import speech_commands as sc
 from audiobat.data.catalog import ambiguous_names
+from audiobat.data.public import speech_commands as sc
 from audiobat.errors import AudiobatError
 
 pytestmark = pytest.mark.filterwarnings("ignore:spc2-")  # that a fixture is smaller than the real one

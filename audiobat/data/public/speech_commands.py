@@ -17,7 +17,7 @@ from audiobat.audio import audio_duration
 from audiobat.data.build import clip_table
 from audiobat.data.catalog import DataSet
 from audiobat.data.index import SPLITS, ClipTable
-from audiobat.data.lists import AGAIN, find_folder, read_lines
+from audiobat.data.public.lists import AGAIN, find_folder, read_lines
 from audiobat.errors import AudiobatError
 
 KEYWORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")

@@ -10,7 +10,7 @@ from pathlib import Path
 from audiobat.data.build import clip_table
 from audiobat.data.catalog import DataSet
 from audiobat.data.index import ClipTable
-from audiobat.data.lists import AGAIN, check_some_there, find_folder, read_rows
+from audiobat.data.public.lists import AGAIN, check_some_there, find_folder, read_rows
 from audiobat.errors import AudiobatError
 
 META = "meta/esc50.csv"

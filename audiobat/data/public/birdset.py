@@ -21,8 +21,8 @@ from audiobat.data.build import clip_table
 from audiobat.data.catalog import DataSet
 from audiobat.data.files import files_below, is_audio
 from audiobat.data.index import ClipTable
-from audiobat.data.lists import check_some_there, read_rows
 from audiobat.data.parquet import open_parquet
+from audiobat.data.public.lists import check_some_there, read_rows
 from audiobat.errors import AudiobatError
 
 SPLITS = {"train": "train", "test_5s": "test"}

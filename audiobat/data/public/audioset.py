@@ -23,8 +23,8 @@ from audiobat.data.build import clip_table
 from audiobat.data.catalog import DataSet
 from audiobat.data.files import files_below, find_file, is_audio
 from audiobat.data.index import ClipTable
-from audiobat.data.lists import read_rows
 from audiobat.data.parquet import open_parquet
+from audiobat.data.public.lists import read_rows
 from audiobat.errors import AudiobatError
 
 ONTOLOGY = "class_labels_indices.csv"
