@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiobat.codec import CODEC_EXTENSIONS, CodecFile, UnknownFormat, cut_blocks
+from audiobat.codec import CODEC_EXTENSIONS, CalmFile, CodecFile, UnknownFormat, cut_blocks
 from audiobat.errors import AudiobatError
 
 AudioSource: TypeAlias = str | Path | bytes | BinaryIO
@@ -145,7 +145,7 @@ class SoundFile:
         rate: its sample rate, Hz.
     """
 
-    def __init__(self, file: str | Path | BinaryIO, name: str) -> None:
+    def __init__(self, file: str | Path | CalmFile, name: str) -> None:
         self._file = _ForwardFile(file)
         self._name = name
         self._block = max(1, BLOCK // self._file.channels)  # samples
@@ -159,7 +159,7 @@ class SoundFile:
 
     def read(self, first: int, count: int | None) -> Samples:
         """Samples from `first` on, at most `count` (None: to the end), mono; empty if it ends before `first`."""
-        if first and self._file.frames == UNKNOWN:  # such FLAC cannot seek past its end and live
+        if first and not (self._file.can_seek() and self._file.frames != UNKNOWN):  # such FLAC breaks beyond its end
             numbered = enumerate(self._blocks(0, None))
             blocks = cut_blocks(((i * self._block, block) for i, block in numbered), first, count)
         else:
@@ -175,7 +175,7 @@ class SoundFile:
         left = max(0, self._file.frames - first)
         left = left if count is None else min(left, count)
         try:
-            if left and first != self._file.tell():
+            if left and self._file.can_seek() and first != self._file.tell():
                 self._file.seek(first)
             while left:
                 size = min(left, self._block)
@@ -195,6 +195,9 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
     def seekable(self) -> bool:
         return False
+
+    def can_seek(self) -> bool:
+        return bool(super().seekable())
 
 
 def open_audio(source: AudioSource) -> SoundFile | CodecFile:
@@ -220,7 +223,9 @@ def open_audio(source: AudioSource) -> SoundFile | CodecFile:
 def _open_any(source: AudioSource, name: str) -> SoundFile | CodecFile:
     """Open with libsndfile, else with FFmpeg, else fail with libsndfile's reason."""
     try:
-        return SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source, name)
+        if isinstance(source, str | Path):
+            return SoundFile(source, name)
+        return SoundFile(CalmFile(io.BytesIO(source) if isinstance(source, bytes) else source), name)
     except UnicodeEncodeError:
         raise AudiobatError(f"{name} has a name that is not UTF-8: rename the file.") from None
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a headerless .raw file
@@ -303,8 +308,9 @@ def _mean(block: Samples) -> Samples:
     mono = block[:, 0]
     if block.shape[1] > 1:
         mono = mono.copy()
-        for channel in range(1, block.shape[1]):
-            mono += block[:, channel]
+        with np.errstate(all="ignore"):  # infinities are found later
+            for channel in range(1, block.shape[1]):
+                mono += block[:, channel]
         mono /= block.shape[1]
     return mono
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from fractions import Fraction
@@ -25,8 +26,27 @@ CODEC_EXTENSIONS = frozenset(
 # No playlist, which would open other files, and no format that arbitrary bytes or a text could be taken for.
 CONTAINERS = "aac,ac3,aiff,amr,ape,asf,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,tta,wav,wv"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-ODD_ERRORS = (ValueError, RuntimeError)  # PyAV's own, for what it cannot represent
+ODD_ERRORS = (ValueError, RuntimeError, OSError)  # what PyAV cannot represent; places where the file has nothing
 PREROLL = Fraction(1, 2)  # seconds decoded before a part: decoders need a few frames to settle (80 ms for Opus)
+
+
+class CalmFile:
+    """An open file for decoders in C, through which no exception can pass: a seek to nowhere, as damaged headers ask
+    for, gives -1.
+    """
+
+    def __init__(self, file: Any) -> None:
+        for method in ("read", "readinto", "tell"):
+            if hasattr(file, method):
+                setattr(self, method, getattr(file, method))
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move as a file does; -1 where that cannot be."""
+        try:
+            return int(self._seek(offset, whence))
+        except (OSError, ValueError):
+            return -1
 
 
 class UnknownFormat(AudiobatError):
@@ -49,7 +69,7 @@ class CodecFile:
         self._closing = ExitStack()
         with self._closing:
             opened = io.FileIO(source) if isinstance(source, str | Path) else nullcontext(source)
-            self._file: Any = self._closing.enter_context(opened)
+            self._file = CalmFile(self._closing.enter_context(opened))
             self._open()
             self.rate = int(self._head[0].sample_rate)
             self._closing = self._closing.pop_all()
@@ -119,9 +139,12 @@ class CodecFile:
             return
         after = 0  # the previous frame's end
         for frame in self._decode():
-            if frame.pts is None:
+            if frame.pts is not None:
+                position = self._position(frame, (frame.pts - origin) * self._stream.time_base * self.rate, after)
+            elif after:  # as the last frame of WMA
+                position = after
+            else:
                 return
-            position = self._position(frame, (frame.pts - origin) * self._stream.time_base * self.rate, after)
             after = position + frame.samples
             yield position, self._mono(frame)
 
@@ -150,8 +173,9 @@ class CodecFile:
         if values.dtype.kind in "iu":
             scale = 2.0 ** (8 * values.dtype.itemsize - 1)
         middle = scale if values.dtype.kind == "u" else 0.0
-        mono = channels.mean(axis=0, dtype=np.float64 if values.dtype.itemsize > 2 else np.float32)
-        samples: NDArray[np.float32] = ((mono - middle) / scale).astype(np.float32)
+        with np.errstate(all="ignore"):  # infinities are found later
+            mono = channels.mean(axis=0, dtype=np.float64 if values.dtype.itemsize > 2 else np.float32)
+            samples: NDArray[np.float32] = ((mono - middle) / scale).astype(np.float32)
         return samples
 
     @contextmanager

@@ -1,7 +1,9 @@
 """Reading audio: values, partial reads, rates and channels; every kind of bad input as one sentence that names it."""
 
+import contextlib
 import io
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiobat.audio import AUDIO_EXTENSIONS, audio_duration, load_audio, pad_batch, to_waveform, windows
+from audiobat.audio import AUDIO_EXTENSIONS, audio_duration, decode_pcm, load_audio, pad_batch, to_waveform, windows
 from audiobat.errors import AudiobatError
 
 
@@ -141,6 +143,8 @@ def test_nan_and_infinity_are_found(tmp_path: Path, value: float) -> None:
     samples = np.zeros((100, 2), np.float32)
     samples[70, 1] = value
     fails("NaN or infinite", write(tmp_path / "bad.wav", samples, subtype="FLOAT"))
+    samples[70, 0] = -value  # +inf and -inf
+    fails("NaN or infinite", write(tmp_path / "bad.wav", samples, subtype="FLOAT"))
 
 
 def test_cut_wav_gives_what_it_holds_and_cut_flac_fails(tmp_path: Path) -> None:
@@ -171,6 +175,121 @@ def test_sources_that_are_no_audio(source: object) -> None:
 def test_rates_must_be_positive() -> None:
     with pytest.raises(AudiobatError, match="from 0 to 16000 Hz"):
         to_waveform(np.zeros(10), 0, 16_000)
+
+
+# -- headers that lie --
+
+HUGE = (2**62).to_bytes(8, "big")
+LIES = {  # where a header tells sizes, and 4 GB or more
+    "WAV": {4: b"\xf0\xff\xff\xff", 40: b"\xc8\xff\xff\xff"},
+    "RF64": {20: 3 * HUGE[::-1]},
+    "AIFF": {4: b"\x7f\xff\xff\xff", 22: b"\x7f\xff\xff\xff", 42: b"\x7f\xff\xff\xff"},
+    "W64": {96: HUGE[::-1]},
+    "CAF": {4084: HUGE},
+    "AU": {8: b"\x7f\xff\xff\x00"},
+    "FLAC": {21: b"\xff\xff\xff\xff\xff"},
+}
+
+
+def encoded(kind: str, samples: np.ndarray, rate: int = 16_000, subtype: str | None = None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", sorted(LIES))
+def test_memory_follows_the_samples_and_not_the_header(kind: str) -> None:
+    samples = np.round(sine(500 / 16_000, 16_000) * 2**15) / 2**15
+    data = encoded(kind, samples)
+    for at, field in LIES[kind].items():
+        data = data[:at] + field + data[at + len(field) :]
+    assert len(data) < 8000
+    tracemalloc.start()
+    if kind == "FLAC":  # is whole or damaged
+        with pytest.raises(AudiobatError, match="samples are missing"):
+            load_audio(data, 16_000)
+    else:
+        np.testing.assert_array_equal(load_audio(data, 16_000), samples.astype(np.float32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
+
+
+def test_many_channels_are_read_in_bounded_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1000, 1024)).astype(np.float32)
+    data = encoded("WAV", noise, subtype="FLOAT")
+    monkeypatch.setattr("audiobat.audio.BLOCK", 100 * 1024)
+    tracemalloc.start()
+    loaded = load_audio(data, 16_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(loaded, noise.mean(1), atol=1e-6)
+    assert peak < noise.nbytes / 4
+
+
+@pytest.mark.parametrize("rate", [1, 99, 6_144_001])
+def test_rates_out_of_bounds_are_refused_before_anything_is_decoded(
+    tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "odd.wav", np.zeros(1000), 16_000)
+    data = bytearray(path.read_bytes())
+    data[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(data)
+    monkeypatch.delattr(soundfile.SoundFile, "read")
+    fails(f"claims a sample rate of {rate} Hz: 100 to 6144000 Hz can be read", path)
+    with pytest.raises(AudiobatError, match=f"claims a sample rate of {rate} Hz"):
+        audio_duration(path)
+
+
+def test_a_header_cannot_make_a_decoder_print_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(encoded("CAF", np.zeros(800), subtype="ALAC_16"))
+    at = data.index(b"pakt")
+    for field in (b"\xff" * 8, b"\x80" + bytes(7), HUGE):  # sizes that make libsndfile seek to before the file
+        data[at + 4 : at + 12] = field
+        with contextlib.suppress(AudiobatError):
+            load_audio(bytes(data), 16_000)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("WAV", "GSM610"), ("AIFF", "GSM610"), ("WAV", "G721_32")])
+def test_parts_of_formats_that_cannot_seek(kind: str, subtype: str) -> None:
+    data = encoded(kind, sine(1.0, 8000), 8000, subtype)
+    whole = load_audio(data, 8000)
+    np.testing.assert_array_equal(load_audio(data, 8000, 0.5, 0.1), whole[4000:4800])
+    with pytest.raises(AudiobatError, match="no audio from 2 s on"):
+        load_audio(data, 8000, 2.0)
+
+
+def test_blocks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (5000, 3))
+    for extension in ("flac", "wav", "ogg", "mp3"):
+        samples = noise[:, :2] if extension == "mp3" else noise
+        path = write(tmp_path / f"a.{extension}", samples)
+        whole = load_audio(path, 16_000)
+        monkeypatch.setattr("audiobat.audio.BLOCK", 1001)
+        np.testing.assert_array_equal(load_audio(path, 16_000), whole)
+        np.testing.assert_array_equal(load_audio(path, 16_000, 0.1, 0.15), whole[1600:4000])
+        monkeypatch.undo()
+
+
+# -- PCM --
+
+
+def test_pcm_by_hand() -> None:
+    data = np.array([0, -32768, 16384, 32767, -1], "<i2").tobytes()
+    samples = decode_pcm(data)
+    assert samples.dtype == np.float32
+    assert samples.tolist() == [0.0, -1.0, 0.5, 32767 / 32768, -1 / 32768]
+    assert decode_pcm(memoryview(data), start=1, count=2).tolist() == [-1.0, 0.5]
+    assert decode_pcm(data, start=3, count=9).tolist() == samples.tolist()[3:]
+    assert decode_pcm(data, start=9).tolist() == decode_pcm(b"").tolist() == []
+    with pytest.raises(AudiobatError, match="9 bytes holds half a 16-bit sample"):
+        decode_pcm(data[:9])
+
+
+def test_pcm_is_what_flac_of_the_same_samples_gives() -> None:
+    values = np.random.default_rng(0).integers(-(2**15), 2**15, 4000).astype("<i2")
+    np.testing.assert_array_equal(decode_pcm(values.tobytes()), load_audio(encoded("FLAC", values), 16_000))
 
 
 # -- to_waveform --
