@@ -22,7 +22,9 @@ from audiobat.config import PretrainConfig, ProbeConfig, check_choice, from_dict
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.recipes import load_recipe, merge, parse_yaml, recipe_names
 
-MODEL = "a release folder, a run folder, or the name of shipped weights"
+MODEL = "a release or run folder, shipped weights by name, hf:NAME_OR_FOLDER, or my_file.py:MyEncoder"
+CLIPS = "a folder, a CSV or Parquet file with a path column, prepared shards, or NAME:FOLDER of a public data set"
+TRUST = "let a Hugging Face model run the Python files that come with it"
 DEVICE = "auto: a GPU if there is one; or cpu, cuda, cuda:1"
 OVERWRITE = "replace what --out already holds"
 FLAGS = ("flags", "")
@@ -51,9 +53,9 @@ class Verb:
 class Doctor(Verb):
     """Check this installation; or, with --model, whether that model keeps the rules of an encoder."""
 
-    model: str | None = flag("a model to check: " + MODEL + ", hf:NAME_OR_FOLDER, or my_file.py:MyEncoder", None)
+    model: str | None = flag(f"a model to check: {MODEL}", None)
     device: str = flag(DEVICE, "auto")
-    trust_remote_code: bool = flag("let a Hugging Face model run the Python files that come with it", False)
+    trust_remote_code: bool = flag(TRUST, False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ class Embed(Verb):
     """Embed audio files of any length: one row for each window."""
 
     model: str = flag(MODEL)
-    data: str = flag("a folder, an audio file, a .txt list of files, or a CSV with a path column")
+    data: str = flag(f"an audio file, a .txt list of files, or {CLIPS}")
     out: str = flag("table to write: .parquet, .npz or .csv")
     layer: int = flag("block to read: 1 to the model's depth, or -1 for the last", -1)
     pool: Literal["mean", "cls"] = flag("mean over patches, or the cls token", "mean")
@@ -110,6 +112,7 @@ class Embed(Verb):
     hop_seconds: float | None = flag("step between windows; null: the window", None)
     batch_size: int = flag("windows computed at once", 16)
     device: str = flag(DEVICE, "auto")
+    trust_remote_code: bool = flag(TRUST, False)
     overwrite: bool = flag(OVERWRITE, False)
 
 

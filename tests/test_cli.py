@@ -104,7 +104,7 @@ def test_text_stays_text_where_text_is_asked_for(called):
         ("pretrain --resume maybe --out x", ["resume", "'maybe'", "auto, never"]),
         ("pretrain --encoder.depth", ["--encoder.depth", "expected one argument"]),
         ("embed --model m --data d", ["--out", ".parquet"]),
-        ("probe --data d --out o", ["--model", "release folder"]),
+        ("probe --data d --out o", ["--model", "release or run folder"]),
         ("embed out.csv", ["out.csv"]),
         ("embed --model m --data d --out o --pool max", ["pool", "'max'", "cls"]),
         ("embed --model m --data d --out o --layer last", ["layer", "'last'", "int"]),

@@ -28,7 +28,8 @@ from audiobat.data.store import clip_duration, read_clip
 from audiobat.encoder import pool_features
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
-from audiobat.hub import load, weights_sha256
+from audiobat.hub import weights_sha256
+from audiobat.models import load_encoder
 from audiobat.progress import Progress
 from audiobat.train.dist import pick_device
 
@@ -47,6 +48,7 @@ def embed(
     hop_seconds: float | None = None,
     batch_size: int = 16,
     device: str = "auto",
+    trust_remote_code: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Embed every window of every file of `data` into the table `out`; returns its path.
@@ -54,7 +56,7 @@ def embed(
     Files that cannot be read are listed, with the reason, in `out`.skipped.csv.
 
     Args:
-        model: whatever `audiobat.load` takes, or an encoder.
+        model: whatever `audiobat.load` takes, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder.
         data: an audio file, a .txt list of files (relative to it), or whatever `read_clips` takes: a folder, a CSV or
             Parquet file, prepared shards, NAME:FOLDER.
         out: .parquet or .csv with columns path, start, end (seconds), e0 to eD-1; or .npz with arrays path, start, end
@@ -65,6 +67,7 @@ def embed(
         hop_seconds: step between windows; None: the window.
         batch_size: windows that are computed at once.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        trust_remote_code: let a Hugging Face model run the Python files that come with it.
         overwrite: replace `out`, which is an error if it exists otherwise.
 
     Raises:
@@ -78,7 +81,7 @@ def embed(
         raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
     clips = list_clips(data)
     where = pick_device(device)
-    encoder = load(model) if isinstance(model, str | Path) else model
+    encoder = load_encoder(model, "cpu", trust_remote_code) if isinstance(model, str | Path) else model
     if isinstance(encoder, nn.Module):
         encoder.to(where).eval()
     window = longest_clip(encoder) if window_seconds is None else window_seconds
