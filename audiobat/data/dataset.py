@@ -53,6 +53,11 @@ class Batch:
         waveform = self.waveform.to(device, non_blocking=non_blocking)
         return replace(self, waveform=waveform, lengths=lengths)
 
+    def pin_memory(self) -> Batch:
+        """The batch in memory that a GPU can fetch by itself, while the step before still computes."""
+        lengths = None if self.lengths is None else self.lengths.pin_memory()
+        return replace(self, waveform=self.waveform.pin_memory(), lengths=lengths)
+
 
 @dataclass(frozen=True)
 class ClipBatch:
@@ -107,6 +112,7 @@ class CropLoader:
             batch_size=None,  # an item is a batch already, and its index the step
             sampler=_Steps(start_step),
             num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
             worker_init_fn=_ignore_interrupt,
         )
 
