@@ -43,8 +43,8 @@ MAX_CHANNELS = 64  # an array with more is surely [samples, channels]
 def load_audio(source: AudioSource, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> Samples:
     """Read a recording, or a part of it, as mono float32 [S] at `sample_rate` Hz.
 
-    Only the part asked for is decoded. A file that was cut short gives the samples it still holds where its format
-    allows that (WAV, AIFF, MP3), else an error.
+    Only the part asked for is decoded, where the format can seek. A file that was cut short gives the samples it still
+    holds where its format allows that (WAV, AIFF, MP3, WebM), else an error.
 
     Args:
         source: a path, the bytes of a file, or an open binary file.
@@ -57,7 +57,7 @@ def load_audio(source: AudioSource, sample_rate: int, start: float = 0.0, second
             NaN or infinity.
     """
     name = source_name(source)
-    if not start >= 0 or not (seconds is None or seconds > 0):
+    if not 0 <= start < math.inf or not (seconds is None or 0 < seconds < math.inf):
         raise AudiobatError(f"{name}: start {start} s, seconds {seconds}: give a start from 0 and more than 0 seconds.")
     with open_audio(source) as file:
         rate = file.rate
@@ -209,8 +209,8 @@ def open_audio(source: AudioSource) -> SoundFile | CodecFile:
     name = source_name(source)
     if isinstance(source, str | Path):
         _check_path(source, name)
-    elif not isinstance(source, bytes) and not hasattr(source, "read"):
-        raise AudiobatError(f"{name} cannot be read as audio: give a path, bytes or an open file.")
+    elif not isinstance(source, bytes) and not all(hasattr(source, method) for method in ("read", "seek", "tell")):
+        raise AudiobatError(f"{name} cannot be read as audio: give a path, bytes or an open file that can seek.")
     file = _open_codec(source, name) if _extension(name) in CODEC_EXTENSIONS else _open_any(source, name)
     if not MIN_RATE <= file.rate <= MAX_RATE:
         file.__exit__()
@@ -318,4 +318,6 @@ def _mean(block: Samples) -> Samples:
 def _reason(error: Exception) -> str:
     """A decoder's own words, without the file's name in front."""
     words = getattr(error, "error_string", str(error))
+    if str(words).startswith("File does not exist"):  # what libsndfile says of an .mp3 without a frame
+        return "Format not recognised"
     return str(words).strip().rstrip(".")

@@ -135,7 +135,7 @@ class CodecFile:
         self._moved = True
         try:
             self._container.seek(origin + int(start / self._stream.time_base), stream=self._stream)
-        except self._av.FFmpegError:
+        except (self._av.FFmpegError, OverflowError):
             return
         after = 0  # the previous frame's end
         for frame in self._decode():

@@ -33,6 +33,7 @@ RATE = 16_000
 MEMORY = 512 * 2**20  # bytes that an input of some kilobytes may take beyond an idle worker
 SECONDS = 20.0  # of wall time for one input; the machine may be busy
 HOW = {"random": 0.1, "whole": 0.02, "flipped": 0.3, "cut": 0.13, "spliced": 0.15, "field": 0.2, "all": 0.1}
+COMMON = {".flac", ".m4a", ".mp3", ".ogg", ".wav"}
 GOOD = ("ok", "refused")
 EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**64 - 1)
 
@@ -241,16 +242,24 @@ def make_input(rng: Rng, seeds: list[tuple[str, bytes]]) -> tuple[str, bytes, st
     how = str(rng.choice(list(HOW), p=list(HOW.values())))
     if how == "random":
         return how, rng.bytes(int(rng.integers(1, 20_000))), str(rng.choice(sorted(AUDIO_EXTENSIONS)))
-    extension, data = seeds[rng.integers(len(seeds))]
+    extension, data = pick(rng, seeds)
     if how in ("flipped", "all"):
         data = flip(rng, data)
     if how in ("field", "all"):
         data = overwrite(rng, data)
     if how in ("spliced", "all"):
-        data = splice(rng, data, seeds[rng.integers(len(seeds))][1])
+        data = splice(rng, data, pick(rng, seeds)[1])
     if how in ("cut", "all"):
         data = data[: rng.integers(1, len(data) + 1)]
     return how, data, extension if rng.random() < 0.5 else ".bin"
+
+
+def pick(rng: Rng, seeds: list[tuple[str, bytes]]) -> tuple[str, bytes]:
+    """A whole file: in half of the draws of a common kind, else of any kind."""
+    kinds = sorted({extension for extension, _ in seeds})
+    kind = rng.choice([kind for kind in kinds if kind in COMMON] if rng.random() < 0.5 else kinds)
+    files = [seed for seed in seeds if seed[0] == kind]
+    return files[rng.integers(len(files))]
 
 
 def place(rng: Rng, data: bytes) -> int:

@@ -126,6 +126,12 @@ def test_text_named_wav_is_not_audio(tmp_path: Path) -> None:
     fails("cannot be read as audio (Format not recognised)", path)
 
 
+def test_noise_named_mp3_is_not_audio(tmp_path: Path) -> None:
+    path = tmp_path / "noise.mp3"
+    path.write_bytes(bytes(range(1, 200)) * 20)
+    fails("cannot be read as audio (Format not recognised)", path)
+
+
 def test_headerless_raw_is_not_audio(tmp_path: Path) -> None:
     path = tmp_path / "samples.raw"
     path.write_bytes(b"\0" * 1000)
@@ -164,9 +170,18 @@ def test_parts_outside_the_file_are_named(tmp_path: Path) -> None:
     fails("lasts 0.5 s: it has no audio from 0.5 s on", path, start=0.5)
     fails("start -1.0 s", path, start=-1.0)
     fails("seconds 0.0", path, seconds=0.0)
+    fails("has no audio from 1e+300 s on", path, start=1e300)
+    for value in (np.nan, np.inf):
+        fails(f"start {value} s", path, start=value)
+        fails(f"seconds {value}", path, seconds=value)
 
 
-@pytest.mark.parametrize("source", [b"", b"hello", [0.1, 0.2], 7])
+class OnlyRead:
+    def read(self, size: int = -1) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize("source", [b"", b"hello", [0.1, 0.2], 7, OnlyRead()])
 def test_sources_that_are_no_audio(source: object) -> None:
     with pytest.raises(AudiobatError, match=f"{type(source).__name__}.* cannot be read as audio"):
         load_audio(source, 16_000)  # type: ignore[arg-type]

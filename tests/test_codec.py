@@ -106,6 +106,8 @@ def test_the_duration_is_that_of_the_whole(files: dict[str, Path], name: str) ->
     assert audio_duration(files[name]) == (len(load_audio(files[name], RATE)) / RATE, RATE)
     with pytest.raises(AudiobatError, match=r"lasts [23]\.?\d* s: it has no audio from 60 s on"):
         load_audio(files[name], RATE, 60.0)
+    with pytest.raises(AudiobatError, match=r"has no audio from 1e\+300 s on"):
+        load_audio(files[name], RATE, 1e300)
 
 
 @pytest.mark.parametrize("name", [name for name, *_ in FORMATS])
