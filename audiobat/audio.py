@@ -106,8 +106,8 @@ def to_waveform(source: AudioSource | NDArray[Any] | Tensor, sample_rate: int | 
     return torch.from_numpy(resample(samples, sample_rate, target_rate))
 
 
-def audio_duration(path: str | Path) -> tuple[float, int]:
-    """Seconds and sample rate of a file, from its header where that tells the length.
+def audio_duration(source: AudioSource) -> tuple[float, int]:
+    """Seconds and sample rate of a recording, from its header where that tells the length.
 
     FLAC from a stream is decoded to its end, and what FFmpeg reads has its last second decoded: there is no other way
     to know.
@@ -115,7 +115,7 @@ def audio_duration(path: str | Path) -> tuple[float, int]:
     Raises:
         AudiobatError: the file is missing, a folder, or not audio.
     """
-    with open_audio(path) as file:
+    with open_audio(source) as file:
         return file.samples() / file.rate, file.rate
 
 
