@@ -8,12 +8,13 @@ from torch.nn import functional as F
 
 from audiobat.errors import AudiobatError
 from audiobat.features import LayerFeatures
-from audiobat.heads.pooling import extremes, mean_valid, repeat_valid
+from audiobat.heads.base import Probe, classify_frames
+from audiobat.heads.pooling import columns, extremes, mean_valid, repeat_valid
 
 TINY = 1e-12  # keeps a zero token zero
 
 
-class ConvexGatedProbe(nn.Module):
+class ConvexGatedProbe(Probe):
     """LayerFeatures of `depth` blocks of width `dim` to logits [B, classes].
 
     `prototypes` [K, D] are real-valued; `gate` [L] holds logits (`gate_weights` their softmax); `classifier` reads
@@ -21,28 +22,37 @@ class ConvexGatedProbe(nn.Module):
     """
 
     def __init__(self, dim: int, depth: int, classes: int, prototypes: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.prototypes = nn.Parameter(torch.randn(prototypes, dim) * 0.02)
+        start = torch.randn(prototypes, dim) * 0.02  # drawn before the classifier is: a seed keeps its meaning
+        super().__init__(3 * prototypes, classes, dropout=dropout)
+        self.prototypes = nn.Parameter(start)
         self.gate = nn.Parameter(torch.ones(depth))
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(3 * prototypes, classes)
 
     @property
     def gate_weights(self) -> Tensor:
         """Share of each block in the mix, [L], summing to one."""
         return self.gate.softmax(0)
 
-    def forward(self, features: LayerFeatures) -> Tensor:
-        """Logits [B, C]. Every clip needs at least one valid patch; padding is never seen."""
+    def pool(self, features: LayerFeatures) -> Tensor:
+        """Similarities [B, 3 * K]."""
+        return self._similarities(features, mean_last=False)
+
+    def frames(self, features: LayerFeatures) -> Tensor:
+        """Logits [B, T, C] from least, mean and greatest similarity over a column's rows; zeros where all is padding.
+
+        The mean stands where the clip's classifier expects the same kind of number: in the place of cls, thus last,
+        for a model that has a cls token; in the middle for one that has none.
+        """
+        pooled = self._similarities(columns(features), mean_last=features.cls_token is not None)
+        return classify_frames(pooled, features, self.classify)
+
+    def _similarities(self, features: LayerFeatures, mean_last: bool) -> Tensor:
         patches, cls = mix_layers(features, self.gate_weights)
         prototypes = F.normalize(self.prototypes, dim=-1, eps=TINY)
         low, high = extremes(repeat_valid(patches, features.valid), prototypes)  # [B, K] each
-        if cls is None:  # a mean of similarities is the similarity of the mean
-            scores = [low, mean_valid(patches, features.valid) @ prototypes.T, high]
-        else:
-            scores = [low, high, cls @ prototypes.T]
-        logits: Tensor = self.classifier(self.dropout(torch.cat(scores, dim=-1)))
-        return logits
+        if cls is not None:
+            return torch.cat([low, high, cls @ prototypes.T], dim=-1)
+        mean = mean_valid(patches, features.valid) @ prototypes.T  # a mean of similarities
+        return torch.cat([low, high, mean] if mean_last else [low, mean, high], dim=-1)
 
 
 def mix_layers(features: LayerFeatures, gate_weights: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -50,13 +60,16 @@ def mix_layers(features: LayerFeatures, gate_weights: Tensor) -> tuple[Tensor, T
 
     A mix is shorter than one where blocks disagree; it is not made a unit vector again.
     """
-    depth = len(features.patch_tokens)
-    if depth != len(gate_weights):
-        raise AudiobatError(
-            f"The probe mixes {len(gate_weights)} blocks and the model has {depth}: use the model it was made for."
-        )
+    check_depth(features, len(gate_weights))
     cls = None if features.cls_token is None else _mix(features.cls_token, gate_weights)
     return _mix(features.patch_tokens, gate_weights), cls
+
+
+def check_depth(features: LayerFeatures, depth: int) -> None:
+    """Raise AudiobatError if the features are not of `depth` blocks."""
+    found = len(features.patch_tokens)
+    if found != depth:
+        raise AudiobatError(f"The probe mixes {depth} blocks and the model has {found}: use the model it was made for.")
 
 
 def _mix(stack: Tensor, gate_weights: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from audiobat.errors import AudiobatError
 from audiobat.features import LayerFeatures
-from audiobat.heads.pooling import layer_index, mean_valid
+from audiobat.heads.base import Probe, build_norm
+from audiobat.heads.pooling import check_pool, clip_token, layer_index
 
 
-class LinearProbe(nn.Module):
+class LinearProbe(Probe):
     """LayerFeatures to logits [B, classes] from block `layer` (1 .. L, or -1 for the last).
 
     `pool`: auto takes cls if the model has one, else the mean. `norm`: layer and batch have no learned scale; batch is
@@ -27,31 +27,15 @@ class LinearProbe(nn.Module):
         norm: Literal["none", "layer", "batch"] = "none",
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(dim, classes, build_norm(norm, dim, layer_eps=1e-5), dropout)
         self.layer = layer
-        self.pool = pool
-        self.norm = _build_norm(norm, dim)
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(dim, classes)
+        self.token = pool
 
     def forward(self, features: LayerFeatures) -> Tensor:
         """Logits [B, C]. Every clip needs at least one valid patch; padding is never seen."""
-        logits: Tensor = self.classifier(self.dropout(self.norm(self._pooled(features))))
-        return logits
+        check_pool(features, self.token)
+        return super().forward(features)
 
-    def _pooled(self, features: LayerFeatures) -> Tensor:
+    def pool(self, features: LayerFeatures) -> Tensor:
         """One vector a clip, [B, D], in the classifier's precision."""
-        index, dtype = layer_index(self.layer), self.classifier.weight.dtype
-        if features.cls_token is not None and self.pool != "mean":
-            return features.cls_token[index].to(dtype)
-        if self.pool == "cls":
-            raise AudiobatError('head.pool is "cls" and this model has no cls token: use "mean" or "auto".')
-        return mean_valid(features.patch_tokens[index].to(dtype), features.valid)
-
-
-def _build_norm(norm: str, dim: int) -> nn.Module:
-    if norm == "layer":
-        return nn.LayerNorm(dim, elementwise_affine=False)
-    if norm == "batch":
-        return nn.BatchNorm1d(dim, eps=1e-6, affine=False)
-    return nn.Identity()
+        return clip_token(features, layer_index(self.layer), self.token, self.classifier.weight.dtype)

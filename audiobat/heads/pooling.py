@@ -1,12 +1,18 @@
-"""What probes share: picking a block, means over valid patches, and each prototype's least and greatest similarity."""
+"""What probes share: picking a block, clips cut into columns, means, attention, and extremes over valid patches."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from audiobat.errors import AudiobatError
+from audiobat.features import LayerFeatures
+
+# Similarities held at a time, 32 MB in fp32. More saves no time on a CPU; less splits the matrix product too finely.
+CHUNK = 2**23
 
 
 def layer_index(layer: int) -> int:
@@ -14,10 +20,43 @@ def layer_index(layer: int) -> int:
     return layer if layer == -1 else layer - 1
 
 
+def columns(features: LayerFeatures) -> LayerFeatures:
+    """Every patch column as a clip of its own: B * T clips of F patches, without cls.
+
+    A column of padding passes for valid, so that what is computed of it is finite; its answer is the caller's to drop.
+    """
+    valid = features.valid.unflatten(1, features.grid).flatten(0, 1)  # [B * T, F]
+    valid = valid | ~valid.any(1, keepdim=True)
+    tokens = features.patch_tokens.unflatten(2, features.grid).flatten(1, 2)  # [L, B * T, F, D], a view
+    return LayerFeatures(tokens, None, (1, features.grid[1]), valid, features.frame_times[:1])
+
+
 def mean_valid(tokens: Tensor, valid: Tensor) -> Tensor:
     """Mean [B, D] of the valid ones among tokens [B, N, D]."""
     weights = valid.to(tokens.dtype) / valid.sum(1, keepdim=True)  # [B, N]
     return torch.einsum("bn,bnd->bd", weights, tokens)
+
+
+def clip_token(features: LayerFeatures, index: int, pool: Literal["auto", "cls", "mean"], dtype: torch.dtype) -> Tensor:
+    """One vector a clip [B, D] of the stack's block `index`: its cls token, or the mean of its valid patches.
+
+    `pool` auto and cls take cls if there is one, else the mean; `check_pool` refuses cls where a model has none.
+    """
+    if features.cls_token is not None and pool != "mean":
+        return features.cls_token[index].to(dtype)
+    return mean_valid(features.patch_tokens[index].to(dtype), features.valid)
+
+
+def check_pool(features: LayerFeatures, pool: str) -> None:
+    """Raise AudiobatError if `pool` asks for a cls token that the model does not have."""
+    if pool == "cls" and features.cls_token is None:
+        raise AudiobatError('head.pool is "cls" and this model has no cls token: use "mean" or "auto".')
+
+
+def attend(tokens: Tensor, queries: Tensor, scale: float, valid: Tensor) -> Tensor:
+    """Each of queries [Q, D] attends to the valid ones of tokens [B, N, D] and takes their weighted mean: [B, Q, D]."""
+    score = (tokens @ (queries * scale).T).masked_fill(~valid[..., None], float("-inf"))  # [B, N, Q]
+    return score.softmax(1).transpose(1, 2) @ tokens
 
 
 def repeat_valid(tokens: Tensor, valid: Tensor) -> Tensor:
@@ -33,7 +72,7 @@ def repeat_valid(tokens: Tensor, valid: Tensor) -> Tensor:
 def extremes(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """Least and greatest over n of tokens [B, N, D] times prototypes [K, D]: two tensors [B, K].
 
-    Where several tokens tie, one of them gets the gradient.
+    Where several tokens tie, one of them gets the gradient. The similarities [B, N, K] are never held at once.
     """
     low, high = _Extremes.apply(tokens, prototypes)  # type: ignore[no-untyped-call]
     return low, high
@@ -44,8 +83,13 @@ class _Extremes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-        similarity = (tokens.flatten(0, 1) @ prototypes.T).view(*tokens.shape[:2], -1)  # [B, N, K]
-        (low, low_at), (high, high_at) = similarity.min(1), similarity.max(1)
+        count, patches = len(prototypes), tokens.shape[1]
+        clips = max(1, CHUNK // (patches * count))
+        width = max(1, CHUNK // (patches * clips))  # all prototypes, unless a single clip is too long for that
+        chunks = [[_extremes_of(some, few) for few in prototypes.split(width)] for some in tokens.split(clips)]
+        low, high, low_at, high_at = (
+            torch.cat([torch.cat([part[i] for part in row], dim=1) for row in chunks]) for i in range(4)
+        )
         ctx.save_for_backward(tokens, prototypes, low_at, high_at)
         return low, high
 
@@ -56,12 +100,19 @@ class _Extremes(torch.autograd.Function):
         (clips, patches, _), count = tokens.shape, len(prototypes)
         first = torch.arange(0, clips * patches, patches, device=tokens.device)[:, None]  # [B, 1] of the flat tokens
         rows = (torch.stack(chosen) + first).flatten()  # [2 * B * K]
-        columns = torch.arange(count, device=tokens.device).repeat(2 * clips)
+        places = torch.arange(count, device=tokens.device).repeat(2 * clips)
         values = torch.stack(grads).flatten().to(tokens.dtype)
         size = (clips * patches, count)
-        sparse = torch.sparse_coo_tensor(torch.stack([rows, columns]), values, size, check_invariants=False)
+        sparse = torch.sparse_coo_tensor(torch.stack([rows, places]), values, size, check_invariants=False)
         to_tokens, to_prototypes = ctx.needs_input_grad
         return (
             (sparse @ prototypes).view_as(tokens) if to_tokens else None,
             sparse.T @ tokens.flatten(0, 1) if to_prototypes else None,
         )
+
+
+def _extremes_of(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Least and greatest similarity over n and the patches they come from, each [B, K]; K is the fastest axis."""
+    similarity = (tokens.flatten(0, 1) @ prototypes.T).view(*tokens.shape[:2], -1)  # [B, N, K]
+    (low, low_at), (high, high_at) = similarity.min(1), similarity.max(1)
+    return low, high, low_at.int(), high_at.int()

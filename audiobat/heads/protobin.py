@@ -9,30 +9,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiobat.features import LayerFeatures
+from audiobat.heads.base import Probe
 from audiobat.heads.pooling import extremes, layer_index, repeat_valid
 
 
-class Protobin(nn.Module):
+class Protobin(Probe):
     """LayerFeatures to logits [B, classes] from block `layer` (1 .. L, or -1 for the last); the cls token is not used.
 
     `prototypes` [K, D] are real shadow weights; every forward pass sees their signs.
     """
 
     def __init__(self, dim: int, classes: int, prototypes: int, layer: int = -1, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.prototypes = nn.Parameter(torch.randn(prototypes, dim) * 0.02)
+        start = torch.randn(prototypes, dim) * 0.02  # drawn before the classifier is: a seed keeps its meaning
+        super().__init__(prototypes, classes, dropout=dropout)
+        self.prototypes = nn.Parameter(start)
         self.layer = layer
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(prototypes, classes)
 
-    def forward(self, features: LayerFeatures) -> Tensor:
-        """Logits [B, C]. Every clip needs at least one valid patch; padding is never seen."""
+    def pool(self, features: LayerFeatures) -> Tensor:
+        """Greatest cosine of each prototype, [B, K]."""
         patches = features.patch_tokens[layer_index(self.layer)].to(self.prototypes.dtype)  # [B, N, D]
         unit = F.normalize(repeat_valid(patches, features.valid), dim=-1)
         corners = binarize(self.prototypes) / math.sqrt(patches.shape[-1])  # a sign vector's length is sqrt(D)
         _, high = extremes(unit, corners)  # [B, K]
-        logits: Tensor = self.classifier(self.dropout(high))
-        return logits
+        return high
 
 
 def binarize(shadow: Tensor) -> Tensor:
