@@ -142,7 +142,7 @@ def test_bootstrap_covers_a_mean_about_as_often_as_it_says():
 
 
 def test_bootstrap_hands_out_counts_of_n_clips_and_every_resample_once(monkeypatch):
-    monkeypatch.setattr("audiobat.metrics.CHUNK", 70)
+    monkeypatch.setattr("audiobat.metrics.resampling.CHUNK", 70)
     seen = []
 
     def metric(counts):

@@ -1,0 +1,89 @@
+"""A metric to its values in resamples of the test clips, and these to 95% intervals, of one model or a difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from audiobat.errors import AudiobatError
+
+CHUNK = 4_000_000  # counts held at once by the bootstrap: 32 MB
+LEVELS = torch.tensor([0.025, 0.975], dtype=torch.float64)
+
+
+def bootstrap(
+    metric: Callable[[Tensor], Tensor], n: int | Sequence[int], samples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95% percentile interval of `metric` over resamples of n test clips, drawn with replacement.
+
+    Resamples where it is NaN are left out. Average precision leans upwards under resampling, as copies of a clip rank
+    together: its interval sits high. Arguments as for `bootstrap_values`.
+    """
+    low, high = bootstrap_values(metric, n, samples, seed).nanquantile(LEVELS).tolist()
+    return low, high
+
+
+def bootstrap_values(
+    metric: Callable[[Tensor], Tensor], n: int | Sequence[int], samples: int = 1000, seed: int = 0
+) -> Tensor:
+    """What `metric` is in each resample of the test clips, [samples] in float64; (n, samples, seed) fix the resamples.
+
+    Args:
+        metric: counts [R, n] (float64) of the clips in R resamples to values [R].
+        n: test clips; or those of each fold, one after the other, which are then resampled within their fold.
+        samples: resamples.
+        seed: of their draws.
+
+    Raises:
+        AudiobatError: there are no clips, in all or in a fold.
+    """
+    sizes = [n] if isinstance(n, int) else list(n)
+    if not sizes or min(sizes) < 1:
+        raise AudiobatError("There are no test clips to resample: check the table's split column.")
+    generator = torch.Generator().manual_seed(seed)
+    values = []
+    step = max(1, CHUNK // sum(sizes))
+    for start in range(0, samples, step):
+        rows = min(step, samples - start)
+        folds = []
+        for size in sizes:
+            drawn = torch.randint(size, (rows, size), generator=generator)
+            counts = torch.zeros(rows, size, dtype=torch.float64)
+            folds.append(counts.scatter_add_(1, drawn, torch.ones_like(counts)))
+        values.append(metric(torch.cat(folds, dim=1)).double())
+    return torch.cat(values)
+
+
+def paired_bootstrap(
+    metric_a: Callable[[Tensor], Tensor],
+    metric_b: Callable[[Tensor], Tensor],
+    n: int | Sequence[int],
+    samples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float, float]:
+    """How much higher A is than B on the same n test clips: difference, its 95% interval (low, high), and p.
+
+    Both see the same resamples. See `interval_of_difference`; arguments as for `bootstrap_values`.
+    """
+    whole = torch.ones(1, n if isinstance(n, int) else sum(n), dtype=torch.float64)
+    difference = float(metric_a(whole)) - float(metric_b(whole))
+    resampled = bootstrap_values(metric_a, n, samples, seed) - bootstrap_values(metric_b, n, samples, seed)
+    return difference, *interval_of_difference(difference, resampled)
+
+
+def interval_of_difference(difference: float, resampled: Tensor) -> tuple[float, float, float]:
+    """Low and high end of the 95% basic bootstrap interval of a difference, and the two-sided p that it is 0.
+
+    The interval is the percentiles of the resamples [R] mirrored at the difference; p is what it takes to leave out 0:
+    twice the share of resamples that lie beyond the difference by as much as that is from 0. One is added to resamples
+    and beyond, so that p is never 0. Resamples that are NaN are left out; without any left, all three are NaN.
+    """
+    strayed = resampled[~resampled.isnan()] - difference
+    if not len(strayed) or math.isnan(difference):
+        return math.nan, math.nan, math.nan
+    down, up = strayed.quantile(LEVELS).tolist()
+    beyond = int((strayed <= difference).sum() if difference < 0 else (strayed >= difference).sum())
+    return difference - up, difference - down, min(1.0, 2 * (beyond + 1) / (len(strayed) + 1))
