@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import importlib
+import itertools
 import sys
 from argparse import SUPPRESS
 from collections.abc import Iterator, Sequence
@@ -27,13 +28,18 @@ CLIPS = "a folder, a CSV or Parquet file with a path column, prepared shards, or
 TRUST = "let a Hugging Face model run the Python files that come with it"
 DEVICE = "auto: a GPU if there is one; or cpu, cuda, cuda:1"
 OVERWRITE = "replace what --out already holds"
-FLAGS = ("flags", "")
+ARGUMENTS, FLAGS = ("arguments", ""), ("flags", "")  # groups of help
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # errors of writing, which name no file
 
 
 def flag(help_line: str, default: Any = dataclasses.MISSING) -> Any:
     """A field of a verb, with its line of help; without a default the flag is required."""
     return field(default=default, metadata={"help": help_line})
+
+
+def argument(help_line: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field of a verb that is given by its place, not by a flag; a `tuple[str, ...]` takes all words that are left."""
+    return field(default=default, metadata={"help": help_line, "positional": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +161,7 @@ def run(argv: list[str]) -> None:
     else:
         verb = parse(name, argv[1:])
         arguments = {f.name: getattr(verb, f.name) for f in dataclasses.fields(verb)}
-        if "out" in arguments:
+        if arguments.get("out") is not None:
             arguments["out"] = Path(arguments["out"])
         getattr(importlib.import_module(f"audiobat.commands.{name}"), name)(**arguments)
 
@@ -186,7 +192,8 @@ def parse(name: str, argv: list[str]) -> Verb:
             config = merge(config, nest(field_path, value))
     for f in dataclasses.fields(verb):
         if f.name not in own and f.default is f.default_factory is dataclasses.MISSING:
-            raise AudiobatError(f"audiobat {name} needs {spell(f.name)}: {f.metadata['help']}.")
+            wanted = known[f.name].shown_name
+            raise AudiobatError(f"audiobat {name} needs {wanted}: {f.metadata['help']}.")
     parsed = from_dict(verb, own)
     config_class = config_of(verb)
     return dataclasses.replace(parsed, config=from_dict(config_class, config)) if config_class else parsed  # type: ignore[call-arg]
@@ -194,7 +201,7 @@ def parse(name: str, argv: list[str]) -> Verb:
 
 @dataclass(frozen=True)
 class Option:
-    """One flag: its type, its default and its line of help, and the group under which help shows it."""
+    """One flag or argument: its type, its default, its line of help, and the group under which help shows it."""
 
     name: str
     hint: Any
@@ -202,12 +209,33 @@ class Option:
     help: str = ""
     group: tuple[str, str] = FLAGS  # title and line
 
+    @property
+    def positional(self) -> bool:
+        """Whether its place tells it, not a flag."""
+        return self.group == ARGUMENTS
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is a flag without a value."""
+        return self.hint is bool and "." not in self.name
+
+    @property
+    def shown_name(self) -> str:
+        """As help shows it: `--dry-run`, or `SOURCE` of what is given by its place."""
+        return self.name.upper() if self.positional else spell(self.name)
+
+    @property
+    def usage(self) -> str:
+        """An argument as the line of usage shows it: `SOURCE`, `[OUT]`, `RECORDS ...`."""
+        name = self.shown_name + (" ..." if is_list(self.hint) else "")
+        return name if self.default is dataclasses.MISSING else f"[{name}]"
+
 
 def options(verb: type[Verb]) -> dict[str, Option]:
-    """All flags of a verb by name: its own fields, --config, the shortcuts, and the config's fields."""
+    """All a verb takes, by name: its own fields, --config, the shortcuts, and the config's fields."""
     hints = get_type_hints(verb)
     found = [
-        Option(f.name, hints[f.name], f.default, f.metadata["help"])
+        Option(f.name, hints[f.name], f.default, f.metadata["help"], ARGUMENTS if "positional" in f.metadata else FLAGS)
         for f in dataclasses.fields(verb)
         if f.name != "config"
     ]
@@ -246,18 +274,23 @@ def config_of(verb: type[Verb]) -> type | None:
 
 def build_parser(name: str) -> ArgumentParser:
     """The parser of verb `name`; it keeps values as text, so that one place, `from_dict`, judges flags and recipes."""
+    known = options(VERBS[name])
+    places = [option.usage for option in known.values() if option.positional]
     parser = ArgumentParser(
         prog=f"audiobat {name}",
-        usage=f"audiobat {name} [--flag value ...]",
+        usage=" ".join(["audiobat", name, *places, "[--flag value ...]"]),
         description=VERBS[name].__doc__,
         exit_on_error=False,
         allow_abbrev=False,
     )
     groups: dict[tuple[str, str], Any] = {}
-    for option in options(VERBS[name]).values():
+    for option in known.values():
         group = groups.get(option.group) or groups.setdefault(option.group, parser.add_argument_group(*option.group))
         names: dict[str, Any] = {"dest": flat(option.name), "help": option.help or "default: %(default)s"}
-        if option.hint is bool and option.group == FLAGS:
+        if option.positional:
+            many = "*" if is_list(option.hint) else "?"
+            group.add_argument(option.name, metavar=option.shown_name, nargs=many, default=SUPPRESS, help=option.help)
+        elif option.is_switch:
             group.add_argument(spell(option.name), action="store_true", **names)
         elif option.default is dataclasses.MISSING:
             group.add_argument(spell(option.name), metavar=type_name(option.hint), default=SUPPRESS, **names)
@@ -268,26 +301,56 @@ def build_parser(name: str) -> ArgumentParser:
 
 
 def flags_given(name: str, argv: list[str]) -> dict[str, Any]:
-    """The flags on the command line and their values as text (True for a switch)."""
-    spellings = {plain(spell(option)): spell(option) for option in options(VERBS[name])}
-    spelled = []
-    for token in argv:
+    """The flags on the command line and their values as text (True for a switch), and the arguments beside them."""
+    known = options(VERBS[name])
+    flags = {plain(spell(option.name)): option for option in known.values() if not option.positional}
+    spelled: list[str] = []
+    words: list[str] = []
+    tokens = iter(argv)
+    for token in tokens:
         word, equals, value = token.partition("=")
-        if word.startswith("--"):
-            if plain(word) not in spellings:
-                same_end = [known for known in spellings.values() if known.endswith(f".{word[2:]}")]
-                hint = (
-                    f" (did you mean {' or '.join(same_end)}?)" if same_end else did_you_mean(word, spellings.values())
-                )
-                raise AudiobatError(f"audiobat {name} has no flag {word}{hint}: `audiobat {name} --help` lists them.")
-            word = spellings[plain(word)]
-        spelled.append(word + equals + value)
+        if not word.startswith("--"):
+            words.append(token)
+            continue
+        if plain(word) not in flags:
+            raise AudiobatError(
+                f"audiobat {name} has no flag {word}{flag_hint(word, known)}: `audiobat {name} --help` lists them."
+            )
+        option = flags[plain(word)]
+        spelled.append(spell(option.name) + equals + value)
+        if not equals and not option.is_switch:
+            spelled.extend(itertools.islice(tokens, 1))
     try:
         namespace = build_parser(name).parse_args(spelled, defaults=False)
     except ArgumentError as error:
         raise AudiobatError(f"audiobat {name}: {error}.") from None
-    known = {flat(option): option for option in options(VERBS[name])}
-    return {known[dest]: value for dest, value in namespace.items()}
+    names = {flat(option.name): option.name for option in flags.values()}
+    given = {names[dest]: value for dest, value in namespace.items() if dest in names}
+    return given | places_taken(name, [option for option in known.values() if option.positional], words)
+
+
+def places_taken(name: str, arguments: list[Option], words: list[str]) -> dict[str, Any]:
+    """The words beside the flags, each to the argument of its place; one that takes many takes all that are left."""
+    given: dict[str, Any] = {}
+    left = list(words)
+    for option in arguments:
+        if left:
+            given[option.name] = left if is_list(option.hint) else left.pop(0)
+            left = [] if is_list(option.hint) else left
+    if left:
+        takes = " ".join(option.usage for option in arguments)
+        mend = f"it takes {takes} and flags" if arguments else "all that it takes are flags, such as --device cpu"
+        raise AudiobatError(f"audiobat {name} cannot place {left[0]!r}: {mend}; `audiobat {name} --help` lists them.")
+    return given
+
+
+def flag_hint(word: str, known: dict[str, Option]) -> str:
+    """What may have been meant by a flag that there is not."""
+    spellings = [option.shown_name for option in known.values()]
+    if word[2:].upper() in spellings:
+        return f" (write {word[2:].upper()} without --)"
+    same_end = [spelling for spelling in spellings if spelling.endswith(f".{word[2:]}")]
+    return f" (did you mean {' or '.join(same_end)}?)" if same_end else did_you_mean(word, spellings)
 
 
 def flat(name: str) -> str:
@@ -316,15 +379,26 @@ def type_name(hint: Any) -> str:
     """The type of a flag as help shows it, such as `INT`, `FLOAT|NULL` or `{vit,cnn}`."""
     if get_origin(hint) is Literal:
         return "{" + ",".join(map(str, get_args(hint))) + "}"
+    if is_list(hint):
+        return f"{type_name(get_args(hint)[0])},..."
     if get_origin(hint) is tuple:
         return "[" + ",".join(map(type_name, get_args(hint))) + "]"
     arms = get_args(hint) or (hint,)
     return "|".join("NULL" if arm is type(None) else arm.__name__.upper() for arm in arms)
 
 
+def is_list(hint: Any) -> bool:
+    """Whether a field takes any number of values: tuple[X, ...]."""
+    return get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis
+
+
 def typed(option: Option, text: Any) -> Any:
     """The value of a flag: text where text is asked for, else what YAML makes of it."""
     arms = get_args(option.hint) or (option.hint,)
+    if option.positional and is_list(option.hint):
+        return text
+    if is_list(option.hint):  # cgp,linear is as good as [cgp, linear]
+        return parse_yaml(text if text.startswith("[") else f"[{text}]", spell(option.name))
     if type(None) in arms and text == "null":
         return None
     if text is True or str in arms or get_origin(option.hint) is Literal:

@@ -105,7 +105,7 @@ def test_text_stays_text_where_text_is_asked_for(called):
         ("pretrain --encoder.depth", ["--encoder.depth", "expected one argument"]),
         ("embed --model m --data d", ["--out", ".parquet"]),
         ("probe --data d --out o", ["--model", "release or run folder"]),
-        ("embed out.csv", ["out.csv"]),
+        ("embed out.csv", ["out.csv", "--device"]),
         ("embed --model m --data d --out o --pool max", ["pool", "'max'", "cls"]),
         ("embed --model m --data d --out o --layer last", ["layer", "'last'", "int"]),
         ("embed --config bat_base", ["--config"]),
@@ -117,6 +117,75 @@ def test_a_mistake_prints_one_sentence_and_exits_with_2(argv: str, words: list[s
     printed = sentence(capsys)
     assert [word for word in words if word not in printed] == []
     assert called == {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Join(cli.Verb):
+    """Join tables."""
+
+    first: str = cli.argument("the table to join to")
+    others: tuple[str, ...] = cli.argument("tables to join")
+    out: str | None = cli.flag("file to write", None)
+    quiet: bool = cli.flag("say nothing", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Copy(cli.Verb):
+    """Copy a table."""
+
+    table: str = cli.argument("the table")
+    out: str | None = cli.argument("where to", None)
+    rows: int = cli.flag("how many", 3)
+
+
+@pytest.fixture
+def places(monkeypatch, called):
+    """Two verbs that take arguments by their place."""
+    monkeypatch.setattr(cli, "VERBS", {**cli.VERBS, "join": Join, "copy": Copy})
+    return called
+
+
+@pytest.mark.parametrize(
+    "argv", ["a b c --quiet --out d", "--quiet a --out=d b c", "--out d a b --quiet c", "--quiet --out d a b c"]
+)
+def test_arguments_keep_their_order_among_flags(places, argv: str):
+    assert cli.main(["join", *argv.split()]) == 0
+    assert places["join"] == {"first": "a", "others": ("b", "c"), "out": Path("d"), "quiet": True}
+
+
+def test_arguments_may_have_a_default(places):
+    assert cli.main(["copy", "1e3", "--rows", "-1"]) == 0
+    assert places["copy"] == {"table": "1e3", "out": None, "rows": -1}
+    assert cli.main(["copy", "x", "y=z"]) == 0
+    assert places["copy"] == {"table": "x", "out": Path("y=z"), "rows": 3}
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("copy", ["needs TABLE", "the table"]),
+        ("copy --rows 3", ["needs TABLE"]),
+        ("copy a b c", ["cannot place 'c'", "TABLE [OUT]"]),
+        ("copy --table a", ["--table", "write TABLE without --"]),
+        ("copy a --rows", ["--rows", "expected one argument"]),
+        ("join a", ["needs OTHERS"]),
+    ],
+)
+def test_mistakes_with_arguments(places, capsys, argv: str, words: list[str]):
+    assert cli.main(argv.split()) == 2
+    printed = sentence(capsys)
+    assert [word for word in words if word not in printed] == []
+    assert places == {}
+
+
+def test_help_shows_arguments_first(places, capsys):
+    assert cli.main(["join", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "usage: audiobat join FIRST OTHERS ... [--flag value ...]" in text
+    assert "FIRST the table to join to" in text
+    assert "OTHERS tables to join" in text
+    assert cli.main(["copy", "--help"]) == 0
+    assert "audiobat copy TABLE [OUT] [--flag" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
