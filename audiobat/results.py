@@ -1,16 +1,20 @@
 """The result record: what was measured, on what, with which model, head and code. In and out: one JSON file each.
 
-Tables, figures and pages are made from records alone.
+Tables, figures and pages are made from records alone. Beside a record lies what the head said to every test clip, for
+paired comparisons.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
 import math
 import os
 import platform
 import subprocess
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from audiobat import __version__
 from audiobat.errors import AudiobatError
@@ -59,6 +64,42 @@ class DataInfo:
 
 
 @dataclass(frozen=True)
+class ScoresFile:
+    """Which file beside the record holds its `Scores`."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a head said to each test clip, and what is true of it."""
+
+    keys: NDArray[np.str_]  # [n] of the clips
+    scores: NDArray[np.float32]  # [n, C]
+    targets: NDArray[np.bool_]  # [n, C]
+    folds: NDArray[np.str_] | None = None  # [n] the fold that each clip tested
+
+    def __post_init__(self) -> None:
+        shape = self.scores.shape
+        wanted = {"scores": (np.floating, 2), "targets": (np.bool_, 2), "keys": (np.str_, 1), "folds": (np.str_, 1)}
+        for name, (kind, axes) in wanted.items():
+            array = getattr(self, name)
+            if array is None and name == "folds":
+                continue
+            if (
+                not np.issubdtype(array.dtype, kind)
+                or array.shape != shape[:axes]
+                or array.ndim != axes
+                or not array.size
+            ):
+                form = f"{array.dtype} {list(array.shape)}"
+                raise AudiobatError(
+                    f"Scores.{name} is {form}: give {kind.__name__} {list(shape[:axes])} of {axes} axes."
+                )
+
+
+@dataclass(frozen=True)
 class ResultRecord:
     """One head on one model's frozen features of one data set."""
 
@@ -76,6 +117,7 @@ class ResultRecord:
     environment: dict[str, Any]  # of `environment()`
     git_commit: str | None  # of the code
     folds: dict[str, dict[str, float]] | None = None  # test fold -> metric -> value
+    scores: ScoresFile | None = None  # None: nothing to compare it clip by clip
 
     @property
     def main_metric(self) -> str:
@@ -86,11 +128,7 @@ class ResultRecord:
         """Write the record as JSON, whole or not at all; makes the folder."""
         plain = {"format": FORMAT, **dataclasses.asdict(self)}
         text = json.dumps(_without_nan(plain), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".tmp")
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
+        _write(Path(path), text.encode("utf-8"))
 
 
 def load_record(path: str | Path) -> ResultRecord:
@@ -109,6 +147,8 @@ def load_record(path: str | Path) -> ResultRecord:
         plain["model"] = ModelInfo(**plain["model"])
         plain["data"] = DataInfo(**plain["data"])
         plain["metrics"] = {name: Metric(**_with_nan(metric)) for name, metric in plain["metrics"].items()}
+        if plain.get("scores") is not None:
+            plain["scores"] = ScoresFile(**plain["scores"])
         return ResultRecord(**plain)
     except (TypeError, KeyError, AttributeError) as error:
         raise AudiobatError(f"{path} is a damaged result record ({error}): run the probe again.") from None
@@ -120,15 +160,59 @@ def load_records(source: str | Path | Iterable[str | Path]) -> list[ResultRecord
     Raises:
         AudiobatError: as for `load_record`, or nothing there.
     """
-    if not isinstance(source, str | Path):
-        return [load_record(path) for path in source]
-    folder = Path(source)
-    if folder.is_file():
-        return [load_record(folder)]
-    files = sorted(folder.rglob("results/*.json")) or sorted(folder.glob("*.json"))
+    paths = find_records(source) if isinstance(source, str | Path) else source
+    return [load_record(path) for path in paths]
+
+
+def find_records(source: str | Path) -> list[Path]:
+    """The record files that a file or a folder stands for, as `load_records` reads them; AudiobatError if none."""
+    source = Path(source)
+    if source.is_file():
+        return [source]
+    files = sorted(source.rglob("results/*.json")) or sorted(source.glob("*.json"))
     if not files:
-        raise AudiobatError(f"{folder} holds no result record: give a folder that `audiobat probe` wrote to.")
-    return [load_record(path) for path in files]
+        raise AudiobatError(f"{source} holds no result record: give a folder that `audiobat probe` wrote to.")
+    return files
+
+
+def save_scores(record_path: str | Path, scores: Scores) -> ScoresFile:
+    """Write the scores beside where the record lies or will lie, NAME.scores.npz for NAME.json, whole or not at all.
+
+    Returns what the record must hold as its `scores`. Save them first: a record names only what is there.
+    """
+    arrays = {name: array for name, array in vars(scores).items() if array is not None}
+    packed = io.BytesIO()
+    np.savez(packed, allow_pickle=False, **arrays)
+    path = Path(record_path).with_suffix(".scores.npz")
+    _write(path, packed.getvalue())
+    return ScoresFile(path.name, hashlib.sha256(packed.getvalue()).hexdigest())
+
+
+def load_scores(record_path: str | Path, record: ResultRecord) -> Scores:
+    """Read the scores of the record that lies at `record_path`.
+
+    Raises:
+        AudiobatError: the record has none, or their file is not there, is another one, or is no file of scores.
+    """
+    if record.scores is None:
+        raise AudiobatError(f"{record_path} has no scores of single clips: probe again with this version.")
+    name = record.scores.file
+    if not isinstance(name, str) or Path(name).name != name:
+        raise AudiobatError(f"{record_path}: scores.file is {name!r}: it must name a file of the record's own folder.")
+    path = Path(record_path).with_name(name)
+    try:
+        packed = path.read_bytes()
+    except OSError as error:
+        raise AudiobatError(f"{path} cannot be read ({error.strerror}): keep it beside its record.") from None
+    if hashlib.sha256(packed).hexdigest() != record.scores.sha256:
+        raise AudiobatError(f"{path} is not the file that {record_path} names (sha256 differs): run the probe again.")
+    try:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in zipfile.ZipFile(io.BytesIO(packed)).filelist):
+            raise ValueError("its arrays are compressed")  # a small file may not become a large one
+        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+            return Scores(**arrays)
+    except Exception as error:  # numpy's parser throws what it likes at a hostile file
+        raise AudiobatError(f"{path} is no file of scores ({error}): run the probe again.") from None
 
 
 def environment() -> dict[str, Any]:
@@ -161,6 +245,14 @@ def git_commit() -> str | None:
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_bytes(content)
+    os.replace(beside, path)
 
 
 def _without_nan(value: Any) -> Any:
