@@ -387,7 +387,7 @@ def test_switching_one_off_leaves_the_draws_of_the_others():
     masked = [
         augment_spectrogram(x, frames, torch.eye(3), replace(ALL, mixup=MixupConfig(), time_roll=turn), rng()).inputs
         == 0
-        for turn in (None, (3, 3))
+        for turn in (None, (3, 5))
     ]
     assert torch.equal(*masked)
 
@@ -397,6 +397,16 @@ def test_masks_are_laid_over_the_blend():
     config = AugmentConfig(mixup=MixupConfig(1.0, per="batch"), spec_augment=SpecAugmentConfig(1.0, 0.0))
     out = augment_spectrogram(x, None, torch.eye(2), config, rng(1)).inputs
     assert set(out.unique().tolist()) == {0.0, 1.0}  # mixing masked clips would give values between
+
+
+def test_masks_reach_as_far_as_the_blend():
+    x, frames = spectrograms([5, 20], 25, 4)
+    config = AugmentConfig(mixup=MixupConfig(1.0, 2.0, "batch"), spec_augment=SpecAugmentConfig(1.0, 0.0))
+    out = torch.stack([augment_spectrogram(x, frames, torch.eye(2), config, rng(i)).inputs[0] for i in range(50)])
+    blank = (out == 0).all(2).sum(0)  # of 50 draws, by frame
+    assert (blank[5:20] > 0).all()
+    assert (blank[5:20] < 50).all()
+    assert (blank[20:] == 50).all()
 
 
 def test_nothing_is_changed_unless_asked_for():

@@ -147,11 +147,14 @@ def augment_spectrogram(
 
 def roll(x: Tensor, counts: Tensor, turn: Tensor) -> Tensor:
     """Turn the first counts [B] items of each row of x [B, n, ...] by turn [B], from 0 up to counts, to the right."""
-    place = torch.arange(x.shape[1], device=x.device)  # [n]
-    source = place - turn[:, None]  # [B, n]
-    source = torch.where(source < 0, source + counts[:, None], source)
-    source = torch.where(place < counts[:, None], source, place)
-    return x[torch.arange(len(x), device=x.device)[:, None], source]
+    rows, size = x.shape[:2]
+    whole = torch.int32 if rows * size < 2**31 else torch.int64  # half the memory to write; on a CPU that is the cost
+    counts, turn = counts[:, None].to(whole), turn[:, None].to(whole)
+    place = torch.arange(size, dtype=whole, device=x.device)
+    source = torch.where(place < turn, place + (counts - turn), place - turn)  # [B, n]
+    source = torch.where(place < counts, source, place)
+    source += size * torch.arange(rows, dtype=whole, device=x.device)[:, None]
+    return x.flatten(0, 1).index_select(0, source.flatten()).view_as(x)
 
 
 def add_noise(waveform: Tensor, lengths: Tensor, config: NoiseConfig, rng: np.random.Generator) -> Tensor:
