@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from audiobat.features import LayerFeatures
@@ -14,13 +15,13 @@ NORM_EPS = 1e-6  # of the batch norm of masked autoencoders' linear probe and of
 
 
 class Probe(nn.Module):
-    """A head is its `pool`; what follows is norm, dropout and `classifier`, a matrix with bias on `width` values."""
+    """A head is its `pool`; norm, dropout and `classifier`, a matrix with bias, follow."""
 
-    def __init__(self, width: int, classes: int, norm: nn.Module | None = None, dropout: float = 0.0) -> None:
+    def __init__(self, classifier: nn.Linear, norm: nn.Module | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm = nn.Identity() if norm is None else norm
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(width, classes)
+        self.classifier = classifier
 
     def pool(self, features: LayerFeatures) -> Tensor:
         """LayerFeatures to one vector a clip, [B, width], in the classifier's precision."""
@@ -54,6 +55,15 @@ def classify_frames(pooled: Tensor, features: LayerFeatures, classify: Callable[
     frames = logits.new_zeros(*real.shape, logits.shape[-1])
     frames[real] = logits
     return frames
+
+
+def normalise_valid(norm: nn.Module, tokens: Tensor, valid: Tensor) -> Tensor:
+    """Tokens [B, N, D] through `norm`, whose statistics are of the valid ones alone; padding becomes zeros."""
+    if isinstance(norm, nn.Identity):
+        return tokens
+    normal = torch.zeros_like(tokens)
+    normal[valid] = norm(tokens[valid])
+    return normal
 
 
 def build_norm(norm: Literal["none", "layer", "batch"], width: int, layer_eps: float = NORM_EPS) -> nn.Module:

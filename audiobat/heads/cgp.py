@@ -23,7 +23,7 @@ class ConvexGatedProbe(Probe):
 
     def __init__(self, dim: int, depth: int, classes: int, prototypes: int, dropout: float = 0.0) -> None:
         start = torch.randn(prototypes, dim) * 0.02  # drawn before the classifier is: a seed keeps its meaning
-        super().__init__(3 * prototypes, classes, dropout=dropout)
+        super().__init__(nn.Linear(3 * prototypes, classes), dropout=dropout)
         self.prototypes = nn.Parameter(start)
         self.gate = nn.Parameter(torch.ones(depth))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiobat.features import LayerFeatures
 from audiobat.heads.base import Probe, build_norm
@@ -27,7 +27,7 @@ class LinearProbe(Probe):
         norm: Literal["none", "layer", "batch"] = "none",
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(dim, classes, build_norm(norm, dim, layer_eps=1e-5), dropout)
+        super().__init__(nn.Linear(dim, classes), build_norm(norm, dim, layer_eps=1e-5), dropout)
         self.layer = layer
         self.token = pool
 

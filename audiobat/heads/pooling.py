@@ -47,6 +47,11 @@ def clip_token(features: LayerFeatures, index: int, pool: Literal["auto", "cls",
     return mean_valid(features.patch_tokens[index].to(dtype), features.valid)
 
 
+def clip_tokens(features: LayerFeatures, pool: Literal["auto", "cls", "mean"], dtype: torch.dtype) -> Tensor:
+    """`clip_token` of every block, [L, B, D]."""
+    return torch.stack([clip_token(features, i, pool, dtype) for i in range(len(features.patch_tokens))])
+
+
 def check_pool(features: LayerFeatures, pool: str) -> None:
     """Raise AudiobatError if `pool` asks for a cls token that the model does not have."""
     if pool == "cls" and features.cls_token is None:

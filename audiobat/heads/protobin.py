@@ -21,7 +21,7 @@ class Protobin(Probe):
 
     def __init__(self, dim: int, classes: int, prototypes: int, layer: int = -1, dropout: float = 0.0) -> None:
         start = torch.randn(prototypes, dim) * 0.02  # drawn before the classifier is: a seed keeps its meaning
-        super().__init__(prototypes, classes, dropout=dropout)
+        super().__init__(nn.Linear(prototypes, classes), dropout=dropout)
         self.prototypes = nn.Parameter(start)
         self.layer = layer
 
