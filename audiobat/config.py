@@ -391,17 +391,39 @@ class PretrainConfig:
 class HeadConfig:
     """Which probe sits on the frozen features (Section 4)."""
 
-    kind: Literal["cgp", "protobin", "linear"] = "cgp"
-    prototypes: int = 10_000
+    kind: Literal[
+        "cgp",
+        "protobin",
+        "linear",
+        "linear_cgp",
+        "attentive",
+        "ep",
+        "head2toe",
+        "vqt",
+        "proto_classwise",
+        "knn",
+        "mean_time_keep_freq",
+    ] = "cgp"
+    prototypes: int = 10_000  # cgp and protobin
     dropout: float = 0.0  # the release: 0.2
-    layer: int = -1  # protobin and linear: the block they read, 1..L or -1 for the last; cgp mixes all
-    pool: Literal["auto", "cls", "mean"] = "auto"  # linear: cls if the model has one, else the mean over patches
-    norm: Literal["none", "layer", "batch"] = "none"  # linear: before the classifier, without learned scale
+    layer: int = -1  # the block to read, 1..L or -1 for the last; cgp, linear_cgp, head2toe and vqt read all
+    pool: Literal["auto", "cls", "mean"] = "auto"  # linear, linear_cgp, head2toe, knn; auto: cls if there is one
+    norm: Literal["none", "layer", "batch"] = "none"  # before the classifier; attentive: of the tokens; no learned scale
+    queries: int | None = None  # None: ep 32 in all, vqt 10 a block
+    reduction: int = 1  # ep: values are this many times narrower than the model
+    per_class: int = 20  # proto_classwise: prototypes of each class
+    penalty: float | None = None  # weight of head2toe's lasso (None: 1e-4), of proto_classwise's orthogonality (1)
+    neighbours: int = 20  # knn
+    temperature: float = 0.07  # knn
 
     def __post_init__(self) -> None:
         for name in ("kind", "pool", "norm"):
             check_choice(self, name)
-        check(self.prototypes > 0, "head.prototypes", self.prototypes, "it must be positive")
+        for name in ("prototypes", "reduction", "per_class", "neighbours", "temperature"):
+            check(getattr(self, name) > 0, f"head.{name}", getattr(self, name), "it must be positive")
+        check(self.queries is None or self.queries > 0, "head.queries", self.queries, "use a positive number or null")
+        valid_penalty = self.penalty is None or self.penalty >= 0
+        check(valid_penalty, "head.penalty", self.penalty, "use 0, a positive weight, or null")
         check(0 <= self.dropout < 1, "head.dropout", self.dropout, "use 0 up to, not including, 1")
         check(self.layer == -1 or self.layer >= 1, "head.layer", self.layer, "use 1 to the number of blocks, or -1")
 
