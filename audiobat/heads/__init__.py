@@ -1,4 +1,4 @@
-"""Probes: one file each, one signature, LayerFeatures to logits."""
+"""Probes: one file each, one signature, LayerFeatures to logits of clips, and by `frames` of patch columns."""
 
 from __future__ import annotations
 
@@ -8,33 +8,93 @@ from torch import nn
 
 from audiobat.config import HeadConfig
 from audiobat.errors import AudiobatError
+from audiobat.heads.attentive import AttentiveProbe
 from audiobat.heads.cgp import ConvexGatedProbe
+from audiobat.heads.ep import EfficientProbe
+from audiobat.heads.head2toe import Head2Toe
+from audiobat.heads.knn import NearestNeighbours
 from audiobat.heads.linear import LinearProbe
+from audiobat.heads.linear_cgp import LinearGatedProbe
+from audiobat.heads.mean_time_keep_freq import KeepFrequencyProbe
+from audiobat.heads.proto_classwise import ClasswisePrototypes
 from audiobat.heads.protobin import Protobin
+from audiobat.heads.vqt import VisualQueryTuning
 
-__all__ = ["ConvexGatedProbe", "LinearProbe", "Protobin", "build_head", "parameter_groups"]
+__all__ = [
+    "AttentiveProbe",
+    "ClasswisePrototypes",
+    "ConvexGatedProbe",
+    "EfficientProbe",
+    "Head2Toe",
+    "KeepFrequencyProbe",
+    "LinearGatedProbe",
+    "LinearProbe",
+    "NearestNeighbours",
+    "Protobin",
+    "VisualQueryTuning",
+    "build_head",
+    "parameter_groups",
+]
+
+LASSO, ORTHOGONALITY = 1e-4, 1.0  # `head.penalty: null` of head2toe (the release's) and proto_classwise (ours)
 
 
-def build_head(config: HeadConfig, dim: int, depth: int, classes: int) -> nn.Module:
-    """The head that `config` describes, for a model of `depth` blocks of width `dim`.
+def build_head(config: HeadConfig, dim: int, depth: int, classes: int, rows: int | None = None) -> nn.Module:
+    """The head that `config` describes, for a model of `depth` blocks of width `dim` and `rows` patch rows.
 
-    Raises AudiobatError if `config.layer` is beyond the model's blocks.
+    `rows` (`LayerFeatures.grid[1]`) is for mean_time_keep_freq alone.
+
+    Raises AudiobatError if `config.layer` is beyond the model's blocks, if the width does not suit the head, if `rows`
+    is missed, and for vqt, which is built from an encoder: `VisualQueryTuning(encoder, classes)`.
     """
     if config.layer > depth:
         raise AudiobatError(f"head.layer is {config.layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
-    if config.kind == "cgp":
-        return ConvexGatedProbe(dim, depth, classes, config.prototypes, config.dropout)
-    if config.kind == "protobin":
-        return Protobin(dim, classes, config.prototypes, config.layer, config.dropout)
-    return LinearProbe(dim, classes, config.layer, config.pool, config.norm, config.dropout)
+    layer, pool, norm, dropout = config.layer, config.pool, config.norm, config.dropout
+    match config.kind:
+        case "cgp":
+            return ConvexGatedProbe(dim, depth, classes, config.prototypes, dropout)
+        case "protobin":
+            return Protobin(dim, classes, config.prototypes, layer, dropout)
+        case "linear":
+            return LinearProbe(dim, classes, layer, pool, norm, dropout)
+        case "linear_cgp":
+            return LinearGatedProbe(dim, depth, classes, pool, dropout)
+        case "attentive":
+            return AttentiveProbe(dim, classes, layer, norm, dropout)
+        case "ep":
+            return EfficientProbe(dim, classes, config.queries or 32, config.reduction, layer, dropout)
+        case "head2toe":
+            return Head2Toe(dim, depth, classes, pool, dropout, LASSO if config.penalty is None else config.penalty)
+        case "proto_classwise":
+            weight = ORTHOGONALITY if config.penalty is None else config.penalty
+            return ClasswisePrototypes(dim, classes, config.per_class, layer, dropout, weight)
+        case "knn":
+            return NearestNeighbours(dim, classes, layer, pool, config.neighbours, config.temperature)
+        case "mean_time_keep_freq":
+            if rows is None:
+                raise AudiobatError(
+                    "head.kind mean_time_keep_freq needs the number of patch rows: give build_head rows=grid[1] of the "
+                    "features."
+                )
+            return KeepFrequencyProbe(dim, rows, classes, layer, norm, dropout)
+        case "vqt":
+            raise AudiobatError(
+                "head.kind vqt runs its own pass through the encoder's blocks and shares none: build it as "
+                "VisualQueryTuning(encoder, classes), or choose another head."
+            )
 
 
 def parameter_groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups for an optimizer: the classifier's matrix with `weight_decay`, everything else without.
 
-    Prototypes are normalised or binarised, so that decay would only change their learning rate.
+    What else there is, by head: prototypes, which are normalised or binarised, so that decay would only change their
+    learning rate (cgp, protobin, proto_classwise); gates (cgp, linear_cgp), where decay would pull the mix to the
+    uniform one; queries and projections (attentive, ep, vqt); biases. Norms have no parameters. proto_classwise's
+    matrix is its class weights [C, J]. knn has no parameters and gets no groups: there is nothing to train.
     """
     named = dict(head.named_parameters())
+    if not named:
+        return []
     matrix = named.pop("classifier.weight")
     return [
         {"params": [matrix], "weight_decay": weight_decay},
