@@ -81,13 +81,13 @@ class Ranking:
         """`measure` for counts [n] or [R, n], a batch of resamples at a time: [C] or [R, C]."""
         clips = int(self._clips.max()) + 1 if len(self._clips) else 0
         weights = weights_of(counts, clips)
-        batches = [part.T.contiguous() for part in weights.reshape(-1, weights.shape[-1]).split(BATCH)]  # [n, R]
+        batches = [part.T.contiguous() for part in weights.atleast_2d().split(BATCH)]  # [n, R]
         measured = torch.cat([measure(self._cut(batch), batch) for batch in batches], dim=1)
         return measured.T.reshape(*weights.shape[:-1], self._classes)
 
     def _cut(self, weights: Tensor) -> _Cuts:
         """Sums of weights [n, R] at every threshold."""
-        table = weights.float() if len(self._falling) and weights.sum(0).max() < EXACT else weights
+        table = weights.float() if weights.sum(0).max() < EXACT else weights
         reached = self._cumulate(_sums(table, self._falling, self._stretches), 2 * self._thresholds)
         share = _sums(table, self._positives, self._ties)
         return _Cuts(share, self._cumulate(share, self._thresholds), reached[0::2], reached[1::2])
