@@ -408,7 +408,7 @@ class HeadConfig:
     dropout: float = 0.0  # the release: 0.2
     layer: int = -1  # the block to read, 1..L or -1 for the last; cgp, linear_cgp, head2toe and vqt read all
     pool: Literal["auto", "cls", "mean"] = "auto"  # linear, linear_cgp, head2toe, knn; auto: cls if there is one
-    norm: Literal["none", "layer", "batch"] = "none"  # before the classifier; attentive: of tokens; without learned scale
+    norm: Literal["none", "layer", "batch"] = "none"  # before the classifier; attentive: of tokens; unscaled
     queries: int | None = None  # None: ep 32 in all, vqt 10 a block
     reduction: int = 1  # ep: values are this many times narrower than the model
     per_class: int = 20  # proto_classwise: prototypes of each class
