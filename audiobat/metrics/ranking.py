@@ -81,7 +81,7 @@ class Ranking:
         """`measure` for counts [n] or [R, n], a batch of resamples at a time: [C] or [R, C]."""
         clips = int(self._clips.max()) + 1 if len(self._clips) else 0
         weights = weights_of(counts, clips)
-        batches = [part.T.contiguous() for part in weights.atleast_2d().split(BATCH)]  # [n, R]
+        batches = [part.T.contiguous() for part in torch.atleast_2d(weights).split(BATCH)]  # [n, R]
         measured = torch.cat([measure(self._cut(batch), batch) for batch in batches], dim=1)
         return measured.T.reshape(*weights.shape[:-1], self._classes)
 
