@@ -122,7 +122,16 @@ class Embed(Verb):
     overwrite: bool = flag(OVERWRITE, False)
 
 
-VERBS: dict[str, type[Verb]] = {verb.__name__.lower(): verb for verb in (Doctor, Demo, Pretrain, Probe, Embed)}
+@dataclass(frozen=True, kw_only=True)
+class Report(Verb):
+    """Make tables, figures and one page that needs no network from result records."""
+
+    runs: tuple[str, ...] = argument("folders that `audiobat probe` wrote, of any depth, or record files")
+    out: str = flag("folder to write")
+    overwrite: bool = flag(OVERWRITE, False)
+
+
+VERBS: dict[str, type[Verb]] = {verb.__name__.lower(): verb for verb in (Doctor, Demo, Pretrain, Probe, Embed, Report)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
