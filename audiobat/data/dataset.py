@@ -33,12 +33,13 @@ B = TypeVar("B")
 SKIPPED_LIMIT = 0.05  # largest share of the clips that may be unreadable
 SKIPPED_SAMPLE = 20  # clips seen before a share of them says anything about the others
 ATTEMPTS = 100  # clips tried in place of an unreadable one
+AHEAD = 2  # batches that each worker has under way
 ROUNDING = 0.01  # seconds by which headers and resampling may miss a full crop's length
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Random crops for one step; no rows if no readable clip was found."""
+    """Random crops for one step."""
 
     waveform: Tensor  # [B, S] float32
     lengths: Tensor | None  # [B] samples; None: all S, so that nobody needs to look
@@ -52,11 +53,6 @@ class Batch:
         lengths = None if self.lengths is None else self.lengths.to(device, non_blocking=non_blocking)
         waveform = self.waveform.to(device, non_blocking=non_blocking)
         return replace(self, waveform=waveform, lengths=lengths)
-
-    def pin_memory(self) -> Batch:
-        """The batch in memory that a GPU can fetch by itself, while the step before still computes."""
-        lengths = None if self.lengths is None else self.lengths.pin_memory()
-        return replace(self, waveform=self.waveform.pin_memory(), lengths=lengths)
 
 
 @dataclass(frozen=True)
@@ -107,71 +103,102 @@ class CropLoader:
         self.table = table
         self.skipped: dict[str, str] = {}
         self._seen = np.zeros(len(table), dtype=bool)
-        self._batches = DataLoader(
-            _StepBatches(table, sample_rate, clip_seconds, order, batch_size, seed, roll, rank, world_size),
-            batch_size=None,  # an item is a batch already, and its index the step
-            sampler=_Steps(start_step),
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_ignore_interrupt,
-        )
+        self._seen_count = 0
+        self._workers, self._start = workers, start_step
+        samples = round(clip_seconds * sample_rate)
+        self._crops = _StepCrops(table, sample_rate, samples, order, batch_size, seed, roll, rank, world_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in _alive(self._batches):
-            self.skipped.update(batch.skipped)
-            self._seen[batch.rows] = True
-            check_skipped(self.skipped, int(self._seen.sum()) + len(self.skipped), len(self.table))
-            if not batch.keys:
+        # Workers write into memory that both sides map once: to send a batch through a pipe costs more than to read it.
+        # One slot more than batches under way, so that none is written while it is copied out.
+        slots = AHEAD * self._workers + 1 if self._workers else 0
+        ring = torch.empty(slots, self._crops.share, self._crops.samples).share_memory_()
+        loader = DataLoader(
+            replace(self._crops, ring=ring if slots else None),
+            batch_size=None,  # an item is a batch already, and its index the step
+            sampler=_Steps(self._start),
+            num_workers=self._workers,
+            prefetch_factor=AHEAD if self._workers else None,
+            worker_init_fn=_ignore_interrupt,
+        )
+        for crops in _alive(loader):
+            self.skipped.update(crops.skipped)
+            new = np.unique(crops.rows[~self._seen[crops.rows]])
+            self._seen[new] = True
+            self._seen_count += len(new)
+            check_skipped(self.skipped, self._seen_count + len(self.skipped), len(self.table))
+            if not len(crops.rows):
                 raise AudiobatError(f"{ATTEMPTS} clips in a row are unreadable, such as {_example(self.skipped)}.")
-            yield batch
+            waveform = _copy(ring[crops.step % slots]) if crops.waveform is None else crops.waveform
+            lengths = None if bool((crops.lengths == waveform.shape[1]).all()) else torch.from_numpy(crops.lengths)
+            keys = [self.table.keys[row] for row in crops.rows.tolist()]
+            yield Batch(waveform, lengths, crops.rows, keys, crops.step, crops.skipped)
+
+
+def _copy(slot: Tensor) -> Tensor:
+    """A batch in memory of its own; a GPU can fetch it from there while the step before still computes."""
+    return torch.empty_like(slot, pin_memory=torch.cuda.is_available()).copy_(slot)
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """What a worker sends: all of a batch but the waveform, which lies in the ring."""
+
+    waveform: Tensor | None  # [B, S] where there is no ring
+    lengths: NDArray[np.int64]  # [B] samples
+    rows: NDArray[np.int64]  # [B] of the clip table; none if no readable clip was found
+    step: int
+    skipped: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
-class _StepBatches(Dataset[Batch]):
+class _StepCrops(Dataset[_Crops]):
     """Item `step` is this rank's batch of that step."""
 
     table: ClipTable
     sample_rate: int
-    clip_seconds: float
+    samples: int  # S, the length of a crop
     order: ClipOrder
     batch_size: int
     seed: int
     roll: bool
     rank: int
     world_size: int
+    ring: Tensor | None = None  # [slots, B, S]; step n goes to slot n mod slots
 
     @property
-    def samples(self) -> int:
-        """S, the length of a crop."""
-        return round(self.clip_seconds * self.sample_rate)
+    def share(self) -> int:
+        """B, this rank's crops of a batch."""
+        return self.batch_size // self.world_size
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """Clips of this rank's places [B]."""
         return self.order.batch_indices(step, self.batch_size, self.rank, self.world_size)
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> _Crops:
         indices = self.indices(step)
-        waveform = torch.zeros(len(indices), self.samples)
-        lengths = torch.zeros(len(indices), dtype=torch.int64)
+        ring = self.ring
+        waveform = torch.empty(len(indices), self.samples) if ring is None else ring[step % len(ring)]
+        lengths = np.zeros(len(indices), dtype=np.int64)
         rows = np.zeros(len(indices), dtype=np.int64)
         skipped: dict[str, str] = {}
         for place, index in enumerate(indices.tolist()):
             found = self._readable_crop(index, step, place, skipped)
             if found is None:
-                return Batch(waveform[:0], None, rows[:0], [], step, skipped)
+                return _Crops(None, lengths[:0], rows[:0], step, skipped)
             rows[place], crop = found
             waveform[place, : len(crop)] = torch.from_numpy(crop)
+            waveform[place, len(crop) :] = 0
             full = len(crop) >= self.samples - ROUNDING * self.sample_rate
             lengths[place] = self.samples if full else len(crop)
-        keys = [self.table.keys[row] for row in rows.tolist()]
-        return Batch(waveform, None if bool((lengths == self.samples).all()) else lengths, rows, keys, step, skipped)
+        return _Crops(waveform if ring is None else None, lengths, rows, step, skipped)
 
     def _readable_crop(
         self, index: int, step: int, place: int, skipped: dict[str, str]
     ) -> tuple[int, NDArray[np.float32]] | None:
         """Row and crop of clip `index`, or of the next clip that the order has for this place in later steps."""
         for attempt in range(1, ATTEMPTS + 1):
-            rng = np.random.default_rng((self.seed, step, self.rank * (self.batch_size // self.world_size) + place))
+            rng = np.random.default_rng((self.seed, step, self.rank * self.share + place))
             try:
                 return index, self._crop(index, rng)
             except AudiobatError as error:
@@ -182,8 +209,9 @@ class _StepBatches(Dataset[Batch]):
     def _crop(self, row: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Read one random crop [at most S]."""
         at, turn = rng.random(2)
-        start = at * max(0.0, clip_duration(self.table, row)[0] - self.clip_seconds)
-        crop = read_clip(self.table, row, self.sample_rate, start, self.clip_seconds)[: self.samples]
+        seconds = self.samples / self.sample_rate
+        start = at * max(0.0, clip_duration(self.table, row)[0] - seconds)
+        crop = read_clip(self.table, row, self.sample_rate, start, seconds)[: self.samples]
         return np.roll(crop, int(turn * len(crop))) if self.roll else crop
 
 
