@@ -131,7 +131,19 @@ class Report(Verb):
     overwrite: bool = flag(OVERWRITE, False)
 
 
-VERBS: dict[str, type[Verb]] = {verb.__name__.lower(): verb for verb in (Doctor, Demo, Pretrain, Probe, Embed, Report)}
+@dataclass(frozen=True, kw_only=True)
+class Compare(Verb):
+    """Compare result records of the same test clips: differences, their 95% intervals, and how sure they are."""
+
+    records: tuple[str, ...] = argument("result records, or folders that hold some, such as those of runs")
+    metric: str | None = flag("the metric to compare, by its name in the records; null: the main one", None)
+    samples: int = flag("resamples of the test clips", 10_000)
+    seed: int = flag("of the resamples", 0)
+
+
+VERBS: dict[str, type[Verb]] = {
+    verb.__name__.lower(): verb for verb in (Doctor, Demo, Pretrain, Probe, Compare, Embed, Report)
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
