@@ -38,7 +38,7 @@ def flag(help_line: str, default: Any = dataclasses.MISSING) -> Any:
 
 
 def argument(help_line: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field of a verb that is given by its place, not by a flag; a `tuple[str, ...]` takes all words that are left."""
+    """A field of a verb that is given by its place, not by a flag; a `tuple[str, ...]` takes all words left."""
     return field(default=default, metadata={"help": help_line, "positional": True})
 
 
@@ -71,6 +71,22 @@ class Demo(Verb):
     out: str = flag("folder to write", "runs/demo")
     seconds: float = flag("how long the live pre-training runs", 120.0)
     seed: int = flag("of the weights, the masks and the scenes", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Verb):
+    """Decode, mix to mono, resample and pack clips into shards that load fast; goes on where it was stopped."""
+
+    source: str = argument(f"{CLIPS}; NAME alone prints where to get it")
+    out: str | None = argument("folder to write", None)
+    sample_rate: int = flag("of the shards, Hz", 16_000)
+    encoding: Literal["flac", "pcm"] = flag("16-bit FLAC, or raw samples: twice the size, many times faster", "flac")
+    window_seconds: float | None = flag("cut clips into windows of this length; null: leave them whole", None)
+    hop_seconds: float | None = flag("step between windows; null: the window", None)
+    part: str | None = flag("3/16: do the third of sixteen parts, the others on other machines", None)
+    workers: int | None = flag("processes; null: one for each core", None)
+    overwrite: bool = flag("begin anew, whatever was prepared in OUT", False)
+    dry_run: bool = flag("describe SOURCE and the plan, and stop", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +158,7 @@ class Compare(Verb):
 
 
 VERBS: dict[str, type[Verb]] = {
-    verb.__name__.lower(): verb for verb in (Doctor, Demo, Pretrain, Probe, Compare, Embed, Report)
+    verb.__name__.lower(): verb for verb in (Doctor, Demo, Prepare, Pretrain, Probe, Compare, Embed, Report)
 }
 
 

@@ -1,14 +1,147 @@
-"""Paths and formats inside a prepared folder, and its clip table."""
+"""What a prepared folder holds, and how it is opened: the plan, the shards with their indexes, and the clip table.
+
+prepared.json               the plan: settings, digest of the source, which rows go to which shard
+shards/00000.tar            KEY.flac or KEY.pcm, then KEY.json; one that grows beyond 1 GB goes on in 00000-1.tar
+shards/00000.index.npz      what the shard holds; written last: with it, the shard is done
+clips/                      the clip table; written last of all: with it, the folder is done
+skipped.csv duplicates.csv  clips left out, with the reason; clips with the audio of an earlier one
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from audiobat.data.index import ClipTable, open_table
 from audiobat.errors import AudiobatError
 
-PLAN, CLIPS = "prepared.json", "clips"
+FORMAT = "audiobat-shards-1"
+PLAN, SHARDS, CLIPS = "prepared.json", "shards", "clips"
+SKIPPED, DUPLICATES = "skipped.csv", "duplicates.csv"
+UNFINISHED = ".part"  # in the names of what is being written, which begin with a dot
+RUN = secrets.token_hex(4)  # machines that share a folder may share process ids
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """How clips are written; files of other settings never mix."""
+
+    sample_rate: int  # Hz
+    encoding: str  # flac: 16 bit; pcm: headerless 16-bit little-endian samples
+    window_seconds: float | None  # None: clips stay whole
+    hop_seconds: float | None  # between the starts of two windows
+
+    @property
+    def window(self) -> int | None:
+        """Samples of a window."""
+        return None if self.window_seconds is None else max(1, round(self.window_seconds * self.sample_rate))
+
+    @property
+    def hop(self) -> int | None:
+        """Samples between the starts of two windows."""
+        return None if self.hop_seconds is None else max(1, round(self.hop_seconds * self.sample_rate))
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Which rows of a source go to which shard: a function of the source and the settings alone."""
+
+    sha256: str  # of the source
+    clips: int  # rows of the source
+    settings: PackSettings
+    first_rows: tuple[int, ...]  # of each shard
+
+    def __len__(self) -> int:
+        return len(self.first_rows)
+
+    def rows(self, number: int) -> range:
+        """Rows of the source that go to shard `number`."""
+        return range(self.first_rows[number], (*self.first_rows, self.clips)[number + 1])
+
+    @property
+    def digest(self) -> str:
+        """What tells the shards of this plan from all others."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def save(self, folder: Path, source: str) -> None:
+        """Write it as FOLDER/prepared.json; `source` is for people to read."""
+        fields = {"format": FORMAT, "source": source, **asdict(self)}
+        write_whole(folder / PLAN, (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def check_begun(self, folder: Path) -> None:
+        """Raise an AudiobatError, which names the difference, if `folder` was begun with another plan."""
+        begun = load_plan(folder)
+        for name, value in asdict(self.settings).items():
+            before = getattr(begun.settings, name)
+            if before != value:
+                flag = f"--{name.replace('_', '-')}"
+                mend = "use the same, another folder, or --overwrite"
+                raise AudiobatError(f"{folder} was begun with {flag} {before}, not {value}: {mend}.")
+        if begun != self:
+            raise AudiobatError(
+                f"{folder} was begun with another source (of {begun.clips} clips, sha256 {begun.sha256[:12]}; now "
+                f"{self.clips}, {self.sha256[:12]}): give that one, another folder, or --overwrite."
+            )
+
+
+def load_plan(folder: Path) -> ShardPlan:
+    """The plan of a prepared folder, finished or not."""
+    try:
+        fields: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        if fields["format"] != FORMAT:
+            raise ValueError(f"its format is {fields['format']!r}, not {FORMAT!r}")
+        settings = PackSettings(**fields["settings"])
+        return ShardPlan(str(fields["sha256"]), int(fields["clips"]), settings, tuple(fields["first_rows"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AudiobatError(f"{folder / PLAN} is no readable plan ({error}): prepare the data again.") from None
+
+
+def index_path(folder: Path, number: int) -> Path:
+    """The index of shard `number`."""
+    return folder / SHARDS / f"{number:05d}.index.npz"
+
+
+def volume_path(folder: Path, number: int, volume: int) -> Path:
+    """Volume `volume` of shard `number`; most have one."""
+    return folder / SHARDS / (f"{number:05d}-{volume}.tar" if volume else f"{number:05d}.tar")
+
+
+def beside(path: Path) -> Path:
+    """Where a file or folder is written before it is renamed to `path`: a name of this process alone."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{RUN}{UNFINISHED}")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its place, then rename it: at every instant it is there whole or not at all."""
+    unfinished = beside(path)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a killed process left it, or one still writes it."""
+    return path.name.startswith(".") and UNFINISHED in path.name
+
+
+def remove_unfinished(folder: Path, numbers: Iterable[int]) -> None:
+    """Remove what killed processes left of these shards."""
+    ours = {f".{number:05d}" for number in numbers}
+    for path in (folder / SHARDS).glob(f".*{UNFINISHED}"):
+        if path.name.split(".tar")[0].split(".index")[0].split("-")[0] in ours:
+            path.unlink(missing_ok=True)
 
 
 def is_prepared(source: str | Path) -> bool:

@@ -1,0 +1,258 @@
+"""`audiobat prepare`: any source of clips to shards of mono clips at one rate, and the clip table that opens them.
+
+What is done stays done: the same command goes on after whatever stopped it, and parts done elsewhere count.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from audiobat.audio import MIN_RATE
+from audiobat.config import check
+from audiobat.data.catalog import ambiguous_names, data_sets
+from audiobat.data.index import ClipTable
+from audiobat.data.pack import Job, Reader, cut_table
+from audiobat.data.pack_merge import merge_shards
+from audiobat.data.pack_pool import pack_shards
+from audiobat.data.shard_index import ShardIndex, load_index
+from audiobat.data.shard_plan import make_plan, shard_keys
+from audiobat.data.shards import (
+    CLIPS,
+    DUPLICATES,
+    SHARDS,
+    SKIPPED,
+    PackSettings,
+    ShardPlan,
+    is_prepared,
+    is_unfinished,
+    open_prepared,
+    remove_unfinished,
+)
+from audiobat.data.sources import read_clips
+from audiobat.data.store import read_clip
+from audiobat.errors import AudiobatError
+from audiobat.progress import Progress
+
+MAX_RATE = 655_350  # Hz: FLAC's
+FLAC_RATIO = 0.5  # of PCM's size, roughly
+PARTS_SHOWN = 8
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path | None = None,
+    *,
+    sample_rate: int = 16_000,
+    encoding: Literal["flac", "pcm"] = "flac",
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+    part: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> Path | None:
+    """Decode, mix to mono, resample and pack every clip of `source` into shards below `out`; returns `out`.
+
+    Clips that cannot be read go to skipped.csv with the reason; copies of earlier clips are kept, and listed in
+    duplicates.csv. Run again, it goes on where it stopped, and yields the same bytes.
+
+    Args:
+        source: whatever `read_clips` takes; the bare name of a public data set prints where to get it, and that is all.
+        out: folder to write; not needed for a dry run.
+        sample_rate: Hz.
+        encoding: `flac`, 16 bit; or `pcm`, headerless 16-bit samples, twice as large and far faster to read.
+        window_seconds: cut every clip into windows of this length, of which the last may be shorter; None: leave it
+            whole.
+        hop_seconds: step between windows; None: the window.
+        part: `3/16`: do the third of sixteen parts; who finds that all parts are there writes the table.
+        workers: processes; None: one for each core.
+        overwrite: begin anew, whatever `out` holds of an earlier preparation.
+        dry_run: print what there is and the plan, and write nothing.
+
+    Raises:
+        AudiobatError: a bad argument or source, `out` was begun with other settings or holds something else, no clip
+            can be read, the disk is full.
+    """
+    if out is None and not dry_run:
+        about = about_data_set(str(source))
+        if about is None:
+            raise AudiobatError("audiobat prepare needs OUT, the folder to write: audiobat prepare SOURCE OUT.")
+        print(about)
+        return None
+    settings = check_settings(sample_rate, encoding, window_seconds, hop_seconds)
+    chosen = parse_part(part)
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    check(workers is None or workers > 0, "--workers", workers, "it must be positive")
+    table = read_clips(source)
+    plan = make_plan(table, settings)
+    if dry_run or out is None:
+        print(table.describe())
+        print(describe_plan(plan, table, chosen))
+        return None if out is None else Path(out)
+    folder = Path(out).absolute()
+    claim(folder, table, plan, str(source), overwrite)
+    with stoppable():
+        pack(folder, table, plan, chosen, workers or count)
+        indexes = [load_index(folder, number, plan) for number in range(len(plan))]
+        done = [index for index in indexes if index is not None]
+        if len(done) == len(plan) and not (folder / CLIPS).exists():
+            merge_shards(folder, table, plan.settings, done)
+    missing = [number for number, index in enumerate(indexes) if index is None]
+    print(describe_missing(folder, missing, len(plan), chosen[1]) if missing else summary(folder, done))
+    return folder
+
+
+def about_data_set(name: str) -> str | None:
+    """What is to be known of a named data set; None if there is none of that name."""
+    if os.path.exists(name):
+        return None
+    ambiguous = ambiguous_names()
+    if name in ambiguous:
+        raise AudiobatError(ambiguous[name])
+    known = data_sets()
+    return known[name].about() if name in known else None
+
+
+def check_settings(
+    sample_rate: int, encoding: str, window_seconds: float | None, hop_seconds: float | None
+) -> PackSettings:
+    """The settings, if they can be meant."""
+    check(MIN_RATE <= sample_rate <= MAX_RATE, "--sample-rate", sample_rate, f"use {MIN_RATE} to {MAX_RATE} Hz")
+    check(encoding in ("flac", "pcm"), "--encoding", encoding, "use flac or pcm")
+    if window_seconds is None:
+        check(hop_seconds is None, "--hop-seconds", hop_seconds, "give --window-seconds too")
+        return PackSettings(sample_rate, encoding, None, None)
+    check(window_seconds * sample_rate >= 1, "--window-seconds", window_seconds, "it must hold a sample")
+    hop = window_seconds if hop_seconds is None else hop_seconds
+    check(1 <= hop * sample_rate <= window_seconds * sample_rate, "--hop-seconds", hop, "use up to --window-seconds")
+    return PackSettings(sample_rate, encoding, float(window_seconds), float(hop))
+
+
+def parse_part(part: str | None) -> tuple[int, int]:
+    """`3/16` to (2, 16): the remainder and the divisor of this part's shards."""
+    if part is None:
+        return 0, 1
+    number, _, count = part.partition("/")
+    valid = number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)
+    check(valid, "--part", part, "give it as 3/16, the third of sixteen parts")
+    return int(number) - 1, int(count)
+
+
+def claim(folder: Path, table: ClipTable, plan: ShardPlan, source: str, overwrite: bool) -> None:
+    """Make `folder` one of this plan: new, or begun with it before.
+
+    Raises:
+        AudiobatError: it holds something else.
+    """
+    root = Path(table.root).resolve() if table.root and "://" not in table.root else None
+    if root is not None and folder.resolve() in (root, *root.parents) and is_prepared(folder):
+        raise AudiobatError(f"{folder} is the source itself: name another folder for OUT.")
+    if folder.exists() and not folder.is_dir():
+        raise AudiobatError(f"{folder} is a file: name a new folder for OUT.")
+    held = list(folder.iterdir()) if folder.exists() else []
+    if not is_prepared(folder) and not all(map(is_unfinished, held)):
+        raise AudiobatError(f"{folder} holds something other than prepared data: name a new folder for OUT.")
+    if is_prepared(folder) and not overwrite:
+        plan.check_begun(folder)
+        gone = []
+    else:
+        gone = [CLIPS, SHARDS, SKIPPED, DUPLICATES]  # the table first: it says that the folder is finished
+    for path in (*(folder / name for name in gone), *(p for p in held if is_unfinished(p))):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if gone:
+        plan.save(folder, source)  # before any shard: without it, the folder would be taken for another's
+    (folder / SHARDS).mkdir(exist_ok=True)
+
+
+def pack(
+    folder: Path, table: ClipTable, plan: ShardPlan, chosen: tuple[int, int], workers: int, read: Reader = read_clip
+) -> None:
+    """Write the shards of this part that are not there yet."""
+    remainder, divisor = chosen
+    own = range(remainder, len(plan), divisor)
+    todo = [number for number in own if load_index(folder, number, plan) is None]
+    if not todo:
+        return
+    keys = shard_keys(table.keys)
+
+    def jobs() -> Iterator[Job]:
+        for number in todo:
+            rows = plan.rows(number)
+            yield Job(folder, number, plan, cut_table(table, rows), keys[rows.start : rows.stop], read=read)
+
+    remove_unfinished(folder, todo)
+    total, left = (sum(len(plan.rows(number)) for number in numbers) for numbers in (own, todo))
+    try:
+        with Progress("prepare", total, "clip", done=total - left) as bar:
+            pack_shards(jobs(), workers, bar.advance)
+    except OSError as error:
+        mend = "make room or mend that, and run the same command again: it goes on"
+        raise AudiobatError(f"{folder / SHARDS} cannot be written ({error.strerror or error}): {mend}.") from error
+    finally:
+        remove_unfinished(folder, todo)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does, through every `finally`, with exit code 143."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def describe_plan(plan: ShardPlan, table: ClipTable, chosen: tuple[int, int]) -> str:
+    """The plan in a line or two: shards, settings, size if the length is known."""
+    settings = plan.settings
+    window, hop = settings.window_seconds, settings.hop_seconds
+    cut = "" if window is None else f", windows of {window:g} s every {hop:g} s"
+    lines = [f"plan: {len(plan):,} shards of {settings.encoding} at {settings.sample_rate} Hz{cut}"]
+    if chosen[1] > 1:
+        lines[0] += f"; {len(range(chosen[0], len(plan), chosen[1])):,} of them in this part"
+    if table.seconds is not None and table.seconds[table.seconds == table.seconds].size:
+        samples = float(table.seconds[table.seconds == table.seconds].mean()) * len(table) * settings.sample_rate
+        overlap = 1.0 if window is None or hop is None else window / hop
+        size = samples * overlap * 2 * (FLAC_RATIO if settings.encoding == "flac" else 1.0)
+        lines.append(f"they will take about {size / 1e9:,.2g} GB")
+    return "\n".join(lines)
+
+
+def describe_missing(folder: Path, missing: Sequence[int], shards: int, parts: int) -> str:
+    """Which shards are to come, and from which parts."""
+    wanted = [f"{part}/{parts}" for part in sorted({number % parts + 1 for number in missing})]
+    shown = ", ".join(wanted[:PARTS_SHOWN]) + (", ..." if wanted[PARTS_SHOWN:] else "")
+    return (
+        f"{folder} has {shards - len(missing)} of {shards} shards; those of --part {shown} are missing. "
+        "Once they are there, the same command without --part writes the table."
+    )
+
+
+def summary(folder: Path, indexes: Sequence[ShardIndex]) -> str:
+    """What a finished folder holds, what was left out of it, and its size."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    skipped, loud = sum(len(index.skipped) for index in indexes), sum(int(index.loud.sum()) for index in indexes)
+    lines = [open_prepared(folder).describe()]
+    if skipped:
+        lines.append(f"skipped: {skipped:,} clips that cannot be read; {folder / SKIPPED} says why")
+    if loud:
+        lines.append(f"loud: {loud:,} clips had samples beyond full scale, which were cut off there")
+    return "\n".join([*lines, f"{folder}: {size / 1e9:,.3g} GB"])

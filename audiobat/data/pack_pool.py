@@ -1,0 +1,148 @@
+"""Shards to processes, one each: a process that is killed is replaced; a clip that kills two of them is left out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+
+from audiobat.data.pack import Job, pack_shard
+from audiobat.errors import AudiobatError
+
+DEATHS = 2  # of the process that reads a clip, after which the clip is to blame
+STARTS = 3  # processes that may die outside any clip, for one shard
+
+
+@dataclass
+class Worker:
+    """A process that writes one shard."""
+
+    job: Job
+    process: BaseProcess
+    row: int | None = None  # that it reads
+    rows: int = 0  # begun
+    done: bool = False
+
+
+class Deaths:
+    """Which clips processes died of."""
+
+    def __init__(self) -> None:
+        self._rows: Counter[tuple[int, int | None]] = Counter()
+
+    def judge(self, worker: Worker) -> Job:
+        """The job of a worker that died, to be done again: without the clip that has now killed two.
+
+        Raises:
+            AudiobatError: processes die without having begun a clip.
+        """
+        job, row, cause = worker.job, worker.row, cause_of_death(worker.process.exitcode)
+        self._rows[job.number, row] += 1
+        if row is None and self._rows[job.number, row] == STARTS:
+            raise AudiobatError(
+                f"Processes cannot be started, or die outside any clip ({cause}): in a script of your own, call "
+                'prepare under `if __name__ == "__main__":`; if memory ran out, use fewer --workers.'
+            )
+        if row is not None and self._rows[job.number, row] == DEATHS:
+            reason = f"reading it killed the process twice ({cause}): if memory ran out, cut it with --window-seconds."
+            job = replace(job, skip=job.skip | {row: reason})
+        return job
+
+
+def pack_shards(jobs: Iterable[Job], workers: int, advance: Callable[[int], None]) -> None:
+    """Do the jobs, as many at once as there are `workers`; calls `advance` with clips begun (or, after a death, lost).
+
+    Raises:
+        AudiobatError: no process can be started.
+        OSError: a shard cannot be written. Whatever is raised, no process is left.
+    """
+    context = worker_context()
+    waiting = iter(jobs)
+    again: deque[Job] = deque()
+    crew: dict[Connection, Worker] = {}
+    deaths = Deaths()
+    try:
+        while True:
+            while len(crew) < workers and (job := again.popleft() if again else next(waiting, None)) is not None:
+                connection, worker = hire(context, job)
+                crew[connection] = worker
+            if not crew:
+                return
+            for ready in wait(list(crew)):
+                assert isinstance(ready, Connection)
+                worker = crew[ready]
+                if listen(ready, worker, advance):
+                    continue
+                del crew[ready]
+                ready.close()
+                worker.process.join()
+                if not worker.done:
+                    advance(-worker.rows)
+                    again.append(deaths.judge(worker))
+    finally:
+        for worker in crew.values():
+            worker.process.kill()
+        for worker in crew.values():
+            worker.process.join()
+
+
+def worker_context() -> BaseContext:
+    """How processes are made: forked from a small server that has imported what they need, where there is one."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def hire(context: BaseContext, job: Job) -> tuple[Connection, Worker]:
+    """A new process for a job, and the connection by which it reports."""
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(theirs, job), daemon=True)  # type: ignore[attr-defined]
+    process.start()
+    theirs.close()
+    return ours, Worker(job, process)
+
+
+def work(connection: Connection, job: Job) -> None:
+    """In a process of its own: write a shard; report each row before it is read (None: all are), and how it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        pack_shard(job, connection.send)
+    except BrokenPipeError:  # the main process is gone
+        return
+    except Exception as error:
+        error.add_note(traceback.format_exc())  # of this process
+        connection.send(error)
+    else:
+        connection.send("done")
+
+
+def listen(connection: Connection, worker: Worker, advance: Callable[[int], None]) -> bool:
+    """Take one report; returns whether there will be more. Raises what the worker could not go on after."""
+    try:
+        report = connection.recv()
+    except (EOFError, OSError):  # OSError: it was killed in the midst of a report
+        return False
+    if isinstance(report, Exception):
+        raise report
+    if report == "done":
+        worker.done = True
+    else:
+        worker.row = report
+        if report is not None:
+            worker.rows += 1
+            advance(1)
+    return True
+
+
+def cause_of_death(exit_code: int | None) -> str:
+    """`SIGKILL`, or `exit code 1`."""
+    return signal.Signals(-exit_code).name if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"
