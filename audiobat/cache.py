@@ -1,4 +1,4 @@
-"""Encoder and clip table to frozen features: computed once and kept when they fit, else computed again for every batch.
+"""Encoder and clip table to frozen features: computed once and kept, in memory or on disk, else for every batch anew.
 
 Whichever it is, a head sees batches of `LayerFeatures`, and nothing of the encoder is changed.
 """
@@ -6,30 +6,35 @@ Whichever it is, a head sees batches of `LayerFeatures`, and nothing of the enco
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiobat.audio import pad_batch
-from audiobat.data.dataset import iterate_clips
+from audiobat.data.dataset import check_skipped
+from audiobat.data.draws import Drawn, read_draws
 from audiobat.data.index import ClipTable
-from audiobat.data.store import read_clip
 from audiobat.errors import AudiobatError
+from audiobat.feature_files import FeatureFiles
+from audiobat.feature_store import FLOAT_BYTES, Chunk, FeatureStore, pack
 from audiobat.features import Encoder, LayerFeatures
 from audiobat.heads.pooling import mean_valid
 from audiobat.progress import Progress
 from audiobat.train.dist import pick_device
 
-FLOAT_BYTES = 4
 GB = 1e9
 POOL_BATCH = 64  # clips of which means are taken at once
+GATHERED_AHEAD = 3  # batches on their way to a GPU
+
+Rows: TypeAlias = NDArray[np.int64]  # of the clip table
 
 
 class FeatureSource:
@@ -39,52 +44,113 @@ class FeatureSource:
         self,
         encoder: Encoder,
         table: ClipTable,
-        indices: NDArray[np.int64],
+        indices: Rows,
         skipped: dict[str, str],
-        store: _Store | None,
+        store: FeatureStore | None,
         device: torch.device,
+        *,
+        workers: int = 0,
+        budget: float = float("inf"),
+        pools: bool = False,
     ) -> None:
         self.table, self.device = table, device
         self.indices = indices  # readable clips: rows of the table, ascending
         self.skipped = skipped  # key -> reason, of the others
         self.dim, self.depth = encoder.dim, encoder.depth
-        self._encoder, self._store = encoder, store
+        self.encoder, self.workers = encoder, workers
+        self._store, self._budget, self._pools = store, budget, pools
 
     @property
     def cached(self) -> bool:
-        """Whether the features are in memory."""
+        """Whether the features are kept."""
         return self._store is not None
 
-    def batch(self, rows: NDArray[np.int64] | Sequence[int]) -> LayerFeatures:
+    @cached_property
+    def patch_rows(self) -> int:
+        """F, the patches along frequency."""
+        return self.batch(self.indices[:1]).grid[1]
+
+    def batch(self, rows: Rows | Sequence[int]) -> LayerFeatures:
         """Features, float32 on the device, of the clips at `rows` of the table; padding is not valid.
 
         Raises AudiobatError for a clip that was skipped, or that can no longer be read.
         """
-        rows = np.asarray(rows, dtype=np.int64)
-        missing = rows[~np.isin(rows, self.indices)]
-        if len(missing):
-            raise AudiobatError(f"Clip {missing[0]} of the table has no features: take rows of `source.indices`.")
+        rows = self._known(np.asarray(rows, dtype=np.int64))
         if self._store is not None:
-            return _move(self._store.select(torch.from_numpy(rows)), self.device)
-        waveforms = [torch.from_numpy(read_clip(self.table, int(i), self._encoder.sample_rate)) for i in rows]
-        return _encode(self._encoder, *pad_batch(waveforms), self.device)
+            return _move(self._store.gather(rows), self.device)
+        return self._encode(next(read_draws(self.table, self.encoder.sample_rate, [rows])))
+
+    def batches(self, draws: Iterable[Rows]) -> Iterator[tuple[Rows, LayerFeatures]]:
+        """`batch` of one list of rows after the other, each with its rows; audio is decoded ahead of the encoder."""
+        if self._store is None:
+            for drawn in self.waveforms(draws):
+                yield drawn.rows, self._encode(drawn)
+        elif self.device.type == "cpu":
+            for rows in draws:
+                yield rows, self.batch(rows)
+        else:
+            yield from self._gathered_ahead(self._store, draws)
+
+    def waveforms(self, draws: Iterable[Rows]) -> Iterator[Drawn]:
+        """The clips themselves, on the CPU, decoded ahead by `workers` processes; AudiobatError if one is gone."""
+        known = (self._known(rows) for rows in draws)
+        for drawn in read_draws(self.table, self.encoder.sample_rate, known, self.workers):
+            _check_all_read(drawn)
+            yield drawn
+
+    def means(self, rows: Rows, features: LayerFeatures) -> LayerFeatures:
+        """What `pooled` holds of the clips at `rows`, whose `features` are at hand."""
+        return self.pooled.batch(rows) if self.cached else pool(features)
 
     @cached_property
     def pooled(self) -> FeatureSource:
         """The same with one patch per clip, the mean over its valid ones: all that a linear probe looks at.
 
-        It always fits, so heads of this kind need a single pass over the clips.
+        That nearly always fits in memory, so that heads of this kind alone need a single pass over the clips.
         """
-        store = _Store(len(self.table), float("inf"))
-        for first in range(0, len(self.indices), POOL_BATCH):
-            rows = self.indices[first : first + POOL_BATCH]
-            features = self.batch(rows)
-            means = torch.stack([mean_valid(layer, features.valid) for layer in features.patch_tokens])  # [L, B, D]
-            valid = features.valid.any(1, keepdim=True)
-            store.add(
-                LayerFeatures(means[:, :, None], features.cls_token, (1, 1), valid, features.frame_times[:1]), rows
-            )
-        return FeatureSource(self._encoder, self.table, self.indices, self.skipped, store, self.device)
+        store = None
+        if self.cached or 2 * len(self.table) * self.depth * self.dim * FLOAT_BYTES <= self._budget:
+            store = FeatureStore(len(self.table))
+            cuts = range(0, len(self.indices), POOL_BATCH)
+            for rows, features in self.batches(self.indices[first : first + POOL_BATCH] for first in cuts):
+                store.add(pack(pool(features), rows))
+        return FeatureSource(
+            self.encoder,
+            self.table,
+            self.indices,
+            self.skipped,
+            store,
+            self.device,
+            workers=self.workers,
+            pools=True,
+        )
+
+    def _known(self, rows: Rows) -> Rows:
+        missing = rows[~np.isin(rows, self.indices)]
+        if len(missing):
+            raise AudiobatError(f"Clip {missing[0]} of the table has no features: take rows of `source.indices`.")
+        return rows
+
+    def _encode(self, drawn: Drawn) -> LayerFeatures:
+        _check_all_read(drawn)
+        features = encode(self.encoder, drawn.waveform, drawn.lengths, self.device)
+        return pool(features) if self._pools else features
+
+    def _gathered_ahead(self, store: FeatureStore, draws: Iterable[Rows]) -> Iterator[tuple[Rows, LayerFeatures]]:
+        """Gather in threads while the device computes: copying memory is all that they do."""
+
+        def gather(rows: Rows) -> LayerFeatures:
+            return _move(_pinned(store.gather(self._known(rows))), self.device)
+
+        waiting: list[tuple[Rows, Future[LayerFeatures]]] = []
+        with ThreadPoolExecutor(GATHERED_AHEAD) as threads:
+            for rows in draws:
+                waiting.append((rows, threads.submit(gather, rows)))
+                if len(waiting) > GATHERED_AHEAD:
+                    first, features = waiting.pop(0)
+                    yield first, features.result()
+            for first, features in waiting:
+                yield first, features.result()
 
 
 def cache_features(
@@ -93,7 +159,9 @@ def cache_features(
     *,
     batch_size: int = 16,
     cache_gb: float = 8.0,
+    cache_dir: str | Path | None = None,
     device: str = "cpu",
+    workers: int = 0,
     progress: bool = True,
     skipped: dict[str, str] | None = None,
 ) -> FeatureSource:
@@ -104,98 +172,70 @@ def cache_features(
         table: the clips; each is used whole.
         batch_size: clips encoded at once.
         cache_gb: memory (1e9 bytes) that the features may take; when they need more, only the audio is checked now,
-            and `batch` encodes clips as they are asked for.
+            and they are computed when they are asked for.
+        cache_dir: keep the features in this folder instead, whatever they take; what an earlier run with the same
+            encoder and clips left there, finished or not, is checked and used.
         device: where the encoder runs and batches end up; kept features stay in the CPU's memory.
+        workers: processes that decode audio ahead of the encoder; 0: this one does.
         progress: whether to show a bar, and a line that says what was decided.
         skipped: receives key -> reason of each clip that cannot be read, also when the run stops.
 
     Raises:
-        AudiobatError: more than 5% of the clips are unreadable, or none is readable.
+        AudiobatError: more than 5% of the clips are unreadable, or none is readable; the disk is full.
     """
     where = pick_device(device)
     if isinstance(encoder, nn.Module):
         encoder.to(where)
     skipped = {} if skipped is None else skipped
-    store = _Store(len(table), cache_gb * GB)
-    found: list[NDArray[np.int64]] = []
-    with Progress("features", total=len(table), unit="clip", shown=progress) as bar:
-        for batch in iterate_clips(table, encoder.sample_rate, batch_size, skipped=skipped):
-            found.append(batch.indices)
-            if store.fits:
-                store.add(_encode(encoder, batch.waveform, batch.lengths, where), batch.indices)
-            bar.advance(int(batch.indices[-1]) + 1 - bar.done)
-        bar.advance(len(table) - bar.done)
-    if not found:
+    budget = cache_gb * GB
+    store, found = FeatureStore(len(table)), np.zeros(len(table), bool)
+    cuts = [np.arange(first, min(first + batch_size, len(table))) for first in range(0, len(table), batch_size)]
+    needs = 0
+
+    def computed(drawn: Drawn) -> Chunk:
+        return pack(encode(encoder, drawn.waveform, drawn.lengths, where), drawn.rows)
+
+    def again(cut: Rows) -> Chunk:
+        return computed(next(read_draws(table, encoder.sample_rate, [cut])))
+
+    with nullcontext() if cache_dir is None else FeatureFiles(cache_dir, encoder, table) as files:
+        missing = cuts if files is None else files.load(cuts, skipped, again)
+        left = sum(map(len, missing))
+        with Progress("features", len(table), "clip", done=len(table) - left, shown=progress) as bar:
+            batches = read_draws(table, encoder.sample_rate, missing, workers)
+            for cut, drawn in zip(missing, batches, strict=True):
+                skipped.update(drawn.skipped)
+                left -= len(cut)
+                check_skipped(skipped, len(table) - left, len(table))
+                found[drawn.rows] = True
+                if len(drawn.rows) and files is not None:
+                    files.keep(cut, computed(drawn), drawn.skipped, left)
+                elif len(drawn.rows) and needs <= budget:
+                    store.add(computed(drawn))
+                    needs = store.needs(len(table))
+                    if needs > budget:
+                        store = FeatureStore(len(table))
+                bar.advance(len(cut))
+        for chunk in files.chunks() if files is not None else ():
+            store.add(chunk)
+            found[chunk.rows] = True
+    fits = files is not None or needs <= budget
+    check_skipped(skipped, len(table), len(table))
+    if not found.any():
         raise AudiobatError(f"None of the {len(table)} clips can be read: check the paths.")
     if progress:
-        print(store.verdict(), file=sys.stderr, flush=True)
-    return FeatureSource(encoder, table, np.concatenate(found), skipped, store if store.fits else None, where)
+        size = f"features of {len(table):,} clips"
+        if fits:
+            words = f"{size}: {store.bytes / GB:.3g} GB, kept in {'memory' if files is None else files.folder}"
+        else:
+            words = f"{size}: at least {needs / GB:.3g} GB, more than cache_gb {cache_gb:g}: computed for every batch"
+        print(words, file=sys.stderr, flush=True)
+    kept = store if fits else None
+    return FeatureSource(encoder, table, np.flatnonzero(found), skipped, kept, where, workers=workers, budget=budget)
 
 
-class _Store:
-    """Features of up to `clips` clips by row, clips first, so that a batch is one gather of contiguous pieces."""
-
-    patches: Tensor | None = None  # [n, L, N, D]; zeros where there is no clip or padding
-    cls: Tensor | None = None  # [n, L, D]
-    valid: Tensor  # [n, N]
-    longest: LayerFeatures  # whose grid and times hold for all
-
-    def __init__(self, clips: int, budget: float) -> None:
-        self.clips, self.budget, self.needs = clips, budget, 0.0  # bytes
-
-    @property
-    def fits(self) -> bool:
-        """Whether all clips, each as long as the longest so far, fit the budget."""
-        return self.needs <= self.budget
-
-    def add(self, features: LayerFeatures, rows: NDArray[np.int64]) -> None:
-        """Put features at `rows`, which ascend from call to call; no longer `fits` if that takes too much memory."""
-        tokens = features.patch_tokens.transpose(0, 1).cpu()  # [B, L, N, D]
-        length = tokens.shape[2]
-        if self.patches is None or length > self.patches.shape[2]:
-            self._grow(features, int(rows[0]))
-        if self.patches is None:
-            return
-        at = torch.from_numpy(rows)
-        self.patches[at, :, :length] = tokens
-        self.valid[at, :length] = features.valid.cpu()
-        if self.cls is not None and features.cls_token is not None:
-            self.cls[at] = features.cls_token.transpose(0, 1).cpu()
-
-    def _grow(self, features: LayerFeatures, filled: int) -> None:
-        """Make room for clips as long as these, keeping the rows before `filled`; drop all if there is not enough."""
-        depth, _, length, dim = features.patch_tokens.shape
-        has_cls = features.cls_token is not None
-        self.needs = float(self.clips * depth * (length + has_cls) * dim * FLOAT_BYTES)
-        if not self.fits:
-            self.patches = self.cls = None
-            return
-        patches, valid = torch.zeros(self.clips, depth, length, dim), torch.zeros(self.clips, length, dtype=torch.bool)
-        if self.patches is not None:
-            before = self.patches.shape[2]
-            patches[:filled, :, :before] = self.patches[:filled]
-            valid[:filled, :before] = self.valid[:filled]
-        elif has_cls:
-            self.cls = torch.zeros(self.clips, depth, dim)
-        self.patches, self.valid, self.longest = patches, valid, features.clip(0)
-
-    def select(self, rows: Tensor) -> LayerFeatures:
-        """The batch at `rows`: one gather; layers first is a view of it."""
-        cls = None if self.cls is None else self.cls.index_select(0, rows).transpose(0, 1)
-        assert self.patches is not None
-        patches = self.patches.index_select(0, rows).transpose(0, 1)
-        return replace(self.longest, patch_tokens=patches, cls_token=cls, valid=self.valid.index_select(0, rows))
-
-    def verdict(self) -> str:
-        """What was decided, in a sentence."""
-        size = f"features of {self.clips:,} clips: {'' if self.fits else 'at least '}{self.needs / GB:.3g} GB"
-        if self.fits:
-            return f"{size}, kept in memory"
-        return f"{size}, more than cache_gb {self.budget / GB:g}: computed again for every batch"
-
-
-def _encode(encoder: Encoder, waveform: Tensor, lengths: Tensor, device: torch.device) -> LayerFeatures:
-    """Features of a batch, cut after the last patch column that any of its clips reaches."""
+def encode(encoder: Encoder, waveform: Tensor, lengths: Tensor, device: torch.device) -> LayerFeatures:
+    """Features of a batch, float32, cut after the last patch column that any of its clips reaches."""
     with frozen(encoder):
         features = encoder.forward_layers(waveform.to(device), lengths.to(device))
     rows = features.grid[1]
@@ -208,6 +248,13 @@ def _encode(encoder: Encoder, waveform: Tensor, lengths: Tensor, device: torch.d
         features.valid[:, : columns * rows],
         features.frame_times[:columns],
     )
+
+
+def pool(features: LayerFeatures) -> LayerFeatures:
+    """One patch per clip, the mean over its valid ones."""
+    means = torch.stack([mean_valid(layer, features.valid) for layer in features.patch_tokens])  # [L, B, D]
+    valid = features.valid.any(1, keepdim=True)
+    return LayerFeatures(means[:, :, None], features.cls_token, (1, 1), valid, features.frame_times[:1])
 
 
 @contextmanager
@@ -224,10 +271,20 @@ def frozen(encoder: Encoder) -> Iterator[None]:
             module.training = mode
 
 
+def _check_all_read(drawn: Drawn) -> None:
+    for key, reason in drawn.skipped.items():
+        raise AudiobatError(f"Clip {key} could be read before and now cannot: {reason}")
+
+
+def _pinned(features: LayerFeatures) -> LayerFeatures:
+    """In memory that a GPU can fetch by itself."""
+    return _each_tensor(features, lambda tensor: tensor.contiguous().pin_memory())
+
+
 def _move(features: LayerFeatures, device: torch.device) -> LayerFeatures:
-    if device.type == "cpu":
-        return features
-    moved: dict[str, Any] = {
-        name: value.to(device, non_blocking=True) for name, value in vars(features).items() if isinstance(value, Tensor)
-    }
-    return replace(features, **moved)
+    return features if device.type == "cpu" else _each_tensor(features, lambda t: t.to(device, non_blocking=True))
+
+
+def _each_tensor(features: LayerFeatures, change: Any) -> LayerFeatures:
+    changed: dict[str, Any] = {name: change(v) for name, v in vars(features).items() if isinstance(v, Tensor)}
+    return replace(features, **changed)

@@ -21,6 +21,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from audiobat import __version__
 from audiobat.config import PretrainConfig, ProbeConfig, check_choice, from_dict
 from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.presets import preset_fields, task_of
 from audiobat.recipes import load_recipe, merge, parse_yaml, recipe_names
 
 MODEL = "a release or run folder, shipped weights by name, hf:NAME_OR_FOLDER, or my_file.py:MyEncoder"
@@ -53,6 +54,11 @@ class Verb:
         for f in dataclasses.fields(self):
             if get_origin(hints[f.name]) is Literal:
                 check_choice(self, f.name)
+
+    @classmethod
+    def base(cls, own: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+        """Config fields that lie below those given, `config`; `own` are the verb's own flags."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,16 +115,24 @@ class Pretrain(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Verb):
-    """Train a probe on the frozen features of a model and write its result record."""
+    """Train probes on the frozen features of a model, all in one pass, and write their result records."""
 
-    shortcuts: ClassVar = {"seed": "train.seed"}
+    shortcuts: ClassVar = {"seed": "train.seed", "cache": "cache_dir"}
     model: str = flag(MODEL)
-    data: str = flag("a CSV (path,label[;label...],split|fold) or a folder of class folders")
+    data: str = flag(f"clips with labels: {CLIPS}")
     out: str = flag("folder to write")
     test_fold: int | None = flag("the fold to test on, where clips have folds in place of splits", None)
     device: str = flag(DEVICE, "auto")
+    trust_remote_code: bool = flag(TRUST, False)
     overwrite: bool = flag(OVERWRITE, False)
     config: ProbeConfig = field(default_factory=ProbeConfig)
+
+    @classmethod
+    def base(cls, own: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+        """The fields of the preset, if one is named; recipe and flags go over them."""
+        if "preset" not in config:
+            return {}
+        return preset_fields(config["preset"], config.get("preset_task") or task_of(own.get("data", "")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +246,7 @@ def parse(name: str, argv: list[str]) -> Verb:
             wanted = known[f.name].shown_name
             raise AudiobatError(f"audiobat {name} needs {wanted}: {f.metadata['help']}.")
     parsed = from_dict(verb, own)
+    config = merge(verb.base(own, config), config)
     config_class = config_of(verb)
     return dataclasses.replace(parsed, config=from_dict(config_class, config)) if config_class else parsed  # type: ignore[call-arg]
 

@@ -439,8 +439,9 @@ class ProbeTrainConfig:
     min_lr: float = 1e-6
     weight_decay: float | None = None  # None: the paper's 0.5 for prototype heads, 0.005 for linear ones
     betas: tuple[float, float] = (0.9, 0.999)
-    loss: Literal["auto", "bce", "ce"] = "auto"  # auto: ce if every clip has one label, else bce
-    seed: int = 0
+    loss: Literal["auto", "bce", "ce", "asl"] = "auto"  # auto: ce if every clip has one label, else bce; asl: released
+    seed: int = 0  # of weights and dropout
+    order_seed: int = 0  # of the order of clips: heads share a pass over them, so their own seeds have no say in it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
@@ -453,19 +454,62 @@ class ProbeTrainConfig:
         check(valid_decay, "train.weight_decay", self.weight_decay, "it must not be negative")
         valid_betas = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
         check(valid_betas, "train.betas", self.betas, "give two numbers from 0 up to 1")
-        check(0 <= self.seed <= LARGEST, "train.seed", self.seed, "use 0 up to 2^63 - 1")
+        for name in ("seed", "order_seed"):
+            check(0 <= getattr(self, name) <= LARGEST, f"train.{name}", getattr(self, name), "use 0 up to 2^63 - 1")
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Values tried side by side, each with each; an empty list: the one value of `head` or `train`."""
+
+    prototypes: tuple[int, ...] = ()  # of the heads that have prototypes
+    lr: tuple[float, ...] = ()
+    weight_decay: tuple[float, ...] = ()
+    choose: bool = False  # lr and weight decay: keep the best on a held-out tenth of the training split
+
+    def __post_init__(self) -> None:
+        for name in ("prototypes", "lr", "weight_decay"):
+            values = tuple(getattr(self, name))
+            object.__setattr__(self, name, values)
+            check(len(set(values)) == len(values), f"grid.{name}", values, "name each value once")
+        check(min(self.prototypes, default=1) > 0, "grid.prototypes", self.prototypes, "they must be positive")
+        check(min(self.lr, default=1.0) > 0, "grid.lr", self.lr, "they must be positive")
+        check(min(self.weight_decay, default=0.0) >= 0, "grid.weight_decay", self.weight_decay, "none may be negative")
+        several = len(self.lr) > 1 or len(self.weight_decay) > 1
+        check(several or not self.choose, "grid.choose", self.choose, "give several grid.lr or grid.weight_decay")
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """A head, its training and the features' budget."""
+    """Which heads are trained, how, on which features. All of them share one pass over the clips."""
 
     head: HeadConfig = field(default_factory=HeadConfig)
     train: ProbeTrainConfig = field(default_factory=ProbeTrainConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    heads: tuple[str, ...] = ()  # kinds trained side by side, each otherwise as `head`; none: `head` alone
+    layers: bool = False  # besides, a linear probe of every block: its mean patch, batch norm, a matrix (Fig. 4)
+    seeds: tuple[int, ...] = ()  # one record for each; none: `train.seed` alone
+    task: Literal["auto", "clip", "frame"] = "auto"  # what has labels; auto: frames where the clips have events
+    preset: Literal["paper", "released", "fair"] = "paper"  # whose settings these are meant to be; records check it
+    preset_task: str | None = None  # column of the preset's table; None: by the data set's name, else as20k
     cache_gb: float = 8.0  # frozen features are kept when they fit, else computed again for every batch
+    cache_dir: str | None = None  # keep them in this folder instead, for later runs too; None: in memory
+    workers: int = 2  # processes that decode audio ahead of the encoder
 
     def __post_init__(self) -> None:
+        for name in ("heads", "seeds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("task", "preset"):
+            check_choice(self, name)
+        for kind in self.heads:
+            dataclasses.replace(self.head, kind=kind)  # type: ignore[arg-type]  # names the choices
+        for name in ("heads", "seeds"):
+            values = getattr(self, name)
+            check(len(set(values)) == len(values), name, values, "name each once")
+        for seed in self.seeds:
+            check(0 <= seed <= LARGEST, "seeds", self.seeds, "use 0 up to 2^63 - 1")
         check(self.cache_gb >= 0, "cache_gb", self.cache_gb, "it must not be negative")
+        check(self.workers >= 0, "workers", self.workers, "it must not be negative")
 
 
 def to_dict(config: object) -> dict[str, Any]:
@@ -508,6 +552,9 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
         inner = next(a for a in args if a is not type(None))
         return None if value is None else _typed(inner, value, path)
     if origin is tuple:
+        if args[-1] is Ellipsis:
+            check(isinstance(value, list | tuple), path, value, "give a list")
+            return tuple(_typed(args[0], v, path) for v in value)
         check(isinstance(value, list | tuple) and len(value) == len(args), path, value, f"give {len(args)} values")
         return tuple(_typed(a, v, path) for a, v in zip(args, value, strict=True))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -67,6 +67,7 @@ def test_dashes_underscores_and_equals_are_all_understood(called):
         "out": Path("o"),
         "test_fold": 3,
         "device": "auto",
+        "trust_remote_code": False,
         "overwrite": False,
         "config": from_dict(ProbeConfig, {"cache_gb": 2.0, "head": {"kind": "linear"}}),
     }

@@ -12,11 +12,12 @@ import audiobat
 PACKAGE = Path(audiobat.__file__).parent
 # A module may import only from its own place or above. A package's name stands for all of its modules.
 ORDER = [
-    *("errors", "config", "recipes", "progress", "features"),
+    *("errors", "config", "recipes", "progress", "presets", "features"),
     *("codec", "audio", "frontend", "patches", "masking", "layers", "encoder"),
     *("decoder", "targets", "objective", "plan"),
-    *("heads", "metrics", "results", "data", "train", "cache", "baselines"),
-    *("hub", "convert", "adapters", "models", "report", "commands", "integrations", "cli"),
+    *("heads", "metrics", "results", "data", "train", "baselines"),
+    *("hub", "feature_store", "feature_files", "cache", "convert", "adapters", "models"),
+    *("report", "commands", "integrations", "cli"),
 ]
 TOP = ("__init__", "__main__")  # stand last: they import everything on demand
 ENGINE = {"errors", "progress"}  # train/ knows nothing of audio

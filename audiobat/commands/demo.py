@@ -211,13 +211,13 @@ def probe_model(name: str, encoder: Encoder, table: ClipTable, config: ProbeConf
     source = cache_features(encoder, table, cache_gb=config.cache_gb, device="auto")
 
     def record(kind: str, layer: int, path: Path) -> ResultRecord:
-        found = probe_source(
+        [found] = probe_source(
             name, encoder, source, table, train, test, head_of(config, kind, layer), data_name=DATA_NAME
         )
         found.save(path)
         return found
 
-    records = {kind: record(kind, -1, record_path(out, name, head_of(config, kind, -1))) for kind in HEADS}
+    records = {kind: record(kind, -1, record_path(out, name, kind, config.train.seed)) for kind in HEADS}
     layers = [
         record("linear", layer, out / "results" / "layers" / f"{name.replace(' ', '-')}_linear_block_{layer}.json")
         for layer in range(1, encoder.depth)

@@ -1,41 +1,36 @@
-"""`audiobat probe`: a model and labelled clips in; a head on its frozen features; a result record out (Section 4)."""
+"""`audiobat probe`: a model and labelled clips in; heads on its frozen features; result records out (Section 4)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiobat.cache import FeatureSource, cache_features
-from audiobat.commands.head_training import (
-    Loss,
-    Rows,
-    check_head,
-    check_schedule,
-    decay_of,
-    pick_loss,
-    predict,
-    train_head,
-    train_heads,
-)
-from audiobat.commands.scoring import Answers, evaluate, scores_of, values
-from audiobat.config import HeadConfig, ProbeConfig, ProbeTrainConfig, to_dict
+from audiobat.commands.head_jobs import head_jobs, layer_jobs, with_seeds
+from audiobat.commands.head_testing import Tested, ask_heads
+from audiobat.commands.head_training import Rows, predict_heads, train_heads
+from audiobat.commands.probe_records import Probed, Shared, record_of
+from audiobat.commands.probe_task import ClipTask, pick_loss, task_for
+from audiobat.commands.scoring import scores_of
+from audiobat.commands.selection import Choice, choose_jobs
+from audiobat.config import ProbeConfig, ProbeTrainConfig
 from audiobat.data.dataset import write_skipped
 from audiobat.data.index import ClipTable
 from audiobat.data.sources import read_labelled_clips
 from audiobat.data.split import split_for_probe
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
-from audiobat.heads import ConvexGatedProbe
-from audiobat.hub import load, weights_sha256
 from audiobat.metrics import average_precision, macro_map_present
-from audiobat.results import DataInfo, ModelInfo, ResultRecord, environment
+from audiobat.models import load_encoder
+from audiobat.presets import task_of
+from audiobat.results import ResultRecord, save_scores
 from audiobat.train.dist import pick_device
 
 Splits: TypeAlias = Mapping[str, tuple[Rows, Rows]]  # test fold, or "" -> rows that train, rows that test
@@ -49,50 +44,72 @@ def probe(
     out: str | Path | None = None,
     test_fold: int | None = None,
     device: str = "auto",
+    trust_remote_code: bool = False,
     overwrite: bool = False,
-) -> ResultRecord:
-    """Train a head on the frozen features of `model` and test it.
+) -> list[ResultRecord]:
+    """Train heads on the frozen features of `model`, all in one pass over the clips, and test them.
 
     Args:
-        model: whatever `audiobat.load` takes, or an encoder.
-        data: a CSV (`path,label[;label...]` and `split` or `fold`) or a folder of class folders.
-        config: the head, its training and the memory for features; by default CGP as in Table 6.
+        model: whatever `audiobat.models.load_encoder` takes, or an encoder.
+        data: clips with labels, from any source.
+        config: the heads, their training and where features are kept; by default CGP as in Table 6.
         out: folder for results/MODEL_HEAD_SEED.json, and skipped.csv if clips were left out; None: nothing is written.
         test_fold: the fold to test on; None, where clips have folds and no splits: each in turn, on the same features.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
-        overwrite: replace the record that `out` holds for this model, head and seed, an error otherwise.
+        trust_remote_code: let a Hugging Face model run the Python files that come with it.
+        overwrite: replace the records that `out` holds for this model, these heads and seeds, an error otherwise.
+
+    Returns:
+        A record for each head and seed, heads in the order of the config.
 
     Raises:
         AudiobatError: a bad argument, model or data set, more than 5% of the clips unreadable.
     """
     config = config or ProbeConfig()
-    check_schedule(config.train)
+    head_jobs(config, depth=10**9)  # what can be refused before anything is read
     name = Path(model).resolve().name if isinstance(model, str | Path) else type(model).__name__
     folder = None if out is None else Path(out)
-    if folder is not None and record_path(folder, name, config).exists() and not overwrite:
-        raise AudiobatError(
-            f"{record_path(folder, name, config)} exists: choose another --out, or replace it with --overwrite."
-        )
     table = read_labelled_clips(data)
     table, splits = keep_used(table, splits_of(table, test_fold))
-    encoder = load(model) if isinstance(model, str | Path) else model
-    check_head(config, encoder.depth, table.single_label)
+    task = task_for(config, table)
+    pick_loss(config.train, task.single_label)
+    encoder = load_encoder(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
+    jobs = with_seeds(head_jobs(config, encoder.depth), config)
     if folder is not None:
+        for job in jobs:
+            path = record_path(folder, name, job.name, job.train.seed)
+            if path.exists() and not overwrite:
+                raise AudiobatError(f"{path} exists: choose another --out, or replace it with --overwrite.")
         folder.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
     skipped: dict[str, str] = {}
     try:
         source = cache_features(
-            encoder, table, cache_gb=config.cache_gb, device=str(pick_device(device)), skipped=skipped
+            encoder,
+            table,
+            cache_gb=config.cache_gb,
+            cache_dir=config.cache_dir,
+            device=str(pick_device(device)),
+            workers=config.workers,
+            skipped=skipped,
         )
     finally:
         if folder is not None:
             list_skipped(folder, skipped)
-    record = probe_splits(name, encoder, source, table, splits, config, data_name=Path(data).resolve().stem)
-    print(summary(record))
+    probed = probe_splits(
+        name, encoder, source, table, splits, config, data_name=Path(data).resolve().stem, preset_task=task_of(data)
+    )
+    records = []
+    for one in probed:
+        record = one.record
+        if folder is not None:
+            path = record_path(folder, name, one.name, record.seed)
+            record = replace(record, scores=save_scores(path, one.scores))
+            record.save(path)
+        print(summary(one.name, record))
+        records.append(record)
     if folder is not None:
-        record.save(record_path(folder, name, config))
-        print(f"record: {record_path(folder, name, config)}")
-    return record
+        print(f"records: {folder / 'results'}")
+    return records
 
 
 def probe_source(
@@ -105,24 +122,25 @@ def probe_source(
     config: ProbeConfig,
     *,
     data_name: str = "clips",
-) -> ResultRecord:
-    """Train and test one head on features that are there already, so that many heads share them.
+) -> list[ResultRecord]:
+    """Train and test heads on features that are there already.
 
     Args:
-        encoder_name: what the record calls the model.
-        encoder: whose weights the record names.
+        encoder_name: what the records call the model.
+        encoder: whose weights the records name.
         source: features of `table`.
         table: clips with labels.
-        train_rows: rows of `table` that train the head; clips without features are left out.
-        test_rows: rows that test it.
-        config: the head and its training.
-        data_name: what the record calls the data.
+        train_rows: rows of `table` that train the heads; clips without features are left out.
+        test_rows: rows that test them.
+        config: the heads and their training.
+        data_name: what the records call the data.
 
     Raises:
         AudiobatError: a schedule or a loss that does not fit, no features for a split, a loss that is not finite.
     """
     splits = {"": (train_rows, test_rows)}
-    return probe_splits(encoder_name, encoder, source, table, splits, config, data_name=data_name)
+    found = probe_splits(encoder_name, encoder, source, table, splits, config, data_name=data_name)
+    return [one.record for one in found]
 
 
 def probe_splits(
@@ -134,50 +152,31 @@ def probe_splits(
     config: ProbeConfig,
     *,
     data_name: str = "clips",
-) -> ResultRecord:
-    """`probe_source` for several splits, the folds of a data set: one record of the means over them."""
+    preset_task: str = "as20k",
+) -> list[Probed]:
+    """`probe_source` for several splits, the folds of a data set: one record, of the means over them, for each head."""
     start = monotonic()
-    targets = torch.from_numpy(table.targets())
-    loss = pick_loss(config.train, table.single_label)
-    answers: dict[str, Answers] = {}
-    gates: list[Tensor] = []
+    task = task_for(config, table)
+    tested: dict[tuple[str, int], dict[str, Tested]] = {}  # head and seed -> test fold -> what it said
+    choices: dict[str, dict[str, Choice]] = {}  # head -> test fold -> how it was chosen
     training = 0.0
-    for fold, (train_rows, test_rows) in splits.items():
+    for number, (fold, (train_rows, test_rows)) in enumerate(splits.items(), start=1):
         train, test = readable(source, train_rows, "train"), readable(source, test_rows, "test")
-        head, seconds = train_head(
-            source, train, targets, config.head, config.train, len(table.classes), table.single_label
-        )
+        label = f"fold {number} of {len(splits)}, " if len(splits) > 1 else ""
+        jobs = head_jobs(config, source.depth)
+        if config.grid.choose:
+            jobs, chosen = choose_jobs(source, table, train, task, config, label)
+            for name, choice in chosen.items():
+                choices.setdefault(name, {})[fold] = choice
+        trainees, seconds = train_heads(source, train, task, with_seeds(jobs, config), label)
         training += seconds
-        answers[fold] = Answers(scores_of(predict(head, source, test), loss), targets[torch.from_numpy(test)], loss)
-        if isinstance(head, ConvexGatedProbe):
-            gates.append(head.gate_weights.detach().cpu())
-    tests = list(answers.values())
-    metrics, per_class = evaluate(tests, table.classes, table.single_label, config.train.seed)
-    sizes = {"train": len(train), "test": len(test)} if len(splits) == 1 else {f: len(a) for f, a in answers.items()}
-    about = environment()
-    return ResultRecord(
-        model=describe_model(encoder_name, encoder),
-        data=DataInfo(
-            name=data_name,
-            sha256=table.sha256(),
-            clips=sizes,
-            unreadable=len(source.skipped),
-            classes=len(table.classes),
-            classes_present=int(torch.cat([a.targets for a in tests]).any(0).sum()),
-        ),
-        head=settings(config, loss),
-        preset="paper" if config.train == ProbeTrainConfig() else "custom",
-        seed=config.train.seed,
-        metrics=metrics,
-        per_class=per_class,
-        gate_weights=torch.stack(gates).mean(0).tolist() if gates else None,
-        wall_seconds=monotonic() - start,
-        clips_per_second=config.train.steps * config.train.batch_size * len(splits) / training,
-        device=str(source.device),
-        environment=about,
-        git_commit=about["git_commit"],
-        folds=None if len(splits) == 1 else {f: values(a, table.single_label) for f, a in answers.items()},
-    )
+        for one in ask_heads(trainees, source, table, train, test, task):
+            tested.setdefault((one.job.name, one.job.train.seed), {})[fold] = one
+    shared = Shared(encoder_name, encoder, source, table, task, config, data_name, preset_task)
+    return [
+        record_of(shared, folds, choices.get(name, {}), training, monotonic() - start)
+        for (name, _), folds in tested.items()
+    ]
 
 
 def per_layer_linear(
@@ -192,12 +191,13 @@ def per_layer_linear(
 
     All blocks' probes train at once on the same batches of one pass over the clips; each is what it would be alone.
     """
-    configs = [HeadConfig(kind="linear", layer=i + 1, pool="mean", norm="batch") for i in range(source.depth)]
+    task = ClipTask(targets, single_label)
+    jobs = layer_jobs(source.depth, train_config)
     train, test = readable(source, train_rows, "train"), readable(source, test_rows, "test")
-    heads, _ = train_heads(source, train, targets, configs, train_config, targets.shape[1], single_label)
-    loss = pick_loss(train_config, single_label)
-    scores = [scores_of(predict(head, source, test), loss) for head in heads]
-    return [float(macro_map_present(average_precision(s, targets[torch.from_numpy(test)]))) for s in scores]
+    trainees, _ = train_heads(source, train, task, jobs)
+    said = predict_heads(trainees, source, test, task)
+    scores = [scores_of(logits, t.loss) for t, logits in zip(trainees, said.logits, strict=True)]
+    return [float(macro_map_present(average_precision(s, said.labels))) for s in scores]
 
 
 def splits_of(table: ClipTable, test_fold: int | None) -> Splits:
@@ -222,23 +222,10 @@ def readable(source: FeatureSource, rows: Rows, split: str) -> Rows:
     return kept
 
 
-def describe_model(name: str, encoder: Encoder) -> ModelInfo:
-    """The record's model."""
-    if not isinstance(encoder, nn.Module):
-        return ModelInfo(name, None, None)
-    return ModelInfo(name, weights_sha256(encoder), sum(p.numel() for p in encoder.parameters()))
-
-
-def settings(config: ProbeConfig, loss: Loss) -> dict[str, object]:
-    """Every hyper-parameter of the head and its training, `auto` and null replaced by what they meant."""
-    decided = {"loss": loss, "weight_decay": decay_of(config.head, config.train)}
-    return {**to_dict(config.head), **to_dict(config.train), **decided}
-
-
-def record_path(out: Path, name: str, config: ProbeConfig) -> Path:
+def record_path(out: Path, name: str, head: str, seed: int) -> Path:
     """OUT/results/MODEL_HEAD_SEED.json."""
     model = re.sub(r"[^\w.-]+", "-", name)
-    return out / "results" / f"{model}_{config.head.kind}_{config.train.seed}.json"
+    return out / "results" / f"{model}_{head}_{seed}.json"
 
 
 def list_skipped(out: Path, skipped: Mapping[str, str]) -> None:
@@ -250,11 +237,11 @@ def list_skipped(out: Path, skipped: Mapping[str, str]) -> None:
         write_skipped(path, skipped)
 
 
-def summary(record: ResultRecord) -> str:
-    """One line: model, head, main metric with its interval."""
+def summary(head: str, record: ResultRecord) -> str:
+    """One line: model, head, seed, main metric with its interval."""
     metric, data = record.metrics[record.main_metric], record.data
     spread = "" if metric.sd is None else f", sd {metric.sd:.3f} over {len(record.folds or {})} folds"
     return (
-        f"{record.model.id}, {record.head['kind']}: macro mAP {metric.value:.3f} "
+        f"{record.model.id}, {head}, seed {record.seed}: macro mAP {metric.value:.3f} "
         f"[{metric.low:.3f}, {metric.high:.3f}]{spread} ({data.classes_present} of {data.classes} classes)"
     )

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audiobat.commands.head_training import Loss
-from audiobat.metrics import AveragePrecision, accuracy, average_precision, bootstrap, f1_macro, macro_map_present
+from audiobat.commands.losses import Loss
+from audiobat.metrics import (
+    AveragePrecision,
+    accuracy,
+    average_precision,
+    bootstrap,
+    d_prime,
+    event_f1,
+    f1_at,
+    f1_macro,
+    macro_auc,
+    macro_map_frequent,
+    macro_map_present,
+    rank_micro,
+)
 from audiobat.results import Metric
 
 DEFINITIONS = {
     "map": "average precision (step integral, ties share a threshold), mean over the classes that test clips have",
     "map_all": "the same, mean over all classes: one that no test clip has counts 0",
+    "cmap5": "the same, mean over the classes that at least 5 test clips have",
+    "auc": "area under the ROC curve, mean over the classes that some test clips have and some have not",
+    "d_prime": "sqrt(2) times the normal quantile of auc",
     "f1": "F1 at a probability of 0.5, mean over all classes: one neither present nor predicted counts 0",
+    "f1_best": "the same at the one threshold for all classes that is best on clips that trained the head",
     "f1_top": "F1 of the likeliest class, mean over all classes: one neither present nor predicted counts 0",
     "accuracy": "share of test clips whose likeliest class is theirs",
+    "map_micro": "average precision of all classes' patch columns in one list",
+    "onset_f1": "F1 over all events, hit if class and onset agree within 0.2 s (probability 0.3, median filter of 3)",
 }
+RESAMPLES = 64  # of rows, at once
+FREQUENT = 5  # positives of a class that BirdSet's cmAP5 asks for
+
+Measure: TypeAlias = Callable[[Tensor | None], Tensor]  # counts [R, n] of the clips in R resamples to [R], None to []
 
 
 @dataclass(frozen=True)
@@ -29,28 +53,68 @@ class Answers:
     scores: Tensor  # [n, C]; see `scores_of`
     targets: Tensor  # [n, C] bool
     loss: Loss
+    threshold: float | None = None  # score above which a class is there, chosen on clips that trained the head
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def measures(self, single_label: bool) -> dict[str, Callable[[Tensor | None], Tensor]]:
-        """Metrics by name; each takes counts [R, n] of the clips in R resamples to [R], or None to []."""
-        ap = AveragePrecision(self.scores, self.targets)
+    def measures(self, single_label: bool) -> dict[str, Measure]:
+        """Metrics by name; the first one is the main one."""
+        ranking = AveragePrecision(self.scores, self.targets)
         present = float(self.targets.any(0).double().mean())
-        measures: dict[str, Callable[[Tensor | None], Tensor]] = {
-            "map": lambda counts: macro_map_present(ap(counts)),
+        measures: dict[str, Measure] = {
+            "map": lambda counts: macro_map_present(ranking(counts)),
             # A class that a resample merely happens to miss must not count 0.
-            "map_all": lambda counts: macro_map_present(ap(counts)) * present,
+            "map_all": lambda counts: macro_map_present(ranking(counts)) * present,
+            "auc": lambda counts: macro_auc(ranking.auc(counts)),
         }
+        if bool((self.targets.sum(0) >= FREQUENT).any()):
+            measures["cmap5"] = lambda counts: macro_map_frequent(ranking(counts), self.targets, FREQUENT)
         if self.loss == "ce":
             top = 2.0 * functional.one_hot(self.scores.argmax(1), self.scores.shape[1]) - 1  # logits: yes 1, no -1
             measures["f1_top"] = lambda counts: f1_macro(top, self.targets, counts)
         else:
             measures["f1"] = lambda counts: f1_macro(self.scores, self.targets, counts)
+        if (threshold := self.threshold) is not None:
+            measures["f1_best"] = lambda counts: f1_at(self.scores, self.targets, threshold, counts)
         if single_label:
             labels = self.targets.int().argmax(1)
             measures["accuracy"] = lambda counts: accuracy(self.scores, labels, counts)
         return measures
+
+    def per_class(self) -> Tensor:
+        """Average precision [C]."""
+        return average_precision(self.scores, self.targets)
+
+
+@dataclass(frozen=True)
+class FrameAnswers(Answers):
+    """What a head said to the patch columns of the test clips: rows are columns, and resamples still draw clips."""
+
+    clips: Tensor = field(kw_only=True)  # [n] the clip of each row, counted from 0
+    tally: Tensor = field(kw_only=True)  # [clips, C, 3] of `match_events`
+
+    def __len__(self) -> int:
+        return len(self.tally)
+
+    def measures(self, single_label: bool) -> dict[str, Measure]:
+        """Metrics by name; each takes counts of clips."""
+        ranking = AveragePrecision(self.scores, self.targets, self.clips)
+        micro = rank_micro(self.scores, self.targets, self.clips)
+        measures: dict[str, Measure] = {
+            "map": lambda counts: macro_map_present(ranking(counts)),
+            "map_micro": lambda counts: micro.average_precision(counts)[..., 0],
+            "onset_f1": lambda counts: event_f1(self.tally, counts),
+            "f1": lambda counts: self._by_row(f1_macro, counts),
+        }
+        return measures
+
+    def _by_row(self, metric: Callable[[Tensor, Tensor, Tensor | None], Tensor], counts: Tensor | None) -> Tensor:
+        """A metric that counts rows, a few resamples at a time."""
+        if counts is None:
+            return metric(self.scores, self.targets, None)
+        parts = [metric(self.scores, self.targets, part[:, self.clips]) for part in counts.split(RESAMPLES)]
+        return torch.cat(parts)
 
 
 def scores_of(logits: Tensor, loss: Loss) -> Tensor:
@@ -68,9 +132,10 @@ def evaluate(
 ) -> tuple[dict[str, Metric], dict[str, float | None]]:
     """Metrics with 95% bootstrap intervals over test clips (means over folds), and average precision by class."""
     measures = [fold.measures(single_label) for fold in folds]
+    shared = [name for name in measures[0] if all(name in others for others in measures)]
     sizes = [len(fold) for fold in folds]
     metrics = {}
-    for name in measures[0]:
+    for name in shared:
 
         def mean(counts: Tensor, name: str = name) -> Tensor:  # [R, clips of all folds] to [R]
             parts = zip(measures, counts.split(sizes, dim=1), strict=True)
@@ -78,10 +143,13 @@ def evaluate(
 
         each = torch.stack([measure[name](None) for measure in measures])
         value = float(each.mean())
-        low, high = mirrored(value, *bootstrap(mean, sum(sizes), seed=seed))
+        low, high = mirrored(value, *bootstrap(mean, sizes, seed=seed))
         sd = float(each.std()) if len(folds) > 1 else None
         metrics[name] = Metric(value, low, high, DEFINITIONS[name], sd)
-    ap = torch.stack([average_precision(fold.scores, fold.targets) for fold in folds]).nanmean(0).tolist()
+        if name == "auc" and low > 0 and high < 1:  # else it is infinite
+            apart = d_prime(torch.tensor([value, low, high], dtype=torch.float64)).tolist()
+            metrics["d_prime"] = Metric(apart[0], apart[1], apart[2], DEFINITIONS["d_prime"])
+    ap = torch.stack([fold.per_class() for fold in folds]).nanmean(0).tolist()
     return metrics, {label: None if value != value else value for label, value in zip(classes, ap, strict=True)}
 
 

@@ -33,7 +33,7 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
         if not mask.any():
             raise AudiobatError(f"Split {name} has no clips: mark some of the {len(table)} clips as {name}.")
         sets = {tuple(table.labels.row(i).tolist()) for i in np.flatnonzero(mask).tolist()}
-        if len(sets) == 1:
+        if len(sets) == 1 and table.events is None:  # where there are events, their times tell clips apart
             names = ";".join(table.classes[c] for c in sets.pop()) or "no label"
             raise AudiobatError(
                 f"All {mask.sum()} clips of split {name} have the same label ({names}): "
@@ -54,12 +54,15 @@ def _split_masks(table: ClipTable, test_fold: int | None) -> tuple[NDArray[np.bo
     if table.folds is not None:
         folds = sorted(set(table.folds.tolist()))
         raise AudiobatError(f"The clips have folds but no splits: choose a test fold, {', '.join(map(str, folds))}.")
-    test = _hashed_share(table)
+    test = hashed_share(table, TEST_SHARE)
     return ~test, test
 
 
-def _hashed_share(table: ClipTable) -> NDArray[np.bool_]:
-    """Mark TEST_SHARE of each class's groups, at least one of two or more, chosen by the hash of their names."""
+def hashed_share(table: ClipTable, share: float) -> NDArray[np.bool_]:
+    """Mark a share of each class's groups, at least one of two or more, chosen by the hash of their names.
+
+    A clip's group is its column `group`, else itself; a group's class is the first one of its first clip.
+    """
     groups = table.columns["group"].tolist() if "group" in table.columns else table.keys.tolist()
     members: dict[int, dict[str, None]] = defaultdict(dict)  # first class of a group's first clip -> its groups
     seen: set[str] = set()
@@ -70,7 +73,7 @@ def _hashed_share(table: ClipTable) -> NDArray[np.bool_]:
     chosen: set[str] = set()
     for names in members.values():
         ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-        chosen.update(ranked[: max(round(TEST_SHARE * len(ranked)), int(len(ranked) > 1))])
+        chosen.update(ranked[: max(round(share * len(ranked)), int(len(ranked) > 1))])
     return np.array([group in chosen for group in groups])
 
 
