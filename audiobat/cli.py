@@ -136,6 +136,16 @@ class Probe(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Analyze(Probe):
+    """Look into a model: blocks, ranks, attention sinks and prototypes, as numbers and figures."""
+
+    data: str = flag(f"clips, with labels for probes and prototypes: {CLIPS}")
+    clips: int = flag("how many, of the test split if there is one, are looked at besides the probes", 512)
+    views: int = flag("of each clip, for LiDAR; 0 leaves it out", 16)
+    pictures: int = flag("of how many best and of how many worst classes the prototypes are drawn", 3)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Embed(Verb):
     """Embed audio files of any length: one row for each window."""
 
@@ -172,7 +182,7 @@ class Compare(Verb):
 
 
 VERBS: dict[str, type[Verb]] = {
-    verb.__name__.lower(): verb for verb in (Doctor, Demo, Prepare, Pretrain, Probe, Compare, Embed, Report)
+    verb.__name__.lower(): verb for verb in (Doctor, Demo, Prepare, Pretrain, Probe, Analyze, Compare, Embed, Report)
 }
 
 

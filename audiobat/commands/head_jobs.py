@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from audiobat.commands.losses import Loss
 from audiobat.config import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, from_dict
 from audiobat.errors import AudiobatError
 from audiobat.presets import preset_fields
@@ -69,23 +70,27 @@ def decay_of(head: HeadConfig, train: ProbeTrainConfig) -> float:
     return PROTOTYPE_DECAY if head.kind in PROTOTYPE_KINDS else LINEAR_DECAY
 
 
-def preset_of(job: HeadJob, config: ProbeConfig, task: str) -> str:
-    """The preset that the config names if this head was trained as it says, else `custom`."""
+def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
+    """The preset that the config names if this head was trained, with `loss`, as it says; else `custom`.
+
+    `task` is the data set's, for a config that names none. Under a preset that chooses learning rate and weight decay,
+    its grid and its seeds count in their place.
+    """
     try:
         meant = from_dict(ProbeConfig, preset_fields(config.preset, config.preset_task or task))
     except AudiobatError:  # it has no such task, so nobody can have followed it
         return "custom"
-    train = replace(meant.train, seed=job.train.seed)
-    grid = config.grid
-    if meant.grid.choose:  # fair: the grid, its two choices and the seeds are the preset
-        train = replace(train, lr=job.train.lr, weight_decay=job.train.weight_decay)
-        grid = replace(grid, prototypes=())
-        if config.seeds != meant.seeds:
-            return "custom"
-    elif grid.choose:
+    wanted = HeadJob(job.name, replace(meant.head, kind=job.head.kind), replace(meant.train, seed=job.train.seed))
+    chose = (config.grid.choose, config.grid.lr, config.grid.weight_decay, config.seeds)
+    if meant.grid.choose and chose == (True, meant.grid.lr, meant.grid.weight_decay, meant.seeds):
+        wanted = replace(wanted, train=replace(wanted.train, lr=job.train.lr, weight_decay=job.train.weight_decay))
+    elif meant.grid.choose or config.grid.choose:
         return "custom"
-    same = job.train == train and job.head == replace(meant.head, kind=job.head.kind)
-    return config.preset if same and (grid == meant.grid or not meant.grid.choose) else "custom"
+    decided = [
+        replace(one.train, weight_decay=decay_of(one.head, one.train), loss=kind)
+        for one, kind in ((job, loss), (wanted, meant.train.loss))
+    ]
+    return config.preset if decided[0] == decided[1] and job.head == wanted.head else "custom"
 
 
 def check_jobs(jobs: Sequence[HeadJob]) -> None:

@@ -24,18 +24,21 @@ from audiobat.commands.head_jobs import NOT_TRAINED, HeadJob, check_head, check_
 from audiobat.commands.losses import probe_loss
 from audiobat.commands.probe_task import ClipTask, Task, pick_loss
 from audiobat.config import HeadConfig, ProbeTrainConfig
+from audiobat.data.draws import Drawn
 from audiobat.data.sampler import ClipOrder
 from audiobat.errors import AudiobatError
-from audiobat.features import LayerFeatures
-from audiobat.heads import LinearProbe, NearestNeighbours, build_head, parameter_groups
+from audiobat.features import Encoder, LayerFeatures
+from audiobat.heads import LinearProbe, NearestNeighbours, VisualQueryTuning, build_head, parameter_groups
 from audiobat.progress import Progress
 from audiobat.train.optim import lr_at, set_lr
 
-POOLED_KINDS = ("linear", "linear_cgp", "head2toe", "knn")  # of a clip they see cls and the mean patch alone
+MEANS_KINDS = ("linear", "linear_cgp", "head2toe", "knn")  # of a clip they see cls and the mean patch alone
+QUERIES = 10  # of vqt in each block, the release's
 LOOK_EVERY = 50  # steps between two looks at the losses: looking waits for the device
 PREDICT_BATCH = 64
 
 Rows: TypeAlias = NDArray[np.int64]  # of the clip table
+Seen: TypeAlias = LayerFeatures | Drawn  # what a head looks at
 
 
 class Trainee:
@@ -45,7 +48,7 @@ class Trainee:
         self.job, self.task = job, task
         self.loss = pick_loss(job.train, task.single_label)
         self.head = new_head(job, source, task.classes)
-        self.pooled = job.head.kind in POOLED_KINDS and isinstance(task, ClipTask)  # sees no more than means
+        self.sight = sight_of(job.head.kind, task)
         self.last = torch.zeros(())  # loss of the last step
         self.diverged: int | None = None  # the step at which its loss was seen not to be finite
         self.steps = job.train.steps if job.head.kind not in NOT_TRAINED else 0
@@ -57,11 +60,11 @@ class Trainee:
         """Whether this head still trains at `step`."""
         return step < self.steps and self.diverged is None
 
-    def learn(self, step: int, features: LayerFeatures, labels: Tensor) -> None:
-        """One step of AdamW."""
+    def learn(self, step: int, seen: Seen, labels: Tensor) -> None:
+        """One step of AdamW on what this head sees of a batch and labels [M, C]."""
         train = self.job.train
-        reseed(features.patch_tokens.device, train.seed, step)
-        loss = probe_loss(self.loss, self.task.logits(self.head, features), labels)
+        reseed(labels.device, train.seed, step)
+        loss = probe_loss(self.loss, self.task.logits(self.head, seen), labels)
         self._optimizer.zero_grad()
         (loss + self.head.penalty()).backward()  # type: ignore[operator]
         rate = lr_at(step, peak=train.lr, floor=train.min_lr, warmup_steps=train.warmup_steps, total_steps=train.steps)
@@ -99,36 +102,62 @@ def train_heads(
     start = monotonic()
     with torch.random.fork_rng():
         trainees = [Trainee(job, source, task) for job in jobs]
-        steps = max(trainee.steps for trainee in trainees)
-        what = f"train {jobs[0].name}" if len(jobs) == 1 else f"train {len(jobs)} heads"
-        with Progress(f"{label}{what}", total=steps) as bar:
-            draws = draw_rows(rows, jobs[0].train, steps)
-            for step, (chosen, features, means) in enumerate(seen_batches(source, trainees, draws)):
-                labels = task.labels(chosen, features)
-                active = [trainee for trainee in trainees if trainee.wants(step)]
-                for trainee in active:
-                    trainee.learn(step, means if trainee.pooled else features, labels)
-                looked = step % LOOK_EVERY == 0 or any(step + 1 == trainee.steps for trainee in active)
-                bar.advance(note=look_at(active, step) if looked else "")
-                if not tolerant:
-                    check_finite(active)
-                if not any(trainee.wants(step + 1) for trainee in trainees):
-                    break
+        for group in groups(trainees):
+            _train_group(source, rows, task, group, label, tolerant)
     fit_neighbours(source, rows, task, trainees)
     return trainees, monotonic() - start
 
 
-def seen_batches(
-    source: FeatureSource, trainees: Sequence[Trainee], draws: Iterable[Rows]
-) -> Iterator[tuple[Rows, LayerFeatures, LayerFeatures]]:
-    """Rows, features and means of each batch; if all heads look at means alone, nothing else is ever made."""
-    if all(trainee.pooled for trainee in trainees):
+def groups(trainees: Sequence[Trainee]) -> list[list[Trainee]]:
+    """Heads that share their batches: all but those that look at waveforms, which share among themselves."""
+    shared = [trainee for trainee in trainees if trainee.sight != "waveforms"]
+    tuned = [trainee for trainee in trainees if trainee.sight == "waveforms"]
+    return [group for group in (shared, tuned) if group]
+
+
+def _train_group(
+    source: FeatureSource, rows: Rows, task: Task, trainees: list[Trainee], label: str, tolerant: bool
+) -> None:
+    steps = max(trainee.steps for trainee in trainees)
+    what = trainees[0].job.name if len(trainees) == 1 else f"{len(trainees)} heads"
+    draws = draw_rows(rows, trainees[0].job.train, steps)
+    with Progress(f"{label}train {what}", total=steps, shown=steps > 0) as bar:
+        for step, batch in enumerate(seen_batches(source, trainees, draws)):
+            labels = task.labels(batch.rows, batch.seen[trainees[0].sight]).to(source.device)
+            active = [trainee for trainee in trainees if trainee.wants(step)]
+            for trainee in active:
+                trainee.learn(step, batch.seen[trainee.sight], labels)
+            looked = step % LOOK_EVERY == 0 or any(step + 1 == trainee.steps for trainee in active)
+            bar.advance(note=look_at(active, step) if looked else "")
+            if not tolerant:
+                check_finite(active)
+            if not any(trainee.wants(step + 1) for trainee in trainees):
+                break
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as heads see it, made once for all."""
+
+    rows: Rows  # [B] of the clip table
+    seen: dict[str, Seen]  # by `Trainee.sight`
+
+
+def seen_batches(source: FeatureSource, trainees: Sequence[Trainee], draws: Iterable[Rows]) -> Iterator[Batch]:
+    """Each batch as the heads of a group see it; what none of them looks at is never made."""
+    sights = {trainee.sight for trainee in trainees}
+    if sights == {"waveforms"}:
+        for drawn in source.waveforms(draws):
+            yield Batch(drawn.rows, {"waveforms": drawn.to(source.device)})
+    elif sights == {"means"}:
         for rows, means in source.pooled.batches(draws):
-            yield rows, means, means
+            yield Batch(rows, {"means": means})
     else:
-        some = any(trainee.pooled for trainee in trainees)
         for rows, features in source.batches(draws):
-            yield rows, features, source.means(rows, features) if some else features
+            seen: dict[str, Seen] = {"features": features}
+            if "means" in sights:
+                seen["means"] = source.means(rows, features)
+            yield Batch(rows, seen)
 
 
 @torch.no_grad()
@@ -139,10 +168,12 @@ def fit_neighbours(source: FeatureSource, rows: Rows, task: Task, trainees: Sequ
         return
     tokens: list[list[Tensor]] = [[] for _ in fitted]
     labels = []
-    for chosen, features, means in seen_batches(source, fitted, cut(rows)):
-        labels.append(task.labels(chosen, features))
+    for batch in seen_batches(source, fitted, cut(rows)):
+        labels.append(task.labels(batch.rows, batch.seen[fitted[0].sight]))
         for part, trainee in zip(tokens, fitted, strict=True):
-            part.append(task.tokens(trainee.head, means if trainee.pooled else features))
+            seen = batch.seen[trainee.sight]
+            assert isinstance(seen, LayerFeatures)
+            part.append(task.tokens(trainee.head, seen))
     for part, trainee in zip(tokens, fitted, strict=True):
         assert isinstance(trainee.head, NearestNeighbours)
         trainee.head.fit(torch.cat(part), torch.cat(labels))
@@ -181,18 +212,23 @@ class Predicted:
 @torch.no_grad()
 def predict_heads(trainees: Sequence[Trainee], source: FeatureSource, rows: Rows, task: Task) -> Predicted:
     """Ask every head about the clips at `rows`, in one pass over them; heads end in eval mode."""
-    for trainee in trainees:
-        trainee.head.eval()
-    parts: list[list[Tensor]] = [[] for _ in trainees]
-    labels, where, when = [], [], []
-    for chosen, features, means in seen_batches(source, trainees, cut(rows)):
-        labels.append(task.labels(chosen, features).cpu())
-        at, times = task.places(chosen, features)
-        where.append(at)
-        when.append(times)
-        for part, trainee in zip(parts, trainees, strict=True):
-            part.append(task.logits(trainee.head, means if trainee.pooled else features).float().cpu())
-    return Predicted([torch.cat(part) for part in parts], torch.cat(labels), torch.cat(where), torch.cat(when))
+    logits: dict[int, Tensor] = {}
+    for group in groups(trainees):
+        parts: list[list[Tensor]] = [[] for _ in group]
+        labels, where, when = [], [], []
+        for trainee in group:
+            trainee.head.eval()
+        for batch in seen_batches(source, group, cut(rows)):
+            any_seen = batch.seen[group[0].sight]
+            labels.append(task.labels(batch.rows, any_seen))
+            places = task.places(batch.rows, any_seen)
+            where.append(places[0])
+            when.append(places[1])
+            for part, trainee in zip(parts, group, strict=True):
+                part.append(task.logits(trainee.head, batch.seen[trainee.sight]).float().cpu())
+        logits |= {id(trainee): torch.cat(part) for trainee, part in zip(group, parts, strict=True)}
+    ordered = [logits[id(trainee)] for trainee in trainees]
+    return Predicted(ordered, torch.cat(labels), torch.cat(where), torch.cat(when))
 
 
 @torch.no_grad()
@@ -209,6 +245,13 @@ def cut(rows: Rows) -> Iterator[Rows]:
         yield rows[first : first + PREDICT_BATCH]
 
 
+def sight_of(kind: str, task: Task) -> str:
+    """What a head looks at: all features, means over patches, or waveforms."""
+    if kind == "vqt":
+        return "waveforms"
+    return "means" if kind in MEANS_KINDS and isinstance(task, ClipTask) else "features"
+
+
 def draw_rows(rows: Rows, train: ProbeTrainConfig, steps: int) -> Iterator[Rows]:
     """The clips of every step, a function of `order_seed` alone, so that heads of all seeds share one pass."""
     order = ClipOrder(len(rows), train.order_seed)
@@ -220,9 +263,26 @@ def new_head(job: HeadJob, source: FeatureSource, classes: int) -> nn.Module:
     """A head in train mode on the source's device; its weights depend on the seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(job.train.seed)
+        if job.head.kind == "vqt":
+            return tuned_head(job.head, source.encoder, classes).to(source.device).train()
         rows = source.patch_rows if job.head.kind == "mean_time_keep_freq" else None
         head = build_head(job.head, source.dim, source.depth, classes, rows)
     return head.to(source.device).train()
+
+
+def tuned_head(head: HeadConfig, encoder: Encoder, classes: int) -> nn.Module:
+    """A head that runs queries of its own through the encoder."""
+    return VisualQueryTuning(encoder, classes, head.queries or QUERIES, head.dropout)
+
+
+def check_buildable(jobs: Sequence[HeadJob], encoder: Encoder, classes: int) -> None:
+    """Raise the AudiobatError of a head that does not suit this model, before its features are computed."""
+    with torch.device("meta"):  # no memory, no random numbers
+        for job in jobs:
+            if job.head.kind == "vqt":
+                tuned_head(job.head, encoder, classes)
+            else:
+                build_head(job.head, encoder.dim, encoder.depth, classes, rows=1)
 
 
 def reseed(device: torch.device, seed: int, step: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from audiobat.cache import FeatureSource, cache_features
 from audiobat.commands.head_jobs import head_jobs, layer_jobs, with_seeds
 from audiobat.commands.head_testing import Tested, ask_heads
-from audiobat.commands.head_training import Rows, predict_heads, train_heads
+from audiobat.commands.head_training import Rows, check_buildable, predict_heads, train_heads
 from audiobat.commands.probe_records import Probed, Shared, record_of
 from audiobat.commands.probe_task import ClipTask, pick_loss, task_for
 from audiobat.commands.scoring import scores_of
@@ -81,6 +81,9 @@ def probe(
             if path.exists() and not overwrite:
                 raise AudiobatError(f"{path} exists: choose another --out, or replace it with --overwrite.")
         folder.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
+    check_buildable(jobs, encoder, task.classes)
+    if all(job.head.kind == "vqt" for job in jobs):
+        config = replace(config, cache_gb=0.0, cache_dir=None)  # it looks at waveforms
     skipped: dict[str, str] = {}
     try:
         source = cache_features(
@@ -172,11 +175,9 @@ def probe_splits(
         training += seconds
         for one in ask_heads(trainees, source, table, train, test, task):
             tested.setdefault((one.job.name, one.job.train.seed), {})[fold] = one
+    wall = monotonic() - start
     shared = Shared(encoder_name, encoder, source, table, task, config, data_name, preset_task)
-    return [
-        record_of(shared, folds, choices.get(name, {}), training, monotonic() - start)
-        for (name, _), folds in tested.items()
-    ]
+    return [record_of(shared, folds, choices.get(name, {}), training, wall) for (name, _), folds in tested.items()]
 
 
 def per_layer_linear(

@@ -85,7 +85,7 @@ def record_of(
             classes_present=int(torch.cat([a.targets for a in answers.values()]).any(0).sum()),
         ),
         head=settings(folds, choices, task),
-        preset=preset_of(job, shared.config, shared.preset_task),
+        preset=preset_of(job, next(iter(answers.values())).loss, shared.config, shared.preset_task),
         seed=job.train.seed,
         metrics=metrics,
         per_class=per_class,

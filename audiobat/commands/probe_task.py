@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from audiobat.commands.losses import Loss
 from audiobat.config import ProbeConfig, ProbeTrainConfig
+from audiobat.data.draws import Drawn
 from audiobat.data.frames import frame_targets
 from audiobat.data.index import ClipTable
 from audiobat.errors import AudiobatError
@@ -24,19 +25,19 @@ class Task(Protocol):
     classes: int
     single_label: bool  # every answer has one class: cross-entropy may be used
 
-    def logits(self, head: nn.Module, features: LayerFeatures) -> Tensor:
-        """A head's answers [M, C] to a batch."""
+    def logits(self, head: nn.Module, seen: LayerFeatures | Drawn) -> Tensor:
+        """A head's answers [M, C] to a batch of features, or of waveforms."""
         ...
 
     def tokens(self, head: nn.Module, features: LayerFeatures) -> Tensor:
         """What nearest neighbours remember of a batch, [M, D]."""
         ...
 
-    def labels(self, rows: NDArray[np.int64], features: LayerFeatures) -> Tensor:
-        """The right answers [M, C] bool, on the features' device, for the clips at `rows` of the table."""
+    def labels(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> Tensor:
+        """The right answers [M, C] bool, on the CPU, for the clips at `rows` of the table."""
         ...
 
-    def places(self, rows: NDArray[np.int64], features: LayerFeatures) -> tuple[Tensor, Tensor]:
+    def places(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> tuple[Tensor, Tensor]:
         """The clip [M] of each answer, a row of the table, and its time [M] in that clip, on the CPU."""
         ...
 
@@ -48,9 +49,9 @@ class ClipTask:
         self._targets = targets  # [n, C] bool, for all clips of the table
         self.classes, self.single_label = targets.shape[1], single_label
 
-    def logits(self, head: nn.Module, features: LayerFeatures) -> Tensor:
+    def logits(self, head: nn.Module, seen: LayerFeatures | Drawn) -> Tensor:
         """[B, C]."""
-        answers: Tensor = head(features)
+        answers: Tensor = head(seen.waveform, seen.lengths) if isinstance(seen, Drawn) else head(seen)
         return answers
 
     def tokens(self, head: nn.Module, features: LayerFeatures) -> Tensor:
@@ -58,11 +59,11 @@ class ClipTask:
         pooled: Tensor = head.pool(features)  # type: ignore[operator]
         return pooled
 
-    def labels(self, rows: NDArray[np.int64], features: LayerFeatures) -> Tensor:
+    def labels(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> Tensor:
         """[B, C]."""
-        return self._targets[torch.from_numpy(rows)].to(features.valid.device)
+        return self._targets[torch.from_numpy(rows)]
 
-    def places(self, rows: NDArray[np.int64], features: LayerFeatures) -> tuple[Tensor, Tensor]:
+    def places(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> tuple[Tensor, Tensor]:
         """The clips themselves, from their start."""
         return torch.from_numpy(rows), torch.zeros(len(rows))
 
@@ -77,25 +78,29 @@ class FrameTask:
         self._events = table.events
         self.classes = len(table.classes)
 
-    def logits(self, head: nn.Module, features: LayerFeatures) -> Tensor:
+    def logits(self, head: nn.Module, seen: LayerFeatures | Drawn) -> Tensor:
         """[M, C], clip after clip."""
-        frames: Tensor = head.frames(features)  # type: ignore[operator]  # [B, T, C]
-        return frames[valid_columns(features)]
+        if isinstance(seen, Drawn):
+            raise AudiobatError("head.kind vqt answers for clips, not for patch columns: leave it out, or task: clip.")
+        frames: Tensor = head.frames(seen)  # type: ignore[operator]  # [B, T, C]
+        return frames[valid_columns(seen)]
 
     def tokens(self, head: nn.Module, features: LayerFeatures) -> Tensor:
         """[M, D], clip after clip."""
         pooled: Tensor = head.pool(columns(features))  # type: ignore[operator]  # [B * T, D]
         return pooled[valid_columns(features).flatten()]
 
-    def labels(self, rows: NDArray[np.int64], features: LayerFeatures) -> Tensor:
+    def labels(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> Tensor:
         """[M, C], clip after clip."""
-        targets = frame_targets(self._events, rows, features.frame_times.cpu().numpy(), self.classes)
-        return torch.from_numpy(targets).to(features.valid.device)[valid_columns(features)]
+        assert isinstance(seen, LayerFeatures)
+        targets = frame_targets(self._events, rows, seen.frame_times.cpu().numpy(), self.classes)
+        return torch.from_numpy(targets)[valid_columns(seen).cpu()]
 
-    def places(self, rows: NDArray[np.int64], features: LayerFeatures) -> tuple[Tensor, Tensor]:
+    def places(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> tuple[Tensor, Tensor]:
         """Clip and start of each patch column."""
-        clip, column = valid_columns(features).cpu().nonzero().T
-        return torch.from_numpy(rows)[clip], features.frame_times.cpu()[column]
+        assert isinstance(seen, LayerFeatures)
+        clip, column = valid_columns(seen).cpu().nonzero().T
+        return torch.from_numpy(rows)[clip], seen.frame_times.cpu()[column]
 
 
 def valid_columns(features: LayerFeatures) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,14 @@ class Drawn:
     waveform: Tensor  # [B, S] float32, zero-padded
     lengths: Tensor  # [B] samples
     skipped: dict[str, str]  # key -> reason, of the others
+
+    def to(self, device: torch.device) -> Drawn:
+        """The same with its tensors on `device`."""
+        return replace(self, waveform=self.waveform.to(device), lengths=self.lengths.to(device))
+
+    def pin_memory(self) -> Drawn:
+        """In memory that a GPU can fetch by itself."""
+        return replace(self, waveform=self.waveform.pin_memory(), lengths=self.lengths.pin_memory())
 
 
 def read_draws(table: ClipTable, sample_rate: int, draws: Iterable[Rows], workers: int = 0) -> Iterator[Drawn]:
