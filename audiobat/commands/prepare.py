@@ -232,7 +232,7 @@ def describe_plan(plan: ShardPlan, table: ClipTable, chosen: tuple[int, int]) ->
         samples = float(table.seconds[table.seconds == table.seconds].mean()) * len(table) * settings.sample_rate
         overlap = 1.0 if window is None or hop is None else window / hop
         size = samples * overlap * 2 * (FLAC_RATIO if settings.encoding == "flac" else 1.0)
-        lines.append(f"they will take about {size / 1e9:,.2g} GB")
+        lines.append(f"they will take about {show_bytes(size)}")
     return "\n".join(lines)
 
 
@@ -255,4 +255,9 @@ def summary(folder: Path, indexes: Sequence[ShardIndex]) -> str:
         lines.append(f"skipped: {skipped:,} clips that cannot be read; {folder / SKIPPED} says why")
     if loud:
         lines.append(f"loud: {loud:,} clips had samples beyond full scale, which were cut off there")
-    return "\n".join([*lines, f"{folder}: {size / 1e9:,.3g} GB"])
+    return "\n".join([*lines, f"{folder}: {show_bytes(size)}"])
+
+
+def show_bytes(size: float) -> str:
+    """A size in the unit that fits."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

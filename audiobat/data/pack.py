@@ -195,7 +195,7 @@ def sample_hash(samples: NDArray[np.int16]) -> NDArray[np.uint64]:
 def cut_events(events: NDArray[Any], start: float, seconds: float) -> NDArray[Any]:
     """Those of a clip's EVENTs that sound in its window from `start` on, for `seconds`, in the window's own time."""
     inside = (events["onset"] < start + seconds) & (np.maximum(events["offset"], events["onset"] + 1e-9) > start)
-    cut = events[inside].copy()
+    cut: NDArray[Any] = events[inside].copy()
     cut["onset"] = np.maximum(cut["onset"] - start, 0.0)
     cut["offset"] = np.minimum(cut["offset"] - start, seconds)
     return cut
