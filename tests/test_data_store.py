@@ -15,6 +15,7 @@ import soundfile
 from audiobat.audio import load_audio
 from audiobat.data import store
 from audiobat.data.build import clip_table
+from audiobat.data.columns import Strings
 from audiobat.data.sources import read_clips, read_labelled_clips
 from audiobat.data.store import clip_duration, read_clip
 from audiobat.errors import AudiobatError
@@ -189,3 +190,28 @@ def test_clips_in_an_object_store(tmp_path, encoding):
 def test_an_address_that_nothing_can_reach_is_one_sentence():
     with pytest.raises(AudiobatError, match=r"nosuch://bucket/a\.wav cannot be reached"):
         read_clip(clip_table("nosuch://bucket", ["a.wav"]), 0, RATE)
+
+
+def test_a_prepared_folder_in_an_object_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    local = replace(
+        shard(tmp_path / "s.tar", "flac"), columns={"kind/odd": Strings.of_texts(["a", "b", "c", "d", "é"])}
+    )
+    (tmp_path / "out").mkdir()
+    local.save(tmp_path / "out" / "clips")
+    (tmp_path / "s.tar").rename(tmp_path / "out" / "s.tar")
+    memory, url = fsspec.filesystem("memory"), f"memory://{tmp_path.name}-prepared"
+    memory.pipe(f"{url}/prepared.json", b"{}")
+    with pytest.raises(AudiobatError, match="prepared is not finished"):
+        read_clips(url)
+    for path in [tmp_path / "out" / "s.tar", *(tmp_path / "out" / "clips").iterdir()]:
+        memory.pipe(f"{url}/{path.relative_to(tmp_path / 'out')}", path.read_bytes())
+    remote = read_clips(url)
+    assert remote.sha256() == local.sha256()
+    assert remote.columns["kind/odd"].tolist() == local.columns["kind/odd"].tolist()
+    np.testing.assert_array_equal(read_clip(remote, 3, RATE), noise(3).astype(np.float32) / 2**15)
+    memory.rm(f"{url}/clips/keys.values.npy")
+    assert read_clips(url).keys.tolist() == remote.keys.tolist()  # the copy serves
+    memory.pipe(f"{url}/clips/table.json", b'{"fields": ["../../x"], "columns": []}')
+    with pytest.raises(AudiobatError, match="no readable table"):
+        read_clips(url)

@@ -57,6 +57,7 @@ def read_draws(table: ClipTable, sample_rate: int, draws: Iterable[Rows], worker
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_interrupt,
+        generator=torch.Generator(),  # else it draws from everybody's
     )
     try:
         yield from loader

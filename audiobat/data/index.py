@@ -238,6 +238,24 @@ def open_table(folder: str | Path, root: str) -> ClipTable:
     return table
 
 
+def table_files(header: bytes) -> list[str]:
+    """Names of the files of a saved table, its header apart, from the header's bytes.
+
+    Raises:
+        AudiobatError: it is no such header.
+    """
+    try:
+        plain = json.loads(header)
+        if not set(plain["fields"]) <= set(STORED_FIELDS):
+            raise ValueError("unknown columns")
+        lists = [name for name in plain["fields"] if name in TEXT_FIELDS | RAGGED_FIELDS]
+        lists += [f"column_{i}" for i in range(len(plain["columns"]))]
+        flat = [name for name in plain["fields"] if name not in lists]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AudiobatError(f"The clip table has no readable {HEADER} ({error}): prepare the data again.") from None
+    return [f"{name}.npy" for name in flat] + [f"{name}.{part}.npy" for name in lists for part in ("offsets", "values")]
+
+
 def join(root: str, name: str) -> str:
     """Path or URL of file `name` below `root`; absolute paths and URLs are what they are."""
     if not root or "://" in name:

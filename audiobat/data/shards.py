@@ -13,12 +13,15 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from audiobat.data.index import ClipTable, open_table
+from audiobat.data.index import HEADER, ClipTable, open_table, table_files
+from audiobat.data.remote import exists, is_remote, read_range
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-shards-1"
@@ -145,12 +148,42 @@ def remove_unfinished(folder: Path, numbers: Iterable[int]) -> None:
 
 
 def is_prepared(source: str | Path) -> bool:
-    """Whether `source` is a folder that `audiobat prepare` wrote to."""
+    """Whether `source` is a folder, or a URL, that `audiobat prepare` wrote to."""
+    if is_remote(source):
+        return exists(f"{str(source).rstrip('/')}/{PLAN}")
     return (Path(source) / PLAN).is_file()
 
 
-def open_prepared(folder: str | Path) -> ClipTable:
-    """The clip table of a prepared folder."""
-    if not (Path(folder) / CLIPS).is_dir():
-        raise AudiobatError(f"{folder} is not finished: run the same `audiobat prepare` command again.")
-    return open_table(Path(folder) / CLIPS, os.path.abspath(folder))
+def open_prepared(source: str | Path) -> ClipTable:
+    """The clip table of a prepared folder; that of a URL is copied here first, as its columns are to be mapped.
+
+    Raises:
+        AudiobatError: it is not finished, or damaged.
+    """
+    root = str(source).rstrip("/") if is_remote(source) else os.path.abspath(source)
+    clips = fetch_table(f"{root}/{CLIPS}") if is_remote(source) else Path(root, CLIPS)
+    if clips is None or not clips.is_dir():
+        raise AudiobatError(f"{source} is not finished: run the same `audiobat prepare` command again.")
+    return open_table(clips, root)
+
+
+def fetch_table(url: str) -> Path | None:
+    """A local copy of a remote clip table, kept for the next time; None if there is none."""
+    if not exists(f"{url}/{HEADER}"):
+        return None
+    header = read_range(f"{url}/{HEADER}")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "audiobat" / "tables" / hashlib.sha256(url.encode() + header).hexdigest()[:32]
+    if (folder / HEADER).exists():
+        return folder
+    unfinished = beside(folder)
+    unfinished.mkdir(parents=True)
+    try:
+        for name in table_files(header):
+            (unfinished / name).write_bytes(read_range(f"{url}/{name}"))
+        (unfinished / HEADER).write_bytes(header)
+        with suppress(FileExistsError, OSError):  # another process was faster
+            os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
