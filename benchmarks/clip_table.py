@@ -54,7 +54,8 @@ for step in range(100):
 per_clip = (time.perf_counter() - start) / 100 / 48
 print(f"open {opened:.3f} s; place and key of a clip {per_clip * 1e6:.1f} us; the process {base[0]:.0f} MB before")
 seen = [m for m in DataLoader(Lookups(table), batch_size=None, num_workers=2, collate_fn=lambda x: x) if m]
-for name, (rss, pss, own) in (("first batches", seen[0]), ("half an epoch", seen[len(seen) // 2]), ("an epoch", seen[-1])):
+for name, place in (("first batches", 0), ("half an epoch", len(seen) // 2), ("an epoch", -1)):
+    rss, pss, own = seen[place]
     print(f"a worker, {name:>14}: resident {rss:.0f} MB, its share {pss:.0f} MB, not of a file {own:.0f} MB")
 """
 
