@@ -1,19 +1,12 @@
-"""Records, rows of a run's log and arrays to figures, one function each (Fig. 3 to 5 of the paper), as SVG and PNG.
-
-Colours are those of Okabe and Ito, apart for colour-blind eyes; shapes and shades tell the same in grey.
-"""
+"""Signals, rows of a run's log and arrays to figures, one function each (Fig. 3 and 5 of the paper); and the demo's."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
-from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -24,61 +17,19 @@ from numpy.typing import NDArray
 
 from audiobat.errors import AudiobatError
 from audiobat.frontend import KaldiFrontend, MelFrontend
+from audiobat.report.curves import Layers
+from audiobat.report.record_figures import layer_curves
+from audiobat.report.record_figures import spearman as spearman
+from audiobat.report.style import BLUE, COLOURS, LINES, MARKERS, WIDTH, styled
+from audiobat.report.style import png as png
+from audiobat.report.style import save as save
 from audiobat.report.tables import head_label
 from audiobat.results import ResultRecord
 
-BLUE, VERMILLION, GREEN, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9"
-COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, SKY)
-MARKERS = ("o", "D", "s", "^", "v")
-LINES = ("-", "--", ":")
 HEAT = "magma"  # its lightness rises evenly, so it reads in grey
 SHOWN: dict[str, Any] = {"origin": "lower", "aspect": "auto", "cmap": HEAT, "interpolation": "none"}
-WIDTH = 7.5  # inches
 TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
-STYLE: dict[Any, Any] = {
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": False,
-    "grid.color": "#dddddd",
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "svg.hashsalt": "audiobat",  # the same figure is the same file
-}
-P = ParamSpec("P")
 Array = NDArray[Any]
-
-
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Let a function draw in this file's style without changing anybody else's."""
-
-    @wraps(draw)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return inner
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a small PNG."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, dpi=100, format="png")
-    return buffer.getvalue()
-
-
-def save(figure: Figure, folder: str | Path, name: str) -> Path:
-    """Write `folder`/NAME.svg and .png and return the path of the SVG."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(folder / f"{name}.png", dpi=150)
-        figure.savefig(folder / f"{name}.svg", dpi=150, metadata={"Date": None})
-    return folder / f"{name}.svg"
 
 
 @styled
@@ -166,51 +117,14 @@ def live_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-@styled
 def layers(probed: Sequence[tuple[ResultRecord, Sequence[ResultRecord]]]) -> Figure:
-    """Fig. 4: for each model the linear probe of every block (top) over the gate weights of CGP (bottom).
-
-    Args:
-        probed: for each model its CGP record and its linear records, block 1 to L.
-    """
-    figure = Figure(figsize=(WIDTH, 4.6))
-    panels = figure.subplots(2, len(probed), sharex="col", sharey="row", squeeze=False)
-    for (top, bottom), (cgp, linear) in zip(panels.T, probed, strict=True):
-        gate = cgp.gate_weights or []
-        blocks = range(1, len(gate) + 1)
-        metrics = [record.metrics[record.main_metric] for record in linear]
-        values = [metric.value for metric in metrics]
-        middles = [(m.low + m.high) / 2 for m in metrics]  # an interval need not surround its value
-        halves = [(m.high - m.low) / 2 for m in metrics]
-        top.bar(blocks, values, color=SKY, edgecolor="black", linewidth=0.6)
-        top.errorbar(blocks, middles, halves, fmt="none", ecolor="black", elinewidth=1, capsize=2.5)
-        bottom.bar(blocks, gate, color=ORANGE, edgecolor="black", linewidth=0.6)
-        bottom.axhline(1 / len(gate), color="black", linestyle="--", linewidth=1)
-        rho = f"{spearman(values, gate):+.2f}".replace("-", "−")
-        top.set_title(f"{cgp.model.id}: Spearman's ρ {rho}")
-        bottom.margins(y=0.1)
-        bottom.set_xticks(list(blocks))
-        bottom.set_xlabel("block")
-    panels[0, 0].set_ylabel("linear probe, macro mAP")
-    panels[1, 0].set_ylabel("CGP gate weight")
-    figure.suptitle("Which block knows most, and which one CGP listens to", x=0.01, ha="left", weight="bold")
-    return figure
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's rank correlation, ties sharing the mean of their ranks; nan if all of one are equal."""
-    a, b = (mean_ranks(np.asarray(values, dtype=float)) for values in (x, y))
-    a, b = a - a.mean(), b - b.mean()
-    scale = math.sqrt(float((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale else math.nan
-
-
-def mean_ranks(values: Array) -> Array:
-    """Rank of each of n values, equal ones sharing the mean of theirs."""
-    below = (values[None, :] < values[:, None]).sum(1)
-    equal = (values[None, :] == values[:, None]).sum(1)
-    ranks: Array = below + (equal - 1) / 2
-    return ranks
+    """Fig. 4 from, for each model, its CGP record and its linear records, block 1 to L."""
+    return layer_curves(
+        [
+            Layers(cgp.model.id, cgp.data.name, (tuple(linear),), (tuple(cgp.gate_weights or ()),))
+            for cgp, linear in probed
+        ]
+    )
 
 
 @dataclass(frozen=True, eq=False)

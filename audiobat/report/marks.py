@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from audiobat.report.collect import Row
+from audiobat.report.rows import Row
 
 SYMBOLS = {"win": "▲", "tie": "=", "loss": "▼"}
 PAIRED = (

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from audiobat.report.collect import HEADS, Collection, Row, Summary
+from audiobat.report.collect import Collection
 from audiobat.report.marks import Marks
-from audiobat.report.tables import METRICS
+from audiobat.report.rows import HEADS, METRIC_NAMES, Row, Summary, natural
 
 TABLE5 = {"finetune": "FT", "cgp": "CGP", "linear": "LP"}  # its columns for each data set
 F1 = ("f1", "f1_top")
@@ -64,7 +64,7 @@ def table1(found: Collection, marks: Marks) -> Grid:
             name="table1",
             caption="Models under each head (the layout of the paper's Table 1), in percent.",
             upper=(("", 1), *((data, len(names)) for data, names in shown.items())),
-            lower=("Model", *(METRICS.get(name, name) for names in shown.values() for name in names)),
+            lower=("Model", *(METRIC_NAMES.get(name, name) for names in shown.values() for name in names)),
             labels=1,
             sections=tuple(sections),
             notes=notes(found, marks),
@@ -88,7 +88,7 @@ def table5(found: Collection, marks: Marks) -> Grid:
                 i = place.get((head, model, data))
                 cells.append(None if i is None else number(found.rows[i], found.rows[i].main_metric, marks, i))
         lines.append(tuple(cells))
-    names = {data: METRICS.get(metrics_of(found, data)[0], metrics_of(found, data)[0]) for data in columns}
+    names = {data: METRIC_NAMES.get(metrics_of(found, data)[0], metrics_of(found, data)[0]) for data in columns}
     return with_best(
         Grid(
             name="table5",
@@ -121,7 +121,7 @@ def heads_of(found: Collection, data: str) -> list[str]:
 
 def models_of(found: Collection, head: str | None = None) -> list[str]:
     """Names of the models (under one head), sorted."""
-    return sorted({row.model for row in found.rows if head in (None, row.head)})
+    return sorted({row.model for row in found.rows if head in (None, row.head)}, key=natural)
 
 
 def head_order(row: Row) -> int:

@@ -1,0 +1,1 @@
+"""What can be said of features, attention and prototypes beyond a score: tensors in, plain numbers out."""

@@ -1,0 +1,97 @@
+"""Clips to the pictures of an analysis: both frontends (Fig. 3), attention (Fig. 5), prototypes on spectrograms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from audiobat.analysis.prototypes import patch_similarities
+from audiobat.cache import FeatureSource, frozen
+from audiobat.commands.demo_report import KALDI, look, read
+from audiobat.commands.head_training import Rows
+from audiobat.config import FrontendConfig
+from audiobat.data.index import ClipTable
+from audiobat.encoder import AudioEncoder
+from audiobat.features import Encoder
+from audiobat.frontend import KaldiFrontend, MelFrontend
+from audiobat.heads import ConvexGatedProbe
+from audiobat.report import figures
+from audiobat.report.analysis_figures import Excited, class_prototypes
+from audiobat.report.style import save
+
+BUSY = 3  # labels of the clip that is shown
+
+
+def clip_pictures(encoder: Encoder, table: ClipTable, rows: Rows, folder: Path) -> None:
+    """Draw one clip through both frontends and, of our encoders, the last block's attention to it."""
+    row = busy_clip(table, rows)
+    labels = labels_of(table, row)
+    mel = MelFrontend(FrontendConfig())
+    waveform = read(table, row, mel.config.sample_rate)
+    save(figures.frontends(waveform, labels, mel, KaldiFrontend(KALDI)), folder, "frontends")
+    if isinstance(encoder, AudioEncoder):
+        with frozen(encoder):
+            spectrogram, seen = look(encoder, read(table, row, encoder.sample_rate))
+        save(figures.attention(seen, spectrogram, encoder.frontend, labels), folder, "attention")
+
+
+def class_pictures(
+    encoder: Encoder,
+    source: FeatureSource,
+    head: ConvexGatedProbe,
+    classes: Mapping[str, Any],
+    count: int,
+    folder: Path,
+) -> None:
+    """Draw the strongest prototypes, as `prototype_use` lists them, of the `count` best and `count` worst classes."""
+    known = [label for label, one in classes.items() if one["average_precision"] is not None and one["strongest"]]
+    known.sort(key=lambda label: -classes[label]["average_precision"])
+    ends = known if 2 * count >= len(known) else known[:count] + known[len(known) - count :]
+    frontend = encoder.frontend if isinstance(encoder, AudioEncoder) else MelFrontend(FrontendConfig())
+    for label in ends if count else ():
+        shown = [excited(source, head, one, frontend) for one in classes[label]["strongest"]]
+        figure = class_prototypes(label, classes[label]["average_precision"], shown, frontend)
+        save(figure, folder, f"class_{re.sub(r'[^A-Za-z0-9_]+', '_', label)}")
+
+
+def excited(
+    source: FeatureSource, head: ConvexGatedProbe, one: Mapping[str, Any], frontend: MelFrontend | KaldiFrontend
+) -> Excited:
+    """A prototype's own clip, and how every patch of it excites the prototype."""
+    row = one["row"]
+    features = source.batch([row])
+    similarity = patch_similarities(head, features)[0, :, one["prototype"]]
+    similarity = similarity.masked_fill(~features.valid[0], float("nan")).reshape(features.grid).cpu()
+    waveform = read(source.table, row, frontend.config.sample_rate)
+    seconds = len(waveform) / frontend.config.sample_rate
+    spectrogram = frontend(waveform[None].to(source.device))[0][0].cpu()
+    return Excited(
+        one["prototype"],
+        one["strength"],
+        labels_of(source.table, row),
+        spectrogram.numpy(),
+        similarity.numpy(),
+        column_seconds(features.frame_times, seconds),
+    )
+
+
+def column_seconds(frame_times: Tensor, seconds: float) -> float:
+    """From one patch column to the next; a lone one lasts as long as its clip."""
+    return float(frame_times[1] - frame_times[0]) if len(frame_times) > 1 else seconds
+
+
+def busy_clip(table: ClipTable, rows: Rows) -> int:
+    """The first of the clips at `rows` with three labels or more, else with the most."""
+    if table.labels is None:
+        return int(rows[0])
+    return int(rows[table.labels.lengths[rows].clip(max=BUSY).argmax()])
+
+
+def labels_of(table: ClipTable, row: int) -> list[str]:
+    """Names of a clip's labels, or its own."""
+    named = [] if table.labels is None else [table.classes[c] for c in table.labels.row(row)]
+    return named or [Path(str(table.keys[row])).name]

@@ -1,0 +1,170 @@
+"""What `audiobat analyze` measured to figures, one function each: sinks, ranks, likeness of blocks, prototypes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from audiobat.frontend import KaldiFrontend, MelFrontend
+from audiobat.report.figures import HEAT, draw_spectrogram, listed
+from audiobat.report.style import LINES, WIDTH, folded, headline, look, styled
+
+KINDS = {"weights": "attention weights", "values": "weight × value", "gated": "weight × value, gated"}
+POPULATIONS = {"patches": "patches", "mean": "mean patch of each clip", "cls": "cls of each clip"}
+OUTLINED = 5  # patches of a clip
+NUMBERED = 12  # blocks up to which the map of CKA has numbers in its cells
+
+Array = NDArray[Any]
+Heads = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]  # kind -> measure -> [L, H]
+
+
+@styled
+def sinks(measured: Heads) -> Figure:
+    """Where attention goes: to cls for each block and head (top); means over heads (bottom), without and with gate."""
+    figure = Figure(figsize=(WIDTH, 5.4))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.1)).ravel()
+    maps = {kind: np.asarray(measured[kind]["first_token"]).T for kind in measured}  # [H, L]
+    heads, depth = next(iter(maps.values())).shape
+    top = max(float(m.max()) for m in maps.values())
+    axes = np.atleast_1d(upper.subplots(1, len(maps), sharey=True))
+    for ax, (kind, values) in zip(axes, maps.items(), strict=True):
+        extent = (0.5, depth + 0.5, heads + 0.5, 0.5)
+        image = ax.imshow(values, cmap=HEAT, vmin=0, vmax=top, aspect="auto", interpolation="none", extent=extent)
+        ax.set_title(f"{KINDS[kind]}\nto cls {values.mean():.1%}", fontsize=9)
+        ax.set_xlabel("block")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
+    axes[0].set_ylabel("head")
+    upper.colorbar(image, ax=axes, label="share that goes to cls", pad=0.01, format=PercentFormatter(1.0, 0))
+    panels = lower.subplots(1, 3)
+    shown = {"strongest_token": "to the token most listened to", "patch_to_itself": "patch to itself"}
+    for ax, (name, title) in zip(panels, {**shown, "patch_entropy": "entropy of patches' rows"}.items(), strict=True):
+        for place, kind in enumerate(measured):
+            values = np.asarray(measured[kind][name]).mean(1)
+            ax.plot(range(1, depth + 1), values, label=KINDS[kind], markersize=4, **look(place))
+        ax.set_title(title, fontsize=9.5)
+        by_block(ax)
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    panels[2].set_ylabel("1 is uniform")
+    handles, labels = panels[0].get_legend_handles_labels()
+    lower.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=8.5)
+    headline(figure, "Whether tokens sink their attention into cls, block by block and head by head")
+    return figure
+
+
+@styled
+def ranks(blocks: Sequence[Mapping[str, Any]]) -> Figure:
+    """Label-free measures block by block: RankMe, effective rank, LiDAR and the spread of unit vectors."""
+    figure = Figure(figsize=(WIDTH, 5.2))
+    panels = figure.subplots(2, 2, sharex=True).ravel()
+    shown = [kind for kind in POPULATIONS if kind in blocks[0]]
+    x = range(1, len(blocks) + 1)
+    names = {"rankme": "RankMe", "effective_rank": "Effective rank", "token_std": "Spread of unit vectors"}
+    for ax, (name, title) in zip((panels[0], panels[1], panels[3]), names.items(), strict=True):
+        for place, kind in enumerate(shown):
+            ax.plot(x, [block[kind][name] for block in blocks], label=POPULATIONS[kind], **look(place))
+        ax.set_title(title)
+    found = [block["lidar"] for block in blocks]
+    panels[2].set_title("LiDAR: what tells clips apart")
+    if all(value is not None for value in found):
+        panels[2].plot(x, found, **look(3))
+    else:
+        panels[2].text(0.5, 0.5, "not measured", transform=panels[2].transAxes, ha="center")
+    panels[3].set_ylabel("0 is collapse, 1 isotropic")
+    for ax in panels:
+        by_block(ax)
+        ax.set_ylim(bottom=0)
+    for ax in panels[:3]:
+        ax.set_ylabel("dimensions")
+    for ax in panels[:2]:
+        ax.set_xlabel("")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=8.5)
+    headline(figure, "How many directions each block's features use")
+    return figure
+
+
+@styled
+def likeness(cka: Sequence[Sequence[float]]) -> Figure:
+    """Linear CKA between all pairs of blocks."""
+    values = np.asarray(cka, dtype=float)
+    depth = len(values)
+    figure = Figure(figsize=(5.2, 4.6))
+    ax = figure.subplots()
+    extent = (0.5, depth + 0.5, 0.5, depth + 0.5)
+    image = ax.imshow(values, cmap=HEAT, vmin=0, vmax=1, origin="lower", interpolation="none", extent=extent)
+    for (row, column), value in np.ndenumerate(values) if depth <= NUMBERED else ():
+        ink = "black" if value > 0.6 else "white"
+        ax.text(column + 1, row + 1, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
+    ax.set(xlabel="block", ylabel="block")
+    figure.colorbar(image, ax=ax, label="linear CKA of mean patches")
+    headline(figure, "How alike the blocks are")
+    return figure
+
+
+@dataclass(frozen=True, eq=False)
+class Excited:
+    """A prototype and the clip that excites it."""
+
+    prototype: int
+    strength: float  # what it adds to the class's logit
+    labels: Sequence[str]  # of the clip
+    spectrogram: Array  # [frames, mel bins]
+    similarity: Array  # [T, F] of the clip's patches with the prototype
+    column_seconds: float  # from one patch column to the next
+
+
+@styled
+def class_prototypes(
+    label: str, precision: float, shown: Sequence[Excited], frontend: MelFrontend | KaldiFrontend
+) -> Figure:
+    """A class's strongest prototypes: the clip that excites each, its best patches outlined, and all its patches."""
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.1 * len(shown)))
+    panels = figure.subplots(len(shown), 2, sharex=False, sharey=True, squeeze=False, width_ratios=(1.25, 1))
+    bins = frontend.config.mel_bins
+    for (left, right), one in zip(panels, shown, strict=True):
+        draw_spectrogram(left, one.spectrogram, frontend)
+        seconds = left.get_xlim()[1]
+        outline(left, one, bins)
+        left.set_title(folded(f"prototype {one.prototype}, in a clip of {listed(one.labels)}", 58), fontsize=8.5)
+        extent = (0.0, len(one.similarity) * one.column_seconds, 0.0, float(bins))
+        image = right.imshow(
+            one.similarity.T, cmap=HEAT, origin="lower", aspect="auto", interpolation="none", extent=extent
+        )
+        right.set_xlim(0, seconds)
+        right.set_title(f"adds {one.strength:+.2f} to the logit".replace("-", "−"), fontsize=8.5)
+        figure.colorbar(image, ax=right, label="similarity", pad=0.01)
+    for ax in panels[-1]:
+        ax.set_xlabel("time (s)")
+    name = label.replace("_", " ")
+    headline(figure, f"What speaks for {name} (average precision {precision:.2f}): its strongest prototypes")
+    return figure
+
+
+def outline(ax: Axes, one: Excited, bins: int) -> None:
+    """Frame the patches that excite the prototype most: the best one solid, the others dotted."""
+    rows = one.similarity.shape[1]
+    order = np.argsort(-np.nan_to_num(one.similarity, nan=-np.inf).ravel())[:OUTLINED]
+    for place, patch in enumerate(order):
+        t, f = divmod(int(patch), rows)
+        corner = (t * one.column_seconds, f * bins / rows)
+        for width, colour, line in ((2.6, "black", "-"), (1.4, "white", LINES[0] if place == 0 else LINES[2])):
+            frame = Rectangle(corner, one.column_seconds, bins / rows, fill=False, ec=colour, lw=width, ls=line)
+            ax.add_patch(frame)
+
+
+def by_block(ax: Axes) -> None:
+    """Blocks below, a grid behind."""
+    ax.set_xlabel("block")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
+    ax.grid(True)

@@ -1,0 +1,87 @@
+"""Clips of the classes that a head knows best and worst, as a run folder keeps them in clips/, for the page to play.
+
+clips/clips.json lists them; beside it lie KEY.wav, what one hears, and KEY.png, its spectrogram.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from audiobat.errors import AudiobatError
+
+FORMAT = "audiobat-heard-1"
+FOLDER, LIST = "clips", "clips.json"
+
+
+@dataclass(frozen=True)
+class HeardClip:
+    """A test clip and what a head says to it."""
+
+    record: str  # name of the head's record file, without .json
+    file: str  # KEY of KEY.wav and KEY.png
+    key: str  # of the clip
+    label: str  # the class it is shown for
+    side: Literal["best", "worst"]  # of the classes
+    average_precision: float  # of that class
+    why: str  # why this clip of all
+    labels: tuple[str, ...]
+    predictions: tuple[tuple[str, float], ...]  # the likeliest classes and their probabilities
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The clips of a run folder."""
+
+    notice: str  # their licence or source, a line of Markdown; "" if there is nothing to say
+    clips: tuple[HeardClip, ...]
+
+
+def clips_folder(record: Path) -> Path:
+    """Where the clips of the record RUN/results/NAME.json are: RUN/clips."""
+    return record.parent.parent / FOLDER
+
+
+def read_heard(folder: Path) -> Heard:
+    """The list of a clips folder; empty where there is none.
+
+    Raises:
+        AudiobatError: a list that is damaged, or that names a file outside of its folder.
+    """
+    path = folder / LIST
+    if not path.exists():
+        return Heard("", ())
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if plain["format"] != FORMAT:
+            raise ValueError(f"its format is {plain['format']!r}")
+        heard = Heard(str(plain["notice"]), tuple(heard_clip(clip) for clip in plain["clips"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise AudiobatError(f"{path} is no list of clips ({error}): remove {folder} or run the probe again.") from None
+    for clip in heard.clips:
+        if Path(clip.file).name != clip.file:
+            raise AudiobatError(f"{path} names the file {clip.file!r}: it must lie in the folder itself.")
+    return heard
+
+
+def heard_clip(plain: dict[str, Any]) -> HeardClip:
+    """One entry of the list."""
+    predictions = tuple((str(label), float(p)) for label, p in plain["predictions"])
+    numbers = {"average_precision": float(plain["average_precision"])}
+    return HeardClip(**{**plain, "labels": tuple(plain["labels"]), "predictions": predictions, **numbers})
+
+
+def listed(heard: Heard) -> str:
+    """The list as JSON."""
+    clips = [dataclasses.asdict(clip) for clip in heard.clips]
+    return json.dumps({"format": FORMAT, "notice": heard.notice, "clips": clips}, indent=2, ensure_ascii=False) + "\n"
+
+
+def merged(old: Heard, record: str, clips: Iterable[HeardClip], notice: str) -> Heard:
+    """The list with those of one record replaced."""
+    kept = [clip for clip in old.clips if clip.record != record]
+    return Heard(notice or old.notice, (*kept, *clips))
