@@ -246,7 +246,13 @@ def cut(rows: Rows) -> Iterator[Rows]:
 
 
 def sight_of(kind: str, task: Task) -> str:
-    """What a head looks at: all features, means over patches, or waveforms."""
+    """What a head looks at: all features, means over patches, or waveforms.
+
+    Raises:
+        AudiobatError: vqt, which answers for clips, is asked for frames.
+    """
+    if kind == "vqt" and not isinstance(task, ClipTask):
+        raise AudiobatError("head.kind vqt answers for clips, not for patch columns: leave it out, or set task: clip.")
     if kind == "vqt":
         return "waveforms"
     return "means" if kind in MEANS_KINDS and isinstance(task, ClipTask) else "features"
@@ -261,12 +267,13 @@ def draw_rows(rows: Rows, train: ProbeTrainConfig, steps: int) -> Iterator[Rows]
 
 def new_head(job: HeadJob, source: FeatureSource, classes: int) -> nn.Module:
     """A head in train mode on the source's device; its weights depend on the seed alone."""
+    rows = source.patch_rows if job.head.kind == "mean_time_keep_freq" else None
     with torch.random.fork_rng():
         torch.manual_seed(job.train.seed)
         if job.head.kind == "vqt":
-            return tuned_head(job.head, source.encoder, classes).to(source.device).train()
-        rows = source.patch_rows if job.head.kind == "mean_time_keep_freq" else None
-        head = build_head(job.head, source.dim, source.depth, classes, rows)
+            head = tuned_head(job.head, source.encoder, classes)
+        else:
+            head = build_head(job.head, source.dim, source.depth, classes, rows)
     return head.to(source.device).train()
 
 
@@ -275,14 +282,14 @@ def tuned_head(head: HeadConfig, encoder: Encoder, classes: int) -> nn.Module:
     return VisualQueryTuning(encoder, classes, head.queries or QUERIES, head.dropout)
 
 
-def check_buildable(jobs: Sequence[HeadJob], encoder: Encoder, classes: int) -> None:
-    """Raise the AudiobatError of a head that does not suit this model, before its features are computed."""
+def check_buildable(jobs: Sequence[HeadJob], encoder: Encoder, task: Task) -> None:
+    """Raise the AudiobatError of a head that suits this model or task badly, before features are computed."""
     with torch.device("meta"):  # no memory, no random numbers
         for job in jobs:
-            if job.head.kind == "vqt":
-                tuned_head(job.head, encoder, classes)
+            if sight_of(job.head.kind, task) == "waveforms":
+                tuned_head(job.head, encoder, task.classes)
             else:
-                build_head(job.head, encoder.dim, encoder.depth, classes, rows=1)
+                build_head(job.head, encoder.dim, encoder.depth, task.classes, rows=1)
 
 
 def reseed(device: torch.device, seed: int, step: int) -> None:

@@ -81,7 +81,7 @@ def probe(
             if path.exists() and not overwrite:
                 raise AudiobatError(f"{path} exists: choose another --out, or replace it with --overwrite.")
         folder.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
-    check_buildable(jobs, encoder, task.classes)
+    check_buildable(jobs, encoder, task)
     if all(job.head.kind == "vqt" for job in jobs):
         config = replace(config, cache_gb=0.0, cache_dir=None)  # it looks at waveforms
     skipped: dict[str, str] = {}

@@ -80,8 +80,7 @@ class FrameTask:
 
     def logits(self, head: nn.Module, seen: LayerFeatures | Drawn) -> Tensor:
         """[M, C], clip after clip."""
-        if isinstance(seen, Drawn):
-            raise AudiobatError("head.kind vqt answers for clips, not for patch columns: leave it out, or task: clip.")
+        assert isinstance(seen, LayerFeatures)
         frames: Tensor = head.frames(seen)  # type: ignore[operator]  # [B, T, C]
         return frames[valid_columns(seen)]
 
