@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 from audiobat.errors import AudiobatError
 from audiobat.features import LayerFeatures
 
-# Similarities held at a time, 32 MB in fp32. More saves no time on a CPU; less splits the matrix product too finely.
-CHUNK = 2**23
+# Similarities held at a time, 16 MB in fp32. On a CPU more of them save no time, and much fewer cost some.
+CHUNK = 2**22
 
 
 def layer_index(layer: int) -> int:
@@ -88,13 +88,20 @@ class _Extremes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-        count, patches = len(prototypes), tokens.shape[1]
-        clips = max(1, CHUNK // (patches * count))
-        width = max(1, CHUNK // (patches * clips))  # all prototypes, unless a single clip is too long for that
-        chunks = [[_extremes_of(some, few) for few in prototypes.split(width)] for some in tokens.split(clips)]
-        low, high, low_at, high_at = (
-            torch.cat([torch.cat([part[i] for part in row], dim=1) for row in chunks]) for i in range(4)
-        )
+        (batch, patches, _), count = tokens.shape, len(prototypes)
+        clips = min(batch, max(1, CHUNK // (patches * count)))
+        width = -(-count // -(-clips * patches * count // CHUNK))  # equal shares of the prototypes, often all of them
+        room = tokens.new_empty(clips * patches * width)  # one for all chunks: fresh ones would leave holes in the heap
+        low, high = tokens.new_empty(2, batch, count)
+        low_at, high_at = torch.empty(2, batch, count, dtype=torch.int32, device=tokens.device)
+        for some in _slices(batch, clips):
+            for few in _slices(count, width):
+                flat, columns = tokens[some].flatten(0, 1), prototypes[few].T
+                similarity = room[: len(flat) * columns.shape[1]].view(len(flat), -1)
+                torch.mm(flat, columns, out=similarity)
+                by_patch = similarity.unflatten(0, (-1, patches))  # [b, N, k], and k is contiguous
+                low[some, few], low_at[some, few] = by_patch.min(1)
+                high[some, few], high_at[some, few] = by_patch.max(1)
         ctx.save_for_backward(tokens, prototypes, low_at, high_at)
         return low, high
 
@@ -110,14 +117,13 @@ class _Extremes(torch.autograd.Function):
         size = (clips * patches, count)
         sparse = torch.sparse_coo_tensor(torch.stack([rows, places]), values, size, check_invariants=False)
         to_tokens, to_prototypes = ctx.needs_input_grad
+        flat = tokens.flatten(0, 1)
         return (
-            (sparse @ prototypes).view_as(tokens) if to_tokens else None,
-            sparse.T @ tokens.flatten(0, 1) if to_prototypes else None,
+            torch.zeros_like(flat).addmm_(sparse, prototypes).view_as(tokens) if to_tokens else None,
+            torch.zeros_like(prototypes).addmm_(sparse.T, flat) if to_prototypes else None,
         )
 
 
-def _extremes_of(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Least and greatest similarity over n and the patches they come from, each [B, K]; K is the fastest axis."""
-    similarity = (tokens.flatten(0, 1) @ prototypes.T).view(*tokens.shape[:2], -1)  # [B, N, K]
-    (low, low_at), (high, high_at) = similarity.min(1), similarity.max(1)
-    return low, high, low_at.int(), high_at.int()
+def _slices(length: int, step: int) -> list[slice]:
+    """0 .. length in steps."""
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]

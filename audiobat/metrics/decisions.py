@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from audiobat.errors import AudiobatError
-from audiobat.metrics.inputs import check_finite, weights_of
+from audiobat.metrics.inputs import check_finite, falling_order, weights_of
 
 ROUNDING = 1e-9  # differences of F1 that are no difference
 
@@ -17,7 +17,7 @@ def f1_macro(scores: Tensor, targets: Tensor, counts: Tensor | None = None) -> T
     A probability of exactly 0.5 is a no; a class neither present nor predicted counts 0 (Section 5's protocol).
     """
     check_finite(scores)
-    return _f1(scores.sigmoid().round(), targets, counts)  # round: half to even, so 0.5 to 0
+    return _f1(scores.sigmoid().round().bool(), targets, counts)  # round: half to even, so 0.5 to 0
 
 
 def f1_at(scores: Tensor, targets: Tensor, threshold: float, counts: Tensor | None = None) -> Tensor:
@@ -35,12 +35,14 @@ def best_threshold(scores: Tensor, targets: Tensor) -> float:
     check_finite(scores)
     if not scores.numel():
         raise AudiobatError("There are no training scores to choose a threshold from: check the table's split column.")
-    falling, order = scores.T.double().sort(dim=1, descending=True)  # [C, n]
+    order = falling_order(scores.T.double())  # [C, n]
+    falling = scores.T.double().gather(1, order)
     hits = targets.T.gather(1, order).double()
     yes = torch.arange(1, len(scores) + 1)
     f1 = 2 * hits.cumsum(1) / (yes + hits.sum(1, keepdim=True))  # of a class, were its k highest scores a yes
     gains = f1.diff(dim=1, prepend=f1.new_zeros(len(f1), 1))
-    falling, order = falling.flatten().sort(descending=True)
+    order = falling_order(falling.flatten())
+    falling = falling.flatten()[order]
     macro = gains.flatten()[order].cumsum(0) / len(f1)
     last = falling.diff(append=falling.new_full((1,), -torch.inf)) < 0  # of those with its score
     distinct, macro = falling[last], macro[last]
@@ -72,6 +74,7 @@ def top1(scores: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tenso
 
 def _f1(predicted: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
     weights = weights_of(counts, len(predicted))
-    yes, actual = predicted.double(), targets.double()
-    hits = weights @ (yes * actual)  # [C] or [R, C]
-    return (2 * hits / (weights @ (yes + actual)).clamp_min(1)).mean(-1)
+    actual = targets.bool()
+    hits = weights @ (predicted & actual).double()  # [C] or [R, C]
+    either = weights @ predicted.double() + weights @ actual.double()
+    return (2 * hits / either.clamp_min(1)).mean(-1)

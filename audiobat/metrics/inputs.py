@@ -1,7 +1,8 @@
-"""What every metric asks of its input: scores that are finite, and counts of clips as numbers."""
+"""What metrics ask of their input: scores that are finite, their order, and counts of clips as numbers."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,5 +16,11 @@ def weights_of(counts: Tensor | None, clips: int) -> Tensor:
 
 def check_finite(scores: Tensor) -> None:
     """Raise AudiobatError for NaN and infinity."""
-    if not scores.isfinite().all():
+    if scores.numel() and not torch.stack(scores.aminmax()).isfinite().all():  # a NaN is both
         raise AudiobatError("The scores hold NaN or infinity: the head diverged, lower train.lr.")
+
+
+def falling_order(scores: Tensor) -> Tensor:
+    """Places [..., n] of the scores [..., n] from the greatest to the least; equal ones in any order."""
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    return torch.from_numpy(np.argsort(-wide.numpy(), axis=-1))  # several times as fast as torch's

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from audiobat.metrics.inputs import check_finite, weights_of
+from audiobat.metrics.inputs import check_finite, falling_order, weights_of
 
 BATCH = 64  # resamples summed at once: their counts of 19,000 clips fit a core's cache
 BLOCK = 2**22  # scores sorted at once: 0.2 GB
@@ -88,18 +88,19 @@ class Ranking:
     def _cut(self, weights: Tensor) -> _Cuts:
         """Sums of weights [n, R] at every threshold."""
         table = weights.float() if weights.sum(0).max() < EXACT else weights
-        reached = self._cumulate(_sums(table, self._falling, self._stretches), 2 * self._thresholds)
+        between, level = _sums(table, self._falling, self._stretches).unflatten(0, (-1, 2)).unbind(1)  # [G, R] each
         share = _sums(table, self._positives, self._ties)
-        return _Cuts(share, self._cumulate(share, self._thresholds), reached[0::2], reached[1::2])
+        reached = self._cumulate(between + level)
+        return _Cuts(share, self._cumulate(share), reached - level, reached)
 
-    def _cumulate(self, values: Tensor, starts: Tensor) -> Tensor:
-        """Running sums of values [K, R] that begin anew at each class's start."""
+    def _cumulate(self, values: Tensor) -> Tensor:
+        """Running sums of values [G, R] that begin anew with each class."""
         total = torch.cat([values.new_zeros(1, values.shape[1]), values]).cumsum(0)
-        return total[1:] - total[starts[:-1]].repeat_interleave(starts.diff(), dim=0)
+        return total[1:] - total[self._thresholds[self._owner]]
 
     def _by_class(self, values: Tensor) -> Tensor:
         """Values [G, R] summed to [C, R]."""
-        return values.new_zeros(self._classes, values.shape[1]).index_add_(0, self._owner, values)
+        return _sums(values, torch.arange(len(values)), self._thresholds)
 
 
 class AveragePrecision(Ranking):
@@ -166,14 +167,14 @@ def _rank(scores: Tensor, targets: Tensor, clips: Tensor) -> tuple[Tensor, Tenso
         many thresholds [c] a class has.
     """
     classes, rows = scores.shape
-    falling, order = scores.contiguous().sort(dim=1, descending=True)
+    order = falling_order(scores)
+    falling = scores.gather(1, order)
     hit = targets.gather(1, order)
     first = torch.ones_like(hit)  # of those with its score
     first[:, 1:] = falling[:, 1:] != falling[:, :-1]
-    last = first.roll(-1, dims=1)  # the first row of a class is a first one, so its last row is a last one
-    score = first.flatten().cumsum(0)[hit.flatten()] - 1  # [P] each positive's place among the distinct scores
-    used, ties = score.unique_consecutive(return_counts=True)  # [G]
-    starts, ends = first.flatten().nonzero()[used, 0], last.flatten().nonzero()[used, 0] + 1
+    distinct = first.flatten().cumsum(0)  # [c * n] which of the distinct scores a row has
+    used, ties = distinct[hit.flatten()].unique_consecutive(return_counts=True)  # [G]
+    starts, ends = torch.searchsorted(distinct, used), torch.searchsorted(distinct, used, right=True)
     owner = starts // max(rows, 1)
     reach = torch.zeros(classes, dtype=torch.long).scatter_reduce(0, owner, ends - owner * rows, "amax")
     kept = torch.arange(rows) < reach[:, None]  # [c, n]
