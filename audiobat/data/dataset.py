@@ -182,33 +182,39 @@ class _StepCrops(Dataset[_Crops]):
         lengths = np.zeros(len(indices), dtype=np.int64)
         rows = np.zeros(len(indices), dtype=np.int64)
         skipped: dict[str, str] = {}
+        values = waveform.numpy()
+        draws = self._draws(step)
         for place, index in enumerate(indices.tolist()):
-            found = self._readable_crop(index, step, place, skipped)
+            found = self._readable_crop(index, step, place, draws[place], skipped)
             if found is None:
                 return _Crops(None, lengths[:0], rows[:0], step, skipped)
             rows[place], crop = found
-            waveform[place, : len(crop)] = torch.from_numpy(crop)
-            waveform[place, len(crop) :] = 0
+            values[place, : len(crop)] = crop
+            values[place, len(crop) :] = 0
             full = len(crop) >= self.samples - ROUNDING * self.sample_rate
             lengths[place] = self.samples if full else len(crop)
         return _Crops(waveform if ring is None else None, lengths, rows, step, skipped)
 
+    def _draws(self, step: int) -> list[list[float]]:
+        """For each of this rank's places where its crop begins and how far it is turned, in [0, 1), as [B, 2]."""
+        first = self.rank * self.share
+        draws = np.random.default_rng((self.seed, step)).random((self.batch_size, 2))
+        return draws[first : first + self.share].tolist()
+
     def _readable_crop(
-        self, index: int, step: int, place: int, skipped: dict[str, str]
+        self, index: int, step: int, place: int, draw: list[float], skipped: dict[str, str]
     ) -> tuple[int, NDArray[np.float32]] | None:
         """Row and crop of clip `index`, or of the next clip that the order has for this place in later steps."""
         for attempt in range(1, ATTEMPTS + 1):
-            rng = np.random.default_rng((self.seed, step, self.rank * self.share + place))
             try:
-                return index, self._crop(index, rng)
+                return index, self._crop(index, *draw)
             except AudiobatError as error:
                 skipped[self.table.keys[index]] = str(error)
                 index = int(self.indices(step + attempt)[place])
         return None
 
-    def _crop(self, row: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Read one random crop [at most S]."""
-        at, turn = rng.random(2)
+    def _crop(self, row: int, at: float, turn: float) -> NDArray[np.float32]:
+        """Read one crop [at most S]; `at` and `turn` are in [0, 1)."""
         seconds = self.samples / self.sample_rate
         start = at * max(0.0, clip_duration(self.table, row)[0] - seconds)
         crop = read_clip(self.table, row, self.sample_rate, start, seconds)[: self.samples]
