@@ -429,6 +429,25 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class TaggerConfig:
+    """What a release keeps of the head that sits on its encoder."""
+
+    head: HeadConfig = field(default_factory=HeadConfig)
+    classes: tuple[str, ...] = ()  # names in the order of the logits
+    task: Literal["clip", "frame"] = "clip"  # what the head was trained to label
+    multi_label: bool = True  # several classes may be there at once: sigmoid, else softmax
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        check_choice(self, "task")
+        check(len(self.classes) > 0, "tagger.classes", self.classes, "name at least one class")
+        check(len(set(self.classes)) == len(self.classes), "tagger.classes", self.classes, "name each class once")
+        passive = {"vqt": "it asks frozen blocks", "knn": "it remembers clips and learns nothing"}
+        kind = self.head.kind
+        check(kind not in passive, "head.kind", kind, f"{passive.get(kind)}; choose another head to put on a model")
+
+
+@dataclass(frozen=True)
 class ProbeTrainConfig:
     """How a head is trained (Table 6, AS-20K column)."""
 

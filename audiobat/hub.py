@@ -1,4 +1,7 @@
-"""Releases: config.json + model.safetensors + README.md. In: a folder, a run folder or a name; out: an AudioEncoder."""
+"""Releases: config.json, model.safetensors, README.md, and head.safetensors where there is a head.
+
+In: a folder, a run folder or a name. Out: an AudioEncoder, or a Tagger, which is one with its head.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 import yaml
 from torch import Tensor, nn
 
-from audiobat.config import ModelConfig, PretrainConfig, from_dict, to_dict
+from audiobat.config import ModelConfig, PretrainConfig, TaggerConfig, from_dict, to_dict
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.tagger import Tagger
 from audiobat.train.checkpoint import load_checkpoint
 from audiobat.train.dist import pick_device
 from audiobat.train.logs import write_atomic
@@ -25,7 +30,19 @@ from audiobat.train.logs import write_atomic
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
 FOREIGN = {"bat": "audiobat.convert.bat"}  # model_type in config.json: the module whose `read` builds the encoder
-FIELDS = ("model_type", "format", "frontend", "encoder", "extra")
+FIELDS = ("model_type", "format", "frontend", "encoder", "tagger", "extra")
+RELEASE = "release"  # the folder, inside a fine-tuning run, of what it made
+
+HEAD_CARD = """
+On it sits a head of kind {kind} that labels each {task} with {classes} classes, whose names config.json lists:
+
+```python
+from audiobat.hub import load_tagger
+
+tagger = load_tagger("{name}")
+probabilities = tagger.scores(tagger(waveform))  # waveform [B, S] to [B, {classes}]
+```
+"""
 
 
 def load(path_or_name: str | Path, device: str = "cpu") -> AudioEncoder:
@@ -33,7 +50,8 @@ def load(path_or_name: str | Path, device: str = "cpu") -> AudioEncoder:
 
     Args:
         path_or_name: the name of shipped weights (`bat_nano`), a release folder, a folder in the public BAT layout, or
-            a run folder, whose latest checkpoint's student it is then.
+            a run folder: of pre-training, whose latest checkpoint's student it is then, or of fine-tuning. A head that
+            is there is left out.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
 
     Raises:
@@ -44,13 +62,36 @@ def load(path_or_name: str | Path, device: str = "cpu") -> AudioEncoder:
     return encoder.to(pick_device(device)).eval()
 
 
+def load_tagger(path_or_name: str | Path, device: str = "cpu") -> Tagger:
+    """Load an encoder with its head, in eval mode on `device`: what `audiobat finetune` wrote.
+
+    Args:
+        path_or_name: a release folder with a head, or the run folder that holds it.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`.
+
+    Raises:
+        AudiobatError: as for `load`; a release without a head.
+    """
+    folder = find(path_or_name)
+    file = folder / "config.json"
+    if not file.exists() or "tagger" not in (config := read_json(file)):
+        raise AudiobatError(f"{folder} holds an encoder and no head: make one with `audiobat finetune`.")
+    encoder, weights = read_release(folder), folder / "head.safetensors"
+    try:
+        described = from_dict(TaggerConfig, config["tagger"], "tagger")
+        tagger = build_tagger(encoder, described, read_tensors(weights), weights)
+    except AudiobatError as error:
+        raise AudiobatError(str(error) if str(folder) in str(error) else f"{file}: {error}") from None
+    return tagger.to(pick_device(device)).eval()
+
+
 def shipped_names() -> list[str]:
     """Names of the weights inside the package."""
     return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
 
 
 def find(path_or_name: str | Path) -> Path:
-    """The folder that `path_or_name` means; a shipped name comes before a folder."""
+    """The folder that `path_or_name` means; a shipped name comes before a folder, a run's release before the run."""
     names = shipped_names()
     if str(path_or_name) in names:
         return WEIGHTS / str(path_or_name)
@@ -60,7 +101,7 @@ def find(path_or_name: str | Path) -> Path:
     if not path.is_dir():
         shipped = f"the shipped names are {', '.join(names)}" if names else "no weights are shipped"
         raise AudiobatError(f"No such folder or name: {path}{did_you_mean(str(path), names)}; {shipped}.")
-    return path
+    return path / RELEASE if (path / RELEASE / "config.json").exists() else path
 
 
 def read_release(folder: Path) -> AudioEncoder:
@@ -141,17 +182,32 @@ def build(config: ModelConfig, tensors: Mapping[str, Tensor], where: Path) -> Au
         "patch_embed.proj.weight": (dim, 1, *encoder.patch_size),
         "blocks.0.mlp.fc1.weight": (hidden, dim),
     }
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    found = shapes_of(tensors)
     check_shapes({name: found[name] for name in sizes if name in found}, sizes, where)
     model = AudioEncoder(config)
-    check_shapes(found, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, where)
+    check_shapes(found, shapes_of(model.state_dict()), where)
     model.load_state_dict(tensors)
     return model
+
+
+def build_tagger(encoder: AudioEncoder, config: TaggerConfig, tensors: Mapping[str, Tensor], where: Path) -> Tagger:
+    """`encoder` with a head of `config` and of `tensors`, read from `where`: none missing, none left over."""
+    with torch.device("meta"):  # a config may ask for any size: nothing of it is made before the tensors agree
+        wanted = shapes_of(Tagger(encoder, config).head.state_dict())
+    check_shapes(shapes_of(tensors), wanted, where)
+    tagger = Tagger(encoder, config)
+    tagger.head.load_state_dict(tensors)
+    return tagger
 
 
 def count_blocks(tensors: Mapping[str, Tensor]) -> int:
     """How many different `blocks.N` the names speak of."""
     return len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: Path) -> None:
@@ -169,29 +225,32 @@ def check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tupl
 
 
 def save_release(
-    folder: str | Path, encoder: AudioEncoder, card: str = "", extra: Mapping[str, Any] | None = None
+    folder: str | Path, model: AudioEncoder | Tagger, card: str = "", extra: Mapping[str, Any] | None = None
 ) -> None:
     """Write a release folder, whole or not at all.
 
     Args:
         folder: where; an older release there is replaced, any other folder that is not empty is refused.
-        encoder: the model; `load(folder)` gives it back, bit for bit.
+        model: an encoder, which `load(folder)` gives back, bit for bit; or one with a head, for `load_tagger(folder)`.
         card: text of README.md; by default what the model is and how to load it.
         extra: plain values to keep in config.json beside the model's fields, such as how it was trained.
     """
     folder = Path(folder)
+    encoder, tagger = (model.encoder, model) if isinstance(model, Tagger) else (model, None)
     if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
         raise AudiobatError(f"{folder} holds other files and no release: give a new folder.")
     beside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     config = {"model_type": "audiobat", "format": FORMAT, **to_dict(encoder.config)}
+    if tagger is not None:
+        config["tagger"] = to_dict(tagger.config)
+        write_tensors(beside / "head.safetensors", tagger.head)
     if extra:
         config["extra"] = dict(extra)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     write_atomic(beside / "config.json", json.dumps(config, indent=2) + "\n")
-    write_atomic(beside / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
-    write_atomic(beside / "README.md", card or model_card(folder.name, encoder))
+    write_tensors(beside / "model.safetensors", encoder)
+    write_atomic(beside / "README.md", card or model_card(folder.name, model))
     if folder.exists():
         old = folder.with_name(folder.name + ".old.tmp")
         shutil.rmtree(old, ignore_errors=True)
@@ -202,8 +261,19 @@ def save_release(
         beside.rename(folder)
 
 
-def model_card(name: str, encoder: AudioEncoder) -> str:
+def write_tensors(file: Path, module: nn.Module) -> None:
+    """Write a module's parameters and buffers as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    write_atomic(file, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+
+
+def model_card(name: str, model: AudioEncoder | Tagger) -> str:
     """The README.md of a release that brings none."""
+    if isinstance(model, Tagger):
+        encoder, origin = model.encoder, "fine-tuned on labelled clips"
+        head = HEAD_CARD.format(name=name, kind=model.config.head.kind, classes=len(model.classes), task=model.task)
+    else:
+        encoder, origin, head = model, "trained without labels", ""
     config = encoder.config
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     return f"""---
@@ -213,7 +283,7 @@ tags: [audio, self-supervised-learning]
 
 # {name}
 
-An audio encoder trained without labels: {parameters / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}
+An audio encoder {origin}: {parameters / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}
 dimensions, {encoder.sample_rate} Hz, {config.frontend.mel_bins} mel bins, clips of up to \
 {encoder.max_samples / encoder.sample_rate:g} s at once.
 
@@ -223,8 +293,8 @@ import audiobat
 encoder = audiobat.load("{name}")
 vector = encoder.embed("recording.wav")  # [{encoder.dim}]
 ```
-
-sha256 of the weights: `{weights_sha256(encoder)}`
+{head}
+sha256 of the weights: `{weights_sha256(model)}`
 """
 
 

@@ -15,7 +15,7 @@ ORDER = [
     *("errors", "config", "recipes", "progress", "presets", "features"),
     *("codec", "audio", "frontend", "patches", "masking", "layers", "encoder"),
     *("decoder", "targets", "objective", "plan"),
-    *("heads", "metrics", "results", "data", "train", "baselines"),
+    *("heads", "tagger", "metrics", "results", "data", "train", "baselines"),
     *("hub", "feature_store", "feature_files", "cache", "convert", "adapters", "models"),
     *("analysis", "report", "commands", "integrations", "cli"),
 ]

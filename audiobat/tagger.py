@@ -1,0 +1,80 @@
+"""An encoder with a head, as fine-tuning makes it: waveform to logits of classes, for a clip or its patch columns."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from audiobat.config import TaggerConfig
+from audiobat.encoder import AudioEncoder
+from audiobat.features import LayerFeatures
+from audiobat.heads import build_head
+
+
+class Tagger(nn.Module):
+    """`encoder` and `head`, and what the head's logits mean; both are public, so that either serves alone."""
+
+    def __init__(self, encoder: AudioEncoder, config: TaggerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.head = build_head(
+            config.head, encoder.dim, encoder.depth, len(config.classes), rows=encoder.config.grid[1]
+        )
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, of the waveforms."""
+        return self.encoder.sample_rate
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names [C], in the order of the logits."""
+        return self.config.classes
+
+    @property
+    def task(self) -> Literal["clip", "frame"]:
+        """What the head was trained to label."""
+        return self.config.task
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether several classes may be there at once."""
+        return self.config.multi_label
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Waveform [B, S], of any length, with its `lengths` [B] in samples (None: all S), to logits [B, C].
+
+        A head that labels frames says of a clip what it says of the frame where it is surest of a class.
+        """
+        features = self.encoder.forward_layers(waveform, lengths)
+        if self.task == "clip":
+            logits: Tensor = self.head(features)
+            return logits
+        padding = ~valid_columns(features)[:, :, None]
+        return self.frame_logits(features).masked_fill(padding, -torch.inf).amax(1)
+
+    def frames(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [B, T, C] of the patch columns, zeros on padding, and the second [T] at which each column starts.
+
+        A head that was trained on clips answers too, as well as it can.
+        """
+        features = self.encoder.forward_layers(waveform, lengths)
+        return self.frame_logits(features), features.frame_times
+
+    def frame_logits(self, features: LayerFeatures) -> Tensor:
+        """Logits [B, T, C] of the patch columns of `features`, zeros on padding."""
+        logits: Tensor = self.head.frames(features)  # type: ignore[operator]
+        return logits
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Probabilities of logits [..., C]: each by itself, or summing to one where a class excludes the others."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
+
+
+def valid_columns(features: LayerFeatures) -> Tensor:
+    """Which patch columns hold any of a clip, [B, T]."""
+    valid: Tensor = features.valid.unflatten(1, features.grid).any(2)
+    return valid
