@@ -87,15 +87,19 @@ class AudioEncoder(nn.Module):
         the windows that hold any of the clip, as in the release.
         """
         spectrogram, frames = self.frontend(waveform, lengths)
-        longest = spectrogram.shape[1]
+        return self.forward_spectrogram(spectrogram, None if lengths is None else frames)
+
+    def forward_spectrogram(self, spectrogram: Tensor, frames: Tensor | None = None) -> LayerFeatures:
+        """The rest of `forward_layers`: spectrogram [B, T, F], and the `frames` [B] that each clip owns (None: T)."""
+        clips, longest, _ = spectrogram.shape
         spectrogram, columns = self._fit(spectrogram)
-        clips, rows = len(waveform), self.config.grid[1]
-        patch_frames = self.config.encoder.patch_size[0]
+        rows, patch_frames = self.config.grid[1], self.config.encoder.patch_size[0]
         per_window = min(columns, self.config.grid[0])
         windows = columns // per_window
-        valid = valid_patches(frames, (columns, rows), patch_frames)  # [B, N]
+        own = spectrogram.new_full((clips,), longest, dtype=torch.int64) if frames is None else frames
+        valid = valid_patches(own, (columns, rows), patch_frames)  # [B, N]
         in_windows = valid.reshape(clips * windows, per_window * rows)
-        no_padding = lengths is None and columns * patch_frames - longest < patch_frames
+        no_padding = frames is None and columns * patch_frames - longest < patch_frames
         keys = None if no_padding or self.config.encoder.pad == "grid" else in_windows
         x = self.embed_patches(spectrogram.reshape(clips * windows, per_window * patch_frames, -1))
         patches, cls = [], []
@@ -104,10 +108,13 @@ class AudioEncoder(nn.Module):
             cls.append(block[:, 0].reshape(clips, windows, -1))
         used = in_windows.any(1).reshape(clips, windows, 1)
         cls_token = (torch.stack(cls) * used).sum(2) / used.sum(1)
-        times = torch.arange(columns, device=waveform.device) * (
-            patch_frames * self.config.frontend.hop_length / self.sample_rate
-        )
-        return LayerFeatures(torch.stack(patches), cls_token, (columns, rows), valid, times)
+        return LayerFeatures(torch.stack(patches), cls_token, (columns, rows), valid, self.column_times(longest))
+
+    def column_times(self, frames: int) -> Tensor:
+        """Second [T] at which each patch column of a spectrogram of `frames` frames starts, from its own start."""
+        columns = self._padded(frames) // self.config.encoder.patch_size[0]
+        seconds = self.config.encoder.patch_size[0] * self.config.frontend.hop_length / self.sample_rate
+        return torch.arange(columns, device=self.pos_embed.device) * seconds
 
     @torch.no_grad()
     def embed(
@@ -146,12 +153,16 @@ class AudioEncoder(nn.Module):
 
     def _fit(self, spectrogram: Tensor) -> tuple[Tensor, int]:
         """Pad the time axis to whole patches, or whole windows of the position table; return it and its columns."""
+        frames = self._padded(spectrogram.shape[1])
+        return pad_frames(spectrogram, frames, self.frontend.floor), frames // self.config.encoder.patch_size[0]
+
+    def _padded(self, frames: int) -> int:
+        """Frames with padding: whole patches, or whole windows."""
         encoder = self.config.encoder
         unit = encoder.patch_size[0]
-        if encoder.pad == "grid" or spectrogram.shape[1] > encoder.max_frames:
+        if encoder.pad == "grid" or frames > encoder.max_frames:
             unit = encoder.max_frames
-        frames = -(-spectrogram.shape[1] // unit) * unit
-        return pad_frames(spectrogram, frames, self.frontend.floor), frames // encoder.patch_size[0]
+        return -(-frames // unit) * unit
 
     def _stem(self, patch_tokens: Tensor) -> Tensor:
         """Prepend cls and normalise: [B, n, D] to [B, 1 + n, D]."""

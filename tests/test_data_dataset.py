@@ -52,9 +52,10 @@ def test_crops_are_pieces_of_their_clips_at_varied_starts(corpus):
     for batch in take(loader(corpus), 10):
         assert batch.lengths is None
         assert batch.waveform.shape == (6, 500)
-        for key, crop in zip(batch.keys, batch.waveform.numpy(), strict=True):
+        for key, crop, second in zip(batch.keys, batch.waveform.numpy(), batch.starts.tolist(), strict=True):
             clip = ramp(int(key[:2]))
             start = round((crop[0] - clip[0]) * 2**19)
+            assert abs(second * RATE - start) <= 1
             np.testing.assert_array_equal(crop, clip[start : start + 500])
             starts.append(start / max(1, len(clip) - 500))
     assert min(starts) < 0.15

@@ -125,3 +125,19 @@ def test_parameters_are_named_as_the_release_names_them(model):
 def test_base_has_the_published_parameter_count():
     parameters = sum(p.numel() for p in AudioEncoder().parameters())
     assert parameters == 92_341_248  # 85,254,144 and 7,087,104 of gates
+
+
+@pytest.mark.parametrize("pad", ["mask", "grid"])
+@pytest.mark.parametrize("samples", [700, 5_000, 12_000])  # less than a patch, less than a window, two windows
+def test_a_spectrogram_gives_what_its_waveform_gives(pad: str, samples: int):
+    torch.manual_seed(0)
+    frontend = FrontendConfig(n_fft=256, win_length=256, mel_bins=16)
+    model = AudioEncoder(ModelConfig(frontend, EncoderConfig(dim=16, depth=2, heads=2, max_frames=48, pad=pad))).eval()
+    waveform, lengths = torch.randn(2, samples), torch.tensor([samples, samples // 2])
+    for own in (None, lengths):
+        expected = model.forward_layers(waveform, own)
+        spectrogram, frames = model.frontend(waveform, own)
+        found = model.forward_spectrogram(spectrogram, None if own is None else frames)
+        for name in ("patch_tokens", "cls_token", "valid", "frame_times"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+        assert torch.equal(model.column_times(spectrogram.shape[1]), expected.frame_times)

@@ -75,3 +75,10 @@ def test_with_zero_gradients_only_decayed_tensors_shrink(decay_1d, shrunk):
 def test_betas_reach_adamw():
     optimizer = build_optimizer(Net().named_parameters(), lr=0.1, weight_decay=0.0, betas=(0.8, 0.7), decay_1d=False)
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.7)}
+
+
+def test_a_group_may_have_a_rate_of_its_own():
+    first, second, third = ({"params": [nn.Parameter(torch.ones(1))]} for _ in range(3))
+    optimizer = torch.optim.AdamW([first, {**second, "lr_scale": 0.5}, {**third, "lr_scale": 0.5, "lr_shift": 0.25}])
+    set_lr(optimizer, 2.0)
+    assert [group["lr"] for group in optimizer.param_groups] == [2.0, 1.0, 1.25]

@@ -44,6 +44,7 @@ class Batch:
     waveform: Tensor  # [B, S] float32
     lengths: Tensor | None  # [B] samples; None: all S, so that nobody needs to look
     rows: NDArray[np.int64]  # [B] of the clip table
+    starts: NDArray[np.float64]  # [B] seconds into its clip at which a crop begins
     keys: list[str]
     step: int
     skipped: dict[str, str]  # key -> reason, of the clips that others replaced
@@ -132,7 +133,7 @@ class CropLoader:
             waveform = _copy(ring[crops.step % slots]) if crops.waveform is None else crops.waveform
             lengths = None if bool((crops.lengths == waveform.shape[1]).all()) else torch.from_numpy(crops.lengths)
             keys = [self.table.keys[row] for row in crops.rows.tolist()]
-            yield Batch(waveform, lengths, crops.rows, keys, crops.step, crops.skipped)
+            yield Batch(waveform, lengths, crops.rows, crops.starts, keys, crops.step, crops.skipped)
 
 
 def _copy(slot: Tensor) -> Tensor:
@@ -147,6 +148,7 @@ class _Crops:
     waveform: Tensor | None  # [B, S] where there is no ring
     lengths: NDArray[np.int64]  # [B] samples
     rows: NDArray[np.int64]  # [B] of the clip table; none if no readable clip was found
+    starts: NDArray[np.float64]  # [B] seconds
     step: int
     skipped: dict[str, str]
 
@@ -181,44 +183,46 @@ class _StepCrops(Dataset[_Crops]):
         waveform = torch.empty(len(indices), self.samples) if ring is None else ring[step % len(ring)]
         lengths = np.zeros(len(indices), dtype=np.int64)
         rows = np.zeros(len(indices), dtype=np.int64)
+        starts = np.zeros(len(indices))
         skipped: dict[str, str] = {}
         values = waveform.numpy()
         draws = self._draws(step)
         for place, index in enumerate(indices.tolist()):
             found = self._readable_crop(index, step, place, draws[place], skipped)
             if found is None:
-                return _Crops(None, lengths[:0], rows[:0], step, skipped)
-            rows[place], crop = found
+                return _Crops(None, lengths[:0], rows[:0], starts[:0], step, skipped)
+            rows[place], starts[place], crop = found
             values[place, : len(crop)] = crop
             values[place, len(crop) :] = 0
             full = len(crop) >= self.samples - ROUNDING * self.sample_rate
             lengths[place] = self.samples if full else len(crop)
-        return _Crops(waveform if ring is None else None, lengths, rows, step, skipped)
+        return _Crops(waveform if ring is None else None, lengths, rows, starts, step, skipped)
 
     def _draws(self, step: int) -> list[list[float]]:
         """For each of this rank's places where its crop begins and how far it is turned, in [0, 1), as [B, 2]."""
         first = self.rank * self.share
         draws = np.random.default_rng((self.seed, step)).random((self.batch_size, 2))
-        return draws[first : first + self.share].tolist()
+        own: list[list[float]] = draws[first : first + self.share].tolist()
+        return own
 
     def _readable_crop(
         self, index: int, step: int, place: int, draw: list[float], skipped: dict[str, str]
-    ) -> tuple[int, NDArray[np.float32]] | None:
-        """Row and crop of clip `index`, or of the next clip that the order has for this place in later steps."""
+    ) -> tuple[int, float, NDArray[np.float32]] | None:
+        """Row, start and crop of clip `index`, or of the next clip that the order has for this place in later steps."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return index, self._crop(index, *draw)
+                return index, *self._crop(index, *draw)
             except AudiobatError as error:
                 skipped[self.table.keys[index]] = str(error)
                 index = int(self.indices(step + attempt)[place])
         return None
 
-    def _crop(self, row: int, at: float, turn: float) -> NDArray[np.float32]:
-        """Read one crop [at most S]; `at` and `turn` are in [0, 1)."""
+    def _crop(self, row: int, at: float, turn: float) -> tuple[float, NDArray[np.float32]]:
+        """Read one crop [at most S], and the second at which it begins; `at` and `turn` are in [0, 1)."""
         seconds = self.samples / self.sample_rate
         start = at * max(0.0, clip_duration(self.table, row)[0] - seconds)
         crop = read_clip(self.table, row, self.sample_rate, start, seconds)[: self.samples]
-        return np.roll(crop, int(turn * len(crop))) if self.roll else crop
+        return start, np.roll(crop, int(turn * len(crop))) if self.roll else crop
 
 
 def _alive(batches: Iterable[B]) -> Iterator[B]:

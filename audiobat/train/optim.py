@@ -46,9 +46,9 @@ def lr_at(step: int, *, peak: float, floor: float, warmup_steps: int, total_step
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Give every group the learning rate `lr`."""
+    """Give every group the learning rate `lr`, times its `lr_scale` and plus its `lr_shift` where it has them."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = group.get("lr_scale", 1.0) * lr + group.get("lr_shift", 0.0)
 
 
 def _is_vector(parameter: nn.Parameter) -> bool:
