@@ -15,8 +15,9 @@ import soundfile
 import torch
 import yaml
 
-from audiobat.commands import pretrain as module
-from audiobat.commands.pretrain import CollapseWatch, pretrain, sole_use
+from audiobat.commands import run_folder as module
+from audiobat.commands.pretrain import CollapseWatch, pretrain
+from audiobat.commands.run_folder import sole_use
 from audiobat.config import (
     DataConfig,
     DecoderConfig,

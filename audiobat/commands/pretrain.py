@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-import yaml
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from audiobat.config import PretrainConfig, from_dict, to_dict
+from audiobat.commands.run_folder import prepare_run, sole_use
+from audiobat.config import PretrainConfig
 from audiobat.data.dataset import CropLoader, write_skipped
 from audiobat.data.index import ClipTable
 from audiobat.data.sampler import ClipOrder, clip_order
@@ -22,26 +19,11 @@ from audiobat.data.sources import read_clips
 from audiobat.errors import AudiobatError
 from audiobat.objective import MaskedLatentRegression
 from audiobat.plan import make_plan
-from audiobat.results import environment
 from audiobat.train.checkpoint import load_checkpoint
 from audiobat.train.dist import Ranks, launch, pick_device, pick_precision
-from audiobat.train.logs import RunLog, write_atomic
+from audiobat.train.logs import RunLog
 from audiobat.train.loop import fit
 from audiobat.train.optim import build_optimizer, lr_at
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
-RUN_FILES = ("env.json", "metrics.jsonl", "log.txt", "skipped.csv", "checkpoints", "results", "figures", "config.yaml")
-FREE_FIELDS = (
-    "data.workers",
-    "train.device",
-    "train.log_every",
-    "train.save_every",
-    "train.keep",
-)  # may change mid-run
 
 
 def pretrain(
@@ -78,7 +60,7 @@ def pretrain(
     table = read_clips(config.data.path)
     order = clip_order(table, config.data, config.train.seed)
     with launch(config.train.device) as ranks, sole_use(out) if ranks.is_main else nullcontext():
-        check_batch(config, ranks)
+        check_batch(config.train.batch_size, ranks)
         if ranks.is_main:
             prepare_run(out, config, resume, overwrite)
         ranks.barrier()
@@ -177,79 +159,10 @@ class CollapseWatch:
                 )
 
 
-def check_batch(config: PretrainConfig, ranks: Ranks) -> None:
+def check_batch(batch_size: int, ranks: Ranks) -> None:
     """Every rank must get the same number of clips."""
-    if config.train.batch_size % ranks.world_size:
-        raise AudiobatError(
-            f"train.batch_size is {config.train.batch_size}: make it a multiple of the {ranks.world_size} ranks."
-        )
-
-
-@contextmanager
-def sole_use(out: Path) -> Iterator[None]:
-    """Hold the lock of a run folder: two processes in one run would mix rows and remove each other's checkpoints."""
-    out.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        raise AudiobatError(f"Another process is training in {out}: wait for it, or give another --out.") from None
-    try:
-        yield
-    finally:
-        os.close(folder)
-
-
-def prepare_run(out: Path, config: PretrainConfig, resume: str, overwrite: bool) -> None:
-    """Make `out` a run folder of `config`, or check that it is one already."""
-    record = out / "config.yaml"
-    if out.exists() and not record.exists() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
-        raise AudiobatError(f"{out} holds other files and no run: give a new --out.")
-    if record.exists() and overwrite:
-        for name in RUN_FILES:  # config.yaml last: a kill in between leaves a run, which can be overwritten again
-            remove(out / name)
-    elif record.exists() and resume == "never":
-        raise AudiobatError(f"{out} holds a run: give --resume auto, --overwrite or a new --out.")
-    elif record.exists():
-        check_same(record, config)
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(record, yaml.safe_dump(to_dict(config), sort_keys=False))
-    write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
-
-
-def check_same(record: Path, config: PretrainConfig) -> None:
-    """Raise an AudiobatError that names the first field in which `config` differs from the run's own."""
-    try:
-        before = dict(flat(to_dict(from_dict(PretrainConfig, yaml.safe_load(record.read_text(encoding="utf-8"))))))
-    except (AudiobatError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AudiobatError(f"{record}: {error}") from None
-    for name, value in flat(to_dict(config)):
-        if name not in FREE_FIELDS and value != before[name]:
-            raise AudiobatError(
-                f"{record.parent} holds a run with {name} {before[name]!r}, not {value!r}: "
-                "use the run's own value, a new --out, or --overwrite."
-            )
-
-
-def flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested fields as (`encoder.depth`, value) pairs."""
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    if batch_size % ranks.world_size:
+        raise AudiobatError(f"train.batch_size is {batch_size}: make it a multiple of the {ranks.world_size} ranks.")
 
 
 @contextmanager
