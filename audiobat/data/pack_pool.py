@@ -1,4 +1,4 @@
-"""Shards to processes, one each: a process that is killed is replaced; a clip that kills two of them is left out."""
+"""Shards to processes, one at a time: a process that is killed is replaced; a clip that kills two is left out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -21,13 +22,18 @@ STARTS = 3  # processes that may die outside any clip, for one shard
 
 @dataclass
 class Worker:
-    """A process that writes one shard."""
+    """A process that writes shards, and the shard that it is at."""
 
     job: Job
     process: BaseProcess
     row: int | None = None  # that it reads
     rows: int = 0  # begun
     done: bool = False
+
+    def give(self, job: Job, connection: Connection) -> None:
+        """Hand it the next shard."""
+        self.job, self.row, self.rows, self.done = job, None, 0, False
+        tell(connection, job)
 
 
 class Deaths:
@@ -67,9 +73,13 @@ def pack_shards(jobs: Iterable[Job], workers: int, advance: Callable[[int], None
     again: deque[Job] = deque()
     crew: dict[Connection, Worker] = {}
     deaths = Deaths()
+
+    def next_job() -> Job | None:
+        return again.popleft() if again else next(waiting, None)
+
     try:
         while True:
-            while len(crew) < workers and (job := again.popleft() if again else next(waiting, None)) is not None:
+            while len(crew) < workers and (job := next_job()) is not None:
                 connection, worker = hire(context, job)
                 crew[connection] = worker
             if not crew:
@@ -77,8 +87,13 @@ def pack_shards(jobs: Iterable[Job], workers: int, advance: Callable[[int], None
             for ready in wait(list(crew)):
                 assert isinstance(ready, Connection)
                 worker = crew[ready]
-                if listen(ready, worker, advance):
+                alive = listen(ready, worker, advance)
+                if alive and not worker.done:
                     continue
+                if alive and (job := next_job()) is not None:
+                    worker.give(job, ready)
+                    continue
+                tell(ready, None)
                 del crew[ready]
                 ready.close()
                 worker.process.join()
@@ -102,27 +117,40 @@ def worker_context() -> BaseContext:
 
 
 def hire(context: BaseContext, job: Job) -> tuple[Connection, Worker]:
-    """A new process for a job, and the connection by which it reports."""
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(theirs, job), daemon=True)  # type: ignore[attr-defined]
+    """A new process with its first job, and the connection by which it gets others and reports."""
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
     process.start()
     theirs.close()
-    return ours, Worker(job, process)
+    worker = Worker(job, process)
+    worker.give(job, ours)
+    return ours, worker
 
 
-def work(connection: Connection, job: Job) -> None:
-    """In a process of its own: write a shard; report each row before it is read (None: all are), and how it ended."""
+def work(connection: Connection) -> None:
+    """In a process of its own: write the shards that come, until None does.
+
+    Reports each row before it is read (None: all are), and how each shard ended.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        pack_shard(job, connection.send)
-    except BrokenPipeError:  # the main process is gone
-        return
-    except Exception as error:
-        error.add_note(traceback.format_exc())  # of this process
-        connection.send(error)
-    else:
-        connection.send("done")
+    with suppress(EOFError, OSError):  # the main process is gone
+        while (job := connection.recv()) is not None:
+            try:
+                pack_shard(job, connection.send)
+            except BrokenPipeError:
+                return
+            except Exception as error:
+                error.add_note(traceback.format_exc())  # of this process
+                connection.send(error)
+            else:
+                connection.send("done")
+
+
+def tell(connection: Connection, job: Job | None) -> None:
+    """Send a shard, or None for no more; a process that is dead shows so when listened to."""
+    with suppress(OSError):
+        connection.send(job)
 
 
 def listen(connection: Connection, worker: Worker, advance: Callable[[int], None]) -> bool:
