@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiobat.commands.prepare import prepare
 from audiobat.data.catalog import data_sets
 from audiobat.data.public.audioset import DATA_SETS, NAME, alphabetical_order, read_audioset, read_ontology
 from audiobat.data.public.audioset_coverage import coverage
@@ -375,6 +377,18 @@ def test_a_file_for_a_folder_and_a_name_that_is_not_utf8(folder):
     (folder / os.fsdecode(b"\xff.wav")).touch()
     with pytest.raises(AudiobatError, match=r"\\xff\.wav is not UTF-8"):
         read_audioset(folder)
+
+
+def test_a_dry_run_reports_what_is_here(folder, capsys):
+    soundfile.write(folder / "--PJHxphWEs.wav", np.zeros(1_600), 16_000)
+    soundfile.write(folder / "Y---1_cCGK4M.wav", np.zeros(1_600), 16_000)
+    prepare(f"audioset:{folder}", dry_run=True)
+    told = capsys.readouterr().out
+    assert "balanced: 1 of 4 listed clips are here (25.0%)" in told
+    assert "to train on AS-2M: 1 unbalanced, 2 with the balanced" in told
+    for name in ("balanced_train", "unbalanced_train", "eval"):
+        (folder / f"{name}_segments.csv").unlink()
+    assert "not known without balanced_train_segments.csv" in data_sets()["audioset"].report(folder)
 
 
 # ---- heads trained on the alphabetical order

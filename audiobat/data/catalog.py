@@ -27,6 +27,7 @@ class DataSet:
     licence: str
     layout: str  # what FOLDER must hold
     read: Callable[[Path], ClipTable]
+    report: Callable[[Path], str] | None = None  # on what of it lies in FOLDER, for a dry run
 
     def about(self) -> str:
         """What it is, where to get it and how to name it, in a few lines."""

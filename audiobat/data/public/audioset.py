@@ -268,7 +268,17 @@ def _task(name: str, title: str, subsets: Sequence[str]) -> DataSet:
             "video_id, audio, labels, named by subset (bal_train/00.parquet, unbal_train00.parquet, eval/00.parquet)"
         ),
         read=partial(read_audioset, subsets=tuple(subsets)),
+        report=_report,
     )
+
+
+def _report(folder: Path) -> str:
+    """How many of the listed clips are here, where the lists are."""
+    from audiobat.data.public.audioset_coverage import coverage  # which stands below this file
+
+    if not any(find_file(folder, name) for name in LISTS.values()):
+        return f"coverage: not known without {', '.join(LISTS.values())}"
+    return coverage(folder).text()
 
 
 DATA_SETS: tuple[DataSet, ...] = (
