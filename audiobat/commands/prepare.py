@@ -16,7 +16,7 @@ from typing import Literal
 
 from audiobat.audio import MIN_RATE
 from audiobat.config import check
-from audiobat.data.catalog import ambiguous_names, data_sets
+from audiobat.data.catalog import ambiguous_names, data_sets, find_data_set
 from audiobat.data.index import ClipTable
 from audiobat.data.pack import Job, Reader, cut_table
 from audiobat.data.pack_merge import merge_shards
@@ -94,6 +94,9 @@ def prepare(
     plan = make_plan(table, settings)
     if dry_run or out is None:
         print(table.describe())
+        named = find_data_set(str(source))
+        if named is not None and named[0].report is not None:
+            print(named[0].report(named[1]))
         print(describe_plan(plan, table, chosen))
         return None if out is None else Path(out)
     folder = Path(out).absolute()
