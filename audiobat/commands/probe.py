@@ -66,7 +66,7 @@ def probe(
         AudiobatError: a bad argument, model or data set, more than 5% of the clips unreadable.
     """
     config = config or ProbeConfig()
-    head_jobs(config, depth=10**9)  # what can be refused before anything is read
+    head_jobs(config, depth=max(1, config.head.layer))  # what can be refused before anything is read
     name = Path(model).resolve().name if isinstance(model, str | Path) else type(model).__name__
     folder = None if out is None else Path(out)
     table = read_labelled_clips(data)
