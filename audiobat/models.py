@@ -1,4 +1,4 @@
-"""Whatever `--model` may name to an encoder: our own weights, a Hugging Face model, or a class in the user's file."""
+"""Whatever `--model` may name to an encoder: our own weights, others' files, a Hugging Face model, a user's class."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import nn
 
 from audiobat import hub
 from audiobat.adapters import load_custom, load_huggingface
+from audiobat.convert import convert_file, is_foreign
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
 from audiobat.train.dist import pick_device
@@ -19,8 +20,9 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
     """Load an encoder, in eval mode on `device`.
 
     Args:
-        source: what `audiobat.load` takes (shipped weights, a release or run folder), `hf:NAME_OR_FOLDER`, or
-            `my_file.py:MyEncoder`.
+        source: what `audiobat.load` takes (shipped weights, a release or run folder); a checkpoint file of BAT, EAT,
+            SSLAM, Audio-MAE or BEATs, or a folder of EAT's or SSLAM's from Hugging Face, with `:teacher` behind it for
+            the EMA copy that some hold; `hf:NAME_OR_FOLDER`; or `my_file.py:MyEncoder`.
         device: `cpu`, `cuda`, `cuda:1` or `auto`; an encoder that is no torch module stays where it is.
         trust_remote_code: let a Hugging Face model run the Python files that come with it.
 
@@ -34,6 +36,8 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
         encoder = load_custom(file, name)
     elif str(source).endswith(".py"):
         raise AudiobatError(f"{source} names a file of Python but no class in it: give --model {source}:CLASS.")
+    elif is_foreign(source):
+        encoder = convert_file(source).encoder
     else:
         return hub.load(source, device)
     if isinstance(encoder, nn.Module):

@@ -1,5 +1,6 @@
 """The public BAT layout, against a plain implementation of the whole network: own mel, own attention, own loops."""
 
+import argparse
 import json
 import math
 from pathlib import Path
@@ -10,8 +11,10 @@ import safetensors.torch
 import torch
 
 from audiobat import hub
+from audiobat.convert import convert_file
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
+from audiobat.models import load_encoder
 
 RATE, N_FFT, HOP, MELS = 16_000, 1024, 160, 128
 DIM, DEPTH, HEADS, HIDDEN = 24, 3, 2, 96
@@ -229,3 +232,48 @@ def test_a_folder_that_is_no_bat_release_says_why(tmp_path: Path):
     fails("patch_embed.proj.weight has shape", **{"patch_embed.proj.weight": np.zeros((DIM, 1, 16, 0))})
     fails("num_heads is 5", config={"num_heads": 5})
     fails("heads is '2'", config={"heads": "2"})
+
+
+def training_files(folder: Path, weights: dict[str, np.ndarray]) -> tuple[Path, Path]:
+    """The checkpoints of the plain training script and of the Lightning-style one (lineage, X.4)."""
+    student = {name: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()}
+    decoder = {"mask_token": torch.zeros(DIM), "proj.weight": torch.zeros(DIM, DIM)}
+    script = {"encoder": student, "decoder": decoder, "ema_encoder": {n: t + 1 for n, t in student.items()}}
+    script |= {"optimized_steps": 402_610, "args": argparse.Namespace(lr=5e-4)}
+    torch.save(script, folder / "script.pt")
+    state = {f"student.encoder.{name}": tensor for name, tensor in student.items()}
+    state |= {f"student.decoder.{name}": tensor for name, tensor in decoder.items()}
+    torch.save({"state_dict": state, "epoch": 9, "hyper_parameters": argparse.Namespace(a=1)}, folder / "a.ckpt")
+    return folder / "script.pt", folder / "a.ckpt"
+
+
+def test_training_checkpoints_hold_what_the_release_holds(tmp_path: Path):
+    weights = random_release(tmp_path / "release", num_heads=1)  # what 24 dimensions have where nothing is told
+    script, lightning = training_files(tmp_path, weights)
+    wanted = hub.load(tmp_path / "release")
+    for source in (script, lightning, tmp_path / "release" / "model.safetensors"):
+        assert hub.weights_sha256(load_encoder(source)) == hub.weights_sha256(wanted)
+        assert load_encoder(source).config == wanted.config
+    teacher = load_encoder(f"{script}:teacher")
+    torch.testing.assert_close(teacher.cls_token, wanted.cls_token + 1)
+    assert set(convert_file(script).left) == {"decoder.mask_token", "decoder.proj.weight"}
+    assert set(convert_file(lightning).left) == {"student.decoder.mask_token", "student.decoder.proj.weight"}
+    with pytest.raises(AudiobatError, match="no teacher"):
+        load_encoder(f"{lightning}:teacher")
+
+
+def test_a_training_checkpoint_is_as_strict_as_a_release(tmp_path: Path):
+    weights = random_release(tmp_path / "release")
+    for changed, words in (
+        ({n: w for n, w in weights.items() if n != "blocks.0.norm1.bias"}, r"no tensor blocks\.0\.norm1\.bias"),
+        (weights | {"fc_norm.weight": np.zeros(3)}, "has a tensor fc_norm"),
+    ):
+        for file in training_files(tmp_path, changed):
+            with pytest.raises(AudiobatError, match=words) as caught:
+                load_encoder(file)
+            assert str(file) in str(caught.value)
+
+
+def test_the_file_of_a_release_of_ours_is_not_taken_for_theirs(tmp_path: Path):
+    with pytest.raises(AudiobatError, match="give that folder"):
+        load_encoder(hub.WEIGHTS / "bat_nano" / "model.safetensors")

@@ -1,1 +1,62 @@
-"""Foreign weights to encoders: one file per layout, with a function `read` that `audiobat.hub` calls on demand."""
+"""Weights of other projects to encoders: a file, or a Hugging Face folder, read without running any of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from audiobat.convert import bat, eat
+from audiobat.convert.reading import read, survey_file
+from audiobat.convert.weights import Converted, Weights, split, with_config
+from audiobat.errors import AudiobatError
+from audiobat.hub import read_json
+
+__all__ = ["Converted", "convert_file", "is_foreign", "layout_of", "read", "survey_file"]
+
+LAYOUTS: tuple[ModuleType, ...] = (eat, bat)
+TEACHER = ":teacher"  # after a file's name: its EMA copy in place of the student
+
+
+def is_foreign(source: str | Path) -> bool:
+    """Whether `convert_file` is the one to take `source`: a file, or a Hugging Face folder of a kind that is known."""
+    path = Path(str(source).removesuffix(TEACHER))
+    return path.is_file() or hugging_face(path)
+
+
+def hugging_face(folder: Path) -> bool:
+    """Whether a folder holds EAT or SSLAM as Hugging Face has them; BAT's is known to `hub`."""
+    file = folder / "config.json"
+    return file.is_file() and read_json(file).get("model_type") in ("eat", "sslam")
+
+
+def convert_file(source: str | Path) -> Converted:
+    """Make an encoder, and a head if there is one, of a checkpoint file or a Hugging Face folder.
+
+    Args:
+        source: the file or folder; with `:teacher` behind it, the EMA copy that some files hold beside the student.
+
+    Raises:
+        AudiobatError: nothing there; a file that is damaged, made to do harm or of no known kind; a tensor too many or
+            too few.
+    """
+    teacher = str(source).endswith(TEACHER)
+    path = Path(str(source).removesuffix(TEACHER))
+    file = path / "model.safetensors" if path.is_dir() else path
+    weights = with_config(split(file, read(file)))
+    try:
+        converted: Converted = layout_of(weights).convert(weights, teacher)
+    except AudiobatError as error:
+        raise AudiobatError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
+    return converted
+
+
+def layout_of(weights: Weights) -> ModuleType:
+    """The converter for these tensors, or for what a survey says of them."""
+    for layout in LAYOUTS:
+        if layout.matches(weights.student):
+            return layout
+    shown = ", ".join(list(weights.student)[:4])
+    raise AudiobatError(
+        f"{weights.path} holds {len(weights.student)} tensors of no model that is known here ({shown}, ...): known are "
+        f"{', '.join(layout.LAYOUT for layout in LAYOUTS)}."
+    )

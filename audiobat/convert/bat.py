@@ -1,24 +1,29 @@
-"""The public BAT release (config.json with `model_type: bat`, model.safetensors) to an AudioEncoder, files as they are.
+"""BAT's public weights to an AudioEncoder: the Hugging Face folder, and the checkpoints of its two training scripts.
 
-Its tensors already carry our names. What its config does not tell is read off the tensors, positions included: the
-release's are scrambled, so they are taken from the file, never computed.
+Its tensors already carry our names. What no config tells is read off the tensors, positions included: the release's
+are scrambled, so they are taken from the file, never computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
+from audiobat.convert.weights import Converted, Weights, attention_heads, size
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.hub import build, count_blocks, read_tensors
 
-HEADS = ("num_heads", "num_attention_heads", "heads")  # names under which a config may tell them
-HEAD_DIM = 64  # where it does not
+LAYOUT = "BAT"
+
+
+def matches(names: Collection[str]) -> bool:
+    """Whether tensors of these names are of this kind."""
+    return {"patch_embed.proj.weight", "pre_norm.weight", "cls_token"} <= set(names)
 
 
 def read(folder: Path, config: Mapping[str, Any]) -> AudioEncoder:
@@ -28,15 +33,26 @@ def read(folder: Path, config: Mapping[str, Any]) -> AudioEncoder:
     """
     file = folder / "model.safetensors"
     tensors = read_tensors(file)
+    return make(Weights(file, tensors, None, config), tensors)
+
+
+def convert(weights: Weights, teacher: bool = False) -> Converted:
+    """The student by default; `ema_encoder` of the training script's dict with `teacher`."""
+    return Converted(LAYOUT, make(weights, weights.chosen(teacher)).eval(), None, weights.left)
+
+
+def make(weights: Weights, tensors: Mapping[str, Tensor]) -> AudioEncoder:
+    """The encoder of these tensors of a file."""
+    file = weights.path
     frontend = FrontendConfig(kind="mel_db", norm="minmax", n_fft=1024, win_length=1024, hop_length=160, mel_bins=128)
-    dim, _, patch_frames, patch_bins = shape(tensors, "patch_embed.proj.weight", 4, file)
-    _, patches, _ = shape(tensors, "pos_embed", 3, file)
-    hidden, _ = shape(tensors, "blocks.0.mlp.fc1.weight", 2, file)
+    dim, _, patch_frames, patch_bins = size(tensors, "patch_embed.proj.weight", 4, file)
+    _, patches, _ = size(tensors, "pos_embed", 3, file)
+    hidden, _ = size(tensors, "blocks.0.mlp.fc1.weight", 2, file)
     try:
         encoder = EncoderConfig(
             dim=dim,
             depth=count_blocks(tensors),
-            heads=heads(config, dim, folder / "config.json"),
+            heads=attention_heads(weights, dim),
             mlp_ratio=hidden / dim,
             patch_size=(patch_frames, patch_bins),
             max_frames=patches * patch_bins // frontend.mel_bins * patch_frames,
@@ -48,24 +64,3 @@ def read(folder: Path, config: Mapping[str, Any]) -> AudioEncoder:
     except AudiobatError as error:
         named = str(error).startswith(str(file))
         raise AudiobatError(str(error) if named else f"{file}: {error}") from None
-
-
-def shape(tensors: Mapping[str, Tensor], name: str, dims: int, file: Path) -> tuple[int, ...]:
-    """The shape of tensor `name`, which must have `dims` dimensions."""
-    if name not in tensors:
-        raise AudiobatError(f"{file} has no tensor {name}: it is no BAT release.")
-    found = tuple(tensors[name].shape)
-    if len(found) != dims or min(found) == 0:
-        raise AudiobatError(f"{file}: {name} has shape {list(found)}, but a BAT release has {dims} dimensions there.")
-    return found
-
-
-def heads(config: Mapping[str, Any], dim: int, file: Path) -> int:
-    """Attention heads: what the config says under any known name, else heads of 64 dimensions."""
-    for name in HEADS:
-        if name in config:
-            value = config[name]
-            if type(value) is not int or value < 1 or dim % value:
-                raise AudiobatError(f"{file}: {name} is {value!r}: it must be a whole number that divides {dim}.")
-            return value
-    return max(1, dim // HEAD_DIM)
