@@ -136,7 +136,10 @@ def read_run(folder: Path) -> AudioEncoder:
     if not file.exists():
         raise AudiobatError(f"{folder} has neither config.json (a release) nor config.yaml (a run): give one of these.")
     try:
-        config = from_dict(PretrainConfig, yaml.safe_load(file.read_text(encoding="utf-8")))
+        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if isinstance(fields, dict) and "model" in fields:
+            raise AudiobatError(f"a fine-tuning that has written no {RELEASE} yet: let it end")
+        config = from_dict(PretrainConfig, fields)
     except (AudiobatError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise AudiobatError(f"{file}: {error}") from None
     checkpoint = load_checkpoint(folder)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiobat.cache import FeatureSource
 from audiobat.commands.head_jobs import HeadJob
 from audiobat.commands.head_training import Predicted, Rows, Trainee, predict_heads
+from audiobat.commands.losses import Loss
 from audiobat.commands.probe_task import FrameTask, Task
 from audiobat.commands.scoring import Answers, FrameAnswers, scores_of
 from audiobat.data.index import ClipTable
@@ -21,14 +22,20 @@ THRESHOLD_CLIPS = 20_000  # clips that trained the heads, at most, of those that
 
 
 @dataclass(frozen=True)
-class Tested:
-    """A head and what it said to the test clips of one fold."""
+class Heard:
+    """What was said to the test clips of one fold."""
 
-    job: HeadJob
     answers: Answers
     rows: Tensor  # [n] the clip of each answer, a row of the table
     gate: Tensor | None  # [L], of heads that mix blocks
     trained_on: int  # clips
+
+
+@dataclass(frozen=True)
+class Tested(Heard):
+    """What a head said to the test clips of one fold."""
+
+    job: HeadJob
 
 
 def ask_heads(
@@ -38,15 +45,20 @@ def ask_heads(
     said = predict_heads(trainees, source, test, task)
     if isinstance(task, FrameTask):
         answers: list[Answers] = [
-            frame_answers(t, logits, said, table) for t, logits in zip(trainees, said.logits, strict=True)
+            frame_answers(t.loss, logits, said, table) for t, logits in zip(trainees, said.logits, strict=True)
         ]
     else:
         answers = clip_answers(trainees, source, train, task, said)
-    gates = [getattr(trainee.head, "gate_weights", None) for trainee in trainees]
     return [
-        Tested(trainee.job, answer, said.rows, None if gate is None else gate.detach().cpu(), len(train))
-        for trainee, answer, gate in zip(trainees, answers, gates, strict=True)
+        Tested(answer, said.rows, gate_of(trainee.head), len(train), trainee.job)
+        for trainee, answer in zip(trainees, answers, strict=True)
     ]
+
+
+def gate_of(head: nn.Module) -> Tensor | None:
+    """Share of each block [L], of a head that mixes blocks."""
+    gate: Tensor | None = getattr(head, "gate_weights", None)
+    return None if gate is None else gate.detach().cpu()
 
 
 def clip_answers(
@@ -66,7 +78,7 @@ def clip_answers(
     ]
 
 
-def frame_answers(trainee: Trainee, logits: Tensor, said: Predicted, table: ClipTable) -> FrameAnswers:
+def frame_answers(loss: Loss, logits: Tensor, said: Predicted, table: ClipTable) -> FrameAnswers:
     """Answers about patch columns, and the events that follow each other in them."""
     rows, clips = said.rows.unique_consecutive(return_inverse=True)
     probabilities = logits.sigmoid()
@@ -77,7 +89,7 @@ def frame_answers(trainee: Trainee, logits: Tensor, said: Predicted, table: Clip
         hop = float(times[1] - times[0]) if len(times) > 1 else 0.0
         heard.append(frames_to_events(probabilities[own], times, hop))
     tally = match_events([true_events(table, row) for row in rows.tolist()], heard, logits.shape[1])
-    return FrameAnswers(logits, said.labels, trainee.loss, clips=clips, tally=tally)
+    return FrameAnswers(logits, said.labels, loss, clips=clips, tally=tally)
 
 
 def true_events(table: ClipTable, row: int) -> Events:

@@ -12,7 +12,7 @@ from torch import nn
 
 from audiobat.cache import FeatureSource
 from audiobat.commands.head_jobs import decay_of, preset_of
-from audiobat.commands.head_testing import Tested
+from audiobat.commands.head_testing import Heard, Tested
 from audiobat.commands.probe_task import FrameTask, Task
 from audiobat.commands.scoring import evaluate, values
 from audiobat.commands.selection import Choice
@@ -124,8 +124,8 @@ def common(numbers: list[float]) -> float | None:
     return numbers[0] if len(set(numbers)) == 1 else None
 
 
-def scores_of_folds(folds: Mapping[str, Tested], table: ClipTable) -> Scores:
-    """What the head said to every test clip; the patch columns of a clip are rows of its key, in order of time."""
+def scores_of_folds(folds: Mapping[str, Heard], table: ClipTable) -> Scores:
+    """What was said to every test clip; the patch columns of a clip are rows of its key, in order of time."""
     keys = [table.keys[row] for one in folds.values() for row in one.rows.tolist()]
     names = np.repeat(list(folds), [len(one.rows) for one in folds.values()])
     return Scores(

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiobat.commands.losses import Loss
-from audiobat.config import ProbeConfig, ProbeTrainConfig
+from audiobat.config import FinetuneTrainConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.draws import Drawn
 from audiobat.data.frames import frame_targets
 from audiobat.data.index import ClipTable
 from audiobat.errors import AudiobatError
 from audiobat.features import LayerFeatures
 from audiobat.heads.pooling import columns
+from audiobat.tagger import valid_columns
 
 
 class Task(Protocol):
@@ -102,12 +103,6 @@ class FrameTask:
         return torch.from_numpy(rows)[clip], seen.frame_times.cpu()[column]
 
 
-def valid_columns(features: LayerFeatures) -> Tensor:
-    """Which patch columns hold any of a clip, [B, T]."""
-    valid: Tensor = features.valid.unflatten(1, features.grid).any(2)
-    return valid
-
-
 def task_for(config: ProbeConfig, table: ClipTable) -> ClipTask | FrameTask:
     """The task that `config.task` means for these clips.
 
@@ -121,7 +116,7 @@ def task_for(config: ProbeConfig, table: ClipTable) -> ClipTask | FrameTask:
     return ClipTask(torch.from_numpy(table.targets()), table.single_label)
 
 
-def pick_loss(train: ProbeTrainConfig, single_label: bool) -> Loss:
+def pick_loss(train: ProbeTrainConfig | FinetuneTrainConfig, single_label: bool) -> Loss:
     """What `loss: auto` means for these labels."""
     if train.loss == "ce" and not single_label:
         raise AudiobatError("train.loss is ce, but some clips have several labels or none: use bce or auto.")

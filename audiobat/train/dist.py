@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -44,6 +44,14 @@ class Ranks:
         value = value.clone()
         dist.all_reduce(value, REDUCTIONS[how])
         return value / self.world_size if how == "mean" else value
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every rank has as its `value`, by rank; every rank must call it at the same point."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
     def largest(self, value: int) -> int:
         """The largest `value` of any rank. It travels over the CPU, so the device is not waited for."""

@@ -26,8 +26,8 @@ def build_optimizer(
         groups = [{"params": trained, "weight_decay": weight_decay}]
     else:
         groups = [
-            {"params": [p for p in trained if not _is_vector(p)], "weight_decay": weight_decay},
-            {"params": [p for p in trained if _is_vector(p)], "weight_decay": 0.0},
+            {"params": [p for p in trained if not is_vector(p)], "weight_decay": weight_decay},
+            {"params": [p for p in trained if is_vector(p)], "weight_decay": 0.0},
         ]
     fused = all(p.device.type in ("cpu", "cuda") for p in trained)
     return AdamW(groups, lr=lr, betas=betas, fused=fused)
@@ -51,6 +51,6 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = group.get("lr_scale", 1.0) * lr + group.get("lr_shift", 0.0)
 
 
-def _is_vector(parameter: nn.Parameter) -> bool:
+def is_vector(parameter: nn.Parameter) -> bool:
     """True for shapes like [D] and [1, 1, D]; a weight matrix [1, D] is no vector."""
     return parameter.ndim != 2 and parameter.numel() == max(parameter.shape, default=1)
