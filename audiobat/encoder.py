@@ -35,12 +35,16 @@ class AudioEncoder(nn.Module):
         self.pos_embed: Tensor
         self.register_buffer("pos_embed", sincos_positions(config.grid, encoder.dim))
         self.cls_token = nn.Parameter(torch.empty(1, 1, encoder.dim))
-        self.pre_norm = nn.LayerNorm(encoder.dim, eps=1e-6)
+        is_pre = encoder.block_norm == "pre"
+        self.pre_norm = nn.Identity() if is_pre else nn.LayerNorm(encoder.dim, eps=1e-6)
         rates = torch.linspace(0, encoder.drop_path, encoder.depth).tolist()
         self.blocks = nn.ModuleList(
-            Block(encoder.dim, encoder.heads, encoder.mlp_ratio, encoder.gated_attention, encoder.gate_bias, rate)
+            Block(
+                encoder.dim, encoder.heads, encoder.mlp_ratio, encoder.gated_attention, encoder.gate_bias, rate, is_pre
+            )
             for rate in rates
         )
+        self.norm = nn.LayerNorm(encoder.dim, eps=1e-6) if encoder.final_norm else nn.Identity()
         self.blocks.apply(init_weights)
         nn.init.normal_(self.cls_token, std=0.02)
 
@@ -71,9 +75,9 @@ class AudioEncoder(nn.Module):
         """Prepend cls to patch tokens [B, n, D] and yield (block, mlp) outputs [B, 1 + n, D] layer by layer."""
         valid = with_cls(valid)
         x = self._stem(patch_tokens)
-        for block in self.blocks:
+        for layer, block in enumerate(self.blocks, start=1):
             x, mlp = block(x, valid)
-            yield x, mlp
+            yield (self.norm(x) if layer == self.depth else x), mlp
 
     def forward(self, patch_tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         """Patch tokens [B, n, D] to the last block's output [B, 1 + n, D], cls first."""
@@ -149,7 +153,8 @@ class AudioEncoder(nn.Module):
         index = range(self.depth)[layer if layer < 0 else layer - 1]
         for block in list(self.blocks)[:index]:
             x, _ = block(x)
-        return self.blocks[index].attn, x  # type: ignore[return-value]
+        block = self.blocks[index]
+        return block.attn, block.norm1(x) if block.pre_norm else x  # type: ignore[return-value, operator]
 
     def _fit(self, spectrogram: Tensor) -> tuple[Tensor, int]:
         """Pad the time axis to whole patches, or whole windows of the position table; return it and its columns."""

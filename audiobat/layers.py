@@ -85,7 +85,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """One post-norm transformer block (Eq. 1-4)."""
+    """One post-norm transformer block (Eq. 1-4); with `pre_norm`, one of Audio-MAE, whose sums are not normalised."""
 
     def __init__(
         self,
@@ -95,8 +95,10 @@ class Block(nn.Module):
         gated: bool = True,
         gate_bias: bool = True,
         drop_path: float = 0.0,
+        pre_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.pre_norm = pre_norm
         self.attn = GatedAttention(dim, heads, gated, gate_bias)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
@@ -105,6 +107,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens [B, N, D] to (block output of Eq. 4, MLP output of Eq. 3 before its residual)."""
+        if self.pre_norm:
+            x = x + self.drop_path(self.attn(self.norm1(x), valid))
+            mlp = self.mlp(self.norm2(x))
+            return x + self.drop_path(mlp), mlp
         x = self.norm1(x + self.drop_path(self.attn(x, valid)))
         mlp = self.mlp(x)
         return self.norm2(x + self.drop_path(mlp)), mlp

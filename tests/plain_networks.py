@@ -3,21 +3,23 @@
 Written from the formulas and constants of the papers, in double precision; they share nothing with the package.
 """
 
+import functools
 import math
 
 import numpy as np
+import torch
 
 RATE, WINDOW, HOP, N_FFT, MELS, PATCH = 16_000, 400, 160, 512, 128, 16
 EPS32 = 2.0**-23
 
 
-def fbank(waveform: np.ndarray, power: float = 1.0) -> np.ndarray:
-    """Kaldi's log-mel [T, 128]: frames without DC, pre-emphasis 0.97, a symmetric Hann window to a `power`."""
-    x = waveform.astype(np.float64)
-    if len(x) < WINDOW:
-        x = np.concatenate([x, np.zeros(WINDOW - len(x))])
-    hann = np.array([0.5 - 0.5 * math.cos(2 * math.pi * n / (WINDOW - 1)) for n in range(WINDOW)]) ** power
-    mel = lambda f: 1127 * math.log(1 + f / 700)  # noqa: E731
+@functools.cache
+def mel_filters() -> np.ndarray:
+    """Triangles [257, 128] in mels, from 20 Hz to the Nyquist frequency, whose own bin weighs nothing."""
+
+    def mel(hertz: float) -> float:
+        return 1127 * math.log(1 + hertz / 700)
+
     low, high = mel(20), mel(RATE / 2)
     corner = [low + m * (high - low) / (MELS + 1) for m in range(MELS + 2)]
     bank = np.zeros((N_FFT // 2 + 1, MELS))
@@ -26,6 +28,16 @@ def fbank(waveform: np.ndarray, power: float = 1.0) -> np.ndarray:
             left, centre, right = corner[m : m + 3]
             here = mel(k * RATE / N_FFT)
             bank[k, m] = max(0.0, min((here - left) / (centre - left), (right - here) / (right - centre)))
+    return bank
+
+
+def fbank(waveform: np.ndarray, power: float = 1.0) -> np.ndarray:
+    """Kaldi's log-mel [T, 128]: frames without DC, pre-emphasis 0.97, a symmetric Hann window to a `power`."""
+    x = waveform.astype(np.float64)
+    if len(x) < WINDOW:
+        x = np.concatenate([x, np.zeros(WINDOW - len(x))])
+    hann = np.array([0.5 - 0.5 * math.cos(2 * math.pi * n / (WINDOW - 1)) for n in range(WINDOW)]) ** power
+    bank = mel_filters()
     rows = []
     for t in range(1 + (len(x) - WINDOW) // HOP):
         frame = x[t * HOP : t * HOP + WINDOW]
@@ -68,7 +80,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    return 0.5 * x * (1 + torch.erf(torch.from_numpy(x / math.sqrt(2))).numpy())
 
 
 def attention(x: np.ndarray, w: dict, name: str, heads: int) -> np.ndarray:
