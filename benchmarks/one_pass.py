@@ -2,8 +2,8 @@
 
 python benchmarks/one_pass.py [BATCH] [ROUNDS] [DEVICE]: `cgp` (K = 10,000) alone against it with `protobin` (10,000),
 `linear`, `linear_cgp`, `attentive` and a linear probe of each of 12 blocks, on noise of 10 s, 512 patches, 527 classes;
-encoded by a bat_base of random weights at every step, and with features at hand. Table 6's batch is 48; the default is 8,
-as two cores take a minute to encode 48 clips, so that each head's optimiser weighs six times as much as in the paper's.
+encoded by a bat_base of random weights at every step, and with features at hand. Table 6's batch is 48; the default is
+8, as two cores take a minute to encode 48 clips, so that a head's optimiser weighs six times as much as in the paper's.
 Medians; all ways take turns in one process.
 """
 
