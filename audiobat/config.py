@@ -37,26 +37,40 @@ def check_choice(owner: object, name: str) -> None:
         )
 
 
+FRONTEND_OWN: dict[str, dict[str, tuple[Any, Any]]] = {  # by kind: what stands for the kind's own value, and that
+    "mel_db": {"n_fft": (0, 1024), "win_length": (0, 1024), "f_min": (-1.0, 0.0), "norm": ("auto", "minmax")},
+    "kaldi_fbank": {"n_fft": (0, 512), "win_length": (0, 400), "f_min": (-1.0, 20.0), "norm": ("auto", "global")},
+}
+
+
 @dataclass(frozen=True)
 class FrontendConfig:
-    """Waveform to spectrogram (Section 5.1, Table 2). The Kaldi recipe sets win_length 400, n_fft 512, f_min 20."""
+    """Waveform to spectrogram (Section 5.1, Table 2).
+
+    0, -1 and auto stand for the kind's own: mel_db has windows of 1024 samples, bins from 0 Hz and each clip's own
+    minimum and maximum; kaldi_fbank is EAT's, with windows of 400 in an FFT of 512, bins from 20 Hz and global
+    statistics. They are resolved on creation.
+    """
 
     kind: Literal["mel_db", "kaldi_fbank"] = "mel_db"
     sample_rate: int = 16_000
-    n_fft: int = 1024
-    win_length: int = 1024
+    n_fft: int = 0
+    win_length: int = 0
     hop_length: int = 160
     mel_bins: int = 128
-    f_min: float = 0.0
+    f_min: float = -1.0
     f_max: float | None = None  # None: the Nyquist frequency
     top_db: float = 80.0  # dynamic range of mel_db, below each clip's own maximum
-    norm: Literal["minmax", "global"] = "minmax"
+    norm: Literal["auto", "minmax", "global"] = "auto"
     mean: float = -4.268  # for norm "global": EAT's AudioSet statistics, used as (x - mean) / (2 std)
     std: float = 4.569
 
     def __post_init__(self) -> None:
         check_choice(self, "kind")
         check_choice(self, "norm")
+        for name, (unset, own) in FRONTEND_OWN[self.kind].items():
+            if getattr(self, name) == unset:
+                object.__setattr__(self, name, own)
         check(self.sample_rate > 0, "frontend.sample_rate", self.sample_rate, "it must be positive")
         check(self.hop_length > 0, "frontend.hop_length", self.hop_length, "it must be positive")
         check(self.mel_bins > 0, "frontend.mel_bins", self.mel_bins, "it must be positive")
@@ -172,17 +186,22 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """The EMA teacher and what it predicts from (Section 3, Table 3)."""
+    """What the student predicts (Section 3, Table 3): a layer output of its EMA teacher, or the spectrogram itself."""
 
-    source: Literal["block", "mlp"] = "block"
+    source: Literal["block", "mlp", "spectrogram"] = "block"  # spectrogram: patches of it, no teacher (Audio-MAE)
     layers: int | None = None  # average the top `layers` blocks; None: all
+    cls_layers: int | None = None  # the same for the cls token's target; None: as `layers`
+    norm_eps: float = 1e-6  # of the targets' normalisation; EAT: 1e-5
     ema_start: float = 0.9998
     ema_end: float = 0.99999
     ema_steps: int = 100_000
 
     def __post_init__(self) -> None:
         check_choice(self, "source")
-        check(self.layers is None or self.layers > 0, "target.layers", self.layers, "use a positive number or null")
+        for name in ("layers", "cls_layers"):
+            value = getattr(self, name)
+            check(value is None or value > 0, f"target.{name}", value, "use a positive number or null")
+        check(self.norm_eps > 0, "target.norm_eps", self.norm_eps, "it must be positive")
         for name in ("ema_start", "ema_end"):
             check(0 <= getattr(self, name) <= 1, f"target.{name}", getattr(self, name), "use a decay from 0 to 1")
         check(self.ema_steps > 0, "target.ema_steps", self.ema_steps, "it must be positive")
@@ -190,12 +209,16 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Eq. 5 with both terms as means: loss = local + global_weight * global."""
+    """Eq. 5 with all terms as means: loss = scale * (local + global_weight * global + retention_weight * retention)."""
 
     global_weight: float = 1.0
+    retention_weight: float = 0.0  # SSLAM's loss on clips mixed with others; 0: nothing is mixed
+    scale: float = 1.0  # EAT's sums over features amount to sqrt(768); AdamW does not see it, gradient clipping does
 
     def __post_init__(self) -> None:
-        check(self.global_weight >= 0, "objective.global_weight", self.global_weight, "it must not be negative")
+        for name in ("global_weight", "retention_weight"):
+            check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "it must not be negative")
+        check(self.scale > 0, "objective.scale", self.scale, "it must be positive")
 
 
 @dataclass(frozen=True)
@@ -352,12 +375,18 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    init: str | None = None  # a model with whose encoder student and teacher begin, such as SSLAM's first stage
 
     def __post_init__(self) -> None:
         _ = self.model  # the patch grid must fit the mel bins
         depth = self.encoder.depth
-        fits = self.target.layers is None or self.target.layers <= depth
-        check(fits, "target.layers", self.target.layers, f"the encoder has {depth} blocks")
+        for name in ("layers", "cls_layers"):
+            layers = getattr(self.target, name)
+            check(layers is None or layers <= depth, f"target.{name}", layers, f"the encoder has {depth} blocks")
+        teacherless = self.target.source == "spectrogram"
+        for name in ("global_weight", "retention_weight") if teacherless else ():
+            weight = getattr(self.objective, name)
+            check(weight == 0, f"objective.{name}", weight, "target.source spectrogram has no teacher: use 0")
         divides = self.encoder.dim % (self.decoder.heads if self.decoder.kind == "vit" else self.decoder.groups) == 0
         check(
             divides,
@@ -388,6 +417,12 @@ class PretrainConfig:
     def model(self) -> ModelConfig:
         """The part that a release keeps."""
         return ModelConfig(self.frontend, self.encoder)
+
+    @property
+    def target_width(self) -> int:
+        """Numbers that the decoder predicts for each masked cell."""
+        frames, bins = self.encoder.patch_size
+        return frames * bins if self.target.source == "spectrogram" else self.encoder.dim
 
 
 @dataclass(frozen=True)

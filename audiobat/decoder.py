@@ -29,7 +29,7 @@ class ViTDecoder(nn.Module):
             Block(dim, decoder.heads, decoder.mlp_ratio, encoder.gated_attention, encoder.gate_bias)
             for _ in range(decoder.depth)
         )
-        self.proj = nn.Linear(dim, dim, bias=False)
+        self.proj = nn.Linear(dim, config.target_width, bias=False)
         self.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
@@ -58,7 +58,7 @@ class CNNDecoder(nn.Module):
             nn.Conv2d(dim, dim, decoder.kernel_size, padding=decoder.kernel_size // 2, groups=decoder.groups)
             for _ in range(decoder.depth)
         )
-        self.proj = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, config.target_width)
 
     def forward(self, tokens: Tensor, masks: Masks, grid: tuple[int, int], valid: Tensor | None = None) -> Tensor:
         """Visible tokens [R, n, D] to predictions [R, N - n, D] on the (T, F) `grid`."""

@@ -22,8 +22,8 @@ MEL = {
     "band": FrontendConfig(win_length=800, f_min=50.0, f_max=7000.0),
     "rate32k": FrontendConfig(sample_rate=32_000),
 }
-KALDI = FrontendConfig(kind="kaldi_fbank", win_length=400, n_fft=512, f_min=20.0, norm="global")
-KALDI_MINMAX = FrontendConfig(kind="kaldi_fbank", win_length=400, n_fft=512, f_min=20.0)
+KALDI = FrontendConfig(kind="kaldi_fbank")
+KALDI_MINMAX = FrontendConfig(kind="kaldi_fbank", norm="minmax")
 MEL_GLOBAL = FrontendConfig(norm="global", mean=-40.0, std=20.0)
 ALL = pytest.mark.parametrize("config", [MEL["default"], MEL_GLOBAL, KALDI, KALDI_MINMAX])
 AWKWARD_LENGTHS = (1, 2, 3, 100, 159, 160, 399, 400, 401, 511, 512, 513, 1023, 1024, 1025, 2400, 3999)

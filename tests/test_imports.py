@@ -14,7 +14,7 @@ PACKAGE = Path(audiobat.__file__).parent
 ORDER = [
     *("errors", "config", "recipes", "progress", "presets", "features"),
     *("codec", "audio", "frontend", "patches", "masking", "layers", "encoder"),
-    *("decoder", "targets", "objective", "plan"),
+    *("decoder", "targets", "mixing", "objective", "plan"),
     *("heads", "tagger", "metrics", "results", "data", "train", "baselines"),
     *("hub", "feature_store", "feature_files", "cache", "convert", "adapters", "models"),
     *("analysis", "report", "commands", "integrations", "cli"),

@@ -11,12 +11,15 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from audiobat.commands.run_folder import prepare_run, sole_use
+from audiobat.commands.rungs import describe_rung, rung_of
 from audiobat.config import PretrainConfig
 from audiobat.data.dataset import CropLoader, write_skipped
 from audiobat.data.index import ClipTable
 from audiobat.data.sampler import ClipOrder, clip_order
 from audiobat.data.sources import read_clips
+from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
+from audiobat.models import load_encoder
 from audiobat.objective import MaskedLatentRegression
 from audiobat.plan import make_plan
 from audiobat.train.checkpoint import load_checkpoint
@@ -52,6 +55,8 @@ def pretrain(
     if dry_run:
         bf16 = pick_precision(config.train.precision, pick_device(config.train.device)) is not None
         print(make_plan(config, bytes_per_value=2 if bf16 else 4))
+        if rung := rung_of(config):
+            print(f"{'ladder':>14}  {describe_rung(rung)}")
         return out
     if max_seconds is not None and not max_seconds >= 0:
         raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
@@ -75,7 +80,10 @@ def train_run(
     checkpoint = load_checkpoint(out)
     start = checkpoint.step if checkpoint else 0
     torch.manual_seed(config.train.seed)
-    model = MaskedLatentRegression(config, ranks.rank).to(ranks.device)
+    model = MaskedLatentRegression(config, ranks.rank)
+    if checkpoint is None and config.init is not None:
+        begin_with(model, config.init)
+    model.to(ranks.device)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optim = config.optim
     optimizer = build_optimizer(
@@ -131,6 +139,25 @@ def train_run(
     finally:
         if loader.skipped and ranks.is_main:
             write_skipped(out / "skipped.csv", loader.skipped)
+
+
+def begin_with(model: MaskedLatentRegression, source: str) -> None:
+    """Give the student, and its teacher, the encoder of another model.
+
+    Raises:
+        AudiobatError: it cannot be loaded, or is built otherwise.
+    """
+    encoder = load_encoder(source)
+    if not isinstance(encoder, AudioEncoder):
+        raise AudiobatError(f"init {source} is a {type(encoder).__name__}: name a model of audiobat's own kind.")
+    for part in (model.student, getattr(model.teacher, "encoder", None)):
+        if part is None:
+            continue
+        try:
+            part.load_state_dict(encoder.state_dict())
+        except RuntimeError as error:
+            detail = str(error).splitlines()[1].strip().rstrip(".")
+            raise AudiobatError(f"init {source} does not fit this config ({detail}): train its recipe.") from None
 
 
 class CollapseWatch:

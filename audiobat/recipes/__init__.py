@@ -57,6 +57,13 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
     return _load(str(name_or_path), FOLDER, ())
 
 
+def base_of(name: str) -> str | None:
+    """The recipe on which recipe `name` of the package is based."""
+    fields = parse_yaml((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"), name) or {}
+    base = fields.get("base")
+    return None if base is None else str(base)
+
+
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `base` with `changes` on top, group by group."""
     merged = dict(base)

@@ -1,0 +1,363 @@
+"""BAT's ancestors as recipes: losses, targets, masks and mixtures against plain formulas; the ladder's rungs."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from audiobat import hub
+from audiobat.commands.pretrain import begin_with, pretrain
+from audiobat.commands.rungs import changes, describe_rung, rung_of, rungs
+from audiobat.config import (
+    DataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    FrontendConfig,
+    MaskConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    PretrainConfig,
+    TargetConfig,
+    TrainConfig,
+    from_dict,
+)
+from audiobat.data.scenes import demo_folder
+from audiobat.errors import AudiobatError
+from audiobat.masking import draw_masks, seeded_generator
+from audiobat.mixing import draw_mixed_columns, mix
+from audiobat.objective import MaskedLatentRegression
+from audiobat.recipes import load_recipe
+from audiobat.targets import SpectrogramTargets, Teacher
+
+SMALL = {
+    "encoder": {"dim": 32, "depth": 3, "heads": 2, "max_frames": 208},
+    "decoder": {"depth": 1, "heads": 2, "groups": 2},
+    "mask": {"clones": 3, "block_size": 2},
+    "data": {"clip_seconds": 2.0},
+}
+
+
+def recipe(name: str) -> PretrainConfig:
+    return from_dict(PretrainConfig, load_recipe(name))
+
+
+def shrunk(name: str, **groups) -> PretrainConfig:
+    """A recipe with a network, masks and crops that a test can afford."""
+    config = recipe(name)
+    changed = {group: dataclasses.replace(getattr(config, group), **f) for group, f in {**SMALL, **groups}.items()}
+    return dataclasses.replace(config, **changed)
+
+
+def clips(lengths=(32_000, 32_000, 32_000, 32_000)):
+    waveform = 0.1 * torch.randn(len(lengths), max(lengths), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor(lengths)
+    return SimpleNamespace(waveform=waveform, lengths=None if bool((lengths == lengths[0]).all()) else lengths)
+
+
+def objective(config: PretrainConfig) -> MaskedLatentRegression:
+    torch.manual_seed(0)
+    return MaskedLatentRegression(config)
+
+
+# -- EAT's loss (lineage 6) --
+
+
+def plain_mlp_targets(teacher: Teacher, tokens: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Section 6.1 clip by clip, channel by channel: the targets [B, N, D], and each layer's standardised output."""
+    layers = []
+    for _, mlp in teacher.encoder.run_blocks(tokens):
+        output = mlp[:, 1:].double()
+        mean = output.mean(1, keepdim=True)
+        variance = ((output - mean) ** 2).mean(1, keepdim=True)
+        layers.append((output - mean) / (variance + 1e-5).sqrt())
+    mean = torch.stack(layers).mean(0)
+    centred = mean - mean.mean(2, keepdim=True)
+    return centred / ((centred**2).mean(2, keepdim=True) + 1e-5).sqrt(), layers
+
+
+def test_eats_loss_is_its_sums_over_its_sample_size():
+    """EAT sums squared errors over features, rows and cells; cls times the sample size, then all divided by it."""
+    dim, rows = SMALL["encoder"]["dim"], 4 * SMALL["mask"]["clones"]
+    config = shrunk("eat_base", objective={"global_weight": rows, "scale": dim**0.5})
+    model = objective(config)
+    batch = clips()
+    seen = {}
+    model.decoder.register_forward_hook(lambda _, args, out: seen.update(predicted=out, masks=args[1]))
+    model.student.register_forward_hook(lambda _, args, out: seen.update(cls=out[:, 0]))
+    torch.manual_seed(1)  # the decoder's noise
+    loss, _ = model(batch, 0)
+
+    spectrogram, _ = model.student.spectrogram(batch.waveform)
+    wanted, _ = plain_mlp_targets(model.teacher, model.teacher.encoder.embed_patches(spectrogram))
+    local = cls = 0.0
+    cells = 0
+    for row in range(rows):
+        clip = row // config.mask.clones
+        for place, cell in enumerate(seen["masks"].masked[row].tolist()):
+            local += ((seen["predicted"][row, place] - wanted[clip, cell]) ** 2).sum() / dim**0.5
+            cells += 1
+        cls += ((seen["cls"][row] - wanted[clip].mean(0)) ** 2).sum() / dim**0.5
+    sample_size = cells
+    total = (local + cls * sample_size) / sample_size
+    torch.testing.assert_close(loss.double(), total.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_eat_base_writes_its_ratio_out():
+    eat = recipe("eat_base")
+    assert eat.objective.global_weight == 12 * 16
+    assert eat.objective.scale == pytest.approx(eat.encoder.dim**0.5)
+    large = recipe("eat_large")
+    assert large.objective.scale == large.encoder.dim**0.5
+    assert (eat.frontend.n_fft, eat.frontend.win_length, eat.frontend.f_min, eat.frontend.norm) == (
+        512,
+        400,
+        20.0,
+        "global",
+    )
+
+
+def test_parameter_counts_are_eats():
+    """Lineage 0.8 and 2.6, the fixed positions left out."""
+    model = MaskedLatentRegression(recipe("eat_base"))
+    assert sum(p.numel() for p in model.student.parameters()) == 85_254_144
+    assert sum(p.numel() for p in model.decoder.parameters()) == 2_585_856
+
+
+# -- masks (lineage 4) --
+
+
+@pytest.mark.parametrize(
+    ("name", "visible", "clones"),
+    [("eat_base", 102, 16), ("eat_large", 128, 16), ("data2vec2", 102, 16), ("sslam", 102, 8), ("audio_mae", 102, 1)],
+)
+def test_masks_of_a_recipe(name, visible, clones):
+    config = recipe(name)
+    masks = draw_masks(500, (64, 8), config.mask, seeded_generator(torch.device("cpu"), 0))
+    assert masks.visible.shape == (500, visible)
+    assert config.mask.clones == clones
+    together = torch.cat([masks.visible, masks.masked], 1).sort(1).values
+    assert bool((together == torch.arange(512)).all())
+    grid = torch.zeros(500, 512).scatter_(1, masks.visible, 1.0).view(500, 1, 64, 8)
+    neighbours = F.conv2d(F.pad(grid, (1, 1, 1, 1)), torch.ones(1, 1, 3, 3))[:, 0] - grid[:, 0]
+    clumped = float((neighbours * grid[:, 0]).sum() / grid.sum() / 8)
+    if name == "audio_mae":
+        assert clumped < 0.22  # as rare as anywhere: a fifth of the cells, fewer at the edges
+    else:
+        assert clumped > 0.4
+
+
+# -- SSLAM (lineage 8.3) --
+
+
+def test_two_windows_of_fifteen_columns_stay_unmixed():
+    firsts, seconds = set(), set()
+    for seed in range(3_000):
+        mixed = draw_mixed_columns(64, torch.Generator().manual_seed(seed))
+        assert int(mixed.sum()) == 34
+        runs = mixed.logical_not().int().diff(prepend=torch.zeros(1, dtype=torch.int), append=torch.zeros(1))
+        begins, ends = (runs == 1).nonzero().flatten().tolist(), (runs == -1).nonzero().flatten().tolist()
+        first, second = (begins[0], begins[-1]) if len(begins) == 2 else (begins[0], begins[0] + 15)
+        assert ends[-1] == second + 15
+        assert first + 15 <= second
+        firsts.add(first)
+        seconds.add(second)
+    assert (min(firsts), max(firsts)) == (0, 31)
+    assert (min(seconds), max(seconds)) == (15, 48)
+
+
+@pytest.mark.parametrize("columns", range(1, 30))
+def test_any_number_of_columns_can_be_mixed(columns):
+    for seed in range(20):
+        mixed = draw_mixed_columns(columns, torch.Generator().manual_seed(seed))
+        assert len(mixed) == columns
+        assert bool(mixed.any())
+
+
+def test_a_mixture_is_the_maximum_in_mixed_columns():
+    spectrogram = torch.tensor([[[1.0, 5.0], [2.0, 2.0]], [[3.0, 4.0], [9.0, 0.0]], [[0.0, 6.0], [1.0, 1.0]]])
+    mixed = mix(spectrogram, torch.tensor([True, False]), patch_frames=1)
+    assert mixed.tolist() == [[[1.0, 6.0], [2.0, 2.0]], [[3.0, 5.0], [9.0, 0.0]], [[3.0, 6.0], [1.0, 1.0]]]
+
+
+@pytest.mark.parametrize("lengths", [(32_000, 32_000, 32_000), (32_000, 20_000, 9_000)])
+def test_source_retention_by_hand(lengths):
+    """Clip by clip and cell by cell: mixed cells, padding in neither source, want the mean of both sources' targets."""
+    config = shrunk("sslam_from_bat", objective={"retention_weight": 1.0})
+    model = objective(config).eval()
+    batch = clips(lengths)
+    seen = []
+    model.decoder.register_forward_hook(lambda _, args, out: seen.append((args[1], out)))
+    _, stats = model(batch, 3)
+    (clean_masks, _), (masks, predicted) = seen
+    assert torch.equal(clean_masks.masked, masks.masked)  # the same for clean and mixed
+
+    spectrogram, valid = model.student.spectrogram(batch.waveform, batch.lengths)
+    tokens = model.teacher.encoder.embed_patches(spectrogram)
+    rows = config.model.grid[1]
+    columns = tokens.shape[1] // rows
+    generator = seeded_generator(tokens.device, config.train.seed, 3, 0)
+    draw_masks(len(lengths) * 3, (columns, rows), config.mask, generator)
+    cells = draw_mixed_columns(columns, generator).repeat_interleave(rows)
+    valid = torch.ones(tokens.shape[:2], dtype=torch.bool) if valid is None else valid
+
+    def targets(x, keep):
+        total = 0
+        for block, _ in model.teacher.encoder.run_blocks(x[None], keep[None]):
+            own = block[0, 1:][keep].double()
+            total = total + (own - own.mean(0)) / (own.var(0, unbiased=False) + 1e-6).sqrt()
+        found = torch.zeros(len(x), x.shape[1], dtype=torch.float64)
+        found[keep] = F.layer_norm(total / model.teacher.encoder.depth, (x.shape[1],), eps=1e-6)
+        return found
+
+    errors = []
+    for row in range(len(lengths) * 3):
+        clip = row // 3
+        other = (clip - 1) % len(lengths)
+        own = targets(tokens[clip], valid[clip])
+        theirs = torch.zeros_like(own)
+        theirs[cells] = targets(tokens[other][cells], valid[other][cells])
+        for place, cell in enumerate(masks.masked[row].tolist()):
+            if cells[cell] and valid[clip, cell] and valid[other, cell]:
+                errors.append(((predicted[row, place] - (own[cell] + theirs[cell]) / 2) ** 2).mean())
+    torch.testing.assert_close(stats["retention_loss"].double(), torch.stack(errors).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_sslams_cls_target_is_of_the_last_block():
+    config = shrunk("sslam")
+    model = objective(config)
+    spectrogram, _ = model.student.spectrogram(clips().waveform)
+    tokens = model.teacher.encoder.embed_patches(spectrogram)
+    wanted, layers = plain_mlp_targets(model.teacher, tokens)
+    targets = model.teacher(spectrogram)
+    torch.testing.assert_close(targets.patch_targets.double(), wanted, rtol=1e-4, atol=1e-4)
+    last = F.layer_norm(layers[-1], (config.encoder.dim,), eps=1e-5).mean(1)
+    torch.testing.assert_close(targets.cls_target.double(), last, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_mixed_changes_nothing_of_the_clean_loss():
+    plain, mixed = (objective(shrunk("bat_base", objective={"retention_weight": w}))(clips(), 0)[1] for w in (0.0, 1.0))
+    assert torch.equal(plain["local_loss"], mixed["local_loss"])
+    torch.testing.assert_close(mixed["loss"], plain["loss"] + mixed["retention_loss"])
+
+
+# -- Audio-MAE --
+
+
+def test_spectrogram_targets_are_standardised_patches():
+    spectrogram = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    found = SpectrogramTargets((2, 4), 1e-6)(spectrogram)
+    assert found.cls_target is None
+    for t in range(3):
+        for f in range(2):
+            patch = spectrogram[:, 2 * t : 2 * t + 2, 4 * f : 4 * f + 4].flatten(1)
+            wanted = (patch - patch.mean(1, keepdim=True)) / (patch.var(1, unbiased=False, keepdim=True) + 1e-6).sqrt()
+            torch.testing.assert_close(found.patch_targets[:, t * 2 + f], wanted)
+
+
+def test_audio_mae_needs_no_teacher():
+    model = objective(shrunk("audio_mae", decoder={"depth": 1, "heads": 2}))
+    loss, stats = model(clips(), 0)
+    loss.backward()
+    assert not list(model.teacher.parameters())
+    assert model.decoder.proj.out_features == 16 * 16
+    assert float(stats["global_loss"]) == 0
+    assert all(p.grad is not None for name, p in model.named_parameters() if "cls" not in name)
+
+
+@pytest.mark.parametrize("name", ["global_weight", "retention_weight"])
+def test_without_a_teacher_nothing_else_can_be_asked_for(name):
+    weights = {"global_weight": 0.0, "retention_weight": 0.0, name: 1.0}
+    with pytest.raises(AudiobatError, match=f"objective.{name} is 1.0: target.source spectrogram has no teacher"):
+        PretrainConfig(target=TargetConfig(source="spectrogram"), objective=ObjectiveConfig(**weights))
+
+
+# -- runs --
+
+
+@pytest.mark.parametrize("name", ["eat_base", "data2vec2", "sslam", "sslam_from_bat", "audio_mae", *rungs()])
+def test_a_step_of_every_recipe_trains(name):
+    model = objective(shrunk(name, decoder={"depth": 1, "heads": 2}))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    before = {n: p.detach().clone() for n, p in model.student.named_parameters()}
+    loss, stats = model(clips((32_000, 32_000, 20_000)), 0)
+    loss.backward()
+    optimizer.step()
+    model.after_step(1)
+    assert bool(torch.isfinite(loss))
+    assert all(bool(torch.isfinite(v)) for v in stats.values())
+    assert any(not torch.equal(before[n], p) for n, p in model.student.named_parameters())
+
+
+def tiny(**fields) -> PretrainConfig:
+    return PretrainConfig(
+        encoder=EncoderConfig(dim=16, depth=2, heads=2, max_frames=64),
+        decoder=DecoderConfig(depth=1, heads=2),
+        mask=MaskConfig(clones=2, block_size=2),
+        optim=OptimConfig(warmup_steps=0),
+        data=DataConfig(path=str(demo_folder()), clip_seconds=0.6, workers=0),
+        **fields,
+    )
+
+
+def test_a_second_stage_begins_with_another_models_encoder(tmp_path: Path):
+    config = tiny(train=TrainConfig(steps=1, batch_size=2, log_every=1))
+    first = objective(config)
+    hub.save_release(tmp_path / "first", first.student)
+    model = MaskedLatentRegression(config)
+    begin_with(model, str(tmp_path / "first"))
+    for name, value in first.student.state_dict().items():
+        assert torch.equal(model.student.state_dict()[name], value)
+        assert torch.equal(model.teacher.encoder.state_dict()[name], value)
+    stage = tiny(
+        train=TrainConfig(steps=2, batch_size=2, log_every=1),
+        init=str(tmp_path / "first"),
+        objective=ObjectiveConfig(retention_weight=1.0),
+    )
+    run = pretrain(stage, tmp_path / "second")
+    assert "retention_loss" in (run / "metrics.jsonl").read_text()
+    other = dataclasses.replace(stage, encoder=dataclasses.replace(stage.encoder, gated_attention=False))
+    with pytest.raises(AudiobatError, match=r"init .* does not fit this config \(.*gate"):
+        pretrain(other, tmp_path / "third")
+
+
+# -- the ladder --
+
+
+def test_rungs_are_one_field_apart():
+    """One field of the recipe, where the paper's own table changes one: Table 4 changes the ViT's size as a whole."""
+    apart = {name: set(changes(name)) for name in rungs()[1:]}
+    assert apart == {
+        "ladder/2_mel_db": {"frontend.kind"},
+        "ladder/3_eob": {"target.source"},
+        "ladder/4_gates": {"encoder.gated_attention"},
+        "ladder/5_gates_eob": {"target.source"},
+        "ladder/6_vit": {"decoder.kind"},
+        "ladder/7_bat": {"decoder.heads", "decoder.mlp_ratio"},
+    }
+
+
+def test_the_ladder_ends_at_bat():
+    top, bat = recipe("ladder/7_bat"), recipe("bat_base")
+    assert top == bat
+    assert rung_of(bat) == "ladder/7_bat"
+    assert rung_of(recipe("eat_base")) is None
+    longer = dataclasses.replace(recipe("ladder/4_gates"), train=TrainConfig(steps=400_000, seed=5))
+    assert rung_of(longer) == "ladder/4_gates"
+    assert describe_rung("ladder/4_gates").endswith("ladder/2_mel_db with encoder.gated_attention True for False")
+    assert recipe("ladder/3_eob") != recipe("ladder/4_gates")
+
+
+def test_a_dry_run_names_the_rung(tmp_path, capsys):
+    pretrain(shrunk("ladder/6_vit", encoder={}, decoder={}, mask={}), tmp_path / "run", dry_run=True)
+    assert "ladder/6_vit: ladder/5_gates_eob with decoder.kind vit for cnn" in capsys.readouterr().out
+
+
+def test_a_kind_of_frontend_brings_its_own_settings():
+    kaldi = FrontendConfig(kind="kaldi_fbank")
+    assert kaldi == FrontendConfig(kind="kaldi_fbank", n_fft=512, win_length=400, f_min=20.0, norm="global")
+    assert FrontendConfig() == FrontendConfig(n_fft=1024, win_length=1024, f_min=0.0, norm="minmax")
+    assert FrontendConfig(kind="kaldi_fbank", norm="minmax", f_min=0.0).norm == "minmax"
+    assert FrontendConfig(kind="kaldi_fbank", norm="minmax", f_min=0.0).f_min == 0.0
