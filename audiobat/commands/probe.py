@@ -16,6 +16,7 @@ from audiobat.cache import FeatureSource, cache_features
 from audiobat.commands.head_jobs import head_jobs, layer_jobs, with_seeds
 from audiobat.commands.head_testing import Tested, ask_heads
 from audiobat.commands.head_training import Rows, check_buildable, predict_heads, train_heads
+from audiobat.commands.heard_clips import save_clips
 from audiobat.commands.probe_records import Probed, Shared, record_of
 from audiobat.commands.probe_task import ClipTask, pick_loss, task_for
 from audiobat.commands.scoring import scores_of
@@ -53,7 +54,8 @@ def probe(
         model: whatever `audiobat.models.load_encoder` takes, or an encoder.
         data: clips with labels, from any source.
         config: the heads, their training and where features are kept; by default CGP as in Table 6.
-        out: folder for results/MODEL_HEAD_SEED.json, and skipped.csv if clips were left out; None: nothing is written.
+        out: folder for results/MODEL_HEAD_SEED.json, clips/ of the best head to listen to, and skipped.csv if clips
+            were left out; None: nothing is written.
         test_fold: the fold to test on; None, where clips have folds and no splits: each in turn, on the same features.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: let a Hugging Face model run the Python files that come with it.
@@ -102,15 +104,18 @@ def probe(
         name, encoder, source, table, splits, config, data_name=Path(data).resolve().stem, preset_task=task_of(data)
     )
     records = []
+    written = []
     for one in probed:
         record = one.record
         if folder is not None:
             path = record_path(folder, name, one.name, record.seed)
             record = replace(record, scores=save_scores(path, one.scores))
             record.save(path)
+            written.append((path, one))
         print(summary(one.name, record))
         records.append(record)
     if folder is not None:
+        save_clips(written, table)
         print(f"records: {folder / 'results'}")
     return records
 

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from audiobat.commands.compare import measure_of
 from audiobat.commands.compare_records import Entry, check_same_clips, ordered
+from audiobat.commands.report_clips import gather
 from audiobat.commands.report_figures import draw_all
 from audiobat.errors import AudiobatError
 from audiobat.metrics import bootstrap_values, interval_of_difference
 from audiobat.progress import Progress
 from audiobat.report.collect import Collection, collect, load_all
+from audiobat.report.listening import listening_html
 from audiobat.report.marks import Marks, Outcome, mark
 from audiobat.report.overview import write_overview
 from audiobat.report.paper_tables import everything, table1, table5
@@ -47,7 +49,8 @@ def report(runs: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
     found = collect(load_all(runs))
     marks = mark(found.rows, paired(found.rows))
     write_tables(out / "tables", found, marks)
-    page = write_overview(out / "index.html", found, marks, draw_all(out / "figures", found))
+    exhibits = draw_all(out / "figures", found)
+    page = write_overview(out / "index.html", found, marks, exhibits, listening_html(*gather(found)))
     print(f"{page} shows {len(found.rows)} rows; {out / 'tables'} and {out / 'figures'} hold what it is made of.")
     return out
 

@@ -23,7 +23,7 @@ from audiobat.report.record_figures import (
     layer_curves,
     prototype_curve,
 )
-from audiobat.report.rows import Row
+from audiobat.report.rows import Row, ranked
 from audiobat.report.style import save
 from audiobat.results import load_scores
 
@@ -78,9 +78,8 @@ def figures_of(found: Collection) -> Iterator[tuple[str, str, Figure, str, str]]
 
 def best_of_models(rows: list[Row]) -> list[Row]:
     """Each model's row with the highest main metric, the best model first."""
-    ranked = sorted(rows, key=lambda row: -math.inf if math.isnan(row.main.value) else row.main.value, reverse=True)
     best: dict[str, Row] = {}
-    for row in ranked:
+    for row in ranked(rows):
         best.setdefault(row.model, row)
     return list(best.values())
 

@@ -28,8 +28,8 @@ th[aria-sort="descending"] button::after { content: " ▼"; }
 .best { background: var(--best); font-weight: 700; }
 .best::after { content: " ★"; }
 figure { margin: 0; }
-figure img { display: block; width: 100%; max-width: 52rem; margin: 0 auto .75rem; padding: .5rem; background: #ffffff;
-  border-radius: .4rem; }
+figure img { display: block; width: 100%; min-width: 34rem; max-width: 52rem; margin: 0 auto .75rem;
+  padding: .5rem; background: #ffffff; border-radius: .4rem; }
 .clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
 article { padding: .75rem; border: 1px solid var(--line); border-radius: .5rem; }
 article img { width: 100%; background: #ffffff; border-radius: .3rem; }
@@ -54,8 +54,11 @@ small { color: var(--soft); white-space: nowrap; }
 .filters { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 1rem; }
 fieldset { display: flex; flex-wrap: wrap; gap: .3rem .9rem; border: 1px solid var(--line); border-radius: .5rem; }
 fieldset label { white-space: nowrap; }
-td.name { white-space: normal; min-width: 9rem; max-width: 20rem; overflow-wrap: anywhere; }
+table { width: max-content; min-width: 100%; }
+td.name { white-space: normal; max-width: 16rem; overflow-wrap: anywhere; }
 th { vertical-align: bottom; }
+.results th:nth-child(2), .results td:nth-child(2) { position: sticky; left: 0; background: var(--card); }
+@media (max-width: 40rem) { table { font-size: .85rem; } td.name { max-width: 8rem; } }
 th:nth-child(3), td:nth-child(3) { text-align: left; }
 .versus button { all: unset; cursor: pointer; white-space: nowrap; }
 .versus button:focus-visible { outline: 2px solid var(--link); }
@@ -68,7 +71,7 @@ th:nth-child(3), td:nth-child(3) { text-align: left; }
 .charts figure { min-width: 0; }
 .charts figcaption { overflow-wrap: anywhere; }
 svg.layers { width: 100%; height: auto; display: block; }
-svg.layers text { fill: var(--soft); font-size: 11px; }
+svg.layers text { fill: var(--soft); font-size: 12px; }
 svg.layers .axis { stroke: var(--line); }
 svg.layers .even { stroke: var(--ink); stroke-dasharray: 4 3; }
 svg.layers .curve { fill: none; stroke: var(--curve); stroke-width: 2; }

@@ -10,9 +10,9 @@ from audiobat.report.curves import Layers
 from audiobat.report.record_figures import rho_text
 from audiobat.report.rows import METRIC_NAMES, Summary, deviation
 
-WIDE, HIGH = 420, 270  # of the view, its own units
-LEFT, RIGHT = 44, 412
-TOP, MIDDLE = (16, 128), (156, 238)  # y of the probes' panel and of the gate's, upper and lower end
+WIDE, HIGH = 340, 290  # of the view, its own units
+LEFT, RIGHT = 42, 334
+TOP, MIDDLE = (26, 142), (176, 256)  # y of the probes' panel and of the gate's, upper and lower end
 
 
 def layer_chart(curve: Layers) -> str:
@@ -23,7 +23,7 @@ def layer_chart(curve: Layers) -> str:
     gates = [[gate[block] for gate in curve.gates] for block in range(curve.depth)] if curve.gates else []
     parts = [*probes_svg(summaries, centres), *gates_svg(gates, centres, step)]
     spots = [spot_svg(curve, block, centre, step, summaries, gates) for block, centre in enumerate(centres)]
-    every = max(1, math.ceil(curve.depth / 12))
+    every = math.ceil(curve.depth / 12)
     ticks = [
         f'<text x="{centre:.1f}" y="{MIDDLE[1] + 14}" text-anchor="middle">{block + 1}</text>'
         for block, centre in enumerate(centres)
@@ -32,7 +32,7 @@ def layer_chart(curve: Layers) -> str:
     metric = METRIC_NAMES.get(curve.metric, curve.metric)
     names = [
         f'<text x="4" y="10">linear probe, {escape(metric)}, %</text>' if summaries else "",
-        f'<text x="4" y="{MIDDLE[0] - 8}">gate weight</text>' if gates else "",
+        f'<text x="4" y="{MIDDLE[0] - 12}">gate weight</text>' if gates else "",
         f'<text x="{(LEFT + RIGHT) / 2}" y="{HIGH - 4}" text-anchor="middle">block</text>',
     ]
     return (

@@ -1,13 +1,12 @@
-"""Clips of the classes that a head knows best and worst, as a run folder keeps them in clips/, for the page to play.
+"""Test clips of the classes that a head knows best and worst, as a run folder keeps them in clips/, for pages to play.
 
-clips/clips.json lists them; beside it lie KEY.wav, what one hears, and KEY.png, its spectrogram.
+clips/clips.json lists them; beside it lie KEY.wav, what one hears.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,22 +22,14 @@ class HeardClip:
     """A test clip and what a head says to it."""
 
     record: str  # name of the head's record file, without .json
-    file: str  # KEY of KEY.wav and KEY.png
+    file: str  # KEY of KEY.wav
     key: str  # of the clip
     label: str  # the class it is shown for
     side: Literal["best", "worst"]  # of the classes
     average_precision: float  # of that class
-    why: str  # why this clip of all
+    why: str  # this clip of all
     labels: tuple[str, ...]
     predictions: tuple[tuple[str, float], ...]  # the likeliest classes and their probabilities
-
-
-@dataclass(frozen=True)
-class Heard:
-    """The clips of a run folder."""
-
-    notice: str  # their licence or source, a line of Markdown; "" if there is nothing to say
-    clips: tuple[HeardClip, ...]
 
 
 def clips_folder(record: Path) -> Path:
@@ -46,7 +37,7 @@ def clips_folder(record: Path) -> Path:
     return record.parent.parent / FOLDER
 
 
-def read_heard(folder: Path) -> Heard:
+def read_heard(folder: Path) -> tuple[HeardClip, ...]:
     """The list of a clips folder; empty where there is none.
 
     Raises:
@@ -54,34 +45,30 @@ def read_heard(folder: Path) -> Heard:
     """
     path = folder / LIST
     if not path.exists():
-        return Heard("", ())
+        return ()
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if plain["format"] != FORMAT:
             raise ValueError(f"its format is {plain['format']!r}")
-        heard = Heard(str(plain["notice"]), tuple(heard_clip(clip) for clip in plain["clips"]))
+        clips = tuple(heard_clip(clip) for clip in plain["clips"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise AudiobatError(f"{path} is no list of clips ({error}): remove {folder} or run the probe again.") from None
-    for clip in heard.clips:
+    for clip in clips:
         if Path(clip.file).name != clip.file:
             raise AudiobatError(f"{path} names the file {clip.file!r}: it must lie in the folder itself.")
-    return heard
+    return clips
 
 
 def heard_clip(plain: dict[str, Any]) -> HeardClip:
     """One entry of the list."""
     predictions = tuple((str(label), float(p)) for label, p in plain["predictions"])
-    numbers = {"average_precision": float(plain["average_precision"])}
-    return HeardClip(**{**plain, "labels": tuple(plain["labels"]), "predictions": predictions, **numbers})
+    words = {name: str(plain[name]) for name in ("record", "file", "key", "label", "side", "why")}
+    labels = tuple(map(str, plain["labels"]))
+    ap = float(plain["average_precision"])
+    return HeardClip(**words, average_precision=ap, labels=labels, predictions=predictions)  # type: ignore[arg-type]
 
 
-def listed(heard: Heard) -> str:
+def listed(clips: tuple[HeardClip, ...]) -> str:
     """The list as JSON."""
-    clips = [dataclasses.asdict(clip) for clip in heard.clips]
-    return json.dumps({"format": FORMAT, "notice": heard.notice, "clips": clips}, indent=2, ensure_ascii=False) + "\n"
-
-
-def merged(old: Heard, record: str, clips: Iterable[HeardClip], notice: str) -> Heard:
-    """The list with those of one record replaced."""
-    kept = [clip for clip in old.clips if clip.record != record]
-    return Heard(notice or old.notice, (*kept, *clips))
+    plain = {"format": FORMAT, "clips": [dataclasses.asdict(clip) for clip in clips]}
+    return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"

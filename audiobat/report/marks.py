@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
@@ -19,7 +21,7 @@ OVERLAP = (
     "beside the records, a row wins where the two 95% intervals do not overlap; a paired test would see more."
 )
 MIXED = "Some pairs of rows have no scores of the same clips: these are judged by whether their 95% intervals overlap."
-SINGLE = "Each pair is judged for itself: `audiobat compare` corrects for their number."
+SINGLE = "Each pair is judged for itself: audiobat compare corrects for their number."
 
 Outcome = Literal["win", "tie", "loss"]
 
@@ -40,8 +42,16 @@ class Marks:
 
     def tally(self, place: int) -> tuple[int, int, int]:
         """How often the row at `place` won, tied and lost."""
-        outcomes = [duel.outcome for (a, _), duel in self.duels.items() if a == place]
-        return outcomes.count("win"), outcomes.count("tie"), outcomes.count("loss")
+        outcomes = self._outcomes[place]
+        return outcomes["win"], outcomes["tie"], outcomes["loss"]
+
+    @cached_property
+    def _outcomes(self) -> dict[int, Counter[Outcome]]:
+        """How often each row had each."""
+        found: dict[int, Counter[Outcome]] = defaultdict(Counter)
+        for (place, _), duel in self.duels.items():
+            found[place][duel.outcome] += 1
+        return found
 
     @property
     def legend(self) -> str:

@@ -125,7 +125,7 @@ def exhibit_html(exhibit: Exhibit) -> str:
     about = f' data-data="{escape(exhibit.data)}"' if exhibit.data else ""
     return (
         f"<section{about}><h2>{escape(exhibit.heading)}</h2><figure>"
-        f'<img src="{file_uri(exhibit.path)}" alt="{escape(exhibit.heading)}">'
+        f'<div class=scroll><img src="{file_uri(exhibit.path)}" alt="{escape(exhibit.heading)}"></div>'
         f"<figcaption>{escape(exhibit.caption)}</figcaption></figure></section>"
     )
 

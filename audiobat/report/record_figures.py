@@ -36,7 +36,7 @@ def layer_curves(curves: Sequence[Layers]) -> Figure:
     test clips. Spearman's rank correlation of the two rows: mean and standard deviation over seeds.
     """
     if not curves:
-        raise AudiobatError("No record has gate weights or probes of single blocks: probe with --layers true.")
+        raise AudiobatError("No record has gate weights or probes of single blocks: probe with --layers.")
     wide = min(PANELS, len(curves))
     high = math.ceil(len(curves) / wide)
     figure = Figure(figsize=(max(WIDTH, 2.6 * wide), min(LARGEST, 3.9 * high + 0.7)))

@@ -58,10 +58,8 @@ def tally(number: Number) -> str:
 
 def markdown(grid: Grid) -> str:
     """A pipe table under its caption, notes below; sections are lines of their own."""
-    lower = list(grid.lower)
-    if len(grid.upper) > 1:
-        spans = [text for text, count in grid.upper for _ in range(count)]
-        lower = [f"{over}: {text}" if over else text for over, text in zip(spans, lower, strict=True)]
+    spans = [text for text, count in grid.upper for _ in range(count)]
+    lower = [f"{over}: {text}" if over else text for over, text in zip(spans, grid.lower, strict=True)]
     lines = [pipe(map(escape_markdown, lower)), pipe(["---"] * grid.labels + ["---:"] * (len(lower) - grid.labels))]
     for section in grid.sections:
         if section.heading:

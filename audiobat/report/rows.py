@@ -41,8 +41,7 @@ METRIC_NAMES = {
     "f1_top": "F1, top class",
     "auc": "AUC",
     "d_prime": "d′",
-    "frame_map": "Frame mAP",
-    "frame_map_macro": "Frame mAP, macro",
+    "map_micro": "mAP, micro",
     "onset_f1": "Onset F1",
 }  # as tables name them, in their order
 NO_SHARES = ("d_prime",)  # all others are between 0 and 1
@@ -115,6 +114,11 @@ class Row:
                 if value is not None:
                     values[name].append(value)
         return {name: statistics.fmean(found) for name, found in values.items()}
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """The rows by their main metric, the highest first, undefined ones last."""
+    return sorted(rows, key=lambda row: math.inf if math.isnan(row.main.value) else -row.main.value)
 
 
 def summarise(records: Sequence[ResultRecord], name: str) -> Summary:

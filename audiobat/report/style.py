@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from functools import wraps
-from itertools import product
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, ParamSpec
@@ -69,7 +68,8 @@ def save(figure: Figure, folder: str | Path, name: str) -> Path:
 
 def look(place: int) -> dict[str, Any]:
     """Colour, marker and line of the series at `place`: no two of the first 21 share all three."""
-    line, (colour, marker) = list(product(LINES, SERIES))[place % (len(LINES) * len(SERIES))]
+    colour, marker = SERIES[place % len(SERIES)]
+    line = LINES[(place + place // len(SERIES)) % len(LINES)]  # neighbours differ in it, and so do equal colours
     return {"color": colour, "marker": marker, "linestyle": line}
 
 
