@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from audiobat import cli, recipes
-from audiobat.config import PretrainConfig, ProbeConfig, from_dict, to_dict
+from audiobat.config import FinetuneConfig, PretrainConfig, ProbeConfig, from_dict, to_dict
 from audiobat.errors import AudiobatError
 
 
@@ -327,7 +327,8 @@ def test_numbers_in_recipes_are_numbers(text: str, value: object):
 @pytest.mark.parametrize("name", recipes.recipe_names())
 def test_every_shipped_recipe_is_a_config(name: str):
     fields = recipes.load_recipe(name)
-    config = from_dict(ProbeConfig if "head" in fields else PretrainConfig, fields)
+    probes_or_pretrains = ProbeConfig if "head" in fields else PretrainConfig
+    config = from_dict(FinetuneConfig if name.startswith("finetune/") else probes_or_pretrains, fields)
     assert from_dict(type(config), to_dict(config)) == config
 
 

@@ -33,6 +33,7 @@ from audiobat.data.sources import read_labelled_clips
 from audiobat.data.split import hashed_share
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.models import load_encoder
 from audiobat.results import ModelInfo, ResultRecord, load_record, save_scores
 from audiobat.tagger import Tagger
 from audiobat.train.dist import Ranks, launch, pick_precision
@@ -62,7 +63,7 @@ def finetune(
     """Train an encoder with a head on labelled clips, test it, and keep it as a release.
 
     Args:
-        model: shipped weights by name, a release folder or a run folder.
+        model: shipped weights by name, a release folder, a run folder, or a checkpoint file of BAT, EAT or SSLAM.
         data: clips with labels, as for `probe`; those of split `valid` choose the best weights.
         out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/, results/, release/;
             with folds the run and the release of each are in folds/FOLD/.
@@ -162,13 +163,13 @@ def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig) 
     Raises:
         AudiobatError: no such model, one of another kind, or a head of other classes than `wanted`.
     """
-    if str(model).startswith("hf:") or ".py:" in str(model):
-        raise AudiobatError(f"{model} is no encoder of audiobat's own, as fine-tuning needs: give a release or a run.")
     if config.keep_head:
         tagger = hub.load_tagger(model)
         check_same_classes(str(model), tagger, wanted)
         return tagger
-    encoder: AudioEncoder = hub.load(model)
+    encoder = load_encoder(model)
+    if not isinstance(encoder, AudioEncoder):
+        raise AudiobatError(f"{model} is no encoder of audiobat's own, as fine-tuning needs: give a release or a run.")
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
         return Tagger(encoder, wanted)

@@ -1,0 +1,235 @@
+"""Every recipe in the box trains: one step each, with the network and the batch cut down; and says what it should.
+
+What is cut: width, depth and heads of networks, prototypes, clones, steps, batches, and draws an epoch. Frontends, clip
+lengths, augmentation, losses, layer decay and all else are the recipe's own.
+"""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from audiobat import hub
+from audiobat.commands.finetune import finetune
+from audiobat.commands.finetune_testing import preset_of
+from audiobat.commands.pretrain import pretrain
+from audiobat.commands.probe import probe
+from audiobat.config import (
+    EncoderConfig,
+    FinetuneConfig,
+    FrontendConfig,
+    ModelConfig,
+    PretrainConfig,
+    ProbeConfig,
+    from_dict,
+    to_dict,
+)
+from audiobat.data.augment import augment_preset
+from audiobat.encoder import AudioEncoder
+from audiobat.frontend import build_frontend
+from audiobat.recipes import load_recipe, merge, recipe_names
+from audiobat.train.checkpoint import load_checkpoint
+
+FINETUNES = [name for name in recipe_names() if name.startswith("finetune/")]
+PROBES = [name for name in recipe_names() if name not in FINETUNES and "head" in load_recipe(name)]
+PRETRAINS = [name for name in recipe_names() if name not in FINETUNES and name not in PROBES]
+TRAIN = {"steps": 1, "batch_size": 2, "device": "cpu", "precision": "fp32", "log_every": 1}
+ONE_LABEL = ("esc50", "spc2")
+
+
+def write_clips(folder: Path, seconds: float, rate: int, one_label: bool) -> Path:
+    """Noise of three classes, one label each or, of some, two."""
+    rng = np.random.default_rng(0)
+    with (folder / "clips.csv").open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["path", "label", "split"])
+        for i in range(9):
+            soundfile.write(folder / f"{i}.wav", 0.1 * rng.standard_normal(round(seconds * rate)), rate)
+            label = "abc"[i % 3] if one_label or i % 3 else "a;b"
+            lines.writerow([f"{i}.wav", label, ("train", "valid", "test")[i // 3]])
+    return folder / "clips.csv"
+
+
+@pytest.mark.parametrize("name", PRETRAINS)
+def test_one_step_of_pretraining(name: str, tmp_path: Path):
+    config = from_dict(PretrainConfig, load_recipe(name))
+    small = {
+        "encoder": {"dim": 16, "depth": 2, "heads": 2},
+        "decoder": {"depth": 1, "heads": 2},
+        "mask": {"clones": 2},
+        "target": {"layers": None},
+        "optim": {"warmup_steps": 0},
+        "data": {"workers": 0, "balance": None},
+        "train": TRAIN,
+    }
+    tiny = from_dict(PretrainConfig, merge(to_dict(config), small))
+    rate = config.frontend.sample_rate
+    write_clips(tmp_path, config.data.clip_seconds, rate, one_label=True)
+    run = pretrain(replace(tiny, data=replace(tiny.data, path=str(tmp_path / "clips.csv"))), tmp_path / "run")
+    checkpoint = load_checkpoint(run)
+    assert checkpoint is not None
+    assert checkpoint.step == 1
+    encoder = hub.load(run)
+    assert (encoder.sample_rate, encoder.config.frontend) == (rate, config.frontend)
+    samples = min(round(config.data.clip_seconds * rate), encoder.max_samples)  # one frame less than what training cuts
+    assert encoder.forward_layers(torch.randn(1, samples)).grid == config.crop_grid
+
+
+@pytest.mark.parametrize("name", PRETRAINS)
+def test_no_mel_band_is_empty(name: str, recwarn):
+    build_frontend(from_dict(PretrainConfig, load_recipe(name)).frontend)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_one_step_of_probing(name: str, tmp_path: Path, encoder: AudioEncoder):
+    fields = merge(load_recipe(name), {"head": {"prototypes": 8}, "train": {**TRAIN, "warmup_steps": 0}, "workers": 0})
+    fields["train"] = {
+        key: value for key, value in fields["train"].items() if key not in ("device", "precision", "log_every")
+    }
+    [record] = probe(encoder, write_clips(tmp_path, 0.5, 16_000, False), from_dict(ProbeConfig, fields), device="cpu")
+    assert 0 < record.metrics["map"].value <= 1
+
+
+@pytest.fixture(scope="module")
+def encoder() -> AudioEncoder:
+    torch.manual_seed(0)
+    return AudioEncoder(ModelConfig(FrontendConfig(), EncoderConfig(dim=16, depth=2, heads=2))).eval()
+
+
+@pytest.mark.parametrize("name", FINETUNES)
+def test_one_step_of_finetuning(name: str, tmp_path: Path, encoder: AudioEncoder):
+    config = from_dict(FinetuneConfig, load_recipe(name))
+    assert config.recipe == name
+    small = {
+        "head": {"prototypes": 8},
+        "optim": {"warmup_steps": 0},
+        "data": {"workers": 0, "epoch_clips": None if config.data.epoch_clips is None else 3},
+        "train": {**TRAIN, "freeze_steps": 0},
+    }
+    hub.save_release(tmp_path / "model", encoder)
+    seconds = min(config.data.clip_seconds, 1.0)  # shorter clips are padded
+    clips = write_clips(tmp_path, seconds, 16_000, any(task in name for task in ONE_LABEL))
+    records = finetune(
+        tmp_path / "model", clips, tmp_path / "run", from_dict(FinetuneConfig, merge(to_dict(config), small))
+    )
+    assert records[0].head["selection"] == config.select.which
+    moved = hub.load_tagger(tmp_path / "run").encoder.state_dict()
+    still = [key for key, tensor in encoder.state_dict().items() if torch.equal(tensor, moved[key])]
+    assert "blocks.1.mlp.fc1.weight" not in still
+
+
+def settings(name: str) -> FinetuneConfig:
+    return from_dict(FinetuneConfig, load_recipe(f"finetune/{name}"))
+
+
+# Table 6, fine-tuning: steps, warm-up, batch, learning rate, mixup, SpecAug, noise, loss, layer decay
+TABLE_6 = {
+    "as2m": (400_000, 40_000, 96, 5e-5, 0.9, 0.2, False, "bce", 0.75),
+    "as20k": (40_000, 4_000, 48, 5e-5, 0.9, 0.2, False, "bce", 0.75),
+    "esc50": (4_000, 400, 48, 5e-5, 0.0, 0.2, False, "ce", 0.75),
+    "spc2-12-tfds": (40_000, 4_000, 256, 5e-5, 0.9, 0.1, True, "bce", 0.75),
+}
+# lineage: what EAT's and SSLAM's code does
+EAT = {
+    "eat_as2m": (300_000, 30_000, 96, 5e-5, 0.9, 0.2, False, "bce", 0.65),
+    "eat_as20k": (40_000, 4_000, 48, 5e-5, 0.9, 0.2, False, "bce", 0.65),
+    "eat_esc50": (4_000, 400, 48, 5e-5, 0.0, 0.4, False, "ce", 0.65),
+    "eat_spc2-35": (40_000, 4_000, 256, 2e-4, 0.9, 0.2, False, "bce", 0.65),
+    "sslam_as2m": (400_000, 40_000, 96, 5e-5, 0.9, 0.2, False, "bce", 0.65),
+    "sslam_as20k": (40_000, 4_000, 48, 5e-5, 0.9, 0.2, False, "bce", 0.65),
+    "sslam_esc50": (4_000, 400, 48, 5e-5, 0.0, 0.4, False, "ce", 0.65),
+    "sslam_spc2-35": (40_000, 4_000, 256, 2e-4, 0.9, 0.2, False, "bce", 0.65),
+}
+
+
+@pytest.mark.parametrize(("name", "row"), [*TABLE_6.items(), *EAT.items()])
+def test_recipes_are_the_published_settings(name: str, row: tuple):
+    config = settings(name)
+    train, optim, augment = config.train, config.optim, config.augment
+    mask = augment.spec_augment
+    assert mask.time_width == mask.frequency_width
+    found = (train.steps, optim.warmup_steps, train.batch_size, optim.lr, augment.mixup.probability, mask.time_width)
+    assert (*found, augment.noise.probability > 0, train.loss, optim.layer_decay) == row
+    assert (optim.betas, optim.weight_decay, optim.min_lr, train.drop_path) == ((0.9, 0.95), 0.05, 1e-6, 0.1)
+    weighted = ("labels" if name == "as2m" else "labels_sum", 200_000, False) if "as2m" in name else (None, None, True)
+    assert (config.data.balance, config.data.epoch_clips, config.data.replacement) == weighted
+    assert optim.layer_map == ("standard" if name in TABLE_6 else "eat")
+    assert train.label_smoothing == (0.1 if name in ("eat_esc50", "sslam_esc50") else 0.0)
+    assert train.ema_decay is None
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        ("as20k", "bat_audioset"),
+        ("as2m", "bat_audioset"),
+        ("esc50", "bat_esc50"),
+        ("spc2-12-tfds", "bat_spc2"),
+        ("spc2-12-folder", "bat_spc2"),
+        ("spc2-35", "bat_spc2"),
+        ("as20k_released", "bat_audioset_released"),
+        ("as2m_released", "bat_audioset_released"),
+        ("esc50_released", "bat_esc50_released"),
+        ("spc2-12-tfds_released", "bat_spc2_released"),
+        ("spc2-12-folder_released", "bat_spc2_released"),
+        ("spc2-35_released", "bat_spc2_released"),
+        ("eat_as20k", "eat_audioset"),
+        ("eat_as2m", "eat_audioset"),
+        ("eat_esc50", "eat_esc50"),
+        ("eat_spc2-35", "eat_spc2"),
+        ("sslam_as20k", "eat_audioset"),
+        ("sslam_as2m", "eat_audioset"),
+        ("sslam_esc50", "eat_esc50"),
+        ("sslam_spc2-35", "eat_spc2"),
+    ],
+)
+def test_augmentation_is_the_preset_of_the_data_layer(name: str, preset: str):
+    assert settings(name).augment == augment_preset(preset)
+
+
+def test_the_release_differs_where_its_code_does():
+    assert [settings(f"{name}_released").train.loss for name in ("as20k", "esc50", "spc2-12-folder")] == [
+        "asl",
+        "ce",
+        "ce",
+    ]
+    speech = settings("spc2-12-folder_released")
+    assert (speech.train.steps, speech.optim.warmup_steps, speech.train.batch_size) == (10_000, 1_000, 256)
+    for name in ("as2m", "as20k", "esc50", "spc2-12-tfds"):
+        assert settings(f"{name}_released").optim.layer_decay == 0.75
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "shape"),
+    [
+        ("tiny", 5.833, (192, 12, 3)),
+        ("small", 23.17, (384, 12, 6)),
+        ("base", 92.34, (768, 12, 12)),
+        ("large", 327.8, (1024, 24, 16)),
+    ],
+)
+def test_sizes_of_the_family(name: str, millions: float, shape: tuple):
+    config = from_dict(PretrainConfig, load_recipe(f"bat_{name}")).model
+    one, two = (
+        sum(p.numel() for p in AudioEncoder(replace(config, encoder=replace(config.encoder, depth=depth))).parameters())
+        for depth in (1, 2)
+    )
+    count = one + (config.encoder.depth - 1) * (two - one)
+    assert (config.encoder.dim, config.encoder.depth, config.encoder.heads) == shape
+    assert count / 1e6 == pytest.approx(millions, rel=3e-4)
+
+
+def test_a_record_says_which_recipe_it_followed(tmp_path: Path):
+    config = settings("as20k_released")
+    assert preset_of(config) == "finetune/as20k_released"
+    elsewhere = merge(to_dict(config), {"data": {"path": "x", "workers": 9}, "train": {"seed": 7, "precision": "fp32"}})
+    assert preset_of(from_dict(FinetuneConfig, elsewhere)) == "finetune/as20k_released"
+    other = merge(to_dict(config), {"optim": {"lr": 1e-4}})
+    assert preset_of(from_dict(FinetuneConfig, other)) == "custom"
+    assert preset_of(replace(config, recipe=None)) == "custom"
+    assert preset_of(replace(config, recipe="gone")) == "custom"
