@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import errno
 import importlib
-import itertools
 import sys
 from argparse import SUPPRESS
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from jsonargparse import ArgumentError, ArgumentParser
 
 from audiobat import __version__
-from audiobat.config import FinetuneConfig, PretrainConfig, ProbeConfig, check_choice, from_dict
+from audiobat.config import PretrainConfig, ProbeConfig, check_choice, from_dict
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.presets import preset_fields, task_of
 from audiobat.recipes import load_recipe, merge, parse_yaml, recipe_names
@@ -41,6 +41,11 @@ def flag(help_line: str, default: Any = dataclasses.MISSING) -> Any:
 def argument(help_line: str, default: Any = dataclasses.MISSING) -> Any:
     """A field of a verb that is given by its place, not by a flag; a `tuple[str, ...]` takes all words left."""
     return field(default=default, metadata={"help": help_line, "positional": True})
+
+
+def words(help_line: str) -> Any:
+    """A flag of type `tuple[str, ...]` that takes all words up to the next flag, as the shell gives them."""
+    return field(metadata={"help": help_line, "words": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,22 +151,6 @@ class Analyze(Probe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune(Verb):
-    """Train a model with a head on labelled clips; test it, and keep it as a release that tags."""
-
-    shortcuts: ClassVar = {"device": "train.device", "precision": "train.precision", "seed": "train.seed"}
-    model: str = flag("a release or run folder, or shipped weights by name")
-    data: str = flag(f"clips with labels: {CLIPS}")
-    out: str = flag("run folder to write")
-    test_fold: int | None = flag("the fold to test on, where clips have folds; null: each in turn", None)
-    resume: Literal["auto", "never"] = flag("auto: go on from the last checkpoint in --out", "auto")
-    overwrite: bool = flag(OVERWRITE, False)
-    dry_run: bool = flag("print clips, labels and learning rates, and stop", False)
-    max_seconds: float | None = flag("stop, with a checkpoint, after this long", None)
-    config: FinetuneConfig = field(default_factory=FinetuneConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Embed(Verb):
     """Embed audio files of any length: one row for each window."""
 
@@ -175,6 +164,27 @@ class Embed(Verb):
     batch_size: int = flag("windows computed at once", 16)
     device: str = flag(DEVICE, "auto")
     trust_remote_code: bool = flag(TRUST, False)
+    overwrite: bool = flag(OVERWRITE, False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Verb):
+    """Label audio files of any length: one row for each window and label, or for each event."""
+
+    model: str = flag("a release folder with a head, or the run that made it")
+    data: tuple[str, ...] = words(f"audio files, .txt lists of files, or {CLIPS}")
+    out: str = flag("file to write; Audacity and Raven: a folder, where there are several recordings")
+    top: int | None = flag("at most so many labels of a window; null: 1 if they exclude each other, else all", None)
+    threshold: float | None = flag("only scores above it; null: 0.3 for events, 0.5 for many labels, else none", None)
+    median: int | None = flag("frames under the filter of events, odd; null: 3", None)
+    format: Literal["auto", "csv", "parquet", "jsonl", "audacity", "raven"] = flag(
+        "auto: by the ending of --out: .csv, .parquet, .jsonl, .txt (Audacity), .selections.txt (Raven)", "auto"
+    )
+    window_seconds: float | None = flag("length of a window; null: the model's longest clip", None)
+    hop_seconds: float | None = flag("step between windows; null: the window", None)
+    batch_size: int = flag("windows computed at once", 16)
+    workers: int = flag("threads that decode ahead; 0: none", 2)
+    device: str = flag(DEVICE, "auto")
     overwrite: bool = flag(OVERWRITE, False)
 
 
@@ -199,7 +209,7 @@ class Compare(Verb):
 
 VERBS: dict[str, type[Verb]] = {
     verb.__name__.lower(): verb
-    for verb in (Doctor, Demo, Prepare, Pretrain, Probe, Finetune, Analyze, Compare, Embed, Report)
+    for verb in (Doctor, Demo, Prepare, Pretrain, Probe, Analyze, Compare, Embed, Predict, Report)
 }
 
 
@@ -287,6 +297,7 @@ class Option:
     default: Any
     help: str = ""
     group: tuple[str, str] = FLAGS  # title and line
+    words: bool = False  # whether it takes all words up to the next flag
 
     @property
     def positional(self) -> bool:
@@ -314,14 +325,20 @@ def options(verb: type[Verb]) -> dict[str, Option]:
     """All a verb takes, by name: its own fields, --config, the shortcuts, and the config's fields."""
     hints = get_type_hints(verb)
     found = [
-        Option(f.name, hints[f.name], f.default, f.metadata["help"], ARGUMENTS if "positional" in f.metadata else FLAGS)
+        Option(
+            f.name,
+            hints[f.name],
+            f.default,
+            f.metadata["help"],
+            ARGUMENTS if "positional" in f.metadata else FLAGS,
+            "words" in f.metadata,
+        )
         for f in dataclasses.fields(verb)
         if f.name != "config"
     ]
     config_class = config_of(verb)
     if config_class:
-        fitting = [name for name in recipe_names() if name.startswith("finetune/") == (verb is Finetune)]
-        names = ", ".join(fitting)
+        names = ", ".join(recipe_names())
         found.append(
             Option(
                 "config", str, dataclasses.MISSING, f"a recipe ({names}) or the path of a YAML file of config fields"
@@ -372,6 +389,8 @@ def build_parser(name: str) -> ArgumentParser:
             group.add_argument(option.name, metavar=option.shown_name, nargs=many, default=SUPPRESS, help=option.help)
         elif option.is_switch:
             group.add_argument(spell(option.name), action="store_true", **names)
+        elif option.words:
+            group.add_argument(spell(option.name), metavar="STR", nargs="+", default=SUPPRESS, **names)
         elif option.default is dataclasses.MISSING:
             group.add_argument(spell(option.name), metavar=type_name(option.hint), default=SUPPRESS, **names)
         else:
@@ -386,8 +405,9 @@ def flags_given(name: str, argv: list[str]) -> dict[str, Any]:
     flags = {plain(spell(option.name)): option for option in known.values() if not option.positional}
     spelled: list[str] = []
     words: list[str] = []
-    tokens = iter(argv)
-    for token in tokens:
+    tokens = deque(argv)
+    while tokens:
+        token = tokens.popleft()
         word, equals, value = token.partition("=")
         if not word.startswith("--"):
             words.append(token)
@@ -397,9 +417,15 @@ def flags_given(name: str, argv: list[str]) -> dict[str, Any]:
                 f"audiobat {name} has no flag {word}{flag_hint(word, known)}: `audiobat {name} --help` lists them."
             )
         option = flags[plain(word)]
+        if option.words:
+            taken = [value] if equals else []
+            while tokens and not tokens[0].startswith("--"):
+                taken.append(tokens.popleft())
+            spelled.extend([spell(option.name), *taken])
+            continue
         spelled.append(spell(option.name) + equals + value)
         if not equals and not option.is_switch:
-            spelled.extend(itertools.islice(tokens, 1))
+            spelled.extend([tokens.popleft()] if tokens else [])
     try:
         namespace = build_parser(name).parse_args(spelled, defaults=False)
     except ArgumentError as error:
@@ -475,7 +501,7 @@ def is_list(hint: Any) -> bool:
 def typed(option: Option, text: Any) -> Any:
     """The value of a flag: text where text is asked for, else what YAML makes of it."""
     arms = get_args(option.hint) or (option.hint,)
-    if option.positional and is_list(option.hint):
+    if option.words or (option.positional and is_list(option.hint)):
         return text
     if is_list(option.hint):  # cgp,linear is as good as [cgp, linear]
         return parse_yaml(text if text.startswith("[") else f"[{text}]", spell(option.name))

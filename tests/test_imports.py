@@ -16,7 +16,7 @@ ORDER = [
     *("codec", "audio", "frontend", "patches", "masking", "layers", "encoder"),
     *("decoder", "targets", "mixing", "objective", "plan"),
     *("heads", "tagger", "metrics", "results", "data", "train", "baselines"),
-    *("hub", "feature_store", "feature_files", "cache", "convert", "adapters", "models"),
+    *("hub", "feature_store", "feature_files", "cache", "adapters", "convert", "models"),
     *("analysis", "report", "commands", "integrations", "cli"),
 ]
 TOP = ("__init__", "__main__")  # stand last: they import everything on demand
@@ -130,7 +130,7 @@ def test_nothing_imports_an_extra_at_its_top():
 
 def test_public_names_are_imported_on_demand():
     assert set(audiobat.__all__) <= set(dir(audiobat))
-    for name in ("load", "embed", "pretrain", "probe"):
+    for name in ("load", "embed", "predict", "pretrain", "probe"):
         assert callable(getattr(audiobat, name))
     with pytest.raises(AttributeError, match="lode"):
         _ = audiobat.lode

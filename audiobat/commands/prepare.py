@@ -18,7 +18,7 @@ from audiobat.audio import MIN_RATE
 from audiobat.config import check
 from audiobat.data.catalog import ambiguous_names, data_sets, find_data_set
 from audiobat.data.index import ClipTable
-from audiobat.data.pack import Job, Reader, cut_table
+from audiobat.data.pack import Job, cut_table
 from audiobat.data.pack_merge import merge_shards
 from audiobat.data.pack_pool import pack_shards
 from audiobat.data.shard_index import ShardIndex, load_index
@@ -37,6 +37,7 @@ from audiobat.data.shards import (
 )
 from audiobat.data.sources import read_clips
 from audiobat.data.store import read_clip
+from audiobat.data.stream import Reader
 from audiobat.errors import AudiobatError
 from audiobat.progress import Progress
 

@@ -12,11 +12,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from audiobat.data.columns import Ragged, Strings
@@ -24,17 +23,14 @@ from audiobat.data.index import EVENT, ClipTable
 from audiobat.data.shard_index import ShardIndex
 from audiobat.data.shard_writer import ShardWriter
 from audiobat.data.shards import PackSettings, ShardPlan
-from audiobat.data.store import clip_duration, read_clip
+from audiobat.data.store import read_clip
+from audiobat.data.stream import Reader, Samples, cut_windows, read_blocks
 from audiobat.errors import AudiobatError
 
 # libFLAC's levels 0 to 8 as 0 to 1. On 10-s clips of the demo at 16 kHz, 0 gave 0.50 of PCM's size and decoded 5%
 # faster than libsndfile's default 0.625, which gave 0.48; 1 gave 0.47 and encoded at half the speed.
 FLAC_LEVEL = 0.0
-READ_SAMPLES = 1 << 24  # of a long recording in memory at once, at its own rate
 FULL_SCALE = 2**15
-
-Samples: TypeAlias = NDArray[np.float32]
-Reader: TypeAlias = Callable[..., Samples]  # as `read_clip`
 
 
 @dataclass(frozen=True)
@@ -148,35 +144,6 @@ def _stretches(job: Job, local: int) -> Iterator[tuple[int, Samples]]:
         raise UnreadableError(str(error)) from error
     except Exception as error:  # whatever a decoder may come up with: one odd file must not end a run of days
         raise UnreadableError(f"{type(error).__name__}: {error}") from error
-
-
-def read_blocks(table: ClipTable, row: int, sample_rate: int, read: Reader = read_clip) -> Iterator[Samples]:
-    """A clip of any length, block by block, resampled without seams: what `read_clip` gives, in constant memory."""
-    seconds, rate = clip_duration(table, row)
-    total = round(seconds * rate)
-    stream = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, "float32", "HQ")
-    for first in range(0, total, READ_SAMPLES):
-        block = read(table, row, rate, first / rate, READ_SAMPLES / rate)
-        last = len(block) < READ_SAMPLES or first + READ_SAMPLES >= total
-        yield block if stream is None else stream.resample_chunk(block, last=last)
-        if last:
-            break
-
-
-def cut_windows(blocks: Iterable[Samples], window: int, hop: int) -> Iterator[tuple[int, Samples]]:
-    """(start, samples) of the windows that `audio.windows` names, for a recording that comes block by block."""
-    held: Samples = np.zeros(0, np.float32)
-    start = end = 0  # of what is held; of the last window
-    for block in blocks:
-        held = np.concatenate([held, block])
-        first = 0
-        while len(held) - first >= window:
-            yield start, held[first : first + window]
-            end = start + window
-            start, first = start + hop, first + hop
-        held = held[first:]
-    if start + len(held) > end:
-        yield start, held
 
 
 def to_int16(samples: Samples) -> tuple[NDArray[np.int16], bool]:
