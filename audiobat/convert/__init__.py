@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from audiobat.convert import audio_mae, bat, eat
+from audiobat.convert import audio_mae, bat, beats, eat
 from audiobat.convert.reading import read, survey_file
 from audiobat.convert.weights import Converted, Weights, split, with_config
 from audiobat.errors import AudiobatError
@@ -13,7 +13,7 @@ from audiobat.hub import read_json
 
 __all__ = ["Converted", "convert_file", "is_foreign", "layout_of", "read", "survey_file"]
 
-LAYOUTS: tuple[ModuleType, ...] = (eat, bat, audio_mae)
+LAYOUTS: tuple[ModuleType, ...] = (eat, bat, audio_mae, beats)
 TEACHER = ":teacher"  # after a file's name: its EMA copy in place of the student
 
 
