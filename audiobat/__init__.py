@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audiobat.commands.analyze import analyze
     from audiobat.commands.embed import embed
+    from audiobat.commands.finetune import finetune
     from audiobat.commands.predict import predict
     from audiobat.commands.pretrain import pretrain
     from audiobat.commands.probe import probe
     from audiobat.hub import load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "analyze", "embed", "load", "predict", "pretrain", "probe"]
+__all__ = ["__version__", "analyze", "embed", "finetune", "load", "predict", "pretrain", "probe"]
 
 _HOMES = {
     "analyze": "audiobat.commands.analyze",
     "embed": "audiobat.commands.embed",
+    "finetune": "audiobat.commands.finetune",
     "load": "audiobat.hub",
     "predict": "audiobat.commands.predict",
     "pretrain": "audiobat.commands.pretrain",

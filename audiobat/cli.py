@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from jsonargparse import ArgumentError, ArgumentParser
 
 from audiobat import __version__
-from audiobat.config import PretrainConfig, ProbeConfig, check_choice, from_dict
+from audiobat.config import FinetuneConfig, PretrainConfig, ProbeConfig, check_choice, from_dict
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.presets import preset_fields, task_of
 from audiobat.recipes import load_recipe, merge, parse_yaml, recipe_names
@@ -151,6 +151,22 @@ class Analyze(Probe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finetune(Verb):
+    """Train a model with a head on labelled clips; test it, and keep it as a release that tags."""
+
+    shortcuts: ClassVar = {"device": "train.device", "precision": "train.precision", "seed": "train.seed"}
+    model: str = flag("a release or run folder, or shipped weights by name")
+    data: str = flag(f"clips with labels: {CLIPS}")
+    out: str = flag("run folder to write")
+    test_fold: int | None = flag("the fold to test on, where clips have folds; null: each in turn", None)
+    resume: Literal["auto", "never"] = flag("auto: go on from the last checkpoint in --out", "auto")
+    overwrite: bool = flag(OVERWRITE, False)
+    dry_run: bool = flag("print clips, labels and learning rates, and stop", False)
+    max_seconds: float | None = flag("stop, with a checkpoint, after this long", None)
+    config: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Embed(Verb):
     """Embed audio files of any length: one row for each window."""
 
@@ -209,7 +225,7 @@ class Compare(Verb):
 
 VERBS: dict[str, type[Verb]] = {
     verb.__name__.lower(): verb
-    for verb in (Doctor, Demo, Prepare, Pretrain, Probe, Analyze, Compare, Embed, Predict, Report)
+    for verb in (Doctor, Demo, Prepare, Pretrain, Probe, Finetune, Analyze, Compare, Embed, Predict, Report)
 }
 
 
@@ -338,7 +354,8 @@ def options(verb: type[Verb]) -> dict[str, Option]:
     ]
     config_class = config_of(verb)
     if config_class:
-        names = ", ".join(recipe_names())
+        fitting = [name for name in recipe_names() if name.startswith("finetune/") == (verb is Finetune)]
+        names = ", ".join(fitting)
         found.append(
             Option(
                 "config", str, dataclasses.MISSING, f"a recipe ({names}) or the path of a YAML file of config fields"
