@@ -5,10 +5,11 @@ Whichever it is, a head sees batches of `LayerFeatures`, and nothing of the enco
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from audiobat.data.dataset import check_skipped
 from audiobat.data.draws import Drawn, read_draws
 from audiobat.data.index import ClipTable
 from audiobat.errors import AudiobatError
-from audiobat.feature_files import FeatureFiles
+from audiobat.feature_files import FeatureFiles, cache_key
 from audiobat.feature_store import FLOAT_BYTES, Chunk, FeatureStore, pack
 from audiobat.features import Encoder, LayerFeatures
 from audiobat.heads.pooling import mean_valid
@@ -33,6 +34,7 @@ from audiobat.train.dist import pick_device
 GB = 1e9
 POOL_BATCH = 64  # clips of which means are taken at once
 GATHERED_AHEAD = 3  # batches on their way to a GPU
+SPILL_GB = 64.0  # more is faster encoded again than read from a disk
 
 Rows: TypeAlias = NDArray[np.int64]  # of the clip table
 
@@ -160,21 +162,24 @@ def cache_features(
     batch_size: int = 16,
     cache_gb: float = 8.0,
     cache_dir: str | Path | None = None,
+    spill_dir: str | Path | None = None,
     device: str = "cpu",
     workers: int = 0,
     progress: bool = True,
     skipped: dict[str, str] | None = None,
 ) -> FeatureSource:
-    """Compute the features of all clips of `table`, and keep them if they fit.
+    """Compute the features of all clips of `table`, each once, and keep them if they fit.
 
     Args:
         encoder: runs in eval mode, without gradients, and is left in its own mode; a module is moved to `device`.
         table: the clips; each is used whole.
         batch_size: clips encoded at once.
-        cache_gb: memory (1e9 bytes) that the features may take; when they need more, only the audio is checked now,
-            and they are computed when they are asked for.
+        cache_gb: memory (1e9 bytes) that the features may take; when they need more and no folder is given, only the
+            audio is checked now, and they are computed when they are asked for.
         cache_dir: keep the features in this folder instead, whatever they take; what an earlier run with the same
             encoder and clips left there, finished or not, is checked and used.
+        spill_dir: the same folder for features that exceed `cache_gb`, if they take no more than `SPILL_GB` and half of
+            what is free on its disk.
         device: where the encoder runs and batches end up; kept features stay in the CPU's memory.
         workers: processes that decode audio ahead of the encoder; 0: this one does.
         progress: whether to show a bar, and a line that says what was decided.
@@ -186,11 +191,15 @@ def cache_features(
     where = pick_device(device)
     if isinstance(encoder, nn.Module):
         encoder.to(where)
+    else:
+        spill_dir = None  # nobody can tell its features from others
     skipped = {} if skipped is None else skipped
     budget = cache_gb * GB
     store, found = FeatureStore(len(table)), np.zeros(len(table), bool)
     cuts = [np.arange(first, min(first + batch_size, len(table))) for first in range(0, len(table), batch_size)]
     needs = 0
+    if cache_dir is None and spill_dir is not None and Path(spill_dir, cache_key(encoder, table)).exists():
+        cache_dir = spill_dir  # an earlier run's
 
     def computed(drawn: Drawn) -> Chunk:
         return pack(encode(encoder, drawn.waveform, drawn.lengths, where), drawn.rows)
@@ -198,9 +207,11 @@ def cache_features(
     def again(cut: Rows) -> Chunk:
         return computed(next(read_draws(table, encoder.sample_rate, [cut])))
 
-    with nullcontext() if cache_dir is None else FeatureFiles(cache_dir, encoder, table) as files:
+    with ExitStack() as opened:
+        files = None if cache_dir is None else opened.enter_context(FeatureFiles(cache_dir, encoder, table))
         missing = cuts if files is None else files.load(cuts, skipped, again)
         left = sum(map(len, missing))
+        held: list[tuple[Rows, Chunk, dict[str, str]]] = []  # as `keep` wants them, while they are in memory
         with Progress("features", len(table), "clip", done=len(table) - left, shown=progress) as bar:
             batches = read_draws(table, encoder.sample_rate, missing, workers)
             for cut, drawn in zip(missing, batches, strict=True):
@@ -211,10 +222,15 @@ def cache_features(
                 if len(drawn.rows) and files is not None:
                     files.keep(cut, computed(drawn), drawn.skipped, left)
                 elif len(drawn.rows) and needs <= budget:
-                    store.add(computed(drawn))
+                    held.append((cut, computed(drawn), drawn.skipped))
+                    store.add(held[-1][1])
                     needs = store.needs(len(table))
                     if needs > budget:
-                        store = FeatureStore(len(table))
+                        if spill_dir is not None and has_room(spill_dir, needs):
+                            files = opened.enter_context(FeatureFiles(spill_dir, encoder, table))
+                            for entry in held:
+                                files.keep(*entry, left)
+                        store, held = FeatureStore(len(table)), []
                 bar.advance(len(cut))
         for chunk in files.chunks() if files is not None else ():
             store.add(chunk)
@@ -232,6 +248,13 @@ def cache_features(
         print(words, file=sys.stderr, flush=True)
     kept = store if fits else None
     return FeatureSource(encoder, table, np.flatnonzero(found), skipped, kept, where, workers=workers, budget=budget)
+
+
+def has_room(folder: str | Path, needs: int) -> bool:
+    """Whether features of `needs` bytes may go to the disk unasked."""
+    absolute = Path(folder).resolve()
+    there = next(path for path in (absolute, *absolute.parents) if path.exists())
+    return needs <= min(SPILL_GB * GB, shutil.disk_usage(there).free / 2)
 
 
 def encode(encoder: Encoder, waveform: Tensor, lengths: Tensor, device: torch.device) -> LayerFeatures:

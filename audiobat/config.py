@@ -551,7 +551,9 @@ class ProbeConfig:
     task: Literal["auto", "clip", "frame"] = "auto"  # what has labels; auto: frames where the clips have events
     preset: Literal["paper", "released", "fair"] = "paper"  # whose settings these are meant to be; records check it
     preset_task: str | None = None  # column of the preset's table; None: by the data set's name, else as20k
-    cache_gb: float = 8.0  # frozen features are kept when they fit, else computed again for every batch
+    # Frozen features are kept in this much memory, or, up to 64 GB and half of what is free, in OUT/features. What fits
+    # neither, and 0, means: computed again for every batch.
+    cache_gb: float = 8.0
     cache_dir: str | None = None  # keep them in this folder instead, for later runs too; None: in memory
     workers: int = 2  # processes that decode audio ahead of the encoder
 

@@ -1,5 +1,6 @@
 """Frozen features: what is kept is what the encoder says of each clip alone, and the encoder stays as it was."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import soundfile
 import torch
 
+from audiobat import cache
 from audiobat.audio import load_audio
 from audiobat.cache import FeatureSource, cache_features, frozen
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
@@ -184,3 +186,56 @@ def test_any_encoder_will_do(table):
     expected = np.abs(load_audio(table.path(5), RATE)).max()
     assert features.patch_tokens.flatten().tolist() == pytest.approx([expected] * 3)
     assert source.pooled.batch([5]).cls_token is None
+
+
+class Calls(AudioEncoder):
+    """Counts the clips that it encodes."""
+
+    clips = 0
+
+    def forward_layers(self, waveform: torch.Tensor, lengths: torch.Tensor | None = None) -> LayerFeatures:
+        self.clips += len(waveform)
+        return super().forward_layers(waveform, lengths)
+
+
+@pytest.fixture
+def calls() -> Calls:
+    torch.manual_seed(0)
+    return Calls(ModelConfig(FRONTEND, SHAPE))
+
+
+def spilled(calls: Calls, table: ClipTable, folder: Path, gb: float) -> FeatureSource:
+    return cache_features(calls, table, batch_size=2, cache_gb=gb, spill_dir=folder, progress=False)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2])
+def test_what_memory_cannot_hold_goes_to_the_disk_and_is_encoded_once(calls, table, tmp_path, batches: int):
+    """The memory lasts for no batch, one or two, which are not encoded again."""
+    whole = cache_features(calls, table, batch_size=2, progress=False)
+    sizes = [chunk.values.nbytes for chunk in whole._store._chunks]
+    calls.clips = 0
+    source = spilled(calls, table, tmp_path / "spill", (sum(sizes[:batches]) + 1) / 1e9)
+    assert calls.clips == len(table)
+    assert source.cached
+    assert all(isinstance(chunk.values, np.memmap) for chunk in source._store._chunks)
+    rows = [4, 3, 0, 4]
+    assert torch.equal(source.batch(rows).patch_tokens, whole.batch(rows).patch_tokens)
+    spilled(calls, table, tmp_path / "spill", 8.0)
+    assert calls.clips == len(table) + 2  # what is there is used, once its first batch has been compared
+
+
+def test_features_that_fit_in_memory_stay_there(calls, table, tmp_path):
+    assert spilled(calls, table, tmp_path / "spill", 8.0).cached
+    assert not (tmp_path / "spill").exists()
+
+
+def test_a_disk_is_not_filled_unasked(calls, table, tmp_path, monkeypatch):
+    """Neither beyond half of its room nor beyond the limit; a folder that was asked for is used all the same."""
+    tight = shutil._ntuple_diskusage(10**6, 0, 2 * 2_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: tight)
+    assert not spilled(calls, table, tmp_path / "spill", 1e-9).cached
+    monkeypatch.undo()
+    monkeypatch.setattr(cache, "SPILL_GB", 2e-6)
+    assert not spilled(calls, table, tmp_path / "spill", 1e-9).cached
+    assert not (tmp_path / "spill").exists()
+    assert cache_features(calls, table, cache_dir=tmp_path / "asked", progress=False).cached

@@ -178,6 +178,19 @@ def test_later_runs_read_features_from_disk(folded, tmp_path, capsys):
     assert [record.metrics for record in in_memory] == [record.metrics for record in first]
 
 
+def test_folds_cost_one_pass_where_memory_is_too_small(folded, tmp_path, capsys):
+    """Features go to the disk; heads that look at means alone need no such room."""
+    config = replace(EVERYTHING, cache_gb=1e-5, heads=("cgp", "linear"), seeds=(0, 1), layers=False)
+    encoder = Counting()
+    records = probe(encoder, folded, config, out=tmp_path / "all", device="cpu")
+    assert encoder.clips() == Counter(range(30))
+    assert list((tmp_path / "all" / "features").glob("*/features.f32"))
+    in_memory = probe(encoder, folded, replace(config, cache_gb=8.0), device="cpu")
+    assert [record.metrics for record in records] == [record.metrics for record in in_memory]
+    probe(encoder, folded, replace(config, heads=("linear",)), out=tmp_path / "linear", device="cpu")
+    assert not (tmp_path / "linear" / "features").exists()
+
+
 @pytest.mark.parametrize("count", [1, len(JOBS)])
 def test_where_features_are_not_kept_heads_share_each_epochs_pass(table, count: int):
     """Ten batches of six are three epochs of 20 clips: every clip is encoded three times, for one head or for all."""

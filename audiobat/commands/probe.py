@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -13,12 +13,12 @@ import numpy as np
 from torch import Tensor
 
 from audiobat.cache import FeatureSource, cache_features
-from audiobat.commands.head_jobs import head_jobs, layer_jobs, with_seeds
+from audiobat.commands.head_jobs import HeadJob, head_jobs, layer_jobs, with_seeds
 from audiobat.commands.head_testing import Tested, ask_heads
-from audiobat.commands.head_training import Rows, check_buildable, predict_heads, train_heads
+from audiobat.commands.head_training import Rows, check_buildable, predict_heads, sight_of, train_heads
 from audiobat.commands.heard_clips import save_clips
 from audiobat.commands.probe_records import Probed, Shared, record_of
-from audiobat.commands.probe_task import ClipTask, pick_loss, task_for
+from audiobat.commands.probe_task import ClipTask, Task, pick_loss, task_for
 from audiobat.commands.scoring import scores_of
 from audiobat.commands.selection import Choice, choose_jobs
 from audiobat.config import ProbeConfig, ProbeTrainConfig
@@ -54,8 +54,8 @@ def probe(
         model: whatever `audiobat.models.load_encoder` takes, or an encoder.
         data: clips with labels, from any source.
         config: the heads, their training and where features are kept; by default CGP as in Table 6.
-        out: folder for results/MODEL_HEAD_SEED.json, clips/ of the best head to listen to, and skipped.csv if clips
-            were left out; None: nothing is written.
+        out: folder for results/MODEL_HEAD_SEED.json, clips/ of the best head to listen to, features/ if memory
+            is too small for them, and skipped.csv if clips were left out; None: nothing is written.
         test_fold: the fold to test on; None, where clips have folds and no splits: each in turn, on the same features.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: let a Hugging Face model run the Python files that come with it.
@@ -93,6 +93,7 @@ def probe(
             table,
             cache_gb=config.cache_gb,
             cache_dir=config.cache_dir,
+            spill_dir=spill_dir(config, folder, jobs, task),
             device=str(pick_device(device)),
             workers=config.workers,
             skipped=skipped,
@@ -204,6 +205,12 @@ def per_layer_linear(
     said = predict_heads(trainees, source, test, task)
     scores = [scores_of(logits, t.loss) for t, logits in zip(trainees, said.logits, strict=True)]
     return [float(macro_map_present(average_precision(s, said.labels))) for s in scores]
+
+
+def spill_dir(config: ProbeConfig, folder: Path | None, jobs: Sequence[HeadJob], task: Task) -> Path | None:
+    """Where features go that memory is too small for: only heads that look at every patch need such."""
+    wanted = any(sight_of(job.head.kind, task) == "features" for job in jobs)
+    return folder / "features" if folder is not None and wanted and config.cache_gb > 0 else None
 
 
 def splits_of(table: ClipTable, test_fold: int | None) -> Splits:
