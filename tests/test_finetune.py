@@ -2,7 +2,13 @@
 
 import csv
 import json
+import os
 import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -380,3 +386,58 @@ def test_a_model_that_is_not_ours_is_refused(multi, tmp_path: Path):
     )
     with pytest.raises(AudiobatError, match=r"mine.py:Mine is no encoder of audiobat's own"):
         audiobat.finetune(f"{tmp_path / 'mine.py'}:Mine", multi, tmp_path / "run", config())
+
+
+def start(model: Path, data: Path, out: Path, settings: dict, **environment: str) -> subprocess.Popen:
+    """The command line in a process of its own."""
+    recipe = out.with_suffix(".yaml")
+    recipe.write_text(yaml.safe_dump(settings))
+    argv = ["finetune", "--model", str(model), "--data", str(data), "--out", str(out), "--config", str(recipe)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.Popen([sys.executable, "-m", "audiobat", *argv], stderr=subprocess.PIPE, text=True, env=env)
+
+
+def test_two_processes_train_test_and_choose_as_one_does(model, multi, tmp_path: Path):
+    """Also where the head learns alone first: then the encoder has no gradients to share."""
+    settings = merge(TINY, {"augment": {"mixup": {"probability": 0.0}, "spec_augment": {"time_width": 0.0}}})
+    settings = merge(settings, {"train": {"drop_path": 0.0, "freeze_steps": 2, "ema_decay": 0.5}})
+    alone = audiobat.finetune(model, multi, tmp_path / "alone", from_dict(FinetuneConfig, settings))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    out = tmp_path / "together"
+    ranks = [start(model, multi, out, settings, RANK=str(r), LOCAL_RANK=str(r), **world) for r in range(2)]
+    for process in ranks:
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 0, told
+    ours, theirs = rows(tmp_path / "alone"), rows(out)
+    assert [list(row) for row in ours] == [list(row) for row in theirs]
+    for one, two in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(two, rel=1e-3), "gradients are the same but for rounding, which Adam magnifies"
+    for record in alone:
+        name = f"pretrained_finetune_{record.head['selection']}_0.json"
+        other = load_record(out / "results" / name)
+        assert other.data == record.data
+        said = load_scores(out / "results" / name, other)
+        assert list(said.keys) == list(load_scores(tmp_path / "alone" / "results" / name, record).keys)
+        assert other.metrics["map"].value == pytest.approx(record.metrics["map"].value, abs=0.05)
+
+
+def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(model, multi, tmp_path: Path):
+    settings = merge(TINY, {"train": {"steps": 100_000, "save_every": 100_000}, "select": {"every": 100_000}})
+    process = start(model, multi, tmp_path / "run", settings)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    for _ in range(600):
+        if metrics.exists() and metrics.read_text().count("\n") > 3:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "goes on from here" in told
+    stopped = load_checkpoint(tmp_path / "run").step
+    assert stopped >= 3
+    assert not (tmp_path / "run" / "release").exists()
+    audiobat.finetune(model, multi, tmp_path / "run", from_dict(FinetuneConfig, settings), max_seconds=1)
+    assert load_checkpoint(tmp_path / "run").step > stopped

@@ -28,6 +28,7 @@ from audiobat.commands.probe_records import describe_model, scores_of_folds
 from audiobat.commands.probe_task import pick_loss
 from audiobat.commands.run_folder import prepare_run, sole_use
 from audiobat.config import FinetuneConfig, TaggerConfig
+from audiobat.convert import convert_file, is_foreign
 from audiobat.data.index import ClipTable
 from audiobat.data.sources import read_labelled_clips
 from audiobat.data.split import hashed_share
@@ -164,7 +165,7 @@ def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig) 
         AudiobatError: no such model, one of another kind, or a head of other classes than `wanted`.
     """
     if config.keep_head:
-        tagger = hub.load_tagger(model)
+        tagger = convert_file(model).tagger() if is_foreign(model) else hub.load_tagger(model)
         check_same_classes(str(model), tagger, wanted)
         return tagger
     encoder = load_encoder(model)
