@@ -9,18 +9,20 @@ if TYPE_CHECKING:
     from audiobat.commands.analyze import analyze
     from audiobat.commands.embed import embed
     from audiobat.commands.finetune import finetune
+    from audiobat.commands.ladder import ladder
     from audiobat.commands.predict import predict
     from audiobat.commands.pretrain import pretrain
     from audiobat.commands.probe import probe
     from audiobat.hub import load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "analyze", "embed", "finetune", "load", "predict", "pretrain", "probe"]
+__all__ = ["__version__", "analyze", "embed", "finetune", "ladder", "load", "predict", "pretrain", "probe"]
 
 _HOMES = {
     "analyze": "audiobat.commands.analyze",
     "embed": "audiobat.commands.embed",
     "finetune": "audiobat.commands.finetune",
+    "ladder": "audiobat.commands.ladder",
     "load": "audiobat.hub",
     "predict": "audiobat.commands.predict",
     "pretrain": "audiobat.commands.pretrain",

@@ -167,6 +167,23 @@ class Finetune(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ladder(Verb):
+    """Climb from EAT's recipe to BAT's, probe every rung, and print Tables 2 to 4 beside the paper's numbers."""
+
+    data: str = flag(f"clips to pre-train on: {CLIPS}")
+    probe_data: str = flag("clips with labels to probe on, from any of the same sources")
+    out: str = flag("folder to write, or to go on in", "runs/ladder")
+    scale: Literal["nano", "small", "base"] = flag(
+        "the networks and batches of bat_nano, bat_small or bat_base", "nano"
+    )
+    steps: int | None = flag("of pre-training, warm-up and EMA shortened with them; null: the scale's own", None)
+    seeds: int = flag("runs of every rung", 1)
+    device: str = flag(DEVICE, "auto")
+    dry_run: bool = flag("print the rungs and what each changes, and stop", False)
+    config: ProbeConfig = field(default_factory=ProbeConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Embed(Verb):
     """Embed audio files of any length: one row for each window."""
 
@@ -225,7 +242,7 @@ class Compare(Verb):
 
 VERBS: dict[str, type[Verb]] = {
     verb.__name__.lower(): verb
-    for verb in (Doctor, Demo, Prepare, Pretrain, Probe, Finetune, Analyze, Compare, Embed, Predict, Report)
+    for verb in (Doctor, Demo, Prepare, Pretrain, Probe, Finetune, Analyze, Ladder, Compare, Embed, Predict, Report)
 }
 
 
