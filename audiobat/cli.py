@@ -24,7 +24,8 @@ from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.presets import preset_fields, task_of
 from audiobat.recipes import load_recipe, merge, parse_yaml, recipe_names
 
-MODEL = "a release or run folder, shipped weights by name, hf:NAME_OR_FOLDER, or my_file.py:MyEncoder"
+MODEL = "a release or run folder, shipped weights by name, a checkpoint of BAT, EAT, SSLAM, Audio-MAE or BEATs, \
+hf:NAME_OR_FOLDER, or my_file.py:MyEncoder"
 CLIPS = "a folder, a CSV or Parquet file with a path column, prepared shards, or NAME:FOLDER of a public data set"
 TRUST = "let a Hugging Face model run the Python files that come with it"
 DEVICE = "auto: a GPU if there is one; or cpu, cuda, cuda:1"
@@ -68,8 +69,9 @@ class Verb:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Verb):
-    """Check this installation; or, with --model, whether that model keeps the rules of an encoder."""
+    """Check this installation; with --model, whether it keeps the rules of an encoder; with FILE, what that holds."""
 
+    file: str | None = argument("a checkpoint, to say what it is, what it holds and whether it is safe", None)
     model: str | None = flag(f"a model to check: {MODEL}", None)
     device: str = flag(DEVICE, "auto")
     trust_remote_code: bool = flag(TRUST, False)

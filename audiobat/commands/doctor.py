@@ -1,4 +1,4 @@
-"""What this installation is and can do; or, with a model, whether that model keeps the rules of an encoder."""
+"""What this installation can do; with a model, whether it keeps the rules of an encoder; with a file, what it is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from audiobat import __version__
 from audiobat.commands.doctor_encoder import CHECKS, examine
+from audiobat.commands.doctor_file import facts_of_file
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
 from audiobat.hub import load, shipped_names, weights_sha256
@@ -23,22 +24,31 @@ PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_h
 EXTRAS = {"pyarrow": "embed's .parquet", "transformers": "a model hf:..."}  # and what needs them
 
 
-def doctor(model: str | Path | Encoder | None = None, *, device: str = "auto", trust_remote_code: bool = False) -> None:
+def doctor(
+    model: str | Path | Encoder | None = None,
+    *,
+    file: str | Path | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> None:
     """Print one line for each fact about this installation; one that asks for a mend begins with `!`.
 
-    With a model, print one line for each rule of the `Encoder` protocol instead: ok, or FAILED and the mend.
+    With a model, print one line for each rule of the `Encoder` protocol instead: ok, or FAILED and the mend. With a
+    file, print what it is, what is in it and whether it is safe, without running any of it.
 
     Args:
         model: whatever `audiobat.models.load_encoder` takes, or an encoder.
+        file: a checkpoint, whoever made it.
         device: where the model runs: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: let a Hugging Face model run the Python files that come with it.
 
     Raises:
-        AudiobatError: the model cannot be loaded, or breaks a rule.
+        AudiobatError: the model cannot be loaded, or breaks a rule; the file is damaged, made to do harm, or no model.
     """
+    lines = facts_of_file(Path(file)) if file is not None else facts() if model is None else ()
+    for name, fact in lines:
+        print(f"{name:>14}  {fact}", flush=True)
     if model is None:
-        for name, fact in facts():
-            print(f"{name:>14}  {fact}")
         return
     where = pick_device(device)
     encoder = load_encoder(model, str(where), trust_remote_code) if isinstance(model, str | Path) else model

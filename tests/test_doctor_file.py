@@ -1,0 +1,109 @@
+"""`doctor FILE`: what a checkpoint is, what is in it, and whether it is safe."""
+
+import argparse
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from audiobat import hub
+from audiobat.cli import main
+from audiobat.commands.doctor_file import facts_of_file
+from audiobat.errors import AudiobatError
+
+HERE = hub.WEIGHTS / "bat_nano" / "model.safetensors"
+
+
+def eat(path: Path, **more) -> Path:
+    """A file of EAT's layout with a decoder, a teacher and a head."""
+    dim, stem = 8, "modality_encoders.IMAGE."
+    shapes = {
+        f"{stem}extra_tokens": (1, 1, dim),
+        f"{stem}local_encoder.proj.weight": (dim, 1, 16, 16),
+        f"{stem}local_encoder.proj.bias": (dim,),
+        f"{stem}context_encoder.norm.weight": (dim,),
+        f"{stem}context_encoder.norm.bias": (dim,),
+        f"{stem}decoder.proj.weight": (dim, dim),
+        **{f"blocks.0.norm{n}.{part}": (dim,) for n in (1, 2) for part in ("weight", "bias")},
+        **{"blocks.0.attn.qkv.weight": (3 * dim, dim), "blocks.0.attn.qkv.bias": (3 * dim,)},
+        **{"blocks.0.attn.proj.weight": (dim, dim), "blocks.0.attn.proj.bias": (dim,)},
+        **{"blocks.0.mlp.fc1.weight": (16, dim), "blocks.0.mlp.fc1.bias": (16,)},
+        **{"blocks.0.mlp.fc2.weight": (dim, 16), "blocks.0.mlp.fc2.bias": (dim,)},
+        **{"head.weight": (9, dim), "head.bias": (9,)},
+    }
+    model = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    teacher = {name: tensor for name, tensor in model.items() if "decoder" not in name}
+    torch.save({"model": {**model, "_ema": teacher}, "cfg": {"a": 1}, **more}, path)
+    return path
+
+
+def test_a_checkpoint_is_described(tmp_path: Path, capsys):
+    file = eat(tmp_path / "eat.pt")
+    assert main(["doctor", str(file)]) == 0
+    lines = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["file"].startswith(f"{file}, 0.0 MiB, torch")
+    assert lines["holds"] == "model (20 tensors, 0.00M values, float32), cfg (dict)"
+    assert lines["safe"] == "yes: tensors and plain containers alone"
+    assert lines["is"] == "EAT or SSLAM: 20 tensors, 0.00M values, float32"
+    assert lines["teacher"] == f"19 tensors, 0.00M values, float32; --model {file}:teacher takes it"
+    assert lines["loads"] == "0.00M parameters, 1 blocks of 8, 16000 Hz"
+    assert lines["head"] == "9 classes: 0, 1, 2, 3, 4, 5, and 3 more"
+    assert lines["left out"] == (
+        "1 tensors that are no part of the encoder: modality_encoders.IMAGE.decoder.proj.weight"
+    )
+
+
+class Made:
+    """Unpickled by an ordinary reader, this calls `function(*args)`."""
+
+    def __init__(self, function, *args):
+        self.made = (function, args)
+
+    def __reduce__(self):
+        return self.made
+
+
+class Odd:
+    """A class that nobody knows."""
+
+
+def test_classes_of_trainers_are_usual_and_others_are_marked(tmp_path: Path):
+    facts = dict(facts_of_file(eat(tmp_path / "a.pt", args=argparse.Namespace(a=1))))
+    assert facts["safe"] == "yes: argparse.Namespace, as trainers leave them, became stubs, which do nothing"
+    facts = dict(facts_of_file(eat(tmp_path / "b.pt", odd=Odd())))
+    assert facts["safe"].startswith("! here: ")
+    assert "test_doctor_file.Odd" in facts["safe"]
+
+
+@pytest.mark.parametrize("call", [Made(os.system, "touch MARK"), Made(eval, "1"), Made(os.mkdir, "MARK")])
+def test_a_hostile_file_is_named_and_not_run(tmp_path: Path, monkeypatch, capsys, call: Made):
+    monkeypatch.chdir(tmp_path)
+    eat(Path("evil.pt"), extra_state=[call])
+    assert main(["doctor", "evil.pt"]) == 2
+    told = capsys.readouterr()
+    assert "safe  ! no: it names " in told.out
+    assert "loads" not in told.out
+    assert "a reader of pickles would run that. audiobat did not" in told.err
+    assert list(tmp_path.iterdir()) == [tmp_path / "evil.pt"]
+
+
+def test_what_is_no_model_or_cut_says_so(tmp_path: Path):
+    file = tmp_path / "a.pt"
+    torch.save({"x": torch.zeros(3)}, file)
+    with pytest.raises(AudiobatError, match=r"1 tensors of no model that is known here \(x"):
+        list(facts_of_file(file))
+    file.write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(AudiobatError, match="holds a list and no dict of tensors"):
+        list(facts_of_file(file))
+    file.write_bytes(b"PK\x03\x04")
+    with pytest.raises(AudiobatError, match="cut or damaged"):
+        list(facts_of_file(file))
+
+
+def test_a_file_of_our_own_release_sends_to_its_folder():
+    facts = facts_of_file(HERE)
+    assert next(facts)[1].endswith("safetensors")
+    with pytest.raises(AudiobatError, match="give that folder"):
+        list(facts)
