@@ -197,6 +197,7 @@ class Embed(Verb):
     window_seconds: float | None = flag("length of a window; null: the model's longest clip", None)
     hop_seconds: float | None = flag("step between windows; null: the window", None)
     batch_size: int = flag("windows computed at once", 16)
+    workers: int = flag("threads that decode ahead; 0: none", 2)
     device: str = flag(DEVICE, "auto")
     trust_remote_code: bool = flag(TRUST, False)
     overwrite: bool = flag(OVERWRITE, False)

@@ -14,11 +14,11 @@ import torch
 
 from audiobat import hub
 from audiobat.audio import load_audio
-from audiobat.commands import embed as module
-from audiobat.commands import table
+from audiobat.commands import journal, recordings, table, window_pass
 from audiobat.commands.embed import embed
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
-from audiobat.data.store import clip_duration, read_clip
+from audiobat.data import stream
+from audiobat.data.store import read_clip
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 
@@ -74,20 +74,19 @@ def test_rows_are_the_encoders_own_vectors_of_the_windows(folder: Path, encoder:
     assert list(dict.fromkeys(rows["path"].tolist())) == sorted(f"{'ba'[1 - i % 2]}/{i}.wav" for i in range(8))
     seen = {}
     for path, start, end, vector in zip(*rows.values(), strict=True):
-        info = soundfile.info(folder / path)
+        whole = load_audio(folder / path, RATE)
         assert start == pytest.approx(seen.get(path, 0.0), abs=1e-9)  # no gap and no overlap
-        assert end - start == pytest.approx(min(WINDOW, info.duration - start), abs=1 / info.samplerate)
+        assert end - start == pytest.approx(min(WINDOW, len(whole) / RATE - start), abs=1e-9)
         seen[path] = end
-        samples = load_audio(folder / path, RATE, start, end - start)
-        alone = encoder.embed(samples, RATE, pool="mean", layer=1)
+        alone = encoder.embed(whole[round(start * RATE) : round(end * RATE)], RATE, pool="mean", layer=1)
         np.testing.assert_allclose(vector, alone.numpy(), atol=1e-5)
-    assert {path: soundfile.info(folder / path).duration for path in seen} == pytest.approx(seen)
+    assert {path: soundfile.info(folder / path).duration for path in seen} == pytest.approx(seen, abs=1 / RATE)
     assert len(rows["path"]) == 1 + 4 + 1 + 2 + 2 + 3 + 1 + 2
     assert rows["embedding"].std(0).min() > 1e-3
 
 
 def test_the_default_window_fits_the_position_table(encoder: AudioEncoder):
-    window = module.longest_clip(encoder)
+    window = recordings.longest_clip(encoder)
     assert window == WINDOW
 
     def columns(samples: int) -> int:
@@ -126,6 +125,13 @@ class Killed(BaseException):
     """The end of a process, as far as code can feel it."""
 
 
+@pytest.fixture
+def small_parts(monkeypatch):
+    """A part for each batch."""
+    monkeypatch.setattr(window_pass, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(window_pass, "POOL_BATCHES", 1)
+
+
 def kill_at(monkeypatch, call: int, where: object, name: str):
     """Let `where.name` run `call` times, then end the run."""
     calls = iter(range(call))
@@ -143,33 +149,34 @@ def kill_at(monkeypatch, call: int, where: object, name: str):
     ("where", "call"),
     [
         *(("forward_layers", n) for n in (0, 2, 3, 6)),
-        *(("read_clip", n) for n in (0, 5, 11)),
-        *(("write_atomic", n) for n in (0, 1, 2, 3)),
+        *(("clip_duration", n) for n in (0, 3, 7)),
+        *(("write_atomic", n) for n in (0, 1, 2, 5)),
         ("write_npz", 0),
     ],
 )
 def test_a_run_that_is_killed_goes_on_to_the_same_table(
-    folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch, where: str, call: int
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch, small_parts, where: str, call: int
 ):
-    monkeypatch.setattr(module, "PART_WINDOWS", 3)
     whole = embed(encoder, folder, tmp_path / "whole.npz", batch_size=2)
     out = tmp_path / "out.npz"
     with monkeypatch.context() as patch:
-        home = {"forward_layers": encoder, "read_clip": module, "write_atomic": table, "write_npz": table}[where]
+        home = {"forward_layers": encoder, "clip_duration": stream, "write_atomic": journal, "write_npz": table}[where]
         kill_at(patch, call, home, where)
         with pytest.raises(Killed):
             embed(encoder, folder, out, batch_size=2)
     assert not out.exists()
-    (tmp_path / "out.npz.parts").mkdir(exist_ok=True)
-    (tmp_path / "out.npz.parts" / "00000007.npz.tmp").write_bytes(b"half")  # a part that was being written
+    parts = tmp_path / "out.npz.parts"
+    finished = sum(1 for _ in parts.glob("*.npz"))
+    being_written = "00000007.npz.tmp" if (parts / "settings.json").exists() else "settings.json.tmp"
+    (parts / being_written).write_bytes(b"half")
     (tmp_path / "out.npz.tmp").write_bytes(b"half")
 
-    finished = sum(1 for _ in (tmp_path / "out.npz.parts").glob("*.npz"))
-    looked = []
-    monkeypatch.setattr(module, "clip_duration", lambda *clip: looked.append(clip) or clip_duration(*clip))
+    computed = []
+    compute = window_pass.compute
+    monkeypatch.setattr(window_pass, "compute", lambda *given: computed.extend(given[1]) or compute(*given))
     embed(encoder, folder, out, batch_size=2)
     assert out.read_bytes() == whole.read_bytes()
-    assert len(looked) <= 8 - finished  # every part holds at least one file that is not opened again
+    assert len(computed) == 16 - 2 * finished  # nothing is done twice
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "out.npz", "whole.npz"]
 
 
@@ -178,35 +185,34 @@ def test_a_killed_process_goes_on_to_the_same_table(folder: Path, encoder: Audio
     hub.save_release(tmp_path / "model", encoder)
     code = """if True:
         import os, signal, sys
-        from audiobat.commands import embed as module
-        module.PART_WINDOWS, whole, count = 3, module.read_clip, 0
-        def read_clip(*args):
+        from audiobat.commands import window_pass
+        window_pass.PART_SECONDS, window_pass.POOL_BATCHES, whole, count = 0.0, 1, window_pass.compute, 0
+        def compute(*args):
             global count
             count += 1
             if count > int(sys.argv[2]):
                 os.kill(os.getpid(), signal.SIGKILL)
             return whole(*args)
-        module.read_clip = read_clip
+        window_pass.compute = compute
         from audiobat.cli import main
         sys.exit(main(["embed", "--model", "model", "--data", "clips", "--out", sys.argv[1], "--batch-size", "2"]))
     """
 
-    def run(out: str, windows: int) -> int:
+    def run(out: str, batches: int) -> int:
         return subprocess.run(
-            [sys.executable, "-c", code, out, str(windows)], cwd=tmp_path, capture_output=True
+            [sys.executable, "-c", code, out, str(batches)], cwd=tmp_path, capture_output=True
         ).returncode
 
-    assert run("out.parquet", 9) == -9
-    assert list((tmp_path / "out.parquet.parts").glob("*.npz"))
+    assert run("out.parquet", 5) == -9
+    assert len(list((tmp_path / "out.parquet.parts").glob("*.npz"))) == 5
     assert run("out.parquet", 99) == 0
     assert run("whole.parquet", 99) == 0
-    one, two = read(tmp_path / "out.parquet"), read(tmp_path / "whole.parquet")
-    for name in two:
-        np.testing.assert_array_equal(one[name], two[name])
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-def test_parts_of_other_settings_are_not_mixed_in(folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(module, "PART_WINDOWS", 3)
+def test_parts_of_other_settings_are_not_mixed_in(
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch, small_parts
+):
     with monkeypatch.context() as patch:
         kill_at(patch, 3, encoder, "forward_layers")
         with pytest.raises(Killed):
@@ -262,13 +268,12 @@ def test_broken_files_are_listed_and_leave_no_rows(folder: Path, encoder: AudioE
 
 
 def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
-    folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, small_parts
 ):
-    monkeypatch.setattr(module, "PART_WINDOWS", 3)
     many(folder, 12)
     break_files(folder)
     with pytest.raises(
-        AudiobatError, match=r"2 of 10 clips seen are unreadable, more than 5% of the 22 clips: .* a/text\.wav: "
+        AudiobatError, match=r"2 of 11 clips seen are unreadable, more than 5% of the 22 clips: .* a/text\.wav: "
     ):
         embed(encoder, folder, tmp_path / "out.npz", batch_size=1)
     assert len((tmp_path / "out.npz.skipped.csv").read_text().splitlines()) == 3
@@ -284,7 +289,7 @@ def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
     assert not (tmp_path / "out.npz.skipped.csv").exists()
 
 
-def test_a_long_recording_is_read_window_by_window(encoder: AudioEncoder, tmp_path: Path, monkeypatch):
+def test_a_long_recording_is_read_block_by_block(encoder: AudioEncoder, tmp_path: Path, monkeypatch):
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(size=60 * RATE) * 0.1, RATE)
     longest = []
 
@@ -293,10 +298,22 @@ def test_a_long_recording_is_read_window_by_window(encoder: AudioEncoder, tmp_pa
         longest.append(len(samples))
         return samples
 
-    monkeypatch.setattr(module, "read_clip", watched)
+    monkeypatch.setattr(stream.read_blocks, "__defaults__", (watched,))
+    monkeypatch.setattr(stream, "READ_SAMPLES", 2 * RATE)
     rows = read(embed(encoder, tmp_path / "long.wav", tmp_path / "out.npz"))
-    assert len(longest) == len(rows["path"]) == 64  # ceil(60 / 0.95)
-    assert max(longest) == WINDOW * RATE
+    assert len(rows["path"]) == 64  # ceil(60 / 0.95)
+    assert longest == [2 * RATE] * 30
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_neither_threads_nor_batches_change_a_row(folder: Path, encoder: AudioEncoder, tmp_path: Path, workers: int):
+    one = read(embed(encoder, folder, tmp_path / "one.npz", batch_size=1, workers=0, hop_seconds=0.3))
+    two = read(
+        embed(encoder, folder, tmp_path / "two.npz", batch_size=1 + 5 * workers, workers=workers, hop_seconds=0.3)
+    )
+    for name in ("path", "start", "end"):
+        np.testing.assert_array_equal(one[name], two[name])
+    np.testing.assert_allclose(one["embedding"], two["embedding"], atol=1e-5)
 
 
 def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch):
@@ -326,10 +343,10 @@ def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, t
 def test_a_list_of_a_windows_editor_is_read_and_another_encoding_is_named(folder: Path, tmp_path: Path):
     files = tmp_path / "files.txt"
     files.write_bytes(b"\xef\xbb\xbfclips/a/0.wav\r\nclips/b/1.wav\r\n")
-    assert module.list_clips(files).keys.tolist() == ["clips/a/0.wav", "clips/b/1.wav"]
+    assert recordings.list_clips(files).keys.tolist() == ["clips/a/0.wav", "clips/b/1.wav"]
     files.write_bytes(b"caf\xe9.wav\n")
     with pytest.raises(AudiobatError, match=r"files\.txt is not UTF-8 text \(byte 3\)"):
-        module.list_clips(files)
+        recordings.list_clips(files)
 
 
 def test_a_folder_in_the_place_of_the_table_is_refused_before_any_work(folder: Path, encoder, tmp_path: Path):

@@ -229,7 +229,6 @@ def test_a_run_killed_at_every_place_goes_on_to_the_same_bytes(folder, tmp_path,
                 pass
         assert not out.exists()
         kept.add(len(list((tmp_path / f"{call}.csv.parts").glob("*.npz"))))
-        (tmp_path / f"{call}.csv.parts").mkdir(exist_ok=True)
         (tmp_path / f"{call}.csv.tmp").write_bytes(b"half")
         before = sorted((tmp_path / f"{call}.csv.parts").glob("*.npz"))
         bytes_before = [path.read_bytes() for path in before]

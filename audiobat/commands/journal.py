@@ -74,7 +74,7 @@ class Journal:
                 raise AudiobatError(f"{self.folder} was begun with another {what}: use the same, or give --overwrite.")
             if changed:
                 shutil.rmtree(self.folder)
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and {path.name for path in self.folder.iterdir()} - {f"{SETTINGS}.tmp"}:
             raise AudiobatError(f"{self.folder} holds other files: move it away, or choose another --out.")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(record, json.dumps(settings))

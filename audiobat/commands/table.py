@@ -1,14 +1,10 @@
-"""A table of embeddings on its way to disk: rows in OUT.parts/ until all are done, then one .parquet, .npz or .csv."""
+"""A table of embeddings to disk: one .parquet, .npz or .csv, chunk by chunk."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
-import io
-import itertools
-import json
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,50 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.errors import AudiobatError
-from audiobat.train.logs import write_atomic
 
 Rows: TypeAlias = dict[str, NDArray[Any]]  # path, start, end [R] and embedding [R, D]
-
-
-class Parts:
-    """The rows of finished files, in the folder OUT.parts; `home` tells which part holds a file."""
-
-    def __init__(self, folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-        self.folder = folder
-        self.home: dict[str, Path] = {}
-        record = folder / "settings.json"
-        if record.exists():
-            before = json.loads(record.read_text(encoding="utf-8"))
-            changed = [name for name in settings if before.get(name) != settings[name]]
-            if changed and not overwrite:
-                what = " and ".join(changed)
-                raise AudiobatError(f"{folder} was begun with another {what}: use the same, or give --overwrite.")
-            if changed:
-                shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(record, json.dumps(settings))
-        for path in sorted(folder.glob("*.npz")):
-            with np.load(path) as part:
-                self.home |= dict.fromkeys(part["path"].tolist(), path)
-
-    def add(self, rows: Rows) -> None:
-        """Keep the rows of a group."""
-        if not len(rows["path"]):
-            return
-        path = self.folder / f"{len(set(self.home.values())):08d}.npz"
-        packed = io.BytesIO()
-        np.savez(packed, allow_pickle=False, **rows)
-        write_atomic(path, packed.getvalue())
-        self.home |= dict.fromkeys(rows["path"].tolist(), path)
-
-    def read(self, names: Iterable[str]) -> Iterator[Rows]:
-        """The rows of the files `names` in that order, in chunks no larger than a part."""
-        done = (name for name in names if name in self.home)
-        for path, group in itertools.groupby(done, key=self.home.__getitem__):
-            with np.load(path) as part:
-                rows = dict(part)
-            order = np.concatenate([np.flatnonzero(rows["path"] == name) for name in group])
-            yield {name: values[order] for name, values in rows.items()}
 
 
 def pick_writer(out: Path) -> Callable[[Path, Iterator[Rows]], None]:
