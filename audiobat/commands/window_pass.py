@@ -114,7 +114,9 @@ def run_pass(task: Task, clips: ClipTable, cut: Cut, journal: Journal, device: t
     broken: dict[int, str] = {}
     done, windows, written = journal.next[0], 0, monotonic()
     with Progress("files", total=len(clips), unit="file", done=done) as bar:
-        for pool in read_ahead(pools(cut.stream(clips)(*journal.next), cut.batch_size * POOL_BATCHES)):
+        size = cut.batch_size * POOL_BATCHES
+        first = cut.batch_size if journal.next == (0, 0) else size  # a run begins to compute as soon as it can
+        for pool in read_ahead(pools(cut.stream(clips)(*journal.next), first, size)):
             values = compute(task, pool.windows, cut.batch_size, device)
             if pool.windows:
                 pairs = zip(pool.windows, values, strict=True)
@@ -133,14 +135,14 @@ def run_pass(task: Task, clips: ClipTable, cut: Cut, journal: Journal, device: t
                 check_skipped(unreadable, done, len(clips))
 
 
-def pools(items: Iterator[Window | Broken], size: int) -> Iterator[Pool]:
-    """The stream in pools of `size` windows, the last one smaller."""
-    pool = Pool()
+def pools(items: Iterator[Window | Broken], first: int, size: int) -> Iterator[Pool]:
+    """The stream in pools of `size` windows, the first one of `first`; the last one may be smaller."""
+    pool, wanted = Pool(), first
     for item in items:
         pool.add(item)
-        if len(pool.windows) == size or len(pool.broken) == POOL_FILES:
+        if len(pool.windows) == wanted or len(pool.broken) == POOL_FILES:
             yield pool
-            pool = Pool()
+            pool, wanted = Pool(), size
     if pool.stamps:
         yield pool
 
