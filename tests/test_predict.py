@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from audiobat import hub
 from audiobat.audio import load_audio, windows
 from audiobat.commands import journal, predict_tables, window_pass
 from audiobat.commands.predict import predict
+from audiobat.commands.run_folder import sole_use
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig
 from audiobat.data import stream
 from audiobat.encoder import AudioEncoder
@@ -424,3 +426,48 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(tagger, folder, t
             predict(tagger, folder, out)
     assert not out.exists()
     assert predict(tagger, folder, out).read_bytes() == wanted
+
+
+def test_two_runs_do_not_write_one_table(tagger, folder, tmp_path):
+    with (
+        sole_use(tmp_path / "out.csv.parts"),
+        pytest.raises(AudiobatError, match=r"at work in .*out\.csv\.parts: wait"),
+    ):
+        predict(tagger, folder, tmp_path / "out.csv")
+    predict(tagger, folder, tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize("call", range(3))
+def test_a_run_killed_while_it_clears_parts_of_other_settings_leaves_none_of_them(
+    tagger, folder, tmp_path, monkeypatch, call
+):
+    out = tmp_path / "out.csv"
+    begin(tagger, folder, out, monkeypatch, parts=3, top=2)
+    calls, unlink = iter(range(call)), Path.unlink
+
+    def dying(path, *rest, **more):
+        if path.parent.name.endswith(".parts") and next(calls, None) is None:
+            raise KeyboardInterrupt
+        unlink(path, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", dying)
+        with pytest.raises(KeyboardInterrupt):
+            predict(tagger, folder, out, top=1, overwrite=True)
+    same(
+        read_csv(predict(tagger, folder, out, top=1, overwrite=True)), plain_rows(tagger, folder, WINDOW, WINDOW, 1, -1)
+    )
+
+
+def test_a_recording_of_any_length_is_read_in_blocks_that_stay_small(tagger, tmp_path, monkeypatch):
+    """Peak of what Python and NumPy hold at once, for 100 s and for 400 s, which are 12.8 MB of samples."""
+    monkeypatch.setattr(stream, "READ_SAMPLES", 8 * RATE)
+    peaks = []
+    for seconds in (100, 400):
+        path = tmp_path / f"{seconds}.wav"
+        soundfile.write(path, np.random.default_rng(0).normal(size=seconds * RATE) * 0.1, RATE)
+        tracemalloc.start()
+        predict(tagger, path, tmp_path / f"{seconds}.csv", batch_size=4, threshold=1.0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 300_000

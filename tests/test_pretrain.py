@@ -252,7 +252,7 @@ def test_a_run_of_another_config_is_not_mixed_up(tones, tmp_path):
 
 def test_two_processes_cannot_train_in_one_folder(tones, tmp_path):
     run = pretrain(config_for(tones), tmp_path / "run")
-    with sole_use(run), pytest.raises(AudiobatError, match="Another process is training"):
+    with sole_use(run), pytest.raises(AudiobatError, match="Another process is at work"):
         pretrain(config_for(tones), run, overwrite=True)
     assert load(run).depth == 2, "the run is untouched"
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from audiobat.commands.journal import Journal, Rows, sibling, told_when_full
 from audiobat.commands.recordings import list_clips, longest_clip
+from audiobat.commands.run_folder import sole_use
 from audiobat.commands.table import pick_writer
 from audiobat.commands.window_pass import Cut, run_pass
 from audiobat.config import check
@@ -82,7 +83,7 @@ def embed(
     window = longest_clip(encoder) if window_seconds is None else window_seconds
     cut = Cut(encoder.sample_rate, window, window if hop_seconds is None else hop_seconds, batch_size, workers)
     embedder = Embedder(encoder, layer, pool)
-    with told_when_full(out):
+    with told_when_full(out), sole_use(sibling(out, "parts")):
         journal = Journal(sibling(out, "parts"), clips, embedder.settings(cut), overwrite)
         run_pass(embedder, clips, cut, journal, where, sibling(out, "skipped.csv"))
         beside = sibling(out, "tmp")

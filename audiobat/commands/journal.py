@@ -73,7 +73,8 @@ class Journal:
                 what = " and ".join(changed)
                 raise AudiobatError(f"{self.folder} was begun with another {what}: use the same, or give --overwrite.")
             if changed:
-                shutil.rmtree(self.folder)
+                for path in self.folder.glob("*.npz"):  # the record stays longest: no part is ever taken for another's
+                    path.unlink()
         elif self.folder.exists() and {path.name for path in self.folder.iterdir()} - {f"{SETTINGS}.tmp"}:
             raise AudiobatError(f"{self.folder} holds other files: move it away, or choose another --out.")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,8 @@ class Journal:
         try:
             with np.load(path, allow_pickle=False) as part:
                 meta = json.loads(part["meta"].tobytes())
+                if tuple(meta["first"]) != self.next:
+                    return False
                 state = {name.removeprefix("state."): part[name] for name in part.files if name.startswith("state.")}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return False
@@ -101,7 +104,7 @@ class Journal:
     def add(self, part: Part) -> None:
         """Keep a part: all of it or nothing."""
         files = [[row, self._clips.keys[row], found] for row, found in part.stamps.items()]
-        meta = {"next": part.next, "files": files, "broken": part.broken}
+        meta = {"first": self.next, "next": part.next, "files": files, "broken": part.broken}
         packed = io.BytesIO()
         arrays = {f"rows.{name}": values for name, values in part.rows.items()}
         arrays |= {f"state.{name}": values for name, values in part.state.items()}

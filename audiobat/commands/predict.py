@@ -16,6 +16,7 @@ from audiobat.commands.journal import Journal, Rows, sibling, told_when_full
 from audiobat.commands.predict_rows import FrameEvents, WindowLabels
 from audiobat.commands.predict_tables import Format, Prediction, Table, pick_format
 from audiobat.commands.recordings import list_clips, longest_clip
+from audiobat.commands.run_folder import sole_use
 from audiobat.commands.window_pass import Cut, Task, run_pass
 from audiobat.config import check
 from audiobat.data.index import ClipTable
@@ -84,7 +85,7 @@ def predict(
     cut = Cut(tagger.sample_rate, window, window if hop_seconds is None else hop_seconds, batch_size, workers)
     table = Table(out, form, clips.keys, tagger.sample_rate / 2, overwrite)
     task, settings = build_task(tagger, cut, top, threshold, median)
-    with told_when_full(out):
+    with told_when_full(out), sole_use(sibling(out, "parts")):
         journal = Journal(sibling(out, "parts"), clips, settings | model_settings(tagger, cut), overwrite)
         run_pass(task, clips, cut, journal, where, sibling(out, "skipped.csv"))
         broken = {clips.keys[row] for row in journal.broken}

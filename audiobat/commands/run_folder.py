@@ -37,7 +37,7 @@ FREE_FIELDS = (
 
 @contextmanager
 def sole_use(out: Path) -> Iterator[None]:
-    """Hold the lock of a run folder: two processes in one run would mix rows and remove each other's checkpoints."""
+    """Hold the lock of a run's folder: two processes in one would mix rows and remove each other's checkpoints."""
     out.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield
@@ -47,7 +47,7 @@ def sole_use(out: Path) -> Iterator[None]:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(folder)
-        raise AudiobatError(f"Another process is training in {out}: wait for it, or give another --out.") from None
+        raise AudiobatError(f"Another process is at work in {out}: wait for it, or give another --out.") from None
     try:
         yield
     finally:
