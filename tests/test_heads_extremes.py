@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from audiobat.heads import pooling
-from audiobat.heads.pooling import extremes
+from audiobat.heads.pooling import extremes, unit_rows
 
 CLIPS, PATCHES, PROTOTYPES, DIM = 3, 20, 30, 2
 SIMILARITIES = CLIPS * PATCHES * PROTOTYPES
@@ -67,3 +68,17 @@ def test_no_tensor_holds_all_similarities(monkeypatch):
     assert largest(extremes) == PATCHES * PROTOTYPES
     monkeypatch.setattr(pooling, "CHUNK", PATCHES * 10)  # a third of the prototypes at a time
     assert largest(extremes) == entries < SIMILARITIES / 4
+
+
+def test_unit_rows_are_normalised_rows_with_their_gradient():
+    torch.manual_seed(0)
+    rows = torch.randn(5, 7, dtype=torch.float64)
+    rows[2] = 0
+    weights = torch.randn(5, 7, dtype=torch.float64)
+    results = []
+    for formula in (unit_rows, functional.normalize):
+        own = rows.clone().requires_grad_()
+        unit = formula(own)
+        results.append([unit, *torch.autograd.grad((unit * weights).sum(), own)])
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)

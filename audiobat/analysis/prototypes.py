@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from audiobat.features import LayerFeatures
 from audiobat.heads import ConvexGatedProbe
-from audiobat.heads.cgp import TINY, mix_layers
+from audiobat.heads.cgp import mix_layers
+from audiobat.heads.pooling import TINY
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from audiobat.errors import AudiobatError
 from audiobat.features import LayerFeatures
 from audiobat.heads.base import Probe, classify_frames
-from audiobat.heads.pooling import columns, extremes, mean_valid, repeat_valid
-
-TINY = 1e-12  # keeps a zero token zero
+from audiobat.heads.pooling import TINY, columns, extremes, mean_valid, repeat_valid, unit_rows
 
 
 class ConvexGatedProbe(Probe):
@@ -47,7 +44,7 @@ class ConvexGatedProbe(Probe):
 
     def _similarities(self, features: LayerFeatures, mean_last: bool) -> Tensor:
         patches, cls = mix_layers(features, self.gate_weights)
-        prototypes = F.normalize(self.prototypes, dim=-1, eps=TINY)
+        prototypes = unit_rows(self.prototypes)
         low, high = extremes(repeat_valid(patches, features.valid), prototypes)  # [B, K] each
         if cls is not None:
             return torch.cat([low, high, cls @ prototypes.T], dim=-1)

@@ -11,8 +11,11 @@ from torch.autograd.function import once_differentiable
 from audiobat.errors import AudiobatError
 from audiobat.features import LayerFeatures
 
-# Similarities held at a time, 16 MB in fp32. On a CPU more of them save no time, and much fewer cost some.
-CHUNK = 2**22
+# Similarities held at a time, 4 MB in fp32. On a CPU more of them save no time, and much fewer cost some; a GPU is idle
+# between chunks, and has room for more.
+CHUNK = 2**20
+GPU_CHUNKS = 32
+TINY = 1e-12  # keeps a zero row zero
 
 
 def layer_index(layer: int) -> int:
@@ -83,14 +86,40 @@ def extremes(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows [K, D] divided by their lengths, as `normalize` does; its backward pass needs a third of the memory."""
+    unit: Tensor = _UnitRows.apply(rows)  # type: ignore[no-untyped-call]
+    return unit
+
+
+class _UnitRows(torch.autograd.Function):
+    """The gradient of u = r / |r| is what of the incoming one is at right angles to u, divided by |r|."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(TINY)
+        unit: Tensor = rows / lengths
+        ctx.save_for_backward(unit, lengths)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        unit, lengths = ctx.saved_tensors
+        along = torch.einsum("kd,kd->k", grad, unit)[:, None]  # a product of matrices: no [K, D] of products
+        across: Tensor = torch.addcmul(grad, unit, along, value=-1)
+        return across.div_(lengths)
+
+
 class _Extremes(torch.autograd.Function):
     """Only two of N similarities per clip and prototype have a gradient: a sparse [B * N, K], not a dense one."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
         (batch, patches, _), count = tokens.shape, len(prototypes)
-        clips = min(batch, max(1, CHUNK // (patches * count)))
-        width = -(-count // -(-clips * patches * count // CHUNK))  # equal shares of the prototypes, often all of them
+        chunk = CHUNK if tokens.device.type == "cpu" else GPU_CHUNKS * CHUNK
+        clips = min(batch, max(1, chunk // (patches * count)))
+        width = -(-count // -(-clips * patches * count // chunk))  # equal shares of the prototypes, often all of them
         room = tokens.new_empty(clips * patches * width)  # one for all chunks: fresh ones would leave holes in the heap
         low, high = tokens.new_empty(2, batch, count)
         low_at, high_at = torch.empty(2, batch, count, dtype=torch.int32, device=tokens.device)
