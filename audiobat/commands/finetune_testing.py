@@ -159,9 +159,9 @@ def record_of(
         ),
         head={
             "kind": "finetune",
-            **{field: value for field, value in flat(to_dict(config)) if field not in NOT_RECIPE},
+            **settings(config),
             "task": listener.task,
-            "train.loss": listener.loss,
+            "loss": listener.loss,
             "selection": first.which,
             "selected": first.which == config.select.which,
             "choice": choice[""] if list(choice) == [""] else choice,
@@ -178,6 +178,12 @@ def record_of(
         git_commit=here["git_commit"],
         folds=None if len(folds) == 1 else {f: values(a, listener.single_label) for f, a in answers.items()},
     )
+
+
+def settings(config: FinetuneConfig) -> dict[str, object]:
+    """Every setting that matters; those of training under the names that probes' records give them, such as `lr`."""
+    fields = {name: value for name, value in flat(to_dict(config)) if name not in NOT_RECIPE}
+    return {name.removeprefix("train.").removeprefix("optim."): value for name, value in fields.items()}
 
 
 def preset_of(config: FinetuneConfig) -> str:
