@@ -130,7 +130,7 @@ def test_nothing_imports_an_extra_at_its_top():
 
 def test_public_names_are_imported_on_demand():
     assert set(audiobat.__all__) <= set(dir(audiobat))
-    for name in ("load", "embed", "predict", "pretrain", "probe"):
+    for name in ("load", "embed", "finetune", "predict", "pretrain", "probe"):
         assert callable(getattr(audiobat, name))
     with pytest.raises(AttributeError, match="lode"):
         _ = audiobat.lode
