@@ -85,7 +85,7 @@ def embed(
     embedder = Embedder(encoder, layer, pool)
     with told_when_full(out), sole_use(sibling(out, "parts")):
         journal = Journal(sibling(out, "parts"), clips, embedder.settings(cut), overwrite)
-        run_pass(embedder, clips, cut, journal, where, sibling(out, "skipped.csv"))
+        run_pass("embed", embedder, clips, cut, journal, where, sibling(out, "skipped.csv"))
         beside = sibling(out, "tmp")
         write(beside, named(journal.read(), clips))
         beside.replace(out)

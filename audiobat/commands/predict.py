@@ -87,7 +87,7 @@ def predict(
     task, settings = build_task(tagger, cut, top, threshold, median)
     with told_when_full(out), sole_use(sibling(out, "parts")):
         journal = Journal(sibling(out, "parts"), clips, settings | model_settings(tagger, cut), overwrite)
-        run_pass(task, clips, cut, journal, where, sibling(out, "skipped.csv"))
+        run_pass("predict", task, clips, cut, journal, where, sibling(out, "skipped.csv"))
         broken = {clips.keys[row] for row in journal.broken}
         table.write(predictions(journal.read(), clips, tagger.classes, by_start=tagger.task == "frame"), broken)
         journal.close()

@@ -101,7 +101,9 @@ class Pool:
             self.next = (item.row + 1, 0) if item.last else (item.row, item.number + 1)
 
 
-def run_pass(task: Task, clips: ClipTable, cut: Cut, journal: Journal, device: torch.device, skipped: Path) -> None:
+def run_pass(
+    verb: str, task: Task, clips: ClipTable, cut: Cut, journal: Journal, device: torch.device, skipped: Path
+) -> None:
     """Do `task` on every window from where the journal ends; broken clips are listed in the file `skipped`.
 
     Raises:
@@ -113,7 +115,7 @@ def run_pass(task: Task, clips: ClipTable, cut: Cut, journal: Journal, device: t
     stamps: dict[int, Stamp | None] = {}  # since the last part, as are `rows` and `broken`
     broken: dict[int, str] = {}
     done, windows, written = journal.next[0], 0, monotonic()
-    with Progress("files", total=len(clips), unit="file", done=done) as bar:
+    with Progress(verb, total=len(clips), unit="file", done=done) as bar:
         size = cut.batch_size * POOL_BATCHES
         first = cut.batch_size if journal.next == (0, 0) else size  # a run begins to compute as soon as it can
         for pool in read_ahead(pools(cut.stream(clips)(*journal.next), first, size)):
