@@ -412,6 +412,24 @@ def test_too_many_broken_files_stop_the_run_and_mended_ones_are_heard(tagger, fo
     assert not (tmp_path / "out.csv.skipped.csv").exists()
 
 
+def test_broken_files_stay_listed_when_only_the_table_was_left_to_write(tagger, folder, tmp_path, monkeypatch):
+    clips = tmp_path / "clips"
+    shutil.copytree(folder, clips)
+    for i in range(20):
+        soundfile.write(clips / f"more_{i:02}.wav", sound(np.random.default_rng(i), 0.3, RATE), RATE)
+    (clips / "a" / "text.wav").write_text("no audio")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict_tables, "write_csv", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict(tagger, clips, tmp_path / "out.csv")
+    predict(tagger, clips, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv.skipped.csv").read_text().splitlines()[1].startswith("a/text.wav,")
+
+
 @pytest.mark.parametrize("where", ["part", "table"])
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(tagger, folder, tmp_path, monkeypatch, where):
     wanted = predict(tagger, folder, tmp_path / "wanted.csv").read_bytes()

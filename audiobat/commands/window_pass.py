@@ -111,6 +111,8 @@ def run_pass(
     """
     task.restore(journal.state)
     skipped.unlink(missing_ok=True)
+    if journal.broken:
+        write_skipped(skipped, {clips.keys[row]: reason for row, reason in journal.broken.items()})
     rows: list[Rows] = []
     stamps: dict[int, Stamp | None] = {}  # since the last part, as are `rows` and `broken`
     broken: dict[int, str] = {}
