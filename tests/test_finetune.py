@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from audiobat.commands.report import report
 from audiobat.config import EncoderConfig, FinetuneConfig, FrontendConfig, ModelConfig, from_dict
 from audiobat.data.build import clip_table
 from audiobat.data.sources import read_labelled_clips
+from audiobat.data.split import split_for_probe
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.recipes import merge
@@ -446,3 +448,13 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(model, multi, 
     assert not (tmp_path / "run" / "release").exists()
     audiobat.finetune(model, multi, tmp_path / "run", from_dict(FinetuneConfig, settings), max_seconds=1)
     assert load_checkpoint(tmp_path / "run").step > stopped
+
+
+def test_a_clip_never_both_trains_and_validates(multi):
+    """With a fold that tests, all other folds train, whatever split their clips are marked with."""
+    table = replace(read_labelled_clips(multi), folds=np.arange(52) % 4)
+    found = verb.split_of(table, *split_for_probe(table, 3), config())
+    assert (len(found.train), len(found.valid), len(found.test)) == (39, 0, 13)
+    found = verb.split_of(table, *split_for_probe(table, 3), config(select={"held_out": 0.2}))
+    assert sorted([*found.train, *found.valid, *found.test]) == list(range(52))
+    assert len(found.valid) > 4

@@ -28,7 +28,6 @@ from audiobat.commands.probe_records import describe_model, scores_of_folds
 from audiobat.commands.probe_task import pick_loss
 from audiobat.commands.run_folder import prepare_run, sole_use
 from audiobat.config import FinetuneConfig, TaggerConfig
-from audiobat.convert import convert_file, is_foreign
 from audiobat.data.index import ClipTable
 from audiobat.data.sources import read_labelled_clips
 from audiobat.data.split import hashed_share
@@ -64,7 +63,8 @@ def finetune(
     """Train an encoder with a head on labelled clips, test it, and keep it as a release.
 
     Args:
-        model: shipped weights by name, a release folder, a run folder, or a checkpoint file of BAT, EAT or SSLAM.
+        model: shipped weights by name, a release folder, a run folder, or a checkpoint file of BAT, EAT or SSLAM; a
+            head that it has is left out unless `config.keep_head`.
         data: clips with labels, as for `probe`; those of split `valid` choose the best weights.
         out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/, results/, release/;
             with folds the run and the release of each are in folds/FOLD/.
@@ -76,8 +76,9 @@ def finetune(
         max_seconds: stop, with a checkpoint, after this long.
 
     Returns:
-        The records, of the kept weights first; of the last and of the best where there are validation clips. None if it
-        was stopped: by its time, or by SIGTERM or Ctrl-C, which end it after the current step, with a checkpoint.
+        The records, of the kept weights first; of the last and of the best where there are validation clips. An empty
+        list if it was stopped: by its time, or by SIGTERM or Ctrl-C, which end it after the current step, with a
+        checkpoint.
 
     Raises:
         AudiobatError: a model or clips that cannot be used, a label that no training clip has, a head of other classes,
@@ -120,15 +121,23 @@ def finetune(
             if ranks.is_main:
                 save_tagger(folder, trained, config, info, listener)
         work.seconds = monotonic() - start
-        records = [record_of(info, listener, tested[which], config, Path(data).resolve().stem, work) for which in kept]
+        data_name = Path(data).resolve().stem
+        records = [record_of(info, listener, tested[which], config, data_name, work) for which in kept]
         if ranks.is_main:
             list_skipped(out, listener.skipped)
-            for i, (which, path) in enumerate(zip(kept, paths, strict=True)):
-                records[i] = replace(records[i], scores=save_scores(path, scores_of_folds(tested[which], table)))
-                records[i].save(path)
-                print(summary(f"fine-tuned, {which} weights", records[i]))
+            records = [
+                save_tested(path, r, tested[which], table) for path, r, which in zip(paths, records, kept, strict=True)
+            ]
             print(f"records: {out / 'results'}, release: {folder / hub.RELEASE}")
     return records
+
+
+def save_tested(path: Path, record: ResultRecord, tested: Mapping[str, Tested], table: ClipTable) -> ResultRecord:
+    """Write a record with the scores of single clips beside it, and print its line; returns it as it was written."""
+    record = replace(record, scores=save_scores(path, scores_of_folds(tested, table)))
+    record.save(path)
+    print(summary(f"fine-tuned, {record.head['selection']} weights", record))
+    return record
 
 
 def split_of(table: ClipTable, train: Rows, test: Rows, config: FinetuneConfig) -> Split:
@@ -139,7 +148,8 @@ def split_of(table: ClipTable, train: Rows, test: Rows, config: FinetuneConfig) 
     Raises:
         AudiobatError: nothing validates and the best weights are to be kept; a label that no training clip has.
     """
-    valid = np.zeros(0, np.int64) if table.splits is None else np.flatnonzero(table.splits == "valid")
+    marked = np.zeros(0, np.int64) if table.splits is None else np.flatnonzero(table.splits == "valid")
+    valid = np.setdiff1d(marked, np.concatenate([train, test]))  # where a fold tests, splits may not count
     if not len(valid) and config.select.held_out > 0:
         held = hashed_share(table.select(train), config.select.held_out)
         train, valid = train[~held], train[held]
@@ -165,7 +175,7 @@ def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig) 
         AudiobatError: no such model, one of another kind, or a head of other classes than `wanted`.
     """
     if config.keep_head:
-        tagger = convert_file(model).tagger() if is_foreign(model) else hub.load_tagger(model)
+        tagger = hub.load_tagger(model)
         check_same_classes(str(model), tagger, wanted)
         return tagger
     encoder = load_encoder(model)
