@@ -31,11 +31,12 @@ def make_record(
     metrics = {"map": metric, "f1": Metric(value / 2, value / 2 - half, value / 2 + half, "F1 at 0.5", sd)}
     if single_label:
         metrics = {"map": metric, "f1_top": metric, "accuracy": Metric(value, value - half, value + half, "right", sd)}
+    name = "_".join([kind, *(f"{setting}{value}" for setting, value in head.items())])
     return ResultRecord(
         model=ModelInfo(model, f"{model}-weights", 91_000_000),
         data=DataInfo(data, f"{data}-table", {"train": 1200, "test": 400}, 0, 3, 2),
         head={
-            **{"kind": kind, "layer": -1, "prototypes": 256, "steps": 2500, "batch_size": 48, "lr": 1e-3},
+            **{"name": name, "kind": kind, "layer": -1, "prototypes": 256, "steps": 2500, "batch_size": 48, "lr": 1e-3},
             **{"loss": "ce" if single_label else "bce", "weight_decay": 0.5, "seed": seed, "order_seed": 0},
             **head,
         },

@@ -74,6 +74,8 @@ def test_heads_of_a_kind_are_told_apart_by_what_differs():
     assert [row.head for row in collected(records).rows] == ["CGP, 64 prototypes", "CGP, 1,024 prototypes", "Linear"]
     ours = [make_record("m", prototypes=64), make_record("n", prototypes=1024)]
     assert {row.head for row in collected(ours).rows} == {"CGP"}  # each model has one: its name says enough
+    linear = [make_record("m", "linear", prototypes=n, seed=n) for n in (64, 1024)]
+    assert [row.head for row in collected(linear).rows] == ["Linear"]  # it has no prototypes
 
 
 def test_models_and_data_of_one_name_are_kept_apart():
@@ -236,7 +238,7 @@ def test_scores_of_other_clips_are_refused(tmp_path: Path):
 
 
 def test_the_command_writes_all_tables_and_keeps_a_report_that_is_there(tmp_path: Path, capsys):
-    save_all(tmp_path / "runs" / "one", many(2, seeds=1)[:30])
+    save_all(tmp_path / "runs" / "one", many(1, classes=3, seeds=1, depth=2)[:6])
     argv = ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]
     assert cli.main(argv) == 0
     names = {path.name for path in (tmp_path / "report" / "tables").iterdir()}

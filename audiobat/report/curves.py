@@ -7,7 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audiobat.report.rows import Key, Row, Summary, data_of, main_metric, model_of, natural, settings_of, summarise
+from audiobat.report.rows import (
+    PROTOTYPED,
+    Key,
+    Row,
+    Summary,
+    data_of,
+    main_metric,
+    model_of,
+    natural,
+    settings_of,
+    summarise,
+)
 from audiobat.results import ResultRecord
 
 
@@ -102,7 +113,7 @@ def sweeps(rows: Sequence[Row]) -> list[list[Row]]:
     """Groups of rows that differ in their prototypes alone, by their number (Fig. 2)."""
     groups: dict[Key, list[Row]] = defaultdict(list)
     for row in rows:
-        if row.kind in ("cgp", "protobin"):
+        if row.kind in PROTOTYPED:
             groups[row.data, row.model, row.kind, rest_of(row.first, "prototypes")].append(row)
     found = [sorted(group, key=lambda row: int(row.first.head["prototypes"])) for group in groups.values()]
     return [group for group in found if len(group) > 1]

@@ -200,7 +200,7 @@ def head_comparison(rows: Sequence[Row]) -> Figure:
         for line, row in enumerate(found):
             style = look(heads.index(row.head)) | {"linestyle": "none"}
             ax.hlines(place + line, row.main.low, row.main.high, color=style["color"], linewidth=1.4)
-            ax.plot(row.main.value, place + line, markersize=6, markeredgecolor="white", **style)
+            ax.plot(row.main.value, place + line, markersize=7, markeredgecolor="white", markeredgewidth=0.6, **style)
         ticks.append(place + (len(found) - 1) / 2)
         place += len(found) + 1
         ax.axhline(place - 1, color="#cccccc", linewidth=0.8)
@@ -242,15 +242,16 @@ def class_bars(rows: Sequence[Row]) -> Figure:
         ax.set(xlim=(0, 1.02), ylim=(-0.7, len(shown) - 0.3), xlabel="average precision")
         ax.set_title(title if whole else f"the {len(shown)} {title} of {len(names)}")
         ax.grid(True, axis="x")
-    handles, labels = ax.get_legend_handles_labels()
+    handles, labels = ([*part[-1:], *part[:-1]] for part in ax.get_legend_handles_labels())  # the bars come first
     figure.legend(handles, labels, loc="outside lower left", ncols=2, fontsize=8.5)
     headline(figure, f"{first.data}: classes that {first.model} knows best and worst")
     return figure
 
 
 def row_name(row: Row) -> str:
-    """Model and head for a legend, with the mean."""
-    return f"{folded(row.model, 28, 1)}, {folded(row.head, 22, 1)}: {row.main.value:.3f}"
+    """Model and head for a legend, with the main metric."""
+    metric = METRIC_NAMES.get(row.main_metric, row.main_metric)
+    return f"{folded(row.model, 28, 1)}, {folded(row.head, 22, 1)}: {metric} {row.main.value:.3f}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,8 +27,9 @@ COLUMNS = {
 
 def results_html(found: Collection, marks: Marks) -> str:
     """The table of all rows, and what its columns mean."""
-    names = [name for name in METRIC_NAMES if any(name in row.summaries for row in found.rows)]
-    names += sorted({name for row in found.rows for name in row.summaries} - set(names))
+    names = list(dict.fromkeys(row.main_metric for row in found.rows))
+    measured = {name for row in found.rows for name in row.summaries} - set(names)
+    names += sorted(measured, key=lambda name: (name not in METRIC_NAMES, [*METRIC_NAMES, name].index(name), name))
     columns = list(COLUMNS)
     heads = [*columns[:5], *(METRIC_NAMES.get(name, name) for name in names), *columns[5:]]
     references = {data: best_place(found, data) for data in found.data_sets}

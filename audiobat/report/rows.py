@@ -45,9 +45,16 @@ METRIC_NAMES = {
     "onset_f1": "Onset F1",
 }  # as tables name them, in their order
 NO_SHARES = ("d_prime",)  # all others are between 0 and 1
+PROTOTYPED = ("cgp", "protobin")  # the heads that prototypes are a setting of
 SEEDS = ("seed", "order_seed")
 CHOSEN = {"lr", "weight_decay"}  # what the preset `fair` chooses for each seed
-UNITS = {"prototypes": "{:,} prototypes", "layer": "block {}", "lr": "lr {:g}", "weight_decay": "weight decay {:g}"}
+UNITS = {
+    "prototypes": "{:,} prototypes",
+    "steps": "{:,} steps",
+    "layer": "block {}",
+    "lr": "lr {:g}",
+    "weight_decay": "weight decay {:g}",
+}
 
 Loaded: TypeAlias = tuple[Path, ResultRecord]
 Key: TypeAlias = tuple[Any, ...]
@@ -150,7 +157,9 @@ def main_metric(record: ResultRecord) -> str:
 
 def settings_of(record: ResultRecord) -> dict[str, Any]:
     """What defines a row besides model and data: the head's settings but for the seed and what a seed chose."""
-    left_out = {*SEEDS, "choice", *(CHOSEN if record.preset == "fair" else ())}
+    left_out = {*SEEDS, "name", "choice", *(CHOSEN if record.preset == "fair" else ())}
+    if record.head["kind"] not in PROTOTYPED:
+        left_out.add("prototypes")  # records hold it for every head
     return {name: value for name, value in record.head.items() if name not in left_out}
 
 

@@ -17,7 +17,7 @@ BLUE, VERMILLION, GREEN, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00
 PURPLE, BLACK = "#CC79A7", "#000000"
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, SKY)
 MARKERS = ("o", "D", "s", "^", "v")
-LINES = ("-", "--", ":")
+LINES = ("-", "--", ":", "-.")
 WIDTH = 7.5  # inches
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
@@ -67,10 +67,9 @@ def save(figure: Figure, folder: str | Path, name: str) -> Path:
 
 
 def look(place: int) -> dict[str, Any]:
-    """Colour, marker and line of the series at `place`: no two of the first 21 share all three."""
+    """Colour, marker and line of the series at `place`: no two of the first 28 share all three."""
     colour, marker = SERIES[place % len(SERIES)]
-    line = LINES[(place + place // len(SERIES)) % len(LINES)]  # neighbours differ in it, and so do equal colours
-    return {"color": colour, "marker": marker, "linestyle": line}
+    return {"color": colour, "marker": marker, "linestyle": LINES[place % len(LINES)]}
 
 
 def folded(name: str, width: int, lines: int = 2) -> str:
