@@ -238,6 +238,10 @@ def slow_read(table: ClipTable, row: int, rate: int, *part):
     return read_clip(table, row, rate, *part)
 
 
+def endless_read(*_):
+    time.sleep(60)
+
+
 def slow_prepare(source, out, signals=()):
     for number in signals:  # pytest's process may ignore them
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -266,14 +270,15 @@ def test_a_run_that_is_told_to_stop_stops_and_goes_on_later(source, tmp_path, cl
     out = tmp_path / "out"
 
     def run():
-        command.pack.__defaults__ = (lambda *_: time.sleep(60),)
+        command.pack.__defaults__ = (endless_read,)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(cli.main(["prepare", str(source), str(out), "--workers", "2"]))
 
     process = in_own_group(run)
     while len(list(tmp_path.glob("out/shards/.0*"))) < 2:
+        assert process.is_alive()
         time.sleep(0.01)
-    time.sleep(0.2)  # Python drops what is raised right after a fork; the workers that users get are not forked here
+    time.sleep(0.5)  # Python drops what is raised right after a fork; the workers that users get are not forked here
     start = time.monotonic()
     os.kill(process.pid, number)
     process.join()

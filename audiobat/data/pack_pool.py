@@ -81,7 +81,8 @@ def pack_shards(jobs: Iterable[Job], workers: int, advance: Callable[[int], None
         while True:
             while len(crew) < workers and (job := next_job()) is not None:
                 connection, worker = hire(context, job)
-                crew[connection] = worker
+                crew[connection] = worker  # before anything can fail
+                worker.give(job, connection)
             if not crew:
                 return
             for ready in wait(list(crew)):
@@ -117,14 +118,12 @@ def worker_context() -> BaseContext:
 
 
 def hire(context: BaseContext, job: Job) -> tuple[Connection, Worker]:
-    """A new process with its first job, and the connection by which it gets others and reports."""
+    """A new process for a job, and the connection by which it gets that and reports."""
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
     process.start()
     theirs.close()
-    worker = Worker(job, process)
-    worker.give(job, ours)
-    return ours, worker
+    return ours, Worker(job, process)
 
 
 def work(connection: Connection) -> None:
