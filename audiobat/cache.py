@@ -198,8 +198,9 @@ def cache_features(
     store, found = FeatureStore(len(table)), np.zeros(len(table), bool)
     cuts = [np.arange(first, min(first + batch_size, len(table))) for first in range(0, len(table), batch_size)]
     needs = 0
-    if cache_dir is None and spill_dir is not None and Path(spill_dir, cache_key(encoder, table)).exists():
-        cache_dir = spill_dir  # an earlier run's
+    spilled = cache_dir is None and spill_dir is not None and Path(spill_dir).is_dir()
+    if spilled and Path(spill_dir or "", cache_key(encoder, table)).is_dir():
+        cache_dir = spill_dir  # an earlier run's features are there
 
     def computed(drawn: Drawn) -> Chunk:
         return pack(encode(encoder, drawn.waveform, drawn.lengths, where), drawn.rows)
@@ -242,7 +243,8 @@ def cache_features(
     if progress:
         size = f"features of {len(table):,} clips"
         if fits:
-            words = f"{size}: {store.bytes / GB:.3g} GB, kept in {'memory' if files is None else files.folder}"
+            place = "memory" if files is None else f"{files.folder}, for later runs too"
+            words = f"{size}: {store.bytes / GB:.3g} GB, kept in {place}"
         else:
             words = f"{size}: at least {needs / GB:.3g} GB, more than cache_gb {cache_gb:g}: computed for every batch"
         print(words, file=sys.stderr, flush=True)
