@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from audiobat.features import LayerFeatures
 from audiobat.heads import ConvexGatedProbe
 from audiobat.heads.cgp import mix_layers
-from audiobat.heads.pooling import TINY
+from audiobat.heads.pooling import unit_rows
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class PrototypeTally:
 def patch_similarities(head: ConvexGatedProbe, features: LayerFeatures) -> Tensor:
     """Similarity of every patch of the gated mix with every prototype, [B, N, K] (Eq. 9 and 10)."""
     patches, _ = mix_layers(features, head.gate_weights)
-    return patches @ F.normalize(head.prototypes, dim=-1, eps=TINY).T
+    return patches @ unit_rows(head.prototypes).T
 
 
 def prototype_use(counts: Tensor) -> dict[str, float]:

@@ -57,10 +57,11 @@ def alpha_req(eigenvalues: Tensor) -> float:
     values = eigenvalues.double().sort(descending=True).values
     first, last = ALPHA_RANGE
     real = int((values > values[0] * 1e-12).sum())
-    places = torch.arange(first, min(last, real) + 1, dtype=torch.float64)
-    if len(places) < ALPHA_POINTS:
+    last = min(last, real)
+    if last - first + 1 < ALPHA_POINTS:
         return math.nan
-    x, y = places.log(), values[first - 1 : first - 1 + len(places)].log()
+    x = torch.arange(first, last + 1, dtype=torch.float64).log()
+    y = values[first - 1 : last].log()
     x = x - x.mean()
     return -float((x @ y) / (x @ x))
 

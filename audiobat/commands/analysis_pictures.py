@@ -19,24 +19,37 @@ from audiobat.encoder import AudioEncoder
 from audiobat.features import Encoder
 from audiobat.frontend import KaldiFrontend, MelFrontend
 from audiobat.heads import ConvexGatedProbe
-from audiobat.report import figures
+from audiobat.report import analysis_figures, figures
 from audiobat.report.analysis_figures import Excited, class_prototypes
 from audiobat.report.style import save
 
 BUSY = 3  # labels of the clip that is shown
+NAME = 60  # letters of a label in the name of a file
 
 
-def clip_pictures(encoder: Encoder, table: ClipTable, rows: Rows, folder: Path) -> None:
+def measure_pictures(found: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draw ranks, likeness of blocks and sinks, so far as they were measured."""
+    blocks, cka, attention = found["label_free"]["blocks"], found["label_free"]["cka"], found["attention"]
+    drawn = [save(analysis_figures.ranks(blocks), folder, "ranks")]
+    if cka is not None:
+        drawn.append(save(analysis_figures.likeness(cka), folder, "cka"))
+    if attention is not None:
+        drawn.append(save(analysis_figures.sinks(attention["measures"]), folder, "sinks"))
+    return drawn
+
+
+def clip_pictures(encoder: Encoder, table: ClipTable, rows: Rows, folder: Path) -> list[Path]:
     """Draw one clip through both frontends and, of our encoders, the last block's attention to it."""
     row = busy_clip(table, rows)
     labels = labels_of(table, row)
     mel = MelFrontend(FrontendConfig())
     waveform = read(table, row, mel.config.sample_rate)
-    save(figures.frontends(waveform, labels, mel, KaldiFrontend(KALDI)), folder, "frontends")
+    drawn = [save(figures.frontends(waveform, labels, mel, KaldiFrontend(KALDI)), folder, "frontends")]
     if isinstance(encoder, AudioEncoder):
         with frozen(encoder):
             spectrogram, seen = look(encoder, read(table, row, encoder.sample_rate))
-        save(figures.attention(seen, spectrogram, encoder.frontend, labels), folder, "attention")
+        drawn.append(save(figures.attention(seen, spectrogram, encoder.frontend, labels), folder, "attention"))
+    return drawn
 
 
 def class_pictures(
@@ -46,16 +59,20 @@ def class_pictures(
     classes: Mapping[str, Any],
     count: int,
     folder: Path,
-) -> None:
+) -> list[Path]:
     """Draw the strongest prototypes, as `prototype_use` lists them, of the `count` best and `count` worst classes."""
     known = [label for label, one in classes.items() if one["average_precision"] is not None and one["strongest"]]
     known.sort(key=lambda label: -classes[label]["average_precision"])
     ends = known if 2 * count >= len(known) else known[:count] + known[len(known) - count :]
     frontend = encoder.frontend if isinstance(encoder, AudioEncoder) else MelFrontend(FrontendConfig())
+    numbers = {label: number for number, label in enumerate(classes)}  # names that differ in signs alone stay apart
+    drawn = []
     for label in ends if count else ():
         shown = [excited(source, head, one, frontend) for one in classes[label]["strongest"]]
         figure = class_prototypes(label, classes[label]["average_precision"], shown, frontend)
-        save(figure, folder, f"class_{re.sub(r'[^A-Za-z0-9_]+', '_', label)}")
+        name = re.sub(r"[^A-Za-z0-9_]+", "_", label)[:NAME]
+        drawn.append(save(figure, folder, f"class_{numbers[label]:03d}_{name}"))
+    return drawn
 
 
 def excited(

@@ -39,8 +39,8 @@ class AnalysisProbes:
 
     found: Collection  # of the records
     head: ConvexGatedProbe  # the largest, of the first seed
-    test: Rows
     per_class: Mapping[str, float]  # average precision of that size of CGP, mean over seeds
+    files: list[Path]  # the records
 
 
 def analysis_config(config: ProbeConfig) -> ProbeConfig:
@@ -99,7 +99,7 @@ def train_probes(
     head = next(t.head for t in trainees if t.job.head.kind == "cgp" and t.job.head.prototypes == largest)
     assert isinstance(head, ConvexGatedProbe)
     row = next(row for row in found.rows if row.first.head["prototypes"] == largest)
-    return AnalysisProbes(found, head, test, row.per_class)
+    return AnalysisProbes(found, head, row.per_class, paths)
 
 
 def layer_numbers(found: Collection) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,14 @@ from audiobat.report.style import LINES, WIDTH, folded, headline, look, styled
 
 KINDS = {"weights": "attention weights", "values": "weight × value", "gated": "weight × value, gated"}
 POPULATIONS = {"patches": "patches", "mean": "mean patch of each clip", "cls": "cls of each clip"}
+MEANS = {  # over heads, measure by measure
+    "strongest_token": "to the token most listened to",
+    "sink_rate_any": "heads and clips that have a sink",
+    "patch_to_itself": "patch to itself",
+    "patch_entropy": "entropy of patches' rows, 100% if uniform",
+}
 OUTLINED = 5  # patches of a clip
+INSET = 0.03  # of a patch, between its frame and its edge: neighbours' frames do not cover each other
 NUMBERED = 12  # blocks up to which the map of CKA has numbers in its cells
 
 Array = NDArray[Any]
@@ -29,8 +37,8 @@ Heads = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]  # kind -> measure
 @styled
 def sinks(measured: Heads) -> Figure:
     """Where attention goes: to cls for each block and head (top); means over heads (bottom), without and with gate."""
-    figure = Figure(figsize=(WIDTH, 5.4))
-    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.1)).ravel()
+    figure = Figure(figsize=(WIDTH, 6.6))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.6)).ravel()
     maps = {kind: np.asarray(measured[kind]["first_token"]).T for kind in measured}  # [H, L]
     heads, depth = next(iter(maps.values())).shape
     top = max(float(m.max()) for m in maps.values())
@@ -44,17 +52,17 @@ def sinks(measured: Heads) -> Figure:
             axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
     axes[0].set_ylabel("head")
     upper.colorbar(image, ax=axes, label="share that goes to cls", pad=0.01, format=PercentFormatter(1.0, 0))
-    panels = lower.subplots(1, 3)
-    shown = {"strongest_token": "to the token most listened to", "patch_to_itself": "patch to itself"}
-    for ax, (name, title) in zip(panels, {**shown, "patch_entropy": "entropy of patches' rows"}.items(), strict=True):
+    panels = lower.subplots(2, 2, sharex=True).ravel()
+    for ax, (name, title) in zip(panels, MEANS.items(), strict=True):
         for place, kind in enumerate(measured):
             values = np.asarray(measured[kind][name]).mean(1)
             ax.plot(range(1, depth + 1), values, label=KINDS[kind], markersize=4, **look(place))
         ax.set_title(title, fontsize=9.5)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         by_block(ax)
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
-    panels[2].set_ylabel("1 is uniform")
+        from_zero(ax)
+    for ax in panels[:2]:
+        ax.set_xlabel("")
     handles, labels = panels[0].get_legend_handles_labels()
     lower.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=8.5)
     headline(figure, "Whether tokens sink their attention into cls, block by block and head by head")
@@ -82,7 +90,7 @@ def ranks(blocks: Sequence[Mapping[str, Any]]) -> Figure:
     panels[3].set_ylabel("0 is collapse, 1 isotropic")
     for ax in panels:
         by_block(ax)
-        ax.set_ylim(bottom=0)
+        from_zero(ax)
     for ax in panels[:3]:
         ax.set_ylabel("dimensions")
     for ax in panels[:2]:
@@ -94,15 +102,16 @@ def ranks(blocks: Sequence[Mapping[str, Any]]) -> Figure:
 
 @styled
 def likeness(cka: Sequence[Sequence[float]]) -> Figure:
-    """Linear CKA between all pairs of blocks."""
+    """Linear CKA between all pairs of blocks, coloured from the tenth below the least to 1."""
     values = np.asarray(cka, dtype=float)
     depth = len(values)
+    least = min(0.9, math.floor(10 * float(np.nan_to_num(values).min())) / 10)
     figure = Figure(figsize=(5.2, 4.6))
     ax = figure.subplots()
     extent = (0.5, depth + 0.5, 0.5, depth + 0.5)
-    image = ax.imshow(values, cmap=HEAT, vmin=0, vmax=1, origin="lower", interpolation="none", extent=extent)
+    image = ax.imshow(values, cmap=HEAT, vmin=least, vmax=1, origin="lower", interpolation="none", extent=extent)
     for (row, column), value in np.ndenumerate(values) if depth <= NUMBERED else ():
-        ink = "black" if value > 0.6 else "white"
+        ink = "black" if value > least + 0.6 * (1 - least) else "white"
         ax.text(column + 1, row + 1, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
@@ -130,7 +139,7 @@ def class_prototypes(
 ) -> Figure:
     """A class's strongest prototypes: the clip that excites each, its best patches outlined, and all its patches."""
     figure = Figure(figsize=(WIDTH, 0.6 + 2.1 * len(shown)))
-    panels = figure.subplots(len(shown), 2, sharex=False, sharey=True, squeeze=False, width_ratios=(1.25, 1))
+    panels = figure.subplots(len(shown), 2, sharex="row", sharey=True, squeeze=False, width_ratios=(1.25, 1))
     bins = frontend.config.mel_bins
     for (left, right), one in zip(panels, shown, strict=True):
         draw_spectrogram(left, one.spectrogram, frontend)
@@ -142,25 +151,34 @@ def class_prototypes(
             one.similarity.T, cmap=HEAT, origin="lower", aspect="auto", interpolation="none", extent=extent
         )
         right.set_xlim(0, seconds)
-        right.set_title(f"adds {one.strength:+.2f} to the logit".replace("-", "−"), fontsize=8.5)
+        right.set_title(f"adds {one.strength:+.2g} to the logit".replace("-", "−"), fontsize=8.5)
         figure.colorbar(image, ax=right, label="similarity", pad=0.01)
     for ax in panels[-1]:
         ax.set_xlabel("time (s)")
-    name = label.replace("_", " ")
-    headline(figure, f"What speaks for {name} (average precision {precision:.2f}): its strongest prototypes")
+    name = folded(label.replace("_", " "), 36, 1)
+    headline(figure, f"Strongest prototypes of {name} (average precision {precision:.2f})")
     return figure
 
 
 def outline(ax: Axes, one: Excited, bins: int) -> None:
-    """Frame the patches that excite the prototype most: the best one solid, the others dotted."""
-    rows = one.similarity.shape[1]
+    """Frame the patches that excite the prototype most: the others dotted, then the best one solid."""
+    rows, end = one.similarity.shape[1], ax.get_xlim()[1]
     order = np.argsort(-np.nan_to_num(one.similarity, nan=-np.inf).ravel())[:OUTLINED]
-    for place, patch in enumerate(order):
+    for place, patch in reversed(list(enumerate(order))):
         t, f = divmod(int(patch), rows)
-        corner = (t * one.column_seconds, f * bins / rows)
-        for width, colour, line in ((2.6, "black", "-"), (1.4, "white", LINES[0] if place == 0 else LINES[2])):
-            frame = Rectangle(corner, one.column_seconds, bins / rows, fill=False, ec=colour, lw=width, ls=line)
-            ax.add_patch(frame)
+        start, stop = t * one.column_seconds, min((t + 1) * one.column_seconds, end)  # the last column may be cut
+        gap = INSET * one.column_seconds, INSET * bins / rows
+        corner, size = (start + gap[0], f * bins / rows + gap[1]), (stop - start - 2 * gap[0], bins / rows - 2 * gap[1])
+        for width, colour, line in ((3.2, "black", "-"), (1.6, "white", LINES[0] if place == 0 else LINES[2])):
+            ax.add_patch(Rectangle(corner, *size, fill=False, ec=colour, lw=width, ls=line))
+
+
+def from_zero(ax: Axes) -> None:
+    """Let the values' axis begin at zero, with room for the highest mark."""
+    ax.update_datalim([(1, 0)])
+    ax.margins(y=0.07)
+    ax.autoscale_view()
+    ax.set_ylim(bottom=0)
 
 
 def by_block(ax: Axes) -> None:
