@@ -1,5 +1,6 @@
 """`audiobat prepare` from end to end: what shards hold, whatever kills it, divides it or is broken."""
 
+import contextlib
 import csv
 import json
 import multiprocessing
@@ -257,7 +258,9 @@ def test_kills_at_random_moments_change_nothing(source, tmp_path, clean):
         process = in_own_group(slow_prepare, source, tmp_path / "out")
         process.join(rng.uniform(0, limit))
         if process.is_alive():
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has no group of its own yet
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             killed += 1
         process.join()
     prepare(source, tmp_path / "out", workers=1)
