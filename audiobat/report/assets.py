@@ -55,10 +55,10 @@ small { color: var(--soft); white-space: nowrap; }
 fieldset { display: flex; flex-wrap: wrap; gap: .3rem .9rem; border: 1px solid var(--line); border-radius: .5rem; }
 fieldset label { white-space: nowrap; }
 table { width: max-content; min-width: 100%; }
-td.name { white-space: normal; max-width: 16rem; overflow-wrap: anywhere; }
+td.name { white-space: normal; max-width: 20rem; overflow-wrap: anywhere; }
 th { vertical-align: bottom; }
 .results th:nth-child(2), .results td:nth-child(2) { position: sticky; left: 0; background: var(--card); }
-@media (max-width: 40rem) { table { font-size: .85rem; } td.name { max-width: 8rem; } }
+@media (max-width: 40rem) { table { font-size: .85rem; } td.name { max-width: 9rem; } }
 th:nth-child(3), td:nth-child(3) { text-align: left; }
 .versus button { all: unset; cursor: pointer; white-space: nowrap; }
 .versus button:focus-visible { outline: 2px solid var(--link); }
@@ -81,7 +81,7 @@ svg.layers .gate { fill: var(--bar); }
 svg.layers .spot rect.column { fill: var(--ink); opacity: 0; }
 svg.layers .spot:hover rect.column, svg.layers .spot:focus rect.column { opacity: .1; }
 svg.layers .spot:focus { outline: none; }
-#tip { position: absolute; z-index: 1; max-width: 20rem; padding: .35rem .6rem;
+#tip { position: absolute; z-index: 1; max-width: min(26rem, 94vw); padding: .35rem .6rem;
   background: var(--ink); color: var(--page);
   border-radius: .35rem; font-size: .85rem; white-space: pre-line; pointer-events: none; }
 [hidden] { display: none !important; }

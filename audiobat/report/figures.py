@@ -76,9 +76,10 @@ def thumbnail(spectrogram: Array, frontend: MelFrontend | KaldiFrontend) -> Figu
     """A spectrogram [T, F] for a card of the page."""
     figure = Figure(figsize=(4.0, 1.7))
     figure.set_layout_engine("none")  # a fixed frame: to find one takes longer than to draw
-    ax = figure.add_axes((0.14, 0.27, 0.83, 0.68))
+    ax = figure.add_axes((0.13, 0.25, 0.84, 0.7))
     draw_spectrogram(ax, spectrogram, frontend)
-    ax.set_xlabel("time (s)")
+    ax.set(xlabel="time (s)", ylabel="kHz")
+    ax.tick_params(labelsize=8)
     return figure
 
 
