@@ -71,6 +71,7 @@ def main(rounds: int = 3, device: str = "cpu") -> None:
         for step in range(rounds + 1):
             if step:
                 encoded.append(one_step(anew, groups["attentive"], task, rows, step)["features"][0])
+            kept.batch(rows)  # brings the file back to mind, of which the encoder has taken the place
             for name, trainees in groups.items():
                 steps[name].append(one_step(kept, trainees, task, rows, step))
         size = kept._store.bytes / len(rows) * CLIPS / 1e9  # type: ignore[union-attr]
