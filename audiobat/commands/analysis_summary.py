@@ -85,15 +85,15 @@ def listed_files(out: Path, overwrite: bool) -> set[Path]:
 
 
 def write_json(path: Path, found: Mapping[str, Any]) -> None:
-    """Write the numbers, whole or not at all; null stands for nan."""
+    """Write what is `plain`, whole or not at all."""
     beside = path.with_name(path.name + ".tmp")
-    text = json.dumps(plain(found), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
     beside.write_text(text + "\n", encoding="utf-8")
     os.replace(beside, path)
 
 
 def plain(value: Any) -> Any:
-    """Without nan and infinity, which JSON does not have."""
+    """With None for nan and infinity, which JSON does not have, and lists for tuples."""
     if isinstance(value, Mapping):
         return {name: plain(v) for name, v in value.items()}
     if isinstance(value, list | tuple):

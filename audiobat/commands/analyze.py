@@ -16,7 +16,7 @@ from audiobat.cache import cache_features
 from audiobat.commands import analysis_measures as measures
 from audiobat.commands.analysis_pictures import class_pictures, clip_pictures, measure_pictures
 from audiobat.commands.analysis_probes import analysis_config, layer_numbers, prototype_numbers, train_probes
-from audiobat.commands.analysis_summary import about, left_out, listed_files, print_summary, write_json
+from audiobat.commands.analysis_summary import about, left_out, listed_files, plain, print_summary, write_json
 from audiobat.commands.head_training import Rows
 from audiobat.commands.probe import keep_used, list_skipped, readable, splits_of
 from audiobat.config import ProbeConfig
@@ -65,7 +65,7 @@ def analyze(
         overwrite: replace the analysis that `out` holds, an error otherwise.
 
     Returns:
-        What `analysis.json` holds.
+        What `analysis.json` holds; None stands for what is not defined, such as the rank of zeros.
 
     Raises:
         AudiobatError: a bad argument, model or data set, more than 5% of the clips unreadable.
@@ -111,13 +111,14 @@ def analyze(
         files += class_pictures(encoder, source, probes.head, found["prototypes"]["classes"], pictures, figures)
     found["not_measured"] = left_out(encoder, found)
     found["files"] = sorted(path.relative_to(out).as_posix() for path in files)
-    write_json(out / "analysis.json", found)
+    held: dict[str, Any] = plain(found)
+    write_json(out / "analysis.json", held)
     for path in old - set(files):
         for part in path.parent.glob(f"{path.stem}.*"):  # a figure's PNG, a record's scores
             part.unlink()
     print_summary(found)
     print(f"analysis: {out / 'analysis.json'}, figures: {figures}")
-    return found
+    return held
 
 
 def read_table(data: str | Path, test_fold: int | None, clips: int) -> tuple[ClipTable, tuple[Rows, Rows] | None]:
