@@ -61,7 +61,12 @@ def test_no_mark_or_name_lies_outside_of_a_figure(models: int, data: str, long_n
 def test_every_figure_is_an_svg_and_a_png(tmp_path: Path):
     for i, skill in enumerate((0.5, 1.0)):
         scored(tmp_path / "run" / "results" / f"{i}.json", skill, model=f"m{i}", gate=[0.4, 0.6])
+    (tmp_path / "figures").mkdir()
+    for name in ("heads_2_gone.svg", "heads_2_gone.png", "ranks.svg"):
+        (tmp_path / "figures" / name).touch()
     exhibits = draw_all(tmp_path / "figures", collect(load_all([tmp_path / "run"])))
+    assert not list((tmp_path / "figures").glob("*gone*")), "a figure of an older report would be taken for a new one"
+    assert (tmp_path / "figures" / "ranks.svg").exists()  # not ours
     assert {exhibit.path.name for exhibit in exhibits} == {
         *("heads.svg", "classes.svg", "f1_threshold.svg", "layers.svg")
     }

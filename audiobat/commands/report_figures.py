@@ -27,11 +27,15 @@ from audiobat.report.rows import Row, ranked
 from audiobat.report.style import save
 from audiobat.results import load_scores
 
+NAMES = ("heads", "classes", "f1_threshold", "layers", "prototypes")  # of files, before that of a data set
 STEPS = 50  # thresholds tried are its multiples, ends aside
 
 
 def draw_all(folder: Path, found: Collection) -> list[Exhibit]:
-    """Write every figure into `folder` and return them, each data set's together."""
+    """Write every figure into `folder` and return them, each data set's together; those of an older report go."""
+    for name in NAMES:
+        for old in (*folder.glob(f"{name}*.svg"), *folder.glob(f"{name}*.png")):
+            old.unlink()
     exhibits = []
     for name, data, figure, heading, caption in figures_of(found):
         exhibits.append(Exhibit(save(figure, folder, name), heading, caption, data))
