@@ -78,6 +78,14 @@ def test_heads_of_a_kind_are_told_apart_by_what_differs():
     assert [row.head for row in collected(linear).rows] == ["Linear"]  # it has no prototypes
 
 
+def test_last_and_best_weights_of_a_fine_tuning_are_two_rows():
+    which = ("last", "best")
+    records = [make_record("m", "finetune", selection=w, selected=w == "best", choice={"step": 5}) for w in which]
+    assert [row.head for row in collected(records).rows] == ["Fine-tuning, best weights", "Fine-tuning, last weights"]
+    assert table5(*both(records)).lower[2:4] == ("FT, best weights", "FT, last weights")
+    assert [row.head for row in collected(records[:1]).rows] == ["Fine-tuning"]
+
+
 def test_models_and_data_of_one_name_are_kept_apart():
     one, other = make_record("bat"), make_record("bat")
     other = replace(other, model=replace(other.model, sha256="ffff" * 16))

@@ -51,6 +51,7 @@ CHOSEN = {"lr", "weight_decay"}  # what the preset `fair` chooses for each seed
 UNITS = {
     "prototypes": "{:,} prototypes",
     "steps": "{:,} steps",
+    "selection": "{} weights",
     "layer": "block {}",
     "lr": "lr {:g}",
     "weight_decay": "weight decay {:g}",
@@ -157,7 +158,7 @@ def main_metric(record: ResultRecord) -> str:
 
 def settings_of(record: ResultRecord) -> dict[str, Any]:
     """What defines a row besides model and data: the head's settings but for the seed and what a seed chose."""
-    left_out = {*SEEDS, "name", "choice", *(CHOSEN if record.preset == "fair" else ())}
+    left_out = {*SEEDS, "name", "choice", "selected", *(CHOSEN if record.preset == "fair" else ())}
     if record.head["kind"] not in PROTOTYPED:
         left_out.add("prototypes")  # records hold it for every head
     return {name: value for name, value in record.head.items() if name not in left_out}
@@ -205,7 +206,7 @@ def setting(name: str, value: Any) -> str:
     """A setting as a head's name shows it."""
     if name == "layer" and value == -1:
         return "last block"
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    plain = isinstance(value, int | float | str) and not isinstance(value, bool)
     return UNITS[name].format(value) if name in UNITS and plain else f"{name} {value}"
 
 
