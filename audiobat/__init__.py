@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from audiobat.commands.predict import predict
     from audiobat.commands.pretrain import pretrain
     from audiobat.commands.probe import probe
-    from audiobat.hub import load
+    from audiobat.models import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "analyze", "embed", "finetune", "ladder", "load", "predict", "pretrain", "probe"]
@@ -23,7 +23,7 @@ _HOMES = {
     "embed": "audiobat.commands.embed",
     "finetune": "audiobat.commands.finetune",
     "ladder": "audiobat.commands.ladder",
-    "load": "audiobat.hub",
+    "load": "audiobat.models",
     "predict": "audiobat.commands.predict",
     "pretrain": "audiobat.commands.pretrain",
     "probe": "audiobat.commands.probe",

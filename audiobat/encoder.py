@@ -21,7 +21,45 @@ from audiobat.layers import Block, init_weights
 from audiobat.patches import PatchEmbed, pad_frames, sincos_positions, valid_patches
 
 
-class AudioEncoder(nn.Module):
+class Embedder(nn.Module):
+    """Base of the encoders that `audiobat.load` gives: what one does with an encoder alone."""
+
+    sample_rate: int
+    dim: int
+    depth: int
+
+    def forward_layers(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
+        """As the `Encoder` protocol has it."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def embed(
+        self,
+        source: str | Path | bytes | BinaryIO | NDArray[Any] | Tensor,
+        sample_rate: int | None = None,
+        pool: Literal["mean", "cls"] = "mean",
+        layer: int = -1,
+    ) -> Tensor:
+        """One vector [D] for a file or an array of any length, rate and channel count.
+
+        Args:
+            source: path, bytes, file object, or an array [S] or [channels, S] with its `sample_rate` in Hz.
+            sample_rate: of an array; files bring their own.
+            pool: `mean` of the valid patches, or the `cls` token, of which pre-training asks little: its target is a
+                mean of tokens that were standardised over the clip.
+            layer: block to read, 1 to depth, or -1 for the last.
+        """
+        check(pool in ("mean", "cls"), "pool", pool, "choose mean or cls")
+        check(layer == -1 or 1 <= layer <= self.depth, "layer", layer, f"use 1 to {self.depth}, or -1 for the last")
+        waveform = to_waveform(source, sample_rate, self.sample_rate).to(next(self.parameters()).device)
+        was_training = self.training
+        self.eval()
+        features = self.forward_layers(waveform[None])
+        self.train(was_training)
+        return pool_features(features, pool, layer)[0]
+
+
+class AudioEncoder(Embedder):
     """The student, the teacher, and what a release holds; meets the `Encoder` protocol."""
 
     def __init__(self, config: ModelConfig | None = None) -> None:
@@ -119,32 +157,6 @@ class AudioEncoder(nn.Module):
         columns = self._padded(frames) // self.config.encoder.patch_size[0]
         seconds = self.config.encoder.patch_size[0] * self.config.frontend.hop_length / self.sample_rate
         return torch.arange(columns, device=self.pos_embed.device) * seconds
-
-    @torch.no_grad()
-    def embed(
-        self,
-        source: str | Path | bytes | BinaryIO | NDArray[Any] | Tensor,
-        sample_rate: int | None = None,
-        pool: Literal["mean", "cls"] = "mean",
-        layer: int = -1,
-    ) -> Tensor:
-        """One vector [D] for a file or an array of any length, rate and channel count.
-
-        Args:
-            source: path, bytes, file object, or an array [S] or [channels, S] with its `sample_rate` in Hz.
-            sample_rate: of an array; files bring their own.
-            pool: `mean` of the valid patches, or the `cls` token, of which pre-training asks little: its target is a
-                mean of tokens that were standardised over the clip.
-            layer: block to read, 1 to depth, or -1 for the last.
-        """
-        check(pool in ("mean", "cls"), "pool", pool, "choose mean or cls")
-        check(layer == -1 or 1 <= layer <= self.depth, "layer", layer, f"use 1 to {self.depth}, or -1 for the last")
-        waveform = to_waveform(source, sample_rate, self.sample_rate).to(self.pos_embed.device)
-        was_training = self.training
-        self.eval()
-        features = self.forward_layers(waveform[None])
-        self.train(was_training)
-        return pool_features(features, pool, layer)[0]
 
     def attention_input(self, waveform: Tensor, layer: int = -1) -> tuple[nn.Module, Tensor]:
         """The attention module of block `layer` (1 to depth, or -1) and its input [B, 1 + N, D], to look at."""

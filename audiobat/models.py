@@ -9,6 +9,7 @@ from torch import nn
 from audiobat import hub
 from audiobat.adapters import load_custom, load_huggingface
 from audiobat.convert import convert_file, is_foreign
+from audiobat.encoder import Embedder
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
 from audiobat.train.dist import pick_device
@@ -16,13 +17,29 @@ from audiobat.train.dist import pick_device
 HUGGING_FACE = "hf:"
 
 
+def load(path_or_name: str | Path, device: str = "cpu") -> Embedder:
+    """Load an encoder, in eval mode on `device`.
+
+    Args:
+        path_or_name: the name of shipped weights (`bat_nano`), a release folder, or a run folder, of pre-training or of
+            fine-tuning; or weights of another project: a checkpoint file of BAT, EAT, SSLAM, Audio-MAE or BEATs, or a
+            folder of BAT, EAT or SSLAM from Hugging Face. `:teacher` behind a file takes the EMA copy that some hold.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`.
+
+    Raises:
+        AudiobatError: nothing there; a file that is missing, damaged, of no known kind, or does not fit the others.
+    """
+    if is_foreign(path_or_name):
+        return convert_file(path_or_name).encoder.to(pick_device(device))
+    return hub.load(path_or_name, device)
+
+
 def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> Encoder:
     """Load an encoder, in eval mode on `device`.
 
     Args:
-        source: what `audiobat.load` takes (shipped weights, a release or run folder); a checkpoint file of BAT, EAT,
-            SSLAM, Audio-MAE or BEATs, or a folder of EAT's or SSLAM's from Hugging Face, with `:teacher` behind it for
-            the EMA copy that some hold; `hf:NAME_OR_FOLDER`; or `my_file.py:MyEncoder`.
+        source: what `load` takes (weights of this project and files of others), `hf:NAME_OR_FOLDER`, or
+            `my_file.py:MyEncoder`.
         device: `cpu`, `cuda`, `cuda:1` or `auto`; an encoder that is no torch module stays where it is.
         trust_remote_code: let a Hugging Face model run the Python files that come with it.
 
@@ -36,10 +53,8 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
         encoder = load_custom(file, name)
     elif str(source).endswith(".py"):
         raise AudiobatError(f"{source} names a file of Python but no class in it: give --model {source}:CLASS.")
-    elif is_foreign(source):
-        encoder = convert_file(source).encoder
     else:
-        return hub.load(source, device)
+        return load(source, device)
     if isinstance(encoder, nn.Module):
         encoder.to(pick_device(device))
     return encoder

@@ -9,6 +9,7 @@ import plain_networks as plain
 import pytest
 import torch
 
+import audiobat
 from audiobat.commands.doctor_encoder import examine
 from audiobat.convert import convert_file
 from audiobat.convert.beats_encoder import BeatsEncoder, Sizes, bucket
@@ -181,6 +182,14 @@ def test_the_head_comes_along_with_its_classes(tmp_path: Path, sound):
     assert np.abs(logits - wanted).max() < 1e-3
     with pytest.raises(AudiobatError, match="BEATs"):
         converted.tagger()
+
+
+def test_it_embeds_as_ours_do(tmp_path: Path, sound):
+    encoder = audiobat.load(file_of(tmp_path / "a.pt"))
+    vector = encoder.embed(sound, 16_000)
+    assert np.abs(vector.numpy() - plain_beats(sound, WEIGHTS)[-1].mean(0)).max() < 3e-4
+    with pytest.raises(AudiobatError, match="no cls token"):
+        encoder.embed(sound, 16_000, pool="cls")
 
 
 def test_every_tensor_is_used_and_nothing_is_left(tmp_path: Path):

@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import audiobat
 from audiobat import hub
 from audiobat.convert import convert_file
 from audiobat.encoder import AudioEncoder
@@ -171,6 +172,15 @@ def test_ten_seconds_are_one_window_and_thirteen_two(tmp_path: Path):
         assert encoder.forward_layers(torch.zeros(1, 13 * 16_000)).grid == (2 * COLUMNS, ROWS)
 
 
+def test_audiobat_load_takes_a_file_and_the_encoder_embeds(tmp_path: Path, sound, expected):
+    encoder = audiobat.load(pretraining_file(tmp_path / "a.pt"))
+    vector = encoder.embed(sound, 16_000, pool="cls", layer=2)
+    assert np.abs(vector.numpy() - expected["student"][1, 0]).max() < 2e-4
+    assert isinstance(audiobat.load("bat_nano"), AudioEncoder)
+    with pytest.raises(AudiobatError, match="did you mean bat_nano"):
+        audiobat.load("bat_mano")
+
+
 def test_every_tensor_is_used_or_listed(tmp_path: Path):
     converted = convert_file(pretraining_file(tmp_path / "a.pt", **{f"{STEM}alibi_scale": torch.ones(1)}))
     wanted = {*decoder_shapes(), f"{STEM}alibi_scale", "last_optimizer_state.state.0.exp_avg"}
@@ -249,6 +259,28 @@ def test_a_file_that_does_not_fit_says_where(tmp_path: Path):
     fails("surprise is no tensor but a argparse.Namespace", surprise=argparse.Namespace())
     fails("no teacher beside the student", "a.pt:teacher", _ema=None)
     fails(r"blocks\.2\.norm1\.weight has shape", **{"blocks.2.norm1.weight": torch.zeros(DIM + 1)})
+
+
+def test_what_a_hostile_file_says_is_not_repeated_at_length(tmp_path: Path):
+    """Names and values go into sentences: control characters, or lists of 2^40 leaves, must not."""
+    laughs: list = []
+    for _ in range(40):
+        laughs = [laughs, laughs]
+    for changes, top in (
+        ({"surprise": laughs}, {}),
+        ({"\x1b[31mred": torch.zeros(1)}, {}),
+        ({"x" * 10_000: torch.zeros(1)}, {}),
+        ({7: torch.zeros(1)}, {}),
+        ({}, {"num_heads": laughs}),
+    ):
+        file = tmp_path / "a.pt"
+        torch.save({"model": tensors(STUDENT) | changes, **top}, file)
+        with pytest.raises(AudiobatError) as caught:
+            load_encoder(file)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 500
+    torch.save({"model": tensors(STUDENT), "extra": [laughs, {"near": torch.zeros(1)}]}, tmp_path / "b.pt")
+    assert convert_file(tmp_path / "b.pt").left == ("extra.1.near",)
 
 
 def test_the_published_sizes(tmp_path: Path):

@@ -7,9 +7,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from audiobat.convert import Converted, convert_file, layout_of, survey_file
+from audiobat.convert.pickles import Stub, shown
 from audiobat.convert.reading import Survey, TensorInfo
 from audiobat.convert.weights import split
 from audiobat.errors import AudiobatError
@@ -67,7 +66,6 @@ def facts_of_file(path: Path) -> Iterator[tuple[str, str]]:
 def facts_of_model(converted: Converted) -> Iterator[tuple[str, str]]:
     """What became of the tensors."""
     encoder = converted.encoder
-    assert isinstance(encoder, nn.Module)
     count = sum(parameter.numel() for parameter in encoder.parameters())
     yield "loads", f"{count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}, {encoder.sample_rate} Hz"
     if converted.head is not None:
@@ -82,7 +80,7 @@ def contents(survey: Survey) -> str:
         return f"a {type(survey.tree).__name__}"
     if all(isinstance(value, TensorInfo) for value in survey.tree.values()):
         return tensors(survey.tree)
-    return listed([f"{name} ({kind_of(value)})" for name, value in survey.tree.items()])
+    return listed([f"{shown(name)} ({kind_of(value)})" for name, value in survey.tree.items()])
 
 
 def kind_of(value: Any) -> str:
@@ -91,7 +89,7 @@ def kind_of(value: Any) -> str:
         return f"{list(value.shape)}"
     if isinstance(value, Mapping) and any(isinstance(inner, TensorInfo) for inner in value.values()):
         return tensors(value)
-    return getattr(value, "name", type(value).__name__)
+    return value.name if isinstance(value, Stub) else type(value).__name__
 
 
 def tensors(found: Mapping[Any, Any]) -> str:
@@ -122,6 +120,6 @@ def harmful_names(names: Mapping[str, int]) -> list[str]:
 
 def listed(names: Any) -> str:
     """The first names, and how many more there are."""
-    found = [str(name) for name in names]
+    found = [shown(name) for name in names]
     more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + more

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from audiobat.convert.beats_encoder import BeatsEncoder, Sizes
+from audiobat.convert.pickles import shown
 from audiobat.convert.weights import Converted, Weights, linear_head, size
 from audiobat.errors import AudiobatError
 from audiobat.hub import check_shapes, shapes_of
@@ -61,7 +62,9 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     config = config if isinstance(config, Mapping) else {}
     for name, value in FIXED.items():
         if config.get(name, value) != value:
-            raise AudiobatError(f"{path}: its config has {name} {config[name]!r}, but only {value!r} is known here.")
+            raise AudiobatError(
+                f"{path}: its config has {name} {shown(config[name])}, but only {value!r} is known here."
+            )
     tensors["pos_conv.weight"] = conv_weight(tensors, path)
     tensors["relative_bias.weight"] = shared_table(tensors, path)
     sizes = sizes_of(tensors, config, path)
@@ -119,7 +122,7 @@ def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any], path: Pat
     if not fits or type(far) is not int or far <= buckets // 4:
         raise AudiobatError(
             f"{path}: width {dim}, {heads} heads, groups of {in_group}, patches of {patch}, {buckets} buckets and "
-            f"max_distance {far!r} do not fit each other."
+            f"max_distance {shown(far)} do not fit each other."
         )
     return Sizes(
         dim=dim,

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from audiobat.adapters.windows import TimeGrid, WindowedEncoder
 from audiobat.config import FrontendConfig
+from audiobat.encoder import Embedder
 from audiobat.frontend import KaldiFrontend
 
 FRAMES = 1024  # of a window, ours: any length runs, and it was trained on 10 s
@@ -49,7 +50,7 @@ class Sizes(NamedTuple):
     max_distance: int  # the last bucket begins before it
 
 
-class BeatsEncoder(WindowedEncoder):
+class BeatsEncoder(WindowedEncoder, Embedder):
     """Meets the `Encoder` protocol; clips run in windows without padding."""
 
     def __init__(self, sizes: Sizes) -> None:

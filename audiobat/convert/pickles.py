@@ -7,6 +7,7 @@ those tensors; every other object is a `Stub`, which has a name and does nothing
 from __future__ import annotations
 
 import pickletools
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import torch
 
 STEPS = 2_000_000  # of one pickle, and items it copies: each may cost 200 bytes, and no checkpoint has a tenth of them
 DIMENSIONS = 16  # of a tensor, and parts of a key
+LONGEST = 160  # characters of a name that people see
 DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter"}
 SETS = {"builtins.set", "builtins.frozenset"}
 TENSORS = {f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2")}
@@ -64,6 +66,12 @@ class View(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+
+
+def shown(text: object) -> str:
+    """A name out of a file as people may see it: no control characters, and not without end."""
+    name = text if isinstance(text, str) else reprlib.repr(text)
+    return name if name.isprintable() and len(name) <= LONGEST else ascii(name)[:LONGEST]
 
 
 class Fault(Exception):
@@ -181,6 +189,7 @@ class Machine:
         """What a pickle names: a stub, which stands for known functions too; or a torch.dtype, which does nothing."""
         if name in DTYPES:
             return DTYPES[name]
+        name = shown(name)
         if name.startswith("__builtin__."):  # what Python 2 called it, and so do protocols below 3
             name = name.replace("__builtin__", "builtins", 1)
         if name not in CALLED and name not in STORAGES and name not in NAMED:
@@ -243,9 +252,9 @@ def storage(reference: Any) -> Storage:
     _, kind, key, _, numel = reference[:5]
     name = kind.name if isinstance(kind, Stub) else kind
     if name not in STORAGES or not isinstance(key, str) or type(numel) is not int or numel < 0:
-        raise Fault(f"it refers to a storage of an unknown kind, {name}")
+        raise Fault(f"it refers to a storage of an unknown kind, {shown(name)}")
     if reference[5:] not in ((), (None,)):
-        raise Fault(f"storage {key} is a part of another, as torch before 0.4 wrote them")
+        raise Fault(f"storage {shown(key)} is a part of another, as torch before 0.4 wrote them")
     return Storage(key, STORAGES[name], numel)
 
 
@@ -259,5 +268,7 @@ def view(storage: Any, offset: Any, shape: Any, stride: Any) -> View:
     elements = torch.Size(shape).numel()
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) if elements else 0
     if elements > storage.numel or last >= max(storage.numel, 1):
-        raise Fault(f"a tensor of shape {list(shape)} does not fit storage {storage.key} of {storage.numel} values")
+        raise Fault(
+            f"a tensor of shape {list(shape)} does not fit storage {shown(storage.key)} of {storage.numel} values"
+        )
     return View(storage, offset, tuple(shape), tuple(stride))

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from audiobat.convert.pickles import Fault, Machine, Storage, View
+from audiobat.convert.pickles import Fault, Machine, Storage, View, shown
 from audiobat.errors import AudiobatError
 from audiobat.hub import read_tensors
 
@@ -79,8 +79,8 @@ def read(path: str | Path) -> Any:
     if not survey.stubs and survey.format != "pickle":
         try:
             return torch.load(survey.path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            pass  # it takes no defaultdict, say
+        except (pickle.UnpicklingError, RuntimeError):
+            pass  # it takes no defaultdict, say, and no archive without its version
     with survey.path.open("rb") as file:
         data = mapped(file)  # never closed here: the tensors look into it, and it goes with the last of them
     start, size = survey.pickle
@@ -117,17 +117,17 @@ def survey_zip(path: Path) -> Survey:
                 raise AudiobatError(f"{path} was written by a big-endian machine: save it again on another.")
             places = {name: Place(data_start(archive, entry), entry.file_size) for name, entry in entries.items()}
             name = f"{root}data.pkl"
-            tree, stubs, storages = run(io.BytesIO(archive.read(name)), info, path, f"entry {name}")
+            tree, stubs, storages = run(io.BytesIO(archive.read(name)), info, path, f"entry {shown(name)}")
             damaged = archive.testzip()
     except AudiobatError:
         raise
     except Exception as error:  # a damaged archive can fail anywhere in the reader
         raise AudiobatError(f"{path} is cut or damaged ({error}): copy or download it again.") from None
     if damaged is not None:
-        raise AudiobatError(f"{path}: entry {damaged} does not match its checksum: copy or download it again.")
+        raise AudiobatError(f"{path}: entry {shown(damaged)} does not match its checksum: copy or download it again.")
     for key, storage in storages.items():
         entry = f"{root}data/{key}"
-        check_size(path, f"entry {entry}", places.get(entry, NOWHERE).size, storage)
+        check_size(path, f"entry {shown(entry)}", places.get(entry, NOWHERE).size, storage)
     found = {key: places[f"{root}data/{key}"] for key in storages}
     return Survey(path, "torch", tree, stubs, found, places[name])
 
@@ -144,10 +144,10 @@ def check_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.Zip
         left -= entry.file_size
         if entry.compress_type != zipfile.ZIP_STORED or left < 0:
             raise AudiobatError(
-                f"{path}: entry {name} unpacks to {entry.file_size:,} bytes, but a checkpoint's entries are not packed."
+                f"{path}: entry {shown(name)} unpacks to {entry.file_size:,} bytes; no checkpoint is packed."
             )
         if name.lower() in seen:  # torch's reader does not tell cases apart
-            raise AudiobatError(f"{path} has two entries {name}: which one counts depends on who reads it.")
+            raise AudiobatError(f"{path} has two entries {shown(name)}: which one counts depends on who reads it.")
         seen.add(name.lower())
         entries[name] = entry
     if sum(name.count("/") == 1 and name.endswith("/data.pkl") for name in entries) != 1:
@@ -182,13 +182,15 @@ def survey_legacy(path: Path, data: mmap.mmap) -> Survey:
         storage = storages.get(key)
         numel = int.from_bytes(data.read(8), "little")
         if storage is None or numel != storage.numel:
-            raise AudiobatError(f"{path}: storage {key} has {numel:,} values and no tensor, or another number of them.")
+            raise AudiobatError(
+                f"{path}: storage {shown(key)} has {numel:,} values and no tensor, or another number of them."
+            )
         places[key] = Place(data.tell(), numel * storage.dtype.itemsize)
-        check_size(path, f"storage {key}", len(data) - data.tell(), storage)
+        check_size(path, f"storage {shown(key)}", len(data) - data.tell(), storage)
         data.seek(places[key].size, io.SEEK_CUR)
     lost = [key for key in storages if key not in places]
     if lost:
-        raise AudiobatError(f"{path} has no storage {lost[0]}: copy or download it again.")
+        raise AudiobatError(f"{path} has no storage {shown(lost[0])}: copy or download it again.")
     return Survey(path, "torch (legacy)", tree, stubs, places, here)
 
 
@@ -217,7 +219,7 @@ def run(stream: BinaryIO, make: Make, path: Path, what: str) -> tuple[Any, Count
     def keep(view: View) -> Any:
         known = storages.setdefault(view.storage.key, view.storage)
         if known != view.storage:
-            raise Fault(f"it speaks of storage {known.key} in two ways")
+            raise Fault(f"it speaks of storage {shown(known.key)} in two ways")
         return make(view)
 
     machine = Machine(keep)

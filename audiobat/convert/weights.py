@@ -6,6 +6,7 @@ prefixes of trainers.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,17 +15,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from audiobat.config import HeadConfig, TaggerConfig
-from audiobat.convert.pickles import Stub
+from audiobat.convert.pickles import Stub, shown
 from audiobat.convert.reading import TensorInfo
-from audiobat.encoder import AudioEncoder
+from audiobat.encoder import AudioEncoder, Embedder
 from audiobat.errors import AudiobatError
-from audiobat.features import Encoder
 from audiobat.heads import build_head
 from audiobat.hub import read_json
 from audiobat.tagger import Tagger
 
-LIGHTNING = "student.encoder."  # in BAT's Lightning-style checkpoints
+LIGHTNING = "student.encoder."  # in BAT's Lightning-style checkpoints; what they call the teacher is not known
 AUDIOSET = 527  # classes
+DEEPEST = 16  # levels at which tensors are looked for
 HEAD_DIM = 64  # of attention, in every published model of these families
 HEADS = ("num_heads", "num_attention_heads", "heads", "encoder_attention_heads")  # how configs call their number
 
@@ -61,7 +62,7 @@ class Converted:
     """What a converter made of a file."""
 
     layout: str  # whose, in words
-    encoder: Encoder
+    encoder: Embedder
     head: Head | None = None
     left: tuple[str, ...] = ()  # tensors that the encoder has no place for, each of them known to be no part of it
 
@@ -93,21 +94,29 @@ def split(path: Path, tree: Any) -> Weights:
         teacher = student.pop("_ema", None)
     elif holds_tensors(rest.get("state_dict")):
         state = rest.pop("state_dict")
+        check_tensors(state, path)
         student = {n.removeprefix(LIGHTNING): t for n, t in state.items() if n.startswith(LIGHTNING)} or state
         left += [n for n in state if student is not state and not n.startswith(LIGHTNING)]
     elif holds_tensors(rest):
         student = {name: value for name, value in rest.items() if is_tensor(value)}
         rest = {name: value for name, value in rest.items() if not is_tensor(value)}
     else:
-        shown = ", ".join(list(rest)[:8]) or "nothing"
-        raise AudiobatError(f"{path} holds no weights of a model that is known here: at its top are {shown}.")
-    for name, value in student.items():
-        if not is_tensor(value):
-            raise AudiobatError(
-                f"{path}: {name} is no tensor but a {value.name if isinstance(value, Stub) else value}."
-            )
+        top = ", ".join(shown(name) for name in list(rest)[:8]) or "nothing"
+        raise AudiobatError(f"{path} holds no weights of a model that is known here: at its top are {top}.")
+    for network in (student, teacher if holds_tensors(teacher) else {}):
+        check_tensors(network or {}, path)
     left += [f"{name}.{inner}" if inner else name for name, value in rest.items() for inner in tensors_below(value)]
     return Weights(path, student, teacher if holds_tensors(teacher) else None, rest, tuple(left))
+
+
+def check_tensors(network: Mapping[Any, Any], path: Path) -> None:
+    """Raise an AudiobatError unless all that a network holds are tensors with names that can be shown."""
+    for name, value in network.items():
+        if not is_tensor(value):
+            kind = value.name if isinstance(value, Stub) else type(value).__name__
+            raise AudiobatError(f"{path}: {shown(name)} is no tensor but a {kind}.")
+        if not isinstance(name, str) or shown(name) != name:
+            raise AudiobatError(f"{path}: {shown(name)} is no name of a tensor.")
 
 
 def with_config(weights: Weights) -> Weights:
@@ -135,16 +144,17 @@ def holds_tensors(value: Any) -> bool:
 
 
 def tensors_below(value: Any) -> Iterator[str]:
-    """Dotted names of all tensors inside plain containers; each container is entered once, however it is nested."""
-    todo, seen = [("", value)], set()
+    """Dotted names of all tensors inside plain containers, of which each is entered once, to a depth of DEEPEST."""
+    todo: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    seen = set()
     while todo:
-        name, item = todo.pop()
+        names, item = todo.pop()
         if is_tensor(item):
-            yield name
-        elif isinstance(item, Mapping | list | tuple) and id(item) not in seen:
+            yield ".".join(names)
+        elif isinstance(item, Mapping | list | tuple) and id(item) not in seen and len(names) < DEEPEST:
             seen.add(id(item))
             inner = item.items() if isinstance(item, Mapping) else enumerate(item)
-            todo += [(f"{name}.{key}" if name else str(key), part) for key, part in inner]
+            todo += [((*names, shown(key)), part) for key, part in inner]
 
 
 def attention_heads(weights: Weights, dim: int) -> int:
@@ -154,7 +164,9 @@ def attention_heads(weights: Weights, dim: int) -> int:
             if name in config:
                 value = config[name]
                 if type(value) is not int or value < 1 or dim % value:
-                    raise AudiobatError(f"{weights.path}: {name} is {value!r}: it must divide the width {dim}.")
+                    raise AudiobatError(
+                        f"{weights.path}: {name} is {shown(reprlib.repr(value))}: it must divide the width {dim}."
+                    )
                 return value
     return max(1, dim // HEAD_DIM)
 
@@ -201,7 +213,7 @@ def linear_head(
     told = [classes.get(str(n), classes.get(n, n)) for n in range(len(weight))]  # type: ignore[call-overload]
     config = TaggerConfig(
         head=HeadConfig(kind="linear", pool=pool, norm="layer" if has_norm else "none"),  # type: ignore[arg-type]
-        classes=tuple(str(name) for name in told),
+        classes=tuple(shown(name) for name in told),
         multi_label=len(weight) == AUDIOSET,  # no file says; the other sets that these models were tuned on have one
     )
     module = build_head(config.head, *encoder, len(weight))
