@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
-from audiobat.analysis.attention import DEFINITIONS, SINK, attention_inputs, attention_measures, mean_measures
+from audiobat.analysis.attention import DEFINITIONS, attention_inputs, attention_measures, mean_measures
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.encoder import AudioEncoder
 from audiobat.layers import GatedAttention
 
 RATE, HEADS, DEPTH = 8000, 2, 2
+SINK = 0.3  # Gu et al., 2410.10781
 FRONTEND = FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16)
 
 
@@ -129,9 +130,9 @@ def test_a_sink_a_mirror_and_an_even_listener():
 
 
 @torch.no_grad()
-def test_a_closed_gate_silences_a_sink_that_the_weights_still_show():
+def test_an_even_gate_changes_no_share_and_an_uneven_one_does_though_the_weights_stay():
     encoder = made_encoder(gated=True)
-    for block in encoder.blocks:  # values live in feature 0 for cls's key alone, which the gate then shuts
+    for block in encoder.blocks:  # half open for all
         block.attn.gate.weight.zero_()
         block.attn.gate.bias.zero_()
     open_gate = mean_measures(encoder, clips())

@@ -10,7 +10,6 @@ from torch.nn import functional
 from audiobat.analysis.label_free import PATCHES, LabelFree, artefact_share, draw_patches
 from audiobat.analysis.moments import Moments
 from audiobat.analysis.rank import (
-    LIDAR_DELTA,
     Lidar,
     alpha_req,
     effective_rank,
@@ -106,7 +105,7 @@ def test_lidar_of_known_scatters(within: str):
     for mean in torch.cat([a[:, None] * axes, -a[:, None] * axes]):
         lidar.update((5 + mean + torch.cat([s[:, None] * axes, -s[:, None] * axes])) @ turn)
     assert lidar.clips == 8
-    eigenvalues = (a**2 / 4) / (s**2 / 4 + LIDAR_DELTA)
+    eigenvalues = (a**2 / 4) / (s**2 / 4 + 1e-4)
     p = (eigenvalues / eigenvalues.sum() + 1e-7).numpy()
     assert lidar.value() == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-9)
     if within == "as between":

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -329,7 +328,9 @@ def test_a_collapsed_model_has_rank_one_and_nulls_where_nothing_is_defined(unlab
         ({"clips": 3}, "clips is 3: use 4 or more"),
         ({"views": -1}, "views is -1: use 0 or more"),
         ({"pictures": -1}, "pictures is -1: use 0 or more"),
-        ({"config": ProbeConfig(heads=("linear",))}, r"heads is \['linear'\]: analyze trains CGP and linear probes"),
+        ({"config": ProbeConfig(heads=("linear",))}, r"heads is \('linear',\): analyze trains CGP and linear probes"),
+        ({"config": ProbeConfig(HeadConfig("protobin"))}, "head.kind is protobin: analyze trains"),
+        ({"config": ProbeConfig(task="frame")}, "task is frame: analyze trains"),
         ({"config": ProbeConfig(grid=GridConfig(lr=(1e-3, 1e-2)))}, "grid.lr is .*: analyze trains"),
     ],
 )
@@ -339,7 +340,18 @@ def test_bad_arguments_are_told_before_anything_is_written(changes: dict, messag
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [({"warmup_steps": 30}, "warmup_steps is 30 and train.steps is 30"), ({"batch_size": 1}, "batch_size is 1")],
+)
+def test_a_bad_schedule_is_told_before_features_are_computed(train: dict, message: str, labelled, tmp_path: Path):
+    config = replace(CONFIG, train=replace(CONFIG.train, **train))
+    with pytest.raises(AudiobatError, match=message):
+        analyze(made_encoder(), labelled, config, out=tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_spread_covers_first_and_last():
     assert spread(np.arange(10), 4).tolist() == [0, 3, 6, 9]
     assert spread(np.arange(3), 4).tolist() == [0, 1, 2]
-    assert math.isclose(len(set(spread(np.arange(1000), 512).tolist())), 512)
+    assert len(set(spread(np.arange(1000), 512).tolist())) == 512

@@ -14,10 +14,10 @@ from typing import Any
 from audiobat.cache import FeatureSource
 from audiobat.commands.head_jobs import head_jobs, with_seeds
 from audiobat.commands.head_testing import ask_heads
-from audiobat.commands.head_training import Rows, train_heads
+from audiobat.commands.head_training import Rows, check_buildable, train_heads
 from audiobat.commands.probe import readable, record_path
 from audiobat.commands.probe_records import Shared, record_of
-from audiobat.commands.probe_task import task_for
+from audiobat.commands.probe_task import pick_loss, task_for
 from audiobat.config import ProbeConfig
 from audiobat.data.index import ClipTable
 from audiobat.errors import AudiobatError
@@ -47,16 +47,20 @@ def analysis_config(config: ProbeConfig) -> ProbeConfig:
     """The config of an analysis: three seeds and five sizes of CGP unless it names others.
 
     Raises:
-        AudiobatError: it asks for heads, a choice of rates, or frames, which an analysis does not have.
+        AudiobatError: it asks for other heads, a choice of rates, or frames, which an analysis does not have.
     """
-    for name, value in (
-        ("heads", config.heads),
-        ("grid.lr", config.grid.lr),
-        ("grid.weight_decay", config.grid.weight_decay),
-    ):
+    refused = {
+        "heads": config.heads,
+        "head.kind": "" if config.head.kind == "cgp" else config.head.kind,
+        "task": "" if config.task != "frame" else "frame",
+        "grid.choose": config.grid.choose,
+        "grid.lr": config.grid.lr,
+        "grid.weight_decay": config.grid.weight_decay,
+    }
+    for name, value in refused.items():
         if value:
             raise AudiobatError(
-                f"{name} is {list(value)}: analyze trains CGP and linear probes at one rate, leave it out."
+                f"{name} is {value}: analyze trains CGP and linear probes of whole clips at one rate, leave it out."
             )
     counts = config.grid.prototypes or tuple(sorted({max(1, config.head.prototypes // share) for share in SHARES}))
     seed = config.train.seed
@@ -69,6 +73,13 @@ def analysis_config(config: ProbeConfig) -> ProbeConfig:
         grid=replace(config.grid, prototypes=counts),
         task="clip",
     )
+
+
+def check_probes(config: ProbeConfig, encoder: Encoder, table: ClipTable) -> None:
+    """Raise AudiobatError for what can be refused before features are computed: a schedule, a loss, a size."""
+    task = task_for(config, table)
+    pick_loss(config.train, task.single_label)
+    check_buildable(head_jobs(config, encoder.depth), encoder, task)
 
 
 def train_probes(

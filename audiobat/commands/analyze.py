@@ -15,7 +15,13 @@ from audiobat.analysis.similarity import FEWEST
 from audiobat.cache import cache_features
 from audiobat.commands import analysis_measures as measures
 from audiobat.commands.analysis_pictures import class_pictures, clip_pictures, measure_pictures
-from audiobat.commands.analysis_probes import analysis_config, layer_numbers, prototype_numbers, train_probes
+from audiobat.commands.analysis_probes import (
+    analysis_config,
+    check_probes,
+    layer_numbers,
+    prototype_numbers,
+    train_probes,
+)
 from audiobat.commands.analysis_summary import about, left_out, listed_files, plain, print_summary, write_json
 from audiobat.commands.head_training import Rows
 from audiobat.commands.probe import keep_used, list_skipped, readable, splits_of
@@ -50,6 +56,8 @@ def analyze(
 ) -> dict[str, Any]:
     """Look into a model, and write `analysis.json`, `figures/` and the probes' records, `results/`, into `out`.
 
+    What memory is too small for is kept in `features/` there, as `probe` does.
+
     Args:
         model: whatever `audiobat.models.load_encoder` takes, or an encoder.
         data: clips from any source; without labels there are no probes and no prototypes.
@@ -78,6 +86,8 @@ def analyze(
     name = Path(model).resolve().name if isinstance(model, str | Path) else type(model).__name__
     table, split = read_table(data, test_fold, clips)
     encoder = load_encoder(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
+    if split is not None:
+        check_probes(config, encoder, table)
     out.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
     skipped: dict[str, str] = {}
     try:
@@ -86,6 +96,7 @@ def analyze(
             table,
             cache_gb=config.cache_gb,
             cache_dir=config.cache_dir,
+            spill_dir=out / "features" if config.cache_gb > 0 else None,
             device=str(pick_device(device)),
             workers=config.workers,
             skipped=skipped,

@@ -163,13 +163,14 @@ def class_prototypes(
 def outline(ax: Axes, one: Excited, bins: int) -> None:
     """Frame the patches that excite the prototype most: the others dotted, then the best one solid."""
     rows, end = one.similarity.shape[1], ax.get_xlim()[1]
+    pen = min(1.6, max(0.4, 50 * one.column_seconds / end))  # points: a fifth of a narrow column
     order = np.argsort(-np.nan_to_num(one.similarity, nan=-np.inf).ravel())[:OUTLINED]
     for place, patch in reversed(list(enumerate(order))):
         t, f = divmod(int(patch), rows)
         start, stop = t * one.column_seconds, min((t + 1) * one.column_seconds, end)  # the last column may be cut
         gap = INSET * one.column_seconds, INSET * bins / rows
         corner, size = (start + gap[0], f * bins / rows + gap[1]), (stop - start - 2 * gap[0], bins / rows - 2 * gap[1])
-        for width, colour, line in ((3.2, "black", "-"), (1.6, "white", LINES[0] if place == 0 else LINES[2])):
+        for width, colour, line in ((2 * pen, "black", "-"), (pen, "white", LINES[0] if place == 0 else LINES[2])):
             ax.add_patch(Rectangle(corner, *size, fill=False, ec=colour, lw=width, ls=line))
 
 
