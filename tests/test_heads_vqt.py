@@ -15,13 +15,23 @@ CLASSES, QUERIES, DIM, DEPTH = 3, 2, 16, 2
 HOP = 160
 
 
-def encoder_of(gated: bool = True, pad: str = "mask") -> AudioEncoder:
+def encoder_of(gated: bool = True, pad: str = "mask", norm: str = "post") -> AudioEncoder:
     """Patches of 4 frames x 4 mels, two rows, and windows of 6 columns; norms and biases off their starts."""
     torch.manual_seed(0)
     encoder = AudioEncoder(
         ModelConfig(
             FrontendConfig(mel_bins=8),
-            EncoderConfig(DIM, DEPTH, 4, patch_size=(4, 4), max_frames=24, gated_attention=gated, pad=pad),
+            EncoderConfig(
+                DIM,
+                DEPTH,
+                4,
+                patch_size=(4, 4),
+                max_frames=24,
+                gated_attention=gated,
+                pad=pad,
+                block_norm=norm,
+                final_norm=norm == "pre",
+            ),
         )
     )
     with torch.no_grad():
@@ -53,12 +63,13 @@ def stem(encoder, waveform):
     """What goes into each block for one clip [S] of one window, [1 + n, D] each, from its own samples alone."""
     spectrogram, _ = encoder.spectrogram(waveform[None])
     patches = encoder.embed_patches(spectrogram)
-    x = encoder.pre_norm(torch.cat([encoder.cls_token, patches], 1))
+    x = torch.cat([encoder.cls_token, patches], 1)
+    x = x if encoder.config.encoder.block_norm == "pre" else encoder.pre_norm(x)
     inputs = []
     for block in encoder.blocks:
         inputs.append(x[0])
         x, _ = block(x)
-    return inputs, x[0]
+    return inputs, encoder.norm(x)[0]
 
 
 def slow_clip(head, encoder, waveform):
@@ -92,9 +103,9 @@ def gradients_of(logits, head):
     return torch.autograd.grad((logits * weights).sum(), list(head.parameters()))
 
 
-@pytest.mark.parametrize("gated", [False, True])
-def test_logits_and_gradients_are_those_of_a_query_that_no_token_sees(gated):
-    encoder = encoder_of(gated)
+@pytest.mark.parametrize(("gated", "norm"), [(False, "post"), (True, "post"), (True, "pre"), (False, "pre")])
+def test_logits_and_gradients_are_those_of_a_query_that_no_token_sees(gated, norm):
+    encoder = encoder_of(gated, norm=norm)
     head, waveform = head_of(encoder), waveform_of(16)
     for got, slow in ((head(waveform), slow_clip), (head.frames(waveform), slow_frames)):
         wanted = torch.stack([slow(head, encoder, one) for one in waveform])

@@ -28,7 +28,7 @@ class VisualQueryTuning(nn.Module):
 
     The encoder is not a part of the head: neither its parameters nor its state are the head's, and it gets no
     gradients. It must have `blocks` built as audiobat's are (`attn.qkv`, `attn.gate` or None, `attn.proj`, `norm1`,
-    `norm2`, `mlp`, post-norm) and `patch_embed.patch_size`; AudiobatError if it has not.
+    `norm2`, `mlp`, `pre_norm`) and `patch_embed.patch_size`; AudiobatError if it has not.
     """
 
     encoder: Any
@@ -115,14 +115,18 @@ def watch_blocks(encoder: Any, waveform: Tensor, lengths: Tensor | None) -> tupl
 
 def ask(block: Any, queries: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
     """What `block` would make of queries [M, Q, D] that attend to the valid ones of tokens [M, n, D] alone."""
-    attn = block.attn
-    query, _, _ = _split(attn, queries)
-    _, key, value = _split(attn, tokens)
+    attn, pre_norm = block.attn, block.pre_norm
+    asking, heard = (_frozen(block.norm1, x) if pre_norm else x for x in (queries, tokens))
+    query, _, _ = _split(attn, asking)
+    _, key, value = _split(attn, heard)
     taken = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None, :])
     taken = taken.transpose(1, 2).flatten(2)  # [M, Q, D]
     if attn.gate is not None:
-        taken = torch.sigmoid(_frozen(attn.gate, queries)) * taken
-    x = _frozen(block.norm1, queries + _frozen(attn.proj, taken))
+        taken = torch.sigmoid(_frozen(attn.gate, asking)) * taken
+    x = queries + _frozen(attn.proj, taken)
+    if pre_norm:
+        return x + _frozen(block.mlp, _frozen(block.norm2, x))
+    x = _frozen(block.norm1, x)
     return _frozen(block.norm2, x + _frozen(block.mlp, x))
 
 
