@@ -282,3 +282,4 @@ def test_other_models_see_crops_of_half_the_clip():
     assert starts.round().max() <= 101 - size
     assert len(starts.round().unique()) > 40  # of the 52 places
     assert torch.equal(found, views_of(Ramp(), waveform, 200, 3)[0, :, 0])
+    assert set(cropped_views(Ramp(), waveform[:5], 99, 3)[0, :, 0].tolist()) == {0.5, 1.5, 2.5, 3.5}  # each place

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from report_samples import make_record
 from scipy.stats import spearmanr
 
 from audiobat import cli
 from audiobat.audio import to_waveform
+from audiobat.commands.analysis_probes import layer_numbers
 from audiobat.commands.analyze import analyze, spread
 from audiobat.config import (
     EncoderConfig,
@@ -27,6 +29,8 @@ from audiobat.config import (
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.features import LayerFeatures
+from audiobat.report.collect import Collection
+from audiobat.report.curves import Layers
 from audiobat.results import load_record
 
 RATE = 8000
@@ -54,6 +58,11 @@ def write_clip(path: Path, hertz: float, rng: np.random.Generator) -> None:
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * hertz * time + rng.uniform(0, 6)) + noise, RATE)
 
 
+def label_of(number: int) -> str:
+    """Of a clip; those that test go on in another order, so that rows taken for one another show."""
+    return list(TONES)[(number + number // 18) % 3]
+
+
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """18 clips that train and 12 that test, each of one of three tones."""
@@ -62,7 +71,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = csv.writer(file)
         rows.writerow(["path", "label", "split"])
         for i in range(30):
-            label = list(TONES)[i % 3]
+            label = label_of(i)
             write_clip(folder / f"{i:02d}.wav", TONES[label], rng)
             rows.writerow([f"{i:02d}.wav", label, "train" if i < 18 else "test"])
     return folder / "tones.csv"
@@ -124,11 +133,23 @@ def test_layers_are_the_records_block_by_block_and_seed_by_seed(analysed: tuple[
         gate = load_record(results / f"AudioEncoder_cgp_k12_{seed}.json").gate_weights
         assert layers["gate_weights"][place] == pytest.approx(gate)
         assert sum(gate) == pytest.approx(1)
-        rho = layers["spearman"][place]
-        if len(set(layers["linear"][place])) == 1:  # two equal probes have no order
-            assert rho is None
-        else:
-            assert rho == pytest.approx(spearmanr(layers["linear"][place], gate).statistic)
+
+
+def test_rank_correlation_of_probes_and_gate_is_scipys_for_each_seed():
+    linear = [[0.2, 0.5, 0.4, 0.4], [0.3, 0.6, 0.5, 0.7]]
+    gates = ((0.1, 0.2, 0.3, 0.4), (0.4, 0.3, 0.2, 0.1))
+    probes = tuple(
+        tuple(make_record(kind="linear", value=value, seed=seed, layer=i + 1) for i, value in enumerate(values))
+        for seed, values in enumerate(linear)
+    )
+    found = layer_numbers(Collection((), (Layers("bat", "scenes", probes, gates),)))
+    assert (found["metric"], found["seeds"]) == ("map", [0, 1])
+    assert (found["linear"], found["gate_weights"]) == (linear, [list(gate) for gate in gates])
+    expected = [spearmanr(x, y).statistic for x, y in zip(linear, gates, strict=True)]
+    assert expected[0] * expected[1] < 0  # one rises, one falls
+    assert found["spearman"] == pytest.approx(expected)
+    assert found["spearman_mean"] == pytest.approx(np.mean(expected))
+    assert found["spearman_sd"] == pytest.approx(np.std(expected, ddof=1))
 
 
 def test_the_prototype_curve_has_a_point_for_each_size_over_seeds(analysed: tuple[Path, dict]):
@@ -193,7 +214,7 @@ def test_each_class_has_prototypes_with_a_patch_of_one_of_its_test_clips(analyse
         for strongest in one["strongest"]:
             number = int(strongest["clip"].removesuffix(".wav"))
             assert number >= 18  # it tests
-            assert list(TONES)[number % 3] == label
+            assert label_of(number) == label
             assert strongest["bands"] == 2
             assert strongest["band"] in (0, 1)
             assert 0 <= strongest["column"] < 6

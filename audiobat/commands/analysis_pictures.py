@@ -65,6 +65,7 @@ def class_pictures(
     known.sort(key=lambda label: -classes[label]["average_precision"])
     ends = known if 2 * count >= len(known) else known[:count] + known[len(known) - count :]
     frontend = encoder.frontend if isinstance(encoder, AudioEncoder) else MelFrontend(FrontendConfig())
+    frontend.to(source.device)
     numbers = {label: number for number, label in enumerate(classes)}  # names that differ in signs alone stay apart
     drawn = []
     for label in ends if count else ():
