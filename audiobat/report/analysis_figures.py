@@ -41,15 +41,15 @@ def sinks(measured: Heads) -> Figure:
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.6)).ravel()
     maps = {kind: np.asarray(measured[kind]["first_token"]).T for kind in measured}  # [H, L]
     heads, depth = next(iter(maps.values())).shape
-    top = max(float(m.max()) for m in maps.values())
+    top = max(float(m.max()) for m in maps.values()) or 1.0
     axes = np.atleast_1d(upper.subplots(1, len(maps), sharey=True))
     for ax, (kind, values) in zip(axes, maps.items(), strict=True):
         extent = (0.5, depth + 0.5, heads + 0.5, 0.5)
         image = ax.imshow(values, cmap=HEAT, vmin=0, vmax=top, aspect="auto", interpolation="none", extent=extent)
         ax.set_title(f"{KINDS[kind]}\nto cls {values.mean():.1%}", fontsize=9)
         ax.set_xlabel("block")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
+        for axis, ticks in ((ax.xaxis, 7), (ax.yaxis, 12)):
+            axis.set_major_locator(MaxNLocator(integer=True, nbins=ticks, min_n_ticks=1))
     axes[0].set_ylabel("head")
     upper.colorbar(image, ax=axes, label="share that goes to cls", pad=0.01, format=PercentFormatter(1.0, 0))
     panels = lower.subplots(2, 2, sharex=True).ravel()
@@ -59,7 +59,7 @@ def sinks(measured: Heads) -> Figure:
             ax.plot(range(1, depth + 1), values, label=KINDS[kind], markersize=4, **look(place))
         ax.set_title(title, fontsize=9.5)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        by_block(ax)
+        by_block(ax, depth)
         from_zero(ax)
     for ax in panels[:2]:
         ax.set_xlabel("")
@@ -87,9 +87,10 @@ def ranks(blocks: Sequence[Mapping[str, Any]]) -> Figure:
         panels[2].plot(x, found, **look(3))
     else:
         panels[2].text(0.5, 0.5, "not measured", transform=panels[2].transAxes, ha="center")
+        panels[2].set_yticks([])
     panels[3].set_ylabel("0 is collapse, 1 isotropic")
     for ax in panels:
-        by_block(ax)
+        by_block(ax, len(blocks))
         from_zero(ax)
     for ax in panels[:3]:
         ax.set_ylabel("dimensions")
@@ -155,8 +156,7 @@ def class_prototypes(
         figure.colorbar(image, ax=right, label="similarity", pad=0.01)
     for ax in panels[-1]:
         ax.set_xlabel("time (s)")
-    name = folded(label.replace("_", " "), 36, 1)
-    headline(figure, f"Strongest prototypes of {name} (average precision {precision:.2f})")
+    headline(figure, f"What speaks for {folded(label.replace('_', ' '), 32, 1)} (average precision {precision:.2f})")
     return figure
 
 
@@ -182,8 +182,8 @@ def from_zero(ax: Axes) -> None:
     ax.set_ylim(bottom=0)
 
 
-def by_block(ax: Axes) -> None:
-    """Blocks below, a grid behind."""
-    ax.set_xlabel("block")
+def by_block(ax: Axes, depth: int) -> None:
+    """Blocks 1 to `depth` below, a grid behind."""
+    ax.set(xlabel="block", xlim=(0.7, depth + 0.3))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
     ax.grid(True)
