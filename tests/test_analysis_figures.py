@@ -63,13 +63,13 @@ def texts_inside(figure: Figure) -> bool:
 
 
 def ticks_apart(figure: Figure) -> bool:
-    """Whether no number under an axis reaches into the next."""
+    """Whether numbers under an axis are apart enough to be told from one another."""
     renderer = figure.canvas.get_renderer()
     for ax in figure.axes:
         low, high = ax.get_xlim()
         ticks = [t for t in ax.xaxis.get_major_ticks() if low <= t.get_loc() <= high and t.label1.get_visible()]
         boxes = sorted((t.label1.get_window_extent(renderer) for t in ticks if t.label1.get_text()), key=lambda b: b.x0)
-        if any(a.x1 > b.x0 for a, b in itertools.pairwise(boxes)):
+        if any(a.x1 + GAP > b.x0 for a, b in itertools.pairwise(boxes)):
             return False
     return True
 
@@ -84,6 +84,7 @@ def blocks(depth: int, lidar: float | None = 4.0) -> list[dict]:
     return [{"block": i + 1, **kinds, "lidar": lidar} for i in range(depth)]
 
 
+GAP = 3  # pixels
 LONG = "Domestic sounds, home sounds and other W" * 4
 
 
