@@ -148,7 +148,7 @@ class Analyze(Probe):
 
     data: str = flag(f"clips, with labels for probes and prototypes: {CLIPS}")
     clips: int = flag("how many, of the test split if there is one, are looked at besides the probes", 512)
-    views: int = flag("of each clip, for LiDAR; 0 leaves it out", 16)
+    views: int = flag("of each clip, for LiDAR; fewer than 2 leave it out", 16)
     pictures: int = flag("of how many best and of how many worst classes the prototypes are drawn", 3)
 
 

@@ -60,7 +60,8 @@ def analysis_config(config: ProbeConfig) -> ProbeConfig:
     for name, value in refused.items():
         if value:
             raise AudiobatError(
-                f"{name} is {value}: analyze trains CGP and linear probes of whole clips at one rate, leave it out."
+                f"{name} is {value}: analyze trains CGP and linear probes of whole clips at one rate, "
+                "leave it out, or the preset that sets it."
             )
     counts = config.grid.prototypes or tuple(sorted({max(1, config.head.prototypes // share) for share in SHARES}))
     seed = config.train.seed
