@@ -145,7 +145,7 @@ def test_a_run_learns_and_leaves_records_of_both_choices_and_a_release(model, mu
 
     report([run], tmp_path / "page")
     compare([run], samples=200)
-    assert "Fine-tuning, selection best" in (tmp_path / "page" / "index.html").read_text()
+    assert "best weights" in (tmp_path / "page" / "index.html").read_text()
     capsys.readouterr()
     changed = (run / "release" / "README.md").stat().st_mtime_ns
     assert audiobat.finetune(model, multi, run, settings) == [best, last]
