@@ -1,4 +1,4 @@
-# make test, make lint, make demo: from a bare Python 3.11 or newer to a result. See CONTRIBUTING.md.
+# make test, make lint, make demo, make docs: from a bare Python 3.11 or newer to a result. See CONTRIBUTING.md.
 PYTHON ?= python3
 # Package index for torch alone; empty: pip's own, or the PyTorch project's CPU builds where only those make sense.
 TORCH_INDEX ?=
@@ -9,7 +9,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/audiobat demo
@@ -22,10 +22,17 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/.docs
+	$(VENV)/bin/mkdocs build --quiet --strict
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache
 
 # The stamps make a second run quick; changed pins make them anew.
+$(VENV)/.docs: $(VENV)/.run
+	$(PIP) install -q -c constraints.txt -e '.[docs]'
+	@touch $@
+
 $(VENV)/.dev: $(VENV)/.run
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -1,0 +1,187 @@
+"""README and docs: commands parse, links lead somewhere, Python runs, the tutorial's commands run, nothing is left out.
+
+In a fence without a language, or of bash, lines that begin with `audiobat` are commands. Python blocks of a page run one
+after the other in a folder with recordings and clips; a block marked ```` ```python compile ```` is compiled, and its
+imports are made.
+"""
+
+import ast
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+import yaml
+
+import audiobat
+from audiobat import cli, recipes
+from audiobat.data.scenes import demo_folder, write_scenes
+from audiobat.errors import AudiobatError
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS]
+SHELL = ("", "bash", "sh", "shell", "console")
+FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+LOAD_RECIPE = recipes.load_recipe
+HOLDER = re.compile(r"^torchrun (--[\w-]+ \S+ )*-m ")  # what may stand before `audiobat`
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    info: str
+    code: str
+
+    @property
+    def language(self):
+        return self.info.split(" ")[0]
+
+
+def blocks(page):
+    return [Block(page, found["info"].strip(), found["code"]) for found in FENCE.finditer(page.read_text("utf-8"))]
+
+
+def commands(page):
+    """The command lines of a page as lists of words, `audiobat` left out."""
+    found = []
+    for block in blocks(page):
+        if block.language in SHELL:
+            lines = [HOLDER.sub("", line) for line in block.code.replace("\\\n", " ").splitlines()]
+            found += [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("audiobat ")]
+    return found
+
+
+def python(page):
+    return [block for block in blocks(page) if block.language == "python"]
+
+
+def prose(page):
+    return FENCE.sub("", page.read_text("utf-8"))
+
+
+def anchors(page):
+    """What GitHub and mkdocs make of headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def shortened(name):
+    """A recipe whose training is over in two steps."""
+    fields = LOAD_RECIPE(name)
+    short = {"train": {"steps": 2, "batch_size": 4}, "optim": {"warmup_steps": 1}}
+    if "head" in fields and "optim" not in fields:  # a probe's
+        short = {"train": {"steps": 2, "warmup_steps": 1, "batch_size": 4}, "head": {"prototypes": 8}}
+    return recipes.merge(fields, short)
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """What pages take for granted: recordings/, recording.wav, clips.csv and scenes/."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "recordings").mkdir()
+    for name in ("cattle_00", "cattle_01", "goat_00", "goat_01"):
+        samples, rate = soundfile.read(demo_folder() / f"events/{name}.ogg")
+        soundfile.write(folder / "recordings" / f"{name}.wav", samples, rate)
+        soundfile.write(folder / "recording.wav", samples, rate)
+    table = write_scenes(folder / "scenes", clips_train=160, clips_test=24)
+    (folder / "clips.csv").write_text(table.read_text().replace("audio/", "scenes/audio/"))
+    return folder
+
+
+@pytest.fixture
+def workplace(material, tmp_path, monkeypatch):
+    """A copy of the material as the working folder, where training is short."""
+    for entry in material.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    monkeypatch.chdir(tmp_path)
+    for module in (cli, recipes):
+        monkeypatch.setattr(module, "load_recipe", shortened)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), [(page, words) for page in PAGES for words in commands(page)], ids=lambda value: str(value)[-70:]
+)
+def test_a_command_parses(page, words):
+    if not {"-h", "--help"} & set(words):
+        cli.parse(words[0], words[1:])
+    assert words[0] in cli.VERBS
+
+
+def test_every_verb_has_its_page_or_its_place():
+    said = {words[0] for page in DOCS for words in commands(page)}
+    assert said >= set(cli.VERBS) - {"demo"}  # README's
+    pages = {page.stem for page in DOCS}
+    assert pages >= set(cli.VERBS) - {"demo", "prepare"}  # data.md
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md"], ids=lambda p: p.name
+)
+def test_links_and_anchors_lead_somewhere(page):
+    for target in LINK.findall(prose(page)):
+        if re.match(r"\w+:", target):
+            assert target.startswith("https://"), target
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        assert there.is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if python(page) and page.stem != "tutorial"], ids=lambda p: p.name
+)
+def test_python_runs(page, workplace):
+    names = {"waveform": torch.randn(1, 32_000) / 10}
+    for block in python(page):
+        if block.info == "python compile":
+            import_all(block)
+        else:
+            assert block.info == "python"
+            exec(compile(block.code, page.name, "exec"), names)
+
+
+def import_all(block):
+    tree = ast.parse(block.code, block.page.name)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {}
+    exec(compile(ast.Module(imports, []), block.page.name, "exec"), names)
+    for node in ast.walk(tree):  # audiobat.NAME exists
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "audiobat":
+            assert hasattr(audiobat, node.attr), node.attr
+
+
+def test_the_tutorial_runs(workplace, capsys):
+    names = {}
+    for block in blocks(ROOT / "docs/tutorial.md"):
+        if block.language == "python":
+            code = re.sub(r"clips_train=\d+, clips_test=\d+", "clips_train=160, clips_test=24", block.code)
+            exec(compile(code, "tutorial.md", "exec"), names)
+        elif block.language in SHELL:
+            for line in block.code.splitlines():
+                if line.startswith("audiobat "):
+                    assert cli.main(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
+    assert Path("report/index.html").exists()
+    assert Path("labels.csv").read_text().startswith("file,start,end,label,score")
+    assert Path("test_00000.txt").exists()
+
+
+def test_the_reading_order_holds_every_page_once():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]
+    assert sorted(nav) == [page.name for page in DOCS]
+    index = prose(ROOT / "docs/index.md")
+    order = [target for target in LINK.findall(index) if target.endswith(".md")]
+    assert ["index.md", *order] == nav
+
+
+def test_a_wrong_flag_and_a_wrong_recipe_would_be_found():
+    for words in (["--model", "m", "--data", "d", "--out", "o", "--no-such", "1"], ["--config", "no_such"]):
+        with pytest.raises(AudiobatError):
+            cli.parse("probe", words)
