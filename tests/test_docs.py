@@ -1,13 +1,14 @@
 """README and docs: commands parse, links lead somewhere, Python runs, the tutorial's commands run, nothing is left out.
 
-In a fence without a language, or of bash, lines that begin with `audiobat` are commands. Python blocks of a page run one
-after the other in a folder with recordings and clips; a block marked ```` ```python compile ```` is compiled, and its
-imports are made.
+In a fence without a language, or of bash, lines that begin with `audiobat` are commands. Python blocks of a page run
+one after the other in a folder with recordings, clips and runs; a block marked ```` ```python compile ```` is compiled,
+and its imports are made.
 """
 
 import ast
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import yaml
 
 import audiobat
 from audiobat import cli, recipes
+from audiobat.config import FinetuneConfig, ProbeConfig, from_dict
 from audiobat.data.scenes import demo_folder, write_scenes
 from audiobat.errors import AudiobatError
 
@@ -81,7 +83,7 @@ def shortened(name):
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
-    """What pages take for granted: recordings/, recording.wav, clips.csv and scenes/."""
+    """What pages take for granted: recordings/, recording.wav, clips.csv, runs/probe and runs/tagger."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "recordings").mkdir()
     for name in ("cattle_00", "cattle_01", "goat_00", "goat_01"):
@@ -89,15 +91,20 @@ def material(tmp_path_factory):
         soundfile.write(folder / "recordings" / f"{name}.wav", samples, rate)
         soundfile.write(folder / "recording.wav", samples, rate)
     table = write_scenes(folder / "scenes", clips_train=160, clips_test=24)
-    (folder / "clips.csv").write_text(table.read_text().replace("audio/", "scenes/audio/"))
+    clips = folder / "clips.csv"
+    clips.write_text(table.read_text().replace("audio/", "scenes/audio/"))
+    audiobat.probe("bat_nano", clips, from_dict(ProbeConfig, shortened("demo_probe")), out=folder / "runs/probe")
+    tune = from_dict(FinetuneConfig, shortened("finetune/demo"))
+    audiobat.finetune("bat_nano", clips, folder / "runs/tagger", tune)
     return folder
 
 
 @pytest.fixture
 def workplace(material, tmp_path, monkeypatch):
     """A copy of the material as the working folder, where training is short."""
-    for entry in material.iterdir():
-        (tmp_path / entry.name).symlink_to(entry)
+    for name in ("recordings", "recording.wav", "scenes", "clips.csv"):
+        (tmp_path / name).symlink_to(material / name)
+    shutil.copytree(material / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     for module in (cli, recipes):
         monkeypatch.setattr(module, "load_recipe", shortened)
@@ -139,6 +146,8 @@ def test_links_and_anchors_lead_somewhere(page):
     "page", [page for page in PAGES if python(page) and page.stem != "tutorial"], ids=lambda p: p.name
 )
 def test_python_runs(page, workplace):
+    if any("audiobat.finetune(" in block.code for block in python(page)):
+        shutil.rmtree("runs")  # the page makes its own
     names = {"waveform": torch.randn(1, 32_000) / 10}
     for block in python(page):
         if block.info == "python compile":
@@ -159,6 +168,7 @@ def import_all(block):
 
 
 def test_the_tutorial_runs(workplace, capsys):
+    shutil.rmtree("runs")
     names = {}
     for block in blocks(ROOT / "docs/tutorial.md"):
         if block.language == "python":
