@@ -6,6 +6,7 @@ and its imports are made.
 """
 
 import ast
+import importlib.util
 import re
 import shlex
 import shutil
@@ -189,6 +190,14 @@ def test_the_reading_order_holds_every_page_once():
     index = prose(ROOT / "docs/index.md")
     order = [target for target in LINK.findall(index) if target.endswith(".md")]
     assert ["index.md", *order] == nav
+
+
+def test_the_site_has_no_links_out_of_docs_and_no_words_for_tests():
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = "[a](../a.md), ![b](c.png), [d](e.md#f)\n```python compile\n1\n```\n"
+    assert hooks.on_page_markdown(page) == "a, ![b](c.png), [d](e.md#f)\n```python\n1\n```\n"
 
 
 def test_a_wrong_flag_and_a_wrong_recipe_would_be_found():
