@@ -1,11 +1,11 @@
-"""Shards to processes, one at a time: a process that is killed is replaced; a clip that kills two is left out."""
+"""Shards to processes, one at a time: a process that is killed is replaced; a clip that kills each is left out."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
 import traceback
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,8 +16,9 @@ from multiprocessing.process import BaseProcess
 from audiobat.data.pack import Job, pack_shard
 from audiobat.errors import AudiobatError
 
-DEATHS = 2  # of the process that reads a clip, after which the clip is to blame
-STARTS = 3  # processes that may die outside any clip, for one shard
+DEATHS = 2  # in a row at the same clip of a shard, after which the clip is to blame
+KILLS = 4  # the same, where the system killed the process: for want of memory, perhaps another's
+STARTS = 4  # processes that may die outside any clip, in a row for one shard
 
 
 @dataclass
@@ -37,26 +38,28 @@ class Worker:
 
 
 class Deaths:
-    """Which clips processes died of."""
+    """Which clips processes died of. Who gets past a clip clears it: one that is to blame kills whoever comes."""
 
     def __init__(self) -> None:
-        self._rows: Counter[tuple[int, int | None]] = Counter()
+        self._latest: dict[int, tuple[int | None, int]] = {}  # of each shard: row, and deaths there in a row
 
     def judge(self, worker: Worker) -> Job:
-        """The job of a worker that died, to be done again: without the clip that has now killed two.
+        """The job of a worker that died, to be done again: without the clip that has killed too many in a row.
 
         Raises:
             AudiobatError: processes die without having begun a clip.
         """
         job, row, cause = worker.job, worker.row, cause_of_death(worker.process.exitcode)
-        self._rows[job.number, row] += 1
-        if row is None and self._rows[job.number, row] == STARTS:
+        before, count = self._latest.get(job.number, (row, 0))
+        count = count + 1 if before == row else 1
+        self._latest[job.number] = (row, count)
+        if row is None and count == STARTS:
             raise AudiobatError(
                 f"Processes cannot be started, or die outside any clip ({cause}): in a script of your own, call "
                 'prepare under `if __name__ == "__main__":`; if memory ran out, use fewer --workers.'
             )
-        if row is not None and self._rows[job.number, row] == DEATHS:
-            reason = f"reading it killed the process twice ({cause}): if memory ran out, cut it with --window-seconds."
+        if row is not None and count == (KILLS if cause == "SIGKILL" else DEATHS):
+            reason = f"{count} processes died reading it ({cause}): if memory ran out, cut it with --window-seconds."
             job = replace(job, skip=job.skip | {row: reason})
         return job
 
