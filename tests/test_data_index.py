@@ -109,6 +109,8 @@ def test_the_description_says_what_is_there(table):
         ("table.json", lambda f: f.write_text('{"format": "audiobat-clips-9"}'), "of format audiobat-clips-9, not"),
         ("folds.npy", lambda f: f.unlink(), "no readable clip table"),
         ("folds.npy", lambda f: f.write_bytes(f.read_bytes()[:-8]), "no readable clip table"),
+        ("folds.npy", lambda f: f.write_bytes(b""), "no readable clip table"),
+        ("folds.npy", lambda f: f.write_bytes(f.read_bytes().replace(b"}", b" ")), "no readable clip table"),
         ("folds.npy", lambda f: np.save(f, np.array([1, 2])), "folds has 2 entries for 4 clips"),
         ("labels.values.npy", lambda f: np.save(f, np.array([0, 2, 0, 7], np.int32)), "labels run from 0 to 7"),
         ("labels.values.npy", lambda f: np.save(f, np.array([0, 2], np.int32)), "list column was cut short"),

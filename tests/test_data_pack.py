@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiobat.audio import load_audio, windows
-from audiobat.data import pack_pool, shard_plan, shard_writer, stream
+from audiobat.data import pack, pack_pool, shard_plan, shard_writer, stream
 from audiobat.data.build import clip_table
 from audiobat.data.columns import Ragged, Strings
 from audiobat.data.index import EVENT
@@ -28,6 +28,7 @@ from audiobat.data.stream import cut_windows, read_blocks
 from audiobat.errors import AudiobatError
 
 WEBDATASET = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # how its readers take key and extension from a member's name
+PASSED_OVER = re.compile(r"__[^/]*__($|/)")  # members that they do not read
 FLAC = PackSettings(16_000, "flac", None, None)
 
 
@@ -72,8 +73,8 @@ def test_sixteen_bits_round_and_stop_at_full_scale():
     values, loud = to_int16(samples)
     assert values.tolist() == [0, 0, 1, -1, edge - 1, -edge]
     assert not loud
-    values, loud = to_int16(np.array([1.0, -1.5, 7.0], np.float32))
-    assert values.tolist() == [edge - 1, -edge, edge - 1]
+    values, loud = to_int16(np.array([1.0, -1.5, 7.0, 3e38, -3e38], np.float32))
+    assert values.tolist() == [edge - 1, -edge, edge - 1, edge - 1, -edge]
     assert loud
 
 
@@ -110,6 +111,7 @@ def test_events_are_shifted_into_the_window():
         (["x.wav", "/x.wav", "../x.wav", "x_wav_2.wav"], ["x", "x_wav", "x_wav_2", "x_wav_2_wav"]),
         (["größe/日本 語.wav", "tab\there\n.wav"], ["größe/日本 語", "tab_here_"]),
         (["..", "."], ["clip", "clip_2"]),
+        (["__a__/x.wav", "a__/x.wav", "__a__.wav", "__a/x.wav"], ["a__/x", "a__/x_wav", "__a__", "__a/x"]),
     ],
 )
 def test_keys_fit_the_names_of_members(keys, wanted):
@@ -122,6 +124,7 @@ def test_keys_stay_unique_and_whole_in_every_reader(keys):
     assert len(set(found)) == len(keys)
     for key in found:
         assert WEBDATASET.match(f"{key}.flac").groups() == (key, "flac")
+        assert not PASSED_OVER.match(f"{key}.flac")
         assert not key.startswith("/")
         assert ".." not in key.split("/")
         assert fit(key) == key
@@ -295,3 +298,15 @@ def test_reports_reach_the_bar_and_errors_come_out():
     reports.append(OSError(errno.ENOSPC, "full"))
     with pytest.raises(OSError, match="full"):
         pack_pool.listen(Connection(), worker, counted.append)
+
+
+@pytest.mark.parametrize("window", [None, 0.5])
+def test_less_than_a_sample_is_one_and_numbers_too_large_are_a_reason(tmp_path, window):
+    soundfile.write(tmp_path / "short.wav", noise(1), 384_000)
+    soundfile.write(tmp_path / "huge.wav", np.full(100, 3e38, np.float32) * (-1) ** np.arange(100), 44_100, "FLOAT")
+    settings = PackSettings(16_000, "flac", window, window)
+    table = clip_table(tmp_path, ["short.wav", "huge.wav"])
+    job = pack.Job(tmp_path, 0, make_plan(table, settings), table, ["short", "huge"])
+    assert [len(clip.samples) for clip in pack.read_row(job, 0, 0)] == [1]
+    with pytest.raises(pack.UnreadableError, match=r"huge\.wav, resampled, holds NaN or infinite samples: repair it"):
+        list(pack.read_row(job, 1, 1))

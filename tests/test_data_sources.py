@@ -13,6 +13,7 @@ from audiobat.data.build import clip_table
 from audiobat.data.manifest import split_labels
 from audiobat.data.sources import read_clips, read_labelled_clips
 from audiobat.data.split import split_for_probe
+from audiobat.data.store import read_clip
 from audiobat.errors import AudiobatError
 
 
@@ -74,6 +75,18 @@ def test_csv_of_excel_with_byte_order_mark_and_absolute_paths(tmp_path):
     table = read_labelled_clips(csv)
     assert paths(table) == [tmp_path / "data/a.wav"]
     assert table.classes == ("café",)
+
+
+def test_a_space_after_a_comma_of_the_header_is_no_part_of_a_name(tmp_path):
+    touch(tmp_path, "a.wav")
+    assert read_labelled_clips(write_csv(tmp_path, "path, label\na.wav, dog\n")).classes == ("dog",)
+
+
+def test_a_csv_may_list_urls(tmp_path):
+    touch(tmp_path, "a.wav")
+    table = read_clips(write_csv(tmp_path, f"path,label\nfile://{tmp_path}/a.wav,dog\ns3://bucket/x.wav,cat\n"))
+    assert [table.path(row) for row in (0, 1)] == [f"file://{tmp_path}/a.wav", "s3://bucket/x.wav"]
+    assert len(read_clip(table, 0, 8_000)) == 8
 
 
 def test_some_missing_files_stay_in_the_table(tmp_path):
@@ -144,7 +157,12 @@ CSV_ERRORS = [
     ("path,label\ngone.wav,x\n", r"none of the 1 listed files exists, such as .*gone\.wav"),
     ("path,split\na.wav,train\nb.wav,tets\n", r"row 3: split is 'tets'.*did you mean test"),
     ("path,fold\na.wav,one\n", "row 2: fold is 'one': use a whole number"),
+    (f"path,fold\na.wav,{10**20}\n", f"row 2: fold is '{10**20}': use a whole number"),
     ("path,seconds\na.wav,\n", "row 2: seconds is ''"),
+    ("path,seconds\na.wav,inf\n", "row 2: seconds is 'inf': use a number of seconds"),
+    ("path,seconds\na.wav,-1\n", "row 2: seconds is '-1'"),
+    ("path, path\na.wav,b.wav\n", "2 columns `path`"),
+    ("path\n" + 300 * "x" + ".wav\n", "none of the 1 listed files exists"),
     (
         "path,split\na.wav,train\nb.wav,test\n./a.wav,test\n",
         r"a\.wav in split train \(row 2\) and in split test \(row 4\)",

@@ -9,6 +9,7 @@ import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from tokenize import TokenError
 from typing import Any, Self
 
 import numpy as np
@@ -93,13 +94,19 @@ def narrow(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def map_array(path: str) -> NDArray[Any]:
-    """Map a .npy file into memory, read-only; an empty one, which cannot be mapped, is read."""
+    """Map a .npy file into memory, read-only; an empty array, which cannot be mapped, is read.
+
+    Raises:
+        OSError, ValueError: there is no such file, or it is damaged.
+    """
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError:
         array = np.load(path, allow_pickle=False)
         if array.size:
             raise
+    except (EOFError, TokenError) as error:  # a file of no bytes; a header that is no Python
+        raise ValueError(f"{path} is damaged") from error
     return array
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 from audiobat.data.build import clip_table
 from audiobat.data.index import SPLITS, ClipTable
+from audiobat.data.remote import is_remote
 from audiobat.errors import AudiobatError, did_you_mean
 
 LABEL_COLUMNS = ("label", "labels")
@@ -32,12 +34,12 @@ def read_csv(path: Path) -> ClipTable:
 
 def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[str]] | None = None) -> ClipTable:
     """The clips of a manifest at `source`, whose paths are relative to it; `labels` if they are lists already."""
-    keys = [os.path.normpath(path.strip()) for path in columns["path"]]
+    keys = [_key(path.strip()) for path in columns["path"]]
     for row, path in enumerate(columns["path"], start=2):
         if not path.strip():
             raise AudiobatError(f"{source}, row {row}: column `path` is empty: name the file or remove the row.")
     _check_unique(source, keys, columns)
-    if not any((source.parent / key).exists() for key in keys):
+    if not any(is_remote(key) or os.path.exists(source.parent / key) for key in keys):
         raise AudiobatError(
             f"{source}: none of the {len(keys)} listed files exists, such as {source.parent / keys[0]}: check `path`."
         )
@@ -50,8 +52,8 @@ def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[s
         keys,
         labels=labels,
         splits=_values(source, columns, "split", _split, f"use {', '.join(SPLITS)}"),
-        folds=_values(source, columns, "fold", int, "use a whole number"),
-        seconds=_values(source, columns, "seconds", float, "use a number of seconds"),
+        folds=_values(source, columns, "fold", _fold, "use a whole number"),
+        seconds=_values(source, columns, "seconds", _seconds, "use a number of seconds"),
         columns={name: values for name, values in columns.items() if name not in known},
     )
 
@@ -61,7 +63,7 @@ def read_columns(path: Path) -> Columns:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            header = next(reader, [])
+            header = [name.strip() for name in next(reader, [])]
             check_header(path, header)
             columns: Columns = {name: [] for name in header}
             lists = list(columns.values())
@@ -109,7 +111,9 @@ def split_labels(text: str) -> list[str]:
 def _check_unique(source: Path, keys: list[str], columns: Columns) -> None:
     first: dict[str, int] = {}
     for i, key in enumerate(keys):
-        file = os.path.normpath(source.parent / key)  # an absolute path may name the same file as a relative one
+        file = (
+            key if is_remote(key) else os.path.normpath(source.parent / key)
+        )  # an absolute path may name the same file as a relative one
         before = first.setdefault(file, i)
         if before == i:
             continue
@@ -137,6 +141,24 @@ def _values(source: Path, columns: Columns, name: str, kind: Callable[[str], T],
             hint = did_you_mean(text, SPLITS) if kind is _split else ""
             raise AudiobatError(f"{source}, row {row}: {name} is {text!r}: {mend}{hint}.") from error
     return values
+
+
+def _key(path: str) -> str:
+    """A path in one spelling; a URL stays as it is."""
+    return path if is_remote(path) else os.path.normpath(path)
+
+
+def _fold(text: str) -> int:
+    if abs(fold := int(text)) >= 2**63:
+        raise ValueError
+    return fold
+
+
+def _seconds(text: str) -> float:
+    """NaN: not known."""
+    if (seconds := float(text)) < 0 or math.isinf(seconds):
+        raise ValueError
+    return seconds
 
 
 def _split(text: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from audiobat.audio import check_samples
 from audiobat.data.columns import Ragged, Strings
 from audiobat.data.index import EVENT, ClipTable
 from audiobat.data.shard_index import ShardIndex
@@ -127,17 +128,9 @@ def read_row(job: Job, local: int, row: int) -> Iterator[Clip]:
 
 def _stretches(job: Job, local: int) -> Iterator[tuple[int, Samples]]:
     """(start, samples [S]) at the shard's rate: the whole clip, or its windows."""
-    settings = job.plan.settings
     try:
-        if settings.window is None or settings.hop is None:
-            yield 0, job.read(job.table, local, settings.sample_rate)
-        else:
-            blocks = read_blocks(job.table, local, settings.sample_rate, job.read)
-            windows = cut_windows(blocks, settings.window, settings.hop)
-            first = next(windows, None)
-            if first is None:
-                raise AudiobatError(f"it is shorter than one sample at {settings.sample_rate} Hz: leave it out.")
-            yield from itertools.chain([first], windows)
+        for start, samples in _cuts(job, local):
+            yield start, check_samples(samples, f"{job.table.path(local)}, resampled,")  # large floats overflow there
     except MemoryError:
         raise UnreadableError("it does not fit into memory: cut it with --window-seconds.") from None
     except AudiobatError as error:
@@ -146,9 +139,20 @@ def _stretches(job: Job, local: int) -> Iterator[tuple[int, Samples]]:
         raise UnreadableError(f"{type(error).__name__}: {error}") from error
 
 
+def _cuts(job: Job, local: int) -> Iterator[tuple[int, Samples]]:
+    settings = job.plan.settings
+    if settings.window is not None and settings.hop is not None:
+        blocks = read_blocks(job.table, local, settings.sample_rate, job.read)
+        windows = cut_windows(blocks, settings.window, settings.hop)
+        if (first := next(windows, None)) is not None:
+            yield from itertools.chain([first], windows)
+            return
+    yield 0, job.read(job.table, local, settings.sample_rate)  # also of less than a sample, which it rounds up
+
+
 def to_int16(samples: Samples) -> tuple[NDArray[np.int16], bool]:
     """Samples [S] rounded to 16 bit, and whether any lay beyond full scale, [-1, 1), and was set to its edge."""
-    scaled = np.rint(samples * np.float32(FULL_SCALE))
+    scaled = np.rint(np.clip(samples, -2, 2) * np.float32(FULL_SCALE))
     limited = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1)
     return limited.astype(np.int16), bool((limited != scaled).any())
 

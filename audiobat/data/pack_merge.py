@@ -61,7 +61,7 @@ def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[Sh
     begins = starts / settings.sample_rate + (0.0 if picked.begins is None else picked.begins)
     columns = {"source": Strings.of_texts(source.files[int(file_id)] for file_id in picked.file_ids)}
     if begins.any():
-        columns["start"] = Strings.of_texts(f"{begin:g}" for begin in begins.tolist())
+        columns["start"] = Strings.of_texts(f"{begin:.12g}" for begin in begins.tolist())
     return replace(
         picked,
         keys=join_ragged([index.keys for index in indexes]),

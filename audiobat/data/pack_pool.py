@@ -78,7 +78,8 @@ def pack_shards(jobs: Iterable[Job], workers: int, advance: Callable[[int], None
     deaths = Deaths()
 
     def next_job() -> Job | None:
-        return again.popleft() if again else next(waiting, None)
+        job = next(waiting, None)
+        return again.popleft() if job is None and again else job  # by then, what killed processes may have passed
 
     try:
         while True:

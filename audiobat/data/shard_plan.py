@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -83,7 +84,11 @@ def shard_keys(keys: Iterable[str]) -> list[str]:
 
 
 def fit(name: str) -> str:
-    """A relative path below the shard, without dots and control characters."""
-    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    letters = "/".join(parts) or "clip"
-    return "".join("_" if letter == "." or not letter.isprintable() else letter for letter in letters)
+    """A relative path below the shard, without dots and control characters.
+
+    WebDataset's readers pass over a first folder such as `__name__`, which loses its leading underscores.
+    """
+    letters = "/".join(part for part in name.split("/") if part not in ("", ".", "..")) or "clip"
+    fitting = "".join("_" if letter == "." or not letter.isprintable() else letter for letter in letters)
+    first, slash, rest = fitting.partition("/")
+    return f"{first.lstrip('_') or 'clip'}/{rest}" if slash and re.fullmatch("__.*__", first) else fitting

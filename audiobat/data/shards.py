@@ -75,7 +75,8 @@ class ShardPlan:
     def save(self, folder: Path, source: str) -> None:
         """Write it as FOLDER/prepared.json; `source` is for people to read."""
         fields = {"format": FORMAT, "source": source, **asdict(self)}
-        write_whole(folder / PLAN, (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
+        write_whole(folder / PLAN, text.encode(errors="backslashreplace"))  # a name that is not UTF-8, as JSON says it
 
     def check_begun(self, folder: Path) -> None:
         """Raise an AudiobatError, which names the difference, if `folder` was begun with another plan."""
