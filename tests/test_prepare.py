@@ -310,6 +310,76 @@ def test_parts_are_the_whole(source, tmp_path, clean, capsys):
     assert same(tree(tmp_path / "joined"), clean)
 
 
+def test_parts_may_begin_at_the_same_moment(source, tmp_path, clean):
+    out = tmp_path / "out"
+    for _ in range(5):
+        shutil.rmtree(out, ignore_errors=True)
+        barrier = FORK.Barrier(4)
+
+        def begin(part, together=barrier):
+            replace = os.replace
+
+            def slow_replace(a, b):
+                time.sleep(0.01)
+                replace(a, b)
+
+            os.replace = slow_replace
+            together.wait()
+            prepare(source, out, part=f"{part}/4", workers=1)
+
+        parts = [in_own_group(begin, part) for part in range(1, 5)]
+        for part in parts:
+            part.join()
+        assert [part.exitcode for part in parts] == [0] * 4
+        prepare(source, out, workers=1)
+        assert same(tree(out), clean)
+
+
+def test_what_killed_processes_left_beside_the_shards_goes_in_the_end(source, tmp_path, clean):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".prepared.json.7-abc.part").write_text("x")
+    (out / ".clips.7-abc.part.tmp").mkdir()
+    prepare(source, out, part="1/2", workers=1)
+    prepare(source, out, workers=1)
+    assert same(tree(out), clean)
+    (out / ".clips.7-abc.part.tmp").mkdir()
+    prepare(source, out, workers=1)
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["table.json", "keys.offsets.npy", "hashes.npy"])
+def test_a_damaged_table_is_written_again(source, tmp_path, clean, name):
+    out = prepare(source, tmp_path / "out", workers=1)
+    (out / "clips" / name).write_bytes(b"")
+    with pytest.raises(AudiobatError, match="prepare it again"):
+        read_clips(out)
+    prepare(source, out, workers=1)
+    assert same(tree(out), clean)
+
+
+def test_another_machine_may_write_the_table_first(source, tmp_path, clean, monkeypatch):
+    out = tmp_path / "out"
+    merge = command.merge_shards
+
+    def late(*args):
+        merge(*args)
+        raise FileNotFoundError(2, "gone: another machine tidied up")
+
+    monkeypatch.setattr(command, "merge_shards", late)
+    prepare(source, out, workers=1)
+    assert same(tree(out), clean)
+
+
+def test_a_source_whose_name_is_not_utf8_is_one_sentence(source, tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    source.rename(odd)
+    for _ in range(2):
+        with pytest.raises(AudiobatError, match=r"/\\udcff/a\.wav has a name that is not UTF-8: rename the file"):
+            prepare(odd, tmp_path / "out", workers=1)
+    assert len(rows_of(tmp_path / "out/skipped.csv")) == 7
+
+
 def test_a_shard_that_was_lost_or_cut_is_made_again(source, tmp_path, clean):
     out = prepare(source, tmp_path / "out", workers=1)
     (out / "shards/00000.tar").unlink()
@@ -406,7 +476,7 @@ def test_a_full_disk_is_one_sentence_and_can_be_mended(source, tmp_path, clean):
     process = in_own_group(run)
     process.join()
     said = (tmp_path / "said").read_text()
-    assert "out/shards cannot be written (File too large): make room" in said
+    assert "out cannot be written (File too large): make room" in said
     assert not [path for path in tree(out) if ".part" in path]
     prepare(source, out, workers=1)
     assert same(tree(out), clean)

@@ -101,13 +101,13 @@ def prepare(
         print(describe_plan(plan, table, chosen))
         return None if out is None else Path(out)
     folder = Path(out).absolute()
-    claim(folder, table, plan, str(source), overwrite)
-    with stoppable():
+    with stoppable(), writing(folder):
+        claim(folder, table, plan, str(source), overwrite)
         pack(folder, table, plan, chosen, workers or count)
         indexes = [load_index(folder, number, plan) for number in range(len(plan))]
         done = [index for index in indexes if index is not None]
-        if len(done) == len(plan) and not (folder / CLIPS).exists():
-            merge_shards(folder, table, plan.settings, done)
+        if len(done) == len(plan):
+            finish(folder, table, plan, done)
     missing = [number for number, index in enumerate(indexes) if index is None]
     print(describe_missing(folder, missing, len(plan), chosen[1]) if missing else summary(folder, done))
     return folder
@@ -161,22 +161,52 @@ def claim(folder: Path, table: ClipTable, plan: ShardPlan, source: str, overwrit
     if folder.exists() and not folder.is_dir():
         raise AudiobatError(f"{folder} is a file: name a new folder for OUT.")
     held = list(folder.iterdir()) if folder.exists() else []
-    if not is_prepared(folder) and not all(map(is_unfinished, held)):
+    begun = is_prepared(folder)  # looked up last: another part may begin at this moment
+    if not begun and not all(map(is_unfinished, held)):
         raise AudiobatError(f"{folder} holds something other than prepared data: name a new folder for OUT.")
-    if is_prepared(folder) and not overwrite:
+    if begun and not overwrite:
         plan.check_begun(folder)
-        gone = []
-    else:
-        gone = [CLIPS, SHARDS, SKIPPED, DUPLICATES]  # the table first: it says that the folder is finished
-    for path in (*(folder / name for name in gone), *(p for p in held if is_unfinished(p))):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    elif begun:
+        for name in (CLIPS, SHARDS, SKIPPED, DUPLICATES):  # the table first: it says that the folder is finished
+            remove(folder / name)
     folder.mkdir(parents=True, exist_ok=True)
-    if gone:
+    if overwrite or not begun:
         plan.save(folder, source)  # before any shard: without it, the folder would be taken for another's
     (folder / SHARDS).mkdir(exist_ok=True)
+
+
+def finish(folder: Path, table: ClipTable, plan: ShardPlan, indexes: Sequence[ShardIndex]) -> None:
+    """Write the table of a folder whose shards are all there, unless it can be read, and remove what kills have left.
+
+    Raises:
+        AudiobatError: not one clip could be read.
+    """
+    if not is_finished(folder):
+        remove(folder / CLIPS)
+        try:
+            merge_shards(folder, table, plan.settings, indexes)
+        except OSError:
+            if not is_finished(folder):  # another machine found all shards too, and was faster
+                raise
+    for path in filter(is_unfinished, folder.iterdir()):
+        remove(path)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder has a table that can be read."""
+    try:
+        open_prepared(folder)
+    except AudiobatError:
+        return False
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def pack(
@@ -200,11 +230,18 @@ def pack(
     try:
         with Progress("prepare", total, "clip", done=total - left) as bar:
             pack_shards(jobs(), workers, bar.advance)
-    except OSError as error:
-        mend = "make room or mend that, and run the same command again: it goes on"
-        raise AudiobatError(f"{folder / SHARDS} cannot be written ({error.strerror or error}): {mend}.") from error
     finally:
         remove_unfinished(folder, todo)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in a sentence that `folder` cannot be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        mend = "make room or mend that, and run the same command again: it goes on"
+        raise AudiobatError(f"{folder} cannot be written ({error.strerror or error}): {mend}.") from error
 
 
 @contextmanager

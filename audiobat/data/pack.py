@@ -106,7 +106,7 @@ def pack_shard(job: Job, began: Callable[[int | None], None]) -> None:
             except UnreadableError as error:
                 writer.undo(place)
                 del records[before:]
-                skipped[row] = str(error)
+                skipped[row] = str(error).encode(errors="backslashreplace").decode()  # a name that is not UTF-8
         began(None)
         volumes = writer.finish()
     _index(job, records, skipped, volumes, writer.sizes).save(job.folder)
