@@ -148,5 +148,8 @@ def test_an_unknown_column_of_a_later_version_is_told(table, tmp_path):
 def test_bad_lists_are_refused():
     with pytest.raises(AudiobatError, match=r"two clips have the key a\.wav"):
         clip_table("", ["a.wav", "a.wav"])
-    with pytest.raises(AudiobatError, match="Label 'ant' is none of the 1 classes"):
-        clip_table("", ["a.wav"], labels=[["ant"]], classes=["bee"])
+    with pytest.raises(AudiobatError, match=r"^/data: label 'ant' is none of the 1 classes"):
+        clip_table("/data", ["a.wav"], labels=[["ant"]], classes=["bee"])
+    for broken in ({"paths": ["\ud800.wav"]}, {"paths": ["a.wav"], "columns": {"site": ["\ud800"]}}):
+        with pytest.raises(AudiobatError, match=r"^/data: '\\ud800.*' is no text that UTF-8 can hold"):
+            clip_table("/data", **broken)

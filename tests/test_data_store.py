@@ -141,6 +141,15 @@ def test_parquet_with_the_files_inside(tmp_path):
         read_clip(replace(table, offsets=np.array([9] * 5)), 0, RATE)
 
 
+def test_parquet_may_hold_nameless_files_and_their_seconds(tmp_path):
+    audio = [{"bytes": flac(noise(i))} for i in range(2)]
+    pq.write_table(pa.table({"audio": audio, "seconds": [0.5, 1.0]}), tmp_path / "c.parquet")
+    table = read_clips(tmp_path / "c.parquet")
+    assert table.keys.tolist() == ["c/000000_clip", "c/000001_clip"]
+    assert table.seconds.tolist() == [0.5, 1.0]
+    assert len(read_clip(table, 1, RATE)) == len(noise(1))
+
+
 def test_parquet_that_lists_paths_is_what_the_csv_is(tmp_path):
     for i in range(3):
         soundfile.write(tmp_path / f"{i}.wav", noise(i), RATE)
@@ -154,6 +163,13 @@ def test_parquet_that_lists_paths_is_what_the_csv_is(tmp_path):
     [
         ({"file": ["a"]}, "has no `path` column"),
         ({"path": ["a.wav"], "label": [3]}, "row 0: its label is 3"),
+        ({"path": pa.array([], pa.string())}, "lists no clips: write a row"),
+        ({"audio": pa.array([], pa.struct({"bytes": pa.binary()}))}, "lists no clips: write a row"),
+        ({"audio": [b"fLaC"]}, "column `audio` has no `bytes` of files"),
+        ({"audio": [{"path": "a.wav"}]}, "column `audio` has no `bytes` of files"),
+        ({"audio": [{"bytes": b"a"}], "fold": [None]}, "row 0: fold is '': use a whole number"),
+        ({"audio": [{"bytes": b"a"}], "split": ["Test"]}, "row 0: split is 'Test': use train, .* test"),
+        ({"audio": [{"bytes": b"a"}], "seconds": [-1.0]}, "row 0: seconds is '-1.0'"),
         ({"audio": [{"bytes": None, "path": "a.wav"}]}, "has no bytes in column `audio`"),
     ],
 )

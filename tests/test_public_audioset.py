@@ -354,6 +354,8 @@ def test_a_label_that_a_partial_ontology_lacks_names_row_and_mid(folder):
         (b'--PJHxphWEs, soon, 40.000, "/m/09x0r"\n', "line 1, is not `YTID"),
         (b'--PJHxphWEs, 30.000, 40.000, "/m/09x0r\n', "line 1, is not `YTID"),
         (b"# \xff\n", "not UTF-8"),
+        (b"", r"balanced_train_segments\.csv lists no clips"),
+        (b"# YTID, start_seconds, end_seconds, positive_labels\n", "lists no clips: get it from"),
     ],
 )
 def test_a_damaged_list(folder, data, said):

@@ -149,7 +149,7 @@ def test_the_yaml_file(tmp_path):
         ("- {name: a}\n- {name: b}", "several data sets"),
         ("- {name: a, type: regression}", "type is 'regression'"),
         ("- {name: a, labels: bat}", "labels is 'bat'"),
-        ("- {name: a, labels: [whale]}", "Label 'bat' is none of the 1 classes"),
+        ("- {name: a, labels: [whale]}", "label 'bat' is none of the 1 classes"),
         ("- {name: a, num_labels: 3}", "has 2 labels, its YAML file says num_labels 3"),
         ("- {name: a, num_labels: many}", "num_labels is 'many'"),
         ("- {name: a, window_width: 0}", "window_width is 0"),
@@ -200,6 +200,7 @@ def test_classification_wants_one_label(tmp_path):
         ('{"path": "a.wav", "length": 3}', "line 1, is no recording"),
         ("[1]", "is no recording"),
         ('{"path": ', "is no recording"),
+        ("[" * 100_000, "is no recording"),
         ('{"path": "a.wav", "length": 0, "annotations": []}', "length is 0.0"),
         (json.dumps(recording("a.wav", 3, ("bat", 2, 1))), "bat from 2.0 to 1.0 s"),
         (json.dumps(recording("../a.wav", 3)), "leaves the data set's folder"),
@@ -243,3 +244,10 @@ def test_empty_split_and_no_files(tmp_path):
     write_csvs(tmp_path / "far/away/from/here", ROWS, audio=False)
     with pytest.raises(AudiobatError, match="none of the 4 listed files is there"):
         read_beans(tmp_path / "far/away/from/here")
+
+
+def test_a_name_that_no_disk_holds_is_a_missing_file(tmp_path):
+    rows = {"train": [f"0,{'a' * 300}.wav,bat", "1,a.wav,bat"], "test": ["0,b.wav,bat"]}
+    write_csvs(tmp_path, rows, audio=False)
+    (tmp_path / "b.wav").touch()
+    assert read_beans(tmp_path).missing().tolist() == [0, 1]

@@ -102,7 +102,7 @@ def event(**values):
 @pytest.mark.parametrize(
     ("lists", "said"),
     [
-        (event(label="bark"), "Label 'bark' is none of the 3 classes"),
+        (event(label="bark"), "label 'bark' is none of the 3 classes"),
         (event(end=0.5), r"train\.json: an event of a\.wav is .*a later end"),
         (event(start=float("nan")), "an event of a.wav"),
         (event(start="1"), "an event of a.wav"),
@@ -147,4 +147,7 @@ def test_nothing_there_broken_json_and_no_file_at_all(tmp_path):
         read_dcase2016(tmp_path)
     (tmp_path / "test.json").write_text('{"a.wav": [')
     with pytest.raises(AudiobatError, match=r"test\.json is not valid JSON .line 1"):
+        read_dcase2016(tmp_path)
+    (tmp_path / "test.json").write_text("[" * 100_000)
+    with pytest.raises(AudiobatError, match=r"test\.json is not valid JSON .lists within lists"):
         read_dcase2016(tmp_path)

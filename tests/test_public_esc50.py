@@ -97,6 +97,10 @@ def replaced(row, **values):
         (lambda rows: [*rows[:1999], rows[0]], "two clips have the key audio/"),
         (lambda rows: ['"' + rows[0], *rows[1:]], "not valid CSV"),
         (lambda rows: [], "lists nothing"),
+        (
+            lambda rows: [replaced(rows[0], filename="../../a.wav"), *rows[1:]],
+            r"lists audio/\.\./\.\./a\.wav, which leaves the folder",
+        ),
     ],
 )
 def test_a_csv_that_is_not_the_official_one(tmp_path, change, said):

@@ -76,6 +76,7 @@ def test_a_missing_folder(tmp_path, folder):
         ("dev.csv", DEV.replace(",val", ",validation"), r"dev\.csv, row 3: split is 'validation'"),
         ("dev.csv", EVAL, r"dev\.csv has no column `split`"),
         ("eval.csv", EVAL.replace("37199", "64760"), "two clips have the key 64760"),
+        ("eval.csv", EVAL.replace("37199", "../../37199"), r"lists .*\.\./37199\.wav, which leaves the folder"),
         ("vocabulary.csv", VOCABULARY.replace("2,Music", "7,Music"), r"vocabulary\.csv, row 3, is not `2,name,mid`"),
         ("vocabulary.csv", "index,name,mid\n" + VOCABULARY, r"vocabulary\.csv, row 1"),
         ("vocabulary.csv", VOCABULARY.replace("Bark", "Music"), "lists a class twice"),

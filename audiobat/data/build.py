@@ -45,17 +45,19 @@ def clip_table(
         columns: further columns of text.
 
     Raises:
-        AudiobatError: two clips with one key, or a label that is not among `classes`.
+        AudiobatError: two clips with one key, a label that is not among `classes`, a text that UTF-8 cannot hold.
     """
     names, file_ids = _distinct(paths)
     key_list = list(paths) if keys is None else list(keys)
     _check_unique(root, key_list)
     if events is not None and labels is None:
         labels = [[name for name, _, _ in clip] for clip in events]
-    label_ids, names_of_classes = (None, tuple(classes or ())) if labels is None else label_column(labels, classes)
+    label_ids, names_of_classes = (
+        (None, tuple(classes or ())) if labels is None else label_column(labels, classes, root)
+    )
     return ClipTable(
-        keys=Strings.of_texts(key_list),
-        files=Strings.of_texts(names),
+        keys=_texts(root, key_list),
+        files=_texts(root, names),
         file_ids=np.array(file_ids, np.int32),
         root=os.fspath(root),
         labels=label_ids,
@@ -65,12 +67,12 @@ def clip_table(
         folds=None if folds is None else np.array(folds, np.int64),
         begins=None if begins is None else np.array(begins, np.float64),
         seconds=None if seconds is None else np.array(seconds, np.float64),
-        columns={name: Strings.of_texts(values) for name, values in (columns or {}).items()},
+        columns={name: _texts(root, values) for name, values in (columns or {}).items()},
     )
 
 
 def label_column(
-    labels: Sequence[Iterable[str]], classes: Sequence[str] | None = None
+    labels: Sequence[Iterable[str]], classes: Sequence[str] | None = None, source: str | Path = ""
 ) -> tuple[Ragged, tuple[str, ...]]:
     """Label names of n clips to class indices, each clip's ascending, and the C class names (by default sorted)."""
     classes = tuple(sorted({name for names in labels for name in names}) if classes is None else classes)
@@ -79,13 +81,20 @@ def label_column(
         return Ragged.of([sorted({index[name] for name in names}) for names in labels], np.int32), classes
     except KeyError as error:
         raise AudiobatError(
-            f"Label {error.args[0]!r} is none of the {len(classes)} classes: mend the label, or the list of classes."
+            f"{source}: label {error.args[0]!r} is none of the {len(classes)} classes: mend it, or the list of classes."
         ) from None
 
 
 def _event_column(events: Sequence[Sequence[Event]], classes: Sequence[str]) -> Ragged:
     index = {name: c for c, name in enumerate(classes)}
     return Ragged.of([[(index[name], onset, offset) for name, onset, offset in clip] for clip in events], EVENT)
+
+
+def _texts(root: str | Path, texts: Sequence[str]) -> Strings:
+    try:
+        return Strings.of_texts(texts)
+    except UnicodeEncodeError as error:
+        raise AudiobatError(f"{root}: {error.object!a} is no text that UTF-8 can hold: rename it.") from None
 
 
 def _distinct(paths: Sequence[str]) -> tuple[list[str], list[int]]:

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from audiobat.data.build import clip_table
 from audiobat.data.index import SPLITS, ClipTable
@@ -51,11 +51,18 @@ def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[s
         source.parent,
         keys,
         labels=labels,
-        splits=_values(source, columns, "split", _split, f"use {', '.join(SPLITS)}"),
-        folds=_values(source, columns, "fold", _fold, "use a whole number"),
-        seconds=_values(source, columns, "seconds", _seconds, "use a number of seconds"),
+        **known_values(source, columns),
         columns={name: values for name, values in columns.items() if name not in known},
     )
+
+
+def known_values(source: Path, columns: Columns, first: int = 2) -> dict[str, Any]:
+    """Splits, folds and seconds as `clip_table` takes them, None without such a column; `first` counts the rows."""
+    return {
+        "splits": _values(source, columns, "split", _split, f"use {', '.join(SPLITS)}", first),
+        "folds": _values(source, columns, "fold", _fold, "use a whole number", first),
+        "seconds": _values(source, columns, "seconds", _seconds, "use a number of seconds", first),
+    }
 
 
 def read_columns(path: Path) -> Columns:
@@ -129,12 +136,14 @@ def _check_unique(source: Path, keys: list[str], columns: Columns) -> None:
         )
 
 
-def _values(source: Path, columns: Columns, name: str, kind: Callable[[str], T], mend: str) -> list[T] | None:
+def _values(
+    source: Path, columns: Columns, name: str, kind: Callable[[str], T], mend: str, first: int
+) -> list[T] | None:
     """Column `name` as numbers or names, if it is there."""
     if name not in columns:
         return None
     values = []
-    for row, text in enumerate(columns[name], start=2):
+    for row, text in enumerate(columns[name], start=first):
         try:
             values.append(kind(text))
         except ValueError as error:

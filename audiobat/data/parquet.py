@@ -10,7 +10,7 @@ import numpy as np
 
 from audiobat.data.build import clip_table
 from audiobat.data.index import ClipTable
-from audiobat.data.manifest import LABEL_COLUMNS, check_header, split_labels, table_of_columns
+from audiobat.data.manifest import LABEL_COLUMNS, check_header, known_values, split_labels, table_of_columns
 from audiobat.data.remote import is_remote, open_url
 from audiobat.errors import AudiobatError
 
@@ -28,25 +28,28 @@ def read_parquet(source: Path) -> ClipTable:
     file = open_parquet(source)
     names = [name for name in file.schema_arrow.names if name != AUDIO]
     inside = AUDIO in file.schema_arrow.names and "path" not in names
+    leaves = [file.schema.column(i).path for i in range(len(file.schema))]
     if not inside:
         check_header(source, names)
-    data = file.read(columns=[*names, f"{AUDIO}.path"] if inside else names).to_pydict()
+    elif f"{AUDIO}.bytes" not in leaves:
+        raise AudiobatError(f"{source}: column `{AUDIO}` has no `bytes` of files: write {{bytes, path}} into each row.")
+    if not (rows := file.metadata.num_rows):
+        raise AudiobatError(f"{source} lists no clips: write a row for each.")
+    wanted = [f"{AUDIO}.path"] if inside and f"{AUDIO}.path" in leaves else []
+    data = file.read(columns=[*names, *wanted]).to_pydict()
     labels = next((data.pop(name) for name in LABEL_COLUMNS if name in data), None)
     lists = None if labels is None else [_label_list(source, row, value) for row, value in enumerate(labels)]
-    audio = data.pop(AUDIO, None)
+    audio = data.pop(AUDIO, None) or [None] * rows
     columns = {name: ["" if value is None else str(value) for value in values] for name, values in data.items()}
     if not inside:
         return table_of_columns(source, columns, lists)
-    rows = len(audio or ())
-    keys = [_key(source, row, part) for row, part in enumerate(audio or ())]
     table = clip_table(
         source.parent,
         [source.name] * rows,
-        keys=keys,
+        keys=[_key(source, row, part) for row, part in enumerate(audio)],
         labels=lists,
-        splits=columns.pop("split", None),
-        folds=None if "fold" not in columns else [int(fold) for fold in columns.pop("fold")],
-        columns=columns,
+        **known_values(source, columns, first=0),
+        columns={name: values for name, values in columns.items() if name not in ("split", "fold", "seconds")},
     )
     return replace(table, offsets=np.arange(rows, dtype=np.int64))
 

@@ -235,6 +235,8 @@ def _read_list(folder: Path, subset: str, name_of: dict[str, str]) -> Iterator[S
                 if mids not in known:
                     known[mids] = _names(mids.split(","), name_of, f"{path}, line {reader.line_num} ({video})")
                 yield Segment(subset, video, round(float(start) * 1000), known[mids])
+        if not known:
+            raise AudiobatError(f"{path} lists no clips: get it from {WHERE}.")
     except AudiobatError:
         raise
     except UnicodeDecodeError as error:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -232,7 +233,7 @@ def _windows(path: Path, split: str, task: Task) -> Iterator[Clip]:
             recording = json.loads(line)
             name, length = str(recording["path"]), float(recording["length"])
             events = [(str(e["label"]), float(e["st"]), float(e["ed"])) for e in recording["annotations"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise AudiobatError(
                 f"{where}, is no recording with path, length, annotations ({error}): mend it."
             ) from None
@@ -264,7 +265,7 @@ def _base(folder: Path, clips: list[Clip]) -> Path:
     """The folder from which the paths count: the first that has any of the files."""
     names = {clip.path for clip in clips}
     candidates = (folder, folder / "audio", *_above(folder))
-    return next((base for base in candidates if any((base / name).exists() for name in names)), folder)
+    return next((base for base in candidates if any(os.path.exists(base / name) for name in names)), folder)
 
 
 def _above(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,15 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise AudiobatError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}): {AGAIN}.") from error
+    except RecursionError:
+        raise AudiobatError(f"{path} is not valid JSON (lists within lists without end): {AGAIN}.") from None
 
 
 def check_some_there(table: ClipTable, source: Path) -> ClipTable:
-    """The table, unless none of the files that `source` lists is there."""
+    """The table, unless `source` lists a file outside the folder, or none of its files is there."""
+    for name in table.files:
+        if os.path.isabs(name) or ".." in name.split("/"):
+            raise AudiobatError(f"{source} lists {name}, which leaves the folder {table.root}: {AGAIN}.")
     if len(table.missing()) == len(table):
         raise AudiobatError(
             f"{source}: none of the {len(table):,} listed files is there, such as {table.path(0)}: {AGAIN}."
