@@ -91,7 +91,7 @@ def test_another_plan_is_told_by_its_flag(folder, plan, words):
 def test_a_plan_that_cannot_be_read_is_one_sentence(folder, change):
     fields = json.loads((folder / "prepared.json").read_text()) | change
     (folder / "prepared.json").write_text(json.dumps(fields))
-    with pytest.raises(AudiobatError, match=r"prepared\.json is no readable plan"):
+    with pytest.raises(AudiobatError, match=r"prepared\.json is no readable plan .* --overwrite"):
         load_plan(folder)
 
 

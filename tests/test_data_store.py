@@ -92,6 +92,10 @@ def test_a_shard_that_is_gone_cut_short_or_another_is_told(tmp_path):
     swapped = replace(table, offsets=table.offsets[::-1], sizes=table.sizes[::-1])
     with pytest.raises(AudiobatError, match="does not hold clip clip/0"):
         read_clip(swapped, 0, RATE)
+    at = int(table.offsets[0]) - 512 + store.SIZE.start
+    path.write_bytes(data[:at] + b"9" * 11 + data[at + 11 :])  # no octal number
+    with pytest.raises(AudiobatError, match="does not hold clip clip/0"):
+        read_clip(table, 0, RATE)
     path.unlink()
     store._shards.__init__()
     with pytest.raises(AudiobatError, match=r"s\.tar cannot be read \(No such file"):

@@ -104,7 +104,7 @@ class ClipOrder:
             weights.shape != (count,)
             or not np.isfinite(weights).all()
             or weights.min() < 0
-            or not 0 < weights.sum() < np.inf
+            or weights.sum() <= 0
         ):
             raise AudiobatError(f"Weights must be {count} finite numbers of 0 or more, one per clip, some above 0.")
         self.count = count

@@ -103,7 +103,7 @@ def load_plan(folder: Path) -> ShardPlan:
         settings = PackSettings(**fields["settings"])
         return ShardPlan(str(fields["sha256"]), int(fields["clips"]), settings, tuple(fields["first_rows"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AudiobatError(f"{folder / PLAN} is no readable plan ({error}): prepare the data again.") from None
+        raise AudiobatError(f"{folder / PLAN} is no readable plan ({error}): prepare anew, with --overwrite.") from None
 
 
 def index_path(folder: Path, number: int) -> Path:

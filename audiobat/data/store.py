@@ -81,10 +81,11 @@ def _read_member(place: Place, key: str, sample_rate: int, start: float, seconds
 def _member_name(place: Place, key: str) -> str:
     """Name of the shard's member that begins where the table says, checked against the clip."""
     assert place.offset is not None
+    assert place.size is not None
     header = _read_bytes(place.path, place.offset - BLOCK, BLOCK)
     name = header[NAME].rstrip(b"\0").decode(errors="replace")
-    size = header[SIZE].rstrip(b" \0")
-    if header[MAGIC] != b"ustar" or not size.isdigit() or int(size, 8) != place.size or not _agree(name, key):
+    size = header[SIZE].strip(b" \0").lstrip(b"0")
+    if header[MAGIC] != b"ustar" or size != b"%o" % place.size or not _agree(name, key):
         raise AudiobatError(
             f"{place.path} does not hold clip {key} at byte {place.offset}: the index is of another shard, "
             "copy both again or prepare the data again."
