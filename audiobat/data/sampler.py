@@ -101,10 +101,7 @@ class ClipOrder:
         if count < 1:
             raise AudiobatError("The clip table is empty: give at least one clip.")
         if weights is not None and (
-            weights.shape != (count,)
-            or not np.isfinite(weights).all()
-            or weights.min() < 0
-            or weights.sum() <= 0
+            weights.shape != (count,) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0
         ):
             raise AudiobatError(f"Weights must be {count} finite numbers of 0 or more, one per clip, some above 0.")
         self.count = count
