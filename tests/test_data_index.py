@@ -153,3 +153,20 @@ def test_bad_lists_are_refused():
     for broken in ({"paths": ["\ud800.wav"]}, {"paths": ["a.wav"], "columns": {"site": ["\ud800"]}}):
         with pytest.raises(AudiobatError, match=r"^/data: '\\ud800.*' is no text that UTF-8 can hold"):
             clip_table("/data", **broken)
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one_and_nothing_else(table, tmp_path, monkeypatch):
+    table.save(tmp_path / "new" / "clips")
+    before = open_table(tmp_path / "new" / "clips", "").sha256()
+    save = np.save
+
+    def full(path, array):
+        if "hashes" in path or "labels" in path:
+            raise OSError(28, "No space left on device")
+        save(path, array)
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        table.select([0]).save(tmp_path / "new" / "clips")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["clips"]
+    assert open_table(tmp_path / "new" / "clips", "").sha256() == before

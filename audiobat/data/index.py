@@ -191,6 +191,15 @@ class ClipTable:
         folder = Path(folder)
         beside = folder.with_name(folder.name + ".tmp")
         shutil.rmtree(beside, ignore_errors=True)
+        try:
+            self._write(beside)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(beside, folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+
+    def _write(self, beside: Path) -> None:
         beside.mkdir(parents=True)
         names = [name for name in STORED_FIELDS if getattr(self, name) is not None]
         for name in names:
@@ -206,8 +215,6 @@ class ClipTable:
             "columns": list(self.columns),
         }
         (beside / HEADER).write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(beside, folder)
 
 
 TEXT_FIELDS = {"keys", "files"}
