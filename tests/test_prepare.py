@@ -26,7 +26,7 @@ from audiobat.commands.prepare import prepare
 from audiobat.data import pack_pool, shard_plan
 from audiobat.data.build import clip_table
 from audiobat.data.index import ClipTable
-from audiobat.data.sources import read_clips
+from audiobat.data.sources import read_clips, read_labelled_clips
 from audiobat.data.store import read_clip
 from audiobat.errors import AudiobatError
 
@@ -141,6 +141,21 @@ def test_json_says_all_that_is_known(tmp_path):
     assert after.splits.tolist() == before.splits.tolist()
     assert after.folds.tolist() == [1, 2, 1]
     assert after.columns["site"].tolist() == ["north", "", "süd"]
+
+
+def test_class_folders_keep_their_labels(tmp_path):
+    source = tmp_path / "source"
+    for i, folder in enumerate(["train/owl.v2", "train/dog", "test/dog", "test/owl.v2"]):
+        (source / folder).mkdir(parents=True)
+        soundfile.write(source / folder / "a.wav", tone(i), RATE)
+    wanted = read_labelled_clips(source)
+    found = read_labelled_clips(prepare(source, tmp_path / "out", workers=1))
+    assert found.classes == wanted.classes == ("dog", "owl.v2")
+    assert (found.targets() == wanted.targets()).all()
+    assert found.splits.tolist() == wanted.splits.tolist()
+    loose = prepare(source / "train/dog", tmp_path / "loose", workers=1)
+    with pytest.raises(AudiobatError, match="lies in no class folder"):
+        read_labelled_clips(loose)
 
 
 def test_windows_cover_everything_and_take_their_events_along(tmp_path, monkeypatch):

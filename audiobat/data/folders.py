@@ -26,10 +26,12 @@ def read_folder(folder: Path) -> ClipTable:
 def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
     """The table of `folder` with each clip's class, and its split if the top folders are `train` and `test`.
 
+    Shards say in column `source` where a clip lay.
+
     Raises:
         AudiobatError: audio outside the class folders.
     """
-    parts = [key.split("/") for key in table.keys]
+    parts = [path.split("/") for path in table.columns.get("source", table.keys)]
     top = {p[0] for p in parts if len(p) > 1}
     has_splits = {"train", "test"} <= top <= set(SPLITS)
     depth = 1 if has_splits else 0  # of the class in the path

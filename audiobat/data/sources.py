@@ -50,7 +50,7 @@ def read_clips(source: str | Path) -> ClipTable:
 
 
 def read_labelled_clips(source: str | Path) -> ClipTable:
-    """Read clips that have labels: as `read_clips`, or a folder of class folders.
+    """Read clips that have labels: as `read_clips`, or a folder of class folders, also once it is prepared.
 
     A folder holds one folder per class, or `train` and `test` (and `valid`) that hold the class folders.
 
@@ -58,7 +58,7 @@ def read_labelled_clips(source: str | Path) -> ClipTable:
         AudiobatError: as for `read_clips`; no label column, no label in any row, audio outside the class folders.
     """
     table = read_clips(source)
-    if table.labels is None and Path(source).is_dir() and not is_prepared(source):
+    if table.labels is None and (Path(source).is_dir() or is_prepared(source)):
         return label_by_folder(table, Path(source))
     if table.labels is None:
         columns = ", ".join(["path", *table.columns])
