@@ -339,7 +339,8 @@ def test_sigterm_still_ends_a_process_forked_during_the_run(tmp_path):
     def fork(step):
         context = multiprocessing.get_context("fork")
         runs = context.Event()
-        child = context.Process(target=lambda: (runs.set(), time.sleep(30)))
+        # Short sleeps: a handler that is due just before a long one would wait for its end.
+        child = context.Process(target=lambda: (runs.set(), [time.sleep(0.01) for _ in range(3000)]))
         child.start()
         assert runs.wait(10)  # Python drops a signal that arrives while it forks
         child.terminate()
