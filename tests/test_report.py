@@ -188,6 +188,14 @@ def test_attention_measures_sinks_and_selves():
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert "to cls 100.0%, to itself 14.3%" in titles[0]
     assert any("with gate\nto cls 14.3%, to itself 100.0%" in t for t in titles)
+    plain = figures.attention(replace(seen, gated=None), np.zeros((48, 64)), MEL, ["bell"])
+    titles = [title for ax in plain.axes if (title := ax.get_title(loc="left"))]
+    assert [title.split("\n")[0] for title in titles] == [
+        "attention weights",
+        "weight × value",
+        "the clip",
+        "cls takes",
+    ]
 
 
 def test_classes_are_sorted_and_absent_ones_left_out():

@@ -99,8 +99,10 @@ def look(encoder: AudioEncoder, waveform: Tensor) -> tuple[NDArray[Any], figures
     attention, x = encoder.attention_input(waveform)
     assert isinstance(attention, GatedAttention)
     rows = encoder.config.grid[1]
-    maps = (attention.attention_map(x), attention.contribution_map(x, gated=False), attention.contribution_map(x))
-    weights, ungated, gated = (m[0].mean(0).cpu().numpy() for m in maps)
+    maps = [attention.attention_map(x), attention.contribution_map(x, gated=False)]
+    maps += [] if attention.gate is None else [attention.contribution_map(x)]
+    weights, ungated, *rest = (m[0].mean(0).cpu().numpy() for m in maps)
+    gated = rest[0] if rest else None
     seen = figures.Attention(encoder.depth, weights, ungated, gated, ((x.shape[1] - 1) // rows, rows))
     return encoder.spectrogram(waveform)[0][0].cpu().numpy(), seen
 

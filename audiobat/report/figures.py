@@ -136,7 +136,7 @@ class Attention:
     layer: int
     weights: Array  # [1 + N, 1 + N] softmax of Eq. 12, rows are queries
     ungated: Array  # [1 + N, 1 + N] norm of weight times value
-    gated: Array  # [1 + N, 1 + N] the same after the gate of Eq. 13
+    gated: Array | None  # [1 + N, 1 + N] the same after the gate of Eq. 13; None without one
     grid: tuple[int, int]  # (T, F) of the patches
 
 
@@ -144,26 +144,31 @@ class Attention:
 def attention(
     seen: Attention, spectrogram: Array, frontend: MelFrontend | KaldiFrontend, labels: Sequence[str]
 ) -> Figure:
-    """Fig. 5 for one clip: who listens to whom in a block, without and with gate, and where its cls token listens."""
+    """Fig. 5 for one clip: who listens to whom in a block, without and with gate, and where its cls token listens.
+
+    A model without a gate has no panels of it.
+    """
     figure = Figure(figsize=(WIDTH, 6.0))
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2, 1)).ravel()
-    matrices = [rows_to_one(m) for m in (seen.weights, seen.ungated, seen.gated)]
-    titles = ("attention weights", "without gate: weight × value", "with gate")
+    gated = [] if seen.gated is None else [seen.gated]
+    matrices = [rows_to_one(m) for m in (seen.weights, seen.ungated, *gated)]
+    titles = ("attention weights", "without gate: weight × value" if gated else "weight × value", "with gate")
     norm = PowerNorm(0.5, vmin=0, vmax=max(float(np.quantile(m, 0.999)) for m in matrices))
-    axes = upper.subplots(1, 3, sharey=True)
-    for ax, matrix, title in zip(axes, matrices, titles, strict=True):
+    axes = upper.subplots(1, len(matrices), sharey=True)
+    for ax, matrix, title in zip(axes, matrices, titles, strict=False):
         image = ax.imshow(matrix, cmap=HEAT, norm=norm, interpolation="none")
         ax.set_title(f"{title}\nto cls {matrix[:, 0].mean():.1%}, to itself {np.diag(matrix).mean():.1%}", fontsize=9)
         ax.set_xlabel("key: cls, then patches")
     axes[0].set_ylabel("query: cls, then patches")
     upper.colorbar(image, ax=axes, label="share of the row", shrink=0.85, pad=0.01, format=PercentFormatter(1.0, 1))
-    panels = lower.subplots(1, 3, sharey=True)
+    panels = lower.subplots(1, len(matrices), sharey=True)
     draw_spectrogram(panels[0], spectrogram, frontend)
     panels[0].set_title("the clip")
     seconds, rows = panels[0].get_xlim()[1], frontend.config.mel_bins
-    maps = [rows_to_one(m[:1, 1:]).reshape(seen.grid) for m in (seen.ungated, seen.gated)]
+    maps = [rows_to_one(m[:1, 1:]).reshape(seen.grid) for m in (seen.ungated, *gated)]
     top = max(float(m.max()) for m in maps)
-    for ax, patches, title in zip(panels[1:], maps, ("cls takes, without gate", "cls takes, with gate"), strict=True):
+    titles = ("cls takes, without gate" if gated else "cls takes", "cls takes, with gate", "")
+    for ax, patches, title in zip(panels[1:], maps, titles, strict=False):
         image = ax.imshow(patches.T, **SHOWN, vmin=0, vmax=top, extent=(0.0, seconds, 0.0, rows))
         ax.set_title(title)
     for ax in panels:

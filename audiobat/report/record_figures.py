@@ -94,6 +94,8 @@ def rho_text(curve: Layers) -> str:
     found = rhos(curve)
     if not found:
         return "gate weights alone" if curve.gates else "no gate weights"
+    if any(map(math.isnan, found)):
+        return "Spearman's ρ n/a, as a seed's probes or gates are all equal"
     if len(found) == 1:
         return f"Spearman's ρ {signed(found[0])}, one seed"
     return f"ρ {signed(statistics.fmean(found))} ± {deviation(found):.2f} ({len(found)} seeds)"

@@ -80,4 +80,4 @@ def folded(name: str, width: int, lines: int = 2) -> str:
 
 def headline(figure: Figure, text: str) -> None:
     """What the figure says, above it."""
-    figure.suptitle("\n".join(wrap(text, 92)), x=0.01, ha="left", weight="bold")
+    figure.suptitle("\n".join(wrap(text, 78)), x=0.01, ha="left", weight="bold")
