@@ -179,7 +179,6 @@ class Ladder(Verb):
         "the networks and batches of bat_nano, bat_small or bat_base", "nano"
     )
     steps: int | None = flag("of pre-training, warm-up and EMA shortened with them; null: the scale's own", None)
-    seeds: int = flag("runs of every rung", 1)
     device: str = flag(DEVICE, "auto")
     dry_run: bool = flag("print the rungs and what each changes, and stop", False)
     config: ProbeConfig = field(default_factory=ProbeConfig)

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import torch
 
+from audiobat.cli import main
 from audiobat.commands import ladder as command
 from audiobat.commands.ladder import STATISTICS, ladder, rung_config
 from audiobat.commands.ladder_table import PAPER, Rung, Value, markdown_table, order_line
@@ -166,3 +167,8 @@ def test_a_dry_run_lists_the_rungs(tmp_path, capsys):
     assert len(lines) == 7
     assert lines[-1] == "ladder/7_bat: ladder/6_vit with decoder.heads 12 for 6, decoder.mlp_ratio 4 for 2"
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_takes_the_seeds_of_its_runs(capsys):
+    assert main(["ladder", "--data", "a", "--probe-data", "b", "--seeds", "0,1", "--dry-run"]) == 0
+    assert "ladder/7_bat" in capsys.readouterr().out

@@ -39,7 +39,6 @@ def ladder(
     out: str | Path,
     scale: Literal["nano", "small", "base"] = "nano",
     steps: int | None = None,
-    seeds: int = 1,
     device: str = "auto",
     dry_run: bool = False,
 ) -> list[Rung]:
@@ -48,11 +47,10 @@ def ladder(
     Args:
         data: clips to pre-train on.
         probe_data: clips with labels, to probe on.
-        config: how CGP is trained.
+        config: how CGP is trained; its `seeds` are those of the runs, so that each rung is pre-trained as often.
         out: folder to write: runs/, results/, ladder.md, figures/.
         scale: the networks, masks and batches of `bat_nano`, `bat_small` or `bat_base`.
         steps: of pre-training; the warm-up and the EMA's ramp are shortened with it. None: the scale's own.
-        seeds: runs of each rung, seeds 0 and up.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         dry_run: print the rungs, what each changes, and stop.
 
@@ -60,7 +58,8 @@ def ladder(
         AudiobatError: a bad argument, data that cannot be used, a run in `out` of another config.
     """
     check(scale in SCALES, "--scale", scale, f"choose one of {', '.join(SCALES)}")
-    check(seeds > 0, "--seeds", seeds, "it must be positive")
+    config = config or ProbeConfig()
+    seeds = config.seeds or (config.train.seed,)
     out = Path(out)
     if dry_run:
         for name in rungs():
@@ -69,10 +68,10 @@ def ladder(
     table = read_clips(data)
     read_labelled_clips(probe_data)  # what can be refused before hours of training
     statistics = own_statistics(out, table, scale)
-    for seed in range(seeds):
+    for seed in seeds:
         for name in rungs():
-            climb(name, seed, data, probe_data, config or ProbeConfig(), out, scale, steps, device, statistics)
-    climbed = [rung_of_records(out, name, range(seeds)) for name in rungs()]
+            climb(name, seed, data, probe_data, config, out, scale, steps, device, statistics)
+    climbed = [rung_of_records(out, name, seeds) for name in rungs()]
     write_atomic(out / "ladder.md", markdown_table(climbed, scale).encode())
     names = [rung.name for rung in climbed]
     figure = ladder_figure([LABELS[n] for n in names], [r.map for r in climbed], [PAPER[n][0] for n in names])
