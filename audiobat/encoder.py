@@ -99,10 +99,12 @@ class AudioEncoder(Embedder):
         """
         spectrogram, frames = self.frontend(waveform, lengths)
         spectrogram = spectrogram[:, : self.config.encoder.max_frames]
-        spectrogram, columns = self._fit(spectrogram)
+        spectrogram = self._fit(spectrogram)
         if lengths is None or self.config.encoder.pad == "grid":
             return spectrogram, None
-        return spectrogram, valid_patches(frames, (columns, self.config.grid[1]), self.config.encoder.patch_size[0])
+        patch_frames = self.config.encoder.patch_size[0]
+        grid = spectrogram.shape[1] // patch_frames, self.config.grid[1]
+        return spectrogram, valid_patches(frames, grid, patch_frames)
 
     def embed_patches(self, spectrogram: Tensor) -> Tensor:
         """Spectrogram [B, T * patch frames, F] to patch tokens with their positions [B, N, D]."""
@@ -134,10 +136,10 @@ class AudioEncoder(Embedder):
     def forward_spectrogram(self, spectrogram: Tensor, frames: Tensor | None = None) -> LayerFeatures:
         """The rest of `forward_layers`: spectrogram [B, T, F], and the `frames` [B] that each clip owns (None: T)."""
         clips, longest, _ = spectrogram.shape
-        spectrogram, columns = self._fit(spectrogram)
+        windows, per_window = self._windows(longest)
+        columns = windows * per_window
+        spectrogram = self._fit(spectrogram)
         rows, patch_frames = self.config.grid[1], self.config.encoder.patch_size[0]
-        per_window = min(columns, self.config.grid[0])
-        windows = columns // per_window
         own = spectrogram.new_full((clips,), longest, dtype=torch.int64) if frames is None else frames
         valid = valid_patches(own, (columns, rows), patch_frames)  # [B, N]
         in_windows = valid.reshape(clips * windows, per_window * rows)
@@ -154,9 +156,9 @@ class AudioEncoder(Embedder):
 
     def column_times(self, frames: int) -> Tensor:
         """Second [T] at which each patch column of a spectrogram of `frames` frames starts, from its own start."""
-        columns = self._padded(frames) // self.config.encoder.patch_size[0]
+        windows, per_window = self._windows(frames)
         seconds = self.config.encoder.patch_size[0] * self.config.frontend.hop_length / self.sample_rate
-        return torch.arange(columns, device=self.pos_embed.device) * seconds
+        return torch.arange(windows * per_window, device=self.pos_embed.device) * seconds
 
     def attention_input(self, waveform: Tensor, layer: int = -1) -> tuple[nn.Module, Tensor]:
         """The attention module of block `layer` (1 to depth, or -1) and its input [B, 1 + N, D], to look at."""
@@ -168,29 +170,33 @@ class AudioEncoder(Embedder):
         block = self.blocks[index]
         return block.attn, block.norm1(x) if block.pre_norm else x  # type: ignore[return-value, operator]
 
-    def _fit(self, spectrogram: Tensor) -> tuple[Tensor, int]:
-        """Pad the time axis to whole patches, or whole windows of the position table; return it and its columns."""
-        frames = self._padded(spectrogram.shape[1])
-        return pad_frames(spectrogram, frames, self.frontend.floor), frames // self.config.encoder.patch_size[0]
+    def _fit(self, spectrogram: Tensor) -> Tensor:
+        """Pad the time axis to whole patches, or whole windows of the position table."""
+        windows, per_window = self._windows(spectrogram.shape[1])
+        frames = windows * per_window * self.config.encoder.patch_size[0]
+        return pad_frames(spectrogram, frames, self.frontend.floor)
 
-    def _padded(self, frames: int) -> int:
-        """Frames with padding: whole patches, or whole windows."""
-        encoder = self.config.encoder
-        unit = encoder.patch_size[0]
-        if encoder.pad == "grid" or frames > encoder.max_frames:
-            unit = encoder.max_frames
-        return -(-frames // unit) * unit
+    def _windows(self, frames: int) -> tuple[int, int]:
+        """How many windows hold `frames` frames, and the patch columns of each: those needed, or a whole table.
+
+        There is no branch on the length, and no negative number that ONNX would round towards zero: an exported graph
+        takes any length.
+        """
+        table, patch_frames = self.config.grid[0], self.config.encoder.patch_size[0]
+        columns = (frames + patch_frames - 1) // patch_frames
+        per_window = table if self.config.encoder.pad == "grid" else torch.sym_min(columns, table)
+        return (columns + table - 1) // table, per_window
 
     def _stem(self, patch_tokens: Tensor) -> Tensor:
         """Prepend cls and normalise: [B, n, D] to [B, 1 + n, D]."""
-        cls = self.cls_token.expand(len(patch_tokens), -1, -1).to(patch_tokens.dtype)
+        cls = self.cls_token.expand(patch_tokens.shape[0], -1, -1).to(patch_tokens.dtype)
         out: Tensor = self.pre_norm(torch.cat([cls, patch_tokens], dim=1))
         return out
 
 
 def with_cls(valid: Tensor | None) -> Tensor | None:
     """Valid patches [B, n] to valid tokens [B, 1 + n]: cls is always valid."""
-    return None if valid is None else torch.cat([valid.new_ones(len(valid), 1), valid], dim=1)
+    return None if valid is None else torch.cat([valid.new_ones(valid.shape[0], 1), valid], dim=1)
 
 
 def pool_features(features: LayerFeatures, pool: str = "mean", layer: int = -1) -> Tensor:

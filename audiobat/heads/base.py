@@ -51,6 +51,8 @@ class Probe(nn.Module):
 def classify_frames(pooled: Tensor, features: LayerFeatures, classify: Callable[[Tensor], Tensor]) -> Tensor:
     """Columns' vectors [B * T, X] to logits [B, T, C]; columns of padding get zeros and never reach a batch norm."""
     real = features.valid.unflatten(1, features.grid).any(-1)  # [B, T]
+    if torch.compiler.is_exporting():  # no rows that depend on values: padding is computed too, then cleared
+        return classify(pooled).unflatten(0, real.shape).masked_fill(~real[..., None], 0.0)
     logits = classify(pooled[real.flatten()])
     frames = logits.new_zeros(*real.shape, logits.shape[-1])
     frames[real] = logits
@@ -61,6 +63,8 @@ def normalise_valid(norm: nn.Module, tokens: Tensor, valid: Tensor) -> Tensor:
     """Tokens [B, N, D] through `norm`, whose statistics are of the valid ones alone; padding becomes zeros."""
     if isinstance(norm, nn.Identity):
         return tokens
+    if torch.compiler.is_exporting():
+        return torch.where(valid[..., None], norm(tokens.flatten(0, 1)).view_as(tokens), 0.0)
     normal = torch.zeros_like(tokens)
     normal[valid] = norm(tokens[valid])
     return normal

@@ -73,15 +73,19 @@ def repeat_valid(tokens: Tensor, valid: Tensor) -> Tensor:
     This costs N * D per clip, not the N * K of masking similarities, and needs no look at `valid` from the host.
     """
     first = valid.int().argmax(1)  # [B]
-    stand_in = tokens[torch.arange(len(tokens), device=tokens.device), first]  # [B, D]
-    return torch.where(valid[..., None], tokens, stand_in[:, None])
+    stand_in = tokens.gather(1, first[:, None, None].expand(-1, 1, tokens.shape[2]))  # [B, 1, D]
+    return torch.where(valid[..., None], tokens, stand_in)
 
 
 def extremes(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """Least and greatest over n of tokens [B, N, D] times prototypes [K, D]: two tensors [B, K].
 
-    Where several tokens tie, one of them gets the gradient. The similarities [B, N, K] are never held at once.
+    Where several tokens tie, one of them gets the gradient. The similarities [B, N, K] are never held at once, but in a
+    graph for export, which knows no loop over a batch of any size.
     """
+    if torch.compiler.is_exporting():
+        similarity = tokens @ prototypes.T
+        return similarity.amin(1), similarity.amax(1)
     low, high = _Extremes.apply(tokens, prototypes)  # type: ignore[no-untyped-call]
     return low, high
 
