@@ -52,7 +52,8 @@ def classify_frames(pooled: Tensor, features: LayerFeatures, classify: Callable[
     """Columns' vectors [B * T, X] to logits [B, T, C]; columns of padding get zeros and never reach a batch norm."""
     real = features.valid.unflatten(1, features.grid).any(-1)  # [B, T]
     if torch.compiler.is_exporting():  # no rows that depend on values: padding is computed too, then cleared
-        return classify(pooled).unflatten(0, real.shape).masked_fill(~real[..., None], 0.0)
+        every: Tensor = classify(pooled).unflatten(0, real.shape).masked_fill(~real[..., None], 0.0)
+        return every
     logits = classify(pooled[real.flatten()])
     frames = logits.new_zeros(*real.shape, logits.shape[-1])
     frames[real] = logits
