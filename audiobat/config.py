@@ -42,6 +42,53 @@ FRONTEND_OWN: dict[str, dict[str, tuple[Any, Any]]] = {  # by kind: what stands 
     "kaldi_fbank": {"n_fft": (0, 512), "win_length": (0, 400), "f_min": (-1.0, 20.0), "norm": ("auto", "global")},
 }
 
+Statistics = Literal[
+    "auto",
+    "audioset_eat",
+    "esc50_eat",
+    "speech_commands_eat",
+    "audioset_mae",
+    "esc50_mae",
+    "speech_commands_mae",
+    "audioset_released",
+    "esc50_released",
+    "speech_commands_released",
+    "librispeech_released",
+    "birdset_released",
+    "dcase2016_released",
+]
+STATISTICS: dict[str, tuple[float, float]] = {  # mean and std of a data set's log-mel, as kaldi_fbank computes it
+    # EAT: all of its pre-training, and each set it is fine-tuned on
+    "audioset_eat": (-4.268, 4.569),
+    "esc50_eat": (-6.627, 5.359),
+    "speech_commands_eat": (-6.846, 5.565),
+    # the same with all digits, as the code of Audio-MAE and of SSLAM has them
+    "audioset_mae": (-4.2677393, 4.5689974),
+    "esc50_mae": (-6.6268077, 5.358466),
+    "speech_commands_mae": (-6.845978, 5.5654526),
+    # BAT's release: computed anew by its authors, for the models with EAT's frontend that they compare BAT with
+    "audioset_released": (-4.5986, 4.3574),
+    "esc50_released": (-6.8541, 5.3977),
+    "speech_commands_released": (-9.0342, 4.5730),
+    "librispeech_released": (-7.3293, 4.0610),
+    "birdset_released": (-8.5505, 4.0453),
+    "dcase2016_released": (-10.6859, 2.0616),  # Task 2
+}  # those of BEATs are in its own frontend (convert/beats_encoder.py): of 16-bit numbers and another window
+
+
+def pick_statistics(name: str, mean: float | None, std: float | None, own: tuple[float, float]) -> tuple[float, float]:
+    """The mean and std that preset `name` and explicit values ask for; `own` where neither does.
+
+    Raises AudiobatError for an explicit value that the preset contradicts, and for a std that is not positive.
+    """
+    preset = own if name == "auto" else STATISTICS[name]
+    for field_name, value, named in zip(("mean", "std"), (mean, std), preset, strict=True):
+        agrees = name == "auto" or value is None or value == named
+        check(agrees, f"frontend.{field_name}", value, f"frontend.statistics {name} has {named}; give one or the other")
+    chosen = preset[0] if mean is None else mean, preset[1] if std is None else std
+    check(chosen[1] > 0, "frontend.std", chosen[1], "it must be positive")
+    return chosen
+
 
 @dataclass(frozen=True)
 class FrontendConfig:
@@ -49,7 +96,7 @@ class FrontendConfig:
 
     0, -1 and auto stand for the kind's own: mel_db has windows of 1024 samples, bins from 0 Hz and each clip's own
     minimum and maximum; kaldi_fbank is EAT's, with windows of 400 in an FFT of 512, bins from 20 Hz and global
-    statistics. They are resolved on creation.
+    statistics. They are resolved on creation, and so are mean and std, which null leaves to `statistics`.
     """
 
     kind: Literal["mel_db", "kaldi_fbank"] = "mel_db"
@@ -62,12 +109,14 @@ class FrontendConfig:
     f_max: float | None = None  # None: the Nyquist frequency
     top_db: float = 80.0  # dynamic range of mel_db, below each clip's own maximum
     norm: Literal["auto", "minmax", "global"] = "auto"
-    mean: float = -4.268  # for norm "global": EAT's AudioSet statistics, used as (x - mean) / (2 std)
-    std: float = 4.569
+    statistics: Statistics = "auto"  # whose mean and std norm "global" takes; auto: those given, else audioset_eat
+    mean: float | None = None  # used as (x - mean) / (2 std)
+    std: float | None = None
 
     def __post_init__(self) -> None:
         check_choice(self, "kind")
         check_choice(self, "norm")
+        check_choice(self, "statistics")
         for name, (unset, own) in FRONTEND_OWN[self.kind].items():
             if getattr(self, name) == unset:
                 object.__setattr__(self, name, own)
@@ -83,7 +132,16 @@ class FrontendConfig:
             self.f_min < top <= nyquist, "frontend.f_max", self.f_max, f"use more than f_min and at most {nyquist} Hz"
         )
         check(self.top_db > 0, "frontend.top_db", self.top_db, "it must be positive")
-        check(self.std > 0, "frontend.std", self.std, "it must be positive")
+        mean, std = pick_statistics(self.statistics, self.mean, self.std, STATISTICS["audioset_eat"])
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """Mean and std, which are numbers once the config is made."""
+        assert self.mean is not None
+        assert self.std is not None
+        return self.mean, self.std
 
 
 @dataclass(frozen=True)
@@ -102,10 +160,12 @@ class EncoderConfig:
     block_norm: Literal["post", "pre"] = "post"  # pre: before attention and MLP, and none of the stem (Audio-MAE)
     final_norm: bool = False  # of the last block's output; only Audio-MAE has one
     pad: Literal["mask", "grid"] = "mask"  # grid: every clip padded to max_frames, padding attended to (released BAT)
+    init: Literal["xavier", "eat"] = "xavier"  # eat: linear layers from N(0, 0.02), cls from N(0, 1)
 
     def __post_init__(self) -> None:
         check_choice(self, "pad")
         check_choice(self, "block_norm")
+        check_choice(self, "init")
         object.__setattr__(self, "patch_size", tuple(self.patch_size))
         for name in ("dim", "depth", "heads"):
             check(getattr(self, name) > 0, f"encoder.{name}", getattr(self, name), "it must be positive")
@@ -626,9 +686,33 @@ class SelectConfig:
 
 
 @dataclass(frozen=True)
+class StatisticsConfig:
+    """Mean and std that a model's frontend takes in place of its own, if its norm is global; others need none."""
+
+    statistics: Statistics = "auto"  # whose; auto: those given, else the model's own
+    mean: float | None = None
+    std: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice(self, "statistics")
+        mean, std = pick_statistics(self.statistics, self.mean, self.std, (0.0, 1.0))
+        if self.statistics != "auto":
+            object.__setattr__(self, "mean", mean)
+            object.__setattr__(self, "std", std)
+
+    def apply(self, frontend: FrontendConfig) -> FrontendConfig:
+        """The model's frontend with these, if it asks for any."""
+        if frontend.norm != "global" or (self.mean is None and self.std is None):
+            return frontend
+        mean, std = pick_statistics("auto", self.mean, self.std, frontend.moments)
+        return dataclasses.replace(frontend, statistics=self.statistics, mean=mean, std=std)
+
+
+@dataclass(frozen=True)
 class FinetuneConfig:
     """Everything that a fine-tuning depends on besides the model and the clips. Defaults: Table 6, AS-20K."""
 
+    frontend: StatisticsConfig = field(default_factory=StatisticsConfig)
     head: HeadConfig = field(default_factory=lambda: HeadConfig(kind="linear", norm="layer"))  # EAT's; paper silent
     optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -639,6 +723,7 @@ class FinetuneConfig:
     select: SelectConfig = field(default_factory=SelectConfig)
     task: Literal["auto", "clip", "frame"] = "auto"  # what has labels; auto: frames where the clips have events
     keep_head: bool = False  # go on with the head that the model has, in place of a new one of `head`
+    max_frames: int | None = None  # a shorter window than the model's; EAT pads ESC-50 to 512. null: the model's own
     recipe: str | None = None  # which recipe these settings are meant to be; records check it
 
     def __post_init__(self) -> None:
@@ -649,6 +734,8 @@ class FinetuneConfig:
         steps, warmup = self.train.steps, self.optim.warmup_steps
         check(warmup < steps, "optim.warmup_steps", warmup, f"it must end before train.steps {steps}")
         check(not self.data.roll, "data.roll", self.data.roll, "fine-tuning has augment.roll")
+        some = self.max_frames is None or self.max_frames > 0
+        check(some, "max_frames", self.max_frames, "use a positive number or null")
         alone = self.head.norm == "batch" and self.train.batch_size == 1
         check(not alone, "train.batch_size", self.train.batch_size, "head.norm batch needs at least 2 clips per batch")
 

@@ -17,7 +17,7 @@ from audiobat.audio import to_waveform
 from audiobat.config import ModelConfig, check
 from audiobat.features import LayerFeatures
 from audiobat.frontend import build_frontend
-from audiobat.layers import Block, init_weights
+from audiobat.layers import Block, init_weights, init_weights_eat
 from audiobat.patches import PatchEmbed, pad_frames, sincos_positions, valid_patches
 
 
@@ -83,8 +83,9 @@ class AudioEncoder(Embedder):
             for rate in rates
         )
         self.norm = nn.LayerNorm(encoder.dim, eps=1e-6) if encoder.final_norm else nn.Identity()
-        self.blocks.apply(init_weights)
-        nn.init.normal_(self.cls_token, std=0.02)
+        is_eat = encoder.init == "eat"
+        self.blocks.apply(init_weights_eat if is_eat else init_weights)
+        nn.init.normal_(self.cls_token, std=1.0 if is_eat else 0.02)
 
     @property
     def max_samples(self) -> int:

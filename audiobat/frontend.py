@@ -70,7 +70,8 @@ class _Frontend(nn.Module):
         """Apply `config.norm` to log_mel [B, T, F] over the frames where valid [B, T], and fill the others."""
         valid = valid[:, :, None]
         if self.config.norm == "global":
-            return (log_mel.masked_fill(~valid, 0.0) - self.config.mean) / (2 * self.config.std)
+            mean, std = self.config.moments
+            return (log_mel.masked_fill(~valid, 0.0) - mean) / (2 * std)
         low = log_mel.masked_fill(~valid, math.inf).amin((1, 2), keepdim=True)
         high = log_mel.masked_fill(~valid, -math.inf).amax((1, 2), keepdim=True)
         return ((log_mel - low) / (high - low + MINMAX_EPS)).masked_fill(~valid, 0.0)
@@ -78,7 +79,8 @@ class _Frontend(nn.Module):
     @property
     def floor(self) -> float:
         """What padding holds after normalisation."""
-        return -self.config.mean / (2 * self.config.std) if self.config.norm == "global" else 0.0
+        mean, std = self.config.moments
+        return -mean / (2 * std) if self.config.norm == "global" else 0.0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Frontend:
         """Follow a model to its device but not to its dtype: `model.bfloat16()` must not round the filters."""

@@ -122,3 +122,11 @@ def init_weights(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def init_weights_eat(module: nn.Module) -> None:
+    """Initialise linear layers with weights from N(0, 0.02) and zero biases, as data2vec 2.0 and EAT do."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

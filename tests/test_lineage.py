@@ -9,22 +9,28 @@ import torch
 from torch.nn import functional as F
 
 from audiobat import hub
+from audiobat.commands.finetune import fitted
+from audiobat.commands.finetune_training import crop_seconds
 from audiobat.commands.pretrain import begin_with, pretrain
 from audiobat.commands.rungs import changes, describe_rung, rung_of, rungs
 from audiobat.config import (
     DataConfig,
     DecoderConfig,
     EncoderConfig,
+    FinetuneConfig,
     FrontendConfig,
     MaskConfig,
+    ModelConfig,
     ObjectiveConfig,
     OptimConfig,
     PretrainConfig,
+    StatisticsConfig,
     TargetConfig,
     TrainConfig,
     from_dict,
 )
 from audiobat.data.scenes import demo_folder
+from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.masking import draw_masks, seeded_generator
 from audiobat.mixing import draw_mixed_columns, mix
@@ -124,6 +130,74 @@ def test_parameter_counts_are_eats():
     model = MaskedLatentRegression(recipe("eat_base"))
     assert sum(p.numel() for p in model.student.parameters()) == 85_254_144
     assert sum(p.numel() for p in model.decoder.parameters()) == 2_585_856
+
+
+# -- initialisation (lineage 2.1, 5 and A17) --
+
+
+def moments(values: torch.Tensor) -> tuple[float, float, float]:
+    """Standard deviation, kurtosis (normal: 3, uniform: 1.8), and the largest in standard deviations."""
+    x = values.detach().double().flatten()
+    std = x.square().mean().sqrt()
+    return float(std), float(x.pow(4).mean() / std**4), float(x.abs().max() / std)
+
+
+def linear_layers(model: torch.nn.Module) -> dict[str, torch.nn.Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+
+
+@pytest.mark.parametrize("name", ["eat_base", "eat_large", "data2vec2", "sslam"])
+def test_eat_begins_with_normal_weights_that_are_not_truncated(name):
+    model = objective(shrunk(name, encoder={"dim": 128, "depth": 2, "heads": 2, "max_frames": 208}))
+    student = model.student
+    for layer in linear_layers(student.blocks).values():
+        std, kurtosis, largest = moments(layer.weight)
+        assert std == pytest.approx(0.02, rel=0.03)
+        assert kurtosis == pytest.approx(3, abs=0.15)
+        assert largest > 3.3  # truncation at two deviations would show
+        assert not layer.bias.any()
+    std, kurtosis, _ = moments(student.cls_token)
+    assert std == pytest.approx(1, abs=0.2)
+    assert kurtosis > 2.2
+    assert_xavier(student.patch_embed.proj.weight.flatten(1))
+    assert not student.patch_embed.proj.bias.any()
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)]
+    assert len(norms) == 2 * (2 * 2 + 1)  # of student and teacher
+    assert all(bool((norm.weight == 1).all()) and not norm.bias.any() for norm in norms)
+    for module in (*model.decoder.convs, model.decoder.proj):  # torch's own: uniform within 1 / sqrt(inputs)
+        bound = module.weight[0].numel() ** -0.5
+        for values in (module.weight.detach(), module.bias.detach()):
+            assert 0.95 * bound < float(values.abs().max()) <= bound
+        assert moments(module.weight)[0] == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def assert_xavier(weight: torch.Tensor) -> None:
+    weight = weight.detach()
+    outputs, inputs = weight.shape
+    bound = (6 / (inputs + outputs)) ** 0.5
+    std, kurtosis, _ = moments(weight)
+    assert float(weight.abs().max()) <= bound
+    assert std == pytest.approx(bound / 3**0.5, rel=0.05)
+    assert kurtosis == pytest.approx(1.8, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["bat_base", "audio_mae", *rungs()])
+def test_others_begin_with_uniform_weights(name):
+    """The rungs are BAT's training; its authors climbed them with their own initialisation (A17)."""
+    decoder = {"depth": 1, "heads": 4, "groups": 4}
+    model = objective(shrunk(name, encoder={"dim": 128, "depth": 2, "heads": 4, "max_frames": 208}, decoder=decoder))
+    layers = linear_layers(model.student) | (linear_layers(model.decoder) if recipe(name).decoder.kind == "vit" else {})
+    for layer in layers.values():
+        assert_xavier(layer.weight)
+        assert layer.bias is None or not layer.bias.any()
+    assert_xavier(model.student.patch_embed.proj.weight.flatten(1))
+    assert moments(model.student.cls_token)[0] == pytest.approx(0.02, rel=0.2)
+
+
+def test_the_teacher_begins_as_the_students_copy():
+    model = objective(shrunk("eat_base"))
+    for name, value in model.student.state_dict().items():
+        assert torch.equal(model.teacher.encoder.state_dict()[name], value)
 
 
 # -- masks (lineage 4) --
@@ -272,6 +346,64 @@ def test_without_a_teacher_nothing_else_can_be_asked_for(name):
     weights = {"global_weight": 0.0, "retention_weight": 0.0, name: 1.0}
     with pytest.raises(AudiobatError, match=f"objective.{name} is 1.0: target.source spectrogram has no teacher"):
         PretrainConfig(target=TargetConfig(source="spectrogram"), objective=ObjectiveConfig(**weights))
+
+
+# -- fine-tuning on other data sets (lineage 1.3) --
+
+
+def kaldi_encoder() -> AudioEncoder:
+    encoder = EncoderConfig(dim=16, depth=2, heads=2, gated_attention=False, pad="grid")
+    return AudioEncoder(ModelConfig(FrontendConfig(kind="kaldi_fbank"), encoder)).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std", "frames"),
+    [
+        ("eat_as20k", -4.268, 4.569, 1024),
+        ("eat_as2m", -4.268, 4.569, 1024),
+        ("eat_esc50", -6.627, 5.359, 512),
+        ("eat_spc2-35", -6.846, 5.565, 128),
+        ("sslam_as20k", -4.2677393, 4.5689974, 1024),
+        ("sslam_as2m", -4.2677393, 4.5689974, 1024),
+        ("sslam_esc50", -6.6268077, 5.358466, 512),
+        ("sslam_spc2-35", -6.845978, 5.5654526, 128),
+    ],
+)
+def test_eat_is_fine_tuned_with_the_statistics_and_the_length_of_each_data_set(name, mean, std, frames):
+    encoder = kaldi_encoder()
+    config = from_dict(FinetuneConfig, load_recipe(f"finetune/{name}"))
+    found = fitted(encoder, config)
+    assert found.config.frontend.moments == (mean, std)
+    assert found.config.encoder.max_frames == frames
+    waveform = 0.1 * torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
+    log_mel = encoder.frontend.log_mel(waveform, torch.tensor([16_000]))
+    spectrogram, _ = found.spectrogram(waveform)
+    wanted = F.pad(log_mel, (0, 0, 0, frames - log_mel.shape[1]))  # zeros, and then the scale
+    torch.testing.assert_close(spectrogram, (wanted - mean) / (2 * std))
+    assert torch.equal(found.pos_embed, encoder.pos_embed[:, : frames // 16 * 8])
+    for key, value in encoder.named_parameters():
+        assert torch.equal(found.state_dict()[key], value)
+
+
+def test_a_models_own_statistics_stay_unless_others_are_asked_for():
+    encoder = kaldi_encoder()
+    assert fitted(encoder, FinetuneConfig()) is encoder
+    config = FinetuneConfig(frontend=StatisticsConfig(mean=-5.0))
+    assert fitted(encoder, config).config.frontend.moments == (-5.0, 4.569)
+    minmax = AudioEncoder(ModelConfig(encoder=EncoderConfig(dim=16, depth=1, heads=2)))
+    assert fitted(minmax, config) is minmax
+    with pytest.raises(AudiobatError, match="max_frames is 2048: the model has positions for 1024 frames"):
+        fitted(encoder, FinetuneConfig(max_frames=2048))
+
+
+@pytest.mark.parametrize(("seconds", "windows"), [(10.24, 1), (5.0, 1), (20.48, 2), (11.0, 2)])
+def test_a_crop_that_fills_a_window_is_one_window(seconds, windows):
+    encoder = AudioEncoder(ModelConfig(encoder=EncoderConfig(dim=16, depth=1, heads=2))).eval()
+    samples = round(crop_seconds(encoder, seconds) * encoder.sample_rate)
+    assert samples == pytest.approx(seconds * 16_000, abs=1)
+    spectrogram, frames = encoder.frontend(torch.zeros(1, samples), None)
+    assert -(-spectrogram.shape[1] // 1024) == windows
+    assert encoder.forward_spectrogram(spectrogram, frames).grid[0] <= windows * 64
 
 
 # -- runs --

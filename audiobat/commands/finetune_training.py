@@ -14,6 +14,7 @@ from audiobat.config import FinetuneConfig
 from audiobat.data.dataset import CropLoader, write_skipped
 from audiobat.data.index import ClipTable
 from audiobat.data.sampler import clip_order
+from audiobat.encoder import AudioEncoder
 from audiobat.tagger import Tagger
 from audiobat.train.checkpoint import load_checkpoint
 from audiobat.train.logs import RunLog
@@ -66,7 +67,7 @@ def train_fold(
             frozen = end < config.train.steps
             model.freeze(frozen)
             left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - begun))
-            loader = loader_for(table, tagger.sample_rate, config, listener, start)
+            loader = loader_for(table, tagger.encoder, config, listener, start)
             try:
                 result = fit(
                     model,
@@ -108,13 +109,13 @@ def train_fold(
 
 
 def loader_for(
-    table: ClipTable, sample_rate: int, config: FinetuneConfig, listener: Listener, start: int
+    table: ClipTable, encoder: AudioEncoder, config: FinetuneConfig, listener: Listener, start: int
 ) -> CropLoader:
     """Random crops of the training clips from step `start` on."""
     return CropLoader(
         table,
-        sample_rate,
-        config.data.clip_seconds,
+        encoder.sample_rate,
+        crop_seconds(encoder, config.data.clip_seconds),
         clip_order(table, config.data, config.train.seed),
         config.train.batch_size,
         seed=config.train.seed,
@@ -123,3 +124,9 @@ def loader_for(
         workers=config.data.workers,
         start_step=start,
     )
+
+
+def crop_seconds(encoder: AudioEncoder, seconds: float) -> float:
+    """`seconds`, less one sample where they fill windows: mel_db's last frame would be a further window of its own."""
+    samples = round(seconds * encoder.sample_rate)
+    return (samples - (samples % (encoder.max_samples + 1) == 0)) / encoder.sample_rate
