@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiobat.audio import to_waveform
-from audiobat.config import ModelConfig, check
+from audiobat.config import ModelConfig, check, to_dict
+from audiobat.errors import AudiobatError
 from audiobat.features import LayerFeatures
-from audiobat.frontend import build_frontend
+from audiobat.frontend import KaldiFrontend, MelFrontend, build_frontend
 from audiobat.layers import Block, init_weights, init_weights_eat
 from audiobat.patches import PatchEmbed, pad_frames, sincos_positions, valid_patches
 
@@ -27,6 +28,30 @@ class Embedder(nn.Module):
     sample_rate: int
     dim: int
     depth: int
+    frontend: MelFrontend | KaldiFrontend
+
+    @property
+    def rows(self) -> int:
+        """Patches above one another in a column."""
+        raise NotImplementedError
+
+    def release_fields(self) -> dict[str, Any]:
+        """What config.json of a release says of this encoder: all that `load` needs beside the weights."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write a release: config.json, model.safetensors and README.md, whole or not at all.
+
+        Args:
+            folder: where; made if need be.
+            overwrite: replace the release that is there.
+
+        Raises:
+            AudiobatError: something is there, the weights are not finite, or nothing can be written there.
+        """
+        from audiobat.hub import save_new
+
+        save_new(folder, self, overwrite)
 
     def forward_layers(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
         """As the `Encoder` protocol has it."""
@@ -86,6 +111,29 @@ class AudioEncoder(Embedder):
         is_eat = encoder.init == "eat"
         self.blocks.apply(init_weights_eat if is_eat else init_weights)
         nn.init.normal_(self.cls_token, std=1.0 if is_eat else 0.02)
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> AudioEncoder:
+        """As `audiobat.hub.load`: shipped weights by name, a release or run folder, or `hub:OWNER/NAME`.
+
+        Raises:
+            AudiobatError: as for `load`; an encoder of another class, such as BEATs.
+        """
+        from audiobat.hub import load
+
+        encoder = load(name_or_folder, device)
+        if not isinstance(encoder, cls):
+            raise AudiobatError(f"{name_or_folder} holds a {type(encoder).__name__}: take it by audiobat.load.")
+        return encoder
+
+    @property
+    def rows(self) -> int:
+        """Patches above one another in a column."""
+        return self.config.grid[1]
+
+    def release_fields(self) -> dict[str, Any]:
+        """The fields of a release of ours."""
+        return {"model_type": "audiobat", "format": 1, **to_dict(self.config)}
 
     @property
     def max_samples(self) -> int:

@@ -31,7 +31,7 @@ from audiobat.data.index import ClipTable
 from audiobat.errors import AudiobatError
 from audiobat.feature_store import FLOAT_BYTES, Chunk
 from audiobat.features import Encoder
-from audiobat.hub import weights_sha256
+from audiobat.tensors import weights_sha256
 from audiobat.train.logs import write_atomic
 
 try:

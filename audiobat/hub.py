@@ -5,53 +5,55 @@ In: a folder, a run folder or a name. Out: an AudioEncoder, or a Tagger, which i
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
-from audiobat.config import ModelConfig, PretrainConfig, TaggerConfig, from_dict, to_dict
-from audiobat.encoder import AudioEncoder
+from audiobat.card import Facts, write_card
+from audiobat.config import ModelConfig, PretrainConfig, TaggerConfig, check, from_dict, to_dict
+from audiobat.encoder import AudioEncoder, Embedder
 from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.sharing import fetch, is_shared
 from audiobat.tagger import Tagger
+from audiobat.tensors import (
+    check_shapes,
+    check_values,
+    count_blocks,
+    read_json,
+    read_tensors,
+    shapes_of,
+    write_tensors,
+)
 from audiobat.train.checkpoint import load_checkpoint
 from audiobat.train.dist import pick_device
 from audiobat.train.logs import write_atomic
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
-FOREIGN = {"bat": "audiobat.convert.bat"}  # model_type in config.json: the module whose `read` builds the encoder
+FOREIGN = {  # model_type in config.json: the module whose `read` builds the encoder
+    "bat": "audiobat.convert.bat",
+    "audiobat_beats": "audiobat.convert.beats",
+}
 FIELDS = ("model_type", "format", "frontend", "encoder", "tagger", "extra")
 RELEASE = "release"  # the folder, inside a fine-tuning run, of what it made
-
-HEAD_CARD = """
-On it sits a head of kind {kind} that labels each {task} with {classes} classes, whose names config.json lists:
-
-```python
-from audiobat.hub import load_tagger
-
-tagger = load_tagger("{name}")
-probabilities = tagger.scores(tagger(waveform))  # waveform [B, S] to [B, {classes}]
-```
-"""
+FILTERS = 2**26  # values of a spectrogram's filters: more than any real one has
+LONGEST = 400  # letters of a sentence about a config, which may say anything at any length
 
 
-def load(path_or_name: str | Path, device: str = "cpu") -> AudioEncoder:
+def load(path_or_name: str | Path, device: str = "cpu") -> Embedder:
     """Load an encoder, in eval mode on `device`.
 
     Args:
-        path_or_name: the name of shipped weights (`bat_nano`), a release folder, a folder in the public BAT layout, or
-            a run folder: of pre-training, whose latest checkpoint's student it is then, or of fine-tuning. A head that
-            is there is left out.
+        path_or_name: the name of shipped weights (`bat_nano`), a release folder, a folder in the public BAT layout,
+            `hub:OWNER/NAME`, or a run folder: of pre-training, whose latest checkpoint's student it is then, or of
+            fine-tuning. A head that is there is left out.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
 
     Raises:
@@ -66,7 +68,7 @@ def load_tagger(path_or_name: str | Path, device: str = "cpu") -> Tagger:
     """Load an encoder with its head, in eval mode on `device`: what `audiobat finetune` wrote.
 
     Args:
-        path_or_name: a release folder with a head, or the run folder that holds it.
+        path_or_name: a release folder with a head, the run folder that holds it, or `hub:OWNER/NAME`.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
 
     Raises:
@@ -74,15 +76,52 @@ def load_tagger(path_or_name: str | Path, device: str = "cpu") -> Tagger:
     """
     folder = find(path_or_name)
     file = folder / "config.json"
-    if not file.exists() or "tagger" not in (config := read_json(file)):
-        raise AudiobatError(f"{folder} holds an encoder and no head: make one with `audiobat finetune`.")
+    config = read_json(file) if file.exists() else {}
+    if "tagger" not in config:
+        raise AudiobatError(without_head(folder))
     encoder, weights = read_release(folder), folder / "head.safetensors"
+    if not isinstance(encoder, AudioEncoder):
+        raise AudiobatError(f"{file}: tagger is there, but a {type(encoder).__name__} has no head: take it out.")
     try:
         described = from_dict(TaggerConfig, config["tagger"], "tagger")
         tagger = build_tagger(encoder, described, read_tensors(weights), weights)
     except AudiobatError as error:
-        raise AudiobatError(str(error) if str(folder) in str(error) else f"{file}: {error}") from None
+        raise told(file, error) from None
     return tagger.to(pick_device(device)).eval()
+
+
+def without_head(folder: Path) -> str:
+    """What a folder is that holds no head, and the mend, in a sentence."""
+    mend = "make one with `audiobat finetune`"
+    if (folder / "config.json").exists():
+        return f"{folder} holds an encoder and no head: {mend}."
+    if (folder / "config.yaml").exists():
+        return unfinished(folder) or f"{folder} is a run of pre-training, whose encoder has no head: {mend}."
+    if is_probe(folder):
+        return f"{folder} is the output of `audiobat probe`, whose results keep neither encoder nor head: {mend}."
+    return no_model(folder)
+
+
+def is_probe(folder: Path) -> bool:
+    """Whether a folder holds result records."""
+    return any(folder.glob("results/*.json"))
+
+
+def unfinished(run: Path) -> str:
+    """Why a run of fine-tuning has no release, in a sentence; nothing of another run."""
+    if "model" not in run_fields(run):
+        return ""
+    folds = sorted(path.parent.name for path in run.glob(f"folds/*/{RELEASE}"))
+    if folds:
+        return f"{run} holds a release for each of its folds: name one of them, such as {run / 'folds' / folds[0]}."
+    return f"{run} is a fine-tuning that has written no {RELEASE} yet: let it end."
+
+
+def no_model(folder: Path) -> str:
+    """What a folder lacks, in a sentence."""
+    if is_probe(folder):
+        return f"{folder} is the output of `audiobat probe`, which keeps no model: give the one that was probed."
+    return f"{folder} has neither config.json (a release) nor config.yaml (a run): give one of these."
 
 
 def shipped_names() -> list[str]:
@@ -92,56 +131,82 @@ def shipped_names() -> list[str]:
 
 def find(path_or_name: str | Path) -> Path:
     """The folder that `path_or_name` means; a shipped name comes before a folder, a run's release before the run."""
+    if is_shared(path_or_name):
+        return fetch(str(path_or_name))
     names = shipped_names()
     if str(path_or_name) in names:
         return WEIGHTS / str(path_or_name)
     path = Path(path_or_name)
     if path.is_file():
-        raise AudiobatError(f"{path} is a file: give the folder that holds it.")
+        raise AudiobatError(
+            f"{path} is a file: give the folder that holds it; of a checkpoint `audiobat export` makes a folder."
+        )
     if not path.is_dir():
         shipped = f"the shipped names are {', '.join(names)}" if names else "no weights are shipped"
         raise AudiobatError(f"No such folder or name: {path}{did_you_mean(str(path), names)}; {shipped}.")
     return path / RELEASE if (path / RELEASE / "config.json").exists() else path
 
 
-def read_release(folder: Path) -> AudioEncoder:
+def read_release(folder: Path) -> Embedder:
     """Build the encoder of a release folder, of this project's layout or one that FOREIGN lists."""
     file = folder / "config.json"
     config = read_json(file)
     model_type = config.get("model_type")
-    if isinstance(model_type, str) and model_type in FOREIGN:
-        converter = importlib.import_module(FOREIGN[model_type])
-        foreign: AudioEncoder = converter.read(folder, config)
-        return foreign
-    if model_type != "audiobat":
-        raise AudiobatError(f"{file}: model_type is {model_type!r}: it must be audiobat, {' or '.join(FOREIGN)}.")
-    if config.get("format") != FORMAT:
-        raise AudiobatError(
-            f"{file}: format is {config.get('format')!r}, but this version reads {FORMAT}: upgrade audiobat."
-        )
-    for name in config:
-        if name not in FIELDS:
-            raise AudiobatError(f"{file}: unknown field {name}{did_you_mean(name, FIELDS)}.")
-    parts = {name: config[name] for name in ("frontend", "encoder") if name in config}
     try:
-        model = from_dict(ModelConfig, parts)
+        if isinstance(model_type, str) and model_type in FOREIGN:
+            encoder: Embedder = importlib.import_module(FOREIGN[model_type]).read(folder, config)
+            return encoder
+        check_fields(config, "audiobat", FIELDS)
+        model = from_dict(ModelConfig, {name: config[name] for name in ("frontend", "encoder") if name in config})
+        return build(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     except AudiobatError as error:
-        raise AudiobatError(f"{file}: {error}") from None
-    return build(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+        raise told(file, error) from None
+
+
+def check_fields(config: Mapping[str, Any], model_type: str, fields: Collection[str]) -> None:
+    """Raise an AudiobatError unless a release's config is of this type, of our format and of `fields` alone."""
+    if config.get("model_type") != model_type:
+        known = " or ".join(("audiobat", *FOREIGN))
+        raise AudiobatError(f"model_type is {config.get('model_type')!r}: it must be {known}.")
+    found = config.get("format")
+    if type(found) is not int or found != FORMAT:
+        raise AudiobatError(f"format is {found!r}, but this version reads {FORMAT}: upgrade audiobat.")
+    for name in config:
+        if name not in fields:
+            raise AudiobatError(f"unknown field {name}{did_you_mean(name, fields)}.")
+
+
+def told(file: Path, error: AudiobatError) -> AudiobatError:
+    """An error as one sentence that names a file of the release, however long the config has made it."""
+    sentence = " ".join(str(error).split())
+    if len(sentence) > LONGEST:
+        sentence = f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}"
+    return AudiobatError(sentence if str(file.parent) in sentence else f"{file}: {sentence}")
+
+
+def run_fields(run: Path) -> dict[str, Any]:
+    """What config.yaml of a run says; AudiobatError if it cannot be read."""
+    file = run / "config.yaml"
+    try:
+        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise told(file, AudiobatError(f"it cannot be read as YAML ({error}): copy it again.")) from None
+    if not isinstance(fields, dict):
+        raise AudiobatError(f"{file} holds no fields of a run: copy it again.")
+    return fields
 
 
 def read_run(folder: Path) -> AudioEncoder:
     """Build the student of the latest checkpoint of a run folder."""
     file = folder / "config.yaml"
     if not file.exists():
-        raise AudiobatError(f"{folder} has neither config.json (a release) nor config.yaml (a run): give one of these.")
+        raise AudiobatError(no_model(folder))
+    if why := unfinished(folder):
+        raise AudiobatError(why)
     try:
-        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if isinstance(fields, dict) and "model" in fields:
-            raise AudiobatError(f"a fine-tuning that has written no {RELEASE} yet: let it end")
-        config = from_dict(PretrainConfig, fields)
-    except (AudiobatError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AudiobatError(f"{file}: {error}") from None
+        config = from_dict(PretrainConfig, run_fields(folder))
+    except AudiobatError as error:
+        raise told(file, error) from None
     checkpoint = load_checkpoint(folder)
     if checkpoint is None:
         raise AudiobatError(f"Run {folder} has no checkpoint yet: let it train until its first save.")
@@ -150,45 +215,31 @@ def read_run(folder: Path) -> AudioEncoder:
     return build(config.model, student, checkpoint.path)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; AudiobatError if it holds anything else."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise AudiobatError(f"{file} cannot be read as JSON ({error}): copy or download it again.") from None
-    if not isinstance(value, dict):
-        raise AudiobatError(f"{file} holds no JSON object: copy or download it again.")
-    return value
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; AudiobatError if it is missing or damaged."""
-    try:
-        return safetensors.torch.load_file(file)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise AudiobatError(f"{file} cannot be read as safetensors ({error}): copy or download it again.") from None
-
-
 def build(config: ModelConfig, tensors: Mapping[str, Tensor], where: Path) -> AudioEncoder:
     """An encoder of `config` with `tensors`, read from `where`, as its weights: none missing, none left over.
 
     The sizes in `config` are held against the tensors before anything of that size is made.
     """
     columns, rows = config.grid
-    dim, encoder = config.encoder.dim, config.encoder
-    hidden = int(dim * encoder.mlp_ratio)
+    dim, encoder, frontend = config.encoder.dim, config.encoder, config.frontend
     blocks = count_blocks(tensors)
     if blocks != encoder.depth:
         raise AudiobatError(f"{where} holds {blocks} blocks, but the config says encoder.depth {encoder.depth}.")
-    sizes = {
+    hidden = int(dim * encoder.mlp_ratio)
+    sizes: dict[str, tuple[int, ...]] = {
         "pos_embed": (1, columns * rows, dim),
         "patch_embed.proj.weight": (dim, 1, *encoder.patch_size),
-        "blocks.0.mlp.fc1.weight": (hidden, dim),
     }
+    for n in range(blocks):
+        sizes |= {f"blocks.{n}.attn.qkv.weight": (3 * dim, dim), f"blocks.{n}.attn.proj.weight": (dim, dim)}
+        sizes |= {f"blocks.{n}.mlp.fc1.weight": (hidden, dim), f"blocks.{n}.mlp.fc2.weight": (dim, hidden)}
     found = shapes_of(tensors)
     check_shapes({name: found[name] for name in sizes if name in found}, sizes, where)
+    many = (frontend.n_fft // 2 + 1) * frontend.mel_bins <= FILTERS
+    check(many, "frontend.mel_bins", frontend.mel_bins, f"with n_fft {frontend.n_fft} that is too many filters")
     model = AudioEncoder(config)
     check_shapes(found, shapes_of(model.state_dict()), where)
+    check_values(tensors, where)
     model.load_state_dict(tensors)
     return model
 
@@ -196,39 +247,31 @@ def build(config: ModelConfig, tensors: Mapping[str, Tensor], where: Path) -> Au
 def build_tagger(encoder: AudioEncoder, config: TaggerConfig, tensors: Mapping[str, Tensor], where: Path) -> Tagger:
     """`encoder` with a head of `config` and of `tensors`, read from `where`: none missing, none left over."""
     with torch.device("meta"):  # a config may ask for any size: nothing of it is made before the tensors agree
-        wanted = shapes_of(Tagger(encoder, config).head.state_dict())
-    check_shapes(shapes_of(tensors), wanted, where)
+        try:
+            wanted = Tagger(encoder, config).head.state_dict()
+        except (RuntimeError, OverflowError, TypeError):  # more numbers than can be counted
+            raise AudiobatError(f"tagger.head is {config.head}: no file holds one of that size.") from None
+    check_shapes(shapes_of(tensors), shapes_of(wanted), where)
+    check_values(tensors, where, wanted)
     tagger = Tagger(encoder, config)
     tagger.head.load_state_dict(tensors)
     return tagger
 
 
-def count_blocks(tensors: Mapping[str, Tensor]) -> int:
-    """How many different `blocks.N` the names speak of."""
-    return len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor, by name."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: Path) -> None:
-    """Raise an AudiobatError that names the first tensor that is missing, unexpected or of another shape."""
-    for name, shape in wanted.items():
-        if name not in found:
-            raise AudiobatError(f"{where} has no tensor {name}, which its config calls for{did_you_mean(name, found)}.")
-        if found[name] != shape:
-            raise AudiobatError(
-                f"{where}: {name} has shape {list(found[name])}, but its config asks for {list(shape)}."
-            )
-    for name in found:
-        if name not in wanted:
-            raise AudiobatError(f"{where} has a tensor {name}, which its config has no place for.")
+def save_new(folder: str | Path, model: Embedder | Tagger, overwrite: bool = False) -> None:
+    """Write a release with the card that the model alone can fill; what is there stays unless `overwrite`."""
+    folder = Path(folder)
+    if not overwrite and folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise AudiobatError(f"{folder} exists: give a new folder, or overwrite=True to replace a release.")
+    save_release(folder, model)
 
 
 def save_release(
-    folder: str | Path, model: AudioEncoder | Tagger, card: str = "", extra: Mapping[str, Any] | None = None
+    folder: str | Path,
+    model: Embedder | Tagger,
+    card: str = "",
+    extra: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a release folder, whole or not at all.
 
@@ -237,74 +280,49 @@ def save_release(
         model: an encoder, which `load(folder)` gives back, bit for bit; or one with a head, for `load_tagger(folder)`.
         card: text of README.md; by default what the model is and how to load it.
         extra: plain values to keep in config.json beside the model's fields, such as how it was trained.
+        files: what else lies beside, by name, such as a figure of the card.
+
+    Raises:
+        AudiobatError: other files in `folder`; weights that are not finite; a disk that is full or not to be written.
     """
     folder = Path(folder)
     encoder, tagger = (model.encoder, model) if isinstance(model, Tagger) else (model, None)
-    if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
+    check_values(model.state_dict(), f"The model for {folder}", model.state_dict())
+    beside, old = (folder.with_name(f"{folder.name}.{ending}") for ending in ("tmp", "old.tmp"))
+    if old.exists() and not folder.exists():  # a save was killed between its two renames
+        old.rename(folder)
+    if folder.exists() and not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
         raise AudiobatError(f"{folder} holds other files and no release: give a new folder.")
-    beside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    config = {"model_type": "audiobat", "format": FORMAT, **to_dict(encoder.config)}
+    config = encoder.release_fields()
     if tagger is not None:
         config["tagger"] = to_dict(tagger.config)
-        write_tensors(beside / "head.safetensors", tagger.head)
     if extra:
         config["extra"] = dict(extra)
-    write_atomic(beside / "config.json", json.dumps(config, indent=2) + "\n")
-    write_tensors(beside / "model.safetensors", encoder)
-    write_atomic(beside / "README.md", card or model_card(folder.name, model))
-    if folder.exists():
-        old = folder.with_name(folder.name + ".old.tmp")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
+    try:
+        clear(beside)
+        clear(old)
+        beside.mkdir(parents=True)
+        write_atomic(beside / "config.json", json.dumps(config, indent=2) + "\n")
+        write_tensors(beside / "model.safetensors", encoder)
+        if tagger is not None:
+            write_tensors(beside / "head.safetensors", tagger.head)
+        for name, content in (files or {}).items():
+            write_atomic(beside / name, content)
+        write_atomic(beside / "README.md", card or write_card(folder.name, model, Facts()))
+        if folder.exists():
+            folder.rename(old)
         beside.rename(folder)
-        shutil.rmtree(old)
+        clear(old)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise AudiobatError(
+            f"{error.filename or folder} cannot be written ({error.strerror}): mend that, or give another folder."
+        ) from error
+
+
+def clear(path: Path) -> None:
+    """Remove what an earlier save has left."""
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        beside.rename(folder)
-
-
-def write_tensors(file: Path, module: nn.Module) -> None:
-    """Write a module's parameters and buffers as safetensors."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    write_atomic(file, safetensors.torch.save(tensors, metadata={"format": "pt"}))
-
-
-def model_card(name: str, model: AudioEncoder | Tagger) -> str:
-    """The README.md of a release that brings none."""
-    if isinstance(model, Tagger):
-        encoder, origin = model.encoder, "fine-tuned on labelled clips"
-        head = HEAD_CARD.format(name=name, kind=model.config.head.kind, classes=len(model.classes), task=model.task)
-    else:
-        encoder, origin, head = model, "trained without labels", ""
-    config = encoder.config
-    parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    return f"""---
-library_name: audiobat
-tags: [audio, self-supervised-learning]
----
-
-# {name}
-
-An audio encoder {origin}: {parameters / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}
-dimensions, {encoder.sample_rate} Hz, {config.frontend.mel_bins} mel bins, clips of up to \
-{encoder.max_samples / encoder.sample_rate:g} s at once.
-
-```python
-import audiobat
-
-encoder = audiobat.load("{name}")
-vector = encoder.embed("recording.wav")  # [{encoder.dim}]
-```
-{head}
-sha256 of the weights: `{weights_sha256(model)}`
-"""
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """Digest of a module's parameters and buffers: names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(safetensors.torch.save({"": tensor.detach().cpu().contiguous()}))
-    return digest.hexdigest()
+        path.unlink(missing_ok=True)

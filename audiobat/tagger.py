@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -20,9 +21,20 @@ class Tagger(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = encoder
-        self.head = build_head(
-            config.head, encoder.dim, encoder.depth, len(config.classes), rows=encoder.config.grid[1]
-        )
+        self.head = build_head(config.head, encoder.dim, encoder.depth, len(config.classes), rows=encoder.rows)
+
+    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write a release with the head in it: as `AudioEncoder.save_pretrained`, and head.safetensors."""
+        from audiobat.hub import save_new
+
+        save_new(folder, self, overwrite)
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> Tagger:
+        """As `audiobat.hub.load_tagger`: a release with a head, the run that made it, or `hub:OWNER/NAME`."""
+        from audiobat.hub import load_tagger
+
+        return load_tagger(name_or_folder, device)
 
     @property
     def sample_rate(self) -> int:

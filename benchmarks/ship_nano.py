@@ -14,7 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from audiobat.hub import load, save_release, weights_sha256
+from audiobat.hub import load, save_release
+from audiobat.tensors import weights_sha256
 from audiobat.train.checkpoint import load_checkpoint
 
 FOLDER = Path(__file__).parents[1] / "audiobat" / "weights" / "bat_nano"

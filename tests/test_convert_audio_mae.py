@@ -14,6 +14,7 @@ from audiobat.convert import convert_file
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.models import load_encoder
+from audiobat.tensors import weights_sha256
 
 DIM, DEPTH, HEADS, HIDDEN, CLASSES = 128, 2, 2, 256, 6  # heads of 64 dimensions, as files do not tell their number
 COLUMNS, ROWS = 64, 8
@@ -126,7 +127,7 @@ def test_a_converted_model_is_saved_and_loaded_as_a_release(tmp_path: Path, soun
     hub.save_release(tmp_path / "ours", encoder)
     again = hub.load(tmp_path / "ours")
     assert again.config == encoder.config
-    assert hub.weights_sha256(again) == hub.weights_sha256(encoder)
+    assert weights_sha256(again) == weights_sha256(encoder)
     assert (encoder.config.encoder.block_norm, encoder.config.encoder.final_norm) == ("pre", True)
 
 

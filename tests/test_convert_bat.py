@@ -15,6 +15,7 @@ from audiobat.convert import convert_file
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.models import load_encoder
+from audiobat.tensors import weights_sha256
 
 RATE, N_FFT, HOP, MELS = 16_000, 1024, 160, 128
 DIM, DEPTH, HEADS, HIDDEN = 24, 3, 2, 96
@@ -209,7 +210,7 @@ def test_a_converted_model_is_saved_and_loaded_as_a_release(tmp_path: Path):
     hub.save_release(tmp_path / "ours", encoder)
     again = hub.load(tmp_path / "ours")
     assert again.config == encoder.config
-    assert hub.weights_sha256(again) == hub.weights_sha256(encoder)
+    assert weights_sha256(again) == weights_sha256(encoder)
 
 
 def test_a_folder_that_is_no_bat_release_says_why(tmp_path: Path):
@@ -252,7 +253,7 @@ def test_training_checkpoints_hold_what_the_release_holds(tmp_path: Path):
     script, lightning = training_files(tmp_path, weights)
     wanted = hub.load(tmp_path / "release")
     for source in (script, lightning, tmp_path / "release" / "model.safetensors"):
-        assert hub.weights_sha256(load_encoder(source)) == hub.weights_sha256(wanted)
+        assert weights_sha256(load_encoder(source)) == weights_sha256(wanted)
         assert load_encoder(source).config == wanted.config
     teacher = load_encoder(f"{script}:teacher")
     torch.testing.assert_close(teacher.cls_token, wanted.cls_token + 1)

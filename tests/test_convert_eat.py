@@ -17,6 +17,7 @@ from audiobat.convert import convert_file
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.models import load_encoder
+from audiobat.tensors import weights_sha256
 
 DIM, DEPTH, HEADS, HIDDEN, CLASSES = 24, 3, 2, 96, 5
 COLUMNS, ROWS = 64, 8
@@ -242,7 +243,7 @@ def test_a_converted_model_is_saved_and_loaded_as_a_release(tmp_path: Path):
     hub.save_release(tmp_path / "ours", encoder)
     again = hub.load(tmp_path / "ours")
     assert again.config == encoder.config
-    assert hub.weights_sha256(again) == hub.weights_sha256(encoder)
+    assert weights_sha256(again) == weights_sha256(encoder)
 
 
 def test_a_file_that_does_not_fit_says_where(tmp_path: Path):

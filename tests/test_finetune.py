@@ -33,6 +33,7 @@ from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.recipes import merge
 from audiobat.results import load_record, load_scores
+from audiobat.tensors import weights_sha256
 from audiobat.train.checkpoint import load_checkpoint
 
 RATE = 8_000
@@ -122,7 +123,7 @@ def test_a_run_learns_and_leaves_records_of_both_choices_and_a_release(model, mu
         assert (record.head["head.kind"], record.head["loss"], record.head["lr"]) == ("linear", "bce", 1e-2)
         assert record.preset == "custom", "these are not the recipe's settings"
         assert record.data.clips == {"train": 32, "test": 12}
-        assert record.model.sha256 == hub.weights_sha256(hub.load(model)), "the model before, as probes name it"
+        assert record.model.sha256 == weights_sha256(hub.load(model)), "the model before, as probes name it"
         path = run / "results" / f"pretrained_finetune_{which}_0.json"
         assert load_record(path) == record
         assert load_scores(path, record).scores.shape == (12, 3)

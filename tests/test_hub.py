@@ -23,6 +23,7 @@ from audiobat.config import (
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.objective import MaskedLatentRegression
+from audiobat.tensors import weights_sha256
 from audiobat.train.checkpoint import save_checkpoint
 
 FRONTEND = FrontendConfig(n_fft=256, win_length=256, mel_bins=16, f_max=6000.0)
@@ -79,7 +80,7 @@ def test_round_trip_is_exact(release: Path, encoder: AudioEncoder):
 
 def test_the_card_says_how_to_load_it(release: Path, encoder: AudioEncoder):
     card = (release / "README.md").read_text()
-    assert hub.weights_sha256(encoder) in card
+    assert weights_sha256(encoder) in card
     assert 'audiobat.load("mine")' in card
 
 
@@ -87,7 +88,7 @@ def test_saving_again_replaces_a_release_but_nothing_else(release: Path, encoder
     torch.manual_seed(1)
     other = AudioEncoder(MODEL)
     hub.save_release(release, other)
-    assert hub.weights_sha256(hub.load(release)) == hub.weights_sha256(other) != hub.weights_sha256(encoder)
+    assert weights_sha256(hub.load(release)) == weights_sha256(other) != weights_sha256(encoder)
     precious = release.parent / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
@@ -97,7 +98,7 @@ def test_saving_again_replaces_a_release_but_nothing_else(release: Path, encoder
 
 
 def test_a_failed_save_leaves_the_old_release(release: Path, encoder: AudioEncoder, monkeypatch):
-    before = hub.weights_sha256(hub.load(release))
+    before = weights_sha256(hub.load(release))
     torch.manual_seed(1)
     other = AudioEncoder(MODEL)
     written = []
@@ -107,22 +108,23 @@ def test_a_failed_save_leaves_the_old_release(release: Path, encoder: AudioEncod
         raise OSError(28, os.strerror(28), str(path))
 
     monkeypatch.setattr(hub, "write_atomic", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(AudiobatError, match=r"config\.json cannot be written \(No space left on device\): mend"):
         hub.save_release(release, other)
     assert written
-    assert hub.weights_sha256(hub.load(release)) == before
+    assert [path.name for path in release.parent.iterdir()] == ["mine"], "nothing half-written is left"
+    assert weights_sha256(hub.load(release)) == before
 
 
 def test_the_digest_sees_values_names_and_shapes(encoder: AudioEncoder):
-    first = hub.weights_sha256(encoder)
-    assert first == hub.weights_sha256(encoder)
+    first = weights_sha256(encoder)
+    assert first == weights_sha256(encoder)
     with torch.no_grad():
         encoder.blocks[0].norm1.bias[3] += 1e-7
-    assert hub.weights_sha256(encoder) != first
+    assert weights_sha256(encoder) != first
     a, b = torch.nn.Module(), torch.nn.Module()
     a.register_buffer("x", torch.zeros(2, 3))
     b.register_buffer("x", torch.zeros(3, 2))
-    assert hub.weights_sha256(a) != hub.weights_sha256(b)
+    assert weights_sha256(a) != weights_sha256(b)
 
 
 def test_a_run_folder_gives_its_latest_student(tmp_path: Path):
@@ -134,7 +136,7 @@ def test_a_run_folder_gives_its_latest_student(tmp_path: Path):
         torch.manual_seed(step)
         model = MaskedLatentRegression(config)
         save_checkpoint(tmp_path, step, model, torch.optim.AdamW(model.parameters()))
-    assert hub.weights_sha256(hub.load(tmp_path)) == hub.weights_sha256(model.student)
+    assert weights_sha256(hub.load(tmp_path)) == weights_sha256(model.student)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(replace(config, encoder=replace(ENCODER, depth=1)))))
     with pytest.raises(AudiobatError, match=r"holds 2 blocks, but the config says encoder\.depth 1"):
         hub.load(tmp_path)
@@ -148,7 +150,7 @@ def test_names_and_paths_that_lead_nowhere(tmp_path: Path, monkeypatch, encoder:
     with pytest.raises(AudiobatError, match="No such folder or name: bat_nano; no weights are shipped"):
         hub.load("bat_nano")
     hub.save_release(tmp_path / "weights" / "bat_nano", encoder)
-    assert hub.weights_sha256(hub.load("bat_nano")) == hub.weights_sha256(encoder)
+    assert weights_sha256(hub.load("bat_nano")) == weights_sha256(encoder)
     with pytest.raises(AudiobatError, match=r"bat_nanno \(did you mean bat_nano\?\); the shipped names are bat_nano"):
         hub.load("bat_nanno")
     with pytest.raises(AudiobatError, match=r"model\.safetensors is a file: give the folder"):

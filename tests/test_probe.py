@@ -28,6 +28,7 @@ from audiobat.errors import AudiobatError
 from audiobat.heads import build_head
 from audiobat.metrics import average_precision
 from audiobat.results import load_record, load_records
+from audiobat.tensors import weights_sha256
 
 RATE = 8000
 FRONTEND = FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16)
@@ -102,7 +103,7 @@ def test_a_head_learns_and_its_record_says_how_well(encoder, multi: Path, tmp_pa
     assert set(record.metrics) - {"d_prime"} == {"map", "map_all", "cmap5", "auc", "f1", "f1_best"}
     assert list(record.per_class) == ["low", "mid", "top"]
     assert np.mean(list(record.per_class.values())) == pytest.approx(record.metrics["map"].value)
-    assert (record.model.id, record.model.sha256) == ("AudioEncoder", hub.weights_sha256(encoder))
+    assert (record.model.id, record.model.sha256) == ("AudioEncoder", weights_sha256(encoder))
     assert record.model.parameters == sum(p.numel() for p in encoder.parameters())
     assert record.data.clips == {"train": 40, "test": 16}
     assert (record.data.name, record.data.classes, record.data.unreadable) == ("tones", 3, 0)
@@ -380,7 +381,7 @@ def test_the_command_line_probes_a_release(encoder, multi: Path, tmp_path: Path,
     shown = capsys.readouterr().out
     record = load_record(tmp_path / "out" / "results" / "my-release_protobin_2.json")
     assert f"my release, protobin, seed 2: macro mAP {record.metrics['map'].value:.3f}" in shown
-    assert record.model.sha256 == hub.weights_sha256(encoder)
+    assert record.model.sha256 == weights_sha256(encoder)
     assert cli.main([*map(str, words), *flags, "--seed", "2"]) == 2
     assert "exists" in capsys.readouterr().err
 

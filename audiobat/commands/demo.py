@@ -32,7 +32,6 @@ from audiobat.data.split import split_for_probe
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
-from audiobat.hub import load
 from audiobat.progress import duration
 from audiobat.recipes import load_recipe
 from audiobat.report.page import PlayableClip, write_page
@@ -91,7 +90,7 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
     start = monotonic()
     if seconds <= 0:
         raise AudiobatError(f"--seconds is {seconds:g}: give the live pre-training more than 0 seconds.")
-    shipped = load(settings.model)
+    shipped = AudioEncoder.from_pretrained(settings.model)
     make_room(out)
     say(1, f"pre-train live for {duration(seconds)}")
     clips, held_out = write_clip_table(out / "data" / "clips.csv")

@@ -16,8 +16,9 @@ from audiobat.commands.doctor_encoder import CHECKS, examine
 from audiobat.commands.doctor_file import facts_of_file
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
-from audiobat.hub import load, shipped_names, weights_sha256
+from audiobat.hub import load, shipped_names
 from audiobat.models import load_encoder
+from audiobat.tensors import weights_sha256
 from audiobat.train.dist import pick_device, pick_precision
 
 PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub", "matplotlib")

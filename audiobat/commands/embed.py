@@ -26,8 +26,8 @@ from audiobat.data.stream import Window
 from audiobat.encoder import pool_features
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
-from audiobat.hub import weights_sha256
 from audiobat.models import load_encoder
+from audiobat.tensors import weights_sha256
 from audiobat.train.dist import pick_device
 
 

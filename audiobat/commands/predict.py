@@ -20,8 +20,9 @@ from audiobat.commands.run_folder import sole_use
 from audiobat.commands.window_pass import Cut, Task, run_pass
 from audiobat.config import check
 from audiobat.data.index import ClipTable
-from audiobat.hub import load_tagger, weights_sha256
+from audiobat.hub import load_tagger
 from audiobat.tagger import Tagger
+from audiobat.tensors import weights_sha256
 from audiobat.train.dist import pick_device
 
 MULTI_LABEL_THRESHOLD = 0.5

@@ -19,8 +19,8 @@ from audiobat.commands.selection import Choice
 from audiobat.config import ProbeConfig, to_dict
 from audiobat.data.index import ClipTable
 from audiobat.features import Encoder
-from audiobat.hub import weights_sha256
 from audiobat.results import DataInfo, ModelInfo, ResultRecord, Scores, environment
+from audiobat.tensors import weights_sha256
 
 
 @dataclass(frozen=True)

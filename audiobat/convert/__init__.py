@@ -9,7 +9,7 @@ from audiobat.convert import audio_mae, bat, beats, eat
 from audiobat.convert.reading import read, survey_file
 from audiobat.convert.weights import Converted, Weights, split, with_config
 from audiobat.errors import AudiobatError
-from audiobat.hub import read_json
+from audiobat.tensors import read_json
 
 __all__ = ["Converted", "convert_file", "is_foreign", "layout_of", "read", "survey_file"]
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from audiobat.config import EncoderConfig, ModelConfig
 from audiobat.convert.eat import FBANK
 from audiobat.convert.weights import Converted, Weights, attention_heads, linear_head, size
-from audiobat.hub import build, count_blocks
+from audiobat.hub import build
+from audiobat.tensors import count_blocks
 
 LAYOUT = "Audio-MAE"
 NO_PART = ("decoder_", "mask_token")  # how names of the decoder begin

@@ -16,7 +16,8 @@ from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.convert.weights import Converted, Weights, attention_heads, size
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
-from audiobat.hub import build, count_blocks, read_tensors
+from audiobat.hub import build
+from audiobat.tensors import count_blocks, read_tensors
 
 LAYOUT = "BAT"
 

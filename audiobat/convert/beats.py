@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiobat.convert.beats_encoder import BeatsEncoder, Sizes
+from audiobat.convert.beats_encoder import MODEL_TYPE, BeatsEncoder, Sizes
 from audiobat.convert.pickles import shown
 from audiobat.convert.weights import Converted, Weights, linear_head, size
 from audiobat.errors import AudiobatError
-from audiobat.hub import check_shapes, shapes_of
+from audiobat.hub import check_fields
+from audiobat.tensors import check_shapes, check_values, count_blocks, read_tensors, shapes_of
 
 LAYOUT = "BEATs"
 MAX_DISTANCE = 800  # where the file's config does not say
+FARTHEST = 2**31
 FIXED = {  # fields of its config, at the values that all published files have and that our encoder takes for granted
     "layer_norm_first": False,
     "deep_norm": True,
@@ -71,12 +73,29 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     labels = weights.config.get("label_dict")
     classes = labels if isinstance(labels, Mapping) else {}
     head = linear_head(tensors, ("predictor", None), (sizes.dim, sizes.depth), "mean", classes, path)
+    return Converted(LAYOUT, make(sizes, tensors, path).eval(), head, weights.left)
+
+
+def read(folder: Path, config: Mapping[str, Any]) -> BeatsEncoder:
+    """Build the encoder of a release that `save_release` wrote, given its config.json.
+
+    Raises AudiobatError as `convert` does.
+    """
+    check_fields(config, MODEL_TYPE, ("model_type", "format", "max_distance", "tagger", "extra"))
+    file = folder / "model.safetensors"
+    tensors = read_tensors(file)
+    return make(sizes_of(tensors, config, file), tensors, file)
+
+
+def make(sizes: Sizes, tensors: Mapping[str, Tensor], path: Path) -> BeatsEncoder:
+    """The encoder of these sizes with these tensors: none missing, none left over."""
     with torch.device("meta"):  # a file may speak of any size: nothing of it is made before the tensors agree
         wanted = shapes_of(BeatsEncoder(sizes).state_dict())
     check_shapes(shapes_of(tensors), wanted, path)
+    check_values(tensors, path)
     encoder = BeatsEncoder(sizes)
     encoder.load_state_dict(tensors)
-    return Converted(LAYOUT, encoder.eval(), head, weights.left)
+    return encoder
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,14 +138,14 @@ def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any], path: Pat
     hidden, _ = size(tensors, "blocks.0.fc1.weight", 2, path)
     far = config.get("max_distance", MAX_DISTANCE)
     fits = dim % heads == 0 and dim % in_group == 0 and 128 % patch == 0 and buckets >= 4
-    if not fits or type(far) is not int or far <= buckets // 4:
+    if not fits or type(far) is not int or not buckets // 4 < far <= FARTHEST:
         raise AudiobatError(
             f"{path}: width {dim}, {heads} heads, groups of {in_group}, patches of {patch}, {buckets} buckets and "
             f"max_distance {shown(far)} do not fit each other."
         )
     return Sizes(
         dim=dim,
-        depth=len({name.split(".")[1] for name in tensors if name.startswith("blocks.")}),
+        depth=count_blocks(tensors),
         heads=heads,
         hidden=hidden,
         patch=patch,

@@ -7,7 +7,7 @@ constants are those of its public code, which no file of weights repeats.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from audiobat.config import FrontendConfig
 from audiobat.encoder import Embedder
 from audiobat.frontend import KaldiFrontend
 
+MODEL_TYPE = "audiobat_beats"  # in config.json of a release
 FRAMES = 1024  # of a window, ours: any length runs, and it was trained on 10 s
 FBANK = FrontendConfig(
     kind="kaldi_fbank",
@@ -72,6 +73,15 @@ class BeatsEncoder(WindowedEncoder, Embedder):
         self.norm = nn.LayerNorm(sizes.dim)
         self.relative_bias = nn.Embedding(sizes.buckets, sizes.heads)
         self.blocks = nn.ModuleList(BeatsBlock(sizes) for _ in range(sizes.depth))
+
+    @property
+    def rows(self) -> int:
+        """Patches above one another in a column."""
+        return self.grid.rows
+
+    def release_fields(self) -> dict[str, Any]:
+        """The fields of a release of this encoder: every size but one is told by the tensors."""
+        return {"model_type": MODEL_TYPE, "format": 1, "max_distance": self.sizes.max_distance}
 
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
         """Windows [W, S] to block outputs [L, W, n, D]; one shorter than a patch is filled up with zeros."""

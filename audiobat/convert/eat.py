@@ -15,8 +15,9 @@ from torch import Tensor
 
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.convert.weights import Converted, Weights, attention_heads, linear_head, size
-from audiobat.hub import build, count_blocks
+from audiobat.hub import build
 from audiobat.patches import sincos_positions
+from audiobat.tensors import count_blocks
 
 LAYOUT = "EAT or SSLAM"
 MODALITY = "modality_encoders.IMAGE."  # its historic name: a spectrogram

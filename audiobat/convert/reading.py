@@ -22,7 +22,7 @@ from torch import Tensor
 
 from audiobat.convert.pickles import Fault, Machine, Storage, View, shown
 from audiobat.errors import AudiobatError
-from audiobat.hub import read_tensors
+from audiobat.tensors import read_tensors
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch's format before 1.6

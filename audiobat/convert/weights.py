@@ -20,8 +20,8 @@ from audiobat.convert.reading import TensorInfo
 from audiobat.encoder import AudioEncoder, Embedder
 from audiobat.errors import AudiobatError
 from audiobat.heads import build_head
-from audiobat.hub import read_json
 from audiobat.tagger import Tagger
+from audiobat.tensors import read_json
 
 LIGHTNING = "student.encoder."  # in BAT's Lightning-style checkpoints; what they call the teacher is not known
 AUDIOSET = 527  # classes
