@@ -26,7 +26,7 @@ from audiobat.data.index import ClipTable
 from audiobat.errors import AudiobatError
 from audiobat.feature_files import FeatureFiles, cache_key
 from audiobat.feature_store import FLOAT_BYTES, Chunk, FeatureStore, pack
-from audiobat.features import Encoder, LayerFeatures
+from audiobat.features import Encoder, LayerFeatures, check_features
 from audiobat.heads.pooling import mean_valid
 from audiobat.progress import Progress
 from audiobat.train.dist import pick_device
@@ -260,9 +260,13 @@ def has_room(folder: str | Path, needs: int) -> bool:
 
 
 def encode(encoder: Encoder, waveform: Tensor, lengths: Tensor, device: torch.device) -> LayerFeatures:
-    """Features of a batch, float32, cut after the last patch column that any of its clips reaches."""
+    """Features of a batch, float32, cut after the last patch column that any of its clips reaches.
+
+    Raises AudiobatError for an encoder that does not give what `LayerFeatures` says.
+    """
     with frozen(encoder):
         features = encoder.forward_layers(waveform.to(device), lengths.to(device))
+    check_features(encoder, features, len(waveform))
     rows = features.grid[1]
     reached = features.valid.unflatten(1, features.grid).any(2).any(0)
     columns = int(reached.nonzero().max()) + 1

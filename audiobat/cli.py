@@ -21,7 +21,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from audiobat import __version__
 from audiobat.config import FinetuneConfig, PretrainConfig, ProbeConfig, check_choice, from_dict
 from audiobat.errors import AudiobatError, did_you_mean
-from audiobat.presets import preset_fields, task_of
+from audiobat.presets import fields_for
 from audiobat.recipes import load_recipe, merge, parse_yaml, recipe_names
 
 MODEL = "a release or run folder, shipped weights by name, a checkpoint of BAT, EAT, SSLAM, Audio-MAE or BEATs, \
@@ -136,10 +136,8 @@ class Probe(Verb):
 
     @classmethod
     def base(cls, own: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-        """The fields of the preset, if one is named; recipe and flags go over them."""
-        if "preset" not in config:
-            return {}
-        return preset_fields(config["preset"], config.get("preset_task") or task_of(own.get("data", "")))
+        """The fields of the preset that is named, or that suits the data; recipe and flags go over them."""
+        return fields_for(own.get("data", ""), config.get("preset"), config.get("preset_task"))
 
 
 @dataclass(frozen=True, kw_only=True)

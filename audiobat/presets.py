@@ -40,6 +40,16 @@ FAIR_SEEDS = [0, 1, 2, 3, 4]
 PRESETS = ("paper", "released", "fair")
 
 
+def tasks_of(preset: str) -> dict[str, tuple[Any, ...]]:
+    """The tasks for which a preset has settings, and what those are."""
+    tables: dict[str, dict[str, tuple[Any, ...]]] = {
+        "paper": PAPER,
+        "released": RELEASED,
+        "fair": {**RELEASED, **PAPER},
+    }
+    return tables[preset]
+
+
 def preset_fields(preset: str, task: str) -> dict[str, Any]:
     """Fields of `ProbeConfig` under a preset.
 
@@ -52,12 +62,7 @@ def preset_fields(preset: str, task: str) -> dict[str, Any]:
     """
     if preset not in PRESETS:
         raise AudiobatError(f"preset is {preset!r}: choose one of {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}.")
-    tables: dict[str, dict[str, tuple[Any, ...]]] = {
-        "paper": PAPER,
-        "released": RELEASED,
-        "fair": {**RELEASED, **PAPER},
-    }
-    known = tables[preset]
+    known = tasks_of(preset)
     if task not in known:
         raise AudiobatError(
             f"Preset {preset} has no task {task!r}{did_you_mean(task, known)}: set preset_task to {', '.join(known)}."
@@ -74,8 +79,24 @@ def preset_fields(preset: str, task: str) -> dict[str, Any]:
     return fields
 
 
+def fields_for(source: object, preset: str | None = None, task: str | None = None) -> dict[str, Any]:
+    """Fields of `ProbeConfig` for a data set: those of the preset and task if either is named.
+
+    Else those of `paper` for a public data set that it has settings for, and none for clips of one's own.
+    """
+    if preset is None and task is None and not (is_named(source) and task_of(source) in PAPER):
+        return {}
+    return preset_fields(preset or "paper", task or task_of(source))
+
+
+def is_named(source: object) -> bool:
+    """Whether `source` is `NAME:FOLDER` of a data set that has a task."""
+    name, colon, _ = str(source).partition(":")
+    return bool(colon) and name.startswith(tuple(TASK_OF_DATA))
+
+
 def task_of(source: object) -> str:
     """The task that a data set's name stands for (`esc50:FOLDER`), as20k for clips of one's own."""
     name = str(source).partition(":")[0]
     found = [start for start in TASK_OF_DATA if name.startswith(start)]
-    return TASK_OF_DATA[max(found, key=len)] if found and ":" in str(source) else DEFAULT_TASK
+    return TASK_OF_DATA[max(found, key=len)] if is_named(source) else DEFAULT_TASK

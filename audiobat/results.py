@@ -16,7 +16,7 @@ import platform
 import subprocess
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class DataInfo:
     unreadable: int  # clips left out: missing or unreadable
     classes: int
     classes_present: int  # in the test clips
+    untaught: dict[str, int] = field(default_factory=dict)  # those that no training clip has: how many test clips have
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class ResultRecord:
     per_class: dict[str, float | None]  # average precision by label; None: no test clip has it
     gate_weights: list[float] | None  # [L], where the head mixes layers (the mean over folds)
     wall_seconds: float  # training and testing the head, features aside
-    clips_per_second: float  # clips (with repeats) that training took in per second
+    clips_per_second: float | None  # clips (with repeats) that training took in per second; None: nothing was trained
     device: str
     environment: dict[str, Any]  # of `environment()`
     git_commit: str | None  # of the code

@@ -3,10 +3,14 @@
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from audiobat.adapters import custom
+from audiobat.cli import main
+from audiobat.commands.doctor_encoder import examine
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.models import load_encoder
@@ -48,15 +52,81 @@ def test_an_object_and_a_function_will_do_and_neighbours_are_found(tmp_path: Pat
     ("code", "name", "sentence"),
     [
         ("class MyEncoder: pass", "MyEncodr", "defines no MyEncodr .did you mean MyEncoder"),
-        ("1 / 0", "MyEncoder", "fails when it is run .ZeroDivisionError"),
+        ("1 / 0", "MyEncoder", r"bad\.py line 1: running it fails .ZeroDivisionError"),
         ("class MyEncoder:\n    def __init__(self): open('absent')", "MyEncoder", r"MyEncoder\(\) fails .FileNotFound"),
         ("class MyEncoder: dim = depth = 3", "MyEncoder", "has no sample_rate, forward_layers"),
+        (
+            "class MyEncoder:\n    sample_rate, dim, depth = 8000, 4, 2.0\n    def forward_layers(self): ...",
+            "MyEncoder",
+            "MyEncoder.depth is 2.0: set it to a whole number",
+        ),
     ],
 )
 def test_mistakes_are_named(code: str, name: str, sentence: str, tmp_path: Path):
     (tmp_path / "bad.py").write_text(code)
     with pytest.raises(AudiobatError, match=sentence):
         load_encoder(f"{tmp_path / 'bad.py'}:{name}")
+
+
+BROKEN = {
+    "one layer too few": (
+        "None],",
+        "None][:0],",
+        r"patch_tokens has shape [0, 8, 12, 64]; [L, B, N, D] is [1, 8, 12, 64]",
+    ),
+    "another grid": ("(T, 1)", "(1, T - 1)", "[L, B, N, D] is [1, 8, 11, 64] with depth 1, 8 clips, grid (1, 11)"),
+    "a list for a grid": ("(T, 1)", "[T, 1]", "grid is [12, 1]; give two whole numbers (T, F)"),
+    "valid as numbers": (
+        "None, (T, 1), valid",
+        "None, (T, 1), valid.float()",
+        "valid has type torch.float32; make it bool",
+    ),
+    "whole numbers": ("(frames)[None]", "(frames)[None].int()", "patch_tokens has type torch.int32; make it float"),
+    "nothing valid": ("valid, steps", "valid & False, steps", "a clip has no valid token"),
+    "another type": ("return LayerFeatures(", "return (", "forward_layers gives a tuple; return LayerFeatures"),
+    "an exception": ("lengths // 320", "lengths // 320 / 0 + [1]", ": forward_layers fails (TypeError: "),
+}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Eight clips of 0.25 s, of two classes."""
+    folder = tmp_path_factory.mktemp("clips")
+    rows = ["path,label,split"]
+    for i in range(8):
+        soundfile.write(folder / f"{i}.wav", np.random.default_rng(i).normal(scale=0.1, size=4000), 16_000)
+        rows.append(f"{i}.wav,{'ab'[i % 2]},{'train' if i < 4 else 'test'}")
+    (folder / "clips.csv").write_text("\n".join(rows))
+    return folder / "clips.csv"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_probe_of_a_broken_encoder_says_what_it_gave_and_what_was_expected(name, example, clips, tmp_path, capsys):
+    old, new, words = BROKEN[name]
+    assert example.read_text().count(old) == 1
+    example.write_text(example.read_text().replace(old, new))
+    model = f"{example}:MyEncoder"
+    argv = ["probe", "--model", model, "--data", str(clips), "--out", str(tmp_path / "run"), "--head.kind", "linear"]
+    assert main([*argv, "--workers", "0"]) == 2
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert words in printed
+    assert "Traceback" not in printed
+    if name == "an exception":
+        line = next(n for n, code in enumerate(example.read_text().splitlines(), start=1) if new in code)
+        assert printed.startswith(f"audiobat: {example} line {line}: ")
+        (fault,) = [f.fault for f in examine(load_encoder(model), torch.device("cpu")) if f.name == "shapes"]
+        assert f"line {line}: forward_layers fails (TypeError" in fault
+    else:
+        assert "`audiobat doctor --model`" in printed
+
+
+def test_an_encoder_without_attributes_of_its_own_is_taken_as_it_is(tmp_path: Path):
+    (tmp_path / "slots.py").write_text(
+        "class E:\n    __slots__ = ()\n    sample_rate = dim = depth = 3\n"
+        "    def forward_layers(self, waveform, lengths=None): return 1 / 0\n"
+    )
+    with pytest.raises(ZeroDivisionError):
+        load_encoder(f"{tmp_path / 'slots.py'}:E").forward_layers(None)
 
 
 def test_a_file_without_a_class_and_an_absent_file(tmp_path: Path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from audiobat import cli
 from audiobat.commands.head_jobs import decay_of, head_jobs, preset_of, with_seeds
 from audiobat.config import ProbeConfig, from_dict
 from audiobat.errors import AudiobatError
@@ -122,3 +123,22 @@ def test_fair_is_followed_whatever_was_chosen_and_by_no_other_grid():
     assert preset_of(chosen, "ce", narrow, "esc50") == "custom"
     assert preset_of(chosen, "ce", replace(config, seeds=(0,)), "esc50") == "custom"
     assert preset_of(chosen, "ce", replace(config, preset="paper"), "esc50") == "custom"
+
+
+@pytest.mark.parametrize(
+    ("argv", "wanted"),
+    [
+        ("--data esc50:E", ("paper", "esc50", 4_000, "ce")),
+        ("--data spc2-35:S --train.steps 9000", ("paper", "spc2", 9_000, "bce")),  # what is said wins
+        ("--data esc50:E --preset released", ("released", "esc50", 4_000, "ce")),
+        ("--data esc50:E --preset-task spc2", ("paper", "spc2", 40_000, "bce")),
+        ("--data clips.csv --preset-task esc50", ("paper", "esc50", 4_000, "ce")),
+        ("--data clips.csv", ("paper", None, 20_000, "auto")),
+        ("--data birdset:B", ("paper", None, 20_000, "auto")),  # the paper has no such column
+        ("--data beans:B", ("paper", None, 20_000, "auto")),
+        ("--data esc50/clips.csv", ("paper", None, 20_000, "auto")),
+    ],
+)
+def test_the_data_set_chooses_the_papers_column_unless_something_else_is_said(argv: str, wanted: tuple):
+    config = cli.parse("probe", ["--model", "m", "--out", "o", *argv.split()]).config
+    assert (config.preset, config.preset_task, config.train.steps, config.train.loss) == wanted

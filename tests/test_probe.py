@@ -18,7 +18,15 @@ from audiobat.commands import probe as module
 from audiobat.commands.head_training import predict, train_head
 from audiobat.commands.probe import per_layer_linear, probe, probe_source
 from audiobat.commands.scoring import Answers, evaluate
-from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, ProbeConfig, ProbeTrainConfig
+from audiobat.config import (
+    EncoderConfig,
+    FrontendConfig,
+    GridConfig,
+    HeadConfig,
+    ModelConfig,
+    ProbeConfig,
+    ProbeTrainConfig,
+)
 from audiobat.data.index import ClipTable
 from audiobat.data.sampler import ClipOrder
 from audiobat.data.sources import read_labelled_clips
@@ -405,3 +413,69 @@ def test_an_out_that_is_a_file_is_refused_before_the_features(encoder, multi, tm
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OSError, match="out"):
         probe(encoder, multi, CGP, out=tmp_path / "out")
+
+
+def test_a_class_that_no_training_clip_has_is_said_and_recorded(encoder, tmp_path: Path, capsys):
+    labels = [[["low", "mid"][i % 2]] for i in range(12)] + [["low"], ["mid"], ["top"], ["top", "low"]]
+    data = write_tones(tmp_path / "a", labels, {"split": 12 * ["train"] + 4 * ["test"]})
+    (record,) = probe(encoder, data, replace(LINEAR, train=replace(TRAIN, steps=7)))
+    out, err = capsys.readouterr()
+    assert "split: 12 clips train, 4 test, by the column split\n" in err
+    assert "! 1 class has test clips but no training clip, and counts in mAP as it comes out, near" in err
+    assert "chance: top (2)\n" in err
+    assert record.data.untaught == {"top": 2}
+    assert "(test clips have 3 of 3 classes, 1 of them never trained)" in out
+    assert math.isfinite(record.per_class["top"])  # it is in the mean, as the words say
+    record.save(tmp_path / "record.json")
+    assert load_record(tmp_path / "record.json") == record
+
+
+def test_where_every_class_is_taught_nothing_is_said(encoder, multi: Path, capsys):
+    (record,) = probe(encoder, multi, replace(LINEAR, train=replace(TRAIN, steps=7)))
+    out, err = capsys.readouterr()
+    assert "!" not in err
+    assert record.data.untaught == {}
+    assert "(test clips have 3 of 3 classes)" in out
+
+
+def test_the_split_that_was_made_is_told(encoder, folded: Path, tmp_path: Path, capsys):
+    quick = replace(LINEAR, train=replace(TRAIN, steps=7))
+    bare = write_tones(tmp_path / "bare", [[list(TONES)[i % 3]] for i in range(15)], {})
+    probe(encoder, bare, quick)
+    said = "12 clips train, 3 test: no column split or fold, so a fifth of each class was drawn to test, by a hash"
+    assert said in capsys.readouterr().err
+    grouped = write_tones(tmp_path / "g", [[list(TONES)[i % 3]] for i in range(15)], {"group": list(range(15))})
+    probe(encoder, grouped, quick)
+    assert "drawn to test, groups stay whole\n" in capsys.readouterr().err
+    probe(encoder, folded, quick)
+    assert "split: each of 3 folds tests in turn, 45 clips in all\n" in capsys.readouterr().err
+    probe(encoder, folded, quick, test_fold=5)
+    assert "split: 27 clips train, 18 test, one of the folds\n" in capsys.readouterr().err
+
+
+def test_a_head_that_is_not_trained_takes_in_no_clips_per_second(encoder, multi: Path):
+    knn, linear = probe(encoder, multi, replace(LINEAR, train=replace(TRAIN, steps=7), heads=("knn", "linear")))
+    assert knn.clips_per_second is None
+    assert linear.clips_per_second > 0
+
+
+def test_a_choice_of_rates_says_how_much_it_trains_before_it_does(encoder, folded: Path, capsys):
+    grid = GridConfig(lr=(1e-3, 1e-2), weight_decay=(0.0, 0.1), choose=True)
+    quick = replace(LINEAR, train=replace(TRAIN, steps=7), heads=("linear", "knn"), seeds=(0, 1), grid=grid)
+    probe(encoder, folded, quick)
+    said = capsys.readouterr().err
+    plan = "trainings: 12 to choose rates and 6 with the chosen ones, of 7 steps each, side by side"
+    assert plan in said
+    assert said.index(plan) < said.index("features")
+
+
+def test_the_settings_of_a_public_data_set_are_its_column_of_the_paper(encoder, folded: Path, monkeypatch, capsys):
+    table = read_labelled_clips(folded)
+    monkeypatch.setattr(module, "read_labelled_clips", lambda source: table)
+    seen = []
+    monkeypatch.setattr(module, "check_buildable", lambda jobs, *rest: seen.extend(jobs))
+    monkeypatch.setattr(module, "cache_features", lambda *args, **rest: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        probe(encoder, "esc50:/data/ESC-50-master")
+    assert (seen[0].train.steps, seen[0].train.warmup_steps, seen[0].train.loss) == (4_000, 400, "ce")
+    assert "settings: preset paper, esc50\n" in capsys.readouterr().err

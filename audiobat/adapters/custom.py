@@ -19,28 +19,33 @@ The whole of such a file, for a model of one token for each 20 ms:
             valid = steps < counts[:, None].clamp(min=1)  # [B, T], False on padding
             return LayerFeatures(self.project(frames)[None], None, (T, 1), valid, steps * 0.02)
 
-`audiobat doctor --model my_file.py:MyEncoder` says whether it keeps the rules.
+`audiobat doctor --model my_file.py:MyEncoder` says whether it keeps the rules. What it raises names its line.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.features import Encoder
 
-NEEDED = ("sample_rate", "dim", "depth", "forward_layers")  # the Encoder protocol
+SIZES = ("sample_rate", "dim", "depth")
+NEEDED = (*SIZES, "forward_layers")  # the Encoder protocol
 
 
 def load_custom(file: str | Path, name: str) -> Encoder:
     """Run the Python file and make an encoder: `name` is a class or function without arguments, or an object.
 
-    A module is put in eval mode.
+    A module is put in eval mode. Whatever its `forward_layers` raises later is an AudiobatError with the line.
 
     Raises:
         AudiobatError: no such file or name, the file or class fails, or the object lacks part of `Encoder`.
@@ -53,16 +58,48 @@ def load_custom(file: str | Path, name: str) -> Encoder:
     try:
         encoder = found() if callable(found) and not isinstance(found, nn.Module) else found
     except Exception as error:
-        raise AudiobatError(f"{file}: {name}() fails ({type(error).__name__}: {error}): mend it.") from error
+        raise failure(error, Path(file), f"{name}()") from error
     missing = [word for word in NEEDED if not hasattr(encoder, word)]
     if missing:
         raise AudiobatError(
             f"{file}:{name} has no {', '.join(missing)}: see the Encoder protocol in audiobat.features."
         )
+    for word in SIZES:
+        size = getattr(encoder, word)
+        if type(size) is not int or size < 1:
+            raise AudiobatError(f"{file}:{name}.{word} is {size!r}: set it to a whole number above 0.")
     if isinstance(encoder, nn.Module):
         encoder.eval()
+    if hasattr(encoder, "__dict__"):
+        vars(encoder)["forward_layers"] = located(encoder.forward_layers, Path(file))
     made: Encoder = encoder
     return made
+
+
+def located(method: Callable[..., Any], file: Path) -> Callable[..., Any]:
+    """`method`, but what it raises is one sentence with the line of the user's file."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            raise failure(error, file, "forward_layers") from error
+
+    return call
+
+
+def failure(error: Exception, file: Path, what: str) -> AudiobatError:
+    """The sentence for what a user's code raised."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if same(frame.filename, file)]
+    line = f" line {lines[-1]}" if lines else ""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return AudiobatError(f"{file}{line}: {what} fails ({reason}): mend it.")
+
+
+def same(name: str, file: Path) -> bool:
+    """Whether a traceback's file is the user's."""
+    return Path(name).resolve() == file.resolve()
 
 
 def run_file(file: Path) -> ModuleType:
@@ -78,7 +115,7 @@ def run_file(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise AudiobatError(f"{file} fails when it is run ({type(error).__name__}: {error}): mend it.") from error
+        raise failure(error, file, "running it") from error
     finally:
         sys.path.pop(0)
     return module

@@ -16,6 +16,7 @@ from audiobat.commands.head_jobs import head_jobs, with_seeds
 from audiobat.commands.head_testing import ask_heads
 from audiobat.commands.head_training import Rows, check_buildable, train_heads
 from audiobat.commands.probe import readable, record_path
+from audiobat.commands.probe_plan import untaught
 from audiobat.commands.probe_records import Shared, record_of
 from audiobat.commands.probe_task import pick_loss, task_for
 from audiobat.config import ProbeConfig
@@ -99,7 +100,8 @@ def train_probes(
     task = task_for(config, table)
     train, test = readable(source, split[0], "train"), readable(source, split[1], "test")
     trainees, seconds = train_heads(source, train, task, with_seeds(head_jobs(config, source.depth), config))
-    shared = Shared(name, encoder, source, table, task, config, data_name, preset_task)
+    lost = untaught(table, {"": (train, test)})
+    shared = Shared(name, encoder, source, table, task, config, data_name, preset_task, lost)
     paths = []
     for tested in ask_heads(trainees, source, table, train, test, task):
         probed = record_of(shared, {"": tested}, {}, seconds, monotonic() - start)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.audio import pad_batch
-from audiobat.features import Encoder, LayerFeatures
+from audiobat.errors import AudiobatError
+from audiobat.features import Encoder, LayerFeatures, shape_fault, type_fault
 
 TOLERANCE = 1e-3  # of the largest feature: batches of other sizes are rounded otherwise
 RATES = (2_000, 500_000)  # Hz: whales to bats
@@ -66,7 +67,9 @@ def examine(encoder: Encoder, device: torch.device) -> Iterator[Finding]:
             check(patient)
         except Fault as found:
             fault = str(found)
-        except Exception as error:  # whatever a user's encoder may raise
+        except AudiobatError as error:  # of a user's file, with the line
+            fault = str(error).removesuffix(".")
+        except Exception as error:  # whatever an encoder may raise
             fault = f"it raises {type(error).__name__}: {' '.join(str(error).split())}; mend forward_layers"
         yield Finding(name, fault)
         if fault and count <= 2:
@@ -92,39 +95,16 @@ def attributes(patient: Patient) -> None:
 
 def shapes(patient: Patient) -> None:
     """Every tensor has the shape that `LayerFeatures` names."""
-    found = patient.features(patient.noise(1.0, 1.0))
-    need(isinstance(found, LayerFeatures), f"forward_layers gives a {type(found).__name__}; return LayerFeatures")
-    need(
-        isinstance(found.grid, tuple) and len(found.grid) == 2 and all(type(size) is int for size in found.grid),
-        f"grid is {found.grid!r}; give two whole numbers (T, F)",
-    )
-    columns, rows = found.grid
-    depth, dim = patient.encoder.depth, patient.encoder.dim
-    wanted = {
-        "patch_tokens": (depth, 2, columns * rows, dim),
-        "cls_token": (depth, 2, dim),
-        "valid": (2, columns * rows),
-        "frame_times": (columns,),
-    }
-    for name, shape in wanted.items():
-        tensor = getattr(found, name)
-        if name == "cls_token" and tensor is None:
-            continue
-        need(isinstance(tensor, Tensor), f"{name} is a {type(tensor).__name__}; give a tensor")
-        need(
-            tuple(tensor.shape) == shape,
-            f"{name} has shape {list(tensor.shape)}; two clips, grid {found.grid}, depth and dim make it {list(shape)}",
-        )
+    fault = shape_fault(patient.encoder, patient.features(patient.noise(1.0, 1.0)), clips=2)
+    need(fault is None, str(fault))
 
 
 def dtypes(patient: Patient) -> None:
     """Features are floating point, `valid` is bool, and all are on the device of the waveform."""
     found = patient.features(patient.noise(1.0))
+    fault = type_fault(found)
+    need(fault is None, str(fault))
     for name, tensor in tensors(found).items():
-        if name == "valid":
-            need(tensor.dtype == torch.bool, f"valid has type {tensor.dtype}; make it bool")
-        else:
-            need(tensor.is_floating_point(), f"{name} has type {tensor.dtype}; make it float")
         place = tensor.device.type
         need(place == patient.device.type, f"{name} is on {place}; leave it on the waveform's device, {patient.device}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,12 @@ from audiobat.commands.head_jobs import HeadJob, head_jobs, layer_jobs, with_see
 from audiobat.commands.head_testing import Tested, ask_heads
 from audiobat.commands.head_training import Rows, check_buildable, predict_heads, sight_of, train_heads
 from audiobat.commands.heard_clips import save_clips
+from audiobat.commands.probe_plan import plan_lines, untaught
 from audiobat.commands.probe_records import Probed, Shared, record_of
 from audiobat.commands.probe_task import ClipTask, Task, pick_loss, task_for
 from audiobat.commands.scoring import scores_of
 from audiobat.commands.selection import Choice, choose_jobs
-from audiobat.config import ProbeConfig, ProbeTrainConfig
+from audiobat.config import ProbeConfig, ProbeTrainConfig, from_dict
 from audiobat.data.dataset import write_skipped
 from audiobat.data.index import ClipTable
 from audiobat.data.sources import read_labelled_clips
@@ -30,7 +32,7 @@ from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
 from audiobat.metrics import average_precision, macro_map_present
 from audiobat.models import load_encoder
-from audiobat.presets import task_of
+from audiobat.presets import fields_for, task_of
 from audiobat.results import ResultRecord, save_scores
 from audiobat.train.dist import pick_device
 
@@ -53,7 +55,8 @@ def probe(
     Args:
         model: whatever `audiobat.models.load_encoder` takes, or an encoder.
         data: clips with labels, from any source.
-        config: the heads, their training and where features are kept; by default CGP as in Table 6.
+        config: the heads, their training and where features are kept; by default CGP as in Table 6, in the
+            column of a public data set, else of AS-20K.
         out: folder for results/MODEL_HEAD_SEED.json, clips/ of the best head to listen to, features/ if memory
             is too small for them, and skipped.csv if clips were left out; None: nothing is written.
         test_fold: the fold to test on; None, where clips have folds and no splits: each in turn, on the same features.
@@ -67,7 +70,7 @@ def probe(
     Raises:
         AudiobatError: a bad argument, model or data set, more than 5% of the clips unreadable.
     """
-    config = config or ProbeConfig()
+    config = config or from_dict(ProbeConfig, fields_for(data))
     head_jobs(config, depth=max(1, config.head.layer))  # what can be refused before anything is read
     name = Path(model).resolve().name if isinstance(model, str | Path) else type(model).__name__
     folder = None if out is None else Path(out)
@@ -84,6 +87,8 @@ def probe(
                 raise AudiobatError(f"{path} exists: choose another --out, or replace it with --overwrite.")
         folder.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
     check_buildable(jobs, encoder, task)
+    for line in plan_lines(table, splits, config, jobs, task, task_of(data)):
+        print(line, file=sys.stderr, flush=True)
     if all(job.head.kind == "vqt" for job in jobs):
         config = replace(config, cache_gb=0.0, cache_dir=None)  # it looks at waveforms
     skipped: dict[str, str] = {}
@@ -169,8 +174,8 @@ def probe_splits(
     tested: dict[tuple[str, int], dict[str, Tested]] = {}  # head and seed -> test fold -> what it said
     choices: dict[str, dict[str, Choice]] = {}  # head -> test fold -> how it was chosen
     training = 0.0
-    for number, (fold, (train_rows, test_rows)) in enumerate(splits.items(), start=1):
-        train, test = readable(source, train_rows, "train"), readable(source, test_rows, "test")
+    read = {fold: (readable(source, a, "train"), readable(source, b, "test")) for fold, (a, b) in splits.items()}
+    for number, (fold, (train, test)) in enumerate(read.items(), start=1):
         label = f"fold {number} of {len(splits)}, " if len(splits) > 1 else ""
         jobs = head_jobs(config, source.depth)
         if config.grid.choose:
@@ -182,7 +187,8 @@ def probe_splits(
         for one in ask_heads(trainees, source, table, train, test, task):
             tested.setdefault((one.job.name, one.job.train.seed), {})[fold] = one
     wall = monotonic() - start
-    shared = Shared(encoder_name, encoder, source, table, task, config, data_name, preset_task)
+    lost = untaught(table, read)
+    shared = Shared(encoder_name, encoder, source, table, task, config, data_name, preset_task, lost)
     return [record_of(shared, folds, choices.get(name, {}), training, wall) for (name, _), folds in tested.items()]
 
 
@@ -256,5 +262,6 @@ def summary(head: str, record: ResultRecord) -> str:
     spread = "" if metric.sd is None else f", sd {metric.sd:.3f} over {len(record.folds or {})} folds"
     return (
         f"{record.model.id}, {head}, seed {record.seed}: macro mAP {metric.value:.3f} "
-        f"[{metric.low:.3f}, {metric.high:.3f}]{spread} ({data.classes_present} of {data.classes} classes)"
+        f"[{metric.low:.3f}, {metric.high:.3f}]{spread} (test clips have {data.classes_present} of {data.classes} "
+        f"classes{f', {len(data.untaught)} of them never trained' if data.untaught else ''})"
     )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from audiobat.cache import FeatureSource
-from audiobat.commands.head_jobs import decay_of, preset_of
+from audiobat.commands.head_jobs import NOT_TRAINED, decay_of, preset_of
 from audiobat.commands.head_testing import Heard, Tested
 from audiobat.commands.probe_task import FrameTask, Task
 from audiobat.commands.scoring import evaluate, values
@@ -45,9 +45,10 @@ class Shared:
         config: ProbeConfig,
         data_name: str,
         preset_task: str,
+        untaught: dict[str, int],
     ) -> None:
         self.source, self.table, self.task, self.config = source, table, task, config
-        self.data_name, self.preset_task = data_name, preset_task
+        self.data_name, self.preset_task, self.untaught = data_name, preset_task, untaught
         self.model = describe_model(encoder_name, encoder)
         self.environment = environment()
         self.sha256 = table.sha256()
@@ -71,6 +72,7 @@ def record_of(
     metrics, per_class = evaluate(list(answers.values()), table.classes, task.single_label, job.train.seed)
     gates = [one.gate for one in folds.values() if one.gate is not None]
     sizes = {fold: len(answer) for fold, answer in answers.items()}
+    clips = job.train.steps * job.train.batch_size * len(folds)
     if len(folds) == 1:
         (one,) = folds.values()
         sizes = {"train": one.trained_on, "test": len(one.answers)}
@@ -83,6 +85,7 @@ def record_of(
             unreadable=len(shared.source.skipped),
             classes=len(table.classes),
             classes_present=int(torch.cat([a.targets for a in answers.values()]).any(0).sum()),
+            untaught=shared.untaught,
         ),
         head=settings(folds, choices, task),
         preset=preset_of(job, next(iter(answers.values())).loss, shared.config, shared.preset_task),
@@ -91,7 +94,7 @@ def record_of(
         per_class=per_class,
         gate_weights=torch.stack(gates).mean(0).tolist() if gates else None,
         wall_seconds=wall,
-        clips_per_second=job.train.steps * job.train.batch_size * len(folds) / training,
+        clips_per_second=None if job.head.kind in NOT_TRAINED else clips / training,
         device=str(shared.source.device),
         environment=shared.environment,
         git_commit=shared.environment["git_commit"],

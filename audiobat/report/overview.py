@@ -13,6 +13,7 @@ from audiobat.report.marks import Marks
 from audiobat.report.page import Exhibit, exhibit_html, write_html
 from audiobat.report.results_table import results_html, table_html, text_html
 from audiobat.report.rows import HEADS
+from audiobat.results import DataInfo
 
 PROVENANCE = (
     "Data set",
@@ -88,6 +89,12 @@ def filters_html(found: Collection) -> str:
     )
 
 
+def classes_text(data: DataInfo) -> str:
+    """`37 of 40 present`, and which of them no training clip had."""
+    untaught = f"; without training clips: {', '.join(data.untaught)}" if data.untaught else ""
+    return f"{data.classes_present} of {data.classes} present{untaught}"
+
+
 def provenance_html(found: Collection) -> str:
     """A line for each row: settings, clips, weights, code."""
     body = ""
@@ -104,7 +111,7 @@ def provenance_html(found: Collection) -> str:
             ", ".join(f"{name} {value}" for name, value in settings.items()) + f"; seeds {seeds}",
             ", ".join(f"{count:,} {split}" for split, count in record.data.clips.items()),
             str(record.data.unreadable),
-            f"{record.data.classes_present} of {record.data.classes} present",
+            classes_text(record.data),
             (record.model.sha256 or "no weights")[:12],
             record.data.sha256[:12],
             f"{record.device}, torch {about.get('torch', '?')}, audiobat {about.get('audiobat', '?')}, "
