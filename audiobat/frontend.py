@@ -74,7 +74,10 @@ class _Frontend(nn.Module):
             return (log_mel.masked_fill(~valid, 0.0) - mean) / (2 * std)
         low = log_mel.masked_fill(~valid, math.inf).amin((1, 2), keepdim=True)
         high = log_mel.masked_fill(~valid, -math.inf).amax((1, 2), keepdim=True)
-        return ((log_mel - low) / (high - low + MINMAX_EPS)).masked_fill(~valid, 0.0)
+        span = high - low
+        # What translates to ONNX takes a sum with 1e-8 for one with 0.
+        span = span.clamp(min=MINMAX_EPS) if torch.compiler.is_exporting() else span + MINMAX_EPS
+        return ((log_mel - low) / span).masked_fill(~valid, 0.0)
 
     @property
     def floor(self) -> float:

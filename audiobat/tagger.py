@@ -65,8 +65,7 @@ class Tagger(nn.Module):
         if self.task == "clip":
             logits: Tensor = self.head(features)
             return logits
-        padding = ~valid_columns(features)[:, :, None]
-        return self.frame_logits(features).masked_fill(padding, -torch.inf).amax(1)
+        return surest_frame(self.frame_logits(features), features)
 
     def frames(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [B, T, C] of the patch columns, zeros on padding, and the second [T] at which each column starts.
@@ -84,6 +83,12 @@ class Tagger(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """Probabilities of logits [..., C]: each by itself, or summing to one where a class excludes the others."""
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
+
+
+def surest_frame(frame_logits: Tensor, features: LayerFeatures) -> Tensor:
+    """Greatest of the frames' logits [B, T, C], class by class, padding left out: [B, C]."""
+    padding = ~valid_columns(features)[:, :, None]
+    return frame_logits.masked_fill(padding, -torch.inf).amax(1)
 
 
 def valid_columns(features: LayerFeatures) -> Tensor:
