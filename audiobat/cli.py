@@ -19,7 +19,15 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from jsonargparse import ArgumentError, ArgumentParser
 
 from audiobat import __version__
-from audiobat.config import FinetuneConfig, PretrainConfig, ProbeConfig, check_choice, from_dict
+from audiobat.config import (
+    FinetuneConfig,
+    FrontendConfig,
+    PrepareConfig,
+    PretrainConfig,
+    ProbeConfig,
+    check_choice,
+    from_dict,
+)
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.presets import fields_for
 from audiobat.recipes import load_recipe, merge, parse_yaml, recipe_names
@@ -66,6 +74,11 @@ class Verb:
         """Config fields that lie below those given, `config`; `own` are the verb's own flags."""
         return {}
 
+    @classmethod
+    def taken(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        """The config fields that the verb takes from a recipe."""
+        return recipe
+
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Verb):
@@ -91,7 +104,7 @@ class Prepare(Verb):
     """Decode, mix to mono, resample and pack clips into shards that load fast; goes on where it was stopped."""
 
     source: str = argument(f"{CLIPS}; NAME alone prints where to get it")
-    out: str | None = argument("folder to write", None)
+    out: str | None = argument("folder to write; with --stats a .json file", None)
     sample_rate: int = flag("of the shards, Hz", 16_000)
     encoding: Literal["flac", "pcm"] = flag("16-bit FLAC, or raw samples: twice the size, many times faster", "flac")
     window_seconds: float | None = flag("cut clips into windows of this length; null: leave them whole", None)
@@ -100,6 +113,13 @@ class Prepare(Verb):
     workers: int | None = flag("processes; null: one for each core", None)
     overwrite: bool = flag("begin anew, whatever was prepared in OUT", False)
     dry_run: bool = flag("describe SOURCE and the plan, and stop", False)
+    stats: bool = flag("in place of shards: mean and std of the log-mel, for a frontend with global statistics", False)
+    config: PrepareConfig = field(default_factory=PrepareConfig)
+
+    @classmethod
+    def taken(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        """The frontend of any recipe or run, which has mel_db where it names none."""
+        return merge({"frontend": {"kind": FrontendConfig.kind}}, {"frontend": recipe.get("frontend", {})})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +323,7 @@ def parse(name: str, argv: list[str]) -> Verb:
     known = options(verb)
     given = flags_given(name, argv)
     own: dict[str, Any] = {}
-    config = load_recipe(given.pop("config")) if "config" in given else {}
+    config = verb.taken(load_recipe(given.pop("config"))) if "config" in given else {}
     for flag_name, text in given.items():
         field_path = verb.shortcuts.get(flag_name, flag_name)
         value = typed(known[flag_name], text)

@@ -145,6 +145,20 @@ class FrontendConfig:
 
 
 @dataclass(frozen=True)
+class KaldiFrontendConfig(FrontendConfig):
+    """EAT's, unless told otherwise."""
+
+    kind: Literal["mel_db", "kaldi_fbank"] = "kaldi_fbank"
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """What `audiobat prepare --stats` looks at clips through."""
+
+    frontend: KaldiFrontendConfig = field(default_factory=KaldiFrontendConfig)
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
     """The gated post-norm ViT (Eq. 1-4, 12-14)."""
 

@@ -153,7 +153,7 @@ def own_statistics(out: Path, table: Any, scale: str) -> Mapping[str, Any]:
     if not path.exists():
         own = load_recipe(SCALES[scale]).get("frontend", {})
         frontend = from_dict(FrontendConfig, {**own, "kind": "kaldi_fbank"})
-        fields = log_mel_sums(table, frontend, seconds=PretrainConfig().data.clip_seconds).fields()
+        fields = log_mel_sums(table, frontend).fields()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, "".join(f"{name}: {value}\n" for name, value in fields.items()).encode())
     found = parse_yaml(path.read_text(encoding="utf-8"), str(path))

@@ -1,6 +1,7 @@
 """`audiobat prepare`: any source of clips to shards of mono clips at one rate, and the clip table that opens them.
 
-What is done stays done: the same command goes on after whatever stopped it, and parts done elsewhere count.
+What is done stays done: the same command goes on after whatever stopped it, and parts done elsewhere count. With
+`--stats`, the mean and deviation of their log-mel in place of shards.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
 from audiobat.audio import MIN_RATE
-from audiobat.config import check
+from audiobat.commands.prepare_statistics import default_file, statistics
+from audiobat.config import PrepareConfig, check
 from audiobat.data.catalog import ambiguous_names, data_sets, find_data_set
 from audiobat.data.index import ClipTable
 from audiobat.data.pack import Job, cut_table
@@ -49,6 +51,7 @@ PARTS_SHOWN = 8
 def prepare(
     source: str | Path,
     out: str | Path | None = None,
+    config: PrepareConfig | None = None,
     *,
     sample_rate: int = 16_000,
     encoding: Literal["flac", "pcm"] = "flac",
@@ -58,6 +61,7 @@ def prepare(
     workers: int | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
+    stats: bool = False,
 ) -> Path | None:
     """Decode, mix to mono, resample and pack every clip of `source` into shards below `out`; returns `out`.
 
@@ -66,7 +70,9 @@ def prepare(
 
     Args:
         source: whatever `read_clips` takes; the bare name of a public data set prints where to get it, and that is all.
-        out: folder to write; not needed for a dry run.
+        out: folder to write; not needed for a dry run. With `stats` a .json file; None: statistics.json in `source` if
+            that is a prepared folder, else they are printed only.
+        config: the frontend of `stats`.
         sample_rate: Hz.
         encoding: `flac`, 16 bit; or `pcm`, headerless 16-bit samples, twice as large and far faster to read.
         window_seconds: cut every clip into windows of this length, of which the last may be shorter; None: leave it
@@ -76,11 +82,23 @@ def prepare(
         workers: processes; None: one for each core.
         overwrite: begin anew, whatever `out` holds of an earlier preparation.
         dry_run: print what there is and the plan, and write nothing.
+        stats: pack nothing; print the mean and deviation of the clips' log-mel, for a frontend with `norm: global`.
 
     Raises:
         AudiobatError: a bad argument or source, `out` was begun with other settings or holds something else, no clip
             can be read, the disk is full.
     """
+    chosen = parse_part(part)
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    check(workers is None or workers > 0, "--workers", workers, "it must be positive")
+    if stats:
+        packing = (sample_rate, encoding, window_seconds, hop_seconds, dry_run)
+        file = check_statistics(source, out, part, packing == (16_000, "flac", None, None, False))
+        frontend = (config or PrepareConfig()).frontend
+        with stoppable(), nullcontext() if file is None else writing(file):
+            statistics(read_clips(source), frontend, file, chosen, workers or count, overwrite)
+        return file
+    check(config in (None, PrepareConfig()), "--frontend", "set", "shards hold waveforms; give --stats too")
     if out is None and not dry_run:
         about = about_data_set(str(source))
         if about is None:
@@ -88,9 +106,6 @@ def prepare(
         print(about)
         return None
     settings = check_settings(sample_rate, encoding, window_seconds, hop_seconds)
-    chosen = parse_part(part)
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    check(workers is None or workers > 0, "--workers", workers, "it must be positive")
     table = read_clips(source)
     plan = make_plan(table, settings)
     if dry_run or out is None:
@@ -111,6 +126,18 @@ def prepare(
     missing = [number for number, index in enumerate(indexes) if index is None]
     print(describe_missing(folder, missing, len(plan), chosen[1]) if missing else summary(folder, done))
     return folder
+
+
+def check_statistics(source: str | Path, out: str | Path | None, part: str | None, alone: bool) -> Path | None:
+    """The file that statistics go to, if what else is given can be meant."""
+    check(
+        alone, "--stats", True, "it packs nothing, so it goes with --part, --workers, --overwrite and --frontend only"
+    )
+    file = default_file(source) if out is None else Path(out)
+    valid = file is None or (file.suffix == ".json" and not file.is_dir())
+    check(valid, "OUT", str(out), "statistics go to a .json file; shards, to a folder, are another command")
+    check(part is None or file is not None, "--part", part, "name a .json file as OUT, so that parts can be added up")
+    return file
 
 
 def about_data_set(name: str) -> str | None:

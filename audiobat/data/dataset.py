@@ -120,9 +120,9 @@ class CropLoader:
             sampler=_Steps(self._start),
             num_workers=self._workers,
             prefetch_factor=AHEAD if self._workers else None,
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=ignore_interrupt,
         )
-        for crops in _alive(loader):
+        for crops in alive(loader):
             self.skipped.update(crops.skipped)
             new = np.unique(crops.rows[~self._seen[crops.rows]])
             self._seen[new] = True
@@ -225,7 +225,7 @@ class _StepCrops(Dataset[_Crops]):
         return start, np.roll(crop, int(turn * len(crop))) if self.roll else crop
 
 
-def _alive(batches: Iterable[B]) -> Iterator[B]:
+def alive(batches: Iterable[B]) -> Iterator[B]:
     """The batches; if the system kills a process that loads them, an AudiobatError says so."""
     try:
         yield from batches
@@ -248,7 +248,7 @@ class _Steps:
         return itertools.count(self.start)
 
 
-def _ignore_interrupt(worker: int) -> None:
+def ignore_interrupt(worker: int) -> None:
     """Leave Ctrl-C to the main process, which finishes its step and ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -279,10 +279,10 @@ def iterate_clips(
         _ClipBatches(table, sample_rate, batch_size, seconds),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=ignore_interrupt,
     )
     seen = 0
-    for batch in _alive(batches):
+    for batch in alive(batches):
         seen += len(batch.indices) + len(batch.skipped)
         skipped.update(batch.skipped)
         check_skipped(skipped, seen, len(table))
