@@ -29,8 +29,9 @@ from audiobat.config import (
     from_dict,
 )
 from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.field_help import help_of
 from audiobat.presets import fields_for
-from audiobat.recipes import load_recipe, merge, parse_yaml, recipe_names
+from audiobat.recipes import check_recipe, load_recipe, merge, parse_yaml, recipe_names
 
 MODEL = "a release or run folder, shipped weights by name, a checkpoint of BAT, EAT, SSLAM, Audio-MAE or BEATs, \
 hf:NAME_OR_FOLDER, or my_file.py:MyEncoder"
@@ -38,6 +39,7 @@ CLIPS = "a folder, a CSV or Parquet file with a path column, prepared shards, or
 TRUST = "let a Hugging Face model run the Python files that come with it"
 DEVICE = "auto: a GPU if there is one; or cpu, cuda, cuda:1"
 OVERWRITE = "replace what --out already holds"
+KINDS: dict[type | None, str] = {PretrainConfig: "pretrain", ProbeConfig: "probe", FinetuneConfig: "finetune"}
 ARGUMENTS, FLAGS = ("arguments", ""), ("flags", "")  # groups of help
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # errors of writing, which name no file
 
@@ -323,7 +325,9 @@ def parse(name: str, argv: list[str]) -> Verb:
     known = options(verb)
     given = flags_given(name, argv)
     own: dict[str, Any] = {}
-    config = verb.taken(load_recipe(given.pop("config"))) if "config" in given else {}
+    recipe_name = given.pop("config", None)
+    recipe = read_recipe(verb, recipe_name) if recipe_name is not None else {}
+    config = recipe
     for flag_name, text in given.items():
         field_path = verb.shortcuts.get(flag_name, flag_name)
         value = typed(known[flag_name], text)
@@ -336,9 +340,30 @@ def parse(name: str, argv: list[str]) -> Verb:
             wanted = known[f.name].shown_name
             raise AudiobatError(f"audiobat {name} needs {wanted}: {f.metadata['help']}.")
     parsed = from_dict(verb, own)
-    config = merge(verb.base(own, config), config)
     config_class = config_of(verb)
-    return dataclasses.replace(parsed, config=from_dict(config_class, config)) if config_class else parsed  # type: ignore[call-arg]
+    if config_class is None:
+        return parsed
+    try:
+        built: Any = from_dict(config_class, merge(verb.base(own, config), config))
+    except AudiobatError as error:
+        mistaken = str(error) == complaint(config_class, merge(verb.base(own, recipe), recipe))
+        raise AudiobatError(f"{recipe_name}: {error}" if mistaken and recipe else str(error)) from None
+    return dataclasses.replace(parsed, config=built)  # type: ignore[call-arg]
+
+
+def read_recipe(verb: type[Verb], name: str) -> dict[str, Any]:
+    """The fields that the verb takes of a recipe of its kind."""
+    check_recipe(name, KINDS.get(config_of(verb)))
+    return verb.taken(load_recipe(name))
+
+
+def complaint(config_class: type, fields: dict[str, Any]) -> str:
+    """What is wrong with these fields, nothing else being said."""
+    try:
+        from_dict(config_class, fields)
+    except AudiobatError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True)
@@ -391,8 +416,7 @@ def options(verb: type[Verb]) -> dict[str, Option]:
     ]
     config_class = config_of(verb)
     if config_class:
-        fitting = [name for name in recipe_names() if name.startswith("finetune/") == (verb is Finetune)]
-        names = ", ".join(fitting)
+        names = ", ".join(recipe_names(KINDS.get(config_class)))
         found.append(
             Option(
                 "config", str, dataclasses.MISSING, f"a recipe ({names}) or the path of a YAML file of config fields"
@@ -414,7 +438,7 @@ def config_options(config_class: type, prefix: str = "", group: tuple[str, str] 
             path = prefix + f.name
             yield from config_options(hint, f"{path}.", (path, hint.__doc__ or ""))  # type: ignore[arg-type]
         else:
-            yield Option(prefix + f.name, hint, f.default, group=group)
+            yield Option(prefix + f.name, hint, f.default, help_of(config_class, f.name), group)
 
 
 def config_of(verb: type[Verb]) -> type | None:
@@ -437,7 +461,8 @@ def build_parser(name: str) -> ArgumentParser:
     groups: dict[tuple[str, str], Any] = {}
     for option in known.values():
         group = groups.get(option.group) or groups.setdefault(option.group, parser.add_argument_group(*option.group))
-        names: dict[str, Any] = {"dest": flat(option.name), "help": option.help or "default: %(default)s"}
+        told = option.help.replace("%", "%%") or "default: %(default)s"
+        names: dict[str, Any] = {"dest": flat(option.name), "help": told}
         if option.positional:
             many = "*" if is_list(option.hint) else "?"
             group.add_argument(option.name, metavar=option.shown_name, nargs=many, default=SUPPRESS, help=option.help)

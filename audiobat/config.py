@@ -28,13 +28,18 @@ def check(condition: bool, name: str, value: object, mend: str) -> None:
 
 def check_choice(owner: object, name: str) -> None:
     """Check that the Literal field `name` of `owner` holds one of its choices."""
-    choices = get_args(get_type_hints(type(owner))[name])
-    value = getattr(owner, name)
-    if value not in choices:
-        listed = ", ".join(map(str, choices))
-        raise AudiobatError(
-            f"{type(owner).__name__}.{name} is {value!r}: choose one of {listed}{did_you_mean(str(value), choices)}."
-        )
+    check_one_of(get_args(get_type_hints(type(owner))[name]), f"{type(owner).__name__}.{name}", getattr(owner, name))
+
+
+def check_one_of(choices: tuple[Any, ...], name: str, value: object) -> None:
+    """Check that the field `name` holds one of its choices."""
+    hint = did_you_mean(str(value), choices)
+    check(value in choices, name, value, f"choose one of {', '.join(map(str, choices))}{hint}")
+
+
+def warmup_mend(name: str, steps: int) -> str:
+    """What to do where a warm-up, the field `name`, is no shorter than the training."""
+    return f"it must end before train.steps {steps}: set it too, --{name} {steps // 10} for a tenth"
 
 
 FRONTEND_OWN: dict[str, dict[str, tuple[Any, Any]]] = {  # by kind: what stands for the kind's own value, and that
@@ -476,7 +481,8 @@ class PretrainConfig:
         check(enough, "data.clip_seconds", seconds, "such a clip is a single patch, and nothing of it would be visible")
         steps = self.train.steps
         warm = self.optim.warmup_steps < steps
-        check(warm, "optim.warmup_steps", self.optim.warmup_steps, f"it must end before train.steps {steps}")
+        name = "optim.warmup_steps"
+        check(warm, name, self.optim.warmup_steps, warmup_mend(name, steps))
 
     @property
     def crop_grid(self) -> tuple[int, int]:
@@ -625,9 +631,8 @@ class ProbeConfig:
     task: Literal["auto", "clip", "frame"] = "auto"  # what has labels; auto: frames where the clips have events
     preset: Literal["paper", "released", "fair"] = "paper"  # whose settings these are meant to be; records check it
     preset_task: str | None = None  # column of the preset's table; None: by the data set's name, else as20k
-    # Frozen features are kept in this much memory, or, up to 64 GB and half of what is free, in OUT/features. What fits
-    # neither, and 0, means: computed again for every batch.
-    cache_gb: float = 8.0
+    cache_gb: float = 8.0  # memory for frozen features; more than that, up to 64 GB and half of what is free, go to
+    # OUT/features, and what fits neither is computed again for every batch; 0: always again
     cache_dir: str | None = None  # keep them in this folder instead, for later runs too; None: in memory
     workers: int = 2  # processes that decode audio ahead of the encoder
 
@@ -636,8 +641,10 @@ class ProbeConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("task", "preset"):
             check_choice(self, name)
+        kinds = get_args(get_type_hints(HeadConfig)["kind"])
         for kind in self.heads:
-            dataclasses.replace(self.head, kind=kind)  # type: ignore[arg-type]  # names the choices
+            check_one_of(kinds, "heads", kind)
+            dataclasses.replace(self.head, kind=kind)  # type: ignore[arg-type]  # its other settings must suit it
         for name in ("heads", "seeds"):
             values = getattr(self, name)
             check(len(set(values)) == len(values), name, values, "name each once")
@@ -746,7 +753,7 @@ class FinetuneConfig:
             self.head.kind not in PASSIVE_HEADS, "head.kind", self.head.kind, "it cannot teach a model; choose another"
         )
         steps, warmup = self.train.steps, self.optim.warmup_steps
-        check(warmup < steps, "optim.warmup_steps", warmup, f"it must end before train.steps {steps}")
+        check(warmup < steps, "optim.warmup_steps", warmup, warmup_mend("optim.warmup_steps", steps))
         check(not self.data.roll, "data.roll", self.data.roll, "fine-tuning has augment.roll")
         some = self.max_frames is None or self.max_frames > 0
         check(some, "max_frames", self.max_frames, "use a positive number or null")
@@ -789,7 +796,8 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
         return from_dict(hint, value, path)  # type: ignore[arg-type]
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return value  # __post_init__ names the choices
+        check_one_of(args, path, value)
+        return value
     if origin is UnionType:
         inner = next(a for a in args if a is not type(None))
         return None if value is None else _typed(inner, value, path)

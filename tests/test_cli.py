@@ -111,6 +111,22 @@ def test_text_stays_text_where_text_is_asked_for(called):
         ("embed --model m --data d --out o --layer last", ["layer", "'last'", "int"]),
         ("embed --config bat_base", ["--config"]),
         ("pretrain --out x --config no_such_recipe", ["no_such_recipe", "YAML file"]),
+        (
+            "finetune --model m --data d --out x --config demo",
+            ["is one to pretrain", "mean finetune/demo?"],
+        ),
+        ("finetune --model m --data d --out x --config as2k", ["No recipe 'as2k'", "did you mean finetune/as20k?"]),
+        (
+            "probe --model m --data d --out x --config demo",
+            ["is one to pretrain", "mean demo_probe?"],
+        ),
+        ("probe --model m --data d --out x --heads cgp,liner", ["heads is 'liner'", "did you mean linear?"]),
+        ("probe --model m --data d --out x --head.kind liner", ["head.kind is 'liner'", "did you mean linear?"]),
+        ("pretrain --out x --train.steps 500", ["optim.warmup_steps is 53000", "--optim.warmup_steps 50 for a tenth"]),
+        (
+            "finetune --model m --data d --out x --train.steps 500",
+            ["optim.warmup_steps is 4000", "--optim.warmup_steps 50 for a tenth"],
+        ),
     ],
 )
 def test_a_mistake_prints_one_sentence_and_exits_with_2(argv: str, words: list[str], capsys, called):
@@ -237,9 +253,9 @@ def test_help_lists_every_flag_and_field_with_its_default(capsys):
     for flag in ("--out STR", "--resume {auto,never}", "--dry-run", "--config STR", "--data STR|NULL", "--seed INT"):
         assert flag in text
     assert "--encoder.depth INT default: 12" in text
-    assert "--target.layers INT|NULL default: null" in text
+    assert "--target.layers INT|NULL average the top `layers` blocks; null: all (default: null)" in text
     assert "--optim.betas [FLOAT,FLOAT] default: [0.9, 0.95]" in text
-    assert "--data.roll BOOL default: false" in text
+    assert "--data.roll BOOL circular roll of the waveform (the release's; the paper names none)" in text
     groups = {g.name: g.default_factory for g in dataclasses.fields(PretrainConfig) if g.name != "init"}
     fields = ["--init ", *(f"--{name}.{f.name} " for name, group in groups.items() for f in dataclasses.fields(group))]
     assert [field for field in fields if field not in text] == []
@@ -337,3 +353,48 @@ def test_a_group_that_comes_twice_is_an_error_not_half_a_recipe(tmp_path: Path):
     recipe.write_text("train:\n  steps: 5\nencoder:\n  depth: 2\ntrain:\n  batch_size: 3\n")
     with pytest.raises(AudiobatError, match=r"twice\.yaml line 5 .* train comes twice"):
         recipes.load_recipe(recipe)
+
+
+def test_a_mistake_in_a_recipe_names_its_file_and_one_in_a_flag_does_not(tmp_path: Path, capsys, called):
+    base = ["probe", "--model", "m", "--data", "d", "--out", "o"]
+    typo = write(tmp_path / "typo.yaml", head={"knd": "linear"})
+    assert cli.main([*base, "--config", str(typo)]) == 2
+    assert sentence(capsys) == f"audiobat: {typo}: Unknown field head.knd (did you mean kind?).\n"
+    good = write(tmp_path / "good.yaml", head={"kind": "linear"})
+    assert cli.main([*base, "--config", str(good), "--head.layer", "0"]) == 2
+    assert sentence(capsys).startswith("audiobat: head.layer is 0")
+    assert cli.main([*base, "--config", str(typo), "--head.layer", "0"]) == 2
+    assert str(typo) in sentence(capsys)
+    assert called == {}
+
+
+def test_recipes_are_listed_for_the_verbs_that_take_them(capsys):
+    taken = {"pretrain": "pretrain", "finetune": "finetune", "probe": "probe", "analyze": "probe", "ladder": "probe"}
+    for verb, kind in taken.items():
+        assert cli.main([verb, "--help"]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"a recipe ({', '.join(recipes.recipe_names(kind))}) or" in said
+    kinds = [recipes.recipe_names(kind) for kind in ("pretrain", "finetune", "probe")]
+    assert sorted(name for names in kinds for name in names) == recipes.recipe_names()
+    assert kinds[2] == ["demo_probe"]
+
+
+def test_help_tells_of_a_field_what_stands_beside_it_in_the_code(capsys):
+    assert cli.main(["probe", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "--heads STR,... kinds trained side by side, each otherwise as `head`; none: `head` alone (default: [])",
+        "--layers besides, a linear probe of every block",
+        "--seeds INT,... one record for each; none: `train.seed` alone",
+        "--preset {paper,released,fair} whose settings these are meant to be",
+        "--preset_task STR|NULL column of the preset's table; null: by the data set's name",
+        "--grid.prototypes INT,... of the heads that have prototypes",
+        "--grid.choose BOOL lr and weight decay: keep the best on a held-out tenth",
+        "--cache_gb FLOAT memory for frozen features; more than that, up to 64 GB and half of what is free, go to "
+        "OUT/features, and what fits neither is computed again for every batch; 0: always again (default: 8.0)",
+    ):
+        assert words.replace("_", "-", 1) in said or words in said, words
+    assert cli.main(["finetune", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the patch embedding is the deepest layer; or as fast as the head, and min_lr is one for all" in said
+    assert "--optim.min_lr FLOAT also where the warm-up starts" in said  # inherited

@@ -12,7 +12,7 @@ import audiobat
 PACKAGE = Path(audiobat.__file__).parent
 # A module may import only from its own place or above. A package's name stands for all of its modules.
 ORDER = [
-    *("errors", "config", "recipes", "progress", "presets", "features"),
+    *("errors", "config", "field_help", "recipes", "progress", "presets", "features"),
     *("codec", "audio", "frontend", "patches", "masking", "layers", "encoder"),
     *("decoder", "targets", "mixing", "objective", "plan"),
     *("heads", "tagger", "metrics", "results", "data", "train", "baselines"),

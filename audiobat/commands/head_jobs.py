@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from audiobat.commands.losses import Loss
-from audiobat.config import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, from_dict
+from audiobat.config import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, check, from_dict, warmup_mend
 from audiobat.errors import AudiobatError
 from audiobat.presets import preset_fields
 
@@ -110,11 +110,8 @@ def check_head(job: HeadJob, depth: int) -> None:
         raise AudiobatError(f"head.layer is {head.layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
     if head.norm == "batch" and train.batch_size == 1:
         raise AudiobatError("train.batch_size is 1 and head.norm is batch: use at least 2 clips per batch.")
-    if train.warmup_steps >= train.steps:
-        raise AudiobatError(
-            f"train.warmup_steps is {train.warmup_steps} and train.steps is {train.steps}: "
-            "lower the first (a tenth of the steps is usual) or raise the second."
-        )
+    name = "train.warmup_steps"
+    check(train.warmup_steps < train.steps, name, train.warmup_steps, warmup_mend(name, train.steps))
 
 
 def _expand(config: ProbeConfig, depth: int) -> Iterator[HeadJob]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,9 +45,30 @@ def parse_yaml(text: str, where: str) -> Any:
         raise AudiobatError(f"{where}{line} is not valid YAML: {getattr(error, 'problem', error)}.") from None
 
 
-def recipe_names() -> list[str]:
-    """The names of the recipes in the package, such as `bat_base` or `ladder/x`."""
-    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+def recipe_names(kind: str | None = None) -> list[str]:
+    """The names of the recipes in the package, such as `bat_base` or `ladder/x`: all, or those of a `kind_of`."""
+    names = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+    return [name for name in names if kind in (None, kind_of(name))]
+
+
+def kind_of(name: str) -> str:
+    """What a recipe of the package is for: to `finetune`, `probe` or `pretrain`."""
+    if name.startswith("finetune/"):
+        return "finetune"
+    return "probe" if name.endswith("_probe") else "pretrain"
+
+
+def check_recipe(name: str, kind: str | None = None) -> None:
+    """Raise an AudiobatError for a name that is neither a file nor a recipe of this kind; None: of any."""
+    names = recipe_names(kind)
+    if name in names or (Path(name).is_file() and name not in recipe_names()):
+        return
+    tails = {other.split("/")[-1]: other for other in names}  # finetune/demo may be meant by demo
+    tail = name.split("/")[-1]
+    near = [t for t in tails if t.startswith(tail)] or difflib.get_close_matches(tail, tails, n=1)
+    hint = f" (did you mean {tails[near[0]]}?)" if near else ""
+    what = f"Recipe {name} is one to {kind_of(name)}" if name in recipe_names() else f"No recipe {name!r}"
+    raise AudiobatError(f"{what}{hint}: give a YAML file or one of {', '.join(names)}.")
 
 
 def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
