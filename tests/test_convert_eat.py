@@ -17,6 +17,7 @@ from audiobat.convert import convert_file
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.models import load_encoder
+from audiobat.patches import sincos_positions
 from audiobat.tensors import weights_sha256
 
 DIM, DEPTH, HEADS, HIDDEN, CLASSES = 24, 3, 2, 96, 5
@@ -282,6 +283,37 @@ def test_what_a_hostile_file_says_is_not_repeated_at_length(tmp_path: Path):
         assert len(str(caught.value)) < 500
     torch.save({"model": tensors(STUDENT), "extra": [laughs, {"near": torch.zeros(1)}]}, tmp_path / "b.pt")
     assert convert_file(tmp_path / "b.pt").left == ("extra.1.near",)
+
+
+@pytest.mark.parametrize("kind", ["eat", "sslam"])
+@pytest.mark.parametrize(("dim", "hidden", "heads"), [(768, 3072, 12), (1024, 4096, 16)])
+def test_hugging_faces_base_and_large_are_fairseqs(tmp_path: Path, kind: str, dim: int, hidden: int, heads: int):
+    """Two blocks of each width, with the long table: the same tensors under both projects' names; none is left."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = encoder_shapes(dim, 2, hidden) | {f"{STEM}fixed_positional_encoder.positions": (1, 6144, dim)}
+    weights = {name: torch.randn(shape, generator=generator) * 0.02 for name, shape in shapes.items()}
+    weights[f"{STEM}fixed_positional_encoder.positions"] = sincos_positions((768, 8), dim)
+    torch.save({"model": weights}, tmp_path / "fairseq.pt")
+    head = {"model.head.weight": torch.randn(527, dim, generator=generator), "model.head.bias": torch.zeros(527)}
+    head |= {"model.fc_norm.weight": torch.ones(dim), "model.fc_norm.bias": torch.zeros(dim)}
+    named = {
+        f"model.{name.removeprefix(STEM).replace('context_encoder.norm', 'pre_norm')}": tensor
+        for name, tensor in weights.items()
+    }
+    (tmp_path / "hf").mkdir()
+    safetensors.torch.save_file(named | head, tmp_path / "hf" / "model.safetensors")
+    fields = {"model_type": kind, "embed_dim": dim, "depth": 2, "num_heads": heads, "model_variant": "finetune"}
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(fields))
+    converted = convert_file(tmp_path / "hf")
+    theirs, ours = load_encoder(tmp_path / "fairseq.pt"), converted.encoder
+    assert converted.left == ()
+    assert ours.config == theirs.config
+    assert ours.config.encoder.heads == heads
+    assert weights_sha256(ours) == weights_sha256(theirs)
+    tagger = converted.tagger()
+    assert tagger.classes == tuple(str(n) for n in range(527))
+    assert tagger.multi_label
+    assert torch.equal(tagger.head.classifier.weight, head["model.head.weight"])
 
 
 def test_the_published_sizes(tmp_path: Path):

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from audiobat import hub
+from audiobat import objective as objective_module
 from audiobat.commands.finetune import fitted
 from audiobat.commands.finetune_training import crop_seconds
 from audiobat.commands.pretrain import begin_with, pretrain
@@ -32,11 +33,11 @@ from audiobat.config import (
 from audiobat.data.scenes import demo_folder
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
-from audiobat.masking import draw_masks, seeded_generator
+from audiobat.masking import Masks, block_count, draw_masks, seeded_generator
 from audiobat.mixing import draw_mixed_columns, mix
-from audiobat.objective import MaskedLatentRegression
-from audiobat.recipes import load_recipe
-from audiobat.targets import SpectrogramTargets, Teacher
+from audiobat.objective import Clones, MaskedLatentRegression
+from audiobat.recipes import load_recipe, recipe_names
+from audiobat.targets import SpectrogramTargets, Targets, Teacher
 
 SMALL = {
     "encoder": {"dim": 32, "depth": 3, "heads": 2, "max_frames": 208},
@@ -109,6 +110,29 @@ def test_eats_loss_is_its_sums_over_its_sample_size():
     sample_size = cells
     total = (local + cls * sample_size) / sample_size
     torch.testing.assert_close(loss.double(), total.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "clean_rows", "dim"), [("eat_base", 192, 768), ("eat_large", 192, 1024), ("sslam", 96, 768)]
+)
+def test_a_recipes_weights_are_the_sums_of_one_gpu(name, clean_rows, dim):
+    """Section 6.2's arithmetic, for errors of one size in every feature of every cell, and of another in cls."""
+    config = recipe(name)
+    assert 12 * config.mask.clones == clean_rows  # clips x clones on a GPU
+    masked = draw_masks(1, (64, 8), config.mask, seeded_generator(torch.device("cpu"), 0)).masked.shape[1]
+    sample_size = clean_rows * masked
+    if name == "eat_base":
+        assert sample_size == 78_720
+    cell, cls = 0.3, 0.7  # squared errors of single features
+    local_sum = sample_size * dim * cell / dim**0.5
+    cls_sum = clean_rows * dim * cls / dim**0.5 * sample_size
+    weights = config.objective
+    ours = weights.scale * (cell + weights.global_weight * cls)
+    assert ours == pytest.approx((local_sum + cls_sum) / sample_size, rel=1e-12)
+
+
+def test_data2vecs_weight_is_its_own_of_256_rows():
+    assert recipe("data2vec2").objective.global_weight == pytest.approx(0.01 * 16 * 16)
 
 
 def test_eat_base_writes_its_ratio_out():
@@ -203,12 +227,24 @@ def test_the_teacher_begins_as_the_students_copy():
 # -- masks (lineage 4) --
 
 
-@pytest.mark.parametrize(
-    ("name", "visible", "clones"),
-    [("eat_base", 102, 16), ("eat_large", 128, 16), ("data2vec2", 102, 16), ("sslam", 102, 8), ("audio_mae", 102, 1)],
-)
-def test_masks_of_a_recipe(name, visible, clones):
+PRETRAINED = [name for name in recipe_names() if not name.startswith(("finetune/", "demo_probe"))]
+MASKS = {  # visible patches, clones, blocks; all others as the paper: 102, 16, 5
+    "eat_large": (128, 16, 7),
+    "data2vec2": (102, 16, 15),
+    "sslam": (102, 8, 5),
+    "sslam_from_bat": (102, 8, 5),
+    "audio_mae": (102, 1, None),
+}
+OWN_GRIDS = ("bat_nano", "bats_250khz", "birds_32khz", "demo")  # other patches than 64 x 8
+
+
+@pytest.mark.parametrize("name", [name for name in PRETRAINED if name not in OWN_GRIDS])
+def test_masks_of_a_recipe(name):
     config = recipe(name)
+    visible, clones, blocks = MASKS.get(name, (102, 16, 5))
+    assert config.model.grid == (64, 8)
+    assert blocks is None or block_count(512, config.mask) == blocks
+    assert (config.mask.kind == "random") == (blocks is None)
     masks = draw_masks(500, (64, 8), config.mask, seeded_generator(torch.device("cpu"), 0))
     assert masks.visible.shape == (500, visible)
     assert config.mask.clones == clones
@@ -221,6 +257,21 @@ def test_masks_of_a_recipe(name, visible, clones):
         assert clumped < 0.22  # as rare as anywhere: a fifth of the cells, fewer at the edges
     else:
         assert clumped > 0.4
+
+
+@pytest.mark.parametrize("name", OWN_GRIDS)
+def test_masks_of_recipes_with_a_grid_of_their_own(name):
+    """As large a share is visible, and every mask is made of whole blocks but for the last."""
+    config = recipe(name)
+    columns, rows = config.crop_grid
+    masks = draw_masks(200, (columns, rows), config.mask, seeded_generator(torch.device("cpu"), 0))
+    share = masks.visible.shape[1] / (columns * rows)
+    assert share == pytest.approx(1 - config.mask.ratio, abs=0.02)
+    together = torch.cat([masks.visible, masks.masked], 1).sort(1).values
+    assert bool((together == torch.arange(columns * rows)).all())
+    grid = torch.zeros(200, columns * rows).scatter_(1, masks.visible, 1.0).view(200, 1, columns, rows)
+    pairs = (grid[:, :, 1:] * grid[:, :, :-1]).sum() / grid.sum()
+    assert float(pairs) > 1.5 * share  # neighbours in time are visible together more often than by chance
 
 
 # -- SSLAM (lineage 8.3) --
@@ -254,6 +305,46 @@ def test_a_mixture_is_the_maximum_in_mixed_columns():
     spectrogram = torch.tensor([[[1.0, 5.0], [2.0, 2.0]], [[3.0, 4.0], [9.0, 0.0]], [[0.0, 6.0], [1.0, 1.0]]])
     mixed = mix(spectrogram, torch.tensor([True, False]), patch_frames=1)
     assert mixed.tolist() == [[[1.0, 6.0], [2.0, 2.0]], [[3.0, 5.0], [9.0, 0.0]], [[3.0, 6.0], [1.0, 1.0]]]
+
+
+def test_source_retention_of_numbers_made_by_hand(monkeypatch):
+    """Two clips of three columns and one row; the teacher, the mixed columns and the masks are given.
+
+    Clip 0 hears clip 1 in columns 1 and 2, and clip 1 hears clip 0: the mean of clip 0's own (1, 3, 5) and what the
+    teacher says of clip 1 alone there, (20, 40), is (11.5, 22.5); of clip 1, (9, 11) and (60, 80), (34.5, 45.5).
+    """
+    config = shrunk("sslam")
+    model = objective(config)
+    mixed = torch.tensor([False, True, True])
+    monkeypatch.setattr(objective_module, "draw_mixed_columns", lambda columns, generator: mixed)
+    heard = []
+
+    def alone(tokens, valid):
+        heard.append(tokens)
+        return Targets(torch.tensor([[[20.0], [40.0]], [[60.0], [80.0]]]), None, torch.zeros(()))
+
+    monkeypatch.setattr(model.teacher, "of_tokens", alone)
+    tokens = torch.arange(6.0).view(2, 3, 1)
+    monkeypatch.setattr(model.teacher.encoder, "embed_patches", lambda spectrogram: tokens)
+    spectrogram = torch.tensor([[1.0, 5.0, 2.0], [3.0, 4.0, 9.0]]).repeat_interleave(16, 1)[:, :, None]
+    mixtures = []
+    monkeypatch.setattr(model.student, "embed_patches", lambda spectrogram: mixtures.append(spectrogram) or tokens)
+    masks = Masks(visible=torch.tensor([[0], [2]]), masked=torch.tensor([[1, 2], [0, 1]]))
+
+    def predict(tokens, valid, given, grid):
+        assert given is masks
+        clip = torch.tensor([[0], [1]])
+        return Clones(
+            clip, given, torch.zeros(2, 1), torch.zeros(2, 1, 1), torch.tensor([[[10.0], [20.0]], [[0.0], [30.0]]])
+        )
+
+    monkeypatch.setattr(model, "run_clones", predict)
+    own = Targets(torch.tensor([[[1.0], [3.0], [5.0]], [[7.0], [9.0], [11.0]]]), None, torch.zeros(()))
+    loss = model.retain_sources(spectrogram, None, tokens, own, masks, (3, 1), torch.Generator())
+    # masked and mixed: clip 0's columns 1 and 2, clip 1's column 1
+    assert float(loss) == pytest.approx(((10 - 11.5) ** 2 + (20 - 22.5) ** 2 + (30 - 34.5) ** 2) / 3)
+    assert heard[0].flatten().tolist() == [4.0, 5.0, 1.0, 2.0]  # the partner's tokens, with the places of its columns
+    assert mixtures[0][:, ::16, 0].tolist() == [[1.0, 5.0, 9.0], [3.0, 5.0, 9.0]]
 
 
 @pytest.mark.parametrize("lengths", [(32_000, 32_000, 32_000), (32_000, 20_000, 9_000)])
