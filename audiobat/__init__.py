@@ -8,25 +8,41 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audiobat.commands.analyze import analyze
     from audiobat.commands.embed import embed
+    from audiobat.commands.export import export
     from audiobat.commands.finetune import finetune
     from audiobat.commands.ladder import ladder
     from audiobat.commands.predict import predict
     from audiobat.commands.pretrain import pretrain
     from audiobat.commands.probe import probe
+    from audiobat.commands.push import push
     from audiobat.models import load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "analyze", "embed", "finetune", "ladder", "load", "predict", "pretrain", "probe"]
+__all__ = [
+    "__version__",
+    "analyze",
+    "embed",
+    "export",
+    "finetune",
+    "ladder",
+    "load",
+    "predict",
+    "pretrain",
+    "probe",
+    "push",
+]
 
 _HOMES = {
     "analyze": "audiobat.commands.analyze",
     "embed": "audiobat.commands.embed",
+    "export": "audiobat.commands.export",
     "finetune": "audiobat.commands.finetune",
     "ladder": "audiobat.commands.ladder",
     "load": "audiobat.models",
     "predict": "audiobat.commands.predict",
     "pretrain": "audiobat.commands.pretrain",
     "probe": "audiobat.commands.probe",
+    "push": "audiobat.commands.push",
 }
 
 

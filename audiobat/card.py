@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from audiobat.encoder import Embedder
 from audiobat.tagger import Tagger
@@ -18,6 +19,7 @@ CARD, FIGURE = "README.md", "layers.png"  # the figure lies beside
 OPEN = "[your licence]"  # what the user is to put another in the place of
 UNKNOWN = "not recorded"
 SHOWN = 30  # classes, and tensors that were left out: config.json names all classes
+Library = Literal["audiobat", "transformers"]
 LICENCE = re.compile(rf"^license: *{re.escape(OPEN)} *\n", re.MULTILINE)
 
 
@@ -55,12 +57,13 @@ class Facts:
     left: tuple[str, ...] = ()  # tensors of those that are not here
 
 
-def write_card(name: str, model: Embedder | Tagger, facts: Facts) -> str:
-    """The card of a release that is called `name`."""
+def write_card(name: str, model: Embedder | Tagger, facts: Facts, library: Library = "audiobat") -> str:
+    """The card of a folder that is called `name` and that `library` loads."""
     encoder = model.encoder if isinstance(model, Tagger) else model
     sections = (
-        front_matter(model),
+        front_matter(model, library),
         heading(name, model, encoder, facts),
+        LOADING[library](json.dumps(name, ensure_ascii=False), model, encoder),
         "## Input\n\n" + listed(input_lines(encoder)),
         "## Training\n\n" + listed(training_lines(facts)) + settings_table(facts.settings),
         "## Results\n\n" + results_table(facts),
@@ -81,28 +84,38 @@ def without_licence(card: str) -> str:
     return LICENCE.sub("", card)
 
 
-def front_matter(model: Embedder | Tagger) -> str:
+def front_matter(model: Embedder | Tagger, library: Library) -> str:
     """What the hub sorts models by, in YAML."""
     task = "audio-classification" if isinstance(model, Tagger) else "feature-extraction"
     return f"""---
-library_name: audiobat
+library_name: {library}
 license: {OPEN}
 pipeline_tag: {task}
-tags: [audio, self-supervised-learning]
+tags: [audio, audiobat, self-supervised-learning]
 ---
 """
 
 
 def heading(name: str, model: Embedder | Tagger, encoder: Embedder, facts: Facts) -> str:
-    """What the model is, and how to load it."""
+    """What the model is."""
     count = sum(parameter.numel() for parameter in model.parameters())
     origin = f", {plain(facts.origin)}" if facts.origin else ""
-    quoted = json.dumps(name, ensure_ascii=False)
     text = f"""# {plain(name)}
 
 An audio encoder{origin}: {count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim} dimensions.
+"""
+    if isinstance(model, Tagger):
+        choice = "several at once" if model.multi_label else "of which one holds"
+        text += (
+            f"On it sits a head of kind {model.config.head.kind} that labels each {model.task} with "
+            f"{len(model.classes)} classes, {choice}: {some(model.classes)}.\n"
+        )
+    return text
 
-```python
+
+def loading(quoted: str, model: Embedder | Tagger, encoder: Embedder) -> str:
+    """How audiobat loads it."""
+    text = f"""```python
 import audiobat
 
 encoder = audiobat.load({quoted})  # this folder, or "hub:OWNER/NAME" once it is shared
@@ -111,11 +124,7 @@ vector = encoder.embed("recording.wav")  # [{encoder.dim}]: any length, rate and
 """
     if not isinstance(model, Tagger):
         return text
-    kind = "several at once" if model.multi_label else "one of which holds"
     return f"""{text}
-On it sits a head of kind {model.config.head.kind} that labels each {model.task} with {len(model.classes)} classes, \
-{kind}: {some(model.classes)}.
-
 ```python
 from audiobat.hub import load_tagger
 
@@ -127,6 +136,27 @@ probabilities = tagger.scores(tagger(waveform))  # waveform [B, S] to [B, {len(m
 audiobat predict --model {quoted} --data recordings/ --out labels.csv
 ```
 """
+
+
+def loading_by_transformers(quoted: str, model: Embedder | Tagger, encoder: Embedder) -> str:
+    """How transformers loads it."""
+    auto, line = "AutoModel", f"vector = model(**inputs).pooler_output  # [1, {encoder.dim}]"
+    if isinstance(model, Tagger):
+        auto, line = "AutoModelForAudioClassification", f"logits = model(**inputs).logits  # [1, {len(model.classes)}]"
+    return f"""The code of the model lies beside it: read `modeling_audiobat.py` before you trust it.
+
+```python
+from transformers import AutoFeatureExtractor, {auto}
+
+extractor = AutoFeatureExtractor.from_pretrained({quoted}, trust_remote_code=True)
+model = {auto}.from_pretrained({quoted}, trust_remote_code=True)
+inputs = extractor([waveform], sampling_rate={encoder.sample_rate}, return_tensors="pt")  # mono, in [-1, 1]
+{line}
+```
+"""
+
+
+LOADING = {"audiobat": loading, "transformers": loading_by_transformers}
 
 
 def input_lines(encoder: Embedder) -> Iterator[str]:

@@ -33,8 +33,9 @@ from audiobat.field_help import help_of
 from audiobat.presets import fields_for
 from audiobat.recipes import check_recipe, load_recipe, merge, parse_yaml, recipe_names
 
-MODEL = "a release or run folder, shipped weights by name, a checkpoint of BAT, EAT, SSLAM, Audio-MAE or BEATs, \
-hf:NAME_OR_FOLDER, or my_file.py:MyEncoder"
+OURS = "a release or run folder, shipped weights by name, hub:OWNER/NAME, \
+a checkpoint of BAT, EAT, SSLAM, Audio-MAE or BEATs"
+MODEL = f"{OURS}, hf:NAME_OR_FOLDER, or my_file.py:MyEncoder"
 CLIPS = "a folder, a CSV or Parquet file with a path column, prepared shards, or NAME:FOLDER of a public data set"
 TRUST = "let a Hugging Face model run the Python files that come with it"
 DEVICE = "auto: a GPU if there is one; or cpu, cuda, cuda:1"
@@ -244,6 +245,18 @@ class Predict(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export(Verb):
+    """Write a model to share or to run elsewhere: a release with its card, ONNX, or a folder for transformers."""
+
+    model: str = flag(OURS)
+    to: Literal["release", "onnx", "transformers"] = flag("what to write")
+    out: str = flag("folder to write, or the file of ONNX")
+    push: str | None = flag("OWNER/NAME on the Hugging Face Hub: put the folder there too", None)
+    private: bool = flag("let only its owner see it there, if it is new", False)
+    overwrite: bool = flag(OVERWRITE, False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(Verb):
     """Make tables, figures and one page that needs no network from result records."""
 
@@ -264,7 +277,9 @@ class Compare(Verb):
 
 VERBS: dict[str, type[Verb]] = {
     verb.__name__.lower(): verb
-    for verb in (Doctor, Demo, Prepare, Pretrain, Probe, Finetune, Analyze, Ladder, Compare, Embed, Predict, Report)
+    for verb in (
+        *(Doctor, Demo, Prepare, Pretrain, Probe, Finetune, Analyze, Ladder, Compare, Embed, Predict, Export, Report),
+    )
 }
 
 

@@ -31,7 +31,7 @@ from audiobat.tensors import (
     shapes_of,
     write_tensors,
 )
-from audiobat.train.checkpoint import load_checkpoint
+from audiobat.train.checkpoint import Checkpoint, load_checkpoint
 from audiobat.train.dist import pick_device
 from audiobat.train.logs import write_atomic
 
@@ -156,6 +156,8 @@ def read_release(folder: Path) -> Embedder:
         if isinstance(model_type, str) and model_type in FOREIGN:
             encoder: Embedder = importlib.import_module(FOREIGN[model_type]).read(folder, config)
             return encoder
+        if "auto_map" in config:
+            raise AudiobatError("it was made for transformers: load it there, or give what it was exported from.")
         check_fields(config, "audiobat", FIELDS)
         model = from_dict(ModelConfig, {name: config[name] for name in ("frontend", "encoder") if name in config})
         return build(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
@@ -198,6 +200,11 @@ def run_fields(run: Path) -> dict[str, Any]:
 
 def read_run(folder: Path) -> AudioEncoder:
     """Build the student of the latest checkpoint of a run folder."""
+    return student_of_run(folder)[0]
+
+
+def student_of_run(folder: Path) -> tuple[AudioEncoder, Checkpoint]:
+    """The student of the latest checkpoint of a run folder, and that checkpoint."""
     file = folder / "config.yaml"
     if not file.exists():
         raise AudiobatError(no_model(folder))
@@ -212,7 +219,7 @@ def read_run(folder: Path) -> AudioEncoder:
         raise AudiobatError(f"Run {folder} has no checkpoint yet: let it train until its first save.")
     prefix = "student."
     student = {name.removeprefix(prefix): t for name, t in checkpoint.model.items() if name.startswith(prefix)}
-    return build(config.model, student, checkpoint.path)
+    return build(config.model, student, checkpoint.path), checkpoint
 
 
 def build(config: ModelConfig, tensors: Mapping[str, Tensor], where: Path) -> AudioEncoder:
@@ -288,9 +295,8 @@ def save_release(
     folder = Path(folder)
     encoder, tagger = (model.encoder, model) if isinstance(model, Tagger) else (model, None)
     check_values(model.state_dict(), f"The model for {folder}", model.state_dict())
-    beside, old = (folder.with_name(f"{folder.name}.{ending}") for ending in ("tmp", "old.tmp"))
-    if old.exists() and not folder.exists():  # a save was killed between its two renames
-        old.rename(folder)
+    beside = folder.with_name(f"{folder.name}.tmp")
+    restore(folder)
     if folder.exists() and not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
         raise AudiobatError(f"{folder} holds other files and no release: give a new folder.")
     config = encoder.release_fields()
@@ -300,7 +306,6 @@ def save_release(
         config["extra"] = dict(extra)
     try:
         clear(beside)
-        clear(old)
         beside.mkdir(parents=True)
         write_atomic(beside / "config.json", json.dumps(config, indent=2) + "\n")
         write_tensors(beside / "model.safetensors", encoder)
@@ -309,15 +314,29 @@ def save_release(
         for name, content in (files or {}).items():
             write_atomic(beside / name, content)
         write_atomic(beside / "README.md", card or write_card(folder.name, model, Facts()))
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-        clear(old)
+        swap(beside, folder)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise AudiobatError(
             f"{error.filename or folder} cannot be written ({error.strerror}): mend that, or give another folder."
         ) from error
+
+
+def swap(made: Path, folder: Path) -> None:
+    """Put the folder `made` in the place of `folder`, which goes if it is there."""
+    old = folder.with_name(f"{folder.name}.old.tmp")
+    clear(old)
+    if folder.exists():
+        folder.rename(old)
+    made.rename(folder)
+    clear(old)
+
+
+def restore(folder: Path) -> None:
+    """Give back what a `swap` that was killed between its two renames has taken away."""
+    old = folder.with_name(f"{folder.name}.old.tmp")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
 
 
 def clear(path: Path) -> None:

@@ -12,6 +12,7 @@ from audiobat.convert import convert_file, is_foreign
 from audiobat.encoder import Embedder
 from audiobat.errors import AudiobatError
 from audiobat.features import Encoder
+from audiobat.sharing import is_shared
 from audiobat.train.dist import pick_device
 
 HUGGING_FACE = "hf:"
@@ -22,16 +23,18 @@ def load(path_or_name: str | Path, device: str = "cpu") -> Embedder:
 
     Args:
         path_or_name: the name of shipped weights (`bat_nano`), a release folder, or a run folder, of pre-training or of
-            fine-tuning; or weights of another project: a checkpoint file of BAT, EAT, SSLAM, Audio-MAE or BEATs, or a
-            folder of BAT, EAT or SSLAM from Hugging Face. `:teacher` behind a file takes the EMA copy that some hold.
+            fine-tuning; `hub:OWNER/NAME[@REVISION]`, a release on the Hugging Face Hub; or weights of another project:
+            a checkpoint file of BAT, EAT, SSLAM, Audio-MAE or BEATs, or a Hugging Face folder of BAT, EAT or SSLAM.
+            `:teacher` behind a file takes the EMA copy that some hold.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
 
     Raises:
         AudiobatError: nothing there; a file that is missing, damaged, of no known kind, or does not fit the others.
     """
-    if is_foreign(path_or_name):
-        return convert_file(path_or_name).encoder.to(pick_device(device))
-    return hub.load(path_or_name, device)
+    source = hub.find(path_or_name) if is_shared(path_or_name) else path_or_name
+    if is_foreign(source):
+        return convert_file(source).encoder.to(pick_device(device))
+    return hub.load(source, device)
 
 
 def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> Encoder:

@@ -25,8 +25,9 @@ ENGINE = {"errors", "progress"}  # train/ knows nothing of audio
 HEADS = {"errors", "config", "features"}
 REPORT = {"errors", "results", "features", "audio", "frontend"}
 NARROW = {"train": ENGINE, "heads": HEADS, "report": REPORT}
-# Inside functions: save_pretrained and from_pretrained are methods of the very thing that a release holds.
-LATE = {("encoder", "hub"), ("tagger", "hub")}
+# Inside functions: save_pretrained and from_pretrained are methods of the very thing that a release holds, and an
+# integration is looked for when it is asked for.
+LATE = {("encoder", "hub"), ("tagger", "hub"), ("commands", "integrations")}
 
 
 def modules() -> list[Path]:

@@ -11,7 +11,7 @@ from audiobat.convert.weights import Converted, Weights, split, with_config
 from audiobat.errors import AudiobatError
 from audiobat.tensors import read_json
 
-__all__ = ["Converted", "convert_file", "is_foreign", "layout_of", "read", "survey_file"]
+__all__ = ["TEACHER", "Converted", "convert_file", "is_foreign", "layout_of", "read", "survey_file"]
 
 LAYOUTS: tuple[ModuleType, ...] = (eat, bat, audio_mae, beats)
 TEACHER = ":teacher"  # after a file's name: its EMA copy in place of the student
