@@ -7,22 +7,27 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import test_convert_beats as beats
 import torch
 import yaml
 
-from audiobat import hub
+from audiobat import building, hub, tensors
 from audiobat.config import (
     DataConfig,
     DecoderConfig,
     EncoderConfig,
     FrontendConfig,
+    HeadConfig,
     ModelConfig,
     PretrainConfig,
+    TaggerConfig,
     to_dict,
 )
+from audiobat.convert import convert_file
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.objective import MaskedLatentRegression
+from audiobat.tagger import Tagger
 from audiobat.tensors import weights_sha256
 from audiobat.train.checkpoint import save_checkpoint
 
@@ -244,3 +249,238 @@ def test_weights_that_are_missing_or_claim_too_much(release: Path):
     file.unlink()
     with pytest.raises(AudiobatError, match=r"model\.safetensors cannot be read"):
         hub.load(release)
+
+
+# more of what a hostile or broken folder may hold
+
+
+def no_network(*_: object) -> None:
+    raise AssertionError("a network was made before its sizes were known to be right")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"encoder_dim": 4 * 10**12},
+        {"encoder_mlp_ratio": 1e12},
+        {"encoder_max_frames": 16 * 10**12},
+        {"encoder_depth": 10**12},
+        {"frontend_mel_bins": 16 * 10**12},
+        {"frontend_n_fft": 2**62},
+        {"encoder_patch_size": [16, 2**40]},
+        {"encoder_heads": 2**40},
+        {"encoder_dim": 2**70},
+        {"encoder_dim": 10**4000},
+    ],
+)
+def test_absurd_sizes_are_refused_before_anything_is_made(release: Path, monkeypatch, fields: dict):
+    change(release, **fields)
+    monkeypatch.setattr(building, "AudioEncoder", no_network)
+    with pytest.raises(AudiobatError, match=r"mine/(config\.json|model\.safetensors)") as caught:
+        hub.load(release)
+    assert len(str(caught.value)) < 700
+
+
+def test_a_file_of_names_alone_buys_no_large_network(release: Path, monkeypatch):
+    """Ten thousand blocks of one number each, and filters that no tensor pays for."""
+    retouch(release, lambda t: t.update({f"blocks.{n}.x": torch.zeros(1) for n in range(2, 10_000)}))
+    change(release, encoder_depth=10_000)
+    monkeypatch.setattr(building, "AudioEncoder", no_network)
+    with pytest.raises(AudiobatError, match=r"has no tensor blocks\.2\.attn\.qkv\.weight"):
+        hub.load(release)
+    torch.manual_seed(0)
+    wide = {"pos_embed": torch.zeros(1, 4, 16), "patch_embed.proj.weight": torch.zeros(16, 1, 16, 2**14)}
+    retouch(release, lambda t: [t.pop(name) for name in list(t) if name.startswith("blocks.") and name.endswith("x")])
+    retouch(release, lambda t: t.update(wide))
+    change(release, encoder_depth=2, encoder_patch_size=[16, 2**14], frontend_mel_bins=2**14, frontend_n_fft=65_536)
+    with pytest.raises(AudiobatError, match=r"frontend\.mel_bins is 16384: with n_fft 65536 that is too many filters"):
+        hub.load(release)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model_type": "../../../etc/passwd"}, r"model_type is '\.\./\.\./\.\./etc/passwd'"),
+        ({"model_type": "os"}, "model_type is 'os'"),
+        ({"model_type": "x" * 10**6}, r"model_type is 'xxx.* \.\.\. .*xxx"),
+        ({"model_type": "a\nb"}, r"model_type is 'a\\nb'"),
+        ({"format": True}, "format is True"),
+        ({"format": 1.0}, "format is 1.0"),
+        ({"format": None}, "format is None"),
+        ({"a\nb": 1}, "unknown field a b"),
+        ({"frontend_kind": "/dev/zero"}, "kind is '/dev/zero'"),
+        ({"frontend_top_db": float("nan")}, r"frontend\.top_db is nan"),
+        ({"frontend_mean": float("-inf")}, r"frontend\.mean is -inf"),
+        ({"frontend_sample_rate": True}, r"frontend\.sample_rate is True"),
+        ({"frontend_sample_rate": 16_000.0}, r"frontend\.sample_rate is 16000\.0"),
+        ({"frontend_norm": ["minmax"]}, r"norm is \['minmax'\]"),
+        ({"encoder_patch_size": {"a": 1}}, r"encoder\.patch_size is {'a': 1}"),
+        ({"encoder_patch_size": [[16], [8]]}, r"encoder\.patch_size is \[16\]"),
+        ({"encoder_pad": 10**6 * "x"}, "pad is 'xxx"),
+        ({"encoder_heads": 0}, r"encoder\.heads is 0"),
+        ({"encoder_drop_path": 1e308}, r"encoder\.drop_path is"),
+        ({"auto_map": {"AutoModel": "evil.Evil"}}, "it was made for transformers"),
+    ],
+)
+def test_fields_of_other_kinds(release: Path, fields: dict, words: str):
+    change(release, **fields)
+    with pytest.raises(AudiobatError, match=words) as caught:
+        hub.load(release)
+    assert str(release / "config.json") in str(caught.value)
+    assert len(str(caught.value)) < 700
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "text", "nothing", "link to nothing"])
+def test_files_that_are_none(release: Path, name: str, kind: str):
+    (release / name).unlink()
+    if kind == "folder":
+        (release / name).mkdir()
+    elif kind == "pipe":
+        os.mkfifo(release / name)  # to read one would wait for ever
+    elif kind == "text":
+        (release / name).write_bytes(b"<html>404</html>")
+    elif kind == "link to nothing":
+        (release / name).symlink_to(release / "gone")
+    with pytest.raises(AudiobatError, match=rf"{name}"):
+        hub.load(release)
+
+
+def test_a_config_larger_than_any(release: Path, monkeypatch):
+    monkeypatch.setattr(tensors, "LARGEST_JSON", 100)
+    with pytest.raises(AudiobatError, match=r"config\.json cannot be read as JSON \(it is larger than"):
+        hub.load(release)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.zeros(1, 1, 16, dtype=torch.float64), "cls_token holds float64 numbers, where weights are float32"),
+        (torch.zeros(1, 1, 16, dtype=torch.int64), "cls_token holds int64 numbers"),
+        (torch.zeros(1, 1, 16, dtype=torch.bool), "cls_token holds bool numbers"),
+        (torch.full((1, 1, 16), float("nan")), "cls_token holds NaN or infinity: the training that made it has failed"),
+        (torch.full((1, 1, 16), float("-inf")), "cls_token holds NaN or infinity"),
+        (torch.zeros(0), r"cls_token has shape \[0\]"),
+    ],
+)
+def test_tensors_of_another_kind(release: Path, value: torch.Tensor, words: str):
+    retouch(release, lambda t: t.update(cls_token=value))
+    with pytest.raises(AudiobatError, match=words):
+        hub.load(release)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_without_a_loss(release: Path, encoder: AudioEncoder, dtype: torch.dtype):
+    retouch(release, lambda t: t.update({name: value.to(dtype) for name, value in t.items()}))
+    for name, value in hub.load(release).state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, encoder.state_dict()[name].to(dtype).float()), name
+
+
+@pytest.mark.parametrize("prototypes", [2**40, 2**62, 2**63 - 1])
+@pytest.mark.parametrize("kind", ["cgp", "protobin", "ep", "proto_classwise"])
+def test_absurd_heads_are_refused(release: Path, encoder: AudioEncoder, kind: str, prototypes: int):
+    sizes = {"prototypes": prototypes, "queries": prototypes, "per_class": prototypes}
+    hub.save_release(release, Tagger(encoder, TaggerConfig(HeadConfig(kind="cgp", prototypes=3), ("a", "b"))))
+    change(release, tagger={"head": {"kind": kind, **sizes}, "classes": ["a", "b"]})
+    with pytest.raises(AudiobatError, match=r"mine/"):
+        hub.load_tagger(release)
+
+
+# what a folder is that holds no model, or no head
+
+
+def test_the_output_of_a_probe_is_told_for_what_it_is(tmp_path: Path):
+    (tmp_path / "probe" / "results").mkdir(parents=True)
+    (tmp_path / "probe" / "results" / "bat_nano_cgp_0.json").write_text("{}")
+    words = r"probe is the output of `audiobat probe`, whose results keep neither encoder nor head: make one"
+    with pytest.raises(AudiobatError, match=words):
+        hub.load_tagger(tmp_path / "probe")
+    with pytest.raises(AudiobatError, match=r"which keeps no model: give the one that was probed"):
+        hub.load(tmp_path / "probe")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AudiobatError, match=r"empty has neither config\.json \(a release\) nor config\.yaml"):
+        hub.load_tagger(tmp_path / "empty")
+
+
+def test_a_run_without_a_head_is_told_for_what_it_is(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(PretrainConfig())))
+    with pytest.raises(AudiobatError, match="is a run of pre-training, whose encoder has no head: make one"):
+        hub.load_tagger(tmp_path)
+    (tmp_path / "config.yaml").write_text("model: bat_nano")
+    for load in (hub.load, hub.load_tagger):
+        with pytest.raises(AudiobatError, match="is a fine-tuning that has written no release yet: let it end"):
+            load(tmp_path)
+    for text in ("[", "- 1", "\x00", "a: &a [*a]\nb: !!python/object:os.system x", "[" * 3_000):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(AudiobatError, match=r"config\.yaml"):
+            hub.load(tmp_path)
+
+
+# methods
+
+
+def test_save_and_from_pretrained(tmp_path: Path, encoder: AudioEncoder):
+    encoder.eval().save_pretrained(tmp_path / "mine")
+    again = AudioEncoder.from_pretrained(tmp_path / "mine")
+    assert weights_sha256(again) == weights_sha256(encoder)
+    assert again.config == encoder.config
+    before = (tmp_path / "mine" / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(AudiobatError, match="mine exists: give a new folder, or overwrite=True"):
+        encoder.save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine" / "model.safetensors").stat().st_mtime_ns == before
+    tagger = Tagger(encoder, TaggerConfig(HeadConfig(kind="linear"), ("a", "b")))
+    tagger.save_pretrained(tmp_path / "mine", overwrite=True)
+    assert weights_sha256(Tagger.from_pretrained(tmp_path / "mine")) == weights_sha256(tagger)
+    assert AudioEncoder.from_pretrained("bat_nano").dim == 128
+    with pytest.raises(AudiobatError, match="no head: make one"):
+        Tagger.from_pretrained("bat_nano")
+
+
+def test_beats_has_a_release_of_its_own(tmp_path: Path):
+    encoder = convert_file(beats.file_of(tmp_path / "b.pt")).encoder
+    encoder.save_pretrained(tmp_path / "mine")
+    again = hub.load(tmp_path / "mine")
+    assert weights_sha256(again) == weights_sha256(encoder)
+    waveform = torch.randn(2, 9000, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ours, theirs = (e.forward_layers(waveform).patch_tokens for e in (encoder, again))
+    assert torch.equal(ours, theirs)
+    with pytest.raises(AudiobatError, match=r"holds a BeatsEncoder: take it by audiobat\.load"):
+        AudioEncoder.from_pretrained(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"format": 2}, "format is 2"),
+        ({"max_distance": 10**4000}, "max_distance .* do not fit"),
+        ({"max_distance": 2**40}, "max_distance 1099511627776 do not fit"),
+        ({"max_distance": 1}, "max_distance 1 do not fit"),
+        ({"max_distance": "800"}, "max_distance 800 do not fit"),
+        ({"sizes": {"dim": 2**40}}, "unknown field sizes"),
+        ({"tagger": {"classes": ["a"]}}, "tagger is there, but a BeatsEncoder has no head"),
+    ],
+)
+def test_a_config_of_beats_that_is_wrong(tmp_path: Path, fields: dict, words: str):
+    convert_file(beats.file_of(tmp_path / "b.pt")).encoder.save_pretrained(tmp_path / "mine")
+    change(tmp_path / "mine", **fields)
+    with pytest.raises(AudiobatError, match=words) as caught:
+        hub.load_tagger(tmp_path / "mine") if "tagger" in fields else hub.load(tmp_path / "mine")
+    assert len(str(caught.value)) < 700
+
+
+def test_tensors_of_beats_that_do_not_fit(tmp_path: Path):
+    convert_file(beats.file_of(tmp_path / "b.pt")).encoder.save_pretrained(tmp_path / "mine")
+    whole = (tmp_path / "mine" / "model.safetensors").read_bytes()
+    for edit, words in (
+        (lambda t: t.pop("blocks.1.fc2.bias"), r"no tensor blocks\.1\.fc2\.bias"),
+        (lambda t: t.update(x=torch.zeros(1)), "has a tensor x"),
+        (lambda t: t.pop("patch_embed.weight"), r"no tensor patch_embed\.weight"),
+        (lambda t: t["norm.bias"].fill_(float("nan")), "norm.bias holds NaN or infinity"),
+    ):
+        (tmp_path / "mine" / "model.safetensors").write_bytes(whole)
+        retouch(tmp_path / "mine", edit)
+        with pytest.raises(AudiobatError, match=words):
+            hub.load(tmp_path / "mine")

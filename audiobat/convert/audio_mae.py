@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from audiobat.building import build
 from audiobat.config import EncoderConfig, ModelConfig
 from audiobat.convert.eat import FBANK
 from audiobat.convert.weights import Converted, Weights, attention_heads, linear_head, size
-from audiobat.hub import build
 from audiobat.tensors import count_blocks
 
 LAYOUT = "Audio-MAE"

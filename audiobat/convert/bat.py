@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
+from audiobat.building import build
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.convert.weights import Converted, Weights, attention_heads, size
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
-from audiobat.hub import build
 from audiobat.tensors import count_blocks, read_tensors
 
 LAYOUT = "BAT"

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+from audiobat.building import build
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.convert.weights import Converted, Weights, attention_heads, linear_head, size
-from audiobat.hub import build
 from audiobat.patches import sincos_positions
 from audiobat.tensors import count_blocks
 
