@@ -16,19 +16,8 @@ ORDER = [
     *("codec", "audio", "frontend", "patches", "masking", "layers", "encoder"),
     *("decoder", "targets", "mixing", "objective", "plan"),
     *("heads", "tagger", "metrics", "results", "data", "train", "baselines"),
-    *(
-        "tensors",
-        "building",
-        "card",
-        "sharing",
-        "hub",
-        "feature_store",
-        "feature_files",
-        "cache",
-        "adapters",
-        "convert",
-        "models",
-    ),
+    *("tensors", "building", "card", "sharing", "hub"),
+    *("feature_store", "feature_files", "cache", "adapters", "convert", "models"),
     *("analysis", "report", "commands", "integrations", "cli"),
 ]
 TOP = ("__init__", "__main__")  # stand last: they import everything on demand
