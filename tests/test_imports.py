@@ -130,7 +130,7 @@ def test_the_door_opens_without_torch(statement: str):
 
 
 def test_nothing_imports_an_extra_at_its_top():
-    for path in modules():
+    for path in [path for path in modules() if path.name != "remote_code.py"]:  # transformers runs it, nothing else
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = (
                 [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None) or ""]
