@@ -171,13 +171,12 @@ class Another:
         shutil.copy(self.file, path)
 
 
-@pytest.mark.parametrize("spoilt", [0.01, torch.nan])
-def test_a_graph_that_differs_is_not_written(spoilt: float, post_norm, tmp_path: Path, monkeypatch):
+def test_a_graph_that_differs_is_not_written(post_norm, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(onnx, "translate", lambda _: Another(post_norm[1]))
     model = copy.deepcopy(post_norm[0])
     onnx.export_onnx(model, tmp_path / "bat.onnx")  # the same weights pass
     before = (tmp_path / "bat.onnx").read_bytes()
-    model.blocks[1].norm2.bias.data[0] += spoilt
+    model.blocks[1].norm2.bias.data[0] += 0.01
     with pytest.raises(AudiobatError, match=r"embedding differs from PyTorch's by .* for waveforms of shape \[1, "):
         onnx.export_onnx(model, tmp_path / "bat.onnx")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
@@ -191,6 +190,40 @@ def test_what_cannot_be_translated_is_told(tmp_path: Path, monkeypatch):
     with pytest.raises(AudiobatError, match=r"cannot translate .* \(OnnxExporterError: no such operator\)"):
         onnx.export_onnx(make(MEL, POST), tmp_path / "bat.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_are_none_differ():
+    right = torch.tensor([1.0, 300.0])
+    assert onnx.difference(right, torch.tensor([1.0, 303.0]), ...) == pytest.approx(0.01)  # of the greatest magnitude
+    assert onnx.difference(right / 1000, torch.tensor([0.001, 0.303]), ...) == pytest.approx(0.003, 1e-3)  # or of 1
+    assert not onnx.difference(right, torch.tensor([1.0, torch.nan]), ...) <= onnx.TOLERANCE
+    assert onnx.difference(right, right[None], ...) == torch.inf
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path):
+    model = make(MEL, POST)
+    model.cls_token.data[0] = torch.nan
+    with pytest.raises(AudiobatError, match="cls_token holds NaN"):
+        onnx.export_onnx(model, tmp_path / "bat.onnx")
+
+
+def test_a_place_that_cannot_be_written_is_told(post_norm, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(onnx, "translate", lambda _: Another(post_norm[1]))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(AudiobatError, match="cannot be written"):
+        onnx.export_onnx(make(MEL, POST), tmp_path / "file" / "bat.onnx")
+    (tmp_path / "bat.onnx").mkdir()
+    with pytest.raises(AudiobatError, match="cannot be written"):
+        onnx.export_onnx(make(MEL, POST), tmp_path / "bat.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bat.onnx", "file"]
+
+
+def test_a_file_that_onnxruntime_does_not_open_is_told(tmp_path: Path, monkeypatch):
+    (tmp_path / "no graph").write_bytes(b"no graph")
+    monkeypatch.setattr(onnx, "translate", lambda _: Another(tmp_path / "no graph"))
+    with pytest.raises(AudiobatError, match=r"onnxruntime .* cannot open what PyTorch .* wrote"):
+        onnx.export_onnx(make(MEL, POST), tmp_path / "bat.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["no graph"]
 
 
 def test_an_encoder_of_another_class_is_refused(tmp_path: Path):

@@ -23,6 +23,7 @@ from audiobat import __version__
 from audiobat.encoder import AudioEncoder, pool_features
 from audiobat.errors import AudiobatError
 from audiobat.tagger import Tagger, surest_frame
+from audiobat.tensors import check_values
 
 TOLERANCE = 1e-4  # of an output's greatest magnitude, or of 1 where that is less
 GAINS = (0.1, 1e-3, 0.0)  # of the clips that are compared: noise, faint noise, silence
@@ -66,23 +67,27 @@ def export_onnx(model: AudioEncoder | Tagger, file: str | Path) -> None:
         file: an older one is replaced, once the new one is known to be right.
 
     Raises:
-        AudiobatError: onnx, onnxscript or onnxruntime is missing; PyTorch cannot translate the model; onnxruntime's
-            answers for shapes other than the traced one differ from PyTorch's by more than `TOLERANCE`.
+        AudiobatError: onnx, onnxscript or onnxruntime is missing; an encoder of another class, such as BEATs's; weights
+            that are not finite; PyTorch cannot translate the model; onnxruntime's answers for shapes other than the
+            traced one differ from PyTorch's by more than `TOLERANCE`; a disk that is full or not to be written.
     """
     runtime = import_runtime()
     file = Path(file)
+    check_values(model.state_dict(), f"The model for {file}", model.state_dict())
     answers = Answers(copy.deepcopy(model).cpu().float().eval())
     program = translate(answers)
     program.model.metadata_props.update(metadata(model, file.stem))
-    file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(file.name + ".tmp")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         program.save(beside)
-        session = runtime.InferenceSession(beside, providers=["CPUExecutionProvider"])
-        compare(answers, session)
+        compare(answers, open_session(runtime, beside))
         beside.replace(file)
+    except OSError as error:
+        raise AudiobatError(f"{error.filename or file} cannot be written ({error.strerror}): mend that.") from error
     finally:
-        beside.unlink(missing_ok=True)
+        if beside.exists():
+            beside.unlink()
 
 
 def encoder_of(model: nn.Module) -> AudioEncoder:
@@ -141,6 +146,18 @@ def metadata(model: AudioEncoder | Tagger, name: str) -> dict[str, str]:
         about["classes"] = json.dumps(model.classes, ensure_ascii=False)
         about["task"], about["multi_label"] = model.task, json.dumps(model.multi_label)
     return about
+
+
+def open_session(runtime: Any, file: Path) -> Any:
+    """The file in onnxruntime, on the CPU."""
+    try:
+        return runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of its own kinds
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise AudiobatError(
+            f"onnxruntime {runtime.__version__} cannot open what PyTorch {torch.__version__} wrote ({reason}): nothing "
+            "was written; take the versions of constraints.txt."
+        ) from error
 
 
 def compare(answers: Answers, session: Any) -> None:
