@@ -85,9 +85,11 @@ class Verb:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Verb):
-    """Check this installation; with --model, whether it keeps the rules of an encoder; with FILE, what that holds."""
+    """Check this installation; with --model, whether it keeps the rules of an encoder; with FILE, what that is."""
 
-    file: str | None = argument("a checkpoint, to say what it is, what it holds and whether it is safe", None)
+    file: str | None = argument(
+        "a checkpoint, a release or a run, to say what it is, what it holds and whether it is safe", None
+    )
     model: str | None = flag(f"a model to check: {MODEL}", None)
     device: str = flag(DEVICE, "auto")
     trust_remote_code: bool = flag(TRUST, False)
@@ -178,7 +180,7 @@ class Finetune(Verb):
     """Train a model with a head on labelled clips; test it, and keep it as a release that tags."""
 
     shortcuts: ClassVar = {"device": "train.device", "precision": "train.precision", "seed": "train.seed"}
-    model: str = flag("a release or run folder, or shipped weights by name")
+    model: str = flag(MODEL.partition(", hf:")[0])
     data: str = flag(f"clips with labels: {CLIPS}")
     out: str = flag("run folder to write")
     test_fold: int | None = flag("the fold to test on, where clips have folds; null: each in turn", None)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -335,3 +336,18 @@ def test_time_grid_counts_columns_as_convolutions_do():
         assert grid.columns(samples) == conv(torch.zeros(1, 1, samples)).shape[2]
     assert grid.columns(1) == 1
     assert np.isclose(grid.step, 49 * 320)
+
+
+def test_a_name_that_cannot_be_reached_is_one_sentence_after_one_question(monkeypatch, tmp_path: Path, capfd):
+    asked = []
+
+    def model_info(name: str, timeout: float) -> None:
+        asked.append((name, timeout))
+        raise ConnectionError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(AudiobatError, match=r"The page of nobody/nothing cannot be read \(ConnectionError: .*network"):
+        load_encoder("hf:nobody/nothing")
+    assert asked == [("nobody/nothing", 5.0)]
+    assert "Retrying" not in capfd.readouterr().err

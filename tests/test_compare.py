@@ -263,3 +263,35 @@ def test_the_command_takes_runs_and_prints_pairs(tmp_path: Path, capsys):
     assert main(["compare", str(a)]) == 2
     assert "no two systems" in capsys.readouterr().err
     assert main(["compare"]) == 2
+
+
+def test_a_row_fits_into_80_columns_and_says_what_holm_took_back(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    paths = [write(tmp_path / f"{i}.json", scores_of(0.5 + 0.2 * i, seed=i), model=f"m{i}") for i in range(6)]
+    found = compare(paths, samples=400)
+    printed = capsys.readouterr().out
+    undone = [d for d in found.differences if d.undone]
+    assert undone, "the systems must be so close that a correction matters"
+    for d in undone:
+        assert d.verdict == "tie"
+        assert d.p < 0.05 <= d.p_holm
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert sum(line.rstrip().endswith("= Holm") for line in printed.splitlines()) == len(undone)
+    ties = sum(d.verdict == "tie" for d in found.differences)
+    assert sum(line.rstrip().endswith("= tie") for line in printed.splitlines()) == ties - len(undone)
+    assert '"= Holm": a tie, though' in printed
+    compare(paths[:1] + paths[5:], samples=400)
+    assert '"= Holm"' not in capsys.readouterr().out
+
+
+def test_probes_of_single_blocks_are_left_out_of_a_folder_and_taken_by_their_names(tmp_path: Path, capsys):
+    for kind, skill in (("cgp", 1.0), ("linear", 0.8)):
+        write(tmp_path / "results" / f"{kind}.json", scores_of(skill), kind=kind, name=kind)
+    block = tmp_path / "results" / "block.json"
+    write(block, scores_of(0.5), kind="linear", layer=1, name="linear_block_1")
+    (one,) = compare([tmp_path], samples=50).differences
+    assert (one.a, one.b) == ("bat CGP", "bat Linear")
+    assert "left out: 1 probe of single blocks; name files" in capsys.readouterr().out
+    assert len(compare([tmp_path, block], samples=50).systems) == 3
+    assert "left out" not in capsys.readouterr().out

@@ -11,7 +11,9 @@ import torch
 from audiobat import hub
 from audiobat.cli import main
 from audiobat.commands.doctor_file import facts_of_file
+from audiobat.config import HeadConfig, TaggerConfig
 from audiobat.errors import AudiobatError
+from audiobat.tagger import Tagger
 
 HERE = hub.WEIGHTS / "bat_nano" / "model.safetensors"
 
@@ -102,8 +104,27 @@ def test_what_is_no_model_or_cut_says_so(tmp_path: Path):
         list(facts_of_file(file))
 
 
-def test_a_file_of_our_own_release_sends_to_its_folder():
-    facts = facts_of_file(HERE)
-    assert next(facts)[1].endswith("safetensors")
-    with pytest.raises(AudiobatError, match="give that folder"):
-        list(facts)
+def test_a_release_is_described_by_its_folder_its_weights_and_its_run(tmp_path: Path, capsys):
+    for name in (HERE.parent, HERE):
+        assert main(["doctor", str(name)]) == 0
+        said = capsys.readouterr().out
+        assert "1.32M parameters, 6 blocks of 128, 16000 Hz" in said
+    assert f"belongs to  the release {HERE.parent}, which is what --model takes" in said
+    encoder = hub.load("bat_nano")
+    described = TaggerConfig(HeadConfig(kind="linear", pool="mean"), ("a", "b"))
+    hub.save_release(tmp_path / "run" / "release", Tagger(encoder, described))
+    assert main(["doctor", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'run'}, a release in {tmp_path / 'run' / 'release'}" in said
+    assert "head  linear, 2 classes: a, b" in said
+
+
+def test_a_file_that_is_not_there_says_what_is(tmp_path: Path, capsys):
+    assert main(["doctor", str(tmp_path / "eat.pt")]) == 2
+    said = capsys.readouterr().err
+    assert f"no file or folder {tmp_path / 'eat.pt'} ({tmp_path} holds no checkpoint): check" in said
+    (tmp_path / "eat_2.pt").touch()
+    assert main(["doctor", str(tmp_path / "eat.pt")]) == 2
+    assert f"({tmp_path} holds eat_2.pt)" in capsys.readouterr().err
+    assert main(["doctor", str(tmp_path / "no" / "eat.pt")]) == 2
+    assert f"({tmp_path / 'no'} is not there either)" in capsys.readouterr().err

@@ -24,6 +24,7 @@ ADAPTERS = {
     **dict.fromkeys(WAVEFORM, WaveformEncoder),
 }
 NO_AUTO_MODEL = {"clap_audio_model": "ClapAudioModel"}  # the class, where AutoModel does not know the model_type
+REACH_SECONDS = 5.0  # that the hub has to answer
 ABSENT = ("masked_spec_embed",)  # parameters that only training uses, which published weights may lack
 
 
@@ -39,6 +40,7 @@ def load_huggingface(source: str | Path, trust_remote_code: bool = False) -> Win
             the model; code of its own that is not trusted.
     """
     transformers = import_transformers()
+    check_reachable(source)
     config = read("config", source, transformers.PretrainedConfig.get_config_dict)[0]
     kind, own_code = config.get("model_type"), "AutoModel" in (config.get("auto_map") or {})
     if kind in ADAPTERS:
@@ -56,6 +58,20 @@ def load_huggingface(source: str | Path, trust_remote_code: bool = False) -> Win
             "run with --trust-remote-code."
         )
     return load_remote(transformers, source, config).eval()
+
+
+def check_reachable(source: str | Path) -> None:
+    """Ask the hub once for a name that is neither a folder nor kept here: without a network, transformers would retry.
+
+    Raises AudiobatError if there is no answer, or no such model.
+    """
+    hub = importlib.import_module("huggingface_hub")
+    try:
+        kept = Path(source).is_dir() or hub.try_to_load_from_cache(str(source), "config.json") is not None
+    except hub.errors.HFValidationError:  # no name at all: transformers says what is wrong with it
+        return
+    if not kept:
+        read("page", source, lambda name: hub.model_info(name, timeout=REACH_SECONDS))
 
 
 def load_remote(transformers: Any, source: str | Path, config: dict[str, Any]) -> RemoteEncoder:
@@ -91,7 +107,9 @@ def read(what: str, source: str | Path, reader: Any) -> Any:
         return reader(str(source))
     except Exception as error:  # its own code, or that beside the weights, may raise anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise AudiobatError(f"The {what} of {source} cannot be read ({reason}): check the name or folder.") from error
+        raise AudiobatError(
+            f"The {what} of {source} cannot be read ({reason}): check the name, the folder or the network."
+        ) from error
 
 
 def has_extractor(transformers: Any, source: str | Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +30,7 @@ from audiobat.results import Scores, load_scores
 ALPHA = 0.05  # a Holm-corrected p below it is a win or a loss
 ENOUGH = 5  # data sets for Wilcoxon's test: with fewer its p cannot even come near 0.05
 ROWS = 4_000_000  # counts of rows held at once: 32 MB
+BY_HOLM = ("= Holm", "")  # a tie whose own interval leaves 0 out
 MARKS = {"win": ("▲ win", "green"), "loss": ("▼ loss", "red"), "tie": ("= tie", "")}
 
 
@@ -46,6 +48,11 @@ class Difference:
     high: float
     p: float
     p_holm: float = math.nan
+
+    @property
+    def undone(self) -> bool:
+        """Whether it would be a win or a loss if the pair were the only one."""
+        return self.verdict == "tie" and self.p < ALPHA
 
     @property
     def verdict(self) -> Literal["win", "loss", "tie"]:
@@ -186,6 +193,11 @@ def show(comparison: Comparison, samples: int) -> None:
         f"95% basic interval and p of a paired bootstrap over test clips, {samples:,} resamples. Holm: p corrected for "
         f"the pairs of a table; below {ALPHA} the first one wins or loses."
     )
+    if any(d.undone for d in comparison.differences):
+        console.print(
+            f'"{BY_HOLM[0]}": a tie, though the interval of this pair by itself leaves 0 out: among so many pairs one '
+            "like it is expected by chance. Compare fewer systems, chosen beforehand, to ask about a single pair."
+        )
     if comparison.duels:
         console.print(win_table(comparison, letter))
         if any(duel.p == duel.p for duel in comparison.duels):
@@ -199,8 +211,8 @@ def difference_table(pairs: Sequence[Difference], letter: dict[str, str]) -> Tab
     table = table_of(f"{pairs[0].data}: {pairs[0].metric}", "Pair", "Values", "Difference [95%]", "p", "Holm", "")
     for d in pairs:
         gap = f"{d.value_a - d.value_b:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
-        values = f"{d.value_a:.4f} {d.value_b:.4f}"
-        mark, style = MARKS[d.verdict]
+        values = f"{d.value_a:.3f} {d.value_b:.3f}"
+        mark, style = BY_HOLM if d.undone else MARKS[d.verdict]
         table.add_row(f"{letter[d.a]} - {letter[d.b]}", values, gap, p_text(d.p), p_text(d.p_holm), Text(mark, style))
     return table
 
@@ -226,7 +238,7 @@ def duel_table(found: Sequence[Duel], letter: dict[str, str]) -> Table:
 
 def table_of(title: str, *columns: str) -> Table:
     """An empty table; all columns but the first are numbers."""
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE)  # a row fits into 80 columns
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     return table

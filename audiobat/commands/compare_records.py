@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from audiobat.commands.head_jobs import LAYER_NAME
 from audiobat.errors import AudiobatError
 from audiobat.report.tables import head_label
 from audiobat.results import ResultRecord, Scores, find_records, load_record
@@ -34,9 +35,17 @@ class Entry:
 
 
 def read_entries(sources: Sequence[str | Path]) -> list[Entry]:
-    """The records of files and folders, each once; AudiobatError for two different tables of one name."""
+    """The records of files and folders, each once; AudiobatError for two different tables of one name.
+
+    Of a folder, the probes of single blocks that `--layers` makes are left out: named as files they are taken.
+    """
+    named = {Path(source).resolve() for source in sources}
     paths = dict.fromkeys(path.resolve() for source in sources for path in find_records(source))
-    entries = [Entry(path, load_record(path)) for path in paths]
+    found = [Entry(path, load_record(path)) for path in paths]
+    entries = [entry for entry in found if entry.path in named or not of_layers(entry.record)]
+    if len(entries) < len(found):
+        count = len(found) - len(entries)
+        print(f"left out: {count} probe{'s' if count > 1 else ''} of single blocks; name files to compare them too")
     known: dict[str, Entry] = {}
     for entry in entries:
         other = known.setdefault(entry.record.data.name, entry)
@@ -46,6 +55,11 @@ def read_entries(sources: Sequence[str | Path]) -> list[Entry]:
                 f"{entry.record.data.name}, but their sha256 are {other.data[:8]} and {entry.data[:8]}."
             )
     return entries
+
+
+def of_layers(record: ResultRecord) -> bool:
+    """Whether it is one of the linear probes of every block."""
+    return str(record.head.get("name")).startswith(LAYER_NAME)
 
 
 def name_systems(entries: Sequence[Entry]) -> list[Entry]:

@@ -1,4 +1,7 @@
-"""What a checkpoint is, what is in it, and whether it is safe: a path in, lines of facts out. Nothing of it is run."""
+"""What a checkpoint or a folder is, what is in it, and whether it is safe: a path in, lines of facts out.
+
+Nothing of it is run.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,19 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from audiobat.convert import Converted, convert_file, layout_of, survey_file
+from torch import nn
+
+from audiobat.convert import Converted, convert_file, hugging_face, layout_of, survey_file
 from audiobat.convert.pickles import Stub, shown
 from audiobat.convert.reading import Survey, TensorInfo
 from audiobat.convert.weights import split
 from audiobat.errors import AudiobatError
+from audiobat.features import Encoder
+from audiobat.hub import find, load, load_tagger
+from audiobat.tensors import read_json
 
 SHOWN = 6  # names in a line
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 USUAL = (  # beginnings of what trainers leave in checkpoints, and what does nothing by itself
     *("argparse.Namespace", "types.SimpleNamespace", "functools.partial", "pathlib.P", "datetime.", "collections."),
     *("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy.dtype", "numpy.ndarray", "numpy.float", "numpy.int"),
@@ -43,10 +52,16 @@ HARMFUL = {  # modules that reach the machine
 
 
 def facts_of_file(path: Path) -> Iterator[tuple[str, str]]:
-    """One line after another about a checkpoint; a value that begins with `!` asks for care.
+    """One line after another about a checkpoint, or a folder; a value that begins with `!` asks for care.
 
     Raises AudiobatError for a file that is damaged, that names what would reach the machine, or that is no known model.
     """
+    if path.is_dir():
+        yield from facts_of_folder(path)
+        return
+    if not path.exists():
+        folder = path.absolute().parent
+        raise AudiobatError(f"There is no file or folder {path} ({folder} {found_there(folder)}): check the path.")
     survey = survey_file(path)
     yield "file", f"{path}, {path.stat().st_size / 2**20:,.1f} MiB, {survey.format}"
     yield "holds", contents(survey)
@@ -60,14 +75,46 @@ def facts_of_file(path: Path) -> Iterator[tuple[str, str]]:
     yield "is", f"{layout_of(weights).LAYOUT}: {tensors(weights.student)}"
     if weights.teacher is not None:
         yield "teacher", f"{tensors(weights.teacher)}; --model {path}:teacher takes it"
-    yield from facts_of_model(convert_file(path))
+    config = path.with_name("config.json")
+    if path.name == "model.safetensors" and config.is_file() and read_json(config).get("model_type") == "audiobat":
+        yield "belongs to", f"the release {config.parent}, which is what --model takes"
+        yield from facts_of_folder(config.parent)
+    else:
+        yield from facts_of_model(convert_file(path))
+
+
+def facts_of_folder(folder: Path) -> Iterator[tuple[str, str]]:
+    """What a release or a run holds, or weights that Hugging Face keeps in a folder."""
+    if hugging_face(folder):
+        yield "folder", f"{folder}, as Hugging Face keeps models"
+        yield from facts_of_model(convert_file(folder))
+        return
+    place = find(folder)
+    kind = "a release" if (place / "config.json").exists() else "a run"
+    yield "folder", f"{folder}, {kind}" + (f" in {place}" if place != folder else "")
+    yield from facts_of_encoder(load(folder))
+    if (place / "config.json").exists() and "tagger" in read_json(place / "config.json"):
+        tagger = load_tagger(folder).config
+        yield "head", f"{tagger.head.kind}, {len(tagger.classes)} classes: {listed(tagger.classes)}"
+
+
+def facts_of_encoder(encoder: Encoder) -> Iterator[tuple[str, str]]:
+    """Its size."""
+    count = sum(parameter.numel() for parameter in encoder.parameters()) if isinstance(encoder, nn.Module) else 0
+    yield "loads", f"{count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}, {encoder.sample_rate} Hz"
+
+
+def found_there(folder: Path) -> str:
+    """Which checkpoints a folder holds."""
+    if not folder.is_dir():
+        return "is not there either"
+    files = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS)
+    return f"holds {listed(files)}" if files else "holds no checkpoint"
 
 
 def facts_of_model(converted: Converted) -> Iterator[tuple[str, str]]:
     """What became of the tensors."""
-    encoder = converted.encoder
-    count = sum(parameter.numel() for parameter in encoder.parameters())
-    yield "loads", f"{count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}, {encoder.sample_rate} Hz"
+    yield from facts_of_encoder(converted.encoder)
     if converted.head is not None:
         yield "head", f"{len(converted.head.config.classes)} classes: {listed(converted.head.config.classes)}"
     if converted.left:

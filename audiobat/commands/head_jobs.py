@@ -13,6 +13,7 @@ from audiobat.presets import preset_fields
 
 PROTOTYPE_KINDS = ("cgp", "protobin")  # heads of which `prototypes` says something
 NOT_TRAINED = ("knn",)
+LAYER_NAME = "linear_block_"  # before the block's number
 PROTOTYPE_DECAY, LINEAR_DECAY = 0.5, 0.005  # Table 6
 
 
@@ -43,7 +44,7 @@ def head_jobs(config: ProbeConfig, depth: int) -> list[HeadJob]:
 def layer_jobs(depth: int, train: ProbeTrainConfig) -> list[HeadJob]:
     """A linear probe of every block (Fig. 4): its mean patch, batch norm, a matrix."""
     heads = [HeadConfig(kind="linear", layer=block, pool="mean", norm="batch") for block in range(1, depth + 1)]
-    return [HeadJob(f"linear_block_{head.layer}", head, train) for head in heads]
+    return [HeadJob(f"{LAYER_NAME}{head.layer}", head, train) for head in heads]
 
 
 def candidates(job: HeadJob, grid: GridConfig) -> list[HeadJob]:
