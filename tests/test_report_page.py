@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +213,17 @@ def contrast(ink: str, paper: str) -> float:
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
     return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+def test_map_over_all_classes_is_shown_where_it_says_something_of_its_own(tmp_path: Path):
+    def shown(factor: float) -> str:
+        record = make_record("bat", "cgp")
+        metric = record.metrics["map"]
+        other = replace(metric, value=factor * metric.value, low=factor * metric.low, high=factor * metric.high)
+        record = replace(record, metrics={**record.metrics, "map_all": other})
+        folder = save_all(tmp_path / str(factor), [record])
+        report([folder], tmp_path / f"page{factor}")
+        return (tmp_path / f"page{factor}" / "index.html").read_text()
+
+    assert "mAP, all classes" not in shown(1.0)
+    assert "mAP, all classes" in shown(0.9)

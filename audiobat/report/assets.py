@@ -57,6 +57,13 @@ fieldset label { white-space: nowrap; }
 table { width: max-content; min-width: 100%; }
 td.name { white-space: normal; max-width: 20rem; overflow-wrap: anywhere; }
 th { vertical-align: bottom; }
+.results table { width: 100%; }
+.results th { white-space: normal; }
+.results td { vertical-align: top; }
+.results td.name { min-width: 6.5rem; }
+.results small { display: block; }
+.results .best::before { content: "★ "; }
+.results .best::after { content: none; }
 .results th:nth-child(2), .results td:nth-child(2) { position: sticky; left: 0; background: var(--card); }
 @media (max-width: 40rem) { table { font-size: .85rem; } td.name { max-width: 9rem; } }
 th:nth-child(3), td:nth-child(3) { text-align: left; }

@@ -29,6 +29,8 @@ def results_html(found: Collection, marks: Marks) -> str:
     """The table of all rows, and what its columns mean."""
     names = list(dict.fromkeys(row.main_metric for row in found.rows))
     measured = {name for row in found.rows for name in row.summaries} - set(names)
+    if all(same_numbers(row, "map", "map_all") for row in found.rows):  # no class is absent from test clips
+        measured.discard("map_all")
     names += sorted(measured, key=lambda name: (name not in METRIC_NAMES, [*METRIC_NAMES, name].index(name), name))
     columns = list(COLUMNS)
     heads = [*columns[:5], *(METRIC_NAMES.get(name, name) for name in names), *columns[5:]]
@@ -45,6 +47,12 @@ def results_html(found: Collection, marks: Marks) -> str:
         f"{escape(marks.legend)} Click a heading to sort.</p>"
         f"<details><summary>What the columns mean</summary><dl>{described}</dl></details>"
     )
+
+
+def same_numbers(row: Row, one: str, other: str) -> bool:
+    """Whether the second metric says nothing that the first does not."""
+    a, b = row.summaries.get(one), row.summaries.get(other)
+    return b is None or (a is not None and (a.value, a.low, a.high) == (b.value, b.low, b.high))
 
 
 def table_html(headings: Sequence[str], body: str) -> str:
