@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from audiobat.config import ModelConfig, TaggerConfig, check
-from audiobat.encoder import AudioEncoder
+from audiobat.encoder import AudioEncoder, Embedder
 from audiobat.errors import AudiobatError
 from audiobat.tagger import Tagger
 from audiobat.tensors import check_shapes, check_values, count_blocks, shapes_of
@@ -49,7 +49,7 @@ def build(config: ModelConfig, tensors: Mapping[str, Tensor], where: Path) -> Au
     return model
 
 
-def build_tagger(encoder: AudioEncoder, config: TaggerConfig, tensors: Mapping[str, Tensor], where: Path) -> Tagger:
+def build_tagger(encoder: Embedder, config: TaggerConfig, tensors: Mapping[str, Tensor], where: Path) -> Tagger:
     """`encoder` with a head of `config` and of `tensors`, read from `where`: none missing, none left over."""
     with torch.device("meta"):  # a config may ask for any size: nothing of it is made before the tensors agree
         try:

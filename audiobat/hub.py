@@ -75,8 +75,6 @@ def load_tagger(path_or_name: str | Path, device: str = "cpu") -> Tagger:
     if "tagger" not in config:
         raise AudiobatError(without_head(folder))
     encoder, weights = read_release(folder), folder / "head.safetensors"
-    if not isinstance(encoder, AudioEncoder):
-        raise AudiobatError(f"{file}: tagger is there, but a {type(encoder).__name__} has no head: take it out.")
     try:
         described = from_dict(TaggerConfig, config["tagger"], "tagger")
         tagger = build_tagger(encoder, described, read_tensors(weights), weights)

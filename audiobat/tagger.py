@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.config import TaggerConfig
-from audiobat.encoder import AudioEncoder
+from audiobat.encoder import Embedder
 from audiobat.features import LayerFeatures
 from audiobat.heads import build_head
 
@@ -17,7 +17,7 @@ from audiobat.heads import build_head
 class Tagger(nn.Module):
     """`encoder` and `head`, and what the head's logits mean; both are public, so that either serves alone."""
 
-    def __init__(self, encoder: AudioEncoder, config: TaggerConfig) -> None:
+    def __init__(self, encoder: Embedder, config: TaggerConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder

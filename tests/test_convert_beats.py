@@ -180,8 +180,10 @@ def test_the_head_comes_along_with_its_classes(tmp_path: Path, sound):
     w = {name: value.astype(np.float64) for name, value in HEAD.items()}
     wanted = plain.linear(plain_beats(sound, WEIGHTS)[-1], w, "predictor").mean(0)
     assert np.abs(logits - wanted).max() < 1e-3
-    with pytest.raises(AudiobatError, match="BEATs"):
-        converted.tagger()
+    with torch.no_grad():
+        assert np.abs(converted.tagger().eval()(torch.from_numpy(sound)[None])[0].numpy() - wanted).max() < 1e-3
+    with pytest.raises(AudiobatError, match="BEATs: there is no head in this file"):
+        convert_file(file_of(tmp_path / "b.pt")).tagger()
 
 
 def test_it_embeds_as_ours_do(tmp_path: Path, sound):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 import test_convert_audio_mae as mae
 import test_convert_bat as bat
 import test_convert_beats as beats
@@ -22,6 +23,7 @@ import yaml
 import audiobat
 from audiobat import cli, hub
 from audiobat.commands.export_facts import last_name
+from audiobat.commands.finetune_groups import own_encoder
 from audiobat.config import (
     DataConfig,
     DecoderConfig,
@@ -276,6 +278,7 @@ FOREIGN = {
     "audio-mae": (lambda f: mae.file_of(f / "a.pth", mae.PRETRAINED | mae.DECODER), False),
     "audio-mae fine-tuned": (lambda f: mae.file_of(f / "a.pth", mae.TUNED), True),
     "beats": (lambda f: beats.file_of(f / "a.pt"), False),
+    "beats fine-tuned": (lambda f: beats.file_of(f / "a.pt", beats.WEIGHTS | beats.HEAD), True),
 }
 
 
@@ -305,6 +308,22 @@ def test_weights_of_other_projects_become_a_release(tmp_path: Path, layout: str,
     for name in found.left:
         assert re.sub(r"\d+", "N", name) in printed, "what was left over is listed"
     assert source.name in card or source.is_dir()
+
+
+def test_the_head_of_beats_keeps_the_order_of_its_classes(tmp_path: Path, monkeypatch):
+    source = beats.file_of(tmp_path / "a.pt", beats.WEIGHTS | beats.HEAD)
+    out = audiobat.export(source, "release", tmp_path / "out")
+    again = hub.load_tagger(out)
+    assert again.classes == tuple(f"/m/{n}" for n in range(beats.CLASSES))
+    tokens = convert_file(source).encoder.forward_layers(WAVEFORM[:1]).patch_tokens[-1, 0]
+    weight, bias = (torch.from_numpy(beats.HEAD[f"predictor.{part}"]).float() for part in ("weight", "bias"))
+    torch.testing.assert_close(again(WAVEFORM[:1])[0], tokens.mean(0) @ weight.T + bias, atol=1e-5, rtol=1e-5)
+    soundfile.write(tmp_path / "a.wav", WAVEFORM[0].numpy() / 10, 16_000)
+    rows = audiobat.predict(out, tmp_path / "a.wav", tmp_path / "a.csv", top=1, workers=0).read_text().splitlines()
+    assert len(rows) == 2
+    words = "A BeatsEncoder cannot be fine-tuned"
+    with pytest.raises(AudiobatError, match=words):
+        own_encoder(again)
 
 
 def test_the_head_keeps_the_order_of_its_classes(tmp_path: Path):

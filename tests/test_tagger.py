@@ -107,7 +107,7 @@ def test_an_encoder_alone_is_no_tagger(tmp_path: Path):
         ({"classes": ["ant", "ant", "bee"]}, "config.json: tagger.classes is .*: name each class once"),
         ({"classes": [1, 2, 3]}, "config.json: tagger.classes is 1: it must be of type str"),
         ({"color": 1}, "config.json: Unknown field tagger.color"),
-        ({"task": "song"}, "config.json: TaggerConfig.task is 'song'"),
+        ({"task": "song"}, "config.json: .*task is 'song'"),
         ({"head": {"kind": "vqt"}}, "config.json: head.kind is 'vqt': it cannot be kept"),
         ({"head": {"kind": "cgp", "prototypes": 10**12}}, "head.safetensors has no tensor prototypes"),
         (

@@ -13,7 +13,7 @@ from audiobat.card import FIGURE, Facts
 from audiobat.commands.export_facts import facts_of_run, records_of, with_results
 from audiobat.config import from_dict
 from audiobat.convert import TEACHER, convert_file, is_foreign
-from audiobat.encoder import AudioEncoder, Embedder
+from audiobat.encoder import Embedder
 from audiobat.errors import AudiobatError
 from audiobat.sharing import is_shared
 from audiobat.tagger import Tagger
@@ -61,14 +61,10 @@ def foreign(source: str | Path) -> Source:
     place = Path(str(source).removesuffix(TEACHER))
     file = place / WEIGHTS if place.is_dir() else place
     found = convert_file(source)
-    notes = [f"is: {found.layout}" + (", the teacher" if str(source).endswith(TEACHER) else "")]
-    model: Embedder | Tagger = found.encoder
-    if found.head is not None and isinstance(found.encoder, AudioEncoder):
-        model = found.tagger()
-    elif found.head is not None:
-        notes.append(f"head: {len(found.head.config.classes)} classes, left out: no release keeps one on this encoder")
+    note = f"is: {found.layout}" + (", the teacher" if str(source).endswith(TEACHER) else "")
+    model: Embedder | Tagger = found.encoder if found.head is None else found.tagger()
     facts = Facts(origin=f"of {found.layout}, converted", sources=((file.name, sha256_of(file)),), left=found.left)
-    return Source(model.eval(), place, facts, {}, {}, tuple(notes))
+    return Source(model.eval(), place, facts, {}, {}, (note,))
 
 
 def run(folder: Path) -> Source:

@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim import AdamW
 
 from audiobat.config import FinetuneOptimConfig
+from audiobat.encoder import AudioEncoder
+from audiobat.errors import AudiobatError
 from audiobat.heads import parameter_groups
 from audiobat.tagger import Tagger
 from audiobat.train.optim import is_vector
@@ -48,12 +50,19 @@ def layer_rate(layer: int, depth: int, optim: FinetuneOptimConfig) -> LayerRate:
     return LayerRate(slope, optim.min_lr * (1 - slope))
 
 
+def own_encoder(tagger: Tagger) -> AudioEncoder:
+    """The encoder of a tagger; AudiobatError if it is of a class that fine-tuning does not know, such as BEATs'."""
+    if not isinstance(tagger.encoder, AudioEncoder):
+        raise AudiobatError(f"A {type(tagger.encoder).__name__} cannot be fine-tuned: give an encoder of another kind.")
+    return tagger.encoder
+
+
 def train_only_what_is_read(tagger: Tagger) -> None:
     """Let every parameter learn but those of blocks above the one that the head reads, which get no gradient."""
     tagger.requires_grad_(True)
     head = tagger.config.head
     if head.kind not in READS_ALL_BLOCKS and head.layer != -1:
-        for block in tagger.encoder.blocks[head.layer :]:
+        for block in own_encoder(tagger).blocks[head.layer :]:
             block.requires_grad_(False)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audiobat.commands.finetune_groups import train_only_what_is_read
+from audiobat.commands.finetune_groups import own_encoder, train_only_what_is_read
 from audiobat.commands.finetune_labels import Labels
 from audiobat.commands.losses import Loss, smooth, soft_loss
 from audiobat.config import FinetuneConfig
@@ -80,7 +80,7 @@ class Finetuning(nn.Module):
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of global step `step`, mean over clips (or patch columns) and classes; no further numbers."""
-        encoder, augment = self.tagger.encoder, self.config.augment
+        encoder, augment = own_encoder(self.tagger), self.config.augment
         rng = np.random.default_rng((self.config.train.seed, step, self.rank))
         with torch.no_grad():
             waveform = augment_waveform(batch.waveform, batch.lengths, augment, rng)
@@ -134,6 +134,6 @@ def follow(average: nn.Module, module: nn.Module, decay: float) -> None:
 
 def set_drop_path(tagger: Tagger, rate: float) -> None:
     """Drop paths with a chance that grows evenly from 0 at the first block to `rate` at the last."""
-    chances = torch.linspace(0, rate, tagger.encoder.depth).tolist()
-    for block, chance in zip(tagger.encoder.blocks, chances, strict=True):
+    blocks = own_encoder(tagger).blocks
+    for block, chance in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
         block.drop_path.rate = chance  # type: ignore[union-attr]

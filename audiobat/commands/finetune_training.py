@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from time import monotonic
 
-from audiobat.commands.finetune_groups import build_adamw
+from audiobat.commands.finetune_groups import build_adamw, own_encoder
 from audiobat.commands.finetune_labels import Rows, labels_of
 from audiobat.commands.finetune_model import Finetuning
 from audiobat.commands.finetune_testing import Listener, Work
@@ -67,7 +67,7 @@ def train_fold(
             frozen = end < config.train.steps
             model.freeze(frozen)
             left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - begun))
-            loader = loader_for(table, tagger.encoder, config, listener, start)
+            loader = loader_for(table, own_encoder(tagger), config, listener, start)
             try:
                 result = fit(
                     model,

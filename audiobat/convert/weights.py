@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from audiobat.config import HeadConfig, TaggerConfig
 from audiobat.convert.pickles import Stub, shown
 from audiobat.convert.reading import TensorInfo
-from audiobat.encoder import AudioEncoder, Embedder
+from audiobat.encoder import Embedder
 from audiobat.errors import AudiobatError
 from audiobat.heads import build_head
 from audiobat.tagger import Tagger
@@ -67,9 +67,9 @@ class Converted:
     left: tuple[str, ...] = ()  # tensors that the encoder has no place for, each of them known to be no part of it
 
     def tagger(self) -> Tagger:
-        """The encoder with its head; AudiobatError if the file has none, or if the encoder is of another class."""
-        if self.head is None or not isinstance(self.encoder, AudioEncoder):
-            raise AudiobatError(f"{self.layout}: there is no head that this project could keep in a release.")
+        """The encoder with its head; AudiobatError if the file has none."""
+        if self.head is None:
+            raise AudiobatError(f"{self.layout}: there is no head in this file; fine-tune one.")
         tagger = Tagger(self.encoder, self.head.config)
         tagger.head.load_state_dict(self.head.module.state_dict())
         return tagger
