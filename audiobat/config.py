@@ -150,6 +150,29 @@ class FrontendConfig:
 
 
 @dataclass(frozen=True)
+class StatisticsConfig:
+    """Mean and std that a model's frontend takes in place of its own, if its norm is global; others need none."""
+
+    statistics: Statistics = "auto"  # whose; auto: those given, else the model's own
+    mean: float | None = None
+    std: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice(self, "statistics")
+        mean, std = pick_statistics(self.statistics, self.mean, self.std, (0.0, 1.0))
+        if self.statistics != "auto":
+            object.__setattr__(self, "mean", mean)
+            object.__setattr__(self, "std", std)
+
+    def apply(self, frontend: FrontendConfig) -> FrontendConfig:
+        """The model's frontend with these, if it asks for any."""
+        if frontend.norm != "global" or (self.mean is None and self.std is None):
+            return frontend
+        mean, std = pick_statistics("auto", self.mean, self.std, frontend.moments)
+        return dataclasses.replace(frontend, statistics=self.statistics, mean=mean, std=std)
+
+
+@dataclass(frozen=True)
 class KaldiFrontendConfig(FrontendConfig):
     """EAT's, unless told otherwise."""
 
@@ -635,6 +658,8 @@ class ProbeConfig:
     # OUT/features, and what fits neither is computed again for every batch; 0: always again
     cache_dir: str | None = None  # keep them in this folder instead, for later runs too; None: in memory
     workers: int = 2  # processes that decode audio ahead of the encoder
+    frontend: StatisticsConfig = field(default_factory=StatisticsConfig)
+    max_frames: int | None = None  # of a window, at most; the release pads ESC-50 to 512. null: the model's own
 
     def __post_init__(self) -> None:
         for name in ("heads", "seeds"):
@@ -651,6 +676,8 @@ class ProbeConfig:
         for seed in self.seeds:
             check(0 <= seed <= LARGEST, "seeds", self.seeds, "use 0 up to 2^63 - 1")
         check(self.cache_gb >= 0, "cache_gb", self.cache_gb, "it must not be negative")
+        some = self.max_frames is None or self.max_frames > 0
+        check(some, "max_frames", self.max_frames, "use a positive number or null")
         check(self.workers >= 0, "workers", self.workers, "it must not be negative")
 
 
@@ -707,29 +734,6 @@ class SelectConfig:
 
 
 @dataclass(frozen=True)
-class StatisticsConfig:
-    """Mean and std that a model's frontend takes in place of its own, if its norm is global; others need none."""
-
-    statistics: Statistics = "auto"  # whose; auto: those given, else the model's own
-    mean: float | None = None
-    std: float | None = None
-
-    def __post_init__(self) -> None:
-        check_choice(self, "statistics")
-        mean, std = pick_statistics(self.statistics, self.mean, self.std, (0.0, 1.0))
-        if self.statistics != "auto":
-            object.__setattr__(self, "mean", mean)
-            object.__setattr__(self, "std", std)
-
-    def apply(self, frontend: FrontendConfig) -> FrontendConfig:
-        """The model's frontend with these, if it asks for any."""
-        if frontend.norm != "global" or (self.mean is None and self.std is None):
-            return frontend
-        mean, std = pick_statistics("auto", self.mean, self.std, frontend.moments)
-        return dataclasses.replace(frontend, statistics=self.statistics, mean=mean, std=std)
-
-
-@dataclass(frozen=True)
 class FinetuneConfig:
     """Everything that a fine-tuning depends on besides the model and the clips. Defaults: Table 6, AS-20K."""
 
@@ -744,7 +748,7 @@ class FinetuneConfig:
     select: SelectConfig = field(default_factory=SelectConfig)
     task: Literal["auto", "clip", "frame"] = "auto"  # what has labels; auto: frames where the clips have events
     keep_head: bool = False  # go on with the head that the model has, in place of a new one of `head`
-    max_frames: int | None = None  # a shorter window than the model's; EAT pads ESC-50 to 512. null: the model's own
+    max_frames: int | None = None  # of a window, at most; EAT pads ESC-50 to 512. null: the model's own
     recipe: str | None = None  # which recipe these settings are meant to be; records check it
 
     def __post_init__(self) -> None:

@@ -33,6 +33,14 @@ RELEASED = {
     "birdset": (10_000, 1_000, 64, "bce", 0.05),
     "dcase2016": (4_000, 400, 4, "bce", 0.05),
 }
+# What its models with EAT's frontend hear each task through, and the frames of a window, where it shortens that
+HEARING = {
+    "as20k": ("audioset_released", None),
+    "esc50": ("esc50_released", 512),
+    "spc2": ("speech_commands_released", 112),
+    "birdset": ("birdset_released", None),
+    "dcase2016": ("dcase2016_released", None),
+}
 # Ours: the published values lie inside; the highest rate is what prototypes were searched up to (2509.24901).
 FAIR_LR = [3e-4, 1e-3, 3e-3, 1e-2]
 FAIR_WEIGHT_DECAY = [0.005, 0.05, 0.5]
@@ -54,8 +62,9 @@ def preset_fields(preset: str, task: str) -> dict[str, Any]:
     """Fields of `ProbeConfig` under a preset.
 
     `paper` is Table 6: weight decay 0.5 for prototype heads and 0.005 for linear ones. `released` also has dropout,
-    LayerNorm before linear probes, and the asymmetric loss on AudioSet. `fair` has the schedule and the loss of the
-    paper (of the release, for a task that the paper lacks), and chooses learning rate and weight decay.
+    LayerNorm before linear probes, the asymmetric loss on AudioSet, and each task's statistics for models with EAT's
+    frontend. `fair` has the schedule and the loss of the paper (of the release, for a task that the paper lacks), and
+    chooses learning rate and weight decay.
 
     Raises:
         AudiobatError: no such preset, or it has no such task.
@@ -73,6 +82,8 @@ def preset_fields(preset: str, task: str) -> dict[str, Any]:
     if preset == "released":
         train["weight_decay"] = decay[0]
         fields["head"] = {"dropout": 0.2, "norm": "layer"}
+        statistics, fields["max_frames"] = HEARING[task]
+        fields["frontend"] = {"statistics": statistics}
     if preset == "fair":
         fields["grid"] = {"lr": FAIR_LR, "weight_decay": FAIR_WEIGHT_DECAY, "choose": True}
         fields["seeds"] = FAIR_SEEDS

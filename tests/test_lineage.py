@@ -4,15 +4,19 @@ import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from torch.nn import functional as F
 
 from audiobat import hub
 from audiobat import objective as objective_module
-from audiobat.commands.finetune import fitted
+from audiobat.commands import probe as probe_module
 from audiobat.commands.finetune_training import crop_seconds
+from audiobat.commands.fitted import fitted
 from audiobat.commands.pretrain import begin_with, pretrain
+from audiobat.commands.probe import probe
 from audiobat.commands.rungs import changes, describe_rung, rung_of, rungs
 from audiobat.config import (
     DataConfig,
@@ -25,6 +29,7 @@ from audiobat.config import (
     ObjectiveConfig,
     OptimConfig,
     PretrainConfig,
+    ProbeConfig,
     StatisticsConfig,
     TargetConfig,
     TrainConfig,
@@ -463,7 +468,7 @@ def kaldi_encoder() -> AudioEncoder:
 def test_eat_is_fine_tuned_with_the_statistics_and_the_length_of_each_data_set(name, mean, std, frames):
     encoder = kaldi_encoder()
     config = from_dict(FinetuneConfig, load_recipe(f"finetune/{name}"))
-    found = fitted(encoder, config)
+    found = fitted(encoder, config.frontend, config.max_frames)
     assert found.config.frontend.moments == (mean, std)
     assert found.config.encoder.max_frames == frames
     waveform = 0.1 * torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
@@ -478,13 +483,50 @@ def test_eat_is_fine_tuned_with_the_statistics_and_the_length_of_each_data_set(n
 
 def test_a_models_own_statistics_stay_unless_others_are_asked_for():
     encoder = kaldi_encoder()
-    assert fitted(encoder, FinetuneConfig()) is encoder
-    config = FinetuneConfig(frontend=StatisticsConfig(mean=-5.0))
-    assert fitted(encoder, config).config.frontend.moments == (-5.0, 4.569)
+    assert fitted(encoder, StatisticsConfig(), None) is encoder
+    assert fitted(encoder, StatisticsConfig(), 2048) is encoder
+    mine = StatisticsConfig(mean=-5.0)
+    assert fitted(encoder, mine, None).config.frontend.moments == (-5.0, 4.569)
     minmax = AudioEncoder(ModelConfig(encoder=EncoderConfig(dim=16, depth=1, heads=2)))
-    assert fitted(minmax, config) is minmax
-    with pytest.raises(AudiobatError, match="max_frames is 2048: the model has positions for 1024 frames"):
-        fitted(encoder, FinetuneConfig(max_frames=2048))
+    assert fitted(minmax, mine, None) is minmax
+    with pytest.raises(AudiobatError, match=r"encoder.max_frames is 100: it must be a positive multiple"):
+        fitted(encoder, mine, 100)
+
+
+def test_a_probe_hears_through_the_statistics_of_its_task(tmp_path, monkeypatch):
+    """Its features, and so its record, are those of a model that has them of its own."""
+    encoder = kaldi_encoder()
+    rng = np.random.default_rng(0)
+    lines = ["path,label,split"]
+    for i in range(8):
+        soundfile.write(tmp_path / f"{i}.wav", rng.standard_normal(8_000) * (0.01 + 0.1 * (i % 2)), 16_000)
+        lines.append(f"{i}.wav,{'ab'[i % 2]},{'train' if i < 4 else 'test'}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    heard = []
+    really = probe_module.cache_features
+    monkeypatch.setattr(
+        probe_module,
+        "cache_features",
+        lambda encoder, *args, **kw: heard.append(encoder) or really(encoder, *args, **kw),
+    )
+    asked = {"frontend": {"statistics": "esc50_released"}, "max_frames": 512}
+    small = {"head": {"kind": "linear"}, "train": {"steps": 3, "warmup_steps": 1, "batch_size": 2}, "workers": 0}
+    (found,) = probe(encoder, tmp_path / "clips.csv", from_dict(ProbeConfig, {**small, **asked}), device="cpu")
+    theirs = FrontendConfig(kind="kaldi_fbank", statistics="esc50_released")
+    own = AudioEncoder(ModelConfig(theirs, dataclasses.replace(encoder.config.encoder, max_frames=512)))
+    own.load_state_dict(encoder.state_dict() | {"pos_embed": encoder.pos_embed[:, :256]})
+    (wanted,) = probe(own.eval(), tmp_path / "clips.csv", from_dict(ProbeConfig, small), device="cpu")
+    (plain,) = probe(encoder, tmp_path / "clips.csv", from_dict(ProbeConfig, small), device="cpu")
+    assert found.metrics == wanted.metrics
+    assert found.head["frontend"] == {"statistics": "esc50_released", "mean": -6.8541, "std": 5.3977}
+    assert found.head["max_frames"] == 512
+    assert found.model.sha256 == plain.model.sha256  # the same weights
+    assert [(one.config.frontend.moments, one.max_samples) for one in heard] == [
+        ((-6.8541, 5.3977), 512 * 160 - 1),
+        ((-6.8541, 5.3977), 512 * 160 - 1),
+        ((-4.268, 4.569), 1024 * 160 - 1),
+    ]
+    assert "frontend" not in plain.head
 
 
 @pytest.mark.parametrize(("seconds", "windows"), [(10.24, 1), (5.0, 1), (20.48, 2), (11.0, 2)])

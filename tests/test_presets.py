@@ -46,6 +46,13 @@ def test_the_release_differs_where_its_files_do():
         train = config.train
         assert (train.steps, train.warmup_steps, train.batch_size, train.loss, train.weight_decay) == wanted
         assert (config.head.dropout, config.head.norm) == (0.2, "layer")
+        name, frames = {"as20k": ("audioset", None), "esc50": ("esc50", 512), "spc2": ("speech_commands", 112)}.get(
+            task, (task, None)
+        )
+        assert (config.frontend.statistics, config.max_frames) == (f"{name}_released", frames)
+    for preset in ("paper", "fair"):
+        config = config_of(preset, "esc50")
+        assert (config.frontend.mean, config.max_frames) == (None, None)
 
 
 def test_fair_chooses_rate_and_decay_and_has_five_seeds():

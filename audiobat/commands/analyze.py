@@ -23,6 +23,7 @@ from audiobat.commands.analysis_probes import (
     train_probes,
 )
 from audiobat.commands.analysis_summary import about, left_out, listed_files, plain, print_summary, write_json
+from audiobat.commands.fitted import fitted
 from audiobat.commands.head_training import Rows
 from audiobat.commands.probe import keep_used, list_skipped, readable, splits_of
 from audiobat.config import ProbeConfig
@@ -85,7 +86,8 @@ def analyze(
     old = listed_files(out, overwrite)
     name = Path(model).resolve().name if isinstance(model, str | Path) else type(model).__name__
     table, split = read_table(data, test_fold, clips)
-    encoder = load_encoder(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
+    given = load_encoder(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
+    encoder = fitted(given, config.frontend, config.max_frames)
     if split is not None:
         check_probes(config, encoder, table)
     out.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
@@ -111,7 +113,7 @@ def analyze(
     files = [*measure_pictures(found, figures), *clip_pictures(encoder, table, looked_at, figures)]
     if split is not None:
         data_name, task = Path(data).resolve().stem, task_of(data)
-        probes = train_probes(name, encoder, source, table, split, config, out, data_name, task)
+        probes = train_probes(name, given, source, table, split, config, out, data_name, task)
         found["layers"] = layer_numbers(probes.found)
         found["prototype_curve"] = prototype_numbers(probes.found)
         files += [*probes.files, save(layer_curves(probes.found.layers), figures, "layers")]

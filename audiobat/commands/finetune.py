@@ -21,13 +21,14 @@ from audiobat.commands.finetune_model import Finetuning
 from audiobat.commands.finetune_plan import describe
 from audiobat.commands.finetune_testing import Listener, Tested, Work, record_of
 from audiobat.commands.finetune_training import train_fold
+from audiobat.commands.fitted import fitted
 from audiobat.commands.head_testing import gate_of
 from audiobat.commands.pretrain import check_batch
 from audiobat.commands.probe import list_skipped, record_path, splits_of, summary
 from audiobat.commands.probe_records import describe_model, scores_of_folds
 from audiobat.commands.probe_task import pick_loss
 from audiobat.commands.run_folder import prepare_run, sole_use
-from audiobat.config import FinetuneConfig, ModelConfig, TaggerConfig, check
+from audiobat.config import FinetuneConfig, TaggerConfig
 from audiobat.data.index import ClipTable
 from audiobat.data.sources import read_labelled_clips
 from audiobat.data.split import hashed_share
@@ -177,36 +178,15 @@ def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig) 
     if config.keep_head:
         tagger = hub.load_tagger(model)
         check_same_classes(str(model), tagger, wanted)
-        with torch.random.fork_rng():
-            tagger.encoder = fitted(tagger.encoder, config)
+        tagger.encoder = fitted(tagger.encoder, config.frontend, config.max_frames)
         return tagger
     encoder = load_encoder(model)
     if not isinstance(encoder, AudioEncoder):
         raise AudiobatError(f"{model} is no encoder of audiobat's own, as fine-tuning needs: give a release or a run.")
+    encoder = fitted(encoder, config.frontend, config.max_frames)
     with torch.random.fork_rng():
-        encoder = fitted(encoder, config)
         torch.manual_seed(config.train.seed)
         return Tagger(encoder, wanted)
-
-
-def fitted(encoder: AudioEncoder, config: FinetuneConfig) -> AudioEncoder:
-    """The encoder with the statistics and the window that the config asks for.
-
-    Raises an AudiobatError for a window that is longer than the position table.
-    """
-    own = encoder.config
-    frames = own.encoder.max_frames if config.max_frames is None else config.max_frames
-    longest = own.encoder.max_frames
-    check(frames <= longest, "max_frames", frames, f"the model has positions for {longest} frames")
-    wanted = ModelConfig(config.frontend.apply(own.frontend), replace(own.encoder, max_frames=frames))
-    if wanted == own:
-        return encoder
-    columns, rows = wanted.grid
-    state = encoder.state_dict()
-    state["pos_embed"] = state["pos_embed"][:, : columns * rows]
-    fresh = AudioEncoder(wanted)
-    fresh.load_state_dict(state)
-    return fresh.train(encoder.training)
 
 
 def check_same_classes(model: str, tagger: Tagger, wanted: TaggerConfig) -> None:

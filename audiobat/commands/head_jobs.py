@@ -82,6 +82,8 @@ def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
     except AudiobatError:  # it has no such task, so nobody can have followed it
         return "custom"
     wanted = HeadJob(job.name, replace(meant.head, kind=job.head.kind), replace(meant.train, seed=job.train.seed))
+    if (config.frontend, config.max_frames) != (meant.frontend, meant.max_frames):
+        return "custom"
     chose = (config.grid.choose, config.grid.lr, config.grid.weight_decay, config.seeds)
     if meant.grid.choose and chose == (True, meant.grid.lr, meant.grid.weight_decay, meant.seeds):
         wanted = replace(wanted, train=replace(wanted.train, lr=job.train.lr, weight_decay=job.train.weight_decay))

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from audiobat.cache import FeatureSource, cache_features
+from audiobat.commands.fitted import fitted
 from audiobat.commands.head_jobs import HeadJob, head_jobs, layer_jobs, with_seeds
 from audiobat.commands.head_testing import Tested, ask_heads
 from audiobat.commands.head_training import Rows, check_buildable, predict_heads, sight_of, train_heads
@@ -94,7 +95,7 @@ def probe(
     skipped: dict[str, str] = {}
     try:
         source = cache_features(
-            encoder,
+            fitted(encoder, config.frontend, config.max_frames),
             table,
             cache_gb=config.cache_gb,
             cache_dir=config.cache_dir,

@@ -16,7 +16,7 @@ from audiobat.commands.head_testing import Heard, Tested
 from audiobat.commands.probe_task import FrameTask, Task
 from audiobat.commands.scoring import evaluate, values
 from audiobat.commands.selection import Choice
-from audiobat.config import ProbeConfig, to_dict
+from audiobat.config import ProbeConfig, StatisticsConfig, to_dict
 from audiobat.data.index import ClipTable
 from audiobat.features import Encoder
 from audiobat.results import DataInfo, ModelInfo, ResultRecord, Scores, environment
@@ -87,7 +87,7 @@ def record_of(
             classes_present=int(torch.cat([a.targets for a in answers.values()]).any(0).sum()),
             untaught=shared.untaught,
         ),
-        head=settings(folds, choices, task),
+        head={**settings(folds, choices, task), **hearing(shared.config)},
         preset=preset_of(job, next(iter(answers.values())).loss, shared.config, shared.preset_task),
         seed=job.train.seed,
         metrics=metrics,
@@ -120,6 +120,13 @@ def settings(folds: Mapping[str, Tested], choices: Mapping[str, Choice], task: T
         told = {fold: dataclasses.asdict(choice) for fold, choice in choices.items()}
         decided["choice"] = told[""] if list(told) == [""] else told
     return {"name": jobs[0].name, **to_dict(jobs[0].head), **to_dict(jobs[0].train), **decided}
+
+
+def hearing(config: ProbeConfig) -> dict[str, object]:
+    """What the data set changes of the encoder: its statistics and its window, if it does."""
+    if (config.frontend, config.max_frames) == (StatisticsConfig(), None):
+        return {}
+    return {"frontend": to_dict(config.frontend), "max_frames": config.max_frames}
 
 
 def common(numbers: list[float]) -> float | None:
