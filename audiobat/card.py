@@ -64,7 +64,7 @@ def write_card(name: str, model: Embedder | Tagger, facts: Facts, library: Libra
         front_matter(model, library),
         heading(name, model, encoder, facts),
         LOADING[library](json.dumps(name, ensure_ascii=False), model, encoder),
-        "## Input\n\n" + listed(input_lines(encoder)),
+        "## Input\n\n" + listed(input_lines(encoder, library)),
         "## Training\n\n" + listed(training_lines(facts)) + settings_table(facts.settings),
         "## Results\n\n" + results_table(facts),
         "## Limits\n\n" + listed(limit_lines(model, encoder)),
@@ -159,13 +159,14 @@ inputs = extractor([waveform], sampling_rate={encoder.sample_rate}, return_tenso
 LOADING = {"audiobat": loading, "transformers": loading_by_transformers}
 
 
-def input_lines(encoder: Embedder) -> Iterator[str]:
+def input_lines(encoder: Embedder, library: Library) -> Iterator[str]:
     """What the network takes in."""
     frontend = encoder.frontend.config
     top = frontend.f_max or frontend.sample_rate / 2
     kind = {"mel_db": "mel spectrogram in dB", "kaldi_fbank": "Kaldi's log-mel filter bank"}[frontend.kind]
     norm = {"minmax": "each clip from its minimum to its maximum", "global": "by the statistics of a whole corpus"}
-    yield f"**Audio**: mono at {frontend.sample_rate:,} Hz; other rates and channels are converted."
+    converted = "; other rates and channels are converted" if library == "audiobat" else ""
+    yield f"**Audio**: mono at {frontend.sample_rate:,} Hz{converted}."
     yield (
         f"**Spectrogram**: {kind}, {frontend.mel_bins} mel bins from {frontend.f_min:,g} to {top:,g} Hz, a frame every "
         f"{1000 * frontend.hop_length / frontend.sample_rate:.4g} ms, scaled {norm[frontend.norm]}."

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -541,6 +542,7 @@ def test_other_forms_get_the_model_and_the_card(tmp_path: Path, release: Path, m
     for model, card in calls:
         same(model, hub.load_tagger(release))
         assert card is None or card.startswith("---\nlibrary_name: transformers\n")
+        assert card is None or "mono at 8,000 Hz.\n" in card, "nothing is resampled"
         assert card is None or 'AutoModelForAudioClassification.from_pretrained("folder", trust' in card
     assert (tmp_path / "a.onnx").read_bytes() == b"onnx"
     with pytest.raises(AudiobatError, match=r"a\.onnx exists"):
@@ -550,6 +552,14 @@ def test_other_forms_get_the_model_and_the_card(tmp_path: Path, release: Path, m
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "folder", "mine"]
     with pytest.raises(AudiobatError, match="is a BeatsEncoder"):
         audiobat.export(beats.file_of(tmp_path / "b.pt"), "onnx", tmp_path / "b.onnx")
+
+
+def test_the_real_exporters_take_what_they_are_given():
+    from audiobat.integrations.onnx import export_onnx
+    from audiobat.integrations.transformers import export_transformers
+
+    assert list(inspect.signature(export_onnx).parameters) == ["model", "file"]
+    assert list(inspect.signature(export_transformers).parameters) == ["model", "folder", "card"]
 
 
 def test_a_failed_transformers_export_leaves_the_older_one(tmp_path: Path, release: Path, monkeypatch):
