@@ -375,7 +375,7 @@ def test_a_dry_run_writes_nothing_and_shows_the_rates(model, multi, tmp_path: Pa
         ({"optim": {"warmup_steps": 6}}, "optim.warmup_steps is 6: it must end before train.steps 6"),
         ({"optim": {"layer_decay": 0.0}}, "optim.layer_decay is 0.0"),
         ({"data": {"roll": True}}, "data.roll is True: fine-tuning has augment.roll"),
-        ({"select": {"which": "bset"}}, r"SelectConfig.which is 'bset'.*did you mean best"),
+        ({"select": {"which": "bset"}}, r"select.which is 'bset'.*did you mean best"),
         ({"train": {"loss": "ce"}}, "train.loss is ce, but some clips have several labels"),
         ({"task": "frame"}, "task is frame, but the clips have no events"),
         ({"data": {"balance": "colour"}}, "data.balance is 'colour'"),
