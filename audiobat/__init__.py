@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audiobat.commands.analyze import analyze
+    from audiobat.commands.benchmark import benchmark
     from audiobat.commands.embed import embed
     from audiobat.commands.export import export
     from audiobat.commands.finetune import finetune
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "analyze",
+    "benchmark",
     "embed",
     "export",
     "finetune",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "analyze": "audiobat.commands.analyze",
+    "benchmark": "audiobat.commands.benchmark",
     "embed": "audiobat.commands.embed",
     "export": "audiobat.commands.export",
     "finetune": "audiobat.commands.finetune",

@@ -11,7 +11,7 @@ import importlib
 import sys
 from argparse import SUPPRESS
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from jsonargparse import ArgumentError, ArgumentParser
 
 from audiobat import __version__
+from audiobat.commands.benchmark_config import BenchmarkConfig
 from audiobat.config import (
     FinetuneConfig,
     FrontendConfig,
@@ -40,7 +41,12 @@ CLIPS = "a folder, a CSV or Parquet file with a path column, prepared shards, or
 TRUST = "let a Hugging Face model run the Python files that come with it"
 DEVICE = "auto: a GPU if there is one; or cpu, cuda, cuda:1"
 OVERWRITE = "replace what --out already holds"
-KINDS: dict[type | None, str] = {PretrainConfig: "pretrain", ProbeConfig: "probe", FinetuneConfig: "finetune"}
+KINDS: dict[type | None, str] = {
+    PretrainConfig: "pretrain",
+    ProbeConfig: "probe",
+    FinetuneConfig: "finetune",
+    BenchmarkConfig: "benchmark",
+}
 ARGUMENTS, FLAGS = ("arguments", ""), ("flags", "")  # groups of help
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # errors of writing, which name no file
 
@@ -55,9 +61,9 @@ def argument(help_line: str, default: Any = dataclasses.MISSING) -> Any:
     return field(default=default, metadata={"help": help_line, "positional": True})
 
 
-def words(help_line: str) -> Any:
+def words(help_line: str, default: Any = dataclasses.MISSING) -> Any:
     """A flag of type `tuple[str, ...]` that takes all words up to the next flag, as the shell gives them."""
-    return field(metadata={"help": help_line, "words": True})
+    return field(default=default, metadata={"help": help_line, "words": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +214,20 @@ class Ladder(Verb):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Benchmark(Verb):
+    """Run Table 1 or 5 as far as weights and data are here, and print it beside the paper's numbers."""
+
+    models: tuple[str, ...] = words("NAME=PATH of weights; those of a new name are a new line", ())
+    data: tuple[str, ...] = words("NAME=PATH of data sets: a folder, prepared shards, or NAME:FOLDER", ())
+    out: str = flag("folder to write, or to go on in", "runs/benchmark")
+    only: tuple[str, ...] = flag("run no more than the cells of these models, data sets and protocols", ())
+    device: str = flag(DEVICE, "auto")
+    overwrite: bool = flag("begin the cells anew that --out holds, of those that are asked for", False)
+    dry_run: bool = flag("print what can run, what is missing and where to get it, the GPU hours, and stop", False)
+    config: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Embed(Verb):
     """Embed audio files of any length: one row for each window."""
 
@@ -280,7 +300,8 @@ class Compare(Verb):
 VERBS: dict[str, type[Verb]] = {
     verb.__name__.lower(): verb
     for verb in (
-        *(Doctor, Demo, Prepare, Pretrain, Probe, Finetune, Analyze, Ladder, Compare, Embed, Predict, Export, Report),
+        *(Doctor, Demo, Prepare, Pretrain, Probe, Finetune, Analyze, Ladder, Benchmark),
+        *(Compare, Embed, Predict, Export, Report),
     )
 }
 
@@ -447,14 +468,14 @@ def options(verb: type[Verb]) -> dict[str, Option]:
 
 
 def config_options(config_class: type, prefix: str = "", group: tuple[str, str] = ("config", "")) -> Iterator[Option]:
-    """Every field of a config dataclass, nested ones as `encoder.depth`."""
+    """Every field of a config dataclass, nested ones as `encoder.depth`; mappings are for recipes alone."""
     hints = get_type_hints(config_class)
     for f in dataclasses.fields(config_class):
         hint = hints[f.name]
         if dataclasses.is_dataclass(hint):
             path = prefix + f.name
             yield from config_options(hint, f"{path}.", (path, hint.__doc__ or ""))  # type: ignore[arg-type]
-        else:
+        elif get_origin(hint) is not Mapping:
             yield Option(prefix + f.name, hint, f.default, help_of(config_class, f.name), group)
 
 

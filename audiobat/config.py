@@ -767,13 +767,16 @@ class FinetuneConfig:
 
 def to_dict(config: object) -> dict[str, Any]:
     """A config dataclass as plain nested dicts and lists, ready for YAML or JSON."""
-    plain: dict[str, Any] = {}
-    for f in dataclasses.fields(config):  # type: ignore[arg-type]
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            value = to_dict(value)
-        plain[f.name] = list(value) if isinstance(value, tuple) else value
-    return plain
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    """The value of a field without dataclasses and tuples."""
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def from_dict(cls: type[T], values: object, where: str = "") -> T:
@@ -795,7 +798,7 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
 
 
 def _typed(hint: Any, value: Any, path: str) -> Any:
-    """Check `value` against the type of a field: dataclass, tuple, optional, Literal, int, float, bool or str."""
+    """Check `value` against the type of a field: dataclass, tuple, mapping, optional, Literal or a plain one."""
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, path)  # type: ignore[arg-type]
     origin, args = get_origin(hint), get_args(hint)
@@ -805,6 +808,11 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
     if origin is UnionType:
         inner = next(a for a in args if a is not type(None))
         return None if value is None else _typed(inner, value, path)
+    if origin is Mapping:
+        check(isinstance(value, Mapping), path, value, "give values by name")
+        return {str(name): _typed(args[1], v, f"{path}.{name}") for name, v in value.items()}
+    if hint is Any:
+        return value
     if origin is tuple:
         if args[-1] is Ellipsis:
             check(isinstance(value, list | tuple), path, value, "give a list")

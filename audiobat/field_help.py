@@ -1,24 +1,24 @@
-"""The line of help of every config field: the comment that stands beside it in `config.py`."""
+"""The line of help of every config field: the comment that stands beside it in the code."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import inspect
-
-from audiobat import config
+import sys
 
 
 def help_of(config_class: type, field: str) -> str:
     """The comment beside a field, or beside the one that it overrides; empty if there is none."""
-    found = (comments().get((owner.__name__, field)) for owner in config_class.__mro__)
+    owners = [owner for owner in config_class.__mro__ if owner is not object]
+    found = (comments(owner.__module__).get((owner.__name__, field)) for owner in owners)
     return next(filter(None, found), "")
 
 
 @functools.cache
-def comments() -> dict[tuple[str, str], str]:
-    """(class, field) to its comment, which may go on in the lines below."""
-    source = inspect.getsource(config)
+def comments(module: str) -> dict[tuple[str, str], str]:
+    """(class, field) of a module to its comment, which may go on in the lines below."""
+    source = inspect.getsource(sys.modules[module])
     lines = source.encode().splitlines()  # the tree counts bytes
     found = {}
     for node in ast.walk(ast.parse(source)):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from audiobat import cli, recipes
+from audiobat.commands.benchmark_config import BenchmarkConfig
 from audiobat.config import FinetuneConfig, PretrainConfig, ProbeConfig, from_dict, to_dict
 from audiobat.errors import AudiobatError
 
@@ -344,7 +345,8 @@ def test_numbers_in_recipes_are_numbers(text: str, value: object):
 def test_every_shipped_recipe_is_a_config(name: str):
     fields = recipes.load_recipe(name)
     probes_or_pretrains = ProbeConfig if "head" in fields else PretrainConfig
-    config = from_dict(FinetuneConfig if name.startswith("finetune/") else probes_or_pretrains, fields)
+    kinds = {"finetune": FinetuneConfig, "benchmark": BenchmarkConfig}
+    config = from_dict(kinds.get(recipes.kind_of(name), probes_or_pretrains), fields)
     assert from_dict(type(config), to_dict(config)) == config
 
 
@@ -370,11 +372,12 @@ def test_a_mistake_in_a_recipe_names_its_file_and_one_in_a_flag_does_not(tmp_pat
 
 def test_recipes_are_listed_for_the_verbs_that_take_them(capsys):
     taken = {"pretrain": "pretrain", "finetune": "finetune", "probe": "probe", "analyze": "probe", "ladder": "probe"}
+    taken["benchmark"] = "benchmark"
     for verb, kind in taken.items():
         assert cli.main([verb, "--help"]) == 0
         said = " ".join(capsys.readouterr().out.split())
         assert f"a recipe ({', '.join(recipes.recipe_names(kind))}) or" in said
-    kinds = [recipes.recipe_names(kind) for kind in ("pretrain", "finetune", "probe")]
+    kinds = [recipes.recipe_names(kind) for kind in ("pretrain", "finetune", "probe", "benchmark")]
     assert sorted(name for names in kinds for name in names) == recipes.recipe_names()
     assert kinds[2] == ["demo_probe"]
 

@@ -36,7 +36,7 @@ from audiobat.train.checkpoint import load_checkpoint
 
 FINETUNES = [name for name in recipe_names() if name.startswith("finetune/")]
 PROBES = [name for name in recipe_names() if name not in FINETUNES and "head" in load_recipe(name)]
-PRETRAINS = [name for name in recipe_names() if name not in FINETUNES and name not in PROBES]
+PRETRAINS = [name for name in recipe_names("pretrain") if name not in PROBES]
 TRAIN = {"steps": 1, "batch_size": 2, "device": "cpu", "precision": "fp32", "log_every": 1}
 ONE_LABEL = ("esc50", "spc2")
 

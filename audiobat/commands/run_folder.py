@@ -32,6 +32,7 @@ FREE_FIELDS = (
     "train.log_every",
     "train.save_every",
     "train.keep",
+    *("cache_gb", "cache_dir", "workers"),  # of a probe
 )  # may change mid-run
 
 

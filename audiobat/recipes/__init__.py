@@ -52,9 +52,9 @@ def recipe_names(kind: str | None = None) -> list[str]:
 
 
 def kind_of(name: str) -> str:
-    """What a recipe of the package is for: to `finetune`, `probe` or `pretrain`."""
-    if name.startswith("finetune/"):
-        return "finetune"
+    """What a recipe of the package is for: to `finetune`, `benchmark`, `probe` or `pretrain`."""
+    if name.startswith(("finetune/", "benchmark/")):
+        return name.partition("/")[0]
     return "probe" if name.endswith("_probe") else "pretrain"
 
 
