@@ -12,10 +12,13 @@ import yaml
 
 from audiobat import cli, hub
 from audiobat.commands import benchmark as verb
+from audiobat.commands import benchmark_plan
 from audiobat.commands.benchmark import benchmark
 from audiobat.commands.benchmark_cells import cells_of, with_paths
 from audiobat.commands.benchmark_config import FINETUNE, BenchmarkConfig
-from audiobat.commands.head_jobs import decay_of, head_jobs
+from audiobat.commands.benchmark_cost import BASE, cost_of, forward_flops, head_flops, patches_of
+from audiobat.commands.finetune_testing import preset_of as recipe_of
+from audiobat.commands.head_jobs import decay_of, head_jobs, preset_of
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig, from_dict
 from audiobat.data.public import esc50
 from audiobat.data.public import speech_commands as sc
@@ -162,9 +165,11 @@ def test_cells_have_the_published_settings(cell):
         assert decay_of(job.head, train) == (0.005 if cell.protocol == "LP" else 0.5)
         assert job.head.prototypes == 10_000
         assert (config.preset, config.preset_task) == ("paper", cell.about_data.task)
+        assert preset_of(job, train.loss, config, "as20k") == "paper", "so that records say so"
         return
     config = cell.finetune_config()
-    assert config.recipe == cell.recipe
+    other = replace(config.train, seed=7, device="cuda")
+    assert recipe_of(replace(config, train=other)) == config.recipe == cell.recipe
     train, optim = config.train, config.optim
     found = (train.steps, optim.warmup_steps, train.batch_size, train.loss)
     if (cell.model, cell.data) == ("EAT", "AS-2M"):  # EAT's own; the 400,000 of Table 6 are SSLAM's
@@ -279,7 +284,9 @@ def test_a_cell_that_fails_stops_none_of_the_others(tmp_path, model, esc, monkey
     assert f"MINE, ESC-50, CGP: RuntimeError: CUDA out of memory (see {log})." in sentence
     assert "Traceback" in log.read_text()
     text = (tmp_path / "out/table.md").read_text()
-    assert "| CGP | MINE | Accuracy | - | failed: RuntimeError: CUDA out of memory" in text
+    assert "| CGP | MINE | Accuracy | - | failed |  | - |  |" in text
+    assert "- MINE, ESC-50, CGP: RuntimeError: CUDA out of memory (see " in text
+    assert "AS-20K: no cell was run (no data; no weights, no data)." in " ".join(told.out.split())
     assert "| FT | MINE | Accuracy | - | not asked for |  | - |  |" in text
     assert "1 of 48 cells measured." in text
     monkeypatch.setattr(verb, "probe", really)  # mended: only what failed runs
@@ -313,9 +320,78 @@ def test_a_dry_run_says_what_can_run_what_is_missing_and_the_hours(tmp_path, mod
     assert "weights of SSLAM ta012/SSLAM_pretrain on Hugging Face" in flat
     assert "--data AS-2M=FOLDER" in flat
     assert "39,436 clips" in flat
+    assert "No such folder or name" in flat
     assert "gone.pt" in said.replace("\n", "").replace("│", "").replace(" ", "")
-    assert "110 for all 36" in flat or "GPU hours" in flat
+    assert flat.count("weights of no use") == 3  # and ESC-50 is there
     assert not (tmp_path / "out").exists()
+
+
+def test_hours_are_those_of_the_operations():
+    """The reference's counts: 104 GFLOP a clip with gates and 97 without; CGP's 0.39 TFLOP a step of 48 clips."""
+    ungated = replace(BASE, encoder=replace(BASE.encoder, gated_attention=False))
+    assert patches_of(BASE, 10.24) == patches_of(BASE, 60.0) == 512
+    assert (patches_of(BASE, 5.12), patches_of(BASE, 1.0)) == (256, 56)
+    assert forward_flops(BASE, 512) == pytest.approx(104e9, rel=0.005)
+    assert forward_flops(ungated, 512) == pytest.approx(97e9, rel=0.005)
+    assert 48 * head_flops("cgp", BASE, 512, 10_000, 527) == pytest.approx(0.39e12, rel=0.01)
+    config = config_of("table5")
+    cells = {(cell.data, cell.protocol): cost_of(cell) for cell in cells_of(config, ["BAT"])}
+    assert cells["AS-20K", "CGP"].encoder == pytest.approx(100e15 + 18_886 * 104e9, rel=0.01)
+    assert cells["AS-20K", "CGP"].head == pytest.approx(7.7e15, rel=0.02)
+    assert cells["AS-20K", "FT"].encoder == pytest.approx(3 * 40_000 * 48 * 104e9, rel=0.01)
+    assert cells["AS-20K", "LP"].encoder == pytest.approx((20_550 + 18_886) * 104e9, rel=0.01), "means are kept"
+    assert cells["ESC-50", "CGP"].encoder == pytest.approx(2_000 * forward_flops(BASE, 256)), "features are kept"
+    assert cells["ESC-50", "FT"].encoder == pytest.approx((3 * 4_000 * 48 + 400) * 5 * forward_flops(BASE, 256))
+    assert cells["AS-20K", "CGP"].hours(125) == pytest.approx(0.24, rel=0.02)
+    three = cost_of(cells_of(replace(config, seeds=(0, 1, 2)), ["BAT", "AS-20K", "CGP"])[0])
+    assert three.head == pytest.approx(3 * cells["AS-20K", "CGP"].head)
+    assert three.encoder == cells["AS-20K", "CGP"].encoder, "seeds share the pass"
+
+
+def test_table_1_is_run_on_audioset_as_people_have_it(tmp_path, model):
+    root = tmp_path / "audioset"
+    labels = [("/m/09x0r", "Speech"), ("/m/04rlf", "Music"), *((f"/m/x{i:03d}", f"Sound {i}") for i in range(525))]
+    root.mkdir()
+    rows = "".join(f'{i},{mid},"{name}"\n' for i, (mid, name) in enumerate(labels))
+    (root / "class_labels_indices.csv").write_text("index,mid,display_name\n" + rows)
+    for file, first, count in (("balanced_train", 0, 16), ("eval", 16, 8)):
+        lines = ["# a", "# b", "# YTID, start_seconds, end_seconds, positive_labels"]
+        for i in range(first, first + count):
+            tone(root / "audio" / f"clip{i:07d}.wav", i % 2, 1.0)
+            lines.append(f'clip{i:07d}, 0.000, 10.000, "{labels[i % 2][0]}"')
+        (root / f"{file}_segments.csv").write_text("\n".join(lines) + "\n")
+    places = {"models": [f"EAT={model}"], "data": [f"AS-20K={root}"]}
+    results = benchmark(config_of("table1", **SMALL), out=tmp_path / "out", only=["CGP", "Protobin", "LP"], **places)
+    measured = {r.cell.protocol: r for r in results if r.records}
+    assert set(measured) == {"CGP", "Protobin", "LP"}
+    for result in measured.values():
+        lines = result.lines()
+        assert [line.metric for line in lines] == ["mAP", "F1"]
+        [record] = result.records
+        for line, name, paper in zip(lines, ("map", "f1"), result.cell.paper, strict=True):
+            assert line.ours.mean == pytest.approx(100 * record.metrics[name].value)
+            assert line.difference == pytest.approx(line.ours.mean - paper)
+        assert not (tmp_path / "out/runs/EAT/AS-20K" / result.cell.protocol / "features").exists()
+    text = (tmp_path / "out/table.md").read_text()
+    assert "- AS-20K: 16 train, 8 test clips; test clips have 2 of 527 classes" in text
+    assert f"- EAT: small, sha256 {measured['LP'].records[0].model.sha256[:12]}" in text
+    assert (
+        "finetune/eat_as20k (EAT FT); finetune/sslam_as20k (SSLAM FT); preset paper, as20k (CGP, Protobin, LP)" in text
+    )
+
+
+def test_a_fine_tuning_that_is_told_to_stop_stops_the_benchmark(tmp_path, model, esc, monkeypatch):
+    monkeypatch.setattr(verb, "finetune", lambda *args, **kwargs: [])
+    monkeypatch.setattr(verb, "probe", lambda *args, **kwargs: pytest.fail("went on"))
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(config_of("table5"), out=tmp_path / "out", models=[f"BAT={model}"], data=[f"ESC-50={esc}"])
+
+
+def test_a_dry_run_fetches_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark_plan, "load_encoder", lambda path: pytest.fail(f"fetched {path}"))
+    argv = ["benchmark", "--config", "benchmark/table5", "--models", "BAT=hub:somebody/bat", "MINE=hf:some/model"]
+    assert cli.main([*argv, "--dry-run", "--only", "BAT,MINE,LP"]) == 0
+    assert "0 of 8 cells can run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -339,10 +415,12 @@ def test_mistakes_are_told_in_a_sentence(argv, sentence, tmp_path, capsys):
     assert re.search(sentence, capsys.readouterr().err)
 
 
-def test_clips_are_read_as_the_data_set_says_unless_the_path_does(tmp_path):
+def test_clips_are_read_as_the_data_set_says_unless_the_path_does(tmp_path, monkeypatch):
     (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
     for path, source in (
         (f"{tmp_path}/x", f"spc2-12-tfds:{tmp_path}/x"),
+        ("x", f"spc2-12-tfds:{tmp_path}/x"),
         (f"spc2-35:{tmp_path}/x", f"spc2-35:{tmp_path}/x"),
         ("clips.csv", "clips.csv"),
     ):

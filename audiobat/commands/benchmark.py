@@ -17,10 +17,10 @@ from rich.console import Console
 from audiobat.commands.benchmark_cells import Cell, cells_of, with_paths
 from audiobat.commands.benchmark_config import FINETUNE, BenchmarkConfig
 from audiobat.commands.benchmark_plan import plan_tables, survey
-from audiobat.commands.benchmark_table import Result, markdown_table, summary_line, tables
+from audiobat.commands.benchmark_table import FAILED, Result, markdown_table, summary_line, tables
 from audiobat.commands.finetune import finetune
 from audiobat.commands.probe import probe
-from audiobat.commands.run_folder import check_same, prepare_run, sole_use
+from audiobat.commands.run_folder import check_same, prepare_run, remove, sole_use
 from audiobat.config import FinetuneConfig, ProbeConfig
 from audiobat.errors import AudiobatError
 from audiobat.report.benchmark_figure import benchmark_figure
@@ -145,6 +145,7 @@ def run_probe(cell: Cell, out: Path, device: str, overwrite: bool) -> None:
     with sole_use(folder):
         prepare_run(folder, config, "auto", overwrite, defined_by(cell, 0)[1])
         probe(cell.weights, cell.source, config, out=folder, device=device, overwrite=True)
+        remove(folder / "features")  # up to 64 GB that nothing asks for again
 
 
 def result_of(cell: Cell, out: Path, failed: dict[Cell, str], asked: bool) -> Result:
@@ -156,7 +157,7 @@ def result_of(cell: Cell, out: Path, failed: dict[Cell, str], asked: bool) -> Re
             return result
     except AudiobatError as error:
         failed[cell] = str(error)
-    return Result(cell, (), f"failed: {failed[cell]}" if cell in failed else cell.missing or NOT_ASKED)
+    return Result(cell, (), FAILED, failed[cell]) if cell in failed else Result(cell, (), cell.missing or NOT_ASKED)
 
 
 def told(failed: dict[Cell, str]) -> str:

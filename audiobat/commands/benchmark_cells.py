@@ -64,15 +64,18 @@ class Cell:
 
     @property
     def weights(self) -> str:
-        """Where its weights lie, once nothing is missing."""
-        return str(self.about_model.path)
+        """Where its weights lie, once nothing is missing: the same from whatever folder the command is given in."""
+        return absolute(str(self.about_model.path))
 
     @property
     def source(self) -> str:
         """Its clips as `--data` takes them: a folder of the data set gets the name by which it is read."""
-        path, reader = str(self.about_data.path), self.about_data.reader
-        plain = path.partition(":")[0] not in data_sets() and Path(path).is_dir() and not is_prepared(path)
-        return f"{reader}:{path}" if plain else path
+        path = str(self.about_data.path)
+        reader, colon, folder = path.partition(":")
+        if colon and reader in data_sets():
+            return f"{reader}:{absolute(folder)}"
+        unpacked = Path(path).is_dir() and not is_prepared(path)
+        return f"{self.about_data.reader}:{absolute(path)}" if unpacked else absolute(path)
 
     def probe_config(self) -> ProbeConfig:
         """The preset's settings for its head."""
@@ -113,6 +116,11 @@ class Cell:
     def is_done(self, out: Path) -> bool:
         """Whether all of its records are there."""
         return len(self.records(out)) == len(self.seeds())
+
+
+def absolute(path: str) -> str:
+    """The whole path of what is there; else the same words, which may be a name or a URL."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def cells_of(config: BenchmarkConfig, only: Sequence[str] = ()) -> list[Cell]:

@@ -71,8 +71,9 @@ def state_of(cell: Cell, found: Found, out: Path) -> str:
         cost_of(cell)
     except AudiobatError as error:
         return str(error)
-    faults = [found.faults[name] for name in (cell.model, cell.data) if name in found.faults]
-    return cell.missing or " ".join(faults) or "can run"
+    places = {"weights": cell.model, "data": cell.data}
+    broken = " and ".join(what for what, name in places.items() if name in found.faults)
+    return cell.missing or (f"{broken} of no use" if broken else "can run")
 
 
 def hours_of(cell: Cell, found: Found) -> float | None:
@@ -100,28 +101,28 @@ def cell_table(cells: Sequence[Cell], found: Found, out: Path) -> Table:
 
 
 def missing_table(cells: Sequence[Cell], found: Found) -> Table:
-    """What the cells need and nobody has named, or named in vain."""
+    """What the cells need and nobody has named, or named in vain; then the reason comes first."""
     table = Table(title="Missing here", title_justify="left")
     for heading in ("What", "Where users get it"):
         table.add_column(heading, overflow="fold")
-    for cell in {cell.model: cell for cell in cells}.values():
-        model = cell.about_model
-        if model.path is None or cell.model in found.faults:
-            what = ("weights of " + cell.model, f"size: {model.size}", f"--models {cell.model}=PATH")
-            table.add_row("\n".join(what), model.source, end_section=True)
-    for cell in {cell.data: cell for cell in cells}.values():
-        data = cell.about_data
-        if data.path is None or cell.data in found.faults:
-            known = data_sets().get(data.reader)
-            where = NOT_STATED if known is None else known.where
-            table.add_row("\n".join((cell.data, size_of(data), f"--data {cell.data}=FOLDER")), where, end_section=True)
+    known = data_sets()
+    needs = [
+        (name, model.path, f"weights of {name}\nsize: {model.size}\n--models {name}=PATH", model.source)
+        for name, model in {cell.model: cell.about_model for cell in cells}.items()
+    ]
+    for name, data in {cell.data: cell.about_data for cell in cells}.items():
+        where = known[data.reader].where if data.reader in known else NOT_STATED
+        needs.append((name, data.path, f"{name}\nsize: {size_of(data)}\n--data {name}=FOLDER", where))
+    for name, path, what, where in needs:
+        if path is None or name in found.faults:
+            table.add_row(what, "\n".join(filter(None, (found.faults.get(name), where))), end_section=True)
     return table
 
 
 def size_of(data: BenchmarkData) -> str:
     """Clips, and what they take as 16-bit audio at 16 kHz; what the files of others take is not stated."""
     clips = data.train + data.test
-    return f"size: {clips:,} clips, {clips * data.seconds * BYTES_A_SECOND / 1e9:,.1f} GB at 16 kHz and 16 bits"
+    return f"{clips:,} clips, {clips * data.seconds * BYTES_A_SECOND / 1e9:,.1f} GB at 16 kHz and 16 bits"
 
 
 def total_line(cells: Sequence[Cell], found: Found, out: Path) -> str:

@@ -19,6 +19,7 @@ HEADINGS = ("", "Model", "Metric", "Here", "95%", "Seeds", "Paper", "Difference"
 LEFT = 3  # columns of text
 F1 = ("f1", "f1_top")  # of several labels, or of one, to a clip
 NONE = "-"
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Result:
     cell: Cell
     records: tuple[ResultRecord, ...]
     why: str = ""
+    fault: str = ""  # the sentence, if it failed
 
     def lines(self) -> list[Line]:
         """One for each metric of its data set."""
@@ -98,9 +100,13 @@ def by_data(results: Sequence[Result]) -> Iterator[tuple[str, list[Line]]]:
         yield data, [line for result in results if result.cell.data == data for line in result.lines()]
 
 
-def tables(results: Sequence[Result]) -> Iterator[Table]:
-    """A table for each data set, for a terminal."""
+def tables(results: Sequence[Result]) -> Iterator[Table | str]:
+    """A table for each data set, for a terminal; a line for one of which no cell was tried."""
     for data, lines in by_data(results):
+        if all(line.ours is None and line.why != FAILED for line in lines):
+            whys = "; ".join(dict.fromkeys(line.why for line in lines))
+            yield f"{data}: no cell was run ({whys})."
+            continue
         table = Table(title=f"{data}, in percent", title_justify="left")
         for place, heading in enumerate(HEADINGS):
             table.add_column(heading, justify="left" if place < LEFT or heading == "95%" else "right")
@@ -118,7 +124,12 @@ def markdown_table(config: BenchmarkConfig, results: Sequence[Result]) -> str:
         parts += ["", f"## {data}", "", f"| {' | '.join(HEADINGS)} |", rule]
         parts += [f"| {' | '.join(line.cells())} |" for line in lines]
     parts += ["", summary_line(results), ""]
-    titled = {"Measured": measured_lines(results), "Settings": settings_lines(results), "Notes": config.notes}
+    titled = {
+        "Failed": [f"{result.cell}: {result.fault}" for result in results if result.fault],
+        "Measured": measured_lines(results),
+        "Settings": settings_lines(results),
+        "Notes": config.notes,
+    }
     for title, lines_of in titled.items():
         if told := [f"- {line}" for line in lines_of]:
             parts += [f"{title}:", "", *told, ""]
