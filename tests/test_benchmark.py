@@ -144,6 +144,8 @@ def test_tables_have_the_papers_models_data_and_protocols():
     assert {cell.paper for cell in cells_of(five)}.isdisjoint({(None,)})
     assert {data.metrics for data in one.data.values()} == {("map", "f1")}
     assert [five.data[name].metrics[0] for name in TABLE_6] == ["map", "map", "accuracy", "accuracy"]
+    more = {str(cell): cell.paper for cell in cells_of(config_of("table5", protocols=["Protobin"]))}
+    assert (more["EAT, AS-2M, Protobin"], more["BAT, AS-2M, Protobin"]) == ((32.58,), (None,))
     # Table 7
     counts = {name: (data.train, data.test, data.classes) for name, data in five.data.items()}
     assert counts["AS-2M"] == (1_932_574, 18_886, 527)
@@ -211,6 +213,7 @@ def test_a_benchmark_is_run_killed_and_goes_on(tmp_path, model, esc, words, monk
     for kind in really:
         spy(kind, None)
     results = benchmark(config, out=out, **places)
+    assert "[21 of 36] BAT, ESC-50, FT: done" in capsys.readouterr().out
     assert calls[2:] == [("probe", "ESC-50-master"), ("finetune", "speech"), ("probe", "speech"), ("probe", "speech")]
     assert all(path.read_bytes() == data for path, data in kept.items())
 
@@ -413,6 +416,23 @@ def test_a_dry_run_fetches_nothing(tmp_path, monkeypatch, capsys):
 def test_mistakes_are_told_in_a_sentence(argv, sentence, tmp_path, capsys):
     assert cli.main(["benchmark", "--out", str(tmp_path / "out"), *argv.split()]) == 2
     assert re.search(sentence, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"models": {"BAT": {"recipes": {"ESC50": "finetune/esc50"}}}}, "'ESC50': it is none of .*mean ESC-50"),
+        ({"models": {"BAT": {"weights": "x"}}}, "Unknown field models.BAT.weights"),
+        ({"models": "BAT"}, "models is 'BAT': give values by name"),
+        ({"data": {"MINE": {"path": "x"}}}, "data.reader is '': say which"),
+        ({"models": {"ESC-50": {}}}, "'ESC-50': give each a name of its own"),
+        ({"data": {"SC-2": {"folds": 0}}}, "data.folds is 0: it must be positive"),
+        ({"seeds": [1, 1]}, "seeds is .*: name each once"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused(fields, sentence):
+    with pytest.raises(AudiobatError, match=sentence):
+        config_of("table5", **fields)
 
 
 def test_clips_are_read_as_the_data_set_says_unless_the_path_does(tmp_path, monkeypatch):

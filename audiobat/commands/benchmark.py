@@ -75,7 +75,8 @@ def benchmark(
     failed: dict[Cell, str] = {}
     for number, cell in enumerate(asked, start=1):
         if not cell.missing:
-            print(f"[{number} of {len(asked)}] {cell}: {cell.settings}", flush=True)
+            state = "done" if cell.is_done(out) and not overwrite else cell.settings
+            print(f"[{number} of {len(asked)}] {cell}: {state}", flush=True)
             attempt(cell, out, device, overwrite, failed)
     results = [result_of(cell, out, failed, cell in asked) for cell in cells_of(config)]
     write_atomic(out / "table.md", markdown_table(config, results).encode())

@@ -54,7 +54,7 @@ class Cell:
     def paper(self) -> tuple[float | None, ...]:
         """The paper's number for each metric, in percent; None where it has none."""
         found = self.config.paper.get(self.model, {}).get(self.data, {}).get(self.protocol, ())
-        return tuple(found) + (None,) * (len(self.about_data.metrics) - len(found))
+        return tuple(found[i] if i < len(found) else None for i in range(len(self.about_data.metrics)))
 
     @property
     def missing(self) -> str:

@@ -78,6 +78,10 @@ class BenchmarkConfig:
         names = [*self.models, *self.data, *self.protocols]
         twice = next((name for name in names if names.count(name) > 1), None)
         check(twice is None, "models, data, protocols", twice, "give each a name of its own")
+        for name, model in self.models.items():
+            for data in model.recipes:
+                hint = did_you_mean(data, self.data)
+                check(data in self.data, f"models.{name}.recipes", data, f"it is none of {', '.join(self.data)}{hint}")
         for seed in self.seeds:
             check(0 <= seed <= LARGEST, "seeds", self.seeds, "use 0 up to 2^63 - 1")
         check(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")

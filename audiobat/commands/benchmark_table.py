@@ -15,7 +15,7 @@ from audiobat.errors import AudiobatError
 from audiobat.report.rows import METRIC_NAMES
 from audiobat.results import ResultRecord
 
-HEADINGS = ("", "Model", "Metric", "Here", "95%", "Seeds", "Paper", "Difference")
+HEADINGS = ("", "Model", "Metric", "Here", "95%", "Seeds", "Paper", "Diff.")
 LEFT = 3  # columns of text
 F1 = ("f1", "f1_top")  # of several labels, or of one, to a clip
 NONE = "-"
