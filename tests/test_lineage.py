@@ -232,7 +232,7 @@ def test_the_teacher_begins_as_the_students_copy():
 # -- masks (lineage 4) --
 
 
-PRETRAINED = [name for name in recipe_names() if not name.startswith(("finetune/", "demo_probe"))]
+PRETRAINED = recipe_names("pretrain")
 MASKS = {  # visible patches, clones, blocks; all others as the paper: 102, 16, 5
     "eat_large": (128, 16, 7),
     "data2vec2": (102, 16, 15),
