@@ -37,7 +37,7 @@ def ladder_figure(labels: Sequence[str], ours: Sequence[Measured], paper: Sequen
     left.errorbar(means, y, xerr=spread, fmt="o", color=BLUE, capsize=3)
     left.set_title("here")
     right.plot(paper, y, "D", color=BLACK)
-    right.set_title("in the paper, at base scale on AudioSet")
+    right.set_title("in the paper (base, AudioSet)")
     for ax in (left, right):
         ax.grid(True, axis="x")
         ax.set_xlabel("mAP under CGP (%)")
