@@ -22,7 +22,7 @@ import soundfile
 from audiobat import cli
 from audiobat.audio import load_audio
 from audiobat.commands import prepare as command
-from audiobat.commands.prepare import prepare
+from audiobat.commands.prepare import prepare, remove
 from audiobat.data import pack_pool, shard_plan
 from audiobat.data.build import clip_table
 from audiobat.data.index import ClipTable
@@ -551,3 +551,29 @@ def test_mistakes_are_one_sentence(source, tmp_path, capsys, argv, words):
     assert err.count("\n") == 1
     assert words in err
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("faster_at", ["unlink", "rmdir"])
+def test_what_another_part_removes_at_this_moment_is_no_error(faster_at, tmp_path, monkeypatch):
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "column.npy").write_bytes(b"")
+    own = getattr(os, faster_at)
+
+    def too_late(path, **where):
+        own(path, **where)
+        own(path, **where)  # FileNotFoundError, as when another process was faster
+
+    monkeypatch.setattr(os, faster_at, too_late)
+    remove(tmp_path / "left")
+    assert not (tmp_path / "left").exists()
+
+
+def test_what_cannot_be_removed_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "left").mkdir()
+
+    def refuse(path, **where):
+        raise PermissionError(13, "no", str(path))
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(PermissionError):
+        remove(tmp_path / "left")

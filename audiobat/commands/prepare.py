@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -208,12 +208,13 @@ def finish(folder: Path, table: ClipTable, plan: ShardPlan, indexes: Sequence[Sh
     Raises:
         AudiobatError: not one clip could be read.
     """
-    if not is_finished(folder):
+    if (folder / CLIPS).exists() and not is_finished(folder):  # in this order: another part may finish in between
         remove(folder / CLIPS)
+    if not is_finished(folder):
         try:
             merge_shards(folder, table, plan.settings, indexes)
         except OSError:
-            if not is_finished(folder):  # another machine found all shards too, and was faster
+            if not is_finished(folder):  # another part found all shards too, and was faster
                 raise
     for path in filter(is_unfinished, folder.iterdir()):
         remove(path)
@@ -230,10 +231,10 @@ def is_finished(folder: Path) -> bool:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    while path.is_dir():
+        with suppress(FileNotFoundError):  # another part removes it at this moment too
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def pack(
