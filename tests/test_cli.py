@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from audiobat import cli, recipes
+from audiobat import cli, recipes, verbs
 from audiobat.commands.benchmark_config import BenchmarkConfig
 from audiobat.config import FinetuneConfig, PretrainConfig, ProbeConfig, from_dict, to_dict
 from audiobat.errors import AudiobatError
@@ -138,28 +138,29 @@ def test_a_mistake_prints_one_sentence_and_exits_with_2(argv: str, words: list[s
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Join(cli.Verb):
+class Join(verbs.Verb):
     """Join tables."""
 
-    first: str = cli.argument("the table to join to")
-    others: tuple[str, ...] = cli.argument("tables to join")
-    out: str | None = cli.flag("file to write", None)
-    quiet: bool = cli.flag("say nothing", False)
+    first: str = verbs.argument("the table to join to")
+    others: tuple[str, ...] = verbs.argument("tables to join")
+    out: str | None = verbs.flag("file to write", None)
+    quiet: bool = verbs.flag("say nothing", False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Copy(cli.Verb):
+class Copy(verbs.Verb):
     """Copy a table."""
 
-    table: str = cli.argument("the table")
-    out: str | None = cli.argument("where to", None)
-    rows: int = cli.flag("how many", 3)
+    table: str = verbs.argument("the table")
+    out: str | None = verbs.argument("where to", None)
+    rows: int = verbs.flag("how many", 3)
 
 
 @pytest.fixture
 def places(monkeypatch, called):
     """Two verbs that take arguments by their place."""
-    monkeypatch.setattr(cli, "VERBS", {**cli.VERBS, "join": Join, "copy": Copy})
+    monkeypatch.setitem(verbs.VERBS, "join", Join)
+    monkeypatch.setitem(verbs.VERBS, "copy", Copy)
     return called
 
 
@@ -265,7 +266,7 @@ def test_help_lists_every_flag_and_field_with_its_default(capsys):
 def test_every_verb_is_in_the_overview_and_its_flags_are_its_functions_arguments(capsys):
     assert cli.main([]) == 0
     shown = capsys.readouterr().out
-    for name, verb in cli.VERBS.items():
+    for name, verb in verbs.VERBS.items():
         assert f"  {name} " in shown
         function = getattr(importlib.import_module(f"audiobat.commands.{name}"), name)
         assert set(inspect.signature(function).parameters) == {f.name for f in dataclasses.fields(verb)}

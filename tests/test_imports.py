@@ -18,7 +18,7 @@ ORDER = [
     *("heads", "tagger", "metrics", "results", "data", "train", "baselines"),
     *("tensors", "building", "card", "sharing", "hub"),
     *("feature_store", "feature_files", "cache", "adapters", "convert", "models"),
-    *("analysis", "report", "commands", "integrations", "cli"),
+    *("analysis", "report", "commands", "integrations", "verbs", "flags", "cli"),
 ]
 TOP = ("__init__", "__main__")  # stand last: they import everything on demand
 EXTRAS = {"pyarrow", "sklearn", "av", "fsspec", "transformers"}  # imported inside functions only

@@ -1,6 +1,6 @@
 """What a benchmark is: models, data sets, ways to use a model, settings, and the paper's numbers; from YAML.
 
-It stands here and not in `config.py`, as nothing but `audiobat benchmark` reads it: it names settings, and has none.
+It stands here and not in `config/`, as nothing but `audiobat benchmark` reads it: it names settings, and has none.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""Every setting of the project as frozen dataclasses; every ablation of the paper is one field, checked on creation.
+
+Defaults are the paper's (Table 6); where the paper is silent, its authors' release decides. A default that comes from
+neither says so.
+"""
+
+from audiobat.config.augment import AugmentConfig, MixupConfig, NoiseConfig, SpecAugmentConfig
+from audiobat.config.checks import LARGEST, check, check_choice, check_one_of, warmup_mend
+from audiobat.config.finetune import FinetuneConfig, FinetuneOptimConfig, FinetuneTrainConfig, SelectConfig
+from audiobat.config.frontend import (
+    FRONTEND_OWN,
+    STATISTICS,
+    FrontendConfig,
+    KaldiFrontendConfig,
+    PrepareConfig,
+    Statistics,
+    StatisticsConfig,
+    pick_statistics,
+)
+from audiobat.config.model import EncoderConfig, ModelConfig
+from audiobat.config.plain import from_dict, to_dict
+from audiobat.config.pretrain import DecoderConfig, MaskConfig, ObjectiveConfig, PretrainConfig, TargetConfig
+from audiobat.config.probe import PASSIVE_HEADS, GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, TaggerConfig
+from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
+
+__all__ = [
+    "FRONTEND_OWN",
+    "LARGEST",
+    "PASSIVE_HEADS",
+    "STATISTICS",
+    "AugmentConfig",
+    "DataConfig",
+    "DecoderConfig",
+    "EncoderConfig",
+    "FinetuneConfig",
+    "FinetuneOptimConfig",
+    "FinetuneTrainConfig",
+    "FrontendConfig",
+    "GridConfig",
+    "HeadConfig",
+    "KaldiFrontendConfig",
+    "MaskConfig",
+    "MixupConfig",
+    "ModelConfig",
+    "NoiseConfig",
+    "ObjectiveConfig",
+    "OptimConfig",
+    "PrepareConfig",
+    "PretrainConfig",
+    "ProbeConfig",
+    "ProbeTrainConfig",
+    "SelectConfig",
+    "SpecAugmentConfig",
+    "Statistics",
+    "StatisticsConfig",
+    "TaggerConfig",
+    "TargetConfig",
+    "TrainConfig",
+    "check",
+    "check_choice",
+    "check_one_of",
+    "from_dict",
+    "pick_statistics",
+    "to_dict",
+    "warmup_mend",
+]

@@ -1,0 +1,31 @@
+"""What every setting's check is made of: one sentence that names the field, its value and the mend."""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_type_hints
+
+from audiobat.errors import AudiobatError, did_you_mean
+
+LARGEST = 2**63 - 1  # whole number that torch takes
+
+
+def check(condition: bool, name: str, value: object, mend: str) -> None:
+    """Raise an AudiobatError that names the field `name`, its value and the mend unless `condition` holds."""
+    if not condition:
+        raise AudiobatError(f"{name} is {value!r}: {mend}.")
+
+
+def check_choice(owner: object, name: str) -> None:
+    """Check that the Literal field `name` of `owner` holds one of its choices."""
+    check_one_of(get_args(get_type_hints(type(owner))[name]), f"{type(owner).__name__}.{name}", getattr(owner, name))
+
+
+def check_one_of(choices: tuple[Any, ...], name: str, value: object) -> None:
+    """Check that the field `name` holds one of its choices."""
+    hint = did_you_mean(str(value), choices)
+    check(value in choices, name, value, f"choose one of {', '.join(map(str, choices))}{hint}")
+
+
+def warmup_mend(name: str, steps: int) -> str:
+    """What to do where a warm-up, the field `name`, is no shorter than the training."""
+    return f"it must end before train.steps {steps}: set it too, --{name} {steps // 10} for a tenth"

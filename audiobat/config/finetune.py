@@ -1,0 +1,96 @@
+"""Fine-tuning: Table 6, and which weights are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from audiobat.config.augment import AugmentConfig, MixupConfig, SpecAugmentConfig
+from audiobat.config.checks import check, check_choice, warmup_mend
+from audiobat.config.frontend import StatisticsConfig
+from audiobat.config.probe import PASSIVE_HEADS, HeadConfig
+from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class FinetuneOptimConfig(OptimConfig):
+    """AdamW, its schedule, and how much slower deeper layers learn (Table 6, AS-20K column)."""
+
+    lr: float = 5e-5  # of the head
+    warmup_steps: int = 4_000
+    layer_decay: float = 0.75  # rate of a layer relative to the one above it
+    layer_map: Literal["standard", "eat"] = "standard"  # the patch embedding is the deepest layer; or as fast as the
+    # head, and min_lr is one for all layers (eat)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "layer_map")
+        check(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "use more than 0, up to 1")
+
+
+@dataclass(frozen=True)
+class FinetuneTrainConfig(TrainConfig):
+    """Length, batch, loss and regularisation (Table 6, AS-20K column)."""
+
+    steps: int = 40_000
+    loss: Literal["auto", "bce", "ce", "asl"] = "auto"  # auto: ce if every clip has one label, else bce; asl: released
+    label_smoothing: float = 0.0  # share of each target that is spread over all classes
+    drop_path: float = 0.1  # of the last block; from 0 at the first, evenly
+    freeze_steps: int = 0  # first the head alone learns, for this long; neither source does so
+    ema_decay: float | None = None  # test and keep a moving average of the weights, of this decay; neither source does
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "loss")
+        check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "use 0 up to 1")
+        check(0 <= self.drop_path < 1, "train.drop_path", self.drop_path, "use 0 up to, not including, 1")
+        inside = 0 <= self.freeze_steps < self.steps
+        check(inside, "train.freeze_steps", self.freeze_steps, f"use 0 or more, and less than train.steps {self.steps}")
+        valid_ema = self.ema_decay is None or 0 <= self.ema_decay < 1
+        check(valid_ema, "train.ema_decay", self.ema_decay, "use 0 up to, not including, 1, or null")
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Which weights a fine-tuning keeps. Both are tested and reported where there are validation clips."""
+
+    which: Literal["last", "best"] = "last"  # of the last step, or of the best validation; the paper does not say
+    every: int = 1_000  # steps between two validations; the last step has one, too
+    held_out: float = 0.0  # share of the training clips that validate, where the data have no validation split
+
+    def __post_init__(self) -> None:
+        check_choice(self, "which")
+        check(self.every > 0, "select.every", self.every, "it must be positive")
+        check(0 <= self.held_out < 1, "select.held_out", self.held_out, "use 0 up to, not including, 1")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Everything that a fine-tuning depends on besides the model and the clips. Defaults: Table 6, AS-20K."""
+
+    frontend: StatisticsConfig = field(default_factory=StatisticsConfig)
+    head: HeadConfig = field(default_factory=lambda: HeadConfig(kind="linear", norm="layer"))  # EAT's; paper silent
+    optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(mixup=MixupConfig(0.9), spec_augment=SpecAugmentConfig(0.2, 0.2))
+    )
+    train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    task: Literal["auto", "clip", "frame"] = "auto"  # what has labels; auto: frames where the clips have events
+    keep_head: bool = False  # go on with the head that the model has, in place of a new one of `head`
+    max_frames: int | None = None  # of a window, at most; EAT pads ESC-50 to 512. null: the model's own
+    recipe: str | None = None  # which recipe these settings are meant to be; records check it
+
+    def __post_init__(self) -> None:
+        check_choice(self, "task")
+        check(
+            self.head.kind not in PASSIVE_HEADS, "head.kind", self.head.kind, "it cannot teach a model; choose another"
+        )
+        steps, warmup = self.train.steps, self.optim.warmup_steps
+        check(warmup < steps, "optim.warmup_steps", warmup, warmup_mend("optim.warmup_steps", steps))
+        check(not self.data.roll, "data.roll", self.data.roll, "fine-tuning has augment.roll")
+        some = self.max_frames is None or self.max_frames > 0
+        check(some, "max_frames", self.max_frames, "use a positive number or null")
+        alone = self.head.norm == "batch" and self.train.batch_size == 1
+        check(not alone, "train.batch_size", self.train.batch_size, "head.norm batch needs at least 2 clips per batch")

@@ -1,0 +1,78 @@
+"""Configs to plain nested dicts, for YAML and JSON, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from audiobat.config.checks import LARGEST, check, check_one_of
+from audiobat.errors import AudiobatError, did_you_mean
+
+T = TypeVar("T")
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """A config dataclass as plain nested dicts and lists, ready for YAML or JSON."""
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    """The value of a field without dataclasses and tuples."""
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def from_dict(cls: type[T], values: object, where: str = "") -> T:
+    """Build config `cls` from plain nested dicts; fields left out keep their defaults.
+
+    Raises AudiobatError for an unknown field (naming the closest known one) or a value of the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise AudiobatError(f"{where or cls.__name__} is {values!r}: give its fields by name.")
+    hints = get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    kwargs: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{where}.{name}" if where else str(name)
+        if name not in known:
+            raise AudiobatError(f"Unknown field {path}{did_you_mean(str(name), known)}.")
+        kwargs[name] = _typed(hints[name], value, path)
+    return cls(**kwargs)
+
+
+def _typed(hint: Any, value: Any, path: str) -> Any:
+    """Check `value` against the type of a field: dataclass, tuple, mapping, optional, Literal or a plain one."""
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, path)  # type: ignore[arg-type]
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        check_one_of(args, path, value)
+        return value
+    if origin is UnionType:
+        inner = next(a for a in args if a is not type(None))
+        return None if value is None else _typed(inner, value, path)
+    if origin is Mapping:
+        check(isinstance(value, Mapping), path, value, "give values by name")
+        return {str(name): _typed(args[1], v, f"{path}.{name}") for name, v in value.items()}
+    if hint is Any:
+        return value
+    if origin is tuple:
+        if args[-1] is Ellipsis:
+            check(isinstance(value, list | tuple), path, value, "give a list")
+            return tuple(_typed(args[0], v, path) for v in value)
+        check(isinstance(value, list | tuple) and len(value) == len(args), path, value, f"give {len(args)} values")
+        return tuple(_typed(a, v, path) for a, v in zip(args, value, strict=True))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    check(type(value) is hint, path, value, f"it must be of type {hint.__name__}")
+    if hint is int:
+        check(abs(value) <= LARGEST, path, value, "use less than 2^63")
+    if hint is float:
+        check(math.isfinite(value), path, value, "it must be finite")
+    return value

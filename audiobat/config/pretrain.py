@@ -1,0 +1,149 @@
+"""Pre-training: masks, decoder, targets and loss beside the model and its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from audiobat.config.checks import check, check_choice, warmup_mend
+from audiobat.config.frontend import FrontendConfig
+from audiobat.config.model import EncoderConfig, ModelConfig
+from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Masks for M clones (Section 3; EAT's constants)."""
+
+    kind: Literal["inverse_block", "random"] = "inverse_block"
+    ratio: float = 0.8
+    clones: int = 16
+    block_size: int = 5  # side of a visible block, in patches
+    adjust: float = 0.07  # share of patches added to the expected block area before blocks are counted
+
+    def __post_init__(self) -> None:
+        check_choice(self, "kind")
+        check(0 < self.ratio < 1, "mask.ratio", self.ratio, "use a share between 0 and 1")
+        check(self.clones > 0, "mask.clones", self.clones, "it must be positive")
+        check(self.block_size > 0, "mask.block_size", self.block_size, "it must be positive")
+        check(self.adjust >= 0, "mask.adjust", self.adjust, "it must not be negative")
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Visible tokens to predictions at the masked cells (Section 5.3, Table 4). Its width is the encoder's."""
+
+    kind: Literal["vit", "cnn"] = "vit"
+    depth: int = 6
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    kernel_size: int = 3  # cnn only, EAT's
+    groups: int = 16  # cnn only, EAT's
+
+    def __post_init__(self) -> None:
+        check_choice(self, "kind")
+        for name in ("depth", "heads", "mlp_ratio", "groups"):
+            check(getattr(self, name) > 0, f"decoder.{name}", getattr(self, name), "it must be positive")
+        odd = self.kernel_size > 0 and self.kernel_size % 2 == 1
+        check(odd, "decoder.kernel_size", self.kernel_size, "it must be positive and odd")
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """What the student predicts (Section 3, Table 3): a layer output of its EMA teacher, or the spectrogram itself."""
+
+    source: Literal["block", "mlp", "spectrogram"] = "block"  # spectrogram: patches of it, no teacher (Audio-MAE)
+    layers: int | None = None  # average the top `layers` blocks; None: all
+    cls_layers: int | None = None  # the same for the cls token's target; None: as `layers`
+    norm_eps: float = 1e-6  # of the targets' normalisation; EAT: 1e-5
+    ema_start: float = 0.9998
+    ema_end: float = 0.99999
+    ema_steps: int = 100_000
+
+    def __post_init__(self) -> None:
+        check_choice(self, "source")
+        for name in ("layers", "cls_layers"):
+            value = getattr(self, name)
+            check(value is None or value > 0, f"target.{name}", value, "use a positive number or null")
+        check(self.norm_eps > 0, "target.norm_eps", self.norm_eps, "it must be positive")
+        for name in ("ema_start", "ema_end"):
+            check(0 <= getattr(self, name) <= 1, f"target.{name}", getattr(self, name), "use a decay from 0 to 1")
+        check(self.ema_steps > 0, "target.ema_steps", self.ema_steps, "it must be positive")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Eq. 5 with all terms as means: loss = scale * (local + global_weight * global + retention_weight * retention)."""
+
+    global_weight: float = 1.0
+    retention_weight: float = 0.0  # SSLAM's loss on clips mixed with others; 0: nothing is mixed
+    scale: float = 1.0  # EAT's sums over features amount to sqrt(768); AdamW does not see it, gradient clipping does
+
+    def __post_init__(self) -> None:
+        for name in ("global_weight", "retention_weight"):
+            check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "it must not be negative")
+        check(self.scale > 0, "objective.scale", self.scale, "it must be positive")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that a pre-training run depends on."""
+
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    init: str | None = None  # a model with whose encoder student and teacher begin, such as SSLAM's first stage
+
+    def __post_init__(self) -> None:
+        _ = self.model  # the patch grid must fit the mel bins
+        depth = self.encoder.depth
+        for name in ("layers", "cls_layers"):
+            layers = getattr(self.target, name)
+            check(layers is None or layers <= depth, f"target.{name}", layers, f"the encoder has {depth} blocks")
+        teacherless = self.target.source == "spectrogram"
+        for name in ("global_weight", "retention_weight") if teacherless else ():
+            weight = getattr(self.objective, name)
+            check(weight == 0, f"objective.{name}", weight, "target.source spectrogram has no teacher: use 0")
+        divides = self.encoder.dim % (self.decoder.heads if self.decoder.kind == "vit" else self.decoder.groups) == 0
+        check(
+            divides,
+            "decoder",
+            self.decoder,
+            f"its heads (vit) or groups (cnn) must divide encoder.dim {self.encoder.dim}",
+        )
+        longest = self.encoder.max_frames * self.frontend.hop_length / self.frontend.sample_rate
+        seconds = self.data.clip_seconds
+        check(seconds <= longest, "data.clip_seconds", seconds, f"encoder.max_frames holds {longest:g} s")
+        columns, rows = self.crop_grid
+        enough = columns * rows >= 2
+        check(enough, "data.clip_seconds", seconds, "such a clip is a single patch, and nothing of it would be visible")
+        steps = self.train.steps
+        warm = self.optim.warmup_steps < steps
+        name = "optim.warmup_steps"
+        check(warm, name, self.optim.warmup_steps, warmup_mend(name, steps))
+
+    @property
+    def crop_grid(self) -> tuple[int, int]:
+        """Patch columns and rows of a training crop, (T, F)."""
+        columns, rows = self.model.grid
+        if self.encoder.pad == "grid":
+            return columns, rows
+        frames = int(self.data.clip_seconds * self.frontend.sample_rate) // self.frontend.hop_length + 1
+        return min(-(-frames // self.encoder.patch_size[0]), columns), rows
+
+    @property
+    def model(self) -> ModelConfig:
+        """The part that a release keeps."""
+        return ModelConfig(self.frontend, self.encoder)
+
+    @property
+    def target_width(self) -> int:
+        """Numbers that the decoder predicts for each masked cell."""
+        frames, bins = self.encoder.patch_size
+        return frames * bins if self.target.source == "spectrogram" else self.encoder.dim

@@ -1,0 +1,163 @@
+"""Heads, and how they are trained on frozen features."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal, get_args, get_type_hints
+
+from audiobat.config.checks import LARGEST, check, check_choice, check_one_of
+from audiobat.config.frontend import StatisticsConfig
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Which probe sits on the frozen features (Section 4)."""
+
+    kind: Literal[
+        "cgp",
+        "protobin",
+        "linear",
+        "linear_cgp",
+        "attentive",
+        "ep",
+        "head2toe",
+        "vqt",
+        "proto_classwise",
+        "knn",
+        "mean_time_keep_freq",
+    ] = "cgp"
+    prototypes: int = 10_000  # cgp and protobin
+    dropout: float = 0.0  # the release: 0.2
+    layer: int = -1  # the block to read, 1..L or -1 for the last; cgp, linear_cgp, head2toe and vqt read all
+    pool: Literal["auto", "cls", "mean"] = "auto"  # linear, linear_cgp, head2toe, knn; auto: cls if there is one
+    norm: Literal["none", "layer", "batch"] = "none"  # before the classifier; attentive: of tokens; unscaled
+    queries: int | None = None  # None: ep 32 in all, vqt 10 a block
+    reduction: int = 1  # ep: values are this many times narrower than the model
+    per_class: int = 20  # proto_classwise: prototypes of each class
+    penalty: float | None = None  # weight of head2toe's lasso (None: 1e-4), of proto_classwise's orthogonality (1)
+    neighbours: int = 20  # knn
+    temperature: float = 0.07  # knn
+
+    def __post_init__(self) -> None:
+        for name in ("kind", "pool", "norm"):
+            check_choice(self, name)
+        for name in ("prototypes", "reduction", "per_class", "neighbours", "temperature"):
+            check(getattr(self, name) > 0, f"head.{name}", getattr(self, name), "it must be positive")
+        check(self.queries is None or self.queries > 0, "head.queries", self.queries, "use a positive number or null")
+        valid_penalty = self.penalty is None or self.penalty >= 0
+        check(valid_penalty, "head.penalty", self.penalty, "use 0, a positive weight, or null")
+        check(0 <= self.dropout < 1, "head.dropout", self.dropout, "use 0 up to, not including, 1")
+        check(self.layer == -1 or self.layer >= 1, "head.layer", self.layer, "use 1 to the number of blocks, or -1")
+
+
+PASSIVE_HEADS = ("vqt", "knn")  # one asks frozen blocks, the other remembers clips: neither gives a model gradients
+
+
+@dataclass(frozen=True)
+class TaggerConfig:
+    """What a release keeps of the head that sits on its encoder."""
+
+    head: HeadConfig = field(default_factory=HeadConfig)
+    classes: tuple[str, ...] = ()  # names in the order of the logits
+    task: Literal["clip", "frame"] = "clip"  # what the head was trained to label
+    multi_label: bool = True  # several classes may be there at once: sigmoid, else softmax
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        check_choice(self, "task")
+        check(len(self.classes) > 0, "tagger.classes", self.classes, "name at least one class")
+        check(len(set(self.classes)) == len(self.classes), "tagger.classes", self.classes, "name each class once")
+        kind = self.head.kind
+        check(kind not in PASSIVE_HEADS, "head.kind", kind, "it cannot be kept with a model; choose another")
+
+
+@dataclass(frozen=True)
+class ProbeTrainConfig:
+    """How a head is trained (Table 6, AS-20K column)."""
+
+    steps: int = 20_000
+    warmup_steps: int = 2_000
+    batch_size: int = 48
+    lr: float = 1e-3
+    min_lr: float = 1e-6
+    weight_decay: float | None = None  # None: the paper's 0.5 for prototype heads, 0.005 for linear ones
+    betas: tuple[float, float] = (0.9, 0.999)
+    loss: Literal["auto", "bce", "ce", "asl"] = "auto"  # auto: ce if every clip has one label, else bce; asl: released
+    seed: int = 0  # of weights and dropout
+    order_seed: int = 0  # of the order of clips: heads share a pass over them, so their own seeds have no say in it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        check_choice(self, "loss")
+        for name in ("steps", "batch_size", "lr"):
+            check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
+        check(self.warmup_steps >= 0, "train.warmup_steps", self.warmup_steps, "it must not be negative")
+        check(0 <= self.min_lr <= self.lr, "train.min_lr", self.min_lr, "use 0 up to train.lr")
+        valid_decay = self.weight_decay is None or self.weight_decay >= 0
+        check(valid_decay, "train.weight_decay", self.weight_decay, "it must not be negative")
+        valid_betas = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
+        check(valid_betas, "train.betas", self.betas, "give two numbers from 0 up to 1")
+        for name in ("seed", "order_seed"):
+            check(0 <= getattr(self, name) <= LARGEST, f"train.{name}", getattr(self, name), "use 0 up to 2^63 - 1")
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Values tried side by side, each with each; an empty list: the one value of `head` or `train`."""
+
+    prototypes: tuple[int, ...] = ()  # of the heads that have prototypes
+    lr: tuple[float, ...] = ()
+    weight_decay: tuple[float, ...] = ()
+    choose: bool = False  # lr and weight decay: keep the best on a held-out tenth of the training split
+
+    def __post_init__(self) -> None:
+        for name in ("prototypes", "lr", "weight_decay"):
+            values = tuple(getattr(self, name))
+            object.__setattr__(self, name, values)
+            check(len(set(values)) == len(values), f"grid.{name}", values, "name each value once")
+        check(min(self.prototypes, default=1) > 0, "grid.prototypes", self.prototypes, "they must be positive")
+        check(min(self.lr, default=1.0) > 0, "grid.lr", self.lr, "they must be positive")
+        check(min(self.weight_decay, default=0.0) >= 0, "grid.weight_decay", self.weight_decay, "none may be negative")
+        several = len(self.lr) > 1 or len(self.weight_decay) > 1
+        check(several or not self.choose, "grid.choose", self.choose, "give several grid.lr or grid.weight_decay")
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Which heads are trained, how, on which features. All of them share one pass over the clips."""
+
+    head: HeadConfig = field(default_factory=HeadConfig)
+    train: ProbeTrainConfig = field(default_factory=ProbeTrainConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    heads: tuple[str, ...] = ()  # kinds trained side by side, each otherwise as `head`; none: `head` alone
+    layers: bool = False  # besides, a linear probe of every block: its mean patch, batch norm, a matrix (Fig. 4)
+    seeds: tuple[int, ...] = ()  # one record for each; none: `train.seed` alone
+    task: Literal["auto", "clip", "frame"] = "auto"  # what has labels; auto: frames where the clips have events
+    preset: Literal["paper", "released", "fair"] = "paper"  # whose settings these are meant to be; records check it
+    preset_task: str | None = None  # column of the preset's table; None: by the data set's name, else as20k
+    cache_gb: float = 8.0  # memory for frozen features; more than that, up to 64 GB and half of what is free, go to
+    # OUT/features, and what fits neither is computed again for every batch; 0: always again
+    cache_dir: str | None = None  # keep them in this folder instead, for later runs too; None: in memory
+    workers: int = 2  # processes that decode audio ahead of the encoder
+    frontend: StatisticsConfig = field(default_factory=StatisticsConfig)
+    max_frames: int | None = None  # of a window, at most; the release pads ESC-50 to 512. null: the model's own
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "seeds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("task", "preset"):
+            check_choice(self, name)
+        kinds = get_args(get_type_hints(HeadConfig)["kind"])
+        for kind in self.heads:
+            check_one_of(kinds, "heads", kind)
+            dataclasses.replace(self.head, kind=kind)  # type: ignore[arg-type]  # its other settings must suit it
+        for name in ("heads", "seeds"):
+            values = getattr(self, name)
+            check(len(set(values)) == len(values), name, values, "name each once")
+        for seed in self.seeds:
+            check(0 <= seed <= LARGEST, "seeds", self.seeds, "use 0 up to 2^63 - 1")
+        check(self.cache_gb >= 0, "cache_gb", self.cache_gb, "it must not be negative")
+        some = self.max_frames is None or self.max_frames > 0
+        check(some, "max_frames", self.max_frames, "use a positive number or null")
+        check(self.workers >= 0, "workers", self.workers, "it must not be negative")

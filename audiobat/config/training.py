@@ -1,0 +1,71 @@
+"""What any training has: its optimiser, its clips, its length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from audiobat.config.checks import LARGEST, check, check_choice
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay (Table 6)."""
+
+    lr: float = 5e-4
+    min_lr: float = 1e-6  # also where the warm-up starts
+    warmup_steps: int = 53_000
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    decay_1d: bool = True  # decay biases, norms and tokens too, as EAT and the release do
+    grad_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        check(self.lr > 0, "optim.lr", self.lr, "it must be positive")
+        check(0 <= self.min_lr <= self.lr, "optim.min_lr", self.min_lr, "use 0 up to optim.lr")
+        check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "it must not be negative")
+        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "it must not be negative")
+        valid_betas = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
+        check(valid_betas, "optim.betas", self.betas, "give two numbers from 0 up to 1")
+        valid_clip = self.grad_clip is None or self.grad_clip > 0
+        check(valid_clip, "optim.grad_clip", self.grad_clip, "use a positive norm or null")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which clips, and how a training crop is cut from one."""
+
+    path: str | None = None  # a folder, CSV, Parquet file, prepared shards, or NAME:FOLDER of a public data set
+    clip_seconds: float = 10.24  # fills the 1,024 frames; what is missing of a 10-s clip is masked padding
+    roll: bool = False  # circular roll of the waveform (the release's; the paper names none)
+    balance: str | None = None  # column drawn evenly, or labels (A56: mean of 1/count) | labels_sum (EAT's); None: all
+    epoch_clips: int | None = None  # draws per epoch (AS-2M fine-tuning: 200,000); None: as many as there are clips
+    replacement: bool = True  # whether balanced draws may repeat a clip within an epoch
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        check(self.clip_seconds > 0, "data.clip_seconds", self.clip_seconds, "it must be positive")
+        some = self.epoch_clips is None or self.epoch_clips > 0
+        check(some, "data.epoch_clips", self.epoch_clips, "use a positive number or null")
+        check(self.workers >= 0, "data.workers", self.workers, "it must not be negative")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length, batch and housekeeping of a run."""
+
+    steps: int = 400_000
+    batch_size: int = 48  # clips per step over all ranks
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"
+    log_every: int = 50
+    save_every: int = 2_000
+    keep: int = 2  # newest checkpoints kept
+
+    def __post_init__(self) -> None:
+        check_choice(self, "precision")
+        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
+            check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
+        check(0 <= self.seed <= LARGEST, "train.seed", self.seed, "use 0 up to 2^63 - 1")
