@@ -336,6 +336,8 @@ def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, t
     fails("has no audio files", data=tmp_path / "empty")
     (tmp_path / "empty.txt").write_text("\n")
     fails(r"empty\.txt lists no files", data=tmp_path / "empty.txt")
+    (tmp_path / "README.txt").write_text("Recordings of a wood\nMay 2024\n")
+    fails(r"README\.txt is a list of files, none of which is there", data=tmp_path / "README.txt")
     monkeypatch.setattr(table.importlib.util, "find_spec", lambda name: None)
     fails(r"needs pyarrow: install 'audiobat\[parquet\]'", out=tmp_path / "o.parquet")
 

@@ -530,6 +530,7 @@ def test_a_name_alone_says_where_to_get_the_data_set(capsys):
     [
         (["SOURCE"], "needs OUT"),
         (["nosuchset"], "needs OUT"),
+        (["esc51"], "did you mean esc50?"),
         (["spc2"], "spc2-35"),
         (["SOURCE", "o", "--part", "0/3"], "--part is '0/3'"),
         (["SOURCE", "o", "--part", "4/3"], "--part is '4/3'"),
@@ -564,6 +565,20 @@ def test_what_another_part_removes_at_this_moment_is_no_error(faster_at, tmp_pat
         own(path, **where)  # FileNotFoundError, as when another process was faster
 
     monkeypatch.setattr(os, faster_at, too_late)
+    remove(tmp_path / "left")
+    assert not (tmp_path / "left").exists()
+
+
+def test_what_another_part_still_writes_to_is_removed(tmp_path, monkeypatch):
+    (tmp_path / "left").mkdir()
+    own = os.rmdir
+
+    def too_early(path, **where):
+        monkeypatch.setattr(os, "rmdir", own)
+        (tmp_path / "left" / "column.npy").write_bytes(b"")
+        own(path, **where)  # OSError: not empty
+
+    monkeypatch.setattr(os, "rmdir", too_early)
     remove(tmp_path / "left")
     assert not (tmp_path / "left").exists()
 

@@ -6,12 +6,13 @@ What is done stays done: the same command goes on after whatever stopped it, and
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +41,7 @@ from audiobat.data.shards import (
 from audiobat.data.sources import read_clips
 from audiobat.data.store import read_clip
 from audiobat.data.stream import Reader
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.progress import Progress
 
 MAX_RATE = 655_350  # Hz: FLAC's
@@ -102,7 +103,10 @@ def prepare(
     if out is None and not dry_run:
         about = about_data_set(str(source))
         if about is None:
-            raise AudiobatError("audiobat prepare needs OUT, the folder to write: audiobat prepare SOURCE OUT.")
+            hint = "" if os.path.exists(source) else did_you_mean(str(source), data_sets())
+            raise AudiobatError(
+                f"audiobat prepare {source} needs OUT, the folder to write, or the name of a data set alone{hint}."
+            )
         print(about)
         return None
     settings = check_settings(sample_rate, encoding, window_seconds, hop_seconds)
@@ -232,8 +236,11 @@ def is_finished(folder: Path) -> bool:
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     while path.is_dir():
-        with suppress(FileNotFoundError):  # another part removes it at this moment too
+        try:
             shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # another part removes it too, or still writes there
+                raise
     path.unlink(missing_ok=True)
 
 
@@ -317,7 +324,8 @@ def describe_missing(folder: Path, missing: Sequence[int], shards: int, parts: i
 
 def summary(folder: Path, indexes: Sequence[ShardIndex]) -> str:
     """What a finished folder holds, what was left out of it, and its size."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    files = (path for name in (SHARDS, CLIPS) for path in (folder / name).iterdir() if not is_unfinished(path))
+    size = sum(path.stat().st_size for path in files)
     skipped, loud = sum(len(index.skipped) for index in indexes), sum(int(index.loud.sum()) for index in indexes)
     lines = [open_prepared(folder).describe()]
     if skipped:

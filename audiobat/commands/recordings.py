@@ -51,6 +51,10 @@ def _list_source(data: str | Path) -> ClipTable:
     files = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not files:
         raise AudiobatError(f"{source} lists no files: write one path on each line.")
+    if not any("://" in file or (source.parent / file).exists() for file in files):
+        raise AudiobatError(
+            f"{source} is a list of files, none of which is there, such as {files[0]!r}: write one path on each line."
+        )
     return clip_table(source.parent, files)
 
 
