@@ -6,7 +6,7 @@ import torch
 
 from audiobat.commands.finetune_groups import build_adamw
 from audiobat.commands.finetune_labels import FrameLabels, labels_of
-from audiobat.commands.finetune_model import Finetuning
+from audiobat.commands.finetune_model import Finetuning, ema_decay_at
 from audiobat.config import (
     AugmentConfig,
     EncoderConfig,
@@ -119,15 +119,23 @@ def test_the_moving_average_follows_its_formula():
     model = build(changed(train={"ema_decay": 0.9}, optim={"lr": 1e-2}))
     optimizer = build_adamw(model.tagger, model.config.optim)
     expected = {name: p.detach().clone() for name, p in model.tagger.named_parameters()}
-    for step in range(3):
+    for step, decay in enumerate((1 / 10, 2 / 11, 3 / 12)):  # 0.9 comes with step 80
         learn(model, optimizer, step)
         for name, parameter in model.tagger.named_parameters():
-            expected[name] = 0.9 * expected[name] + 0.1 * parameter.detach()
+            expected[name] = decay * expected[name] + (1 - decay) * parameter.detach()
     assert model.last is model.ema
     for name, parameter in model.ema.named_parameters():
         torch.testing.assert_close(parameter, expected[name], msg=name)
         assert not parameter.requires_grad
     assert not torch.equal(model.ema.head.classifier.weight, model.tagger.head.classifier.weight)
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.99, 0.9999])
+def test_a_short_run_forgets_the_untrained_head(decay: float):
+    decays = [ema_decay_at(step, decay) for step in range(100)]
+    assert np.prod(decays) < 1e-4
+    assert decays == sorted(decays)
+    assert ema_decay_at(10**6, decay) == decay
 
 
 def test_the_average_copies_what_is_not_learnt():

@@ -103,7 +103,7 @@ class Finetuning(nn.Module):
         """Follow update number `step` (from 0), and look how good the weights are where it is time."""
         if self.ema is not None:
             assert self.config.train.ema_decay is not None
-            follow(self.ema, self.tagger, self.config.train.ema_decay)
+            follow(self.ema, self.tagger, ema_decay_at(step, self.config.train.ema_decay))
         done = step + 1
         if self.validate is None or (done % self.config.select.every and done != self.config.train.steps):
             return
@@ -121,6 +121,15 @@ class Finetuning(nn.Module):
 def follower(tagger: Tagger) -> Tagger:
     """A copy that no gradient reaches."""
     return copy.deepcopy(tagger).requires_grad_(False).eval()
+
+
+def ema_decay_at(step: int, decay: float) -> float:
+    """The decay of update number `step` (from 0): less than `decay` at first.
+
+    After n updates an average of constant decay still holds decay^n of the untrained head, which a short run never
+    forgets; of this one, next to nothing.
+    """
+    return min(decay, (1 + step) / (10 + step))
 
 
 @torch.no_grad()

@@ -37,7 +37,8 @@ class FinetuneTrainConfig(TrainConfig):
     label_smoothing: float = 0.0  # share of each target that is spread over all classes
     drop_path: float = 0.1  # of the last block; from 0 at the first, evenly
     freeze_steps: int = 0  # first the head alone learns, for this long; neither source does so
-    ema_decay: float | None = None  # test and keep a moving average of the weights, of this decay; neither source does
+    ema_decay: float | None = None  # test and keep a moving average of the weights; neither source does. The decay is
+    # (1 + n) / (10 + n) after n steps, up to this one
 
     def __post_init__(self) -> None:
         super().__post_init__()
