@@ -23,7 +23,7 @@ import yaml
 
 import audiobat
 from audiobat import cli, hub
-from audiobat.commands.export_facts import last_name
+from audiobat.commands.export_facts import last_name, recipe_followed
 from audiobat.commands.finetune_groups import own_encoder
 from audiobat.config import (
     DataConfig,
@@ -35,12 +35,14 @@ from audiobat.config import (
     ModelConfig,
     PretrainConfig,
     TaggerConfig,
+    from_dict,
     to_dict,
 )
 from audiobat.convert import convert_file
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
 from audiobat.objective import MaskedLatentRegression
+from audiobat.recipes import load_recipe
 from audiobat.results import DataInfo, Metric, ModelInfo, ResultRecord
 from audiobat.tagger import Tagger
 from audiobat.tensors import weights_sha256
@@ -149,7 +151,7 @@ def test_a_run_of_pretraining_becomes_a_release(tmp_path: Path, capsys):
     for line in (
         "**Data**: birds.csv (sha256 of the table `abcd`)",
         "**Training clips**: 1,234",
-        "**Recipe**: not recorded",
+        "**Recipe**: custom",
         "**Steps**: 7",
         "**Software**: audiobat 9.9, torch 2.13",
         "mono at 8,000 Hz",
@@ -185,7 +187,7 @@ def test_a_run_of_finetuning_becomes_a_release_with_its_head(tmp_path: Path):
         "fine-tuned from bat_nano",
         "**Data**: esc50 (sha256 of the table `beef`)",
         "**Training clips**: 320",
-        "**Recipe**: finetune/demo",
+        "**Recipe**: finetune/demo with changes",
         "**Steps**: 30",
         "| birds | Fine-tuning | mAP | 0.500 [0.375, 0.750] | 0 | 40 |",
         "3 classes, several at once: ant, bee, \\| a &lt;b> 'c' \\[d\\]",
@@ -195,6 +197,23 @@ def test_a_run_of_finetuning_becomes_a_release_with_its_head(tmp_path: Path):
     assert "0.750 [0.625" not in card, "the other weights were not kept"
     extra = json.loads((out / "config.json").read_text())["extra"]
     assert (extra["step"], extra["data_sha256"], extra["facts"]["steps"]) == (30, "beef", 30)
+
+
+@pytest.mark.parametrize("name", ["bat_base", "bat_nano", "eat_base", "sslam"])
+def test_a_pretraining_recipe_is_known_by_its_settings(name: str):
+    config = from_dict(PretrainConfig, load_recipe(name))
+    elsewhere = replace(config, train=replace(config.train, seed=3, device="cpu"), data=replace(config.data, path="x/"))
+    assert recipe_followed(elsewhere) == name
+    changed = replace(config, optim=replace(config.optim, weight_decay=0.07))
+    assert recipe_followed(changed) == "custom"
+
+
+def test_a_finetuning_recipe_is_named_and_so_is_what_left_it():
+    config = from_dict(FinetuneConfig, load_recipe("finetune/esc50_released"))
+    assert recipe_followed(config) == "finetune/esc50_released"
+    changed = replace(config, optim=replace(config.optim, lr=1e-3))
+    assert recipe_followed(changed) == "finetune/esc50_released with changes"
+    assert recipe_followed(replace(changed, recipe=None)) == "custom"
 
 
 def test_a_fold_is_named_and_exported(tmp_path: Path):

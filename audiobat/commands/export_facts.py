@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audiobat.card import FIGURE, Facts, Result
+from audiobat.commands.finetune_testing import NOT_RECIPE, preset_of
 from audiobat.commands.run_folder import FREE_FIELDS, flat
 from audiobat.config import FinetuneConfig, PretrainConfig, from_dict, to_dict
 from audiobat.errors import AudiobatError
 from audiobat.hub import run_fields
+from audiobat.recipes import load_recipe, recipe_names
 from audiobat.report.collect import collect, load_all
 from audiobat.report.curves import is_block_probe
 from audiobat.report.record_figures import layer_curves
@@ -25,6 +27,7 @@ from audiobat.results import ResultRecord
 from audiobat.tensors import read_json
 
 CLIPS = re.compile(r"(?:Pre-training|Fine-tuning) on (\d+) clips")
+CUSTOM = "custom"  # as in records
 UNTOLD = (*FREE_FIELDS, "data.path", "recipe")  # fields that the card tells elsewhere, or that change nothing
 VERSIONS = ("audiobat", "torch", "git_commit")
 
@@ -57,11 +60,26 @@ def facts_of_run(run: Path, log_folder: Path) -> Facts:
         origin=origin,
         data=None if config.data.path is None else last_name(config.data.path),
         clips=clips_logged(log_folder / "log.txt"),
-        recipe=config.recipe if isinstance(config, FinetuneConfig) else None,
+        recipe=recipe_followed(config),
         seed=config.train.seed,
         settings=tuple(settings_changed(config)),
         software=tuple((name, str(environment[name])[:40]) for name in VERSIONS if environment.get(name)),
     )
+
+
+def recipe_followed(config: FinetuneConfig | PretrainConfig) -> str:
+    """The recipe whose settings these are, but for what does not change a method; else that they are one's own."""
+    if isinstance(config, FinetuneConfig):
+        kept = config.recipe is None or preset_of(config) == config.recipe
+        return config.recipe or CUSTOM if kept else f"{config.recipe} with changes"
+    method = method_of(config)
+    names = (name for name in recipe_names("pretrain") if not name.startswith("ladder/"))  # its last rung is bat_base
+    return next((n for n in names if method_of(from_dict(PretrainConfig, load_recipe(n))) == method), CUSTOM)
+
+
+def method_of(config: PretrainConfig) -> dict[str, object]:
+    """The settings that a recipe is about."""
+    return {name: value for name, value in flat(to_dict(config)) if name not in NOT_RECIPE}
 
 
 def settings_changed(config: FinetuneConfig | PretrainConfig) -> Iterator[tuple[str, str, str]]:
