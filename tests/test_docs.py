@@ -21,6 +21,7 @@ import yaml
 import audiobat
 from audiobat import cli, recipes
 from audiobat.config import FinetuneConfig, ProbeConfig, from_dict
+from audiobat.data.catalog import data_sets
 from audiobat.data.scenes import demo_folder, write_scenes
 from audiobat.errors import AudiobatError
 from audiobat.verbs import VERBS
@@ -126,6 +127,12 @@ def test_a_command_parses(page, words):
 def test_the_page_of_a_verb_shows_command_and_python(page):
     assert any(words[0] == page.stem for words in commands(page))
     assert any(re.search(rf"\b{page.stem}\(", block.code) for block in python(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_a_data_set_that_is_named_is_one(page):
+    names = re.findall(r"\b([\w-]+):(?:FOLDER\b|/data\b)", page.read_text())
+    assert set(names) <= {"NAME", *data_sets()}
 
 
 @pytest.mark.parametrize(
