@@ -379,12 +379,18 @@ def test_a_dry_run_writes_nothing_and_shows_the_rates(model, multi, tmp_path: Pa
         ({"train": {"loss": "ce"}}, "train.loss is ce, but some clips have several labels"),
         ({"task": "frame"}, "task is frame, but the clips have no events"),
         ({"data": {"balance": "colour"}}, "data.balance is 'colour'"),
+        (
+            {"data": {"balance": "labels", "epoch_clips": 200, "replacement": False}},
+            "An epoch of 200 clips cannot be drawn",
+        ),
         ({"head": {"kind": "linear", "layer": 7}}, "head.layer is 7 and the model has 2 blocks"),
     ],
 )
 def test_settings_that_cannot_work_get_one_sentence(model, multi, tmp_path: Path, fields: dict, words: str):
-    with pytest.raises(AudiobatError, match=words):
-        audiobat.finetune(model, multi, tmp_path / "run", config(**fields))
+    for dry_run in (True, False):
+        with pytest.raises(AudiobatError, match=words):
+            audiobat.finetune(model, multi, tmp_path / "run", config(**fields), dry_run=dry_run)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_model_that_is_not_ours_is_refused(multi, tmp_path: Path):

@@ -30,6 +30,7 @@ from audiobat.commands.probe_task import pick_loss
 from audiobat.commands.run_folder import prepare_run, sole_use
 from audiobat.config import FinetuneConfig, TaggerConfig
 from audiobat.data.index import ClipTable
+from audiobat.data.sampler import clip_order
 from audiobat.data.sources import read_labelled_clips
 from audiobat.data.split import hashed_share
 from audiobat.encoder import AudioEncoder
@@ -91,6 +92,8 @@ def finetune(
         raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
     table = read_labelled_clips(data)
     splits = {fold: split_of(table, *rows, config) for fold, rows in splits_of(table, test_fold).items()}
+    for split in splits.values():
+        clip_order(table.select(split.train), config.data, config.train.seed)  # tells what cannot be drawn
     tagger_config = tagger_for(config, table)
     first = new_tagger(model, tagger_config, config)
     if dry_run:
