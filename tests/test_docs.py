@@ -199,6 +199,13 @@ def test_the_reading_order_holds_every_page_once():
     assert ["index.md", *order] == nav
 
 
+def test_pages_below_folders_are_marked_as_outside_the_reading_order():
+    """A page in neither list is a warning, and `make docs` stops at a warning."""
+    outside = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["not_in_nav"].split()
+    for page in set((ROOT / "docs").rglob("*.md")) - set(DOCS):
+        assert f"/{page.relative_to(ROOT / 'docs').as_posix()}".startswith(tuple(outside)), page
+
+
 def test_the_site_has_no_links_out_of_docs_and_no_words_for_tests():
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
     hooks = importlib.util.module_from_spec(spec)
