@@ -257,10 +257,23 @@ def test_training_checkpoints_hold_what_the_release_holds(tmp_path: Path):
         assert load_encoder(source).config == wanted.config
     teacher = load_encoder(f"{script}:teacher")
     torch.testing.assert_close(teacher.cls_token, wanted.cls_token + 1)
-    assert set(convert_file(script).left) == {"decoder.mask_token", "decoder.proj.weight"}
+    left = {"decoder.mask_token", "decoder.proj.weight"}
+    assert set(convert_file(script).left) == left | {f"teacher.{name}" for name in weights}
+    assert set(convert_file(f"{script}:teacher").left) == left | {f"student.{name}" for name in weights}
     assert set(convert_file(lightning).left) == {"student.decoder.mask_token", "student.decoder.proj.weight"}
     with pytest.raises(AudiobatError, match="no teacher"):
         load_encoder(f"{lightning}:teacher")
+
+
+def test_a_folder_of_another_model_type_is_known_by_its_tensors(tmp_path: Path):
+    """The reference names the tensors of BAT's folder, not the model_type in its config.json."""
+    random_release(tmp_path / "release", num_heads=2)
+    wanted = load_encoder(tmp_path / "release")
+    for config in ({"num_heads": 2}, {"num_heads": 2, "model_type": "vit", "auto_map": {"AutoModel": "a.B"}}):
+        (tmp_path / "release" / "config.json").write_text(json.dumps(config))
+        found = load_encoder(tmp_path / "release")
+        assert found.config == wanted.config
+        assert weights_sha256(found) == weights_sha256(wanted)
 
 
 def test_a_training_checkpoint_is_as_strict_as_a_release(tmp_path: Path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+from audiobat import hub
 from audiobat.convert import audio_mae, bat, beats, eat
 from audiobat.convert.reading import read, survey_file
 from audiobat.convert.weights import Converted, Weights, split, with_config
@@ -14,6 +16,7 @@ from audiobat.tensors import read_json
 __all__ = ["TEACHER", "Converted", "convert_file", "is_foreign", "layout_of", "read", "survey_file"]
 
 LAYOUTS: tuple[ModuleType, ...] = (eat, bat, audio_mae, beats)
+WEIGHTS = "model.safetensors"
 TEACHER = ":teacher"  # after a file's name: its EMA copy in place of the student
 
 
@@ -24,9 +27,21 @@ def is_foreign(source: str | Path) -> bool:
 
 
 def hugging_face(folder: Path) -> bool:
-    """Whether a folder holds EAT or SSLAM as Hugging Face has them; BAT's is known to `hub`."""
-    file = folder / "config.json"
-    return file.is_file() and read_json(file).get("model_type") in ("eat", "sslam")
+    """Whether a folder holds weights of another project as Hugging Face has them, unless it is for `hub`.
+
+    Where its model_type tells nothing its tensors do: what config.json calls a model is up to its makers.
+    """
+    file, weights = folder / "config.json", folder / WEIGHTS
+    if not file.is_file():
+        return False
+    config = read_json(file)
+    kind = config.get("model_type")
+    if kind in ("audiobat", *hub.FOREIGN) or "format" in config:  # all of our releases have a format
+        return False
+    if kind in ("eat", "sslam"):
+        return True
+    names = survey_file(weights).tree if weights.is_file() else ()
+    return any(layout.matches(names) for layout in LAYOUTS)
 
 
 def convert_file(source: str | Path) -> Converted:
@@ -41,13 +56,13 @@ def convert_file(source: str | Path) -> Converted:
     """
     teacher = str(source).endswith(TEACHER)
     path = Path(str(source).removesuffix(TEACHER))
-    file = path / "model.safetensors" if path.is_dir() else path
+    file = path / WEIGHTS if path.is_dir() else path
     weights = with_config(split(file, read(file)))
     try:
         converted: Converted = layout_of(weights).convert(weights, teacher)
     except AudiobatError as error:
         raise AudiobatError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
-    return converted
+    return replace(converted, left=(*converted.left, *weights.unchosen(teacher)))
 
 
 def layout_of(weights: Weights) -> ModuleType:

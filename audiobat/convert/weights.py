@@ -48,6 +48,11 @@ class Weights:
             raise AudiobatError(f"{self.path} holds no teacher beside the student: leave :teacher out.")
         return dict(self.teacher)
 
+    def unchosen(self, teacher: bool) -> tuple[str, ...]:
+        """The names of the other network's tensors, which are left out."""
+        whose, other = ("student", self.student) if teacher else ("teacher", self.teacher or {})
+        return tuple(f"{whose}.{name}" for name in other)
+
 
 @dataclass(frozen=True)
 class Head:
