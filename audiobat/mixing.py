@@ -12,6 +12,11 @@ from torch import Tensor
 UNMIXED = 15 / 64  # of the columns, in each of the two windows: SSLAM's 240 of 1,024 frames
 
 
+def mixed_count(columns: int) -> int:
+    """How many of T patch columns are mixed."""
+    return columns - 2 * int(columns * UNMIXED)
+
+
 def draw_mixed_columns(columns: int, generator: torch.Generator) -> Tensor:
     """Which of T patch columns are mixed, bool [T]: all but two windows that do not touch each other's columns.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from audiobat.config import PretrainConfig
 from audiobat.masking import visible_count
+from audiobat.mixing import mixed_count
 from audiobat.objective import MaskedLatentRegression
 
 
@@ -53,7 +54,9 @@ def make_plan(config: PretrainConfig, bytes_per_value: int = 2) -> Plan:
     grid = config.crop_grid
     patches = grid[0] * grid[1]
     visible = visible_count(patches, config.mask.ratio)
-    clips, clones = config.train.batch_size, config.train.batch_size * config.mask.clones
+    clips = config.train.batch_size
+    versions = 2 if config.objective.retention_weight else 1  # of a clip: itself, and a mixture
+    clones = clips * config.mask.clones * versions
     encoder, decoder, dim = config.encoder, config.decoder, config.encoder.dim
 
     def blocks(rows: int, tokens: int, depth: int, ratio: float) -> float:
@@ -67,12 +70,15 @@ def make_plan(config: PretrainConfig, bytes_per_value: int = 2) -> Plan:
     else:
         decode = decoder.depth * clones * patches * 2 * decoder.kernel_size**2 * dim**2 / decoder.groups
         per_decoder_token = decoder.depth * 5
-    decode += clones * (patches - visible) * 2 * dim**2
+    decode += clones * (patches - visible) * 2 * dim * config.target_width
     embed = clips * patches * 2 * encoder.patch_size[0] * encoder.patch_size[1] * dim
-    teacher = blocks(clips, 1 + patches, encoder.depth, encoder.mlp_ratio) + embed
+    heard = [] if config.target.source == "spectrogram" else [1 + patches]  # tokens of a clip that the teacher hears
+    if versions == 2:
+        heard.append(1 + mixed_count(grid[0]) * grid[1])  # of the partner alone
+    teacher = sum(blocks(clips, tokens, encoder.depth, encoder.mlp_ratio) + embed for tokens in heard)
     student_tokens, decoder_tokens = clones * (1 + visible), clones * patches
     held = student_tokens * encoder.depth * (10 + 2 * encoder.mlp_ratio) + decoder_tokens * per_decoder_token
-    weights = 4 * (4 * (encoder_parameters + decoder_parameters) + encoder_parameters)
+    copies = 4 * (encoder_parameters + decoder_parameters) + (encoder_parameters if heard else 0)
     seen = config.train.steps * clips
     return Plan(
         encoder_parameters=encoder_parameters,
@@ -82,9 +88,9 @@ def make_plan(config: PretrainConfig, bytes_per_value: int = 2) -> Plan:
         masked=patches - visible,
         student_tokens=student_tokens,
         decoder_tokens=decoder_tokens,
-        teacher_tokens=clips * (1 + patches),
-        flops=3 * (student + decode) + 2 * embed + teacher,
-        memory_bytes=weights + held * dim * bytes_per_value,
+        teacher_tokens=clips * sum(heard),
+        flops=3 * (student + decode) + 2 * embed * versions + teacher,
+        memory_bytes=4 * copies + held * dim * bytes_per_value,
         steps=config.train.steps,
         clips_seen=seen,
         hours_seen=seen * config.data.clip_seconds / 3600,

@@ -28,11 +28,12 @@ from audiobat.config import (
     PretrainConfig,
     TrainConfig,
     from_dict,
+    to_dict,
 )
 from audiobat.errors import AudiobatError
 from audiobat.hub import load
 from audiobat.plan import make_plan
-from audiobat.recipes import load_recipe, recipe_names
+from audiobat.recipes import load_recipe, merge, recipe_names
 from audiobat.train.checkpoint import load_checkpoint
 
 
@@ -144,9 +145,21 @@ def test_the_base_plan_is_the_papers():
     assert plan.student_tokens == 48 * 16 * 103
     assert plan.encoder_parameters == 92_341_248
     assert plan.clips_seen == 400_000 * 48
+    sslam = make_plan(from_dict(PretrainConfig, load_recipe("sslam")))
+    assert sslam.student_tokens == 48 * 8 * 2 * 103, "clean and mixed"
+    assert sslam.teacher_tokens == 48 * (513 + 273), "the clip, and its partner in the mixed columns"
 
 
-def test_flops_match_a_count_of_every_matrix_product(tones):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"objective": {"retention_weight": 1.0}},
+        {"target": {"source": "spectrogram"}, "objective": {"global_weight": 0.0}},
+    ],
+    ids=["latents", "mixtures", "spectrogram"],
+)
+def test_flops_match_a_count_of_every_matrix_product(tones, fields):
     """The plan's forward FLOPs against torch's own counter, for one step of a small run."""
     from types import SimpleNamespace
 
@@ -156,7 +169,7 @@ def test_flops_match_a_count_of_every_matrix_product(tones):
     from audiobat.objective import MaskedLatentRegression
 
     config = config_for(tones)
-    config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, dim=96, depth=3))
+    config = from_dict(PretrainConfig, merge(to_dict(config), {"encoder": {"dim": 96, "depth": 3}, **fields}))
     plan, model = make_plan(config), MaskedLatentRegression(config)
     model.student.spectrogram = lambda *_: (torch.randn(4, 56, 32), None)  # the frontend is not in the plan
     batch = SimpleNamespace(waveform=torch.randn(4, 8_000), lengths=None)
