@@ -197,12 +197,54 @@ def test_augmentation_is_the_preset_of_the_data_layer(name: str, preset: str):
     assert settings(name).augment == augment_preset(preset)
 
 
+# lineage 1.3, 8.2 and A14: seconds of a crop, frames of a window (None: the model's own), statistics, seed
+WINDOWS = {
+    **dict.fromkeys(("as20k", "as2m", "as20k_released", "as2m_released"), (10.24, None, "auto", 0)),
+    **{"esc50": (5.12, None, "auto", 0), "esc50_released": (5.12, 512, "auto", 0)},
+    **{f"spc2-{task}": (1.0, None, "auto", 0) for task in ("12-tfds", "12-folder", "35")},
+    **{f"spc2-{task}_released": (1.0, 112, "auto", 0) for task in ("12-tfds", "12-folder", "35")},
+    **{f"{who}_as20k": (10.24, None, f"audioset_{whose}", 0) for who, whose in (("eat", "eat"), ("sslam", "mae"))},
+    **{f"{who}_as2m": (10.24, None, f"audioset_{whose}", 0) for who, whose in (("eat", "eat"), ("sslam", "mae"))},
+    **{f"{who}_esc50": (5.12, 512, f"esc50_{whose}", 0) for who, whose in (("eat", "eat"), ("sslam", "mae"))},
+    "eat_spc2-35": (1.0, 128, "speech_commands_eat", 42),
+    "sslam_spc2-35": (1.0, 128, "speech_commands_mae", 42),
+    "demo": (4.0, None, "auto", 0),
+}
+
+
+@pytest.mark.parametrize("name", [name.removeprefix("finetune/") for name in FINETUNES])
+def test_recipes_have_the_windows_and_statistics_of_their_data(name: str):
+    config = settings(name)
+    found = (config.data.clip_seconds, config.max_frames, config.frontend.statistics, config.train.seed)
+    assert found == WINDOWS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "band", "seconds", "hop_ms"),
+    [
+        ("birds_32khz", 32_000, (150.0, 16_000.0), 5.12, 10.0),
+        ("bats_250khz", 250_000, (5_000.0, 125_000.0), 0.512, 1.0),
+    ],
+)
+def test_recipes_of_other_ranges_hear_them(name: str, rate: int, band: tuple, seconds: float, hop_ms: float):
+    config = from_dict(PretrainConfig, load_recipe(name))
+    frontend = config.frontend
+    top = frontend.f_max or frontend.sample_rate / 2
+    assert (frontend.sample_rate, (frontend.f_min, top), config.data.clip_seconds) == (rate, band, seconds)
+    assert 1000 * frontend.hop_length / rate == hop_ms
+    assert config.encoder.max_frames * frontend.hop_length == seconds * rate, "a crop fills the window"
+
+
 def test_the_release_differs_where_its_code_does():
-    assert [settings(f"{name}_released").train.loss for name in ("as20k", "esc50", "spc2-12-folder")] == [
-        "asl",
-        "ce",
-        "ce",
-    ]
+    losses = {
+        "as20k": "asl",
+        "as2m": "asl",
+        "esc50": "ce",
+        "spc2-12-folder": "ce",
+        "spc2-12-tfds": "ce",
+        "spc2-35": "ce",
+    }
+    assert {name: settings(f"{name}_released").train.loss for name in losses} == losses
     speech = settings("spc2-12-folder_released")
     assert (speech.train.steps, speech.optim.warmup_steps, speech.train.batch_size) == (10_000, 1_000, 256)
     for name in ("as2m", "as20k", "esc50", "spc2-12-tfds"):
