@@ -172,6 +172,52 @@ CSV_ERRORS = [
 ]
 
 
+EVENTS = """path,onset,offset,label,split,site
+a.wav,0.5,1.25,dog,train,pond
+b.wav,,,,test,
+a.wav,1,2,rain; dog,train,pond
+"""
+
+
+def test_rows_of_events_are_one_clip_for_each_file(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    table = read_labelled_clips(write_csv(tmp_path, EVENTS))
+    assert table.keys.tolist() == ["a.wav", "b.wav"]
+    assert table.classes == ("dog", "rain")
+    assert table.events.row(0).tolist() == [(0, 0.5, 1.25), (1, 1.0, 2.0), (0, 1.0, 2.0)]
+    assert len(table.events.row(1)) == 0
+    assert sorted(table.labels.row(0).tolist()) == [0, 1]
+    assert table.splits.tolist() == ["train", "test"]
+    assert table.columns["site"].tolist() == ["pond", ""]
+    assert sorted(table.columns) == ["site"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,onset,offset\na.wav,0,1\n", "has events and no column `label`"),
+        ("path,onset,offset,label\na.wav,1,0.5,x\n", "row 2: an event from 1 to 0.5: give a label and seconds"),
+        ("path,onset,offset,label\na.wav,0,1,x\na.wav,,1,x\n", "row 3: an event from nothing to 1"),
+        ("path,onset,offset,label\na.wav,0,one,x\n", "an event from 0 to one"),
+        ("path,onset,offset,label\na.wav,0,inf,x\n", "an event from 0 to inf"),
+        ("path,onset,offset,label\na.wav,nan,1,x\n", "an event from nan to 1"),
+        ("path,onset,offset,label\na.wav,-1,1,x\n", "an event from -1 to 1"),
+        ("path,onset,offset,label\na.wav,0,1,\n", "an event from 0 to 1 without a label"),
+        ("path,onset,offset,label\na.wav,,,x\n", "an event from nothing to nothing"),
+        (
+            "path,onset,offset,label,split\na.wav,0,1,x,train\na.wav,1,2,x,test\n",
+            r"split 'train' \(row 2\) and 'test' \(row 3\): give all its events the same",
+        ),
+        ("path,onset,offset,label,fold\na.wav,0,1,x,1\na.wav,1,2,x,one\n", "row 3: fold is 'one'"),
+    ],
+)
+def test_event_errors(tmp_path, text, words):
+    touch(tmp_path, "a.wav")
+    with pytest.raises(AudiobatError, match=words) as caught:
+        read_clips(write_csv(tmp_path, text))
+    assert "clips.csv" in str(caught.value)
+
+
 @pytest.mark.parametrize(("text", "words"), CSV_ERRORS)
 def test_csv_errors(tmp_path, text, words):
     touch(tmp_path, "a.wav", "b.wav")

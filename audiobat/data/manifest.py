@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from audiobat.data.build import clip_table
+from audiobat.data.event_list import SPAN, gather_events, lists_events
 from audiobat.data.index import SPLITS, ClipTable
 from audiobat.data.remote import is_remote
 from audiobat.errors import AudiobatError, did_you_mean
@@ -38,7 +39,9 @@ def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[s
     for row, path in enumerate(columns["path"], start=2):
         if not path.strip():
             raise AudiobatError(f"{source}, row {row}: column `path` is empty: name the file or remove the row.")
-    _check_unique(source, keys, columns)
+    by_event = lists_events(columns)
+    if not by_event:
+        _check_unique(source, keys, columns)
     if not any(is_remote(key) or os.path.exists(source.parent / key) for key in keys):
         raise AudiobatError(
             f"{source}: none of the {len(keys)} listed files exists, such as {source.parent / keys[0]}: check `path`."
@@ -46,12 +49,22 @@ def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[s
     label_name = next((name for name in LABEL_COLUMNS if name in columns), None)
     if labels is None and label_name:
         labels = [split_labels(text) for text in columns[label_name]]
+    if by_event and labels is None:
+        raise AudiobatError(f"{source} has events and no column `label`: name the class of each.")
+    values = known_values(source, columns)
+    events = None
+    if by_event and labels is not None:
+        rows, events = gather_events(source, keys, columns, labels)
+        keys, labels = [keys[row] for row in rows], None
+        columns = {name: [column[row] for row in rows] for name, column in columns.items() if name not in SPAN}
+        values = {name: found and [found[row] for row in rows] for name, found in values.items()}
     known = {"path", "split", "fold", "seconds", *LABEL_COLUMNS[: 1 if label_name == "label" else 2]}
     return clip_table(
         source.parent,
         keys,
         labels=labels,
-        **known_values(source, columns),
+        events=events,
+        **values,
         columns={name: values for name, values in columns.items() if name not in known},
     )
 

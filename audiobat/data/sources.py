@@ -24,8 +24,9 @@ def read_clips(source: str | Path) -> ClipTable:
             Parquet file; or NAME:FOLDER, a public data set such as `esc50:/data/ESC-50-master`.
 
     A CSV has a header row with `path` (relative to the CSV) and may have `label` or `labels` (several joined by ';'),
-    `split` (train, valid, test), `fold` (whole numbers) and `seconds`; further columns are kept as text. In a Parquet
-    file, `audio` may hold the files themselves, and `labels` may be lists.
+    `split` (train, valid, test), `fold` (whole numbers) and `seconds`; further columns are kept as text. With columns
+    `onset` and `offset` a row is an event, and the rows of a file are one clip. In a Parquet file, `audio` may hold the
+    files themselves, and `labels` may be lists.
 
     Raises:
         AudiobatError: nothing there, no audio in the folder, a CSV without rows or a `path` column, a value that its
