@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -268,6 +269,23 @@ def test_two_processes_cannot_train_in_one_folder(tones, tmp_path):
     with sole_use(run), pytest.raises(AudiobatError, match="Another process is at work"):
         pretrain(config_for(tones), run, overwrite=True)
     assert load(run).depth == 2, "the run is untouched"
+
+
+def test_a_worker_that_outlives_its_parent_keeps_no_folder_locked(tmp_path):
+    forks = multiprocessing.get_context("fork")
+    begun = forks.Event()
+    with sole_use(tmp_path / "run"):
+        worker = forks.Process(target=lambda: (begun.set(), time.sleep(60)))
+        worker.start()
+        assert begun.wait(30)
+        with pytest.raises(AudiobatError, match="Another process is at work"), sole_use(tmp_path / "run"):
+            pass
+    try:
+        with sole_use(tmp_path / "run"):  # as after the end of the parent: its own lock is gone
+            assert worker.is_alive()
+    finally:
+        worker.kill()
+        worker.join()
 
 
 def test_resuming_on_other_clips_is_said(tones, tmp_path, capsys):

@@ -36,6 +36,19 @@ FREE_FIELDS = (
 )  # may change mid-run
 
 
+_held: set[int] = set()  # descriptors of folders that this process has locked
+
+
+def _let_go() -> None:
+    """A forked process, such as one that decodes, holds no lock: it outlives a killed parent by seconds."""
+    while _held:
+        os.close(_held.pop())
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def sole_use(out: Path) -> Iterator[None]:
     """Hold the lock of a run's folder: two processes in one would mix rows and remove each other's checkpoints."""
@@ -49,9 +62,11 @@ def sole_use(out: Path) -> Iterator[None]:
     except BlockingIOError:
         os.close(folder)
         raise AudiobatError(f"Another process is at work in {out}: wait for it, or give another --out.") from None
+    _held.add(folder)
     try:
         yield
     finally:
+        _held.discard(folder)
         os.close(folder)
 
 
