@@ -16,6 +16,7 @@ from audiobat.commands.rungs import rungs
 from audiobat.config import FrontendConfig, HeadConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.sources import read_clips
 from audiobat.data.statistics import LogMelSums, log_mel_sums
+from audiobat.errors import AudiobatError
 from audiobat.frontend import build_frontend
 from audiobat.results import Metric, load_record
 
@@ -88,6 +89,24 @@ def test_a_ladder_is_climbed_and_a_killed_one_goes_on(tmp_path, clips, tiny, mon
     assert "only their order can be compared" in text
     assert (out / "figures/ladder.svg").stat().st_size > 1_000
     assert "steps go the same way here" in capsys.readouterr().out
+
+
+def test_rungs_that_are_done_are_not_shown_for_other_settings(tmp_path, clips, tiny, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr(command, "climb", lambda name, *rest: None)  # all rungs are done
+    monkeypatch.setattr(command, "rung_of_records", lambda out, name, seeds: rung(name, 30.0))
+    ladder(str(clips), str(clips), PROBE, out=out, steps=5)
+    ladder(str(clips), str(clips), replace(PROBE, seeds=(0, 1), workers=1), out=out, steps=5, device="cpu")
+    others = {
+        "steps 5, not 6": {"steps": 6},
+        "probe_data '.*', not": {"probe_data": "elsewhere.csv"},
+        "head.prototypes 8, not 9": {"config": replace(PROBE, head=HeadConfig(prototypes=9))},
+    }
+    monkeypatch.setattr(command, "read_labelled_clips", lambda source: None)
+    for words, given in others.items():
+        arguments = {"data": str(clips), "probe_data": str(clips), "config": PROBE, "steps": 5, **given}
+        with pytest.raises(AudiobatError, match=f"holds a run with {words}.*use the run's own value, or a new --out"):
+            ladder(**arguments, out=out)
 
 
 def test_runs_differ_in_the_rungs_method_alone(tiny):

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from rich.console import Console
 
 from audiobat.commands.ladder_table import LABELS, PAPER, Rung, markdown_table, order_line, tables
 from audiobat.commands.pretrain import pretrain
 from audiobat.commands.probe import probe, record_path
+from audiobat.commands.run_folder import check_same
 from audiobat.commands.rungs import describe_rung, rungs
-from audiobat.config import FrontendConfig, PretrainConfig, ProbeConfig, check, from_dict
+from audiobat.config import FrontendConfig, PretrainConfig, ProbeConfig, check, from_dict, to_dict
 from audiobat.data.sources import read_clips, read_labelled_clips
 from audiobat.data.statistics import log_mel_sums
 from audiobat.errors import AudiobatError
@@ -29,6 +31,7 @@ from audiobat.train.logs import write_atomic
 SCALES = {"nano": "bat_nano", "small": "bat_small", "base": "bat_base"}
 HEADS = 12  # of the decoders in the paper's tables
 STATISTICS = "statistics.yaml"
+SETTINGS = "ladder.yaml"
 
 
 def ladder(
@@ -55,7 +58,7 @@ def ladder(
         dry_run: print the rungs, what each changes, and stop.
 
     Raises:
-        AudiobatError: a bad argument, data that cannot be used, a run in `out` of another config.
+        AudiobatError: a bad argument, data that cannot be used, an `out` that was climbed with other settings.
     """
     check(scale in SCALES, "--scale", scale, f"choose one of {', '.join(SCALES)}")
     config = config or ProbeConfig()
@@ -67,6 +70,7 @@ def ladder(
         return []
     table = read_clips(data)
     read_labelled_clips(probe_data)  # what can be refused before hours of training
+    keep_settings(out, config, {"scale": scale, "steps": steps, "data": str(data), "probe_data": str(probe_data)})
     statistics = own_statistics(out, table, scale)
     for seed in seeds:
         for name in rungs():
@@ -82,6 +86,19 @@ def ladder(
     console.print(order_line(climbed))
     print(f"table: {out / 'ladder.md'}, figure: {out / 'figures' / 'ladder.svg'}")
     return climbed
+
+
+def keep_settings(out: Path, config: ProbeConfig, about: Mapping[str, str | int | None]) -> None:
+    """Write what all rungs have in common, or raise an AudiobatError if those that are done had something else.
+
+    Seeds are free: more of them can be climbed later.
+    """
+    config = dataclasses.replace(config, seeds=(), train=dataclasses.replace(config.train, seed=0))
+    record = out / SETTINGS
+    if record.exists():
+        check_same(record, config, about, "or a new --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(record, yaml.safe_dump({**about, **to_dict(config)}, sort_keys=False).encode())
 
 
 def climb(

@@ -89,7 +89,9 @@ def prepare_run(
     write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
 
 
-def check_same(record: Path, config: object, about: Mapping[str, str | int | None]) -> None:
+def check_same(
+    record: Path, config: object, about: Mapping[str, str | int | None], mend: str = "a new --out, or --overwrite"
+) -> None:
     """Raise an AudiobatError that names the first field in which `about` or `config` differs from the run's own."""
     try:
         fields = dict(yaml.safe_load(record.read_text(encoding="utf-8")))
@@ -101,7 +103,7 @@ def check_same(record: Path, config: object, about: Mapping[str, str | int | Non
         if name not in FREE_FIELDS and value != before[name]:
             raise AudiobatError(
                 f"{record.parent} holds a run with {name} {before[name]!r}, not {value!r}: "
-                "use the run's own value, a new --out, or --overwrite."
+                f"use the run's own value, {mend}."
             )
 
 
