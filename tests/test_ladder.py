@@ -10,7 +10,7 @@ import torch
 
 from audiobat.cli import main
 from audiobat.commands import ladder as command
-from audiobat.commands.ladder import STATISTICS, ladder, rung_config
+from audiobat.commands.ladder import STATISTICS, ladder, record_of, rung_config, rung_of_records
 from audiobat.commands.ladder_table import PAPER, Rung, Value, markdown_table, order_line
 from audiobat.commands.rungs import rungs
 from audiobat.config import FrontendConfig, HeadConfig, ProbeConfig, ProbeTrainConfig
@@ -18,7 +18,7 @@ from audiobat.data.sources import read_clips
 from audiobat.data.statistics import LogMelSums, log_mel_sums
 from audiobat.errors import AudiobatError
 from audiobat.frontend import build_frontend
-from audiobat.results import Metric, load_record
+from audiobat.results import Metric, load_record, load_scores
 
 TINY = """
 frontend: {hop_length: 320, mel_bins: 32}
@@ -178,6 +178,17 @@ def test_an_interval_over_seeds_is_students():
     assert three.high - three.mean == pytest.approx(4.30 * 2 / 3**0.5)
     one = Value.of([record(0.30)], "map")
     assert (one.low, one.high) == (pytest.approx(29), pytest.approx(31))
+
+
+def test_the_table_that_is_kept_is_that_of_its_records():
+    kept = Path(__file__).parents[1] / "docs" / "results" / "ladder_nano"
+    climbed = [rung_of_records(kept, name, (0, 1, 2)) for name in rungs()]
+    assert (kept / "ladder.md").read_text() == markdown_table(climbed, "nano")
+    for path in (record_of(kept, name, seed) for name in rungs() for seed in (0, 1, 2)):
+        record = load_record(path)
+        scores = load_scores(path, record)
+        assert scores.scores.shape == (record.data.clips["test"], record.data.classes)
+        assert record.environment["git_commit"].startswith("adee324")
 
 
 def test_a_dry_run_lists_the_rungs(tmp_path, capsys):
