@@ -74,6 +74,7 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path: Path):
     assert math.isnan(back.metrics["f1"].high)
     assert repr(back) == repr(RECORD)
     assert back.main_metric == "map"
+    assert replace(back, metrics={**back.metrics, "accuracy": back.metrics["map"]}).main_metric == "accuracy"
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]  # nothing beside it
     json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert "Töne" in path.read_text(encoding="utf-8")

@@ -260,9 +260,10 @@ def list_skipped(out: Path, skipped: Mapping[str, str]) -> None:
 def summary(head: str, record: ResultRecord) -> str:
     """One line: model, head, seed, main metric with its interval."""
     metric, data = record.metrics[record.main_metric], record.data
+    name = "macro mAP" if record.main_metric == "map" else record.main_metric
     spread = "" if metric.sd is None else f", sd {metric.sd:.3f} over {len(record.folds or {})} folds"
     return (
-        f"{record.model.id}, {head}, seed {record.seed}: macro mAP {metric.value:.3f} "
+        f"{record.model.id}, {head}, seed {record.seed}: {name} {metric.value:.3f} "
         f"[{metric.low:.3f}, {metric.high:.3f}]{spread} (test clips have {data.classes_present} of {data.classes} "
         f"classes{f', {len(data.untaught)} of them never trained' if data.untaught else ''})"
     )

@@ -13,7 +13,6 @@ from audiobat.report.rows import (
     Row,
     Summary,
     data_of,
-    main_metric,
     model_of,
     natural,
     settings_of,
@@ -39,7 +38,7 @@ class Layers:
     @property
     def metric(self) -> str:
         """What the probes are measured by."""
-        return main_metric(self.probes[0][0]) if self.probes else ""
+        return self.probes[0][0].main_metric if self.probes else ""
 
     @property
     def values(self) -> list[list[float]]:

@@ -197,7 +197,7 @@ def per_class(records: Sequence[ResultRecord]) -> Figure:
     for record, row, colour, marker in zip(records, values, COLOURS, MARKERS, strict=False):
         first_one = record is records[0]
         look = {"markersize": 6, "zorder": 4, "markerfacecolor": colour} if first_one else {"markerfacecolor": "none"}
-        label = f"{record.model.id}, {head_label(record)}: {record.metrics[record.main_metric].value:.3f}"
+        label = f"{record.model.id}, {head_label(record)}: mAP {record.metrics['map'].value:.3f}"
         ax.plot(row, places, marker, color=colour, label=label, **look)
     ax.set_yticks(places, [name.replace("_", " ") for name in names], fontsize=8.5)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.8, len(names) - 0.2), xlabel="average precision on the test clips")

@@ -99,8 +99,8 @@ class Row:
 
     @property
     def main_metric(self) -> str:
-        """See `main_metric`."""
-        return main_metric(self.first)
+        """That of its records."""
+        return self.first.main_metric
 
     @cached_property
     def summaries(self) -> dict[str, Summary]:
@@ -149,11 +149,6 @@ def deviation(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     return math.nan if any(map(math.isnan, values)) else statistics.stdev(values)
-
-
-def main_metric(record: ResultRecord) -> str:
-    """Accuracy where a clip has one label, as in the paper's Table 5, else the record's main metric."""
-    return "accuracy" if "accuracy" in record.metrics else record.main_metric
 
 
 def settings_of(record: ResultRecord) -> dict[str, Any]:
