@@ -385,6 +385,14 @@ def test_a_file_cut_anywhere_says_so_and_names_itself(tmp_path: Path, form: str)
         with pytest.raises(AudiobatError) as caught:
             read(path)
         assert str(path) in str(caught.value), end
+    path.write_bytes(whole[: whole.index(struct.pack("<3f", 150, 151, 152))])  # in the middle of a tensor
+    named = {
+        "zip": r"the last entry that begins is a/data/0\)",
+        "legacy": "storage '?[0-9]+",
+        "safetensors": "tensor w ",
+    }
+    with pytest.raises(AudiobatError, match=named[form]):
+        read(path)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy"])

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from audiobat.convert.pickles import Fault, Machine, Storage, View, shown
+from audiobat.convert.pickles import LONGEST, Fault, Machine, Storage, View, shown
 from audiobat.errors import AudiobatError
 from audiobat.tensors import read_tensors
 
@@ -122,7 +122,9 @@ def survey_zip(path: Path) -> Survey:
     except AudiobatError:
         raise
     except Exception as error:  # a damaged archive can fail anywhere in the reader
-        raise AudiobatError(f"{path} is cut or damaged ({error}): copy or download it again.") from None
+        raise AudiobatError(
+            f"{path} is cut or damaged ({error}{last_entry(path)}): copy or download it again."
+        ) from None
     if damaged is not None:
         raise AudiobatError(f"{path}: entry {shown(damaged)} does not match its checksum: copy or download it again.")
     for key, storage in storages.items():
@@ -153,6 +155,15 @@ def check_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.Zip
     if sum(name.count("/") == 1 and name.endswith("/data.pkl") for name in entries) != 1:
         raise AudiobatError(f"{path} is a zip archive without one data.pkl: it is no checkpoint of torch.")
     return entries
+
+
+def last_entry(path: Path) -> str:
+    """The last entry that begins in an archive, for a sentence: what is cut has no list of its entries."""
+    with path.open("rb") as file, mapped(file) as data:
+        start = data.rfind(ZIP)
+        header = data[start : start + 30 + LONGEST]
+    name = header[30 : 30 + int.from_bytes(header[26:28], "little")].decode("latin-1")
+    return f"; the last entry that begins is {shown(name)}" if name else ""
 
 
 def data_start(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
@@ -202,13 +213,14 @@ def survey_safetensors(path: Path, file: BinaryIO) -> Survey:
         raise AudiobatError(f"{path}: its header has {size:,} bytes: no checkpoint needs more than {LARGEST_HEADER:,}.")
     try:
         header = json.loads(file.read(size))
-        tree = {
-            name: TensorInfo(SAFE[entry["dtype"]], tuple(entry["shape"]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        header.pop("__metadata__", None)
+        tree = {name: TensorInfo(SAFE[entry["dtype"]], tuple(entry["shape"])) for name, entry in header.items()}
+        there = path.stat().st_size - 8 - size
+        lost = [name for name, entry in header.items() if entry["data_offsets"][1] > there]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise AudiobatError(f"{path}: its header is damaged ({type(error).__name__}: {error}).") from None
+    if lost:
+        raise AudiobatError(f"{path} is cut: tensor {shown(lost[0])} ends behind it: copy or download it again.")
     return Survey(path, "safetensors", tree)
 
 
