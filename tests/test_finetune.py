@@ -25,13 +25,14 @@ from audiobat.commands.compare import compare
 from audiobat.commands.finetune_model import Finetuning
 from audiobat.commands.finetune_testing import Listener
 from audiobat.commands.report import report
-from audiobat.config import EncoderConfig, FinetuneConfig, FrontendConfig, ModelConfig, from_dict
+from audiobat.config import EncoderConfig, FinetuneConfig, FrontendConfig, ModelConfig, ProbeConfig, from_dict
 from audiobat.data.build import clip_table
+from audiobat.data.scenes import write_scenes
 from audiobat.data.sources import read_labelled_clips
 from audiobat.data.split import split_for_probe
 from audiobat.encoder import AudioEncoder
 from audiobat.errors import AudiobatError
-from audiobat.recipes import merge
+from audiobat.recipes import load_recipe, merge
 from audiobat.results import load_record, load_scores
 from audiobat.tensors import weights_sha256
 from audiobat.train.checkpoint import load_checkpoint
@@ -465,3 +466,12 @@ def test_a_clip_never_both_trains_and_validates(multi):
     found = verb.split_of(table, *split_for_probe(table, 3), config(select={"held_out": 0.2}))
     assert sorted([*found.train, *found.valid, *found.test]) == list(range(52))
     assert len(found.valid) > 4
+
+
+def test_bat_nano_fine_tuned_beats_its_own_linear_probe(tmp_path):
+    clips = write_scenes(tmp_path / "scenes", clips_train=800, clips_test=120, seed=2)
+    brief = {"head": {"kind": "linear"}, "train": {"steps": 600, "warmup_steps": 60}}
+    [frozen] = audiobat.probe("bat_nano", clips, from_dict(ProbeConfig, merge(load_recipe("demo_probe"), brief)))
+    tune = from_dict(FinetuneConfig, merge(load_recipe("finetune/demo"), {"train": {"steps": 400}}))
+    [tuned] = audiobat.finetune("bat_nano", clips, tmp_path / "tuned", tune)
+    assert tuned.metrics["map"].value > frozen.metrics["map"].value + 0.03  # measured: 0.309 and 0.208
