@@ -21,6 +21,14 @@ from audiobat.recipes import check_recipe, load_recipe, merge
 from audiobat.verbs import KINDS, VERBS, Verb
 
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # errors of writing, which name no file
+ROOM = "make room there and run the same command again"
+FOLDER = "a file is where a folder should be, so remove it or give another --out"
+RIGHTS = "look who may read and write there"
+MENDS = {
+    **{errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EFBIG: ROOM},
+    **{errno.EEXIST: FOLDER, errno.ENOTDIR: FOLDER},
+    **{errno.EACCES: RIGHTS, errno.EPERM: RIGHTS, errno.EROFS: "it can be read only, so give another --out"},
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None and error.errno not in WRITING:
             raise
-        return fail(f"{error.filename or 'Writing failed'}: {error.strerror}.")
+        mend = f": {MENDS[error.errno]}" if error.errno in MENDS else ""
+        return fail(f"{error.filename or 'Writing failed'}: {error.strerror}{mend}.")
     except KeyboardInterrupt:
         print("audiobat: stopped.", file=sys.stderr)
         return 130

@@ -240,9 +240,12 @@ def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
     assert broken(AudiobatError("Clip a.wav is\ndamaged: copy it again.")) == 2
     assert sentence(capsys) == "audiobat: Clip a.wav is damaged: copy it again.\n"
     assert broken(PermissionError(13, "Permission denied", "/x/y")) == 2
-    assert sentence(capsys) == "audiobat: /x/y: Permission denied.\n"
+    assert sentence(capsys) == "audiobat: /x/y: Permission denied: look who may read and write there.\n"
+    assert broken(FileExistsError(17, "File exists", "/x/y")) == 2
+    assert "a file is where a folder should be, so remove it or give another --out" in sentence(capsys)
     assert broken(OSError(28, "No space left on device")) == 2  # a write to an open file names none
-    assert sentence(capsys) == "audiobat: Writing failed: No space left on device.\n"
+    told = "audiobat: Writing failed: No space left on device: make room there and run the same command again.\n"
+    assert sentence(capsys) == told
     assert broken(KeyboardInterrupt()) == 130
     assert sentence(capsys) == "audiobat: stopped.\n"
     with pytest.raises(ZeroDivisionError):  # a defect of ours keeps its traceback
