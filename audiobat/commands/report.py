@@ -80,9 +80,10 @@ def paired(rows: Sequence[Row]) -> dict[tuple[int, int], Outcome]:
     for place, row in enumerate(rows):
         if all(record.scores is not None for record in row.records):
             groups[row.data, row.main_metric].append(place)
+    rivals = [places for places in groups.values() if len(places) > 1]
     outcomes: dict[tuple[int, int], Outcome] = {}
-    with Progress("compare", total=sum(len(places) for places in groups.values() if len(places) > 1)) as bar:
-        for places in (places for places in groups.values() if len(places) > 1):
+    with Progress("compare", total=sum(map(len, rivals)), unit="row", shown=bool(rivals)) as bar:
+        for places in rivals:
             values: dict[int, Tensor] = {}
             first: tuple[Entry, Scores] | None = None
             for place in places:
