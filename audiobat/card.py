@@ -233,6 +233,8 @@ def limit_lines(model: Embedder | Tagger, encoder: Embedder) -> Iterator[str]:
     yield "It knows sounds like those it was trained on; others may be alike to it."
     if isinstance(model, Tagger):
         yield "The head knows its classes and no others, and its scores are no calibrated probabilities."
+        if not model.multi_label:
+            yield "It names one of its classes for whatever it hears, silence too."
     yield "[what it should not be used for, as far as you know]"
 
 

@@ -42,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         mend = f": {MENDS[error.errno]}" if error.errno in MENDS else ""
         return fail(f"{error.filename or 'Writing failed'}: {error.strerror}{mend}.")
+    except RuntimeError as error:
+        from audiobat.data.dataset import is_loss_of_worker, loss_of_worker  # torch is there by now
+
+        if not is_loss_of_worker(error):
+            raise
+        return fail(loss_of_worker(error))
     except KeyboardInterrupt:
         print("audiobat: stopped.", file=sys.stderr)
         return 130

@@ -107,7 +107,9 @@ def unfinished(run: Path) -> str:
     folds = sorted(path.parent.name for path in run.glob(f"folds/*/{RELEASE}"))
     if folds:
         return f"{run} holds a release for each of its folds: name one of them, such as {run / 'folds' / folds[0]}."
-    return f"{run} is a fine-tuning that has written no {RELEASE} yet: let it end."
+    return (
+        f"{run} is a fine-tuning that has written no {RELEASE} yet: run the same `audiobat finetune` again, it goes on."
+    )
 
 
 def no_model(folder: Path) -> str:

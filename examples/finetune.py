@@ -33,7 +33,8 @@ def main(
         clips = write_scenes(out / "scenes", clips_train=scenes, clips_test=scenes // 4)
     changes = {"train": {"steps": steps}, "optim": {"warmup_steps": steps // 10}}
     config = from_dict(FinetuneConfig, merge(load_recipe("finetune/demo"), changes))
-    audiobat.finetune("bat_nano", clips, out / "run", config)
+    if not audiobat.finetune("bat_nano", clips, out / "run", config):
+        sys.exit("Stopped before the end; run the same again, and it goes on.")
 
     table = read_labelled_clips(clips)
     last = len(table) - 1

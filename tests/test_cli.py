@@ -246,6 +246,10 @@ def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
     assert broken(OSError(28, "No space left on device")) == 2  # a write to an open file names none
     told = "audiobat: Writing failed: No space left on device: make room there and run the same command again.\n"
     assert sentence(capsys) == told
+    assert broken(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")) == 2
+    assert "killed by signal: Killed): if memory ran out, use fewer data.workers" in sentence(capsys)
+    with pytest.raises(RuntimeError):  # of code in such a process: a defect
+        broken(RuntimeError("Caught RuntimeError in DataLoader worker process 0."))
     assert broken(KeyboardInterrupt()) == 130
     assert sentence(capsys) == "audiobat: stopped.\n"
     with pytest.raises(ZeroDivisionError):  # a defect of ours keeps its traceback

@@ -410,7 +410,7 @@ def test_a_run_without_a_head_is_told_for_what_it_is(tmp_path: Path):
         hub.load_tagger(tmp_path)
     (tmp_path / "config.yaml").write_text("model: bat_nano")
     for load in (hub.load, hub.load_tagger):
-        with pytest.raises(AudiobatError, match="is a fine-tuning that has written no release yet: let it end"):
+        with pytest.raises(AudiobatError, match="is a fine-tuning that has written no release yet: run the same"):
             load(tmp_path)
     for text in ("[", "- 1", "\x00", "a: &a [*a]\nb: !!python/object:os.system x", "[" * 3_000):
         (tmp_path / "config.yaml").write_text(text)

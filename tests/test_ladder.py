@@ -191,14 +191,20 @@ def test_the_table_that_is_kept_is_that_of_its_records():
         assert record.environment["git_commit"].startswith("adee324")
 
 
-def test_a_dry_run_lists_the_rungs(tmp_path, capsys):
-    assert ladder("nowhere", "nowhere", out=tmp_path / "out", dry_run=True) == []
-    lines = capsys.readouterr().out.splitlines()
+def test_a_dry_run_lists_the_rungs(tmp_path, clips, capsys):
+    assert ladder(clips, clips, out=tmp_path / "out", dry_run=True) == []
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.startswith("7 rungs at scale nano, 1 seed each")
     assert len(lines) == 7
     assert lines[-1] == "ladder/7_bat: ladder/6_vit with decoder.heads 12 for 6, decoder.mlp_ratio 4 for 2"
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_line_takes_the_seeds_of_its_runs(capsys):
-    assert main(["ladder", "--data", "a", "--probe-data", "b", "--seeds", "0,1", "--dry-run"]) == 0
-    assert "ladder/7_bat" in capsys.readouterr().out
+def test_the_command_line_takes_the_seeds_of_its_runs(clips, capsys):
+    assert main(["ladder", "--data", str(clips), "--probe-data", str(clips), "--seeds", "0,1", "--dry-run"]) == 0
+    assert "2 seeds each" in capsys.readouterr().out
+
+
+def test_a_dry_run_sees_that_data_are_not_there(clips, capsys):
+    assert main(["ladder", "--data", str(clips), "--probe-data", "nowhere.csv", "--dry-run"]) == 2
+    assert "nowhere.csv" in capsys.readouterr().err

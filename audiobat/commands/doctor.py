@@ -22,7 +22,13 @@ from audiobat.tensors import weights_sha256
 from audiobat.train.dist import pick_device, pick_precision
 
 PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors", "huggingface_hub", "matplotlib")
-EXTRAS = {"pyarrow": "embed's .parquet", "transformers": "a model hf:..."}  # and what needs them
+EXTRAS = {  # and what needs them
+    "pyarrow": ".parquet",
+    "av": "audio that libsndfile does not read, such as .m4a",
+    "transformers": "a model hf:...",
+    "onnx": "export --to onnx",
+    "fsspec": "clips on an object store",
+}
 
 
 def doctor(

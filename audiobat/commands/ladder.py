@@ -64,12 +64,14 @@ def ladder(
     config = config or ProbeConfig()
     seeds = config.seeds or (config.train.seed,)
     out = Path(out)
+    table = read_clips(data)
+    read_labelled_clips(probe_data)  # what can be refused before hours of training
     if dry_run:
+        plural = "" if len(seeds) == 1 else "s"
+        print(f"{len(rungs())} rungs at scale {scale}, {len(seeds)} seed{plural} each, on {len(table):,} clips")
         for name in rungs():
             print(describe_rung(name))
         return []
-    table = read_clips(data)
-    read_labelled_clips(probe_data)  # what can be refused before hours of training
     keep_settings(out, config, {"scale": scale, "steps": steps, "data": str(data), "probe_data": str(probe_data)})
     statistics = own_statistics(out, table, scale)
     for seed in seeds:

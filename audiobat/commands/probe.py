@@ -249,12 +249,13 @@ def record_path(out: Path, name: str, head: str, seed: int) -> Path:
 
 
 def list_skipped(out: Path, skipped: Mapping[str, str]) -> None:
-    """Write OUT/skipped.csv if there are any; an older list goes."""
+    """Write OUT/skipped.csv and say so, if there are any; an older list goes."""
     path = out / "skipped.csv"
     path.unlink(missing_ok=True)
     if skipped:
         out.mkdir(parents=True, exist_ok=True)
         write_skipped(path, skipped)
+        print(f"skipped: {len(skipped):,} clips that cannot be read; {path} says why")
 
 
 def summary(head: str, record: ResultRecord) -> str:

@@ -230,12 +230,23 @@ def alive(batches: Iterable[B]) -> Iterator[B]:
     try:
         yield from batches
     except RuntimeError as error:
-        if "worker" not in str(error):
+        if not is_loss_of_worker(error):
             raise
-        raise AudiobatError(
-            f"A process that loads data was killed ({str(error).splitlines()[0]}): if memory ran out, use fewer "
-            "data.workers or a smaller train.batch_size; the same command goes on from the last checkpoint."
-        ) from error
+        raise AudiobatError(loss_of_worker(error)) from error
+
+
+def is_loss_of_worker(error: RuntimeError) -> bool:
+    """Whether torch says that the system killed a process that loads; it may say so in the midst of anything."""
+    return "DataLoader worker (pid" in str(error)
+
+
+def loss_of_worker(error: RuntimeError) -> str:
+    """The sentence for it."""
+    said = str(error).splitlines()[0].rstrip(". ")
+    return (
+        f"A process that loads data was killed ({said}): if memory ran out, use fewer "
+        "data.workers or a smaller train.batch_size; the same command goes on from the last checkpoint."
+    )
 
 
 class _Steps:
