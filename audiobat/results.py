@@ -170,7 +170,10 @@ def find_records(source: str | Path) -> list[Path]:
     source = Path(source)
     if source.is_file():
         return [source]
-    files = sorted(source.rglob("results/*.json")) or sorted(source.glob("*.json"))
+    files = sorted(source.rglob("results/*.json"))
+    if not files and (source / "config.yaml").exists():  # what else lies there is the run's own
+        raise AudiobatError(f"{source} is a run that has no result record yet: let it end, or probe it.")
+    files = files or sorted(source.glob("*.json"))
     if not files:
         raise AudiobatError(f"{source} holds no result record: give a folder that `audiobat probe` wrote to.")
     return files

@@ -128,3 +128,12 @@ def test_a_file_that_is_not_there_says_what_is(tmp_path: Path, capsys):
     assert f"({tmp_path} holds eat_2.pt)" in capsys.readouterr().err
     assert main(["doctor", str(tmp_path / "no" / "eat.pt")]) == 2
     assert f"({tmp_path / 'no'} is not there either)" in capsys.readouterr().err
+
+
+def test_what_holds_clips_and_no_model_is_sent_to_prepare(tmp_path: Path):
+    for name in ("a.wav", "clips.csv"):
+        (tmp_path / name).write_bytes(b"RIFF")
+        with pytest.raises(AudiobatError, match=rf"{name} is no model: `audiobat prepare SOURCE --dry-run`"):
+            list(facts_of_file(tmp_path / name))
+    with pytest.raises(AudiobatError, match="is no release, run or model of Hugging Face, and holds no checkpoint"):
+        list(facts_of_file(tmp_path))

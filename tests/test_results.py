@@ -129,6 +129,10 @@ def test_a_missing_or_unknown_field_and_an_empty_folder_are_errors(tmp_path: Pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(AudiobatError, match="no result record"):
         load_records(tmp_path / "empty")
+    (tmp_path / "empty" / "config.yaml").touch()
+    (tmp_path / "empty" / "env.json").touch()
+    with pytest.raises(AudiobatError, match="is a run that has no result record yet"):
+        load_records(tmp_path / "empty")
     with pytest.raises(AudiobatError, match="missing"):
         load_records([tmp_path / "missing.json"])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from audiobat.audio import AUDIO_EXTENSIONS
 from audiobat.convert import Converted, convert_file, hugging_face, layout_of, survey_file
 from audiobat.convert.pickles import Stub, shown
 from audiobat.convert.reading import Survey, TensorInfo
@@ -22,6 +23,7 @@ from audiobat.hub import find, load, load_tagger
 from audiobat.tensors import read_json
 
 SHOWN = 6  # names in a line
+LISTS = (".csv", ".parquet", ".txt")
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 USUAL = (  # beginnings of what trainers leave in checkpoints, and what does nothing by itself
     *("argparse.Namespace", "types.SimpleNamespace", "functools.partial", "pathlib.P", "datetime.", "collections."),
@@ -62,6 +64,10 @@ def facts_of_file(path: Path) -> Iterator[tuple[str, str]]:
     if not path.exists():
         folder = path.absolute().parent
         raise AudiobatError(f"There is no file or folder {path} ({folder} {found_there(folder)}): check the path.")
+    if path.suffix.lower() in (*AUDIO_EXTENSIONS, *LISTS):
+        raise AudiobatError(
+            f"{path} is no model: `audiobat prepare SOURCE --dry-run` describes a folder or list of clips."
+        )
     survey = survey_file(path)
     yield "file", f"{path}, {path.stat().st_size / 2**20:,.1f} MiB, {survey.format}"
     yield "holds", contents(survey)
@@ -90,6 +96,11 @@ def facts_of_folder(folder: Path) -> Iterator[tuple[str, str]]:
         yield from facts_of_model(convert_file(folder))
         return
     place = find(folder)
+    if not (place / "config.json").exists() and not (place / "config.yaml").exists():
+        raise AudiobatError(
+            f"{folder} is no release, run or model of Hugging Face, and {found_there(folder)}: "
+            f"name one of those; `audiobat prepare {folder} --dry-run` describes a folder of clips."
+        )
     kind = "a release" if (place / "config.json").exists() else "a run"
     yield "folder", f"{folder}, {kind}" + (f" in {place}" if place != folder else "")
     yield from facts_of_encoder(load(folder))
