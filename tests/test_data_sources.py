@@ -172,10 +172,10 @@ CSV_ERRORS = [
 ]
 
 
-EVENTS = """path,onset,offset,label,split,site
-a.wav,0.5,1.25,dog,train,pond
-b.wav,,,,test,
-a.wav,1,2,rain; dog,train,pond
+EVENTS = """path,onset,offset,label,split,site,confidence
+a.wav,0.5,1.25,dog,train,pond,0.9
+b.wav,,,,test,,
+a.wav,1,2,rain; dog,train,pond,0.7
 """
 
 

@@ -10,6 +10,7 @@ from audiobat.data.build import Event
 from audiobat.errors import AudiobatError
 
 SPAN = ("onset", "offset")
+OF_FILES = ("split", "fold", "seconds")  # columns that cannot differ between the events of a file
 
 
 def lists_events(columns: Mapping[str, Sequence[str]]) -> bool:
@@ -19,32 +20,35 @@ def lists_events(columns: Mapping[str, Sequence[str]]) -> bool:
 
 def gather_events(
     source: Path, keys: Sequence[str], columns: Mapping[str, Sequence[str]], labels: Sequence[Sequence[str]]
-) -> tuple[list[int], list[list[Event]]]:
-    """The first row of each file and the events of all its rows; a row without label and times has none.
+) -> tuple[list[int], list[list[Event]], set[str]]:
+    """The first row of each file, the events of all its rows, and the columns that are of events and not of files.
+
+    A row without label and times is a file without events.
 
     Args:
         source: the list, for messages.
         keys: [rows] file of each row.
-        columns: all but labels are the same in all rows of a file.
+        columns: whatever the list has.
         labels: [rows] class names of each row.
 
     Raises:
-        AudiobatError: times that are none, a label without times or times without a label, rows that differ.
+        AudiobatError: times that are none, a label without times or times without a label, a file in two splits.
     """
-    shared = [name for name in columns if name not in (*SPAN, "path", "label", "labels")]
+    differ = set(SPAN)
     first: dict[str, int] = {}
     events: dict[str, list[Event]] = {}
     for row, key in enumerate(keys):
         before = first.setdefault(key, row)
-        for name in shared:
-            if columns[name][row] != columns[name][before]:
+        differ |= {name for name, column in columns.items() if column[row] != column[before]} - {"path"}
+        for name in OF_FILES:
+            if name in differ:
                 raise AudiobatError(
                     f"{source} lists {key} with {name} {columns[name][before]!r} (row {before + 2}) "
                     f"and {columns[name][row]!r} (row {row + 2}): give all its events the same."
                 )
         span = _span(source, row, columns["onset"][row].strip(), columns["offset"][row].strip(), bool(labels[row]))
         events.setdefault(key, []).extend((label, *span) for label in labels[row] if span is not None)
-    return list(first.values()), list(events.values())
+    return list(first.values()), list(events.values()), differ
 
 
 def _span(source: Path, row: int, onset: str, offset: str, labelled: bool) -> tuple[float, float] | None:

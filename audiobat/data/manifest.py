@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from audiobat.data.build import clip_table
-from audiobat.data.event_list import SPAN, gather_events, lists_events
+from audiobat.data.event_list import gather_events, lists_events
 from audiobat.data.index import SPLITS, ClipTable
 from audiobat.data.remote import is_remote
 from audiobat.errors import AudiobatError, did_you_mean
@@ -54,9 +54,9 @@ def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[s
     values = known_values(source, columns)
     events = None
     if by_event and labels is not None:
-        rows, events = gather_events(source, keys, columns, labels)
+        rows, events, differ = gather_events(source, keys, columns, labels)
         keys, labels = [keys[row] for row in rows], None
-        columns = {name: [column[row] for row in rows] for name, column in columns.items() if name not in SPAN}
+        columns = {name: [column[row] for row in rows] for name, column in columns.items() if name not in differ}
         values = {name: found and [found[row] for row in rows] for name, found in values.items()}
     known = {"path", "split", "fold", "seconds", *LABEL_COLUMNS[: 1 if label_name == "label" else 2]}
     return clip_table(
