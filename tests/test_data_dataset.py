@@ -186,7 +186,7 @@ def test_more_than_five_percent_unreadable_stops_the_run(corpus, workers):
 def test_nothing_readable_ends_at_once(tmp_path, count):
     for i in range(count):
         (tmp_path / f"{i}.wav").write_bytes(b"broken")
-    with pytest.raises(AudiobatError, match="unreadable"):
+    with pytest.raises(AudiobatError, match="None of the clips can be read"):
         take(loader(tmp_path), 1)
 
 
@@ -214,6 +214,8 @@ def test_iterate_clips_stops_when_too_many_are_unreadable(corpus):
     for i in (3, 20):
         (corpus / f"{i:02d}.wav").unlink()
     table = read_clips(write_table(corpus))
+    with pytest.raises(AudiobatError, match=r"None of the clips can be read.*one is a\.wav: why"):
+        check_skipped({"a.wav": "why"}, 1, 1)
     with pytest.raises(AudiobatError, match=r"2 of \d+ clips seen are unreadable.*03\.wav"):
         list(iterate_clips(table, RATE, 4, skipped={}))
 

@@ -340,6 +340,8 @@ def check_skipped(skipped: Mapping[str, str], seen: int, clips: int) -> None:
     """
     chance = SKIPPED_LIMIT * seen + 3 * math.sqrt(SKIPPED_LIMIT * (1 - SKIPPED_LIMIT) * seen)
     certain = len(skipped) > SKIPPED_LIMIT * clips
+    if len(skipped) == clips:
+        raise AudiobatError(f"None of the clips can be read: mend or replace them; one is {_example(skipped)}")
     if certain or (seen >= SKIPPED_SAMPLE and len(skipped) > chance):
         raise AudiobatError(
             f"{len(skipped)} of {seen} clips seen are unreadable, more than {SKIPPED_LIMIT:.0%} of the {clips} clips: "
