@@ -28,6 +28,7 @@ from torch import nn
 
 from audiobat.config import to_dict
 from audiobat.data.index import ClipTable
+from audiobat.data.stream import stamp
 from audiobat.errors import AudiobatError
 from audiobat.feature_store import FLOAT_BYTES, Chunk
 from audiobat.features import Encoder
@@ -39,7 +40,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = "audiobat-features-1"
+FORMAT = "audiobat-features-2"
 VALUES = "features.f32"
 SAME = 0.02  # relative distance up to which features of two devices or precisions are of one encoder
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -191,12 +192,10 @@ class FeatureFiles:
         return np.memmap(self.folder / VALUES, np.float32, "r", offset * FLOAT_BYTES, (chunk.floats,))
 
     def _identity(self, cut: Rows) -> str:
-        """Digest of a cut's clips: keys, and the sizes of their files, so that a replaced file is noticed."""
+        """Digest of a cut's clips: keys, sizes and times of their files, so that a replaced file is noticed."""
         digest = hashlib.sha256()
         for row in cut.tolist():
-            path = self.table.path(row)
-            size = os.path.getsize(path) if os.path.exists(path) else -1
-            digest.update(f"{self.table.keys[row]}\0{size}\n".encode())
+            digest.update(f"{self.table.keys[row]}\0{stamp(self.table, row)}\n".encode())
         return digest.hexdigest()
 
 

@@ -193,6 +193,19 @@ def test_a_flipped_bit_in_a_list_is_found(encoder, table, tmp_path, capsys, plac
     assert_whole(source, encoder, table)
 
 
+def test_a_file_replaced_by_one_of_its_size_costs_its_chunk(encoder, table, tmp_path, counted, capsys):
+    on_disk(encoder, table, tmp_path / "cache")
+    samples, rate = soundfile.read(table.path(4), dtype="int16")
+    size = os.path.getsize(table.path(4))
+    soundfile.write(table.path(4), np.roll(samples, len(samples) // 3)[::-1], rate, "PCM_16")
+    assert os.path.getsize(table.path(4)) == size
+    counted.clips = 0
+    source = on_disk(encoder, table, tmp_path / "cache")
+    assert "00000004.json: its audio files have changed; computed again" in capsys.readouterr().err
+    assert counted.clips == 4
+    assert_whole(source, encoder, table)
+
+
 def test_a_replaced_file_costs_its_chunk(encoder, table, tmp_path, counted, capsys):
     on_disk(encoder, table, tmp_path / "cache")
     soundfile.write(table.path(4), np.random.default_rng(9).normal(scale=0.1, size=RATE), RATE)

@@ -94,8 +94,9 @@ class FrontendConfig:
         for name, (unset, own) in FRONTEND_OWN[self.kind].items():
             if getattr(self, name) == unset:
                 object.__setattr__(self, name, own)
-        check(self.sample_rate > 0, "frontend.sample_rate", self.sample_rate, "it must be positive")
-        check(self.hop_length > 0, "frontend.hop_length", self.hop_length, "it must be positive")
+        rate, hop = self.sample_rate, self.hop_length
+        check(0 < rate <= 10_000_000, "frontend.sample_rate", rate, "it must be positive, and at most 10 MHz")
+        check(0 < hop <= rate, "frontend.hop_length", hop, "it must be positive, and at most a second")
         check(self.mel_bins > 0, "frontend.mel_bins", self.mel_bins, "it must be positive")
         check(self.n_fft <= 65_536, "frontend.n_fft", self.n_fft, "use at most 65536 samples")
         check(0 < self.win_length <= self.n_fft, "frontend.win_length", self.win_length, "use 1 to n_fft samples")
