@@ -6,47 +6,61 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from audiobat.commands.analyze import analyze
-    from audiobat.commands.benchmark import benchmark
-    from audiobat.commands.embed import embed
-    from audiobat.commands.export import export
-    from audiobat.commands.finetune import finetune
-    from audiobat.commands.ladder import ladder
-    from audiobat.commands.predict import predict
-    from audiobat.commands.pretrain import pretrain
-    from audiobat.commands.probe import probe
-    from audiobat.commands.push import push
-    from audiobat.models import load
+    from audiobat.data.prepare.run import prepare
+    from audiobat.evaluation.compare import compare
+    from audiobat.evaluation.report.run import report
+    from audiobat.finetuning.run import finetune
+    from audiobat.inference.embed import embed
+    from audiobat.inference.export import export
+    from audiobat.inference.predict import predict
+    from audiobat.inference.push import push
+    from audiobat.pretraining.run import pretrain
+    from audiobat.probing.analyze.run import analyze
+    from audiobat.probing.run import probe
+    from audiobat.studies.benchmark import benchmark
+    from audiobat.studies.demo import demo
+    from audiobat.studies.ladder import ladder
+    from audiobat.zoo.doctor.run import doctor
+    from audiobat.zoo.load import load
 
 __version__ = "0.1.0"
+_HOMES = {  # where each public name is defined
+    "analyze": "audiobat.probing.analyze.run",
+    "benchmark": "audiobat.studies.benchmark",
+    "compare": "audiobat.evaluation.compare",
+    "demo": "audiobat.studies.demo",
+    "doctor": "audiobat.zoo.doctor.run",
+    "embed": "audiobat.inference.embed",
+    "export": "audiobat.inference.export",
+    "finetune": "audiobat.finetuning.run",
+    "ladder": "audiobat.studies.ladder",
+    "load": "audiobat.zoo.load",
+    "predict": "audiobat.inference.predict",
+    "prepare": "audiobat.data.prepare.run",
+    "pretrain": "audiobat.pretraining.run",
+    "probe": "audiobat.probing.run",
+    "push": "audiobat.inference.push",
+    "report": "audiobat.evaluation.report.run",
+}
 __all__ = [
     "__version__",
     "analyze",
     "benchmark",
+    "compare",
+    "demo",
+    "doctor",
     "embed",
     "export",
     "finetune",
     "ladder",
     "load",
     "predict",
+    "prepare",
     "pretrain",
     "probe",
     "push",
+    "report",
 ]
-
-_HOMES = {
-    "analyze": "audiobat.commands.analyze",
-    "benchmark": "audiobat.commands.benchmark",
-    "embed": "audiobat.commands.embed",
-    "export": "audiobat.commands.export",
-    "finetune": "audiobat.commands.finetune",
-    "ladder": "audiobat.commands.ladder",
-    "load": "audiobat.models",
-    "predict": "audiobat.commands.predict",
-    "pretrain": "audiobat.commands.pretrain",
-    "probe": "audiobat.commands.probe",
-    "push": "audiobat.commands.push",
-}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 import sys
 
-from audiobat.cli import main
+from audiobat.cli.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The one error that users see: a sentence that says what is wrong, where, and the mend."""
+"""The one error that users see: a sentence that says what is wrong, where, and the hint."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from audiobat.audio.augment import augment_preset, augment_spectrogram, augment_waveform
 from audiobat.config import AugmentConfig, MixupConfig, NoiseConfig, SpecAugmentConfig
-from audiobat.data.augment import augment_preset, augment_spectrogram, augment_waveform
 
 RATE, BINS, CLASSES = 16_000, 128, 527
 WAVEFORM = {

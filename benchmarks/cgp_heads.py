@@ -18,9 +18,9 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from audiobat.features import LayerFeatures
-from audiobat.heads import ConvexGatedProbe
-from audiobat.heads.pooling import extremes
+from audiobat.models.features import LayerFeatures
+from audiobat.models.heads import ConvexGatedProbe
+from audiobat.models.heads.pooling import extremes
 
 PATCHES, DIM, DEPTH, PROTOTYPES, CLASSES = 512, 768, 12, 10_000, 527
 FORMULAS, PARTS = ("plain", "chunks"), ("similarities", "head")

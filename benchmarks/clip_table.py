@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged, Strings
-from audiobat.data.index import ClipTable
 
 SHARD_CLIPS = 2000
 CLIP_BYTES = 150_000
@@ -30,7 +30,7 @@ def memory():
     return [int(fields[name].split()[0]) / 1024 for name in ("Rss", "Pss", "Anonymous")]
 import numpy, torch
 from torch.utils.data import DataLoader, Dataset
-from audiobat.data.index import open_table
+from audiobat.data.clip_table import open_table
 from audiobat.data.sampler import ClipOrder
 class Lookups(Dataset):
     def __init__(self, table):

@@ -1,6 +1,6 @@
 """One bat_nano training step on a CPU: precision x attention kernel, seconds and ratios in one run.
 
-python benchmarks/cpu_step.py [STEPS]: the figure behind `attention_for` in audiobat/commands/pretrain.py and behind
+python benchmarks/cpu_step.py [STEPS]: the figure behind `attention_for` in audiobat/pretraining/run.py and behind
 `precision: auto`. Rounds are interleaved and the median is shown, so that other load hits every variant alike.
 """
 
@@ -13,9 +13,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from audiobat.config import PretrainConfig, from_dict
-from audiobat.objective import MaskedLatentRegression
-from audiobat.recipes import load_recipe
-from audiobat.train.optim import build_optimizer
+from audiobat.config.recipes import load_recipe
+from audiobat.engine.optim import build_optimizer
+from audiobat.pretraining.objective import MaskedLatentRegression
 
 KERNELS = {"fused": SDPBackend.FLASH_ATTENTION, "plain": SDPBackend.MATH}
 

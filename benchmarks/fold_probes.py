@@ -22,14 +22,14 @@ import soundfile
 import torch
 from one_pass import KINDS, Times, medians, one_step
 
-from audiobat.cache import FeatureSource, cache_features
-from audiobat.commands.head_jobs import HeadJob, layer_jobs
-from audiobat.commands.head_training import Trainee
-from audiobat.commands.probe_task import ClipTask
 from audiobat.config import HeadConfig, PretrainConfig, ProbeConfig, from_dict
+from audiobat.config.presets import preset_fields
 from audiobat.data.build import clip_table
-from audiobat.encoder import AudioEncoder
-from audiobat.presets import preset_fields
+from audiobat.models.encoder import AudioEncoder
+from audiobat.probing.cache import FeatureSource, cache_features
+from audiobat.probing.jobs import HeadJob, layer_jobs
+from audiobat.probing.task import ClipTask
+from audiobat.probing.training import Trainee
 
 CLIPS, SECONDS, CLASSES, FOLDS, SEEDS = 2_000, 5.0, 50, 5, 5
 TRAIN = from_dict(ProbeConfig, preset_fields("paper", "esc50")).train

@@ -26,7 +26,7 @@ import av
 import numpy as np
 import soundfile
 
-from audiobat.audio import AUDIO_EXTENSIONS, audio_duration, load_audio
+from audiobat.audio.read import AUDIO_EXTENSIONS, audio_duration, load_audio
 from audiobat.errors import AudiobatError
 
 RATE = 16_000

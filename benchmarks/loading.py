@@ -23,13 +23,13 @@ import soundfile
 import soxr
 import torch
 
-from audiobat.audio import load_audio
-from audiobat.commands.prepare import prepare
+from audiobat.audio.read import load_audio
+from audiobat.data.clip_table import ClipTable
 from audiobat.data.dataset import CropLoader
-from audiobat.data.index import ClipTable
+from audiobat.data.prepare.run import prepare
 from audiobat.data.sampler import ClipOrder
 from audiobat.data.scenes import demo_folder
-from audiobat.data.sources import read_clips
+from audiobat.data.sources.read import read_clips
 
 RATE, WAV_RATE, SECONDS, BATCH = 16_000, 44_100, 10.0, 16
 

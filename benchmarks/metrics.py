@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
-from audiobat.metrics import (
+from audiobat.evaluation.metrics import (
     Ranking,
     accuracy,
     average_precision,

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiobat.audio import load_audio
+from audiobat.audio.read import load_audio
 from audiobat.data.scenes import active_rms, held_out_sources
-from audiobat.progress import Progress
+from audiobat.engine.progress import Progress
 
 RATE, SECONDS, CLIPS, SEED = 16_000, 10.0, 9_000, 0
 SAMPLES = int(RATE * SECONDS)

@@ -18,13 +18,13 @@ import numpy as np
 import soundfile
 import torch
 
-from audiobat.cache import FeatureSource, cache_features
-from audiobat.commands.head_jobs import HeadJob, layer_jobs
-from audiobat.commands.head_training import Trainee, seen_batches
-from audiobat.commands.probe_task import ClipTask
 from audiobat.config import HeadConfig, PretrainConfig, ProbeTrainConfig
 from audiobat.data.build import clip_table
-from audiobat.encoder import AudioEncoder
+from audiobat.models.encoder import AudioEncoder
+from audiobat.probing.cache import FeatureSource, cache_features
+from audiobat.probing.jobs import HeadJob, layer_jobs
+from audiobat.probing.task import ClipTask
+from audiobat.probing.training import Trainee, seen_batches
 
 SECONDS, CLASSES = 10.0, 527
 KINDS = ("cgp", "protobin", "linear", "linear_cgp", "attentive")

@@ -25,19 +25,19 @@ import soundfile
 import torch
 from transformers import ASTConfig, ASTModel
 
-from audiobat.audio import load_audio
-from audiobat.commands.embed import embed
-from audiobat.commands.predict import predict
+from audiobat.audio.read import load_audio
 from audiobat.config import EncoderConfig, HeadConfig, ModelConfig, TaggerConfig
 from audiobat.data.scenes import demo_folder
-from audiobat.encoder import AudioEncoder, pool_features
-from audiobat.hub import save_release
-from audiobat.tagger import Tagger
+from audiobat.inference.embed import embed
+from audiobat.inference.predict import predict
+from audiobat.models.encoder import AudioEncoder, pool_features
+from audiobat.models.tagger import Tagger
+from audiobat.zoo.release import save_release
 
 WAV_RATE, SECONDS = 44_100, 9.99  # what the position table holds of 16 kHz and 10-ms hops
 MEMORY = """
 import resource, sys
-from audiobat.commands.predict import predict
+from audiobat.inference.predict import predict
 predict(sys.argv[1], sys.argv[2], sys.argv[3], batch_size=8, device="cpu", overwrite=True)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -113,7 +113,7 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
 
     seconds = measure(
         {
-            "bare encoder": lambda: repeat(lambda: pool_features(encoder.forward_layers(waveform, lengths))),
+            "bare encoder": lambda: repeat(lambda: pool_features(encoder.forward_intermediates(waveform, lengths))),
             "embed": one(embed, encoder, "out.npz"),
             "bare encoder and head": lambda: repeat(lambda: tagger.scores(tagger(waveform, lengths))),
             "predict": one(predict, tagger, "out.csv"),

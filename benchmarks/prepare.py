@@ -23,8 +23,8 @@ import soundfile
 import soxr
 from loading import RATE, write_wavs
 
-from audiobat.commands.prepare import prepare
-from audiobat.data.pack import FLAC_LEVEL
+from audiobat.data.prepare.pack import FLAC_LEVEL
+from audiobat.data.prepare.run import prepare
 
 CORES = len(os.sched_getaffinity(0))
 

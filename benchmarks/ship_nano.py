@@ -1,8 +1,8 @@
 """Turn a finished bat_nano run into the release that the package carries: python benchmarks/ship_nano.py RUN
 
-Writes audiobat/weights/bat_nano: config.json, model.safetensors, README.md (the card) and record.json (recipe, clips,
-hours, steps, seed, curves). The run is `audiobat pretrain --config bat_nano --data OUT/clips.csv` on the clips that
-benchmarks/nano_corpus.py writes.
+Writes audiobat/zoo/weights/bat_nano: config.json, model.safetensors, README.md (the card) and record.json (recipe,
+clips, hours, steps, seed, curves). The run is `audiobat pretrain --config bat_nano --data OUT/clips.csv` on the clips
+that benchmarks/nano_corpus.py writes.
 """
 
 import csv
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import yaml
 
-from audiobat.hub import load, save_release
-from audiobat.tensors import weights_sha256
-from audiobat.train.checkpoint import load_checkpoint
+from audiobat.engine.checkpoint import load_checkpoint
+from audiobat.engine.tensors import weights_sha256
+from audiobat.zoo.release import load, save_release
 
-FOLDER = Path(__file__).parents[1] / "audiobat" / "weights" / "bat_nano"
+FOLDER = Path(__file__).parents[1] / "audiobat" / "zoo" / "weights" / "bat_nano"
 CURVES = 160  # rows kept of the log
 KINDS = {"mix": "mixes of short sounds over a long recording", "row": "rows of short sounds", "long": "long recordings"}
 

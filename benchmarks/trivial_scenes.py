@@ -16,12 +16,12 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from audiobat.audio.frontend import build_frontend
 from audiobat.config import FrontendConfig
 from audiobat.data.dataset import iterate_clips
 from audiobat.data.scenes import write_scenes
-from audiobat.data.sources import read_labelled_clips
+from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import split_for_probe
-from audiobat.frontend import build_frontend
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 

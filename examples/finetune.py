@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 import audiobat
-from audiobat.audio import load_audio
+from audiobat.audio.read import load_audio
 from audiobat.config import FinetuneConfig, from_dict
+from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.scenes import write_scenes
-from audiobat.data.sources import read_labelled_clips
-from audiobat.hub import load_tagger
-from audiobat.recipes import load_recipe, merge
+from audiobat.data.sources.read import read_labelled_clips
+from audiobat.zoo.release import load_tagger
 
 
 def main(

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 import audiobat
-from audiobat.audio import load_audio
+from audiobat.audio.read import load_audio
 from audiobat.data.scenes import demo_folder
 
 RATE = 16_000

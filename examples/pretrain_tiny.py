@@ -13,8 +13,8 @@ from pathlib import Path
 
 import audiobat
 from audiobat.config import PretrainConfig, from_dict
+from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.scenes import demo_folder
-from audiobat.recipes import load_recipe, merge
 
 
 def main(out: str | Path = "runs/examples/pretrain", recordings: str | Path | None = None, *, steps: int = 300) -> Path:

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import audiobat
-from audiobat.commands.compare import compare
 from audiobat.config import ProbeConfig, from_dict
+from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.scenes import write_scenes
-from audiobat.recipes import load_recipe, merge
-from audiobat.results import ResultRecord
+from audiobat.evaluation.compare import compare
+from audiobat.evaluation.record import ResultRecord
 
 
 def main(

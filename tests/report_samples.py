@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audiobat.metrics import AveragePrecision, average_precision, f1_macro, macro_map_present
-from audiobat.results import DataInfo, Metric, ModelInfo, ResultRecord, Scores, save_scores
+from audiobat.evaluation.metrics import AveragePrecision, average_precision, f1_macro, macro_map_present
+from audiobat.evaluation.record import DataInfo, Metric, ModelInfo, ResultRecord, Scores, save_scores
 
 
 def make_record(

@@ -19,12 +19,12 @@ import torch
 import yaml
 
 import audiobat
-from audiobat import cli, recipes
-from audiobat.config import FinetuneConfig, ProbeConfig, from_dict
-from audiobat.data.catalog import data_sets
+from audiobat.cli import command as cli
+from audiobat.cli.verbs import VERBS
+from audiobat.config import FinetuneConfig, ProbeConfig, from_dict, recipes
 from audiobat.data.scenes import demo_folder, write_scenes
+from audiobat.data.sources.catalog import data_sets
 from audiobat.errors import AudiobatError
-from audiobat.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

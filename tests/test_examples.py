@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from audiobat.data.scenes import demo_folder
-from audiobat.hub import load_tagger
+from audiobat.zoo.release import load_tagger
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

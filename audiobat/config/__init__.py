@@ -2,10 +2,25 @@
 
 Defaults are the paper's (Table 6); where the paper is silent, its authors' release decides. A default that comes from
 neither says so.
+
+    checks.py       what every check is made of
+    plain.py        configs to nested dicts and back
+    field_help.py   the help of a field: the comment beside it
+    frontend.py     waveform to spectrogram
+    model.py        the encoder
+    training.py     optimiser, clips, length
+    augment.py      augmentation
+    probe.py        heads and their training
+    finetune.py     fine-tuning
+    pretrain.py     masks, decoder, targets, loss
+    presets.py      the settings of published probes
+    recipes/        YAML files by name
+    rungs.py        the ladder of Tables 2 to 4
+    benchmark.py    the cells of Tables 1 and 5
 """
 
 from audiobat.config.augment import AugmentConfig, MixupConfig, NoiseConfig, SpecAugmentConfig
-from audiobat.config.checks import LARGEST, check, check_choice, check_one_of, warmup_mend
+from audiobat.config.checks import LARGEST, check, check_choice, check_one_of, warmup_hint
 from audiobat.config.finetune import FinetuneConfig, FinetuneOptimConfig, FinetuneTrainConfig, SelectConfig
 from audiobat.config.frontend import (
     FRONTEND_OWN,
@@ -62,5 +77,5 @@ __all__ = [
     "from_dict",
     "pick_statistics",
     "to_dict",
-    "warmup_mend",
+    "warmup_hint",
 ]

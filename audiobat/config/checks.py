@@ -1,4 +1,4 @@
-"""What every setting's check is made of: one sentence that names the field, its value and the mend."""
+"""What every setting's check is made of: one sentence that names the field, its value and the hint."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from audiobat.errors import AudiobatError, did_you_mean
 LARGEST = 2**63 - 1  # whole number that torch takes
 
 
-def check(condition: bool, name: str, value: object, mend: str) -> None:
-    """Raise an AudiobatError that names the field `name`, its value and the mend unless `condition` holds."""
+def check(condition: bool, name: str, value: object, hint: str) -> None:
+    """Raise an AudiobatError that names the field `name`, its value and the hint unless `condition` holds."""
     if not condition:
-        raise AudiobatError(f"{name} is {value!r}: {mend}.")
+        raise AudiobatError(f"{name} is {value!r}: {hint}.")
 
 
 def check_choice(owner: object, name: str) -> None:
@@ -26,6 +26,6 @@ def check_one_of(choices: tuple[Any, ...], name: str, value: object) -> None:
     check(value in choices, name, value, f"choose one of {', '.join(map(str, choices))}{hint}")
 
 
-def warmup_mend(name: str, steps: int) -> str:
+def warmup_hint(name: str, steps: int) -> str:
     """What to do where a warm-up, the field `name`, is no shorter than the training."""
     return f"it must end before train.steps {steps}: set it too, --{name} {steps // 10} for a tenth"

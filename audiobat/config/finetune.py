@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from audiobat.config.augment import AugmentConfig, MixupConfig, SpecAugmentConfig
-from audiobat.config.checks import check, check_choice, warmup_mend
+from audiobat.config.checks import check, check_choice, warmup_hint
 from audiobat.config.frontend import StatisticsConfig
 from audiobat.config.probe import PASSIVE_HEADS, HeadConfig
 from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
@@ -89,7 +89,7 @@ class FinetuneConfig:
             self.head.kind not in PASSIVE_HEADS, "head.kind", self.head.kind, "it cannot teach a model; choose another"
         )
         steps, warmup = self.train.steps, self.optim.warmup_steps
-        check(warmup < steps, "optim.warmup_steps", warmup, warmup_mend("optim.warmup_steps", steps))
+        check(warmup < steps, "optim.warmup_steps", warmup, warmup_hint("optim.warmup_steps", steps))
         check(not self.data.roll, "data.roll", self.data.roll, "fine-tuning has augment.roll")
         some = self.max_frames is None or self.max_frames > 0
         check(some, "max_frames", self.max_frames, "use a positive number or null")

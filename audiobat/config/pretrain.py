@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from audiobat.config.checks import check, check_choice, warmup_mend
+from audiobat.config.checks import check, check_choice, warmup_hint
 from audiobat.config.frontend import FrontendConfig
 from audiobat.config.model import EncoderConfig, ModelConfig
 from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
@@ -126,7 +126,7 @@ class PretrainConfig:
         steps = self.train.steps
         warm = self.optim.warmup_steps < steps
         name = "optim.warmup_steps"
-        check(warm, name, self.optim.warmup_steps, warmup_mend(name, steps))
+        check(warm, name, self.optim.warmup_steps, warmup_hint(name, steps))
 
     @property
     def crop_grid(self) -> tuple[int, int]:

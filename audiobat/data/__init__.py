@@ -1,1 +1,22 @@
-"""Clip tables, datasets and the order in which clips are drawn."""
+"""From what a user has to batches of clips.
+
+In: a folder, a list, shards, a public data set. Out: a clip table (columns, memory-mapped), and batches of its clips in
+an order that is a function of (seed, epoch).
+
+    columns.py      columns of a clip table: numbers of any length, text
+    clip_table.py   which clips there are, where their bytes are, what is known of each
+    build.py        Python lists to a clip table
+    files.py        the audio files below a folder
+    remote.py       files behind URLs, through fsspec
+    shards.py       what a prepared folder holds, and how it is opened
+    sources/        folders, lists, Parquet files, public data sets: each layout to a clip table
+    store.py        a row of a clip table to its samples
+    split.py        which labelled clips train and which test
+    frames.py       events of clips to targets for each frame and class
+    sampler.py      which clips make up step n
+    dataset.py      batches of random crops
+    draws.py        batches of whole clips in a given order
+    stream.py       recordings of any length as windows, in constant memory
+    scenes.py       the demo's recordings mixed into labelled scenes
+    prepare/        any source to shards, once, for long training
+"""

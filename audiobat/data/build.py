@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from audiobat.data.clip_table import EVENT, ClipTable
 from audiobat.data.columns import Ragged, Strings
-from audiobat.data.index import EVENT, ClipTable
 from audiobat.errors import AudiobatError
 
 Event = tuple[str, float, float]  # class name, onset and offset in seconds from the clip's start
@@ -81,7 +81,7 @@ def label_column(
         return Ragged.of([sorted({index[name] for name in names}) for names in labels], np.int32), classes
     except KeyError as error:
         raise AudiobatError(
-            f"{source}: label {error.args[0]!r} is none of the {len(classes)} classes: mend it, or the list of classes."
+            f"{source}: label {error.args[0]!r} is none of the {len(classes)} classes: fix it, or the list of classes."
         ) from None
 
 

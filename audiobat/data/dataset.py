@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from audiobat.audio import pad_batch
-from audiobat.data.index import ClipTable
+from audiobat.audio.read import pad_batch
+from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import ClipOrder
 from audiobat.data.store import clip_duration, read_clip
 from audiobat.errors import AudiobatError
@@ -341,11 +341,11 @@ def check_skipped(skipped: Mapping[str, str], seen: int, clips: int) -> None:
     chance = SKIPPED_LIMIT * seen + 3 * math.sqrt(SKIPPED_LIMIT * (1 - SKIPPED_LIMIT) * seen)
     certain = len(skipped) > SKIPPED_LIMIT * clips
     if len(skipped) == clips:
-        raise AudiobatError(f"None of the clips can be read: mend or replace them; one is {_example(skipped)}")
+        raise AudiobatError(f"None of the clips can be read: fix or replace them; one is {_example(skipped)}")
     if certain or (seen >= SKIPPED_SAMPLE and len(skipped) > chance):
         raise AudiobatError(
             f"{len(skipped)} of {seen} clips seen are unreadable, more than {SKIPPED_LIMIT:.0%} of the {clips} clips: "
-            f"mend or remove them; one is {_example(skipped)}"
+            f"fix or remove them; one is {_example(skipped)}"
         )
 
 

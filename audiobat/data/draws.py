@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from audiobat.audio import pad_batch
-from audiobat.data.index import ClipTable
+from audiobat.audio.read import pad_batch
+from audiobat.data.clip_table import ClipTable
 from audiobat.data.store import read_clip
 from audiobat.errors import AudiobatError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from audiobat.audio import AUDIO_EXTENSIONS
+from audiobat.audio.read import AUDIO_EXTENSIONS
 from audiobat.errors import AudiobatError
 
 

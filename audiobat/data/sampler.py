@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.config import DataConfig
+from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged
-from audiobat.data.index import ClipTable
 from audiobat.errors import AudiobatError, did_you_mean
 
 EAT_SCALE, EAT_ROUNDING = 1000.0, 0.01  # a label's weight in EAT: 1000 / (clips with it + 0.01)

@@ -22,9 +22,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiobat.audio import load_audio
-from audiobat.data.index import ClipTable
-from audiobat.data.sources import read_clips, read_labelled_clips
+from audiobat.audio.read import load_audio
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.errors import AudiobatError
 
 RATE = 16_000
@@ -77,7 +77,7 @@ class Stock:
 
 def demo_folder() -> Path:
     """Folder of the demo recordings inside the package (CC BY-SA 3.0; its README.md is the notice)."""
-    return Path(__file__).parents[1] / "assets" / "demo"
+    return Path(__file__).parent / "demo"
 
 
 def held_out_sources() -> set[str]:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from audiobat.data.index import HEADER, ClipTable, open_table, table_files
+from audiobat.data.clip_table import HEADER, ClipTable, open_table, table_files
 from audiobat.data.remote import exists, is_remote, read_range
 from audiobat.errors import AudiobatError
 
@@ -85,8 +85,8 @@ class ShardPlan:
             before = getattr(begun.settings, name)
             if before != value:
                 flag = f"--{name.replace('_', '-')}"
-                mend = "use the same, another folder, or --overwrite"
-                raise AudiobatError(f"{folder} was begun with {flag} {before}, not {value}: {mend}.")
+                hint = "use the same, another folder, or --overwrite"
+                raise AudiobatError(f"{folder} was begun with {flag} {before}, not {value}: {hint}.")
         if begun != self:
             raise AudiobatError(
                 f"{folder} was begun with another source (of {begun.clips} clips, sha256 {begun.sha256[:12]}; now "

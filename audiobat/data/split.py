@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobat.data.index import ClipTable
+from audiobat.data.clip_table import ClipTable
 from audiobat.errors import AudiobatError
 
 TEST_SHARE = 0.2  # of clips that come without splits or folds

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobat.audio import audio_duration, decode_pcm, load_audio, resample
-from audiobat.data.index import ClipTable, Place
-from audiobat.data.parquet import AUDIO, open_parquet
+from audiobat.audio.read import audio_duration, decode_pcm, load_audio, resample
+from audiobat.data.clip_table import ClipTable, Place
 from audiobat.data.remote import is_remote, read_range
+from audiobat.data.sources.parquet import AUDIO, open_parquet
 from audiobat.errors import AudiobatError
 
 BLOCK = 512  # bytes of a tar header, right before its member

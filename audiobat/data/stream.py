@@ -17,7 +17,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from audiobat.data.index import ClipTable
+from audiobat.data.clip_table import ClipTable
 from audiobat.data.remote import is_remote
 from audiobat.data.store import clip_duration, read_clip
 from audiobat.errors import AudiobatError

@@ -1,1 +1,0 @@
-"""What can be said of features, attention and prototypes beyond a score: tensors in, plain numbers out."""

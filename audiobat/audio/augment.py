@@ -1,0 +1,280 @@
+"""Augmentation of a batch: waveforms [B, S], spectrograms [B, T, F] and targets in, changed copies of them out.
+
+A training step calls `augment_waveform`, its frontend, and `augment_spectrogram`. Decisions are drawn on the host from
+`rng`, such as `np.random.default_rng((seed, step, rank))`, so they are the same on every device and wait for none. What
+a clip gets depends on its place in the batch, never on what its neighbours hold or how long they are (mixup apart), and
+touches its own samples or frames alone: padding stays padding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiobat.audio.frontend import below
+from audiobat.config import AugmentConfig, MixupConfig, NoiseConfig, SpecAugmentConfig
+from audiobat.errors import AudiobatError, did_you_mean
+
+EAT_MIXUP = MixupConfig(0.9, beta=0.8, per="batch")  # lineage 8.2
+BAT_MIXUP = MixupConfig(0.9, beta=0.8)  # Table 6: 0.9; A48: Beta(.8, .8); A49: per sample
+BAT_NOISE = NoiseConfig(0.3, snr_db=(5.0, 25.0))  # Table 6: yes for SPC-2; A55: how
+TIME_ROLL = (-10, 9)  # lineage 1.4; A55 names a time roll without its range
+
+
+def _stripes(fraction: float) -> SpecAugmentConfig:
+    """One stripe an axis, up to `fraction` of it: Table 6 read as EAT's mask_ratio (A50), filled with 0 (A51)."""
+    return SpecAugmentConfig(fraction, fraction)
+
+
+def _fixed_stripes(frames: int, masks: int) -> SpecAugmentConfig:
+    """The release's absolute widths, with 16 mel bins (A50)."""
+    return SpecAugmentConfig(frames, 16, "absolute", time_masks=masks, frequency_masks=masks)
+
+
+PRESETS = {
+    # EAT, and SSLAM, which fine-tunes in the same way: lineage 1.1 (roll, gain), 1.4 (SPC-2's noise), 8.2 (the rest).
+    "eat_audioset": AugmentConfig(roll=True, gain_beta=10.0, mixup=EAT_MIXUP, spec_augment=_stripes(0.2)),
+    "eat_esc50": AugmentConfig(spec_augment=_stripes(0.4)),
+    "eat_spc2": AugmentConfig(
+        roll=True,
+        gain_beta=10.0,
+        cell_noise=0.1,
+        time_roll=TIME_ROLL,
+        mixup=EAT_MIXUP,
+        spec_augment=_stripes(0.2),
+    ),
+    # BAT as in Table 6, where it is silent as in the release.
+    "bat_audioset": AugmentConfig(mixup=BAT_MIXUP, spec_augment=_stripes(0.2)),
+    "bat_esc50": AugmentConfig(spec_augment=_stripes(0.2)),
+    "bat_spc2": AugmentConfig(noise=BAT_NOISE, mixup=BAT_MIXUP, spec_augment=_stripes(0.1)),
+    # BAT as in the release: Appendix X A48 to A50 and A55; mixup is Table 6's where those rows do not name the task.
+    "bat_audioset_released": AugmentConfig(mixup=BAT_MIXUP, spec_augment=_fixed_stripes(64, masks=2)),
+    "bat_esc50_released": AugmentConfig(noise=BAT_NOISE, time_roll=TIME_ROLL, spec_augment=_fixed_stripes(32, masks=1)),
+    "bat_spc2_released": AugmentConfig(
+        noise=BAT_NOISE, time_roll=TIME_ROLL, mixup=BAT_MIXUP, spec_augment=_fixed_stripes(32, masks=1)
+    ),
+}
+
+
+def augment_preset(name: str) -> AugmentConfig:
+    """The fine-tuning settings that `name` stands for, such as `bat_audioset` or `eat_spc2`.
+
+    Raises:
+        AudiobatError: no preset has this name.
+    """
+    if name not in PRESETS:
+        raise AudiobatError(
+            f"Unknown augmentation preset {name!r}{did_you_mean(name, PRESETS)}: choose one of {', '.join(PRESETS)}."
+        )
+    return PRESETS[name]
+
+
+class Augmented(NamedTuple):
+    """A batch after mixup."""
+
+    inputs: Tensor  # [B, S] or [B, T, F]
+    counts: Tensor | None  # [B] samples or frames that each row now owns; None: all
+    targets: Tensor  # [B, ...] float32
+
+
+def augment_waveform(
+    waveform: Tensor, lengths: Tensor | None, config: AugmentConfig, rng: np.random.Generator
+) -> Tensor:
+    """Roll, gain and coloured noise. Switching one of them off leaves the draws of the others as they were.
+
+    Args:
+        waveform: [B, S].
+        lengths: [B], samples of each clip, from 1 to S; None: all S.
+        config: which augmentations, and how strong.
+        rng: where every draw comes from.
+
+    Returns:
+        [B, S], of the device and dtype of `waveform`.
+
+    Raises:
+        AudiobatError: the shapes do not fit.
+    """
+    own = _own_counts(waveform, lengths, "waveform [clips, samples]", dims=2)
+    for_roll, for_gain, for_noise = rng.spawn(3)
+    batch = len(waveform)
+    if config.roll:
+        turn = _move(for_roll.random(batch), waveform)
+        waveform = roll(waveform, own, _uniform_integer(turn, own))
+    if config.gain_beta is not None:
+        gain = _move(0.5 + for_gain.beta(config.gain_beta, config.gain_beta, batch), waveform)
+        waveform = (waveform * gain[:, None]).to(waveform.dtype)
+    return add_noise(waveform, own, config.noise, for_noise)
+
+
+def augment_spectrogram(
+    spectrogram: Tensor, frames: Tensor | None, targets: Tensor, config: AugmentConfig, rng: np.random.Generator
+) -> Augmented:
+    """Cell noise, time roll, mixup and SpecAugment, in EAT's order (lineage 1.4, 8.2), each with draws of its own.
+
+    Args:
+        spectrogram: [B, T, F], normalised.
+        frames: [B], frames of each clip, from 1 to T; None: all T.
+        targets: [B, C], or anything with clips first.
+        config: which augmentations, and how strong.
+        rng: where every draw comes from.
+
+    Returns:
+        Spectrogram (device and dtype kept), the frames that each row owns after mixing, and the mixed targets.
+
+    Raises:
+        AudiobatError: the shapes do not fit.
+    """
+    own = _own_counts(spectrogram, frames, "spectrogram [clips, frames, bins]", dims=3)
+    for_cells, for_roll, for_mixup, for_masks = rng.spawn(4)
+    batch = len(spectrogram)
+    if config.cell_noise > 0:
+        strength = _move(for_cells.uniform(0, config.cell_noise, batch), spectrogram)
+        generator = _generator(for_cells, spectrogram.device)
+        cells = torch.rand(spectrogram.shape, generator=generator, device=spectrogram.device) * strength[:, None, None]
+        valid = below(own, spectrogram.shape[1])[:, :, None]
+        spectrogram = spectrogram + (cells * valid).to(spectrogram.dtype)
+    if config.time_roll is not None:
+        low, high = config.time_roll
+        turn = _move(for_roll.integers(low, high + 1, batch), spectrogram)
+        spectrogram = roll(spectrogram, own, turn % own.clamp(min=1))
+    mixed = mixup(spectrogram, frames, targets, config.mixup, for_mixup)
+    return mixed._replace(inputs=spec_augment(mixed.inputs, mixed.counts, config.spec_augment, for_masks))
+
+
+def roll(x: Tensor, counts: Tensor, turn: Tensor) -> Tensor:
+    """Turn the first counts [B] items of each row of x [B, n, ...] by turn [B], from 0 up to counts, to the right."""
+    rows, size = x.shape[:2]
+    whole = torch.int32 if rows * size < 2**31 else torch.int64  # half the memory to write; on a CPU that is the cost
+    counts, turn = counts[:, None].to(whole), turn[:, None].to(whole)
+    place = torch.arange(size, dtype=whole, device=x.device)
+    source = torch.where(place < turn, place + (counts - turn), place - turn)  # [B, n]
+    source = torch.where(place < counts, source, place)
+    source += size * torch.arange(rows, dtype=whole, device=x.device)[:, None]
+    return x.flatten(0, 1).index_select(0, source.flatten()).view_as(x)
+
+
+def add_noise(waveform: Tensor, lengths: Tensor, config: NoiseConfig, rng: np.random.Generator) -> Tensor:
+    """Add coloured noise to some clips of waveform [B, S], at a ratio that is exact over each clip's own lengths [B].
+
+    A silent clip stays silent: no noise has a ratio to it.
+    """
+    batch, samples = waveform.shape
+    chosen = np.flatnonzero(rng.random(batch) < config.probability)
+    snr_db, exponent = rng.uniform(*config.snr_db, batch)[chosen], rng.uniform(*config.exponent, batch)[chosen]
+    if not len(chosen):
+        return waveform
+    rows = _move(chosen, waveform)
+    own = below(lengths[rows], samples)  # [k, S]
+    noise = coloured_noise(samples, _move(exponent, waveform), _generator(rng, waveform.device)) * own
+    signal_energy = (waveform[rows].float() * own).square().sum(1)
+    noise_energy = noise.square().sum(1)
+    scale = (signal_energy / noise_energy * _move(10 ** (-snr_db / 10), waveform)).sqrt()
+    scale = torch.where(noise_energy > 0, scale, 0.0)
+    return waveform.index_add(0, rows, (noise * scale[:, None]).to(waveform.dtype))
+
+
+def coloured_noise(samples: int, exponent: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian noise [k, samples] whose power falls as 1 / f^exponent [k], without a constant part."""
+    white = torch.randn(len(exponent), samples, generator=generator, device=generator.device)
+    spectrum = torch.fft.rfft(white)
+    frequency = torch.arange(1, spectrum.shape[1], device=white.device)
+    spectrum[:, 0] = 0
+    spectrum[:, 1:] *= frequency ** (-exponent[:, None] / 2)
+    noise: Tensor = torch.fft.irfft(spectrum, n=samples)
+    return noise
+
+
+def mixup(
+    x: Tensor, counts: Tensor | None, targets: Tensor, config: MixupConfig, rng: np.random.Generator
+) -> Augmented:
+    """Blend clips with partners, and targets in the same measure: lambda x_i + (1 - lambda) x_j.
+
+    `per` "sample": a lambda for each clip, partners by a random permutation; "batch": one lambda, partners in reverse.
+
+    Args:
+        x: [B, S] or [B, T, F].
+        counts: [B], samples or frames of each clip; None: all. A blend owns as many as the longer of its two clips.
+        targets: [B, C], or anything with clips first.
+        config: how often, and the distribution of lambda.
+        rng: where every draw comes from.
+
+    Raises:
+        AudiobatError: `targets` are not one row per clip, such as class numbers that are not one-hot yet.
+    """
+    batch = len(x)
+    if targets.ndim < 2 or len(targets) != batch:
+        raise AudiobatError(f"The targets have shape {list(targets.shape)}: give [{batch} clips, classes] for mixup.")
+    draws = batch if config.per == "sample" else 1
+    mixed = rng.random(draws) < config.probability
+    weight = np.where(mixed, rng.beta(config.beta, config.beta, draws), 1.0)
+    order = rng.permutation(batch) if config.per == "sample" else np.arange(batch - 1, -1, -1)
+    targets = targets.float()
+    if not mixed.any():
+        return Augmented(x, counts, targets)
+    partner, weight = _move(order, x), np.broadcast_to(weight, batch)
+    if counts is not None:
+        counts = counts.to(x.device)
+        counts = torch.where(_move(weight, x) < 1, torch.maximum(counts, counts[partner]), counts)
+    return Augmented(_blend(x, partner, _move(weight, x)), counts, _blend(targets, partner, _move(weight, targets)))
+
+
+def spec_augment(
+    spectrogram: Tensor, frames: Tensor | None, config: SpecAugmentConfig, rng: np.random.Generator
+) -> Tensor:
+    """Blank out stripes of frames and of mel bins of spectrogram [B, T, F], within each clip's own frames [B]."""
+    if config.time_width == 0 and config.frequency_width == 0:
+        return spectrogram
+    batch, length, bins = spectrogram.shape
+    own = _own_counts(spectrogram, frames, "spectrogram [clips, frames, bins]", dims=3)
+    draws = [_move(rng.random((2, batch, n)), spectrogram) for n in (config.time_masks, config.frequency_masks)]
+    in_time = _draw_stripes(draws[0], length, own, config.time_width, config.unit)  # [B, T]
+    in_frequency = _draw_stripes(draws[1], bins, torch.full_like(own, bins), config.frequency_width, config.unit)
+    stripes = in_time[:, :, None] | (in_frequency[:, None, :] & below(own, length)[:, :, None])
+    return spectrogram.masked_fill(stripes, config.fill)
+
+
+def _draw_stripes(draws: Tensor, size: int, counts: Tensor, width: float, unit: str) -> Tensor:
+    """Where [B, size] an axis is blanked out, from two draws in [0, 1) a stripe [2, B, masks]: its width and start."""
+    counts = counts[:, None]  # [B, 1]
+    widest = (counts * width).long() if unit == "fraction" else counts.clamp(max=int(width))
+    wide = _uniform_integer(draws[0], widest + 1)  # [B, masks]
+    start = _uniform_integer(draws[1], counts - wide + 1)
+    place = torch.arange(size, device=draws.device)
+    return ((place >= start[..., None]) & (place < (start + wide)[..., None])).any(1)
+
+
+def _uniform_integer(draw: Tensor, count: Tensor) -> Tensor:
+    """Turn draws that are uniform in [0, 1) into whole numbers that are uniform in 0..count - 1."""
+    return torch.minimum((draw * count).long(), count - 1)  # rounding may lift the product up to count
+
+
+def _blend(x: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
+    """Rows of x [B, ...] times weight [B], plus the rest of 1 times the partners' rows."""
+    weight = weight.view(-1, *[1] * (x.ndim - 1))
+    return (weight * x + (1 - weight) * x[partner.to(x.device)]).to(x.dtype)
+
+
+def _own_counts(x: Tensor, counts: Tensor | None, what: str, dims: int) -> Tensor:
+    """Counts [B] on the device of x, all of its axis 1 where there are none; an error if the shapes do not fit."""
+    if x.ndim != dims or (counts is not None and counts.shape != x.shape[:1]):
+        given = f" with counts {list(counts.shape)}" if counts is not None else ""
+        raise AudiobatError(f"Augmentation got a tensor {list(x.shape)}{given}: give a {what} and one count per clip.")
+    if counts is None:
+        return torch.full(x.shape[:1], x.shape[1], device=x.device)
+    return counts.to(x.device, torch.int64)
+
+
+def _move(values: NDArray[Any], like: Tensor) -> Tensor:
+    """Draws from the host to the device of `like`, without waiting for it; fractions as float32."""
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    return torch.from_numpy(values).to(like.device, non_blocking=True)
+
+
+def _generator(rng: np.random.Generator, device: torch.device) -> torch.Generator:
+    """A generator on `device` for draws by the million, seeded from `rng`."""
+    return torch.Generator(device).manual_seed(int(rng.integers(2**63)))

@@ -1,1 +1,0 @@
-"""What a user calls: one file per verb."""

@@ -1,0 +1,88 @@
+"""What a benchmark is: models, data sets, ways to use a model, settings, and the paper's numbers; from YAML.
+
+It stands here and not in `config/`, as nothing but `audiobat benchmark` reads it: it names settings, and has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from audiobat.config.checks import LARGEST, check, check_choice
+from audiobat.errors import did_you_mean
+
+FINETUNE = "FT"
+PROTOCOLS = {FINETUNE: "finetune", "CGP": "cgp", "Protobin": "protobin", "LP": "linear"}  # as tables name them: kinds
+NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True)
+class BenchmarkModel:
+    """A line of the table."""
+
+    path: str | None = None  # its weights: whatever --model of probe and finetune takes; null: not here
+    recipes: Mapping[str, str] = field(default_factory=dict)  # data set: how this model is fine-tuned on it, if not as
+    # the data set's own recipe says
+    source: str = NOT_STATED  # where users get the weights
+    size: str = NOT_STATED
+
+
+@dataclass(frozen=True)
+class BenchmarkData:
+    """A data set of the table."""
+
+    reader: str = ""  # its name as in NAME:FOLDER
+    task: str = ""  # its column of the preset
+    recipe: str = ""  # how models are fine-tuned on it
+    metrics: tuple[str, ...] = ("map",)  # of the records, in the table's order
+    classes: int = 1
+    train: int = 1  # clips, as the paper counts them
+    test: int = 1
+    folds: int = 1  # each tests once, so that each model is trained as often
+    seconds: float = 10.0  # of a clip
+    path: str | None = None  # its folder, prepared shards, or NAME:FOLDER; null: not here
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        for name in ("reader", "task", "recipe", "metrics"):
+            check(bool(getattr(self, name)), f"data.{name}", getattr(self, name), "say which")
+        for name in ("classes", "train", "test", "folds", "seconds"):
+            check(getattr(self, name) > 0, f"data.{name}", getattr(self, name), "it must be positive")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """A table: each model on each data set by each protocol is a cell, and a run of its own."""
+
+    title: str = ""
+    models: Mapping[str, BenchmarkModel] = field(default_factory=dict)
+    data: Mapping[str, BenchmarkData] = field(default_factory=dict)
+    protocols: tuple[str, ...] = ()  # columns: FT (fine-tuning), CGP, Protobin, LP (linear probe)
+    preset: Literal["paper", "released", "fair"] = "paper"  # of the probes' settings
+    seeds: tuple[int, ...] = ()  # of every cell; none: the preset's and the recipe's own
+    tflops: float = 125.0  # 10^12 operations a second, for the hours: 0.4 of an A100's peak in bf16, an assumption
+    paper: Mapping[str, Mapping[str, Mapping[str, tuple[float, ...]]]] = field(default_factory=dict)  # model, data set,
+    # protocol: percent, in the order of the metrics
+    probe: Mapping[str, Any] = field(default_factory=dict)  # fields of ProbeConfig that lie over the preset's
+    finetune: Mapping[str, Any] = field(default_factory=dict)  # fields of FinetuneConfig that lie over the recipe's
+    notes: tuple[str, ...] = ()  # sentences below the table
+
+    def __post_init__(self) -> None:
+        for name in ("protocols", "seeds", "notes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_choice(self, "preset")
+        for name in self.protocols:
+            hint = f"choose from {', '.join(PROTOCOLS)}{did_you_mean(name, PROTOCOLS)}"
+            check(name in PROTOCOLS, "protocols", name, hint)
+        names = [*self.models, *self.data, *self.protocols]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        check(twice is None, "models, data, protocols", twice, "give each a name of its own")
+        for name, model in self.models.items():
+            for data in model.recipes:
+                hint = did_you_mean(data, self.data)
+                check(data in self.data, f"models.{name}.recipes", data, f"it is none of {', '.join(self.data)}{hint}")
+        for seed in self.seeds:
+            check(0 <= seed <= LARGEST, "seeds", self.seeds, "use 0 up to 2^63 - 1")
+        check(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
+        check(self.tflops > 0, "tflops", self.tflops, "it must be positive")

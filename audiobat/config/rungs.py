@@ -1,0 +1,51 @@
+"""The ladder of Tables 2 to 4, from EAT's recipe to BAT's: which rung a config stands on, and what that changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from audiobat.config.plain import from_dict
+from audiobat.config.pretrain import PretrainConfig
+from audiobat.config.recipes import base_of, load_recipe, recipe_names
+
+FOLDER = "ladder/"
+METHOD = ("frontend", "encoder", "decoder", "mask", "target", "objective")  # the groups that rungs differ in
+
+
+def rungs() -> list[str]:
+    """The recipes of the ladder from its foot."""
+    return [name for name in recipe_names() if name.startswith(FOLDER)]
+
+
+def rung_of(config: PretrainConfig) -> str | None:
+    """The rung whose method `config` has, whatever its data, rates and lengths."""
+    for name in rungs():
+        rung = from_dict(PretrainConfig, load_recipe(name))
+        if all(getattr(rung, group) == getattr(config, group) for group in METHOD):
+            return name
+    return None
+
+
+def changes(name: str) -> dict[str, tuple[Any, Any]]:
+    """The fields in which a recipe differs from its base, as `group.field`: what they were and what they are."""
+    base = base_of(name)
+    defaults = flat(dataclasses.asdict(PretrainConfig()))
+    before = defaults | (flat(load_recipe(base)) if base else {})
+    after = defaults | flat(load_recipe(name))
+    return {field: (before[field], value) for field, value in after.items() if before[field] != value}
+
+
+def describe_rung(name: str) -> str:
+    """`ladder/4_gates: ladder/2_mel_db with encoder.gated_attention True for False`."""
+    changed = ", ".join(f"{field} {now} for {then}" for field, (then, now) in changes(name).items())
+    return f"{name}: {base_of(name)} with {changed}"
+
+
+def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields as `group.field`."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found

@@ -1,0 +1,106 @@
+"""The indexes of finished shards and the table of the source to the table of the prepared clips, and the reports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.columns import Ragged, Strings
+from audiobat.data.prepare.shard_index import ShardIndex
+from audiobat.data.shards import CLIPS, DUPLICATES, SHARDS, SKIPPED, PackSettings, beside, write_whole
+from audiobat.errors import AudiobatError
+
+R = TypeVar("R", bound=Ragged)
+
+
+def merge_shards(folder: Path, source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:
+    """Write skipped.csv, duplicates.csv and, last, the clip table of a folder whose shards are all done.
+
+    Raises:
+        AudiobatError: not one clip could be read.
+    """
+    skipped = [
+        (source.keys[int(row)], reason)
+        for index in indexes
+        for row, reason in zip(index.skipped, index.reasons, strict=True)
+    ]
+    write_csv(folder / SKIPPED, ("path", "reason"), skipped)
+    if len(skipped) == len(source):
+        raise AudiobatError(
+            f"None of the {len(source)} clips can be read; one is {skipped[0][0]}: {skipped[0][1]} "
+            f"Mend that, then use --overwrite; {folder / SKIPPED} lists all."
+        )
+    table = merged_table(source, settings, indexes)
+    origin = [source.keys[int(row)] for index in indexes for row in index.rows]
+    copies = [
+        (origin[row], origin[int(group[0])], table.keys[row], table.keys[int(group[0])])
+        for group in table.duplicates()
+        for row in group[1:].tolist()
+    ]
+    write_csv(folder / DUPLICATES, ("path", "first_path", "key", "first_key"), copies)
+    save_once(table, folder / CLIPS)
+    return table
+
+
+def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:
+    """The clips of all shards, in order, with all that the source says of them."""
+    rows = np.concatenate([index.rows for index in indexes])
+    starts = np.concatenate([index.starts for index in indexes])
+    volumes = [len(index.volumes) for index in indexes]
+    before = np.cumsum([0, *volumes[:-1]])
+    picked = source.select(rows)
+    begins = starts / settings.sample_rate + (0.0 if picked.begins is None else picked.begins)
+    columns = {"source": Strings.of_texts(source.files[int(file_id)] for file_id in picked.file_ids)}
+    if begins.any():
+        columns["start"] = Strings.of_texts(f"{begin:.12g}" for begin in begins.tolist())
+    return replace(
+        picked,
+        keys=join_ragged([index.keys for index in indexes]),
+        files=Strings.of_texts(f"{SHARDS}/{name}" for index in indexes for name in index.volumes),
+        file_ids=np.concatenate([i.volume_ids + at for i, at in zip(indexes, before, strict=True)]).astype(np.int32),
+        root="",
+        offsets=np.concatenate([index.offsets for index in indexes]),
+        sizes=np.concatenate([index.sizes for index in indexes]),
+        begins=None,
+        seconds=np.concatenate([index.lengths for index in indexes]) / settings.sample_rate,
+        sample_rates=np.full(len(rows), settings.sample_rate, np.int32),
+        labels=None if source.labels is None else join_ragged([i.labels for i in indexes if i.labels is not None]),
+        events=None if source.events is None else join_ragged([i.events for i in indexes if i.events is not None]),
+        hashes=np.concatenate([index.hashes for index in indexes]),
+        columns=columns | picked.columns,
+    )
+
+
+def join_ragged(parts: Sequence[R]) -> R:
+    """Columns one after another."""
+    ends = np.cumsum([0, *(part.offsets[-1] for part in parts)])
+    offsets = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
+    values = np.concatenate([part.values for part in parts])
+    return type(parts[0])(np.concatenate([*offsets, ends[-1:]]).astype(np.int64), values)
+
+
+def save_once(table: ClipTable, folder: Path) -> None:
+    """Save a table under a name of this process, then rename it: another machine may have found all shards too."""
+    own = beside(folder)
+    try:
+        table.save(own)
+        if not folder.exists():
+            os.replace(own, folder)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a CSV, whole or not at all."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([header, *rows])
+    write_whole(path, text.getvalue().encode())

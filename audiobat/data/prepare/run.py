@@ -1,0 +1,340 @@
+"""`audiobat prepare`: any source of clips to shards of mono clips at one rate, and the clip table that opens them.
+
+What is done stays done: the same command goes on after whatever stopped it, and parts done elsewhere count. With
+`--stats`, the mean and deviation of their log-mel in place of shards.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+from audiobat.audio.read import MIN_RATE
+from audiobat.config import PrepareConfig, check
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.prepare.merge import merge_shards
+from audiobat.data.prepare.pack import Job, cut_table
+from audiobat.data.prepare.pool import pack_shards
+from audiobat.data.prepare.shard_index import ShardIndex, load_index
+from audiobat.data.prepare.shard_plan import make_plan, shard_keys
+from audiobat.data.prepare.statistics_run import default_file, statistics
+from audiobat.data.shards import (
+    CLIPS,
+    DUPLICATES,
+    SHARDS,
+    SKIPPED,
+    PackSettings,
+    ShardPlan,
+    is_prepared,
+    is_unfinished,
+    open_prepared,
+    remove_unfinished,
+)
+from audiobat.data.sources.catalog import ambiguous_names, data_sets, find_data_set
+from audiobat.data.sources.read import read_clips
+from audiobat.data.store import read_clip
+from audiobat.data.stream import Reader
+from audiobat.engine.progress import Progress
+from audiobat.errors import AudiobatError, did_you_mean
+
+MAX_RATE = 655_350  # Hz: FLAC's
+FLAC_RATIO = 0.5  # of PCM's size, roughly
+PARTS_SHOWN = 8
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path | None = None,
+    config: PrepareConfig | None = None,
+    *,
+    sample_rate: int = 16_000,
+    encoding: Literal["flac", "pcm"] = "flac",
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+    part: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    stats: bool = False,
+) -> Path | None:
+    """Decode, mix to mono, resample and pack every clip of `source` into shards below `out`; returns `out`.
+
+    Clips that cannot be read go to skipped.csv with the reason; copies of earlier clips are kept, and listed in
+    duplicates.csv. Run again, it goes on where it stopped, and yields the same bytes.
+
+    Args:
+        source: whatever `read_clips` takes; the bare name of a public data set prints where to get it, and that is all.
+        out: folder to write; not needed for a dry run. With `stats` a .json file; None: statistics.json in `source` if
+            that is a prepared folder, else they are printed only.
+        config: the frontend of `stats`.
+        sample_rate: Hz.
+        encoding: `flac`, 16 bit; or `pcm`, headerless 16-bit samples, twice as large and far faster to read.
+        window_seconds: cut every clip into windows of this length, of which the last may be shorter; None: leave it
+            whole.
+        hop_seconds: step between windows; None: the window.
+        part: `3/16`: do the third of sixteen parts; who finds that all parts are there writes the table.
+        workers: processes; None: one for each core.
+        overwrite: begin anew, whatever `out` holds of an earlier preparation.
+        dry_run: print what there is and the plan, and write nothing.
+        stats: pack nothing; print the mean and deviation of the clips' log-mel, for a frontend with `norm: global`.
+
+    Raises:
+        AudiobatError: a bad argument or source, `out` was begun with other settings or holds something else, no clip
+            can be read, the disk is full.
+    """
+    chosen = parse_part(part)
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    check(workers is None or workers > 0, "--workers", workers, "it must be positive")
+    if stats:
+        packing = (sample_rate, encoding, window_seconds, hop_seconds, dry_run)
+        file = check_statistics(source, out, part, packing == (16_000, "flac", None, None, False))
+        frontend = (config or PrepareConfig()).frontend
+        with stoppable(), nullcontext() if file is None else writing(file):
+            statistics(read_clips(source), frontend, file, chosen, workers or count, overwrite)
+        return file
+    check(config in (None, PrepareConfig()), "--frontend", "set", "shards hold waveforms; give --stats too")
+    if out is None and not dry_run:
+        about = about_data_set(str(source))
+        if about is None:
+            hint = "" if os.path.exists(source) else did_you_mean(str(source), data_sets())
+            raise AudiobatError(
+                f"audiobat prepare {source} needs OUT, the folder to write, or the name of a data set alone{hint}."
+            )
+        print(about)
+        return None
+    settings = check_settings(sample_rate, encoding, window_seconds, hop_seconds)
+    table = read_clips(source)
+    plan = make_plan(table, settings)
+    if dry_run or out is None:
+        print(table.describe())
+        named = find_data_set(str(source))
+        if named is not None and named[0].report is not None:
+            print(named[0].report(named[1]))
+        print(describe_plan(plan, table, chosen))
+        return None if out is None else Path(out)
+    folder = Path(out).absolute()
+    with stoppable(), writing(folder):
+        claim(folder, table, plan, str(source), overwrite)
+        pack(folder, table, plan, chosen, workers or count)
+        indexes = [load_index(folder, number, plan) for number in range(len(plan))]
+        done = [index for index in indexes if index is not None]
+        if len(done) == len(plan):
+            finish(folder, table, plan, done)
+    missing = [number for number, index in enumerate(indexes) if index is None]
+    print(describe_missing(folder, missing, len(plan), chosen[1]) if missing else summary(folder, done))
+    return folder
+
+
+def check_statistics(source: str | Path, out: str | Path | None, part: str | None, alone: bool) -> Path | None:
+    """The file that statistics go to, if what else is given can be meant."""
+    check(
+        alone, "--stats", True, "it packs nothing, so it goes with --part, --workers, --overwrite and --frontend only"
+    )
+    file = default_file(source) if out is None else Path(out)
+    valid = file is None or (file.suffix == ".json" and not file.is_dir())
+    check(valid, "OUT", str(out), "statistics go to a .json file; shards, to a folder, are another command")
+    check(part is None or file is not None, "--part", part, "name a .json file as OUT, so that parts can be added up")
+    return file
+
+
+def about_data_set(name: str) -> str | None:
+    """What is to be known of a named data set; None if there is none of that name."""
+    if os.path.exists(name):
+        return None
+    ambiguous = ambiguous_names()
+    if name in ambiguous:
+        raise AudiobatError(ambiguous[name])
+    known = data_sets()
+    return known[name].about() if name in known else None
+
+
+def check_settings(
+    sample_rate: int, encoding: str, window_seconds: float | None, hop_seconds: float | None
+) -> PackSettings:
+    """The settings, if they can be meant."""
+    check(MIN_RATE <= sample_rate <= MAX_RATE, "--sample-rate", sample_rate, f"use {MIN_RATE} to {MAX_RATE} Hz")
+    check(encoding in ("flac", "pcm"), "--encoding", encoding, "use flac or pcm")
+    if window_seconds is None:
+        check(hop_seconds is None, "--hop-seconds", hop_seconds, "give --window-seconds too")
+        return PackSettings(sample_rate, encoding, None, None)
+    check(window_seconds * sample_rate >= 1, "--window-seconds", window_seconds, "it must hold a sample")
+    hop = window_seconds if hop_seconds is None else hop_seconds
+    check(1 <= hop * sample_rate <= window_seconds * sample_rate, "--hop-seconds", hop, "use up to --window-seconds")
+    return PackSettings(sample_rate, encoding, float(window_seconds), float(hop))
+
+
+def parse_part(part: str | None) -> tuple[int, int]:
+    """`3/16` to (2, 16): the remainder and the divisor of this part's shards."""
+    if part is None:
+        return 0, 1
+    number, _, count = part.partition("/")
+    valid = number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)
+    check(valid, "--part", part, "give it as 3/16, the third of sixteen parts")
+    return int(number) - 1, int(count)
+
+
+def claim(folder: Path, table: ClipTable, plan: ShardPlan, source: str, overwrite: bool) -> None:
+    """Make `folder` one of this plan: new, or begun with it before.
+
+    Raises:
+        AudiobatError: it holds something else.
+    """
+    root = Path(table.root).resolve() if table.root and "://" not in table.root else None
+    if root is not None and folder.resolve() in (root, *root.parents) and is_prepared(folder):
+        raise AudiobatError(f"{folder} is the source itself: name another folder for OUT.")
+    if folder.exists() and not folder.is_dir():
+        raise AudiobatError(f"{folder} is a file: name a new folder for OUT.")
+    held = list(folder.iterdir()) if folder.exists() else []
+    begun = is_prepared(folder)  # looked up last: another part may begin at this moment
+    if not begun and not all(map(is_unfinished, held)):
+        raise AudiobatError(f"{folder} holds something other than prepared data: name a new folder for OUT.")
+    if begun and not overwrite:
+        plan.check_begun(folder)
+    elif begun:
+        for name in (CLIPS, SHARDS, SKIPPED, DUPLICATES):  # the table first: it says that the folder is finished
+            remove(folder / name)
+    folder.mkdir(parents=True, exist_ok=True)
+    if overwrite or not begun:
+        plan.save(folder, source)  # before any shard: without it, the folder would be taken for another's
+    (folder / SHARDS).mkdir(exist_ok=True)
+
+
+def finish(folder: Path, table: ClipTable, plan: ShardPlan, indexes: Sequence[ShardIndex]) -> None:
+    """Write the table of a folder whose shards are all there, unless it can be read, and remove what kills have left.
+
+    Raises:
+        AudiobatError: not one clip could be read.
+    """
+    if (folder / CLIPS).exists() and not is_finished(folder):  # in this order: another part may finish in between
+        remove(folder / CLIPS)
+    if not is_finished(folder):
+        try:
+            merge_shards(folder, table, plan.settings, indexes)
+        except OSError:
+            if not is_finished(folder):  # another part found all shards too, and was faster
+                raise
+    for path in filter(is_unfinished, folder.iterdir()):
+        remove(path)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder has a table that can be read."""
+    try:
+        open_prepared(folder)
+    except AudiobatError:
+        return False
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    while path.is_dir():
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # another part removes it too, or still writes there
+                raise
+    path.unlink(missing_ok=True)
+
+
+def pack(
+    folder: Path, table: ClipTable, plan: ShardPlan, chosen: tuple[int, int], workers: int, read: Reader = read_clip
+) -> None:
+    """Write the shards of this part that are not there yet."""
+    remainder, divisor = chosen
+    own = range(remainder, len(plan), divisor)
+    todo = [number for number in own if load_index(folder, number, plan) is None]
+    if not todo:
+        return
+    keys = shard_keys(table.keys)
+
+    def jobs() -> Iterator[Job]:
+        for number in todo:
+            rows = plan.rows(number)
+            yield Job(folder, number, plan, cut_table(table, rows), keys[rows.start : rows.stop], read=read)
+
+    remove_unfinished(folder, todo)
+    total, left = (sum(len(plan.rows(number)) for number in numbers) for numbers in (own, todo))
+    try:
+        with Progress("prepare", total, "clip", done=total - left) as bar:
+            pack_shards(jobs(), workers, bar.advance)
+    finally:
+        remove_unfinished(folder, todo)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in a sentence that `folder` cannot be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        hint = "make room or fix that, and run the same command again: it goes on"
+        raise AudiobatError(f"{folder} cannot be written ({error.strerror or error}): {hint}.") from error
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does, through every `finally`, with exit code 143."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def describe_plan(plan: ShardPlan, table: ClipTable, chosen: tuple[int, int]) -> str:
+    """The plan in a line or two: shards, settings, size if the length is known."""
+    settings = plan.settings
+    window, hop = settings.window_seconds, settings.hop_seconds
+    cut = "" if window is None else f", windows of {window:g} s every {hop:g} s"
+    lines = [f"plan: {len(plan):,} shards of {settings.encoding} at {settings.sample_rate} Hz{cut}"]
+    if chosen[1] > 1:
+        lines[0] += f"; {len(range(chosen[0], len(plan), chosen[1])):,} of them in this part"
+    if table.seconds is not None and table.seconds[table.seconds == table.seconds].size:
+        samples = float(table.seconds[table.seconds == table.seconds].mean()) * len(table) * settings.sample_rate
+        overlap = 1.0 if window is None or hop is None else window / hop
+        size = samples * overlap * 2 * (FLAC_RATIO if settings.encoding == "flac" else 1.0)
+        lines.append(f"they will take about {show_bytes(size)}")
+    return "\n".join(lines)
+
+
+def describe_missing(folder: Path, missing: Sequence[int], shards: int, parts: int) -> str:
+    """Which shards are to come, and from which parts."""
+    wanted = [f"{part}/{parts}" for part in sorted({number % parts + 1 for number in missing})]
+    shown = ", ".join(wanted[:PARTS_SHOWN]) + (", ..." if wanted[PARTS_SHOWN:] else "")
+    return (
+        f"{folder} has {shards - len(missing)} of {shards} shards; those of --part {shown} are missing. "
+        "Once they are there, the same command without --part writes the table."
+    )
+
+
+def summary(folder: Path, indexes: Sequence[ShardIndex]) -> str:
+    """What a finished folder holds, what was left out of it, and its size."""
+    files = (path for name in (SHARDS, CLIPS) for path in (folder / name).iterdir() if not is_unfinished(path))
+    size = sum(path.stat().st_size for path in files)
+    skipped, loud = sum(len(index.skipped) for index in indexes), sum(int(index.loud.sum()) for index in indexes)
+    lines = [open_prepared(folder).describe()]
+    if skipped:
+        lines.append(f"skipped: {skipped:,} clips that cannot be read; {folder / SKIPPED} says why")
+    if loud:
+        lines.append(f"loud: {loud:,} clips had samples beyond full scale, which were cut off there")
+    return "\n".join([*lines, f"{folder}: {show_bytes(size)}"])
+
+
+def show_bytes(size: float) -> str:
+    """A size in the unit that fits."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

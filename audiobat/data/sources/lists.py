@@ -1,0 +1,189 @@
+"""A list of clips, as a CSV or as columns of text from elsewhere, to a clip table; every value is checked."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from audiobat.data.build import clip_table
+from audiobat.data.clip_table import SPLITS, ClipTable
+from audiobat.data.remote import is_remote
+from audiobat.data.sources.event_list import gather_events, lists_events
+from audiobat.errors import AudiobatError, did_you_mean
+
+LABEL_COLUMNS = ("label", "labels")
+SHARED = 40  # characters up to which equal values share one text in memory
+
+Columns = dict[str, list[str]]
+T = TypeVar("T")
+
+
+def read_csv(path: Path) -> ClipTable:
+    """The clips of a CSV in UTF-8 with a `path` column; see `sources.read_clips`.
+
+    Raises:
+        AudiobatError: no `path` column, no rows, a value that its column does not allow, a clip listed twice, none of
+            the files there.
+    """
+    return table_of_columns(path, read_columns(path))
+
+
+def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[str]] | None = None) -> ClipTable:
+    """The clips of a manifest at `source`, whose paths are relative to it; `labels` if they are lists already."""
+    keys = [_key(path.strip()) for path in columns["path"]]
+    for row, path in enumerate(columns["path"], start=2):
+        if not path.strip():
+            raise AudiobatError(f"{source}, row {row}: column `path` is empty: name the file or remove the row.")
+    by_event = lists_events(columns)
+    if not by_event:
+        _check_unique(source, keys, columns)
+    if not any(is_remote(key) or os.path.exists(source.parent / key) for key in keys):
+        raise AudiobatError(
+            f"{source}: none of the {len(keys)} listed files exists, such as {source.parent / keys[0]}: check `path`."
+        )
+    label_name = next((name for name in LABEL_COLUMNS if name in columns), None)
+    if labels is None and label_name:
+        labels = [split_labels(text) for text in columns[label_name]]
+    if by_event and labels is None:
+        raise AudiobatError(f"{source} has events and no column `label`: name the class of each.")
+    values = known_values(source, columns)
+    events = None
+    if by_event and labels is not None:
+        rows, events, differ = gather_events(source, keys, columns, labels)
+        keys, labels = [keys[row] for row in rows], None
+        columns = {name: [column[row] for row in rows] for name, column in columns.items() if name not in differ}
+        values = {name: found and [found[row] for row in rows] for name, found in values.items()}
+    known = {"path", "split", "fold", "seconds", *LABEL_COLUMNS[: 1 if label_name == "label" else 2]}
+    return clip_table(
+        source.parent,
+        keys,
+        labels=labels,
+        events=events,
+        **values,
+        columns={name: values for name, values in columns.items() if name not in known},
+    )
+
+
+def known_values(source: Path, columns: Columns, first: int = 2) -> dict[str, Any]:
+    """Splits, folds and seconds as `clip_table` takes them, None without such a column; `first` counts the rows."""
+    return {
+        "splits": _values(source, columns, "split", _split, f"use {', '.join(SPLITS)}", first),
+        "folds": _values(source, columns, "fold", _fold, "use a whole number", first),
+        "seconds": _values(source, columns, "seconds", _seconds, "use a number of seconds", first),
+    }
+
+
+def read_columns(path: Path) -> Columns:
+    """The columns of a CSV in UTF-8 that has a `path` column, as lists of text."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            check_header(path, header)
+            columns: Columns = {name: [] for name in header}
+            lists = list(columns.values())
+            shared: dict[str, str] = {}
+            number = 1
+            for row in reader:
+                if not row:
+                    continue
+                number += 1
+                if len(row) != len(lists):
+                    raise AudiobatError(
+                        f"{path}, row {number}, does not have {len(header)} values: quote commas in values."
+                    )
+                for values, value in zip(lists, row, strict=True):
+                    values.append(shared.setdefault(value, value) if len(value) < SHARED else value)
+    except UnicodeDecodeError as error:
+        raise AudiobatError(f"{path} is not UTF-8 text (byte {error.start}): save it as CSV in UTF-8.") from error
+    except csv.Error as error:
+        raise AudiobatError(
+            f"{path} is not valid CSV after line {reader.line_num} ({error}): fix its quotes."
+        ) from error
+    if not lists[0]:
+        raise AudiobatError(f"{path} lists no clips: add a row for each below the header.")
+    return columns
+
+
+def check_header(path: Path, header: Sequence[str]) -> None:
+    """Raise an AudiobatError unless there is a column `path` and each name occurs once."""
+    if "path" not in header:
+        hint = did_you_mean("path", header)
+        raise AudiobatError(
+            f"{path} has no `path` column (it has {', '.join(header) or 'nothing'}): "
+            f"name the column of file names `path` in the first row{hint}, columns separated by commas."
+        )
+    for name, count in Counter(header).items():
+        if count > 1:
+            raise AudiobatError(f"{path} has {count} columns `{name}`: keep one, or rename the others.")
+
+
+def split_labels(text: str) -> list[str]:
+    """`dog; rain` to its labels."""
+    return [label.strip() for label in text.split(";") if label.strip()]
+
+
+def _check_unique(source: Path, keys: list[str], columns: Columns) -> None:
+    first: dict[str, int] = {}
+    for i, key in enumerate(keys):
+        file = (
+            key if is_remote(key) else os.path.normpath(source.parent / key)
+        )  # an absolute path may name the same file as a relative one
+        before = first.setdefault(file, i)
+        if before == i:
+            continue
+        for name in ("split", "fold"):
+            values = columns.get(name)
+            if values and values[before] != values[i]:
+                raise AudiobatError(
+                    f"{source} lists {key} in {name} {values[before]} (row {before + 2}) "
+                    f"and in {name} {values[i]} (row {i + 2}): keep one."
+                )
+        raise AudiobatError(
+            f"{source} lists {key} twice (rows {before + 2} and {i + 2}): keep one row, labels joined by ';'."
+        )
+
+
+def _values(
+    source: Path, columns: Columns, name: str, kind: Callable[[str], T], hint: str, first: int
+) -> list[T] | None:
+    """Column `name` as numbers or names, if it is there."""
+    if name not in columns:
+        return None
+    values = []
+    for row, text in enumerate(columns[name], start=first):
+        try:
+            values.append(kind(text))
+        except ValueError as error:
+            guess = did_you_mean(text, SPLITS) if kind is _split else ""
+            raise AudiobatError(f"{source}, row {row}: {name} is {text!r}: {hint}{guess}.") from error
+    return values
+
+
+def _key(path: str) -> str:
+    """A path in one spelling; a URL stays as it is."""
+    return path if is_remote(path) else os.path.normpath(path)
+
+
+def _fold(text: str) -> int:
+    if abs(fold := int(text)) >= 2**63:
+        raise ValueError
+    return fold
+
+
+def _seconds(text: str) -> float:
+    """NaN: not known."""
+    if (seconds := float(text)) < 0 or math.isinf(seconds):
+        raise ValueError
+    return seconds
+
+
+def _split(text: str) -> str:
+    if text.strip() not in SPLITS:
+        raise ValueError
+    return text.strip()

@@ -1,0 +1,82 @@
+"""A Parquet file as a list of clips: `path` as in a CSV, or `audio` with the files themselves (extra `parquet`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiobat.data.build import clip_table
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.remote import is_remote, open_url
+from audiobat.data.sources.lists import LABEL_COLUMNS, check_header, known_values, split_labels, table_of_columns
+from audiobat.errors import AudiobatError
+
+AUDIO = "audio"  # column of {bytes, path} structs, as Hugging Face's data sets have it
+
+
+def read_parquet(source: Path) -> ClipTable:
+    """The clips of a Parquet file: those that its `path` column names, or those inside its `audio` column.
+
+    Labels are text joined by ';', or lists of text. Everything else is as in a CSV (`manifest.read_csv`).
+
+    Raises:
+        AudiobatError: pyarrow is not installed, no Parquet file, neither column, or as for a CSV.
+    """
+    file = open_parquet(source)
+    names = [name for name in file.schema_arrow.names if name != AUDIO]
+    inside = AUDIO in file.schema_arrow.names and "path" not in names
+    leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+    if not inside:
+        check_header(source, names)
+    elif f"{AUDIO}.bytes" not in leaves:
+        raise AudiobatError(f"{source}: column `{AUDIO}` has no `bytes` of files: write {{bytes, path}} into each row.")
+    if not (rows := file.metadata.num_rows):
+        raise AudiobatError(f"{source} lists no clips: write a row for each.")
+    wanted = [f"{AUDIO}.path"] if inside and f"{AUDIO}.path" in leaves else []
+    data = file.read(columns=[*names, *wanted]).to_pydict()
+    labels = next((data.pop(name) for name in LABEL_COLUMNS if name in data), None)
+    lists = None if labels is None else [_label_list(source, row, value) for row, value in enumerate(labels)]
+    audio = data.pop(AUDIO, None) or [None] * rows
+    columns = {name: ["" if value is None else str(value) for value in values] for name, values in data.items()}
+    if not inside:
+        return table_of_columns(source, columns, lists)
+    table = clip_table(
+        source.parent,
+        [source.name] * rows,
+        keys=[_key(source, row, part) for row, part in enumerate(audio)],
+        labels=lists,
+        **known_values(source, columns, first=0),
+        columns={name: values for name, values in columns.items() if name not in ("split", "fold", "seconds")},
+    )
+    return replace(table, offsets=np.arange(rows, dtype=np.int64))
+
+
+def open_parquet(source: str | Path) -> Any:
+    """A `pyarrow.parquet.ParquetFile` of a path or URL; AudiobatError without pyarrow, or for a damaged file."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise AudiobatError(f"{source}: Parquet needs pyarrow: pip install 'audiobat[parquet]'.") from None
+    try:
+        return pyarrow.parquet.ParquetFile(open_url(str(source)) if is_remote(source) else source)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise AudiobatError(f"{source} is no readable Parquet file ({error}): download or write it again.") from None
+
+
+def _label_list(source: Path, row: int, value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return split_labels(value)
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return value
+    raise AudiobatError(f"{source}, row {row}: its label is {value!r}: use text, or a list of text.")
+
+
+def _key(source: Path, row: int, part: dict[str, Any] | None) -> str:
+    """A clip's name: the file's own, after the row, which makes it unique."""
+    name = (part or {}).get("path") or "clip"
+    return f"{source.stem}/{row:06d}_{Path(str(name)).name}"

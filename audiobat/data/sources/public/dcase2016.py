@@ -1,0 +1,142 @@
+"""DCASE 2016 Task 2 (office sounds, with onsets and offsets) as in HEAR's tarballs, to a clip table with events.
+
+`labelvocabulary.csv` (idx,label) orders the classes; `train.json`, `valid.json`, `test.json` (or `fold00.json` and
+more) list each file's events as {label, start, end} in milliseconds; the audio lies in `SAMPLE_RATE/SPLIT/`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from audiobat.data.build import Event, clip_table
+from audiobat.data.clip_table import SPLITS, ClipTable
+from audiobat.data.sources.catalog import DataSet
+from audiobat.data.sources.public.lists import AGAIN, check_some_there, find_folder, read_json, read_rows
+from audiobat.errors import AudiobatError
+
+TASK = "dcase2016_task2"
+VOCABULARY, METADATA = "labelvocabulary.csv", "task_metadata.json"
+PREFERRED_RATE = 16_000  # Hz, the models'; else the highest, so that resampling only goes down
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file and its events."""
+
+    part: str  # a split, or a fold as in `fold00`
+    name: str
+    events: list[Event]
+
+
+def read_dcase2016(folder: Path) -> ClipTable:
+    """Recordings of 120 s with their events in seconds, classes in the vocabulary's order, splits or folds.
+
+    Of several sample rates it takes 16,000 Hz, else the highest; the table's `sample_rates` say which. Keys do not
+    depend on it.
+
+    Args:
+        folder: the task's folder (`dcase2016_task2-hear2021-full`), or `tasks`, or the folder that holds `tasks`.
+
+    Raises:
+        AudiobatError: a file of the layout is missing or not what it should be, another task, no audio, an empty split,
+            an event whose label is not in the vocabulary or which ends before it starts. Single files that are not
+            there are in the table's `missing()`.
+    """
+    root = find_folder(folder, VOCABULARY, (f"{TASK}*", f"tasks/{TASK}*"))
+    seconds = _seconds(root / METADATA)
+    rate = _sample_rate(root)
+    recordings = [recording for part in _parts(root) for recording in _recordings(root / f"{part}.json", part)]
+    by_split = recordings[0].part in SPLITS
+    table = clip_table(
+        root,
+        [f"{rate}/{r.part}/{r.name}" for r in recordings],
+        keys=[f"{r.part}/{r.name}" for r in recordings],
+        classes=_classes(root / VOCABULARY),
+        events=[r.events for r in recordings],
+        splits=[r.part for r in recordings] if by_split else None,
+        folds=None if by_split else [int(r.part.removeprefix("fold")) for r in recordings],
+        seconds=[seconds] * len(recordings),
+    )
+    return check_some_there(replace(table, sample_rates=np.full(len(table), rate, np.int32)), root)
+
+
+def _seconds(path: Path) -> float:
+    """Length of every recording, from the metadata; NaN if they do not say."""
+    metadata = read_json(path)
+    if not isinstance(metadata, dict) or not str(metadata.get("task_name", "")).startswith(TASK):
+        raise AudiobatError(f"{path} is not of {TASK}: name the folder of that task, or {AGAIN}.")
+    seconds = metadata.get("sample_duration")
+    return float(seconds) if _is_time(seconds) else math.nan
+
+
+def _sample_rate(root: Path) -> int:
+    rates = sorted(int(path.name) for path in root.iterdir() if path.is_dir() and path.name.isdecimal())
+    if not rates:
+        raise AudiobatError(f"{root} has no audio, in a folder such as {PREFERRED_RATE}: {AGAIN}.")
+    return PREFERRED_RATE if PREFERRED_RATE in rates else rates[-1]
+
+
+def _parts(root: Path) -> list[str]:
+    """The three splits; where none of their lists is there, the folds."""
+    folds = sorted(path.stem for path in root.glob("fold*.json") if path.stem.removeprefix("fold").isdecimal())
+    if not folds or any((root / f"{split}.json").exists() for split in SPLITS):
+        return list(SPLITS)
+    if len(folds) < 2:
+        raise AudiobatError(f"{root} has {folds[0]}.json and no other fold: {AGAIN}.")
+    return folds
+
+
+def _classes(path: Path) -> list[str]:
+    """Labels in the order of `idx`."""
+    rows = read_rows(path, ("idx", "label"))
+    names = {row["idx"]: row["label"] for row in rows}
+    order = [str(i) for i in range(len(rows))]
+    if set(names) != set(order) or len(set(names.values())) != len(rows):
+        raise AudiobatError(f"{path}: `idx` and `label` must count from 0 and name each class once: {AGAIN}.")
+    return [names[i] for i in order]
+
+
+def _recordings(path: Path, part: str) -> Iterator[Recording]:
+    """The recordings of one list, in its order."""
+    listed = read_json(path)
+    if not isinstance(listed, dict):
+        raise AudiobatError(f"{path} does not list files and their events: {AGAIN}.")
+    if not listed:
+        raise AudiobatError(f"{path} is empty: {AGAIN}.")
+    for name, events in listed.items():
+        if "/" in name or "\\" in name or name in ("", ".", ".."):
+            raise AudiobatError(f"{path} lists {name!r}, which leaves the folder {part}: {AGAIN}.")
+        if not isinstance(events, list):
+            raise AudiobatError(f"{path}: what {name} has is no list of events: {AGAIN}.")
+        yield Recording(part, name, [_event(path, name, event) for event in events])
+
+
+def _event(path: Path, name: str, event: Any) -> Event:
+    """One entry in milliseconds to an event in seconds."""
+    if isinstance(event, dict):
+        label, start, end = event.get("label"), event.get("start"), event.get("end")
+        if isinstance(label, str) and _is_time(start) and _is_time(end) and start <= end:
+            return label, start / 1000, end / 1000
+    raise AudiobatError(f"{path}: an event of {name} is {event}, not a label with a start and a later end: {AGAIN}.")
+
+
+def _is_time(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+DATA_SETS: tuple[DataSet, ...] = (
+    DataSet(
+        name="dcase2016-task2",
+        title="DCASE 2016 Task 2: synthetic office scenes of 120 s, 11 classes with onsets and offsets",
+        where="https://hearbenchmark.com, under Tasks: the tarball of dcase2016_task2 for 16000 or 48000 Hz",
+        licence="as its Zenodo record states",
+        layout=f"{METADATA}, {VOCABULARY}, train.json, valid.json, test.json and 16000/{{train,valid,test}}/*.wav",
+        read=read_dcase2016,
+    ),
+)

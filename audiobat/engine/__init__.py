@@ -1,0 +1,14 @@
+"""The engine: steps, ranks, checkpoints and files. Torch only; it knows nothing of audio.
+
+In: a module that returns its loss, an optimiser, batches. Out: trained weights, a run folder that resumes bit for bit.
+
+    environment.py  versions, machine and commit that a run depends on
+    ranks.py        which process of how many this is, its device and precision
+    optim.py        AdamW over named parameters; warm-up and cosine
+    progress.py     phase, rate and time left, on a terminal or in a log
+    logs.py         files written beside their place and renamed; metrics.jsonl and log.txt
+    checkpoint.py   what resuming needs, written so that a kill at any instant is safe
+    loop.py         the step loop
+    tensors.py      files of named tensors and of JSON; digests
+    run_folder.py   one folder a run: held by one process, kept to one config
+"""

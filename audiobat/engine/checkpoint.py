@@ -1,0 +1,181 @@
+"""What resuming a run needs: checkpoints/step_000123/state.pt, written so that a kill at any instant is safe."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from audiobat.engine.logs import write_atomic
+from audiobat.errors import AudiobatError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after `step` steps. No random state: each step seeds itself from (seed, step, rank)."""
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    means: dict[str, tuple[float, int]] = field(default_factory=dict)  # of the rows not yet logged
+    extra: dict[str, Any] = field(default_factory=dict)  # plain JSON values, the caller's own
+    path: Path = Path()
+
+
+def save_checkpoint(
+    run_folder: str | Path,
+    step: int,
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    means: Mapping[str, tuple[float, int]] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write the checkpoint of `step`, then remove all but the `keep` newest; returns its folder.
+
+    It is written to a sibling that ends in .tmp, flushed to the disk, and renamed. Checkpoints of later steps are
+    removed too: the run came back to an earlier one because they could not be read.
+    """
+    folder = Path(run_folder) / "checkpoints"
+    final = folder / f"step_{step:06d}"
+    beside = final.with_name(final.name + ".tmp")
+    _clean(folder)
+    beside.mkdir(parents=True)
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "means": dict(means or {}),
+        "extra": json.dumps(extra or {}),
+    }
+    with (beside / "state.pt").open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own words hide why a write failed
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+    if final.exists():
+        _remove(final)
+    beside.rename(final)
+    write_atomic(folder / "last", final.name + "\n")  # for people; the folders' names alone decide what is newest
+    steps = _steps(folder)
+    newest = [s for s in steps if s <= step][-keep:]
+    for old in steps:
+        if old not in newest:
+            _remove(steps[old])
+    return final
+
+
+def latest(run_folder: str | Path) -> Path | None:
+    """The folder of the newest checkpoint of a run, or None; half-written ones do not count."""
+    return next(reversed(_steps(Path(run_folder) / "checkpoints").values()), None)
+
+
+def load_checkpoint(run_folder: str | Path, warn: Callable[[str], object] = logger.warning) -> Checkpoint | None:
+    """The newest checkpoint of a run that can be read, on the CPU; None if the run has none.
+
+    A damaged one is passed over with a sentence to `warn`. Raises AudiobatError if all are damaged.
+    """
+    folder = Path(run_folder) / "checkpoints"
+    steps = _steps(folder)
+    for path in reversed(steps.values()):
+        try:
+            return read_checkpoint(path)
+        except AudiobatError as error:
+            warn(f"{error} Going back to the checkpoint before it.")
+    if steps:
+        raise AudiobatError(f"No checkpoint in {folder} can be read: start again with --overwrite or another --out.")
+    return None
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read one checkpoint folder without running code from it; AudiobatError if it is damaged."""
+    path = Path(path)
+    try:
+        return _read(path)
+    except Exception as error:  # a damaged file can fail anywhere in the readers
+        raise AudiobatError(f"Checkpoint {path} cannot be read ({_first_line(error)}).") from error
+
+
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> None:
+    """Put the checkpoint's weights and moments into `model` and `optimizer`, whose own lr, decay and betas stay.
+
+    Raises AudiobatError that names the first tensor that differs.
+    """
+    check_shapes(checkpoint.model, model, str(checkpoint.path))
+    model.load_state_dict(checkpoint.model)
+    own = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(checkpoint.optimizer)
+    except ValueError as error:
+        raise AudiobatError(
+            f"Checkpoint {checkpoint.path} groups its parameters in another way ({_first_line(error)}): "
+            "resume with the run's own optim.decay_1d, or start another --out."
+        ) from error
+    for group, options in zip(optimizer.param_groups, own, strict=True):
+        group.update(options)
+
+
+def check_shapes(weights: Mapping[str, Tensor], model: nn.Module, where: str) -> None:
+    """Raise an AudiobatError naming the first tensor of `weights` (read from `where`) that `model` has otherwise."""
+    theirs = {name: list(tensor.shape) for name, tensor in weights.items()}
+    ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in [*ours, *(n for n in theirs if n not in ours)]:
+        if theirs.get(name) != ours.get(name):
+            raise AudiobatError(
+                f"Checkpoint {where} does not fit this model: {name} is {theirs.get(name, 'absent')} there and "
+                f"{ours.get(name, 'absent')} here. Use the run's own config.yaml, or start another --out."
+            )
+
+
+def _read(path: Path) -> Checkpoint:
+    with zipfile.ZipFile(path / "state.pt") as archive:
+        damaged = archive.testzip()  # torch.load does not compare checksums
+    if damaged is not None:
+        raise AudiobatError(f"{damaged} does not match its checksum")
+    state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    extra = json.loads(state["extra"])
+    return Checkpoint(state["step"], state["model"], state["optimizer"], state["means"], extra, path)
+
+
+def _steps(folder: Path) -> dict[int, Path]:
+    """The whole checkpoints in `folder` by step, oldest first."""
+    found = [(re.fullmatch(r"step_(\d+)", path.name), path) for path in folder.glob("step_*")]
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def _remove(path: Path) -> None:
+    """Rename first, so that a kill half-way leaves a leftover instead of a checkpoint with a hole."""
+    doomed = path.with_name(path.name + ".old.tmp")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _clean(folder: Path) -> None:
+    """Remove what a killed run left half-written or half-removed."""
+    for path in folder.glob("*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,284 @@
+"""The step loop: a model that returns its loss, an optimizer and batches in; trained weights, rows, checkpoints out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from types import FrameType, TracebackType
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from audiobat.engine.checkpoint import Checkpoint, latest, restore, save_checkpoint
+from audiobat.engine.logs import Means, RunLog
+from audiobat.engine.optim import set_lr
+from audiobat.engine.progress import Progress
+from audiobat.engine.ranks import Ranks
+from audiobat.errors import AudiobatError
+
+Reason = Literal["done", "time", "signal"]
+GO, TIME, SIGNAL = 0, 1, 2
+REASONS: dict[int, Reason] = {GO: "done", TIME: "time", SIGNAL: "signal"}
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a run ended: after `step` steps, because all were done, the time was up, or a signal came."""
+
+    step: int
+    reason: Reason
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal ended the run."""
+        return self.reason == "signal"
+
+
+def fit(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batches: Iterable[Any],
+    *,
+    log: RunLog,
+    ranks: Ranks,
+    steps: int,
+    batch_size: int,
+    lr: Callable[[int], float],
+    seed: int = 0,
+    precision: torch.dtype | None = None,
+    grad_clip: float | None = None,
+    log_every: int = 50,
+    save_every: int = 2_000,
+    keep: int = 2,
+    max_seconds: float | None = None,
+    resume: Checkpoint | None = None,
+    extra: Mapping[str, Any] | None = None,
+    after_step: Callable[[int], None] | None = None,
+    on_log: Callable[[dict[str, Any]], None] | None = None,
+    phase: str = "pre-train",
+) -> FitResult:
+    """Train `model` up to `steps` steps, from `resume` if given, and leave a checkpoint in `log.folder` at the end.
+
+    Args:
+        model: on `ranks.device`; `model(batch, step)` returns `(loss, stats)`, all scalars, as means over the batch.
+        optimizer: its learning rate is set to `lr(step)` before every step.
+        batches: yields this rank's batches, the first one for step `resume.step` (or 0).
+        batch_size: clips per step over all ranks, for the rate in the rows.
+        seed: each step seeds torch's generators from (seed, step, rank), so no random state is ever saved.
+        precision: the autocast type; None for none.
+        max_seconds: no step starts later than this many seconds after the start.
+        extra: plain JSON values stored in every checkpoint.
+        after_step: called with the step's number once the weights are updated (say, to move a teacher).
+        on_log: called on every rank with every row.
+
+    A step's number counts from 0; a row's and a checkpoint's `step` is the number of steps done. SIGTERM and the first
+    Ctrl-C end the run after the current step, with a checkpoint; a second Ctrl-C aborts it.
+
+    Raises AudiobatError for a loss that is not finite, for data that end early, and for a checkpoint of another shape.
+    """
+    start = resume.step if resume is not None else 0
+    if resume is not None:
+        restore(resume, model, optimizer)
+    means = Means(resume.means if resume is not None else None)
+    trained = ranks.wrap(model).train()
+    watch = _FiniteWatch(ranks, log)
+    clock = _Clock(batch_size)
+
+    def write_row() -> str:
+        watch.check()
+        row = {"step": done, **means.pop(ranks), "lr": lr(done - 1), **clock.pop()}
+        log.write(row)
+        if on_log is not None:
+            on_log(row)
+        return f"loss {row['loss']:.4g}"
+
+    def save() -> None:
+        watch.check(model)
+        state = means.state(ranks)
+        if ranks.is_main:
+            save_checkpoint(log.folder, done, model, optimizer, means=state, extra=extra, keep=keep)
+        ranks.barrier()
+
+    done, saved, stop = start, start, GO
+    progress = Progress(phase, steps, done=start, limit=max_seconds, shown=ranks.is_main)
+    # Signals first: a worker process that loads data inherits them, so Ctrl-C does not kill it in the middle of a step.
+    with _StopSignals() as signals, progress:
+        source = iter(batches)
+        while done < steps:
+            batch = clock.next_batch(source, signals)
+            time_is_up = max_seconds is not None and clock.elapsed >= max_seconds
+            # The ranks agree before the step, so that none of them waits in it for one that has stopped.
+            stop = ranks.largest(SIGNAL if signals.came else TIME if time_is_up else GO)
+            if stop != GO:
+                break
+            if batch is None:
+                raise AudiobatError(f"The data ended after step {done} of {steps}: repeat them for as long as needed.")
+            torch.manual_seed(step_seed(seed, done, ranks.rank))
+            set_lr(optimizer, lr(done))
+            loss, stats = _update(trained, optimizer, to_device(batch, ranks.device), done, precision, grad_clip)
+            if after_step is not None:
+                after_step(done)
+            watch.add(loss, done)
+            means.add({"loss": loss, **stats})
+            done += 1
+            clock.steps += 1
+            progress.advance(note=write_row() if done % log_every == 0 else "")
+            if done % save_every == 0:
+                save()
+                saved = done
+        if clock.steps and stop != SIGNAL:  # a signal leaves the started row to the run that resumes
+            progress.advance(0, note=write_row())
+        if done > saved:
+            save()
+    if stop == SIGNAL:
+        log.say(f"Stopped by a signal after step {done} of {steps}. The same command goes on from here.")
+    elif stop == TIME:
+        log.say(f"Stopped after step {done} of {steps}, as the time of {max_seconds:g} s is up.")
+    return FitResult(done, REASONS[stop])
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of one rank's random numbers in one step."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1  # 63 bits
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """`batch` with everything in its tuples, lists and mappings that has a `to`, as tensors do, on `device`."""
+    if hasattr(batch, "to"):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {name: to_device(part, device) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        parts = [to_device(part, device) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return batch
+
+
+def _update(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batch: Any,
+    step: int,
+    precision: torch.dtype | None,
+    grad_clip: float | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One forward, backward and update; returns the loss and the model's other numbers."""
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, precision, enabled=precision is not None):
+        loss, stats = model(batch, step)
+    loss.backward()
+    if grad_clip is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        stats = {**stats, "grad_norm": nn.utils.clip_grad_norm_(parameters, grad_clip)}
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.detach(), stats
+
+
+class _FiniteWatch:
+    """Remembers on the device the first step whose loss was not finite; looking at it is left to rows and saves."""
+
+    def __init__(self, ranks: Ranks, log: RunLog) -> None:
+        self._ranks, self._log = ranks, log
+        self._never = torch.iinfo(torch.int64).max
+        self._first = torch.full((), self._never, device=ranks.device)
+
+    def add(self, loss: Tensor, step: int) -> None:
+        self._first = torch.where(loss.isfinite(), self._first, self._first.clamp(max=step))
+
+    def check(self, model: nn.Module | None = None) -> None:
+        """Raise AudiobatError if a loss, or a weight of `model`, was not finite on any rank."""
+        first = int(self._ranks.reduce(self._first, "min"))
+        weights = [] if model is None else [p.detach().isfinite().all() for p in model.parameters()]
+        if first == self._never and (not weights or bool(torch.stack(weights).all())):
+            return
+        what = (
+            "The weights are not finite any more" if first == self._never else f"The loss of step {first} is not finite"
+        )
+        last = latest(self._log.folder)
+        go_on = f"resume from {last.name}" if last is not None else "start again"
+        raise AudiobatError(
+            f"{what}: {go_on} with a lower optim.lr, with optim.grad_clip (say 1.0) or with --precision fp32."
+        )
+
+
+class _Clock:
+    """Times the steps and the waiting for data since the last row."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._start = self._row_start = monotonic()
+        self._waited = 0.0
+        self.steps = 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return monotonic() - self._start
+
+    def next_batch(self, source: Iterator[Any], signals: _StopSignals) -> Any:
+        """The next batch; None at the data's end and once a signal has come."""
+        before = monotonic()
+        try:
+            return None if signals.came else next(source, None)
+        except Exception:
+            if signals.came:  # the signal ended the processes that load the data, too
+                return None
+            raise
+        finally:
+            self._waited += monotonic() - before
+
+    def pop(self) -> dict[str, float]:
+        """Rates since the last row, the share of the time spent waiting for data, and the seconds of the whole run."""
+        now = monotonic()
+        seconds = max(now - self._row_start, 1e-9)
+        rate = self.steps / seconds
+        row = {
+            "steps_per_second": rate,
+            "clips_per_second": rate * self._batch_size,
+            "data_wait": self._waited / seconds,
+            "seconds": now - self._start,
+        }
+        self._row_start, self._waited, self.steps = now, 0.0, 0
+        return row
+
+
+class _StopSignals:
+    """Notes SIGTERM and the first Ctrl-C instead of dying of them; the old handlers come back at the end."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._process = os.getpid()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # only this one may handle signals
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked worker: Ctrl-C is its parent's business, SIGTERM still ends it
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        if self.came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.came = True
+        if hasattr(signal, "SIGCHLD"):
+            # The signal may end the loading workers too: keep torch from raising for that in the middle of a step.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)

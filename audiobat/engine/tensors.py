@@ -1,0 +1,107 @@
+"""Files of named tensors and of JSON, read and written whole; shapes held against what a config calls for; digests.
+
+Nothing here knows a model: `hub` builds one of what these give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from audiobat.engine.logs import write_atomic
+from audiobat.errors import AudiobatError, did_you_mean
+
+LARGEST_JSON = 64 * 2**20  # bytes: a million names of classes
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # what becomes float32 without a loss
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; AudiobatError if it holds anything else."""
+    try:
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise OSError("it is no plain file")
+        if file.stat().st_size > LARGEST_JSON:
+            raise OSError(f"it is larger than {LARGEST_JSON >> 20} MiB")
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise AudiobatError(f"{file} cannot be read as JSON ({error}): copy or download it again.") from None
+    if not isinstance(value, dict):
+        raise AudiobatError(f"{file} holds no JSON object: copy or download it again.")
+    return value
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; AudiobatError if it is missing or damaged."""
+    try:
+        if file.exists() and not file.is_file():
+            raise OSError("it is no plain file")
+        return safetensors.torch.load_file(file)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise AudiobatError(f"{file} cannot be read as safetensors ({error}): copy or download it again.") from None
+
+
+def write_tensors(file: Path, module: nn.Module) -> None:
+    """Write a module's parameters and buffers as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    write_atomic(file, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+
+
+def count_blocks(tensors: Mapping[str, Tensor]) -> int:
+    """How many different `blocks.N` the names speak of."""
+    return len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: Path) -> None:
+    """Raise an AudiobatError that names the first tensor that is missing, unexpected or of another shape."""
+    for name, shape in wanted.items():
+        if name not in found:
+            raise AudiobatError(f"{where} has no tensor {name}, which its config calls for{did_you_mean(name, found)}.")
+        if found[name] != shape:
+            raise AudiobatError(
+                f"{where}: {name} has shape {list(found[name])}, but its config asks for {list(shape)}."
+            )
+    for name in found:
+        if name not in wanted:
+            raise AudiobatError(f"{where} has a tensor {name}, which its config has no place for.")
+
+
+def check_values(tensors: Mapping[str, Tensor], where: object, wanted: Mapping[str, Tensor] | None = None) -> None:
+    """Raise an AudiobatError that names the first tensor that is of another type than weights are, or not finite.
+
+    `wanted`: tensors whose whole numbers may be whole numbers, such as the count of batches that a norm keeps.
+    """
+    for name, tensor in tensors.items():
+        if wanted is not None and name in wanted and not wanted[name].is_floating_point():
+            fits = tensor.dtype == wanted[name].dtype
+        else:
+            fits = tensor.dtype in FLOATS
+        if not fits:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise AudiobatError(f"{where}: {name} holds {kind} numbers, where weights are float32: export it again.")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise AudiobatError(
+                f"{where}: {name} holds NaN or infinity: the training that made it has failed; use an earlier "
+                "checkpoint."
+            )
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Digest of a module's parameters and buffers: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(safetensors.torch.save({"": tensor.detach().cpu().contiguous()}))
+    return digest.hexdigest()

@@ -1,0 +1,12 @@
+"""From what a head says to numbers, tables, figures and pages.
+
+In: scores and labels; result records. Out: metrics with intervals, comparisons, a report.
+
+    metrics/        average precision, AUC, F1, events; bootstrap intervals
+    record.py       the result record: one JSON file for each number that is shown
+    scoring.py      scores of test clips to metrics
+    compare_records.py  files of records to named systems
+    compare.py      `audiobat compare`: who is better, and how sure that is
+    analysis/       features, attention and prototypes to plain numbers
+    report/         records to tables, figures and one page
+"""

@@ -1,0 +1,10 @@
+"""What can be said of features, attention and prototypes beyond a score: tensors in, plain numbers out.
+
+moments.py      vectors to mean and scatter
+rank.py         spectra to RankMe, effective rank, LiDAR
+similarity.py   how alike layers are: linear CKA
+views.py        a clip to several views of it
+attention.py    attention maps to shares and sinks (Fig. 5)
+prototypes.py   how a CGP head's prototypes are used
+label_free.py   all that frozen features say without labels
+"""

@@ -1,0 +1,94 @@
+"""How many directions features use: spectra to RankMe, effective rank, participation ratio, alpha-ReQ and LiDAR."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from audiobat.evaluation.analysis.moments import Moments
+
+EPS = 1e-7  # RankMe's and LiDAR's: it is added to each share, so that a larger one would count where nothing is
+LIDAR_DELTA = 1e-4  # on the diagonal of the scatter within clips
+ALPHA_RANGE = (10, 100)  # places in the spectrum, counted from 1, through which alpha-ReQ lays its line
+ALPHA_POINTS = 5  # fewer make no line
+
+
+def spectrum_measures(moments: Moments) -> dict[str, float]:
+    """Every rank measure of the vectors behind `moments`; RankMe sees them as they are, the others less their mean."""
+    singular = torch.linalg.eigvalsh(moments.gram).clamp(min=0).sqrt()
+    eigenvalues = torch.linalg.eigvalsh(moments.covariance).clamp(min=0)
+    return {
+        "vectors": moments.count,
+        "rankme": rankme(singular),
+        "effective_rank": effective_rank(eigenvalues),
+        "participation_ratio": participation_ratio(eigenvalues),
+        "alpha_req": alpha_req(eigenvalues),
+    }
+
+
+def rankme(singular_values: Tensor) -> float:
+    """exp(-sum p log p) with p = s / sum(s) + 1e-7 of singular values s of features that were not centred.
+
+    Garrido et al., 2210.02885. At most min(n, D): only for comparing runs of one method, with n far above D.
+    """
+    shares = singular_values.double() / singular_values.double().sum() + EPS
+    return math.exp(-float((shares * shares.log()).sum()))
+
+
+def effective_rank(eigenvalues: Tensor) -> float:
+    """exp of the entropy of the covariance's eigenvalues as shares of their sum (Roy and Vetterli, 2007)."""
+    shares = eigenvalues.double() / eigenvalues.double().sum()
+    return math.exp(-float(torch.xlogy(shares, shares).sum()))
+
+
+def participation_ratio(eigenvalues: Tensor) -> float:
+    """(sum of eigenvalues)^2 / sum of their squares."""
+    values = eigenvalues.double()
+    return float(values.sum().square() / values.square().sum())
+
+
+def alpha_req(eigenvalues: Tensor) -> float:
+    """Exponent a of eigenvalue i ~ i^-a, a least-squares line through the logarithms at places 10 to 100.
+
+    Agrawal et al. (NeurIPS 2022). Nan where fewer than 5 eigenvalues of that range are above rounding.
+    """
+    values = eigenvalues.double().sort(descending=True).values
+    first, last = ALPHA_RANGE
+    real = int((values > values[0] * 1e-12).sum())
+    last = min(last, real)
+    if last - first + 1 < ALPHA_POINTS:
+        return math.nan
+    x = torch.arange(first, last + 1, dtype=torch.float64).log()
+    y = values[first - 1 : last].log()
+    x = x - x.mean()
+    return -float((x @ y) / (x @ x))
+
+
+class Lidar:
+    """Rank of what tells clips apart, in units of how views of one clip differ (Thilak et al., 2312.04000)."""
+
+    def __init__(self, dim: int) -> None:
+        self._within = Moments(dim)  # of views less their clip's mean
+        self._between = Moments(dim)  # of the clips' means
+
+    def update(self, views: Tensor) -> None:
+        """Take in the views [q, D] of one clip."""
+        views = views.detach().cpu().double()
+        mean = views.mean(0)
+        self._within.update(views - mean)
+        self._between.update(mean[None])
+
+    @property
+    def clips(self) -> int:
+        """How many clips were taken in."""
+        return self._between.count
+
+    def value(self) -> float:
+        """exp(-sum p log p), p = share + 1e-7 of eigenvalues of S_w^-1/2 S_b S_w^-1/2; S_w has 1e-4 on its diagonal."""
+        within = self._within.covariance
+        scales, axes = torch.linalg.eigh(within + LIDAR_DELTA * torch.eye(len(within), dtype=within.dtype))
+        whiten = axes * scales.rsqrt()  # [D, D]: the same eigenvalues as with the symmetric root
+        eigenvalues = torch.linalg.eigvalsh(whiten.T @ self._between.covariance @ whiten).clamp(min=0)
+        return rankme(eigenvalues)  # the same formula, of these

@@ -1,0 +1,256 @@
+"""`audiobat compare`: result records of the same clips in; who is better, by how much, and how sure that is, out.
+
+Each pair is judged by a paired bootstrap over test clips with Holm's correction for the number of pairs; over many data
+sets by win rates and Wilcoxon's signed-rank test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.evaluation.compare_records import Entry, check_same_clips, folds_of, name_systems, ordered, read_entries
+from audiobat.evaluation.metrics import bootstrap_values, holm, interval_of_difference, wilcoxon
+from audiobat.evaluation.record import Scores, load_scores
+from audiobat.evaluation.scoring import Answers
+
+ALPHA = 0.05  # a Holm-corrected p below it is a win or a loss
+ENOUGH = 5  # data sets for Wilcoxon's test: with fewer its p cannot even come near 0.05
+ROWS = 4_000_000  # counts of rows held at once: 32 MB
+BY_HOLM = ("= Holm", "")  # a tie whose own interval leaves 0 out
+MARKS = {"win": ("▲ win", "green"), "loss": ("▼ loss", "red"), "tie": ("= tie", "")}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher system `a` is than `b` on one data set."""
+
+    data: str
+    metric: str
+    a: str
+    b: str
+    value_a: float
+    value_b: float
+    low: float  # 95% interval of value_a - value_b
+    high: float
+    p: float
+    p_holm: float = math.nan
+
+    @property
+    def undone(self) -> bool:
+        """Whether it would be a win or a loss if the pair were the only one."""
+        return self.verdict == "tie" and self.p < ALPHA
+
+    @property
+    def verdict(self) -> Literal["win", "loss", "tie"]:
+        """Of `a`: a tie where the corrected p is not below 0.05."""
+        if not self.p_holm < ALPHA:
+            return "tie"
+        return "win" if self.value_a > self.value_b else "loss"
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two systems over all data sets that both were measured on."""
+
+    a: str
+    b: str
+    data_sets: int
+    win_rate: float  # share of them on which `a` is higher; equal counts half
+    p: float  # Wilcoxon's; NaN for fewer than `ENOUGH` data sets
+    p_holm: float = math.nan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every pair on every data set, and every pair over all of them (none for a single one)."""
+
+    systems: list[str]
+    differences: list[Difference]
+    duels: list[Duel]
+
+
+def compare(
+    records: Sequence[str | Path], *, metric: str | None = None, samples: int = 10_000, seed: int = 0
+) -> Comparison:
+    """Print how the systems behind result records differ, and return it.
+
+    Args:
+        records: record files, or folders of them such as a run's.
+        metric: name of the metric to compare; None: the main one of each data set.
+        samples: resamples of the test clips; clips of a fold are resampled within it.
+        seed: of the resamples.
+
+    Raises:
+        AudiobatError: records that cannot be read or have no scores, fewer than two systems on a data set, test clips
+            that differ, a metric that a record does not have.
+    """
+    if samples < 1:
+        raise AudiobatError(f"--samples is {samples}: use 1 or more, and thousands for p values that mean something.")
+    entries = name_systems(read_entries(records))
+    systems = list(dict.fromkeys(entry.system for entry in entries))
+    differences: list[Difference] = []
+    for data in dict.fromkeys(entry.data for entry in entries):
+        differences += on_one_data_set([e for e in entries if e.data == data], metric, samples, seed)
+    if not differences:
+        found = ", ".join(f"{e.path} on {e.record.data.name} ({e.data[:8]})" for e in entries)
+        raise AudiobatError(f"There are no two systems with records of the same clips to compare: {found}.")
+    several = len({difference.data for difference in differences}) > 1
+    comparison = Comparison(systems, differences, duels(systems, differences) if several else [])
+    show(comparison, samples)
+    return comparison
+
+
+def on_one_data_set(entries: Sequence[Entry], metric: str | None, samples: int, seed: int) -> list[Difference]:
+    """Every pair of systems, with Holm's correction; nothing if there is one system."""
+    systems = list(dict.fromkeys(entry.system for entry in entries))
+    if len(systems) < 2:
+        return []
+    name = entries[0].record.main_metric if metric is None else metric
+    first = ordered(load_scores(entries[0].path, entries[0].record))
+    found: dict[str, list[tuple[float, Tensor]]] = {system: [] for system in systems}
+    for entry in entries:
+        scores = ordered(load_scores(entry.path, entry.record))
+        check_same_clips(entries[0], first, entry, scores)
+        measure, sizes = measure_of(entry, scores, name)
+        whole = float(measure(torch.ones(1, sum(sizes), dtype=torch.float64)))
+        found[entry.system].append((whole, bootstrap_values(measure, sizes, samples, seed)))
+    value = {system: sum(whole for whole, _ in seeds) / len(seeds) for system, seeds in found.items()}
+    resampled = {system: torch.stack([r for _, r in seeds]).mean(0) for system, seeds in found.items()}
+    pairs = []
+    for a, b in combinations(systems, 2):
+        low, high, p = interval_of_difference(value[a] - value[b], resampled[a] - resampled[b])
+        pairs.append(Difference(entries[0].record.data.name, name, a, b, value[a], value[b], low, high, p))
+    corrected = holm([pair.p for pair in pairs])
+    return [replace(pair, p_holm=p) for pair, p in zip(pairs, corrected, strict=True)]
+
+
+def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Callable[[Tensor], Tensor], list[int]]:
+    """The metric `name`, mean over folds, as a function of counts [R, n] of clips; and the clips n of each fold."""
+    record, parts, sizes = entry.record, [], []
+    if name not in record.metrics:
+        hint = did_you_mean(name, record.metrics)
+        raise AudiobatError(f"{entry.path} has no metric {name}{hint}: it has {', '.join(record.metrics)}.")
+    folds = folds_of(scores)
+    for fold in np.unique(folds):
+        rows = folds == fold
+        answers = Answers(
+            torch.from_numpy(scores.scores[rows]), torch.from_numpy(scores.targets[rows]), record.head["loss"]
+        )
+        measures = answers.measures("accuracy" in record.metrics)
+        if name not in measures:
+            raise AudiobatError(f"--metric {name} needs more than the scores of clips: use {', '.join(measures)}.")
+        clips, clip_of_row = np.unique(scores.keys[rows], return_inverse=True)
+        sizes.append(len(clips))
+        parts.append((measures[name], torch.from_numpy(clip_of_row)))
+
+    def mean(counts: Tensor) -> Tensor:
+        each = []
+        for (measure, clip_of_row), part in zip(parts, counts.split(sizes, dim=1), strict=True):
+            batches = part.split(max(1, ROWS // len(clip_of_row)))
+            each.append(torch.cat([measure(batch[:, clip_of_row]) for batch in batches]))
+        return torch.stack(each).mean(0)
+
+    return mean, sizes
+
+
+def duels(systems: Sequence[str], differences: Sequence[Difference]) -> list[Duel]:
+    """Every pair of systems over the data sets that both have, with Holm's correction."""
+    found = []
+    for a, b in combinations(systems, 2):
+        gaps = [d.value_a - d.value_b for d in differences if (d.a, d.b) == (a, b)]
+        gaps += [d.value_b - d.value_a for d in differences if (d.a, d.b) == (b, a)]
+        if gaps:
+            rate = sum((gap > 0) + 0.5 * (gap == 0) for gap in gaps) / len(gaps)
+            found.append(Duel(a, b, len(gaps), rate, wilcoxon(gaps) if len(gaps) >= ENOUGH else math.nan))
+    corrected = holm([duel.p for duel in found])
+    return [replace(duel, p_holm=p) for duel, p in zip(found, corrected, strict=True)]
+
+
+def show(comparison: Comparison, samples: int) -> None:
+    """Print the systems with a letter for each, a table for each data set, and the duels."""
+    console = Console(highlight=False)
+    letter = {system: letters(i) for i, system in enumerate(comparison.systems)}
+    for system, short in letter.items():
+        console.print(Text(f"{short}  {system}"))
+    for data in dict.fromkeys(d.data for d in comparison.differences):
+        pairs = [d for d in comparison.differences if d.data == data]
+        console.print(difference_table(pairs, letter))
+    console.print(
+        f"95% basic interval and p of a paired bootstrap over test clips, {samples:,} resamples. Holm: p corrected for "
+        f"the pairs of a table; below {ALPHA} the first one wins or loses."
+    )
+    if any(d.undone for d in comparison.differences):
+        console.print(
+            f'"{BY_HOLM[0]}": a tie, though the interval of this pair by itself leaves 0 out: among so many pairs one '
+            "like it is expected by chance. Compare fewer systems, chosen beforehand, to ask about a single pair."
+        )
+    if comparison.duels:
+        console.print(win_table(comparison, letter))
+        if any(duel.p == duel.p for duel in comparison.duels):
+            console.print(duel_table(comparison.duels, letter))
+        else:
+            console.print(f"Wilcoxon's signed-rank test needs {ENOUGH} data sets that two systems share.")
+
+
+def difference_table(pairs: Sequence[Difference], letter: dict[str, str]) -> Table:
+    """The pairs of one data set."""
+    table = table_of(f"{pairs[0].data}: {pairs[0].metric}", "Pair", "Values", "Difference [95%]", "p", "Holm", "")
+    for d in pairs:
+        gap = f"{d.value_a - d.value_b:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
+        values = f"{d.value_a:.3f} {d.value_b:.3f}"
+        mark, style = BY_HOLM if d.undone else MARKS[d.verdict]
+        table.add_row(f"{letter[d.a]} - {letter[d.b]}", values, gap, p_text(d.p), p_text(d.p_holm), Text(mark, style))
+    return table
+
+
+def win_table(comparison: Comparison, letter: dict[str, str]) -> Table:
+    """Share of data sets on which the row is higher than the column."""
+    rate = {(d.a, d.b): d.win_rate for d in comparison.duels} | {(d.b, d.a): 1 - d.win_rate for d in comparison.duels}
+    table = table_of("Win rate over data sets, row against column", "", *letter.values())
+    for row, short in letter.items():
+        cells = (f"{rate[row, column]:.2f}" if (row, column) in rate else "" for column in letter)
+        table.add_row(short, *cells)
+    return table
+
+
+def duel_table(found: Sequence[Duel], letter: dict[str, str]) -> Table:
+    """The pairs over all data sets."""
+    table = table_of("Wilcoxon's signed-rank test over data sets", "Pair", "Data sets", "Win rate", "p", "Holm")
+    for d in found:
+        cells = str(d.data_sets), f"{d.win_rate:.2f}", p_text(d.p), p_text(d.p_holm)
+        table.add_row(f"{letter[d.a]} - {letter[d.b]}", *cells)
+    return table
+
+
+def table_of(title: str, *columns: str) -> Table:
+    """An empty table; all columns but the first are numbers."""
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE)  # a row fits into 80 columns
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    return table
+
+
+def p_text(p: float) -> str:
+    """`0.0312`, `<0.0001`, or n/a."""
+    if math.isnan(p):
+        return "n/a"
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def letters(place: int) -> str:
+    """0 to A, 25 to Z, 26 to AA."""
+    return (letters(place // 26 - 1) if place >= 26 else "") + chr(ord("A") + place % 26)

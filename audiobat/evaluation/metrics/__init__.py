@@ -1,0 +1,58 @@
+"""Scores and labels to metrics, each from how often every clip counts; a bootstrap over clips to their intervals.
+
+Every metric takes `counts`, how often each clip stands in a resample: [n], or [R, n] for R resamples at once.
+
+    inputs.py       what metrics ask of scores and counts
+    decisions.py    F1 at a threshold, accuracy, top-1
+    events.py       frame scores to events, and their F1
+    ranking.py      average precision and AUC
+    resampling.py   a metric to its 95% interval
+    significance.py  p values of many comparisons
+"""
+
+from __future__ import annotations
+
+from audiobat.evaluation.metrics.decisions import accuracy, best_threshold, f1_at, f1_macro, top1
+from audiobat.evaluation.metrics.events import Events, event_f1, frames_to_events, match_events
+from audiobat.evaluation.metrics.ranking import (
+    AveragePrecision,
+    Ranking,
+    average_precision,
+    d_prime,
+    macro_auc,
+    macro_map,
+    macro_map_frequent,
+    macro_map_present,
+    rank_frames,
+    rank_micro,
+)
+from audiobat.evaluation.metrics.resampling import bootstrap, bootstrap_values, interval_of_difference, paired_bootstrap
+from audiobat.evaluation.metrics.significance import holm, wilcoxon
+
+__all__ = [
+    "AveragePrecision",
+    "Events",
+    "Ranking",
+    "accuracy",
+    "average_precision",
+    "best_threshold",
+    "bootstrap",
+    "bootstrap_values",
+    "d_prime",
+    "event_f1",
+    "f1_at",
+    "f1_macro",
+    "frames_to_events",
+    "holm",
+    "interval_of_difference",
+    "macro_auc",
+    "macro_map",
+    "macro_map_frequent",
+    "macro_map_present",
+    "match_events",
+    "paired_bootstrap",
+    "rank_frames",
+    "rank_micro",
+    "top1",
+    "wilcoxon",
+]

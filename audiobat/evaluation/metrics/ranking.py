@@ -1,0 +1,194 @@
+"""Scores of clips or frames, ranked once, to average precision and AUC of each class under many resamples.
+
+Rows of equal score share one threshold, as in scikit-learn. Only thresholds at which a class has a positive matter, so
+one pass sums the counts between two such thresholds, for all classes and a batch of resamples at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from audiobat.evaluation.metrics.inputs import check_finite, falling_order, weights_of
+
+BATCH = 64  # resamples summed at once: their counts of 19,000 clips fit a core's cache
+BLOCK = 2**22  # scores sorted at once: 0.2 GB
+EXACT = 2**24  # float32 holds every whole number up to it
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """Weights under R resamples at the G thresholds that have positives, classes one after the other."""
+
+    share: Tensor  # [G, R] positives at the threshold
+    hits: Tensor  # [G, R] positives at it or above
+    above: Tensor  # [G, R] rows above it
+    reached: Tensor  # [G, R] rows at it or above
+
+
+class Ranking:
+    """Rows (clips, or frames of clips) of each class by falling score.
+
+    Args:
+        scores: [n, C]; AudiobatError if one is not finite.
+        targets: 0/1 [n, C].
+        clips: [n] the clip of each row, whose count is the row's; None: every row is a clip.
+    """
+
+    def __init__(self, scores: Tensor, targets: Tensor, clips: Tensor | None = None) -> None:
+        check_finite(scores)
+        rows, self._classes = scores.shape
+        self._clips = torch.arange(rows) if clips is None else clips
+        step = max(1, BLOCK // max(rows, 1))
+        blocks = [
+            _rank(s.T, t.T.bool(), self._clips)
+            for s, t in zip(scores.split(step, dim=1), targets.split(step, dim=1), strict=True)
+        ]
+        self._falling, stretches, self._positives, ties, thresholds = (
+            torch.cat(part) for part in zip(*blocks, strict=True)
+        )
+        self._stretches = _offsets(stretches)  # [2G + 1] in falling: where a threshold's rows begin, where they end
+        self._ties = _offsets(ties)  # [G + 1] in positives: where those of a threshold begin
+        self._thresholds = _offsets(thresholds)  # [C + 1] where those of a class begin
+        self._owner = torch.arange(self._classes).repeat_interleave(thresholds)  # [G] class of each threshold
+
+    def average_precision(self, counts: Tensor | None = None) -> Tensor:
+        """AP [C] or [R, C], the step integral sum (R_n - R_{n-1}) P_n; NaN for classes without positives."""
+
+        def ap(cuts: _Cuts, weights: Tensor) -> Tensor:
+            precision = cuts.hits / cuts.reached.clamp_min(1)
+            return self._by_class(cuts.share * precision) / self._by_class(cuts.share)
+
+        return self._resample(ap, counts)
+
+    def auc(self, counts: Tensor | None = None) -> Tensor:
+        """Area under the ROC curve, [C] or [R, C]; a tie counts half, a class without positives or negatives NaN."""
+
+        def area(cuts: _Cuts, weights: Tensor) -> Tensor:
+            positives = self._by_class(cuts.share)
+            negatives = weights[self._clips].sum(0) - positives
+            over = (cuts.above - (cuts.hits - cuts.share) + cuts.reached - cuts.hits) / 2  # negatives, ties half
+            return 1 - self._by_class(cuts.share * over) / (positives * negatives)
+
+        return self._resample(area, counts)
+
+    def _resample(self, measure: Callable[[_Cuts, Tensor], Tensor], counts: Tensor | None) -> Tensor:
+        """`measure` for counts [n] or [R, n], a batch of resamples at a time: [C] or [R, C]."""
+        clips = int(self._clips.max()) + 1 if len(self._clips) else 0
+        weights = weights_of(counts, clips)
+        batches = [part.T.contiguous() for part in torch.atleast_2d(weights).split(BATCH)]  # [n, R]
+        measured = torch.cat([measure(self._cut(batch), batch) for batch in batches], dim=1)
+        return measured.T.reshape(*weights.shape[:-1], self._classes)
+
+    def _cut(self, weights: Tensor) -> _Cuts:
+        """Sums of weights [n, R] at every threshold."""
+        table = weights.float() if weights.sum(0).max() < EXACT else weights
+        between, level = _sums(table, self._falling, self._stretches).unflatten(0, (-1, 2)).unbind(1)  # [G, R] each
+        share = _sums(table, self._positives, self._ties)
+        reached = self._cumulate(between + level)
+        return _Cuts(share, self._cumulate(share), reached - level, reached)
+
+    def _cumulate(self, values: Tensor) -> Tensor:
+        """Running sums of values [G, R] that begin anew with each class."""
+        total = torch.cat([values.new_zeros(1, values.shape[1]), values]).cumsum(0)
+        return total[1:] - total[self._thresholds[self._owner]]
+
+    def _by_class(self, values: Tensor) -> Tensor:
+        """Values [G, R] summed to [C, R]."""
+        return _sums(values, torch.arange(len(values)), self._thresholds)
+
+
+class AveragePrecision(Ranking):
+    """A ranking that is called for its average precision."""
+
+    def __call__(self, counts: Tensor | None = None) -> Tensor:
+        """AP [C] or [R, C]."""
+        return self.average_precision(counts)
+
+
+def average_precision(scores: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:
+    """AP per class, [C] or [R, C], of scores and 0/1 targets [n, C]; NaN for classes without positives."""
+    return Ranking(scores, targets).average_precision(counts)
+
+
+def rank_micro(scores: Tensor, targets: Tensor, clips: Tensor | None = None) -> Ranking:
+    """All classes' scores [n, C] as one class, so that its AP is the micro average; clips [n] as in `Ranking`."""
+    rows = torch.arange(len(scores)) if clips is None else clips
+    columns = scores.shape[1]
+    return Ranking(scores.reshape(-1, 1), targets.reshape(-1, 1), rows.repeat_interleave(columns))
+
+
+def rank_frames(scores: Tensor, targets: Tensor, valid: Tensor, micro: bool = False) -> Ranking:
+    """Frames [B, T, C] of clips as rows, those that are valid [B, T]; resamples count clips, not frames."""
+    clips = torch.arange(len(valid))[:, None].expand_as(valid)[valid]
+    return (rank_micro if micro else Ranking)(scores[valid], targets[valid], clips)
+
+
+def macro_map(ap: Tensor) -> Tensor:
+    """Mean of AP [..., C] over all classes, an absent one counting 0 as scikit-learn has it."""
+    return ap.nan_to_num(nan=0.0).mean(-1)
+
+
+def macro_map_present(ap: Tensor) -> Tensor:
+    """Mean of AP [..., C] over the classes that have positives (BirdSet's cmAP); NaN if none has."""
+    return ap.nanmean(-1)
+
+
+def macro_map_frequent(ap: Tensor, targets: Tensor, positives: int = 5) -> Tensor:
+    """Mean of AP [..., C] over the classes with so many positives among the targets [n, C] (BirdSet's cmAP5)."""
+    return ap[..., targets.bool().sum(0) >= positives].nanmean(-1)
+
+
+def macro_auc(auc: Tensor) -> Tensor:
+    """Mean of AUC [..., C] over the classes that have positives and negatives; NaN if none has."""
+    return auc.nanmean(-1)
+
+
+def d_prime(area: Tensor) -> Tensor:
+    """How far apart, in sd, two normal distributions lie whose AUC is `area`: sqrt(2) * ndtri(area).
+
+    It rises with the area, so its interval is that of the area, mapped: at an area of 1 it is infinite.
+    """
+    separation: Tensor = torch.special.ndtri(area)
+    return math.sqrt(2) * separation
+
+
+def _rank(scores: Tensor, targets: Tensor, clips: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Some classes [c, n] to the clips of their rows by falling score and what lies where.
+
+    Returns:
+        The clips of all rows down to a class's last threshold with a positive; the lengths [2G] of stretches of them,
+        between two thresholds and at one in turn; the clips of the positives; how many [G] share a threshold; and how
+        many thresholds [c] a class has.
+    """
+    classes, rows = scores.shape
+    order = falling_order(scores)
+    falling = scores.gather(1, order)
+    hit = targets.gather(1, order)
+    first = torch.ones_like(hit)  # of those with its score
+    first[:, 1:] = falling[:, 1:] != falling[:, :-1]
+    distinct = first.flatten().cumsum(0)  # [c * n] which of the distinct scores a row has
+    used, ties = distinct[hit.flatten()].unique_consecutive(return_counts=True)  # [G]
+    starts, ends = torch.searchsorted(distinct, used), torch.searchsorted(distinct, used, right=True)
+    owner = starts // max(rows, 1)
+    reach = torch.zeros(classes, dtype=torch.long).scatter_reduce(0, owner, ends - owner * rows, "amax")
+    kept = torch.arange(rows) < reach[:, None]  # [c, n]
+    moved = owner * rows - _offsets(reach)[owner]  # rows of earlier classes that are not kept
+    edges = torch.stack([starts - moved, ends - moved], dim=1).flatten()
+    lengths = edges.diff(prepend=edges.new_zeros(1))
+    return clips[order[kept]], lengths, clips[order[hit]], ties, owner.bincount(minlength=classes)
+
+
+def _offsets(lengths: Tensor) -> Tensor:
+    """Lengths [K] to where each begins and the last one ends: [K + 1]."""
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
+
+def _sums(table: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
+    """Sums of stretches of `rows` of the table [n, R]: [K, R] in float64."""
+    return embedding_bag(rows, table, offsets, mode="sum", include_last_offset=True).double()

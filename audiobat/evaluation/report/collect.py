@@ -1,0 +1,105 @@
+"""Files of result records to everything that a report shows: rows for tables, curves over blocks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiobat.errors import AudiobatError
+from audiobat.evaluation.record import ResultRecord, find_records, load_record
+from audiobat.evaluation.report.curves import Layers, is_block_probe, layers_of
+from audiobat.evaluation.report.rows import (
+    HEADS,
+    Key,
+    Loaded,
+    Row,
+    data_of,
+    distinct,
+    head_names,
+    model_of,
+    natural,
+    row_key,
+)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Everything that a report shows."""
+
+    rows: tuple[Row, ...]
+    layers: tuple[Layers, ...]
+
+    @property
+    def data_sets(self) -> list[str]:
+        """Names, in the order of the tables."""
+        return list(dict.fromkeys(row.data for row in self.rows))
+
+
+def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
+    """The records of files and folders, each file once, with their paths.
+
+    Raises:
+        AudiobatError: nothing there, a record that cannot be read, or two files that record the same probe.
+    """
+    paths = list(dict.fromkeys(path.resolve() for source in sources for path in find_records(present(source))))
+    if not paths:
+        raise AudiobatError("RUNS is empty: name folders that `audiobat probe` wrote, or result records.")
+    loaded = [(path, load_record(path)) for path in paths]
+    seen: dict[Key, Path] = {}
+    for path, record in loaded:
+        check_record(path, record)
+        key = (*row_key(record), record.seed, record.head.get("order_seed"))
+        if key in seen:
+            raise AudiobatError(
+                f"{seen[key]} and {path} record the same model, data, head and seed twice: leave one of them out."
+            )
+        seen[key] = path
+    return loaded
+
+
+def present(source: str | Path) -> Path:
+    """A path that is there."""
+    if not Path(source).exists():
+        raise AudiobatError(f"{source} is not there: name folders that `audiobat probe` wrote, or result records.")
+    return Path(source)
+
+
+def check_record(path: Path, record: ResultRecord) -> None:
+    """Raise an AudiobatError for a record that holds too little to be shown."""
+    damage = None
+    if not isinstance(record.metrics, dict) or not record.metrics:
+        damage = "no metrics"
+    elif not isinstance(record.head, dict) or not isinstance(record.head.get("kind"), str):
+        damage = "no head.kind"
+    elif not isinstance(record.per_class, dict):
+        damage = "no per_class"
+    elif not all(isinstance(x, int | float) for m in record.metrics.values() for x in (m.value, m.low, m.high)):
+        damage = "a metric that is no number"
+    if damage:
+        raise AudiobatError(f"{path} is a damaged result record ({damage}): run the probe again.")
+
+
+def collect(loaded: Sequence[Loaded]) -> Collection:
+    """Rows in the order data set, head, model; linear probes of single blocks become layer curves instead."""
+    models = distinct({(r.model.id, r.model.sha256) for _, r in loaded})
+    data = distinct({(r.data.name, r.data.sha256) for _, r in loaded})
+    groups: dict[Key, list[Loaded]] = defaultdict(list)
+    for entry in sorted(loaded, key=lambda pair: pair[1].seed):
+        groups[row_key(entry[1])].append(entry)
+    blocks = {key for key, group in groups.items() if is_block_probe(group[0][1])}
+    names = head_names({key: group[0][1] for key, group in groups.items() if key not in blocks})
+    rows = [
+        Row(models[model_of(r)], names[key], data[data_of(r)], tuple(group))
+        for key, group in groups.items()
+        if key not in blocks
+        for r in (group[0][1],)
+    ]
+    if not rows:
+        raise AudiobatError("All records are linear probes of single blocks: add the record of a head, such as cgp.")
+    order = {kind: place for place, kind in enumerate(HEADS)}
+    rows.sort(key=lambda row: (row.data, order.get(row.kind, len(order)), natural(row.head), natural(row.model)))
+    return Collection(
+        tuple(rows), tuple(layers_of(rows, [record for key in blocks for _, record in groups[key]], models, data))
+    )

@@ -1,0 +1,118 @@
+"""Curves from records: probes of single blocks with the gate weights of CGP (Fig. 4, 6); prototype counts (Fig. 2)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from audiobat.evaluation.record import ResultRecord
+from audiobat.evaluation.report.rows import (
+    PROTOTYPED,
+    Key,
+    Row,
+    Summary,
+    data_of,
+    model_of,
+    natural,
+    settings_of,
+    summarise,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """One model on one data set, block by block and seed by seed; either list may be empty."""
+
+    model: str
+    data: str
+    probes: tuple[tuple[ResultRecord, ...], ...]  # for each seed: linear probes of blocks 1 to L
+    gates: tuple[tuple[float, ...], ...]  # for each seed: the gate weights of blocks 1 to L
+
+    @property
+    def depth(self) -> int:
+        """Blocks L."""
+        return len((*self.probes, *self.gates)[0])
+
+    @property
+    def metric(self) -> str:
+        """What the probes are measured by."""
+        return self.probes[0][0].main_metric if self.probes else ""
+
+    @property
+    def values(self) -> list[list[float]]:
+        """The probes' metric, [seeds, L]."""
+        return [[record.metrics[self.metric].value for record in blocks] for blocks in self.probes]
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """The probes' metric for each block, over seeds."""
+        return [summarise(blocks, self.metric) for blocks in zip(*self.probes, strict=True)]
+
+
+def is_block_probe(record: ResultRecord) -> bool:
+    """Whether it is a linear probe of a block that was named by its number."""
+    return bool(record.head["kind"] == "linear" and record.head.get("layer", -1) != -1)
+
+
+def layers_of(
+    rows: Sequence[Row], blocks: Sequence[ResultRecord], models: Mapping[Any, str], data: Mapping[Any, str]
+) -> list[Layers]:
+    """The block probes of each model and data set, and the gate of its CGP row with the most seeds and prototypes.
+
+    Block probes of one model that differ in other settings too, such as their learning rates, are curves of their own.
+    """
+    gates: dict[Key, tuple[tuple[float, ...], ...]] = {}
+    for row in sorted(rows, key=lambda row: (len(row.records), row.first.head.get("prototypes", 0))):
+        learned = tuple(tuple(r.gate_weights) for r in row.records if r.gate_weights and len(r.gate_weights) > 1)
+        if row.kind == "cgp" and learned:
+            gates[row.data, row.model] = learned
+    families: dict[Key, dict[str, dict[int, dict[int, ResultRecord]]]] = defaultdict(dict)
+    for record in blocks:
+        family = families[data[data_of(record)], models[model_of(record)]].setdefault(
+            rest_of(record), defaultdict(dict)
+        )
+        family[record.seed][record.head["layer"]] = record
+    last: dict[Key, dict[int, ResultRecord]] = defaultdict(dict)
+    for row in rows:
+        for record in row.records:
+            if row.kind == "linear":
+                last[row.data, row.model, rest_of(record)][record.seed] = record
+    curves = []
+    for place in sorted({*families, *gates}, key=lambda place: (place[0], natural(place[1]))):
+        gate = gates.get(place, ())
+        for number, (rest, found) in enumerate(families.get(place, {"": {}}).items(), start=1):
+            depth = max([*map(len, gate), *map(max, found.values())])
+            probes = whole_curves(found, depth, last[(*place, rest)])
+            name = place[1] if len(families.get(place, ())) < 2 else f"{place[1]}, probes {number}"
+            if probes or gate:
+                curves.append(Layers(name, place[0], probes, gate))
+    return curves
+
+
+def rest_of(record: ResultRecord, but: str = "layer") -> str:
+    """Equal for records whose heads differ in seed and `but` alone."""
+    return repr(sorted((name, value) for name, value in settings_of(record).items() if name != but))
+
+
+def whole_curves(
+    found: Mapping[int, dict[int, ResultRecord]], depth: int, last: Mapping[int, ResultRecord]
+) -> tuple[tuple[ResultRecord, ...], ...]:
+    """For each seed the probes of blocks 1 to `depth`, the last one from `last` if need be; seeds that lack one go."""
+    curves = []
+    for seed, probes in sorted(found.items()):
+        whole = {depth: last[seed], **probes} if seed in last else probes
+        if sorted(whole) == list(range(1, depth + 1)):
+            curves.append(tuple(whole[block] for block in range(1, depth + 1)))
+    return tuple(curves)
+
+
+def sweeps(rows: Sequence[Row]) -> list[list[Row]]:
+    """Groups of rows that differ in their prototypes alone, by their number (Fig. 2)."""
+    groups: dict[Key, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.kind in PROTOTYPED:
+            groups[row.data, row.model, row.kind, rest_of(row.first, "prototypes")].append(row)
+    found = [sorted(group, key=lambda row: int(row.first.head["prototypes"])) for group in groups.values()]
+    return [group for group in found if len(group) > 1]

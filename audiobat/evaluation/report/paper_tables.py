@@ -1,0 +1,231 @@
+"""Rows of records to the layouts of the paper's Table 1 and Table 5, numbers in percent; and one list of everything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from audiobat.evaluation.report.collect import Collection
+from audiobat.evaluation.report.marks import Marks
+from audiobat.evaluation.report.rows import HEADS, METRIC_NAMES, Row, Summary, natural
+
+TABLE5 = {"finetune": "FT", "cgp": "CGP", "linear": "LP"}  # its columns for each data set
+F1 = ("f1", "f1_top")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measured cell; None stands for one that nobody measured."""
+
+    summary: Summary
+    best: bool = False  # highest of its column
+    tally: tuple[int, int, int] | None = None  # won, tied, lost
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows of a table under one heading ("" for none): labels first, then numbers."""
+
+    heading: str
+    rows: tuple[tuple[str | Number | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: headings in two lines, the upper ones (text, columns they span)."""
+
+    name: str
+    caption: str
+    upper: tuple[tuple[str, int], ...]
+    lower: tuple[str, ...]
+    labels: int  # leading columns that are text
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...]
+
+
+def table1(found: Collection, marks: Marks) -> Grid:
+    """Heads as sections, models as lines; for each data set its main metric and F1."""
+    shown = {data: metrics_of(found, data) for data in found.data_sets}
+    place = {(row.head, row.model, row.data): i for i, row in enumerate(found.rows)}
+    sections = []
+    for head in dict.fromkeys(row.head for row in sorted(found.rows, key=head_order)):
+        lines: list[tuple[str | Number | None, ...]] = []
+        for model in models_of(found, head):
+            cells: list[Number | None] = []
+            for data, names in shown.items():
+                i = place.get((head, model, data))
+                cells += [None if i is None else number(found.rows[i], name, marks, i) for name in names]
+            lines.append((model, *cells))
+        sections.append(Section(head, tuple(lines)))
+    return with_best(
+        Grid(
+            name="table1",
+            caption="Models under each head (the layout of the paper's Table 1), in percent.",
+            upper=(("", 1), *((data, len(names)) for data, names in shown.items())),
+            lower=("Model", *(METRIC_NAMES.get(name, name) for names in shown.values() for name in names)),
+            labels=1,
+            sections=tuple(sections),
+            notes=notes(found, marks),
+        )
+    )
+
+
+def table5(found: Collection, marks: Marks) -> Grid:
+    """Models as lines; for each data set fine-tuning, CGP and the linear probe, by its main metric.
+
+    Where CGP or linear probes of one data set differ in more than their seed, each has a column of its own.
+    """
+    columns = {data: heads_of(found, data) for data in found.data_sets}
+    place = {(row.head, row.model, row.data): i for i, row in enumerate(found.rows)}
+    lines = []
+    for model in models_of(found):
+        row = next(r for r in found.rows if r.model == model)
+        cells: list[str | Number | None] = [model, parameters(row.first.model.parameters)]
+        for data, heads in columns.items():
+            for head in heads:
+                i = place.get((head, model, data))
+                cells.append(None if i is None else number(found.rows[i], found.rows[i].main_metric, marks, i))
+        lines.append(tuple(cells))
+    names = {data: METRIC_NAMES.get(metrics_of(found, data)[0], metrics_of(found, data)[0]) for data in columns}
+    return with_best(
+        Grid(
+            name="table5",
+            caption="Fine-tuning (FT), CGP and linear probing (LP) of each model (the layout of the paper's Table 5), "
+            "in percent.",
+            upper=(("", 2), *((f"{data} ({names[data]})", len(heads)) for data, heads in columns.items())),
+            lower=("Model", "# Params", *(short(head) for heads in columns.values() for head in heads)),
+            labels=2,
+            sections=(Section("", tuple(lines)),),
+            notes=notes(found, marks),
+        )
+    )
+
+
+def metrics_of(found: Collection, data: str) -> list[str]:
+    """What Table 1 shows of a data set: its main metric and F1, as far as its rows have them."""
+    rows = [row for row in found.rows if row.data == data]
+    names = {name for row in rows for name in row.summaries}
+    return list(dict.fromkeys([*(row.main_metric for row in rows), *(name for name in F1 if name in names)]))
+
+
+def heads_of(found: Collection, data: str) -> list[str]:
+    """What Table 5 shows of a data set: the heads of its kinds that are there, a kind's name where none is."""
+    rows = [row for row in found.rows if row.data == data]
+    heads = []
+    for kind in TABLE5:
+        heads += list(dict.fromkeys(row.head for row in rows if row.kind == kind)) or [HEADS[kind]]
+    return heads
+
+
+def models_of(found: Collection, head: str | None = None) -> list[str]:
+    """Names of the models (under one head), sorted."""
+    return sorted({row.model for row in found.rows if head in (None, row.head)}, key=natural)
+
+
+def head_order(row: Row) -> int:
+    """Place of its kind in HEADS."""
+    return list(HEADS).index(row.kind) if row.kind in HEADS else len(HEADS)
+
+
+def short(head: str) -> str:
+    """`CGP, 64 prototypes` for Table 5: FT and LP in place of the long names."""
+    kind = {HEADS[kind]: name for kind, name in TABLE5.items()}
+    name, comma, settings = head.partition(",")
+    return kind.get(name, name) + comma + settings
+
+
+def number(row: Row, name: str, marks: Marks, place: int) -> Number | None:
+    """A cell, with the tally where it is the metric that rows are judged by."""
+    if name not in row.summaries:
+        return None
+    return Number(row.summaries[name], tally=marks.tally(place) if name == row.main_metric else None)
+
+
+def with_best(grid: Grid) -> Grid:
+    """The highest of each column marked; equal ones all are."""
+    body = [line for section in grid.sections for line in section.rows]
+    top = [best([cell for cell in column if isinstance(cell, Number)]) for column in zip(*body, strict=True)]
+    sections = tuple(
+        replace(
+            section,
+            rows=tuple(
+                tuple(
+                    replace(cell, best=True) if isinstance(cell, Number) and cell.summary.value == top[i] else cell
+                    for i, cell in enumerate(line)
+                )
+                for line in section.rows
+            ),
+        )
+        for section in grid.sections
+    )
+    return replace(grid, sections=sections)
+
+
+def best(cells: Sequence[Number]) -> float | None:
+    """The highest value of a column; None where there is nothing to compare."""
+    values = [cell.summary.value for cell in cells if not math.isnan(cell.summary.value)]
+    return max(values) if len(values) > 1 else None
+
+
+def parameters(count: int | None) -> str:
+    """`91M`, or `-` where nobody counted."""
+    if count is None:
+        return "-"
+    return f"{count / 1e6:.0f}M" if count >= 1e7 else f"{count / 1e6:.2g}M" if count >= 1e5 else f"{count:,}"
+
+
+def notes(found: Collection, marks: Marks) -> tuple[str, ...]:
+    """What stands below a table: how to read its cells."""
+    seeds, folds = (any(value(row.main) is not None for row in found.rows) for value in (sd_seeds, sd_folds))
+    spread = [
+        "± standard deviation over seeds (ˢ)" if seeds else "",
+        "± standard deviation over folds (ᶠ)" if folds else "",
+    ]
+    parts = [
+        "Bold: highest of its column.",
+        "Brackets: 95% basic bootstrap interval over test clips"
+        + (", its ends averaged over seeds." if seeds else "."),
+        " and ".join(filter(None, spread)) + "." if seeds or folds else "",
+        f"Behind a cell, won/tied/lost. {marks.legend}" if marks.duels else "",
+        "- not measured.",
+    ]
+    return tuple(filter(None, parts))
+
+
+def sd_seeds(summary: Summary) -> float | None:
+    """Its spread over seeds."""
+    return summary.sd_seeds
+
+
+def sd_folds(summary: Summary) -> float | None:
+    """Its spread over folds."""
+    return summary.sd_folds
+
+
+def everything(found: Collection, marks: Marks) -> list[dict[str, Any]]:
+    """One dictionary for each row and metric, for a CSV file: fractions as the records hold them, not percent."""
+    lines = []
+    for place, row in enumerate(found.rows):
+        won, tied, lost = marks.tally(place)
+        for name, summary in row.summaries.items():
+            main = name == row.main_metric
+            lines.append(
+                {
+                    "data": row.data,
+                    "model": row.model,
+                    "head": row.head,
+                    "metric": name,
+                    "value": summary.value,
+                    "low": summary.low,
+                    "high": summary.high,
+                    "sd_seeds": summary.sd_seeds,
+                    "seeds": len(row.records),
+                    "sd_folds": summary.sd_folds,
+                    "folds": len(row.first.folds or {}) or None,
+                    **({"won": won, "tied": tied, "lost": lost} if main else dict.fromkeys(("won", "tied", "lost"))),
+                    "definition": summary.definition,
+                }
+            )
+    return lines

@@ -1,0 +1,166 @@
+"""A table's grid to Markdown, LaTeX (booktabs) and CSV. Text from records is escaped in each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from audiobat.evaluation.report.paper_tables import Grid, Number
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "[": "{[}",  # after a line's end, a bracket would be taken for its argument
+    "]": "{]}",
+    "`": r"\textasciigrave{}",
+    "±": r"$\pm$",
+    "ˢ": r"\textsuperscript{s}",
+    "ᶠ": r"\textsuperscript{f}",
+}
+MARKDOWN = r"\`*_[]<>|"
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """A fraction in percent, without the sign; what is undefined reads n/a."""
+    return "n/a" if math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def spread(number: Number) -> str:
+    """`±0.21ˢ ±1.10ᶠ `: standard deviations over seeds and over folds, as far as there are any."""
+    sds = ((number.summary.sd_seeds, "ˢ"), (number.summary.sd_folds, "ᶠ"))
+    return "".join(f"±{percent(sd)}{letter} " for sd, letter in sds if sd is not None)
+
+
+def interval(number: Number) -> str:
+    """`[35.1, 39.9]`."""
+    return f"[{percent(number.summary.low, 1)}, {percent(number.summary.high, 1)}]"
+
+
+def tally(number: Number) -> str:
+    """` 3/1/0`: won, tied, lost."""
+    return "" if number.tally is None or not any(number.tally) else " " + "/".join(map(str, number.tally))
+
+
+def markdown(grid: Grid) -> str:
+    """A pipe table under its caption, notes below; sections are lines of their own."""
+    spans = [text for text, count in grid.upper for _ in range(count)]
+    lower = [f"{over}: {text}" if over else text for over, text in zip(spans, grid.lower, strict=True)]
+    lines = [pipe(map(escape_markdown, lower)), pipe(["---"] * grid.labels + ["---:"] * (len(lower) - grid.labels))]
+    for section in grid.sections:
+        if section.heading:
+            lines.append(pipe([f"*{escape_markdown(section.heading)}*", *[""] * (len(lower) - 1)]))
+        lines += [pipe(map(markdown_cell, row)) for row in section.rows]
+    return "\n".join([f"**{escape_markdown(grid.caption)}**", "", *lines, "", " ".join(grid.notes), ""])
+
+
+def pipe(cells: Any) -> str:
+    """One line of a pipe table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def markdown_cell(cell: str | Number | None) -> str:
+    """A cell of a pipe table."""
+    if not isinstance(cell, Number):
+        return "-" if cell is None else escape_markdown(cell)
+    value = percent(cell.summary.value)
+    return (f"**{value}** " if cell.best else f"{value} ") + spread(cell) + interval(cell) + tally(cell)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return "".join("\\" + c if c in MARKDOWN else c for c in " ".join(text.split()))
+
+
+def latex(grid: Grid) -> str:
+    r"""A booktabs table; needs `\usepackage{booktabs}` and no other package."""
+    columns = len(grid.lower)
+    place, rules, heads = 1, [], []
+    for text, count in grid.upper:
+        heads.append(rf"\multicolumn{{{count}}}{{c}}{{{escape_latex(text)}}}" if text else " & ".join([""] * count))
+        if text:
+            rules.append(rf"\cmidrule(lr){{{place}-{place + count - 1}}}")
+        place += count
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape_latex(grid.caption)}}}",
+        rf"\label{{tab:{grid.name}}}",
+        rf"\begin{{tabular}}{{{'l' * grid.labels}{'r' * (columns - grid.labels)}}}",
+        r"\toprule",
+        " & ".join(heads) + r" \\",
+        " ".join(rules),
+        " & ".join(map(escape_latex, grid.lower)) + r" \\",
+    ]
+    for section in grid.sections:
+        lines.append(r"\midrule")
+        if section.heading:
+            lines.append(rf"\multicolumn{{{columns}}}{{l}}{{\textit{{{escape_latex(section.heading)}}}}} \\")
+        lines += [" & ".join(map(latex_cell, row)) + r" \\" for row in section.rows]
+    end = [r"\bottomrule", r"\end{tabular}", rf"\par\footnotesize {escape_latex(' '.join(grid.notes))}", r"\end{table}"]
+    return "\n".join(filter(None, [*lines, *end])) + "\n"
+
+
+def latex_cell(cell: str | Number | None) -> str:
+    """A cell of a tabular."""
+    if not isinstance(cell, Number):
+        return "-" if cell is None else escape_latex(cell)
+    value = percent(cell.summary.value)
+    value = rf"\textbf{{{value}}}" if cell.best else value
+    return rf"{value} {{\scriptsize {escape_latex(spread(cell))} {interval(cell)}{tally(cell)}}}"
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets as it is."""
+    return "".join(LATEX.get(c, c) for c in " ".join(text.split()))
+
+
+def csv_table(grid: Grid) -> str:
+    """The grid as CSV: each measured column is three, the value and the ends of its interval, in percent."""
+    spans = [text for text, count in grid.upper for _ in range(count)]
+    names = [f"{over} {text}".strip() for over, text in zip(spans, grid.lower, strict=True)]
+    header = ["section", *names[: grid.labels]]
+    for name in names[grid.labels :]:
+        header += [name, f"{name} low", f"{name} high"]
+    lines: list[list[str]] = [header]
+    for section in grid.sections:
+        for row in section.rows:
+            line = [section.heading, *(str(cell) for cell in row[: grid.labels])]
+            for cell in row[grid.labels :]:
+                line += csv_cells(cell)
+            lines.append(line)
+    return written(lines)
+
+
+def csv_cells(cell: str | Number | None) -> list[str]:
+    """Value, low, high; empty where nothing was measured."""
+    if not isinstance(cell, Number):
+        return ["", "", ""]
+    return [percent(x, 4) for x in (cell.summary.value, cell.summary.low, cell.summary.high)]
+
+
+def csv_lines(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Dictionaries of one form as CSV; None and NaN are empty."""
+    plain = [["" if v is None or v != v else str(v) for v in line.values()] for line in lines]
+    return written([list(lines[0]), *plain])
+
+
+def written(lines: Sequence[Sequence[str]]) -> str:
+    """Rows as CSV text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

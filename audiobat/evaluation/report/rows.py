@@ -1,0 +1,211 @@
+"""Rows of tables: one model under one head on one data set, the records of its seeds together; and what to call them.
+
+Records of the same model, data and settings that differ in their seed alone are one row, whose numbers are their means.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from audiobat.evaluation.record import ResultRecord
+
+HEADS = {
+    "finetune": "Fine-tuning",
+    "cgp": "CGP",
+    "protobin": "Protobin",
+    "linear": "Linear",
+    "linear_cgp": "Linear CGP",
+    "attentive": "Attentive",
+    "ep": "EP",
+    "head2toe": "Head2Toe",
+    "vqt": "VQT",
+    "proto_classwise": "Class-wise prototypes",
+    "knn": "k-NN",
+    "mean_time_keep_freq": "Mean over time",
+}  # kinds as tables name them, in their order
+METRIC_NAMES = {
+    "map": "mAP",
+    "map_all": "mAP, all classes",
+    "cmap5": "cmAP5",
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "f1_best": "F1, best threshold",
+    "f1_top": "F1, top class",
+    "auc": "AUC",
+    "d_prime": "d′",
+    "map_micro": "mAP, micro",
+    "onset_f1": "Onset F1",
+}  # as tables name them, in their order
+NO_SHARES = ("d_prime",)  # all others are between 0 and 1
+PROTOTYPED = ("cgp", "protobin")  # the heads that prototypes are a setting of
+SEEDS = ("seed", "order_seed")
+CHOSEN = {"lr", "weight_decay"}  # what the preset `fair` chooses for each seed
+UNITS = {
+    "prototypes": "{:,} prototypes",
+    "steps": "{:,} steps",
+    "selection": "{} weights",
+    "layer": "block {}",
+    "lr": "lr {:g}",
+    "weight_decay": "weight decay {:g}",
+}
+
+Loaded: TypeAlias = tuple[Path, ResultRecord]
+Key: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric of one row: means over its seeds, and what it varies by."""
+
+    value: float
+    low: float  # 95% interval over test clips, its ends averaged over seeds
+    high: float
+    sd_seeds: float | None  # None: one seed
+    sd_folds: float | None  # None: no folds
+    definition: str
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One model under one head on one data set, with a record for each seed."""
+
+    model: str
+    head: str  # its name, with what tells it from other heads of its kind
+    data: str
+    loaded: tuple[Loaded, ...]
+
+    @cached_property
+    def records(self) -> tuple[ResultRecord, ...]:
+        """Its records, by seed."""
+        return tuple(record for _, record in self.loaded)
+
+    @property
+    def first(self) -> ResultRecord:
+        """The record of its lowest seed."""
+        return self.records[0]
+
+    @property
+    def kind(self) -> str:
+        """Of its head."""
+        return str(self.first.head["kind"])
+
+    @property
+    def main_metric(self) -> str:
+        """That of its records."""
+        return self.first.main_metric
+
+    @cached_property
+    def summaries(self) -> dict[str, Summary]:
+        """Every metric that all of its records hold."""
+        names = [name for name in self.first.metrics if all(name in record.metrics for record in self.records)]
+        return {name: summarise(self.records, name) for name in names}
+
+    @property
+    def main(self) -> Summary:
+        """The main metric's summary."""
+        return self.summaries[self.main_metric]
+
+    @cached_property
+    def per_class(self) -> dict[str, float]:
+        """Average precision by class, the mean over seeds, of the classes that test clips have."""
+        values: dict[str, list[float]] = defaultdict(list)
+        for record in self.records:
+            for name, value in record.per_class.items():
+                if value is not None:
+                    values[name].append(value)
+        return {name: statistics.fmean(found) for name, found in values.items()}
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """The rows by their main metric, the highest first, undefined ones last."""
+    return sorted(rows, key=lambda row: math.inf if math.isnan(row.main.value) else -row.main.value)
+
+
+def summarise(records: Sequence[ResultRecord], name: str) -> Summary:
+    """Means over records, and standard deviations over seeds and (their mean) over folds."""
+    metrics = [record.metrics[name] for record in records]
+    sds = [metric.sd for metric in metrics if metric.sd is not None]
+    values = [metric.value for metric in metrics]
+    return Summary(
+        value=statistics.fmean(values),
+        low=statistics.fmean(metric.low for metric in metrics),
+        high=statistics.fmean(metric.high for metric in metrics),
+        sd_seeds=deviation(values),
+        sd_folds=statistics.fmean(sds) if sds else None,
+        definition=metrics[0].definition,
+    )
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation of a sample (n - 1); None of one value, nan if any is."""
+    if len(values) < 2:
+        return None
+    return math.nan if any(map(math.isnan, values)) else statistics.stdev(values)
+
+
+def settings_of(record: ResultRecord) -> dict[str, Any]:
+    """What defines a row besides model and data: the head's settings but for the seed and what a seed chose."""
+    left_out = {*SEEDS, "name", "choice", "selected", *(CHOSEN if record.preset == "fair" else ())}
+    if record.head["kind"] not in PROTOTYPED:
+        left_out.add("prototypes")  # records hold it for every head
+    return {name: value for name, value in record.head.items() if name not in left_out}
+
+
+def row_key(record: ResultRecord) -> Key:
+    """Equal for records that differ in their seed alone."""
+    return (*model_of(record), *data_of(record), repr(sorted(settings_of(record).items())))
+
+
+def model_of(record: ResultRecord) -> tuple[str, str | None]:
+    """What tells models apart."""
+    return record.model.id, record.model.sha256
+
+
+def data_of(record: ResultRecord) -> tuple[str, str]:
+    """What tells data sets apart."""
+    return record.data.name, record.data.sha256
+
+
+def distinct(keys: set[Any]) -> dict[Any, str]:
+    """(name, sha256) to a name that no other has: equal names get the start of their sha256."""
+    count = Counter(name for name, _ in keys)
+    return {key: key[0] if count[key[0]] == 1 else f"{key[0]} ({str(key[1])[:6]})" for key in keys}
+
+
+def head_names(records: Mapping[Key, ResultRecord]) -> dict[Key, str]:
+    """Each head's name; where heads of a kind differ on one data set, with the settings in which they do."""
+    kinds: dict[Key, list[Key]] = defaultdict(list)
+    for key, record in records.items():
+        kinds[(*data_of(record), record.head["kind"])].append(key)
+    names = {}
+    for keys in kinds.values():
+        settings = {key: settings_of(records[key]) for key in keys}
+        several = len({model_of(records[key]) for key in keys}) < len(keys)
+        fields = list(dict.fromkeys(name for s in settings.values() for name in s))
+        differ = [f for f in fields if len({repr(settings[key].get(f)) for key in keys}) > 1] if several else []
+        for key in keys:
+            kind = records[key].head["kind"]
+            names[key] = ", ".join([HEADS.get(kind, kind), *(setting(f, settings[key].get(f)) for f in differ)])
+    return names
+
+
+def setting(name: str, value: Any) -> str:
+    """A setting as a head's name shows it."""
+    if name == "layer" and value == -1:
+        return "last block"
+    plain = isinstance(value, int | float | str) and not isinstance(value, bool)
+    return UNITS[name].format(value) if name in UNITS and plain else f"{name} {value}"
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """Sort key by which `K = 20` comes before `K = 1,000`."""
+    parts = re.split(r"(\d+)", text.replace(",", ""))
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts if part]

@@ -1,0 +1,100 @@
+"""What `audiobat report` draws: every figure that its records allow, as SVG and PNG, with words for the page."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from audiobat.evaluation.metrics import f1_at
+from audiobat.evaluation.record import load_scores
+from audiobat.evaluation.report.collect import Collection
+from audiobat.evaluation.report.curves import sweeps
+from audiobat.evaluation.report.page import Exhibit
+from audiobat.evaluation.report.record_figures import (
+    LINES_SHOWN,
+    Thresholds,
+    class_bars,
+    f1_by_threshold,
+    head_comparison,
+    layer_curves,
+    prototype_curve,
+)
+from audiobat.evaluation.report.rows import Row, ranked
+from audiobat.evaluation.report.style import save
+
+NAMES = ("heads", "classes", "f1_threshold", "layers", "prototypes")  # of files, before that of a data set
+STEPS = 50  # thresholds tried are its multiples, ends aside
+
+
+def draw_all(folder: Path, found: Collection) -> list[Exhibit]:
+    """Write every figure into `folder` and return them, each data set's together; those of an older report go."""
+    for name in NAMES:
+        for old in (*folder.glob(f"{name}*.svg"), *folder.glob(f"{name}*.png")):
+            old.unlink()
+    exhibits = []
+    for name, data, figure, heading, caption in figures_of(found):
+        exhibits.append(Exhibit(save(figure, folder, name), heading, caption, data))
+    return exhibits
+
+
+def figures_of(found: Collection) -> Iterator[tuple[str, str, Figure, str, str]]:
+    """Name of the file, data set ("" for all), figure, heading and caption."""
+    for place, data in enumerate(found.data_sets, start=1):
+        rows = [row for row in found.rows if row.data == data]
+        name = f"{place}_{re.sub(r'[^A-Za-z0-9]+', '-', data).strip('-')}" if len(found.data_sets) > 1 else ""
+        name = f"_{name}" if name else ""
+        if len(rows) > 1:
+            caption = "Marks: means over seeds. Lines: 95% intervals over test clips."
+            yield f"heads{name}", data, head_comparison(rows), f"{data}: models and heads", caption
+        by_model = best_of_models(rows)
+        if any(row.per_class for row in by_model[:1]):
+            caption = (
+                "Bars: the best model under its best head. Marks: other models, each under the head that serves it "
+                "best. The precision of a class that few test clips have depends much on chance."
+            )
+            yield f"classes{name}", data, class_bars(by_model), f"{data}: classes", caption
+        lines = [line for row in by_model[:LINES_SHOWN] for line in thresholds_of(row)]
+        if lines:
+            caption = (
+                "The F1 of tables is at a threshold of 0.5. A head whose best threshold lies elsewhere may rank clips "
+                "well and yet say yes too rarely or too often. Best places are chosen on the test clips, to be seen, "
+                f"not reported. At most {LINES_SHOWN} models, each under its best head and with its first seed."
+            )
+            yield f"f1_threshold{name}", data, f1_by_threshold(data, lines), f"{data}: F1 by threshold", caption
+        curves = [curve for curve in found.layers if curve.data == data]
+        if curves:
+            caption = (
+                "Top: linear probes of each block, with 95% intervals. Bottom: the weights that CGP's gate learned; "
+                "the dashed line is where it starts. Bars: means over seeds. Dots: seeds. ρ: Spearman's rank "
+                "correlation of the two, mean and standard deviation over seeds. Compare Figures 4 and 6 of the paper."
+            )
+            yield f"layers{name}", data, layer_curves(curves), f"{data}: blocks and gates", caption
+    grown = sweeps(found.rows)
+    if grown:
+        caption = "Bands: 95% intervals over test clips. Compare Figure 2 of the paper."
+        yield "prototypes", "", prototype_curve(grown), "How many prototypes", caption
+
+
+def best_of_models(rows: list[Row]) -> list[Row]:
+    """Each model's row with the highest main metric, the best model first."""
+    best: dict[str, Row] = {}
+    for row in ranked(rows):
+        best.setdefault(row.model, row)
+    return list(best.values())
+
+
+def thresholds_of(row: Row) -> list[Thresholds]:
+    """Macro F1 of the row's first seed at thresholds between 0 and 1; nothing where it has no scores of that kind."""
+    path, record = row.loaded[0]
+    if record.scores is None or record.head.get("loss") == "ce" or "map" not in record.metrics:
+        return []
+    scores = load_scores(path, record)
+    logits, targets = torch.from_numpy(scores.scores), torch.from_numpy(scores.targets)
+    steps = tuple(i / STEPS for i in range(1, STEPS))
+    f1 = tuple(float(f1_at(logits, targets, math.log(t / (1 - t)))) for t in steps)
+    return [Thresholds(f"{row.model}, {row.head}", steps, f1)]

@@ -1,0 +1,162 @@
+"""What heads said to test clips, to metrics with 95% bootstrap intervals and average precision by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from audiobat.evaluation.metrics import (
+    AveragePrecision,
+    accuracy,
+    average_precision,
+    bootstrap,
+    d_prime,
+    event_f1,
+    f1_at,
+    f1_macro,
+    macro_auc,
+    macro_map_frequent,
+    macro_map_present,
+    rank_micro,
+)
+from audiobat.evaluation.record import Metric
+from audiobat.models.losses import Loss
+
+DEFINITIONS = {
+    "map": "average precision (step integral, ties share a threshold), mean over the classes that test clips have",
+    "map_all": "the same, mean over all classes: one that no test clip has counts 0",
+    "cmap5": "the same, mean over the classes that at least 5 test clips have",
+    "auc": "area under the ROC curve, mean over the classes that some test clips have and some have not",
+    "d_prime": "sqrt(2) times the normal quantile of auc",
+    "f1": "F1 at a probability of 0.5, mean over all classes: one neither present nor predicted counts 0",
+    "f1_best": "the same at the one threshold for all classes that is best on clips that trained the head",
+    "f1_top": "F1 of the likeliest class, mean over all classes: one neither present nor predicted counts 0",
+    "accuracy": "share of test clips whose likeliest class is theirs",
+    "map_micro": "average precision of all classes' patch columns in one list",
+    "onset_f1": "F1 over all events, hit if class and onset agree within 0.2 s (probability 0.3, median filter of 3)",
+}
+RESAMPLES = 64  # of rows, at once
+FREQUENT = 5  # positives of a class that BirdSet's cmAP5 asks for
+
+Measure: TypeAlias = Callable[[Tensor | None], Tensor]  # counts [R, n] of the clips in R resamples to [R], None to []
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a head said to the test clips of one fold."""
+
+    scores: Tensor  # [n, C]; see `scores_of`
+    targets: Tensor  # [n, C] bool
+    loss: Loss
+    threshold: float | None = None  # score above which a class is there, chosen on clips that trained the head
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def measures(self, single_label: bool) -> dict[str, Measure]:
+        """Metrics by name; the first one is the main one."""
+        ranking = AveragePrecision(self.scores, self.targets)
+        present = float(self.targets.any(0).double().mean())
+        measures: dict[str, Measure] = {
+            "map": lambda counts: macro_map_present(ranking(counts)),
+            # A class that a resample merely happens to miss must not count 0.
+            "map_all": lambda counts: macro_map_present(ranking(counts)) * present,
+            "auc": lambda counts: macro_auc(ranking.auc(counts)),
+        }
+        if bool((self.targets.sum(0) >= FREQUENT).any()):
+            measures["cmap5"] = lambda counts: macro_map_frequent(ranking(counts), self.targets, FREQUENT)
+        if self.loss == "ce":
+            top = 2.0 * functional.one_hot(self.scores.argmax(1), self.scores.shape[1]) - 1  # logits: yes 1, no -1
+            measures["f1_top"] = lambda counts: f1_macro(top, self.targets, counts)
+        else:
+            measures["f1"] = lambda counts: f1_macro(self.scores, self.targets, counts)
+        if (threshold := self.threshold) is not None:
+            measures["f1_best"] = lambda counts: f1_at(self.scores, self.targets, threshold, counts)
+        if single_label:
+            labels = self.targets.int().argmax(1)
+            measures["accuracy"] = lambda counts: accuracy(self.scores, labels, counts)
+        return measures
+
+    def per_class(self) -> Tensor:
+        """Average precision [C]."""
+        return average_precision(self.scores, self.targets)
+
+
+@dataclass(frozen=True)
+class FrameAnswers(Answers):
+    """What a head said to the patch columns of the test clips: rows are columns, and resamples still draw clips."""
+
+    clips: Tensor = field(kw_only=True)  # [n] the clip of each row, counted from 0
+    tally: Tensor = field(kw_only=True)  # [clips, C, 3] of `match_events`
+
+    def __len__(self) -> int:
+        return len(self.tally)
+
+    def measures(self, single_label: bool) -> dict[str, Measure]:
+        """Metrics by name; each takes counts of clips."""
+        ranking = AveragePrecision(self.scores, self.targets, self.clips)
+        micro = rank_micro(self.scores, self.targets, self.clips)
+        measures: dict[str, Measure] = {
+            "map": lambda counts: macro_map_present(ranking(counts)),
+            "map_micro": lambda counts: micro.average_precision(counts)[..., 0],
+            "onset_f1": lambda counts: event_f1(self.tally, counts),
+            "f1": lambda counts: self._by_row(f1_macro, counts),
+        }
+        return measures
+
+    def _by_row(self, metric: Callable[[Tensor, Tensor, Tensor | None], Tensor], counts: Tensor | None) -> Tensor:
+        """A metric that counts rows, a few resamples at a time."""
+        if counts is None:
+            return metric(self.scores, self.targets, None)
+        parts = [metric(self.scores, self.targets, part[:, self.clips]) for part in counts.split(RESAMPLES)]
+        return torch.cat(parts)
+
+
+def scores_of(logits: Tensor, loss: Loss) -> Tensor:
+    """Logits [n, C] as scores that compare between clips: log-probabilities if one class excludes the others."""
+    return logits.log_softmax(-1) if loss == "ce" else logits
+
+
+def values(answers: Answers, single_label: bool) -> dict[str, float]:
+    """Every metric of one fold."""
+    return {name: float(measure(None)) for name, measure in answers.measures(single_label).items()}
+
+
+def evaluate(
+    folds: Sequence[Answers], classes: Sequence[str], single_label: bool, seed: int
+) -> tuple[dict[str, Metric], dict[str, float | None]]:
+    """Metrics with 95% bootstrap intervals over test clips (means over folds), and average precision by class."""
+    measures = [fold.measures(single_label) for fold in folds]
+    shared = [name for name in measures[0] if all(name in others for others in measures)]
+    sizes = [len(fold) for fold in folds]
+    metrics = {}
+    for name in shared:
+
+        def mean(counts: Tensor, name: str = name) -> Tensor:  # [R, clips of all folds] to [R]
+            parts = zip(measures, counts.split(sizes, dim=1), strict=True)
+            return torch.stack([measure[name](part) for measure, part in parts]).mean(0)
+
+        each = torch.stack([measure[name](None) for measure in measures])
+        value = float(each.mean())
+        low, high = mirrored(value, *bootstrap(mean, sizes, seed=seed))
+        sd = float(each.std()) if len(folds) > 1 else None
+        metrics[name] = Metric(value, low, high, DEFINITIONS[name], sd)
+        if name == "auc" and low > 0 and high < 1:  # else it is infinite
+            apart = d_prime(torch.tensor([value, low, high], dtype=torch.float64)).tolist()
+            metrics["d_prime"] = Metric(apart[0], apart[1], apart[2], DEFINITIONS["d_prime"])
+    ap = torch.stack([fold.per_class() for fold in folds]).nanmean(0).tolist()
+    return metrics, {label: None if value != value else value for label, value in zip(classes, ap, strict=True)}
+
+
+def mirrored(value: float, low: float, high: float) -> tuple[float, float]:
+    """Percentiles of the resamples to the basic bootstrap interval: mirrored at the value, within 0 to 1.
+
+    Copies of a clip rank together, so the average precision of a resample leans above the sample's, as the sample's
+    leans above the population's. Percentiles would add the two; mirroring takes one from the other.
+    """
+    return max(min(2 * value - high, value), 0.0), min(max(2 * value - low, value), 1.0)

@@ -1,0 +1,132 @@
+"""One fine-tuning from its newest checkpoint, or from the start, to its end: the head first if asked, then all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import monotonic
+
+from audiobat.config import FinetuneConfig
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.dataset import CropLoader, write_skipped
+from audiobat.data.sampler import clip_order
+from audiobat.engine.checkpoint import load_checkpoint
+from audiobat.engine.logs import RunLog
+from audiobat.engine.loop import fit
+from audiobat.engine.optim import lr_at
+from audiobat.finetuning.labels import Rows, labels_of
+from audiobat.finetuning.layer_rates import build_adamw, own_encoder
+from audiobat.finetuning.step import Finetuning
+from audiobat.finetuning.testing import Listener, Work
+from audiobat.models.encoder import AudioEncoder
+from audiobat.models.tagger import Tagger
+from audiobat.pretraining.run import attention_for
+
+
+def train_fold(
+    folder: Path,
+    tagger: Tagger,
+    listener: Listener,
+    train: Rows,
+    valid: Rows,
+    config: FinetuneConfig,
+    work: Work,
+    max_seconds: float | None,
+) -> Finetuning | None:
+    """Train `tagger` on the clips at `train`, keeping what is best on those at `valid`; None if it was stopped.
+
+    Each phase ends with a checkpoint, from which the next one starts as a run that was stopped there would.
+    """
+    ranks, begun = listener.ranks, monotonic()
+    table = listener.table.select(train)
+    checkpoint = load_checkpoint(folder)
+    start = checkpoint.step if checkpoint else 0
+    with RunLog(folder, start, main=ranks.is_main) as log, attention_for(ranks.device):
+
+        def validate(candidate: Tagger, step: int) -> float:
+            found = listener.score(candidate, valid)
+            log.write({"step": step, **{f"valid_{name}": value for name, value in found.items()}})
+            return next(iter(found.values()))
+
+        model = Finetuning(
+            tagger,
+            labels_of(table, listener.task),
+            listener.loss,
+            config,
+            ranks.rank,
+            validate if len(valid) else None,
+        ).to(ranks.device)
+        model.freeze(False)
+        optimizer = build_adamw(model.tagger, config.optim)
+        log.say(f"Fine-tuning on {len(table)} clips, {config.train.steps} steps, from step {start}, in {folder}.")
+        clips = table.sha256()
+        if checkpoint is not None and checkpoint.extra.get("clips") != clips:
+            log.say(f"Warning: {config.data.path} has other clips than before step {start}: their order changes.")
+        for end in (config.train.freeze_steps, config.train.steps):
+            if start >= end and end < config.train.steps:
+                continue
+            frozen = end < config.train.steps
+            model.freeze(frozen)
+            left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - begun))
+            loader = loader_for(table, own_encoder(tagger), config, listener, start)
+            try:
+                result = fit(
+                    model,
+                    optimizer,
+                    loader,
+                    log=log,
+                    ranks=ranks,
+                    steps=end,
+                    batch_size=config.train.batch_size,
+                    lr=lambda step: lr_at(
+                        step,
+                        peak=config.optim.lr,
+                        floor=config.optim.min_lr,
+                        warmup_steps=config.optim.warmup_steps,
+                        total_steps=config.train.steps,
+                    ),
+                    seed=config.train.seed,
+                    precision=listener.precision,
+                    grad_clip=config.optim.grad_clip,
+                    log_every=config.train.log_every,
+                    save_every=config.train.save_every,
+                    keep=config.train.keep,
+                    max_seconds=left,
+                    resume=checkpoint,
+                    extra={"clips": clips},
+                    after_step=model.after_step,
+                    phase="train the head" if frozen else "fine-tune",
+                )
+            finally:
+                listener.skipped.update(loader.skipped)
+                if loader.skipped and ranks.is_main:
+                    write_skipped(folder / "skipped.csv", loader.skipped)
+            work.clips += (result.step - start) * config.train.batch_size
+            if result.step < end:
+                return None
+            checkpoint, start = load_checkpoint(folder), result.step
+    work.training += monotonic() - begun
+    return model.eval()
+
+
+def loader_for(
+    table: ClipTable, encoder: AudioEncoder, config: FinetuneConfig, listener: Listener, start: int
+) -> CropLoader:
+    """Random crops of the training clips from step `start` on."""
+    return CropLoader(
+        table,
+        encoder.sample_rate,
+        crop_seconds(encoder, config.data.clip_seconds),
+        clip_order(table, config.data, config.train.seed),
+        config.train.batch_size,
+        seed=config.train.seed,
+        rank=listener.ranks.rank,
+        world_size=listener.ranks.world_size,
+        workers=config.data.workers,
+        start_step=start,
+    )
+
+
+def crop_seconds(encoder: AudioEncoder, seconds: float) -> float:
+    """`seconds`, less one sample where they fill windows: mel_db's last frame would be a further window of its own."""
+    samples = round(seconds * encoder.sample_rate)
+    return (samples - (samples % (encoder.max_samples + 1) == 0)) / encoder.sample_rate

@@ -1,0 +1,188 @@
+"""A model, of whatever kind `--model` takes, to a release folder with its card, to ONNX, or to a transformers folder.
+
+What is written is written beside its place and renamed; the card fills itself from what `export_source` found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from audiobat.engine.tensors import read_json
+from audiobat.errors import AudiobatError
+from audiobat.inference.export_source import Source, open_source
+from audiobat.models.encoder import AudioEncoder
+from audiobat.models.tagger import Tagger
+from audiobat.zoo import release as release_io
+from audiobat.zoo.card import CARD, OPEN, is_licensed, write_card
+from audiobat.zoo.hf_hub import check_name, upload
+
+Target = Literal["release", "onnx", "transformers"]
+SHOWN = 6  # classes in a line
+OURS = ("audiobat", *release_io.FOREIGN)  # model types of folders that --overwrite may replace
+
+
+def export(
+    model: str | Path,
+    to: Target,
+    out: str | Path,
+    *,
+    push: str | None = None,
+    private: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model to share or to run elsewhere; returns `out`.
+
+    Args:
+        model: a run or release folder, shipped weights by name, `hub:OWNER/NAME`, or weights of another project: a
+            checkpoint file of BAT, EAT, SSLAM, Audio-MAE or BEATs (`:teacher` behind it takes its EMA copy), or their
+            folder from Hugging Face. A head comes along.
+        to: `release` for audiobat; `onnx`, one file with the spectrogram inside (extra `onnx`); `transformers`, a
+            folder that `AutoModel.from_pretrained` loads (extra `transformers`).
+        out: folder to write, or the file of ONNX.
+        push: OWNER/NAME on the Hugging Face Hub, to put the folder there too.
+        private: let only its owner see it there, if it is new.
+        overwrite: replace the older export at `out`.
+
+    Raises:
+        AudiobatError: nothing to export; `out` exists, holds something else, or lies inside the model's folder; weights
+            that are not finite; a model that the format cannot carry; a hub that refuses.
+    """
+    out = Path(out)
+    check_target(to, out, push, private)
+    check_out(out, to, overwrite)
+    source = open_source(model)
+    check_apart(out, source.place)
+    encoder = source.model.encoder if isinstance(source.model, Tagger) else source.model
+    if to != "release" and not isinstance(encoder, AudioEncoder):
+        raise AudiobatError(
+            f"--to {to} takes encoders of audiobat's own kind, and {model} is a {type(encoder).__name__}."
+        )
+    for line in describe(source):
+        print(line)
+    WRITERS[to](source, out)
+    print(f"{to}: {out}")
+    if to != "onnx" and not is_licensed((out / CARD).read_text(encoding="utf-8")):
+        print(f"to fill in: {out / CARD} has {OPEN} and other [places] that only you can fill")
+    if push is not None:
+        print(f"pushed: {upload(out, push, private)}")
+    return out
+
+
+def check_target(to: str, out: Path, push: str | None, private: bool) -> None:
+    """Raise an AudiobatError for arguments that do not fit each other, before anything is read."""
+    if to not in WRITERS:
+        raise AudiobatError(f"to is {to!r}: choose one of {', '.join(WRITERS)}.")
+    if to == "onnx" and push is not None:
+        raise AudiobatError("push shares folders, and ONNX is one file: give --to release or transformers.")
+    if to == "onnx" and out.suffix != ".onnx":
+        raise AudiobatError(f"--out {out} is to be an ONNX file: call it {out.name}.onnx.")
+    if to != "onnx" and out.suffix == ".onnx":
+        raise AudiobatError(f"--out {out} is to be a folder of --to {to}: leave .onnx out, or give --to onnx.")
+    if push is not None:
+        check_name(push)
+    elif private:
+        raise AudiobatError("private is about push: give --push OWNER/NAME as well, or leave --private out.")
+
+
+def check_out(out: Path, to: str, overwrite: bool) -> None:
+    """Raise an AudiobatError unless `out` is free, or holds an older export that may go."""
+    if not out.exists() or (out.is_dir() and to != "onnx" and not any(out.iterdir())):
+        return
+    if out.is_dir() == (to == "onnx"):
+        raise AudiobatError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: give another --out.")
+    if not overwrite:
+        raise AudiobatError(f"--out {out} exists: give another, or --overwrite to replace it.")
+    if out.is_dir() and not is_export(out):
+        raise AudiobatError(f"--out {out} holds other files and no release: give another --out.")
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder is a release, or one for transformers."""
+    file = folder / "config.json"
+    return file.is_file() and read_json(file).get("model_type") in OURS
+
+
+def check_apart(out: Path, place: Path) -> None:
+    """Raise an AudiobatError if writing `out` would touch what the model was read from."""
+    here, there = out.resolve(), place.resolve()
+    if here == there or here in there.parents:
+        raise AudiobatError(f"--out {out} holds the model itself ({place}): give another --out.")
+    if there in here.parents:
+        raise AudiobatError(f"--out {out} lies inside the model's folder {place}: give a place outside.")
+
+
+def describe(source: Source) -> list[str]:
+    """What is exported, what comes along and what is left out, in lines."""
+    model = source.model
+    encoder = model.encoder if isinstance(model, Tagger) else model
+    count = sum(parameter.numel() for parameter in model.parameters())
+    lines = [
+        f"model: {source.place}, {count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}, "
+        f"{encoder.sample_rate} Hz",
+        *source.notes,
+    ]
+    if isinstance(model, Tagger):
+        lines.append(f"head: {model.config.head.kind}, {len(model.classes)} classes: {listed(model.classes)}")
+    if source.facts.left:
+        lines.append(f"left out: {len(source.facts.left)} tensors that are no part of it: {grouped(source.facts.left)}")
+    return lines
+
+
+def listed(classes: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f", and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
+    return ", ".join(classes[:SHOWN]) + more
+
+
+def grouped(names: Sequence[str]) -> str:
+    """All names, those that differ in their numbers alone as one."""
+    counted = Counter(re.sub(r"\d+", "N", name) for name in names)
+    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in counted.items())
+
+
+def to_release(source: Source, out: Path) -> None:
+    """What `audiobat.load` takes."""
+    extra = {**source.extra, "facts": dataclasses.asdict(source.facts)}
+    card = write_card(out.resolve().name, source.model, source.facts)
+    release_io.save_release(out, source.model, card, extra, source.files)
+
+
+def to_onnx(source: Source, out: Path) -> None:
+    """What onnxruntime takes."""
+    from audiobat.zoo.export.onnx import export_onnx
+
+    model: Any = source.model
+    export_onnx(model, out)
+
+
+def to_transformers(source: Source, out: Path) -> None:
+    """What `transformers.AutoModel.from_pretrained` takes; it is made beside its place, with the card's figure."""
+    from audiobat.zoo.export.transformers import export_transformers
+
+    stage = out.with_name(f"{out.name}.tmp")
+    release_io.clear(stage)
+    made = stage / out.name
+    model: Any = source.model
+    try:
+        stage.mkdir(parents=True)
+        export_transformers(model, made, write_card(out.resolve().name, source.model, source.facts, "transformers"))
+        for name, content in source.files.items():
+            (made / name).write_bytes(content)
+        release_io.swap(made, out)
+    except OSError as error:
+        raise AudiobatError(f"{error.filename or out} cannot be written ({error.strerror}): fix that.") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+WRITERS: dict[str, Callable[[Source, Path], None]] = {
+    "release": to_release,
+    "onnx": to_onnx,
+    "transformers": to_transformers,
+}

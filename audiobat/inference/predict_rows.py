@@ -1,0 +1,196 @@
+"""A tagger's scores to rows (clip, start, end, label, score): of each window or, for heads that label frames, events.
+
+Events are what `metrics.frames_to_events` gives for the whole recording, found while it streams by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from audiobat.data.stream import Window
+from audiobat.inference.journal import Rows, join_rows
+from audiobat.models.tagger import Tagger
+
+DIGITS = 6  # of scores and seconds: what float32 is good for, and microseconds
+DTYPES = {"row": np.int64, "start": np.float64, "end": np.float64, "label": np.int32, "score": np.float64}
+
+Scores = NDArray[np.float32]
+
+
+def make_rows(row: int, start: ArrayLike, end: ArrayLike, label: ArrayLike, score: ArrayLike) -> Rows:
+    """Rows of clip `row`; the other columns are arrays [R], or a number for all rows."""
+    columns = np.broadcast_arrays(row, start, end, label, score)
+    rows = {name: np.array(column, kind) for (name, kind), column in zip(DTYPES.items(), columns, strict=True)}
+    return rows | {name: rows[name].round(DIGITS) for name in ("start", "end", "score")}
+
+
+@dataclass
+class WindowLabels:
+    """Labels of whole windows: the `top` best of each whose score is above the threshold, best first."""
+
+    tagger: Tagger
+    top: int
+    threshold: float
+
+    def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[Scores]:
+        """Scores [B, C] of windows [B, S]."""
+        return list(self.tagger.scores(self.tagger(waveform, lengths)).float().cpu().numpy())
+
+    def rows(self, window: Window, value: Scores) -> Rows:
+        """The rows of a window from its scores [C]."""
+        best = np.argsort(-value, kind="stable")[: self.top]
+        best = best[value[best] > self.threshold]
+        rate = self.tagger.sample_rate
+        start, end = window.start / rate, (window.start + len(window.samples)) / rate
+        return make_rows(window.row, start, end, best, value[best])
+
+    def state(self) -> Rows:
+        """Nothing: a window stands by itself."""
+        return {}
+
+    def restore(self, state: Rows) -> None:
+        """Nothing to remember."""
+
+
+@dataclass
+class FrameEvents:
+    """Events: runs of frames above the threshold, after a median filter over time, also across windows.
+
+    Where windows overlap, each gives the frames nearer to its own middle than to that of the next.
+    """
+
+    tagger: Tagger
+    threshold: float
+    median: int  # frames, odd
+    window: int  # samples
+    hop: int
+    tracker: Tracker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._renew()
+
+    def _renew(self) -> None:
+        self.tracker = Tracker(len(self.tagger.classes), self.threshold, self.median)
+
+    def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[tuple[Scores, NDArray[np.float64]]]:
+        """Scores [T, C] and start times [T] in seconds of the frames of each window."""
+        logits, frame_times = self.tagger.frames(waveform, lengths)
+        scores = self.tagger.scores(logits).float().cpu().numpy()
+        times = frame_times.double().cpu().numpy().round(DIGITS)  # float32's 0.16 lies before 0.16
+        return [(own, times) for own in scores]
+
+    def rows(self, window: Window, value: tuple[Scores, NDArray[np.float64]]) -> Rows:
+        """The events that end for certain."""
+        scores, times = value
+        rate, seconds = self.tagger.sample_rate, len(window.samples) / self.tagger.sample_rate
+        if window.number == 0:
+            self._renew()
+        margin = (self.window - self.hop) // 2
+        first = 0.0 if window.number == 0 else margin / rate
+        behind = seconds if window.last else min(seconds, (margin + self.hop) / rate)
+        keep = (times >= first) & (times < behind)
+        step = float(times[1] - times[0]) if len(times) > 1 else seconds
+        starts, ends = times[keep], np.minimum(times[keep] + step, seconds)
+        begin = window.start / rate
+        found = self.tracker.push(scores[keep], np.stack([begin + starts, begin + ends], 1))
+        if window.last:
+            found = join_rows([found, self.tracker.finish()])
+        return make_rows(window.row, **found)
+
+    def state(self) -> Rows:
+        """The event that is under way, and frames that the filter still needs."""
+        return self.tracker.state()
+
+    def restore(self, state: Rows) -> None:
+        """Go on within a recording."""
+        if state:
+            self.tracker.restore(state)
+
+
+class Tracker:
+    """Frames of one recording, as they come, to events of C classes."""
+
+    def __init__(self, classes: int, threshold: float, median: int) -> None:
+        self._threshold, self._reach = threshold, median // 2
+        self._raw = np.zeros((0, classes), np.float32)  # frames that the filter still needs
+        self._spans = np.zeros((0, 2))  # start and end of those that it has not given back
+        self._begun = False  # whether the mirror image of the first frames lies before `_raw`
+        self._start = np.full(classes, np.nan)  # of the event under way, by class
+        self._end = np.zeros(classes)
+        self._sum = np.zeros(classes)  # of its scores
+        self._count = np.zeros(classes)  # its frames
+
+    def state(self) -> Rows:
+        """Everything, as arrays."""
+        return {name: np.array(getattr(self, f"_{name}")) for name in self._fields}
+
+    def restore(self, state: Rows) -> None:
+        """Be as the tracker was whose state that is."""
+        for name in self._fields:
+            setattr(self, f"_{name}", state[name])
+
+    _fields = ("raw", "spans", "begun", "start", "end", "sum", "count")
+
+    def push(self, scores: Scores, spans: NDArray[np.float64]) -> Rows:
+        """Take the next frames [T, C] and their spans [T, 2]; gives the events that ended."""
+        self._raw, self._spans = np.concatenate([self._raw, scores]), np.concatenate([self._spans, spans])
+        reach = self._reach
+        if not self._begun:
+            if len(self._raw) < max(1, reach):
+                return self._follow(self._raw[:0])
+            self._raw = np.concatenate([self._raw[:reach][::-1], self._raw])
+            self._begun = True
+        return self._filter()
+
+    def finish(self) -> Rows:
+        """The recording ends: the events that are left."""
+        if not self._begun:  # shorter than the filter: its mirror images go to and fro
+            frames = len(self._raw)
+            place = np.arange(-self._reach, frames + self._reach) % (2 * frames)
+            self._raw = self._raw[np.minimum(place, 2 * frames - 1 - place)]
+        else:
+            self._raw = np.concatenate([self._raw, self._raw[len(self._raw) - self._reach :][::-1]])
+        return join_rows([self._filter(), self._close(~np.isnan(self._start))])
+
+    def _filter(self) -> Rows:
+        """Follow the frames that have all their neighbours."""
+        width = 2 * self._reach + 1
+        if len(self._raw) < width:
+            return self._follow(self._raw[:0])
+        views = np.lib.stride_tricks.sliding_window_view(self._raw, width, axis=0)  # [T, C, width]
+        smooth = np.sort(views, axis=-1)[..., self._reach]
+        self._raw = self._raw[len(smooth) :]
+        return self._follow(smooth)
+
+    def _follow(self, smooth: Scores) -> Rows:
+        """Go through filtered frames [T, C], the next ones."""
+        spans, self._spans = self._spans[: len(smooth)], self._spans[len(smooth) :]
+        closed = [self._close(np.zeros(len(self._start), bool))]
+        active = smooth > self._threshold
+        for frame in np.flatnonzero(active.any(1) | self._changes(active)):
+            on, under_way = active[frame], ~np.isnan(self._start)
+            if (under_way & ~on).any():
+                closed.append(self._close(under_way & ~on))
+            self._start[on & ~under_way] = spans[frame, 0]
+            self._end[on] = spans[frame, 1]
+            self._sum[on] += smooth[frame, on]
+            self._count[on] += 1
+        return join_rows(closed)
+
+    def _changes(self, active: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Frames [T] in which an event of the frame before does not go on."""
+        before = np.concatenate([~np.isnan(self._start)[None], active])[:-1]
+        return np.asarray((before & ~active).any(1))
+
+    def _close(self, which: NDArray[np.bool_]) -> Rows:
+        """End the events of some classes; an event's score is the mean of its frames'."""
+        labels = np.flatnonzero(which)
+        score = self._sum[labels] / self._count[labels]
+        rows = {"start": self._start[labels], "end": self._end[labels], "label": labels, "score": score}
+        self._start[labels], self._sum[labels], self._count[labels] = np.nan, 0, 0
+        return rows

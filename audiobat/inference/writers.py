@@ -1,0 +1,199 @@
+"""Predictions to files: CSV, JSON lines, Parquet; or, one for each recording, label tracks and selection tables.
+
+Audacity: tab-separated start, end, label. Raven: tab-separated, columns under Raven Pro's names, selections in view 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import itertools
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Literal, NamedTuple, get_args
+
+from audiobat.data.columns import Strings
+from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.inference.journal import sibling
+
+Format = Literal["csv", "parquet", "jsonl", "audacity", "raven"]
+
+ENDINGS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".txt": "audacity"}
+RAVEN_ENDING = ".selections.txt"  # as Raven names its tables
+TRACKS: dict[str, str] = {"audacity": ".txt", "raven": RAVEN_ENDING}  # one file a recording
+RAVEN_COLUMNS = (
+    *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
+    *("Begin File", "Label", "Score"),
+)
+CHUNK_ROWS = 4096  # in a row group of Parquet
+
+
+class Prediction(NamedTuple):
+    """One row; the fields are the columns."""
+
+    file: str
+    start: float  # seconds
+    end: float
+    label: str
+    score: float
+
+
+def pick_format(out: Path, name: str) -> Format:
+    """The format called `name` or, if that is `auto`, the one that the ending of `out` names."""
+    for known in get_args(Format):
+        if name == known:
+            return known  # type: ignore[no-any-return]
+    if name != "auto":
+        known_names = ("auto", *get_args(Format))
+        raise AudiobatError(
+            f"--format {name} is unknown{did_you_mean(name, known_names)}: choose one of {', '.join(known_names)}."
+        )
+    if out.name.lower().endswith(RAVEN_ENDING):
+        return "raven"
+    if out.suffix.lower() not in ENDINGS:
+        known_endings = ", ".join([*ENDINGS, RAVEN_ENDING])
+        raise AudiobatError(f"--out {out} ends in {out.suffix or 'nothing'}: use one of {known_endings}, or --format.")
+    return ENDINGS[out.suffix.lower()]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where predictions go, and how they are written there.
+
+    Raises:
+        AudiobatError: `out` exists and `overwrite` is not given, or is something else than this would write; two
+            recordings would share a file; pyarrow is missing.
+    """
+
+    out: Path
+    format: Format
+    recordings: Strings  # all there are
+    nyquist: float  # Hz: half the model's rate
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        out = self.out
+        if self.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
+            raise AudiobatError(f"--out {out} needs pyarrow: install 'audiobat[parquet]', or write CSV or JSON lines.")
+        if out.exists() and not self.overwrite:
+            raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
+        if out.exists() and out.is_dir() != self.is_folder:
+            wanted = "a folder for its recordings" if self.is_folder else "a file"
+            raise AudiobatError(f"--out {out} is {'a folder' if out.is_dir() else 'a file'}: name {wanted}.")
+        if self.is_folder:
+            self._check_folder()
+        out.parent.mkdir(parents=True, exist_ok=True)
+
+    def _check_folder(self) -> None:
+        ending = TRACKS[self.format]
+        foreign = (path for path in self.out.rglob("*") if path.is_file() and not path.name.endswith(ending))
+        if (other := next(foreign, None)) is not None:
+            raise AudiobatError(f"--out {self.out} holds {other.name}, which is no {self.format} file: name another.")
+        first: dict[PurePath, str] = {}
+        for name in self.recordings:
+            if first.setdefault(self.track(name), name) != name:
+                raise AudiobatError(
+                    f"{name} and {first[self.track(name)]} would share a file: choose another --format."
+                )
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether `out` holds a file for each recording: formats that know one only, of several recordings."""
+        return self.format in TRACKS and len(self.recordings) > 1
+
+    def track(self, recording: str) -> PurePath:
+        """The file of one recording, in the folder `out`."""
+        parts = [part for part in PurePath(recording).parts if part not in (PurePath(recording).anchor, "..")]
+        return PurePath(*parts[:-1], parts[-1] + TRACKS[self.format])
+
+    def write(self, predictions: Iterator[Prediction], broken: Iterable[str]) -> None:
+        """Write all rows, which come recording by recording: all of them or nothing."""
+        beside = sibling(self.out, "tmp")
+        if beside.is_dir():
+            shutil.rmtree(beside)
+        if self.is_folder:
+            self._write_tracks(beside, predictions, set(broken))
+        elif self.format in TRACKS:
+            self._write_track(beside, predictions)
+        else:
+            {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}[self.format](beside, predictions)
+        if self.is_folder and self.out.exists():
+            old = sibling(self.out, "old")
+            shutil.rmtree(old, ignore_errors=True)
+            self.out.rename(old)
+            beside.rename(self.out)
+            shutil.rmtree(old)
+        else:
+            beside.replace(self.out)
+
+    def _write_tracks(self, folder: Path, predictions: Iterator[Prediction], broken: set[str]) -> None:
+        """A file for each recording, also for those without a row."""
+        groups = itertools.groupby(predictions, key=lambda prediction: prediction.file)
+        following = next(groups, None)
+        for name in self.recordings:
+            if name in broken:
+                continue
+            path = folder / self.track(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if following is not None and following[0] == name:
+                self._write_track(path, following[1])
+                following = next(groups, None)
+            else:
+                self._write_track(path, iter(()))
+
+    def _write_track(self, path: Path, predictions: Iterator[Prediction]) -> None:
+        if self.format == "audacity":
+            write_audacity(path, predictions)
+        else:
+            write_raven(path, predictions, self.nyquist)
+
+
+def write_csv(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Columns file, start, end, label, score."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(itertools.chain([Prediction._fields], predictions))
+
+
+def write_jsonl(path: Path, predictions: Iterable[Prediction]) -> None:
+    """An object with the same names on each line."""
+    with path.open("w", encoding="utf-8") as file:
+        for prediction in predictions:
+            file.write(json.dumps(prediction._asdict(), ensure_ascii=False) + "\n")
+
+
+def write_parquet(path: Path, predictions: Iterable[Prediction]) -> None:
+    """The same columns, seconds and scores as doubles."""
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = {"file": pyarrow.string(), "label": pyarrow.string()}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in Prediction._fields])
+    rows = iter(predictions)
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
+            columns = [list(column) for column in zip(*chunk, strict=True)]
+            writer.write_table(pyarrow.table(columns, schema=schema))
+
+
+def write_audacity(path: Path, predictions: Iterable[Prediction]) -> None:
+    """A label track: File > Import > Labels reads it."""
+    with path.open("w", encoding="utf-8") as file:
+        for prediction in predictions:
+            file.write(f"{prediction.start:.6f}\t{prediction.end:.6f}\t{one_line(prediction.label)}\n")
+
+
+def write_raven(path: Path, predictions: Iterable[Prediction], nyquist: float) -> None:
+    """A selection table: File > Open Sound Selection Table reads it. Boxes reach from 0 Hz to `nyquist`."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write("\t".join(RAVEN_COLUMNS) + "\n")
+        for number, row in enumerate(predictions, start=1):
+            where = f"{number}\tSpectrogram 1\t1\t{row.start:.6f}\t{row.end:.6f}\t0\t{nyquist:g}"
+            file.write(f"{where}\t{one_line(PurePath(row.file).name)}\t{one_line(row.label)}\t{row.score:.6f}\n")
+
+
+def one_line(text: str) -> str:
+    """Text as one cell of a table that knows no quotes."""
+    return " ".join(text.split())

@@ -1,0 +1,41 @@
+"""Linear probe: one block's cls token, or the mean over its valid patches, to logits."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from audiobat.models.features import LayerFeatures
+from audiobat.models.heads.base import Probe, build_norm
+from audiobat.models.heads.pooling import check_pool, clip_token, layer_index
+
+
+class LinearProbe(Probe):
+    """LayerFeatures to logits [B, classes] from block `layer` (1 .. L, or -1 for the last).
+
+    `pool`: auto takes cls if the model has one, else the mean. `norm`: layer and batch have no learned scale; batch is
+    the linear probe of masked autoencoders (He et al., 2021).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        layer: int = -1,
+        pool: Literal["auto", "cls", "mean"] = "auto",
+        norm: Literal["none", "layer", "batch"] = "none",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(nn.Linear(dim, classes), build_norm(norm, dim, layer_eps=1e-5), dropout)
+        self.layer = layer
+        self.token = pool
+
+    def forward(self, features: LayerFeatures) -> Tensor:
+        """Logits [B, C]. Every clip needs at least one valid patch; padding is never seen."""
+        check_pool(features, self.token)
+        return super().forward(features)
+
+    def pool(self, features: LayerFeatures) -> Tensor:
+        """One vector a clip, [B, D], in the classifier's precision."""
+        return clip_token(features, layer_index(self.layer), self.token, self.classifier.weight.dtype)

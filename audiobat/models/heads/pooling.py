@@ -1,0 +1,162 @@
+"""What probes share: picking a block, clips cut into columns, means, attention, and extremes over valid patches."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from audiobat.errors import AudiobatError
+from audiobat.models.features import LayerFeatures
+
+# Similarities held at a time, 4 MB in fp32. On a CPU more of them save no time, and much fewer cost some; a GPU is idle
+# between chunks, and has room for more.
+CHUNK = 2**20
+GPU_CHUNKS = 32
+TINY = 1e-12  # keeps a zero row zero
+
+
+def layer_index(layer: int) -> int:
+    """Position in the stack of block `layer`, counted 1 .. L, or -1 for the last."""
+    return layer if layer == -1 else layer - 1
+
+
+def columns(features: LayerFeatures) -> LayerFeatures:
+    """Every patch column as a clip of its own: B * T clips of F patches, without cls.
+
+    A column of padding passes for valid, so that what is computed of it is finite; its answer is the caller's to drop.
+    """
+    valid = features.valid.unflatten(1, features.grid).flatten(0, 1)  # [B * T, F]
+    valid = valid | ~valid.any(1, keepdim=True)
+    tokens = features.patch_tokens.unflatten(2, features.grid).flatten(1, 2)  # [L, B * T, F, D], a view
+    return LayerFeatures(tokens, None, (1, features.grid[1]), valid, features.frame_times[:1])
+
+
+def mean_valid(tokens: Tensor, valid: Tensor) -> Tensor:
+    """Mean [B, D] of the valid ones among tokens [B, N, D]."""
+    weights = valid.to(tokens.dtype) / valid.sum(1, keepdim=True)  # [B, N]
+    return torch.einsum("bn,bnd->bd", weights, tokens)
+
+
+def clip_token(features: LayerFeatures, index: int, pool: Literal["auto", "cls", "mean"], dtype: torch.dtype) -> Tensor:
+    """One vector a clip [B, D] of the stack's block `index`: its cls token, or the mean of its valid patches.
+
+    `pool` auto and cls take cls if there is one, else the mean; `check_pool` refuses cls where a model has none.
+    """
+    if features.cls_token is not None and pool != "mean":
+        return features.cls_token[index].to(dtype)
+    return mean_valid(features.patch_tokens[index].to(dtype), features.valid)
+
+
+def clip_tokens(features: LayerFeatures, pool: Literal["auto", "cls", "mean"], dtype: torch.dtype) -> Tensor:
+    """`clip_token` of every block, [L, B, D]."""
+    return torch.stack([clip_token(features, i, pool, dtype) for i in range(len(features.patch_tokens))])
+
+
+def check_pool(features: LayerFeatures, pool: str) -> None:
+    """Raise AudiobatError if `pool` asks for a cls token that the model does not have."""
+    if pool == "cls" and features.cls_token is None:
+        raise AudiobatError('head.pool is "cls" and this model has no cls token: use "mean" or "auto".')
+
+
+def attend(tokens: Tensor, queries: Tensor, scale: float, valid: Tensor) -> Tensor:
+    """Each of queries [Q, D] attends to the valid ones of tokens [B, N, D] and takes their weighted mean: [B, Q, D]."""
+    score = (tokens @ (queries * scale).T).masked_fill(~valid[..., None], float("-inf"))  # [B, N, Q]
+    return score.softmax(1).transpose(1, 2) @ tokens
+
+
+def repeat_valid(tokens: Tensor, valid: Tensor) -> Tensor:
+    """Tokens [B, N, D] with padding overwritten by the clip's first valid token, which leaves minima and maxima alone.
+
+    This costs N * D per clip, not the N * K of masking similarities, and needs no look at `valid` from the host.
+    """
+    first = valid.int().argmax(1)  # [B]
+    stand_in = tokens.gather(1, first[:, None, None].expand(-1, 1, tokens.shape[2]))  # [B, 1, D]
+    return torch.where(valid[..., None], tokens, stand_in)
+
+
+def extremes(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and greatest over n of tokens [B, N, D] times prototypes [K, D]: two tensors [B, K].
+
+    Where several tokens tie, one of them gets the gradient. The similarities [B, N, K] are never held at once, but in a
+    graph for export, which knows no loop over a batch of any size.
+    """
+    if torch.compiler.is_exporting():
+        similarity = tokens @ prototypes.T
+        return similarity.amin(1), similarity.amax(1)
+    low, high = _Extremes.apply(tokens, prototypes)  # type: ignore[no-untyped-call]
+    return low, high
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows [K, D] divided by their lengths, as `normalize` does; its backward pass needs a third of the memory."""
+    unit: Tensor = _UnitRows.apply(rows)  # type: ignore[no-untyped-call]
+    return unit
+
+
+class _UnitRows(torch.autograd.Function):
+    """The gradient of u = r / |r| is what of the incoming one is at right angles to u, divided by |r|."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(TINY)
+        unit: Tensor = rows / lengths
+        ctx.save_for_backward(unit, lengths)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        unit, lengths = ctx.saved_tensors
+        along = torch.einsum("kd,kd->k", grad, unit)[:, None]  # a product of matrices: no [K, D] of products
+        across: Tensor = torch.addcmul(grad, unit, along, value=-1)
+        return across.div_(lengths)
+
+
+class _Extremes(torch.autograd.Function):
+    """Only two of N similarities per clip and prototype have a gradient: a sparse [B * N, K], not a dense one."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+        (batch, patches, _), count = tokens.shape, len(prototypes)
+        chunk = CHUNK if tokens.device.type == "cpu" else GPU_CHUNKS * CHUNK
+        clips = min(batch, max(1, chunk // (patches * count)))
+        width = -(-count // -(-clips * patches * count // chunk))  # equal shares of the prototypes, often all of them
+        room = tokens.new_empty(clips * patches * width)  # one for all chunks: fresh ones would leave holes in the heap
+        low, high = tokens.new_empty(2, batch, count)
+        low_at, high_at = torch.empty(2, batch, count, dtype=torch.int32, device=tokens.device)
+        for some in _slices(batch, clips):
+            for few in _slices(count, width):
+                flat, columns = tokens[some].flatten(0, 1), prototypes[few].T
+                similarity = room[: len(flat) * columns.shape[1]].view(len(flat), -1)
+                torch.mm(flat, columns, out=similarity)
+                by_patch = similarity.unflatten(0, (-1, patches))  # [b, N, k], and k is contiguous
+                low[some, few], low_at[some, few] = by_patch.min(1)
+                high[some, few], high_at[some, few] = by_patch.max(1)
+        ctx.save_for_backward(tokens, prototypes, low_at, high_at)
+        return low, high
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        tokens, prototypes, *chosen = ctx.saved_tensors  # chosen: the patch of each extreme, [B, K] twice
+        (clips, patches, _), count = tokens.shape, len(prototypes)
+        first = torch.arange(0, clips * patches, patches, device=tokens.device)[:, None]  # [B, 1] of the flat tokens
+        rows = (torch.stack(chosen) + first).flatten()  # [2 * B * K]
+        places = torch.arange(count, device=tokens.device).repeat(2 * clips)
+        values = torch.stack(grads).flatten().to(tokens.dtype)
+        size = (clips * patches, count)
+        sparse = torch.sparse_coo_tensor(torch.stack([rows, places]), values, size, check_invariants=False)
+        to_tokens, to_prototypes = ctx.needs_input_grad
+        flat = tokens.flatten(0, 1)
+        return (
+            torch.zeros_like(flat).addmm_(sparse, prototypes).view_as(tokens) if to_tokens else None,
+            torch.zeros_like(prototypes).addmm_(sparse.T, flat) if to_prototypes else None,
+        )
+
+
+def _slices(length: int, step: int) -> list[slice]:
+    """0 .. length in steps."""
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]

@@ -1,0 +1,40 @@
+"""Protobin: one block's patches to binary prototypes' greatest cosine to logits (Rauch et al., 2509.24901)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiobat.models.features import LayerFeatures
+from audiobat.models.heads.base import Probe
+from audiobat.models.heads.pooling import extremes, layer_index, repeat_valid
+
+
+class Protobin(Probe):
+    """LayerFeatures to logits [B, classes] from block `layer` (1 .. L, or -1 for the last); the cls token is not used.
+
+    `prototypes` [K, D] are real shadow weights; every forward pass sees their signs.
+    """
+
+    def __init__(self, dim: int, classes: int, prototypes: int, layer: int = -1, dropout: float = 0.0) -> None:
+        start = torch.randn(prototypes, dim) * 0.02  # drawn before the classifier is: a seed keeps its meaning
+        super().__init__(nn.Linear(prototypes, classes), dropout=dropout)
+        self.prototypes = nn.Parameter(start)
+        self.layer = layer
+
+    def pool(self, features: LayerFeatures) -> Tensor:
+        """Greatest cosine of each prototype, [B, K]."""
+        patches = features.patch_tokens[layer_index(self.layer)].to(self.prototypes.dtype)  # [B, N, D]
+        unit = F.normalize(repeat_valid(patches, features.valid), dim=-1)
+        corners = binarize(self.prototypes) / math.sqrt(patches.shape[-1])  # a sign vector's length is sqrt(D)
+        _, high = extremes(unit, corners)  # [B, K]
+        return high
+
+
+def binarize(shadow: Tensor) -> Tensor:
+    """Signs of `shadow`, +1 for 0; the gradient passes to `shadow` unchanged (straight-through)."""
+    signs = torch.where(shadow >= 0, 1.0, -1.0).to(shadow.dtype)
+    return shadow + (signs - shadow).detach()

@@ -1,0 +1,199 @@
+"""`audiobat pretrain`: a config and clips in, a run folder out; resumes, stops cleanly, watches for collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from audiobat.config import PretrainConfig
+from audiobat.config.rungs import describe_rung, rung_of
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.dataset import CropLoader, write_skipped
+from audiobat.data.sampler import ClipOrder, clip_order
+from audiobat.data.sources.read import read_clips
+from audiobat.engine.checkpoint import load_checkpoint
+from audiobat.engine.logs import RunLog
+from audiobat.engine.loop import fit
+from audiobat.engine.optim import build_optimizer, lr_at
+from audiobat.engine.ranks import Ranks, launch, pick_device, pick_precision
+from audiobat.engine.run_folder import prepare_run, sole_use
+from audiobat.errors import AudiobatError
+from audiobat.models.encoder import AudioEncoder
+from audiobat.pretraining.cost import make_plan
+from audiobat.pretraining.objective import MaskedLatentRegression
+from audiobat.zoo.load import load_encoder
+
+
+def pretrain(
+    config: PretrainConfig,
+    out: str | Path,
+    *,
+    resume: Literal["auto", "never"] = "auto",
+    overwrite: bool = False,
+    dry_run: bool = False,
+    max_seconds: float | None = None,
+) -> Path:
+    """Pre-train an encoder by masked latent regression and return its run folder.
+
+    Args:
+        config: what to train, on what, for how long; `config.data.path` is a folder of audio or a CSV.
+        out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/.
+        resume: `auto` goes on from the newest checkpoint in `out`; `never` wants a new folder.
+        overwrite: remove the run that `out` holds, then start.
+        dry_run: print the plan and write nothing.
+        max_seconds: stop, with a checkpoint, after this long.
+
+    SIGTERM and Ctrl-C stop it after the current step, with a checkpoint. Raises AudiobatError for data that cannot be
+    used, for a run of another config in `out`, and when the loss is no longer finite.
+    """
+    out = Path(out)
+    if dry_run:
+        bf16 = pick_precision(config.train.precision, pick_device(config.train.device)) is not None
+        print(make_plan(config, bytes_per_value=2 if bf16 else 4))
+        if rung := rung_of(config):
+            print(f"{'ladder':>14}  {describe_rung(rung)}")
+        return out
+    if max_seconds is not None and not max_seconds >= 0:
+        raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
+    if not config.data.path:
+        raise AudiobatError("No data to train on: give --data, a folder of audio or a CSV with a path column.")
+    table = read_clips(config.data.path)
+    order = clip_order(table, config.data, config.train.seed)
+    with launch(config.train.device) as ranks, sole_use(out) if ranks.is_main else nullcontext():
+        check_batch(config.train.batch_size, ranks)
+        if ranks.is_main:
+            prepare_run(out, config, resume, overwrite)
+        ranks.barrier()
+        train_run(config, out, table, order, ranks, max_seconds)
+    return out
+
+
+def train_run(
+    config: PretrainConfig, out: Path, table: ClipTable, order: ClipOrder, ranks: Ranks, max_seconds: float | None
+) -> None:
+    """Train the run in `out` from its newest checkpoint, or from step 0, to its end."""
+    checkpoint = load_checkpoint(out)
+    start = checkpoint.step if checkpoint else 0
+    torch.manual_seed(config.train.seed)
+    model = MaskedLatentRegression(config, ranks.rank)
+    if checkpoint is None and config.init is not None:
+        begin_with(model, config.init)
+    model.to(ranks.device)
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    optim = config.optim
+    optimizer = build_optimizer(
+        trained, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas, decay_1d=optim.decay_1d
+    )
+    loader = CropLoader(
+        table,
+        config.frontend.sample_rate,
+        config.data.clip_seconds,
+        order,
+        config.train.batch_size,
+        seed=config.train.seed,
+        roll=config.data.roll,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        workers=config.data.workers,
+        start_step=start,
+    )
+    try:
+        with RunLog(out, start, main=ranks.is_main) as log, attention_for(ranks.device):
+            log.say(f"Pre-training on {len(table)} clips, {config.train.steps} steps, from step {start}, in {out}.")
+            clips = table.sha256()
+            if checkpoint is not None and checkpoint.extra.get("clips") != clips:
+                log.say(f"Warning: {config.data.path} has other clips than before step {start}: their order changes.")
+            watch = CollapseWatch(log)
+            fit(
+                model,
+                optimizer,
+                loader,
+                log=log,
+                ranks=ranks,
+                steps=config.train.steps,
+                batch_size=config.train.batch_size,
+                lr=lambda step: lr_at(
+                    step,
+                    peak=optim.lr,
+                    floor=optim.min_lr,
+                    warmup_steps=optim.warmup_steps,
+                    total_steps=config.train.steps,
+                ),
+                seed=config.train.seed,
+                precision=pick_precision(config.train.precision, ranks.device),
+                grad_clip=optim.grad_clip,
+                log_every=config.train.log_every,
+                save_every=config.train.save_every,
+                keep=config.train.keep,
+                max_seconds=max_seconds,
+                resume=checkpoint,
+                extra={"clips": clips},
+                after_step=model.after_step,
+                on_log=watch,
+            )
+    finally:
+        if loader.skipped and ranks.is_main:
+            write_skipped(out / "skipped.csv", loader.skipped)
+
+
+def begin_with(model: MaskedLatentRegression, source: str) -> None:
+    """Give the student, and its teacher, the encoder of another model.
+
+    Raises:
+        AudiobatError: it cannot be loaded, or is built otherwise.
+    """
+    encoder = load_encoder(source)
+    if not isinstance(encoder, AudioEncoder):
+        raise AudiobatError(f"init {source} is a {type(encoder).__name__}: name a model of audiobat's own kind.")
+    for part in (model.student, getattr(model.teacher, "encoder", None)):
+        if part is None:
+            continue
+        try:
+            part.load_state_dict(encoder.state_dict())
+        except RuntimeError as error:
+            detail = str(error).splitlines()[1].strip().rstrip(".")
+            raise AudiobatError(f"init {source} does not fit this config ({detail}): train its recipe.") from None
+
+
+class CollapseWatch:
+    """Says in words, once for each sign, that the representation is collapsing."""
+
+    SIGNS: ClassVar = {  # statistic of the objective: (alarm below, what it means)
+        "target_variance": (0.01, "the teacher's tokens are nearly one and the same"),
+        "feature_rank": (1.1, "the student's tokens vary in one direction only"),
+        "token_std": (0.01, "the student's cls token is nearly the same for every clip"),
+        "prediction_variance": (0.01, "the decoder predicts nearly the same everywhere"),
+    }
+    HINT = "lower optim.lr, lengthen optim.warmup_steps, or raise target.ema_end towards 1"
+
+    def __init__(self, log: RunLog) -> None:
+        self.log = log
+        self.said: set[str] = set()
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Look at one row of the log."""
+        for name, (limit, meaning) in self.SIGNS.items():
+            if row[name] < limit and name not in self.said:
+                self.said.add(name)
+                self.log.say(
+                    f"Warning: collapse at step {row['step']}: {meaning} ({name} {row[name]:.3g}, below {limit}). "
+                    f"Hint: {self.HINT}."
+                )
+
+
+def check_batch(batch_size: int, ranks: Ranks) -> None:
+    """Every rank must get the same number of clips."""
+    if batch_size % ranks.world_size:
+        raise AudiobatError(f"train.batch_size is {batch_size}: make it a multiple of the {ranks.world_size} ranks.")
+
+
+@contextmanager
+def attention_for(device: torch.device) -> Iterator[None]:
+    """The plain attention kernel on a CPU: for short sequences its backward is faster (benchmarks/cpu_step.py)."""
+    with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
+        yield

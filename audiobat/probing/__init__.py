@@ -1,0 +1,18 @@
+"""Heads on frozen features, trained side by side in one pass over the audio (Section 4).
+
+In: a model and labelled clips. Out: result records, and the scores beside them.
+
+    feature_store.py  features of many clips, each as long as it is
+    feature_files.py  the same on disk: mapped, checksummed, resumed
+    cache.py        an encoder's frozen features, computed once and shared by all heads
+    task.py         what heads are asked: clips or patch columns
+    jobs.py         a config to the heads that it trains
+    training.py     many heads on the same batches
+    testing.py      trained heads and test clips to what each said
+    selection.py    learning rate and weight decay chosen on held-out clips
+    plan.py         what a probe is about to do
+    records.py      what heads said to result records
+    listening_clips.py  clips to hear what the best head knows
+    run.py          `audiobat probe`
+    analyze/        `audiobat analyze`
+"""

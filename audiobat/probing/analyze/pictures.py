@@ -1,0 +1,140 @@
+"""Clips to the pictures of an analysis: both frontends (Fig. 3), attention (Fig. 5), prototypes on spectrograms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiobat.audio.frontend import KaldiFrontend, MelFrontend
+from audiobat.config import FrontendConfig
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.store import read_clip
+from audiobat.evaluation.analysis.prototypes import patch_similarities
+from audiobat.evaluation.report import analysis_figures, figures
+from audiobat.evaluation.report.analysis_figures import Excited, class_prototypes
+from audiobat.evaluation.report.style import save
+from audiobat.models.encoder import AudioEncoder
+from audiobat.models.features import Encoder
+from audiobat.models.heads import ConvexGatedProbe
+from audiobat.models.layers import GatedAttention
+from audiobat.probing.cache import FeatureSource, frozen
+from audiobat.probing.training import Rows
+
+BUSY = 3  # labels of the clip that is shown
+NAME = 60  # letters of a label in the name of a file
+
+KALDI = FrontendConfig(kind="kaldi_fbank", win_length=400, n_fft=512, f_min=20.0, norm="global")  # EAT's
+
+
+def measure_pictures(found: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draw ranks, likeness of blocks and sinks, so far as they were measured."""
+    blocks, cka, attention = found["label_free"]["blocks"], found["label_free"]["cka"], found["attention"]
+    drawn = [save(analysis_figures.ranks(blocks), folder, "ranks")]
+    if cka is not None:
+        drawn.append(save(analysis_figures.likeness(cka), folder, "cka"))
+    if attention is not None:
+        drawn.append(save(analysis_figures.sinks(attention["measures"]), folder, "sinks"))
+    return drawn
+
+
+def clip_pictures(encoder: Encoder, table: ClipTable, rows: Rows, folder: Path) -> list[Path]:
+    """Draw one clip through both frontends and, of our encoders, the last block's attention to it."""
+    row = busy_clip(table, rows)
+    labels = labels_of(table, row)
+    mel = MelFrontend(FrontendConfig())
+    waveform = read(table, row, mel.config.sample_rate)
+    drawn = [save(figures.frontends(waveform, labels, mel, KaldiFrontend(KALDI)), folder, "frontends")]
+    if isinstance(encoder, AudioEncoder):
+        with frozen(encoder):
+            spectrogram, seen = look(encoder, read(table, row, encoder.sample_rate))
+        drawn.append(save(figures.attention(seen, spectrogram, encoder.frontend, labels), folder, "attention"))
+    return drawn
+
+
+def class_pictures(
+    encoder: Encoder,
+    source: FeatureSource,
+    head: ConvexGatedProbe,
+    classes: Mapping[str, Any],
+    count: int,
+    folder: Path,
+) -> list[Path]:
+    """Draw the strongest prototypes, as `prototype_use` lists them, of the `count` best and `count` worst classes."""
+    known = [label for label, one in classes.items() if one["average_precision"] is not None and one["strongest"]]
+    known.sort(key=lambda label: -classes[label]["average_precision"])
+    ends = known if 2 * count >= len(known) else known[:count] + known[len(known) - count :]
+    frontend = encoder.frontend if isinstance(encoder, AudioEncoder) else MelFrontend(FrontendConfig())
+    frontend.to(source.device)
+    numbers = {label: number for number, label in enumerate(classes)}  # names that differ in signs alone stay apart
+    drawn = []
+    for label in ends if count else ():
+        shown = [excited(source, head, one, frontend) for one in classes[label]["strongest"]]
+        figure = class_prototypes(label, classes[label]["average_precision"], shown, frontend)
+        name = re.sub(r"[^A-Za-z0-9_]+", "_", label)[:NAME]
+        drawn.append(save(figure, folder, f"class_{numbers[label]:03d}_{name}"))
+    return drawn
+
+
+def excited(
+    source: FeatureSource, head: ConvexGatedProbe, one: Mapping[str, Any], frontend: MelFrontend | KaldiFrontend
+) -> Excited:
+    """A prototype's own clip, and how every patch of it excites the prototype."""
+    row = one["row"]
+    features = source.batch([row])
+    similarity = patch_similarities(head, features)[0, :, one["prototype"]]
+    similarity = similarity.masked_fill(~features.valid[0], float("nan")).reshape(features.grid).cpu()
+    waveform = read(source.table, row, frontend.config.sample_rate)
+    seconds = len(waveform) / frontend.config.sample_rate
+    spectrogram = frontend(waveform[None].to(source.device))[0][0].cpu()
+    return Excited(
+        one["prototype"],
+        one["strength"],
+        labels_of(source.table, row),
+        spectrogram.numpy(),
+        similarity.numpy(),
+        column_seconds(features.frame_times, seconds),
+    )
+
+
+def column_seconds(frame_times: Tensor, seconds: float) -> float:
+    """From one patch column to the next; a lone one lasts as long as its clip."""
+    return float(frame_times[1] - frame_times[0]) if len(frame_times) > 1 else seconds
+
+
+def busy_clip(table: ClipTable, rows: Rows) -> int:
+    """The first of the clips at `rows` with three labels or more, else with the most."""
+    if table.labels is None:
+        return int(rows[0])
+    return int(rows[table.labels.lengths[rows].clip(max=BUSY).argmax()])
+
+
+def labels_of(table: ClipTable, row: int) -> list[str]:
+    """Names of a clip's labels, or its own."""
+    named = [] if table.labels is None else [table.classes[c] for c in table.labels.row(row)]
+    return named or [Path(str(table.keys[row])).name]
+
+
+@torch.no_grad()
+def look(encoder: AudioEncoder, waveform: Tensor) -> tuple[NDArray[Any], figures.Attention]:
+    """The spectrogram [T, F] of a clip [S], and the last block's attention to it."""
+    waveform = waveform[None].to(encoder.pos_embed.device)
+    attention, x = encoder.attention_input(waveform)
+    assert isinstance(attention, GatedAttention)
+    rows = encoder.config.grid[1]
+    maps = [attention.attention_map(x), attention.contribution_map(x, gated=False)]
+    maps += [] if attention.gate is None else [attention.contribution_map(x)]
+    weights, ungated, *rest = (m[0].mean(0).cpu().numpy() for m in maps)
+    gated = rest[0] if rest else None
+    seen = figures.Attention(encoder.depth, weights, ungated, gated, ((x.shape[1] - 1) // rows, rows))
+    return encoder.spectrogram(waveform)[0][0].cpu().numpy(), seen
+
+
+def read(table: ClipTable, row: int, sample_rate: int) -> Tensor:
+    """A clip's waveform [S]."""
+    return torch.from_numpy(read_clip(table, row, sample_rate))

@@ -1,0 +1,158 @@
+"""`audiobat analyze`: a model and clips in; what its blocks, attention and prototypes do, as numbers and figures, out.
+
+Clips with labels are probed (Fig. 2, 4 and 6 of the paper) and shown with the prototypes that speak for their classes;
+all else (Fig. 3 and 5, ranks, CKA, sinks) needs no labels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiobat.config import ProbeConfig
+from audiobat.config.presets import task_of
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.sources.read import read_clips, read_labelled_clips
+from audiobat.engine.ranks import pick_device
+from audiobat.errors import AudiobatError
+from audiobat.evaluation.analysis.similarity import FEWEST
+from audiobat.evaluation.report.curves import sweeps
+from audiobat.evaluation.report.record_figures import layer_curves, prototype_curve
+from audiobat.evaluation.report.style import save
+from audiobat.models.features import Encoder
+from audiobat.models.fitted import fitted
+from audiobat.probing.analyze import measures
+from audiobat.probing.analyze.pictures import class_pictures, clip_pictures, measure_pictures
+from audiobat.probing.analyze.probes import (
+    analysis_config,
+    check_probes,
+    layer_numbers,
+    prototype_numbers,
+    train_probes,
+)
+from audiobat.probing.analyze.summary import about, left_out, listed_files, plain, print_summary, write_json
+from audiobat.probing.cache import cache_features
+from audiobat.probing.run import keep_used, list_skipped, readable, splits_of
+from audiobat.probing.training import Rows
+from audiobat.zoo.load import load_encoder
+
+ATTENTION_CLIPS = 64  # of which maps are formed
+
+
+def analyze(
+    model: str | Path | Encoder,
+    data: str | Path,
+    config: ProbeConfig | None = None,
+    *,
+    out: str | Path,
+    clips: int = 512,
+    views: int = 16,
+    pictures: int = 3,
+    test_fold: int | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Look into a model, and write `analysis.json`, `figures/` and the probes' records, `results/`, into `out`.
+
+    What memory is too small for is kept in `features/` there, as `probe` does.
+
+    Args:
+        model: whatever `audiobat.models.load_encoder` takes, or an encoder.
+        data: clips from any source; without labels there are no probes and no prototypes.
+        config: how CGP and the blocks' linear probes are trained; sizes of CGP from `grid.prototypes` (else five up to
+            `head.prototypes`), spread over `seeds` (else three).
+        out: folder to write.
+        clips: at most so many, of the test split where there is one, are looked at besides the probes.
+        views: of each clip, for LiDAR; fewer than 2 leave it out.
+        pictures: of how many best and of how many worst classes the prototypes are drawn.
+        test_fold: the fold to test on, where clips have folds in place of splits; None: the first.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        trust_remote_code: let a Hugging Face model run the Python files that come with it.
+        overwrite: replace the analysis that `out` holds, an error otherwise.
+
+    Returns:
+        What `analysis.json` holds; None stands for what is not defined, such as the rank of zeros.
+
+    Raises:
+        AudiobatError: a bad argument, model or data set, more than 5% of the clips unreadable.
+    """
+    for name, value, least in (("clips", clips, FEWEST), ("views", views, 0), ("pictures", pictures, 0)):
+        if value < least:
+            raise AudiobatError(f"{name} is {value}: use {least} or more.")
+    config, out = analysis_config(config or ProbeConfig()), Path(out)
+    old = listed_files(out, overwrite)
+    name = Path(model).resolve().name if isinstance(model, str | Path) else type(model).__name__
+    table, split = read_table(data, test_fold, clips)
+    given = load_encoder(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
+    encoder = fitted(given, config.frontend, config.max_frames)
+    if split is not None:
+        check_probes(config, encoder, table)
+    out.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
+    skipped: dict[str, str] = {}
+    try:
+        source = cache_features(
+            encoder,
+            table,
+            cache_gb=config.cache_gb,
+            cache_dir=config.cache_dir,
+            spill_dir=out / "features" if config.cache_gb > 0 else None,
+            device=str(pick_device(device)),
+            workers=config.workers,
+            skipped=skipped,
+        )
+    finally:
+        list_skipped(out, skipped)
+    looked_at = spread(source.indices if split is None else readable(source, split[1], "test"), clips)
+    found = about(name, encoder, table, data, len(looked_at), views)
+    found["label_free"] = measures.measure_features(source, looked_at, views)
+    found["attention"] = measures.measure_attention(encoder, source, looked_at[:ATTENTION_CLIPS])
+    figures = out / "figures"
+    files = [*measure_pictures(found, figures), *clip_pictures(encoder, table, looked_at, figures)]
+    if split is not None:
+        data_name, task = Path(data).resolve().stem, task_of(data)
+        probes = train_probes(name, given, source, table, split, config, out, data_name, task)
+        found["layers"] = layer_numbers(probes.found)
+        found["prototype_curve"] = prototype_numbers(probes.found)
+        files += [*probes.files, save(layer_curves(probes.found.layers), figures, "layers")]
+        if len(config.grid.prototypes) > 1:
+            files.append(save(prototype_curve(sweeps(probes.found.rows)), figures, "prototypes"))
+        tally = measures.tally_prototypes(source, looked_at, probes.head)
+        found["prototypes"] = measures.prototype_use(source, tally, probes.per_class)
+        files += class_pictures(encoder, source, probes.head, found["prototypes"]["classes"], pictures, figures)
+    found["not_measured"] = left_out(encoder, found)
+    found["files"] = sorted(path.relative_to(out).as_posix() for path in files)
+    held: dict[str, Any] = plain(found)
+    write_json(out / "analysis.json", held)
+    for path in old - set(files):
+        for part in path.parent.glob(f"{path.stem}.*"):  # a figure's PNG, a record's scores
+            part.unlink()
+    print_summary(found)
+    print(f"analysis: {out / 'analysis.json'}, figures: {figures}")
+    return held
+
+
+def read_table(data: str | Path, test_fold: int | None, clips: int) -> tuple[ClipTable, tuple[Rows, Rows] | None]:
+    """The clips in use, and the rows that train and test; without labels a spread of at most `clips`, and None."""
+    table = read_clips(data)
+    labelled = table.labels is not None or (Path(data).is_dir() and has_class_folders(table))
+    if not labelled:
+        return table.select(spread(np.arange(len(table)), clips)), None
+    table = read_labelled_clips(data)
+    fold, rows = next(iter(splits_of(table, test_fold).items()))
+    table, splits = keep_used(table, {fold: rows})
+    return table, splits[fold]
+
+
+def has_class_folders(table: ClipTable) -> bool:
+    """Whether no clip lies in the folder itself."""
+    return all("/" in key for key in table.keys.tolist())
+
+
+def spread(rows: Rows, count: int) -> Rows:
+    """At most `count` of the rows, evenly over all of them."""
+    if len(rows) <= count:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]

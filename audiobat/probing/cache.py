@@ -1,0 +1,319 @@
+"""Encoder and clip table to frozen features: computed once and kept, in memory or on disk, else for every batch anew.
+
+Whichever it is, a head sees batches of `LayerFeatures`, and nothing of the encoder is changed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.dataset import check_skipped
+from audiobat.data.draws import Drawn, read_draws
+from audiobat.engine.progress import Progress
+from audiobat.engine.ranks import pick_device
+from audiobat.errors import AudiobatError
+from audiobat.models.features import Encoder, LayerFeatures, check_features
+from audiobat.models.heads.pooling import mean_valid
+from audiobat.probing.feature_files import FeatureFiles, cache_key
+from audiobat.probing.feature_store import FLOAT_BYTES, Chunk, FeatureStore, pack
+
+GB = 1e9
+POOL_BATCH = 64  # clips of which means are taken at once
+GATHERED_AHEAD = 3  # batches on their way to a GPU
+SPILL_GB = 64.0  # more is faster encoded again than read from a disk
+
+Rows: TypeAlias = NDArray[np.int64]  # of the clip table
+
+
+class FeatureSource:
+    """Frozen features of the readable clips of a table; see `cache_features`."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        table: ClipTable,
+        indices: Rows,
+        skipped: dict[str, str],
+        store: FeatureStore | None,
+        device: torch.device,
+        *,
+        workers: int = 0,
+        budget: float = float("inf"),
+        pools: bool = False,
+    ) -> None:
+        self.table, self.device = table, device
+        self.indices = indices  # readable clips: rows of the table, ascending
+        self.skipped = skipped  # key -> reason, of the others
+        self.dim, self.depth = encoder.dim, encoder.depth
+        self.encoder, self.workers = encoder, workers
+        self._store, self._budget, self._pools = store, budget, pools
+
+    @property
+    def cached(self) -> bool:
+        """Whether the features are kept."""
+        return self._store is not None
+
+    @cached_property
+    def patch_rows(self) -> int:
+        """F, the patches along frequency."""
+        return self.batch(self.indices[:1]).grid[1]
+
+    def batch(self, rows: Rows | Sequence[int]) -> LayerFeatures:
+        """Features, float32 on the device, of the clips at `rows` of the table; padding is not valid.
+
+        Raises AudiobatError for a clip that was skipped, or that can no longer be read.
+        """
+        rows = self._known(np.asarray(rows, dtype=np.int64))
+        if self._store is not None:
+            return _move(self._store.gather(rows), self.device)
+        return self._encode(next(read_draws(self.table, self.encoder.sample_rate, [rows])))
+
+    def batches(self, draws: Iterable[Rows]) -> Iterator[tuple[Rows, LayerFeatures]]:
+        """`batch` of one list of rows after the other, each with its rows; audio is decoded ahead of the encoder."""
+        if self._store is None:
+            for drawn in self.waveforms(draws):
+                yield drawn.rows, self._encode(drawn)
+        elif self.device.type == "cpu":
+            for rows in draws:
+                yield rows, self.batch(rows)
+        else:
+            yield from self._gathered_ahead(self._store, draws)
+
+    def waveforms(self, draws: Iterable[Rows]) -> Iterator[Drawn]:
+        """The clips themselves, on the CPU, decoded ahead by `workers` processes; AudiobatError if one is gone."""
+        known = (self._known(rows) for rows in draws)
+        for drawn in read_draws(self.table, self.encoder.sample_rate, known, self.workers):
+            _check_all_read(drawn)
+            yield drawn
+
+    def means(self, rows: Rows, features: LayerFeatures) -> LayerFeatures:
+        """What `pooled` holds of the clips at `rows`, whose `features` are at hand."""
+        return self.pooled.batch(rows) if self.cached else pool(features)
+
+    @cached_property
+    def pooled(self) -> FeatureSource:
+        """The same with one patch per clip, the mean over its valid ones: all that a linear probe looks at.
+
+        That nearly always fits in memory, so that heads of this kind alone need a single pass over the clips.
+        """
+        store = None
+        if self.cached or 2 * len(self.table) * self.depth * self.dim * FLOAT_BYTES <= self._budget:
+            store = FeatureStore(len(self.table))
+            cuts = range(0, len(self.indices), POOL_BATCH)
+            for rows, features in self.batches(self.indices[first : first + POOL_BATCH] for first in cuts):
+                store.add(pack(pool(features), rows))
+        return FeatureSource(
+            self.encoder,
+            self.table,
+            self.indices,
+            self.skipped,
+            store,
+            self.device,
+            workers=self.workers,
+            pools=True,
+        )
+
+    def _known(self, rows: Rows) -> Rows:
+        missing = rows[~np.isin(rows, self.indices)]
+        if len(missing):
+            raise AudiobatError(f"Clip {missing[0]} of the table has no features: take rows of `source.indices`.")
+        return rows
+
+    def _encode(self, drawn: Drawn) -> LayerFeatures:
+        _check_all_read(drawn)
+        features = encode(self.encoder, drawn.waveform, drawn.lengths, self.device)
+        return pool(features) if self._pools else features
+
+    def _gathered_ahead(self, store: FeatureStore, draws: Iterable[Rows]) -> Iterator[tuple[Rows, LayerFeatures]]:
+        """Gather in threads while the device computes: copying memory is all that they do."""
+
+        def gather(rows: Rows) -> LayerFeatures:
+            return _move(_pinned(store.gather(self._known(rows))), self.device)
+
+        waiting: list[tuple[Rows, Future[LayerFeatures]]] = []
+        with ThreadPoolExecutor(GATHERED_AHEAD) as threads:
+            for rows in draws:
+                waiting.append((rows, threads.submit(gather, rows)))
+                if len(waiting) > GATHERED_AHEAD:
+                    first, features = waiting.pop(0)
+                    yield first, features.result()
+            for first, features in waiting:
+                yield first, features.result()
+
+
+def cache_features(
+    encoder: Encoder,
+    table: ClipTable,
+    *,
+    batch_size: int = 16,
+    cache_gb: float = 8.0,
+    cache_dir: str | Path | None = None,
+    spill_dir: str | Path | None = None,
+    device: str = "cpu",
+    workers: int = 0,
+    progress: bool = True,
+    skipped: dict[str, str] | None = None,
+) -> FeatureSource:
+    """Compute the features of all clips of `table`, each once, and keep them if they fit.
+
+    Args:
+        encoder: runs in eval mode, without gradients, and is left in its own mode; a module is moved to `device`.
+        table: the clips; each is used whole.
+        batch_size: clips encoded at once.
+        cache_gb: memory (1e9 bytes) that the features may take; when they need more and no folder is given, only the
+            audio is checked now, and they are computed when they are asked for.
+        cache_dir: keep the features in this folder instead, whatever they take; what an earlier run with the same
+            encoder and clips left there, finished or not, is checked and used.
+        spill_dir: the same folder for features that exceed `cache_gb`, if they take no more than `SPILL_GB` and half of
+            what is free on its disk.
+        device: where the encoder runs and batches end up; kept features stay in the CPU's memory.
+        workers: processes that decode audio ahead of the encoder; 0: this one does.
+        progress: whether to show a bar, and a line that says what was decided.
+        skipped: receives key -> reason of each clip that cannot be read, also when the run stops.
+
+    Raises:
+        AudiobatError: more than 5% of the clips are unreadable, or none is readable; the disk is full.
+    """
+    where = pick_device(device)
+    if isinstance(encoder, nn.Module):
+        encoder.to(where)
+    else:
+        spill_dir = None  # nobody can tell its features from others
+    skipped = {} if skipped is None else skipped
+    budget = cache_gb * GB
+    store, found = FeatureStore(len(table)), np.zeros(len(table), bool)
+    cuts = [np.arange(first, min(first + batch_size, len(table))) for first in range(0, len(table), batch_size)]
+    needs = 0
+    spilled = cache_dir is None and spill_dir is not None and Path(spill_dir).is_dir()
+    if spilled and Path(spill_dir or "", cache_key(encoder, table)).is_dir():
+        cache_dir = spill_dir  # an earlier run's features are there
+
+    def computed(drawn: Drawn) -> Chunk:
+        return pack(encode(encoder, drawn.waveform, drawn.lengths, where), drawn.rows)
+
+    def again(cut: Rows) -> Chunk:
+        return computed(next(read_draws(table, encoder.sample_rate, [cut])))
+
+    with ExitStack() as opened:
+        files = None if cache_dir is None else opened.enter_context(FeatureFiles(cache_dir, encoder, table))
+        missing = cuts if files is None else files.load(cuts, skipped, again)
+        left = sum(map(len, missing))
+        held: list[tuple[Rows, Chunk, dict[str, str]]] = []  # as `keep` wants them, while they are in memory
+        with Progress("features", len(table), "clip", done=len(table) - left, shown=progress) as bar:
+            batches = read_draws(table, encoder.sample_rate, missing, workers)
+            for cut, drawn in zip(missing, batches, strict=True):
+                skipped.update(drawn.skipped)
+                left -= len(cut)
+                check_skipped(skipped, len(table) - left, len(table))
+                found[drawn.rows] = True
+                if len(drawn.rows) and files is not None:
+                    files.keep(cut, computed(drawn), drawn.skipped, left)
+                elif len(drawn.rows) and needs <= budget:
+                    held.append((cut, computed(drawn), drawn.skipped))
+                    store.add(held[-1][1])
+                    needs = store.needs(len(table))
+                    if needs > budget:
+                        if spill_dir is not None and has_room(spill_dir, needs):
+                            files = opened.enter_context(FeatureFiles(spill_dir, encoder, table))
+                            for entry in held:
+                                files.keep(*entry, left)
+                        store, held = FeatureStore(len(table)), []
+                bar.advance(len(cut))
+        for chunk in files.chunks() if files is not None else ():
+            store.add(chunk)
+            found[chunk.rows] = True
+    fits = files is not None or needs <= budget
+    check_skipped(skipped, len(table), len(table))
+    if not found.any():
+        raise AudiobatError(f"None of the {len(table)} clips can be read: check the paths.")
+    if progress:
+        size = f"features of {len(table):,} clips"
+        if fits:
+            place = "memory" if files is None else f"{files.folder}, for later runs too"
+            words = f"{size}: {store.bytes / GB:.3g} GB, kept in {place}"
+        else:
+            words = f"{size}: at least {needs / GB:.3g} GB, more than cache_gb {cache_gb:g}: computed for every batch"
+        print(words, file=sys.stderr, flush=True)
+    kept = store if fits else None
+    return FeatureSource(encoder, table, np.flatnonzero(found), skipped, kept, where, workers=workers, budget=budget)
+
+
+def has_room(folder: str | Path, needs: int) -> bool:
+    """Whether features of `needs` bytes may go to the disk unasked."""
+    absolute = Path(folder).resolve()
+    there = next(path for path in (absolute, *absolute.parents) if path.exists())
+    return needs <= min(SPILL_GB * GB, shutil.disk_usage(there).free / 2)
+
+
+def encode(encoder: Encoder, waveform: Tensor, lengths: Tensor, device: torch.device) -> LayerFeatures:
+    """Features of a batch, float32, cut after the last patch column that any of its clips reaches.
+
+    Raises AudiobatError for an encoder that does not give what `LayerFeatures` says.
+    """
+    with frozen(encoder):
+        features = encoder.forward_intermediates(waveform.to(device), lengths.to(device))
+    check_features(encoder, features, len(waveform))
+    rows = features.grid[1]
+    reached = features.valid.unflatten(1, features.grid).any(2).any(0)
+    columns = int(reached.nonzero().max()) + 1
+    return LayerFeatures(
+        features.patch_tokens[:, :, : columns * rows].float(),
+        None if features.cls_token is None else features.cls_token.float(),
+        (columns, rows),
+        features.valid[:, : columns * rows],
+        features.frame_times[:columns],
+    )
+
+
+def pool(features: LayerFeatures) -> LayerFeatures:
+    """One patch per clip, the mean over its valid ones."""
+    means = torch.stack([mean_valid(layer, features.valid) for layer in features.patch_tokens])  # [L, B, D]
+    valid = features.valid.any(1, keepdim=True)
+    return LayerFeatures(means[:, :, None], features.cls_token, (1, 1), valid, features.frame_times[:1])
+
+
+@contextmanager
+def frozen(encoder: Encoder) -> Iterator[None]:
+    """Eval mode without gradients; every module's own mode is restored."""
+    modes = {m: m.training for m in encoder.modules()} if isinstance(encoder, nn.Module) else {}
+    try:
+        for module in modes:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _check_all_read(drawn: Drawn) -> None:
+    for key, reason in drawn.skipped.items():
+        raise AudiobatError(f"Clip {key} could be read before and now cannot: {reason}")
+
+
+def _pinned(features: LayerFeatures) -> LayerFeatures:
+    """In memory that a GPU can fetch by itself."""
+    return _each_tensor(features, lambda tensor: tensor.contiguous().pin_memory())
+
+
+def _move(features: LayerFeatures, device: torch.device) -> LayerFeatures:
+    return features if device.type == "cpu" else _each_tensor(features, lambda t: t.to(device, non_blocking=True))
+
+
+def _each_tensor(features: LayerFeatures, change: Any) -> LayerFeatures:
+    changed: dict[str, Any] = {name: change(v) for name, v in vars(features).items() if isinstance(v, Tensor)}
+    return replace(features, **changed)

@@ -1,0 +1,133 @@
+"""A probe's config to the heads that it trains: every kind, grid value and block, each with a name of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from audiobat.config import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, check, from_dict, warmup_hint
+from audiobat.config.presets import preset_fields
+from audiobat.errors import AudiobatError
+from audiobat.evaluation.record import LAYER_NAME
+from audiobat.models.losses import Loss
+
+PROTOTYPE_KINDS = ("cgp", "protobin")  # heads of which `prototypes` says something
+NOT_TRAINED = ("knn",)
+PROTOTYPE_DECAY, LINEAR_DECAY = 0.5, 0.005  # Table 6
+
+
+@dataclass(frozen=True)
+class HeadJob:
+    """One head to train; `name` tells it from the others of its run but for the seed."""
+
+    name: str
+    head: HeadConfig
+    train: ProbeTrainConfig
+
+
+def head_jobs(config: ProbeConfig, depth: int) -> list[HeadJob]:
+    """Every head of one seed, `train.seed`, for a model of `depth` blocks: kinds and blocks times the grid.
+
+    Under `grid.choose` learning rates and weight decays are `candidates`, and the heads have those of `train`.
+
+    Raises:
+        AudiobatError: settings that no head can work with.
+    """
+    jobs = list(_expand(config, depth))
+    check_jobs(jobs)
+    for job in jobs:
+        check_head(job, depth)
+    return jobs
+
+
+def layer_jobs(depth: int, train: ProbeTrainConfig) -> list[HeadJob]:
+    """A linear probe of every block (Fig. 4): its mean patch, batch norm, a matrix."""
+    heads = [HeadConfig(kind="linear", layer=block, pool="mean", norm="batch") for block in range(1, depth + 1)]
+    return [HeadJob(f"{LAYER_NAME}{head.layer}", head, train) for head in heads]
+
+
+def candidates(job: HeadJob, grid: GridConfig) -> list[HeadJob]:
+    """The job with every learning rate and weight decay of the grid; its name gets those that vary."""
+    lrs, decays = ((), ()) if job.head.kind in NOT_TRAINED else (grid.lr, grid.weight_decay)
+    found = []
+    for lr, decay in product(lrs or (job.train.lr,), decays or (job.train.weight_decay,)):
+        name = job.name + (f"_lr{lr:g}" if len(lrs) > 1 else "") + (f"_wd{decay:g}" if len(decays) > 1 else "")
+        train = replace(job.train, lr=lr, weight_decay=decay, min_lr=min(job.train.min_lr, lr))
+        found.append(replace(job, name=name, train=train))
+    return found
+
+
+def with_seeds(jobs: Sequence[HeadJob], config: ProbeConfig) -> list[HeadJob]:
+    """The jobs with every seed of the config in turn."""
+    seeds = config.seeds or (config.train.seed,)
+    return [replace(job, train=replace(job.train, seed=seed)) for job in jobs for seed in seeds]
+
+
+def decay_of(head: HeadConfig, train: ProbeTrainConfig) -> float:
+    """The weight decay of the classifier's matrix."""
+    if train.weight_decay is not None:
+        return train.weight_decay
+    return PROTOTYPE_DECAY if head.kind in PROTOTYPE_KINDS else LINEAR_DECAY
+
+
+def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
+    """The preset that the config names if this head was trained, with `loss`, as it says; else `custom`.
+
+    `task` is the data set's, for a config that names none. Under a preset that chooses learning rate and weight decay,
+    its grid and its seeds count in their place.
+    """
+    try:
+        meant = from_dict(ProbeConfig, preset_fields(config.preset, config.preset_task or task))
+    except AudiobatError:  # it has no such task, so nobody can have followed it
+        return "custom"
+    wanted = HeadJob(job.name, replace(meant.head, kind=job.head.kind), replace(meant.train, seed=job.train.seed))
+    if (config.frontend, config.max_frames) != (meant.frontend, meant.max_frames):
+        return "custom"
+    chose = (config.grid.choose, config.grid.lr, config.grid.weight_decay, config.seeds)
+    if meant.grid.choose and chose == (True, meant.grid.lr, meant.grid.weight_decay, meant.seeds):
+        wanted = replace(wanted, train=replace(wanted.train, lr=job.train.lr, weight_decay=job.train.weight_decay))
+    elif meant.grid.choose or config.grid.choose:
+        return "custom"
+    decided = [
+        replace(one.train, weight_decay=decay_of(one.head, one.train), loss=kind)
+        for one, kind in ((job, loss), (wanted, meant.train.loss))
+    ]
+    return config.preset if decided[0] == decided[1] and job.head == wanted.head else "custom"
+
+
+def check_jobs(jobs: Sequence[HeadJob]) -> None:
+    """Heads that share a pass draw the same batches."""
+    for name in ("batch_size", "order_seed"):
+        values = sorted({getattr(job.train, name) for job in jobs})
+        if len(values) > 1:
+            raise AudiobatError(
+                f"train.{name} is {' and '.join(map(str, values))} among heads that share a pass: give them one value."
+            )
+
+
+def check_head(job: HeadJob, depth: int) -> None:
+    """What can be known of a head before the features are: its block, its batches, its schedule."""
+    head, train = job.head, job.train
+    if head.layer > depth:
+        raise AudiobatError(f"head.layer is {head.layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
+    if head.norm == "batch" and train.batch_size == 1:
+        raise AudiobatError("train.batch_size is 1 and head.norm is batch: use at least 2 clips per batch.")
+    name = "train.warmup_steps"
+    check(train.warmup_steps < train.steps, name, train.warmup_steps, warmup_hint(name, train.steps))
+
+
+def _expand(config: ProbeConfig, depth: int) -> Iterator[HeadJob]:
+    grid, base = config.grid, config.head
+
+    def rated(job: HeadJob) -> list[HeadJob]:
+        return [job] if grid.choose else candidates(job, grid)
+
+    for kind in config.heads or (base.kind,):
+        counts = grid.prototypes if kind in PROTOTYPE_KINDS else ()
+        for count in counts or (base.prototypes,):
+            head = replace(base, kind=kind, prototypes=count)  # type: ignore[arg-type]
+            name = f"{kind}_k{count}" if len(counts) > 1 else kind
+            yield from rated(HeadJob(name, head, config.train))
+    for job in layer_jobs(depth, config.train) if config.layers else ():
+        yield from rated(job)

@@ -1,0 +1,92 @@
+"""Learning rate and weight decay chosen on a held-out tenth of the training split: `grid.choose`, preset `fair`.
+
+In: a config with a grid. Out: one job for each head, and what it was chosen over. All candidates of all heads train
+side by side on the same features; the test clips are never looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from audiobat.config import ProbeConfig
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.split import hashed_share
+from audiobat.errors import AudiobatError
+from audiobat.evaluation.metrics import average_precision, macro_map_present
+from audiobat.evaluation.scoring import scores_of
+from audiobat.probing.cache import FeatureSource
+from audiobat.probing.jobs import HeadJob, candidates, decay_of, head_jobs
+from audiobat.probing.task import Task
+from audiobat.probing.training import Rows, predict_heads, train_heads
+
+HELD_OUT = 0.1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of the grid and what it reached on the held-out clips; null: its loss was not finite."""
+
+    lr: float
+    weight_decay: float
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a head's learning rate and weight decay were chosen."""
+
+    held_out: int  # clips
+    chosen: Candidate
+    runner_up: Candidate
+    candidates: list[Candidate]  # all, in the order of the grid
+
+
+def choose_jobs(
+    source: FeatureSource, table: ClipTable, train: Rows, task: Task, config: ProbeConfig, label: str = ""
+) -> tuple[list[HeadJob], dict[str, Choice]]:
+    """The config's heads, each with the learning rate and weight decay of highest mAP on clips held out of `train`.
+
+    Also returns how each was chosen, by name; a head that is not trained has no choice.
+
+    The held-out clips are a tenth of each class by the hash of their groups, so that no recording is on both sides.
+    Equal scores: the one that comes first in the grid.
+
+    Raises:
+        AudiobatError: nothing can be held out, no candidate's loss stays finite.
+    """
+    held = hashed_share(table.select(train), HELD_OUT)
+    if held.all() or not held.any():
+        raise AudiobatError(
+            f"Nothing can be held out of {len(train)} training clips in one group: leave grid.choose out."
+        )
+    bases = head_jobs(config, source.depth)
+    tried = [(base, job) for base in bases for job in candidates(base, config.grid)]
+    trainees, _ = train_heads(source, train[~held], task, [job for _, job in tried], f"{label}choose: ", tolerant=True)
+    said = predict_heads(trainees, source, train[held], task)
+    found: dict[str, list[tuple[float, HeadJob]]] = {}
+    for (base, job), trainee, logits in zip(tried, trainees, said.logits, strict=True):
+        finite = trainee.diverged is None and bool(logits.isfinite().all())
+        score = float("-inf")
+        if finite:
+            score = float(macro_map_present(average_precision(scores_of(logits, trainee.loss), said.labels)))
+        found.setdefault(base.name, []).append((score, job))
+    jobs = [chosen_of(base, found[base.name]) for base in bases]
+    return jobs, {name: choice_of(tried, int(held.sum())) for name, tried in found.items() if len(tried) > 1}
+
+
+def chosen_of(base: HeadJob, found: list[tuple[float, HeadJob]]) -> HeadJob:
+    """The best candidate under the head's own name."""
+    score, job = max(found, key=lambda pair: pair[0])
+    if score == float("-inf"):
+        raise AudiobatError(f"The loss of every candidate for head {base.name} became infinite: lower grid.lr.")
+    return replace(job, name=base.name)
+
+
+def choice_of(found: list[tuple[float, HeadJob]], held_out: int) -> Choice:
+    """What the record says of a choice."""
+    tried = [
+        Candidate(job.train.lr, decay_of(job.head, job.train), None if score == float("-inf") else score)
+        for score, job in found
+    ]
+    order = sorted(range(len(found)), key=lambda i: -found[i][0])  # stable: the first of equals stays first
+    return Choice(held_out, tried[order[0]], tried[order[1]], tried)

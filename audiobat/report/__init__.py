@@ -1,1 +1,0 @@
-"""Tables, figures and the page: they read result records only."""

@@ -1,0 +1,174 @@
+"""A benchmark's config to its cells: which run each is, of which settings and clips, where it lies, its records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from audiobat.config import FinetuneConfig, ProbeConfig, from_dict
+from audiobat.config.benchmark import FINETUNE, PROTOCOLS, BenchmarkConfig, BenchmarkData, BenchmarkModel
+from audiobat.config.presets import preset_fields
+from audiobat.config.recipes import load_recipe, merge
+from audiobat.data.shards import is_prepared
+from audiobat.data.sources.catalog import data_sets
+from audiobat.errors import AudiobatError, did_you_mean
+
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one data set by one protocol."""
+
+    model: str
+    data: str
+    protocol: str
+    config: BenchmarkConfig = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.data}, {self.protocol}"
+
+    @property
+    def about_model(self) -> BenchmarkModel:
+        """What the config says of its model."""
+        return self.config.models[self.model]
+
+    @property
+    def about_data(self) -> BenchmarkData:
+        """What the config says of its data set."""
+        return self.config.data[self.data]
+
+    @property
+    def recipe(self) -> str:
+        """How it is fine-tuned."""
+        return self.about_model.recipes.get(self.data, self.about_data.recipe)
+
+    @property
+    def settings(self) -> str:
+        """Whose settings it has, in words."""
+        return self.recipe if self.protocol == FINETUNE else f"preset {self.config.preset}, {self.about_data.task}"
+
+    @property
+    def paper(self) -> tuple[float | None, ...]:
+        """The paper's number for each metric, in percent; None where it has none."""
+        found = self.config.paper.get(self.model, {}).get(self.data, {}).get(self.protocol, ())
+        return tuple(found[i] if i < len(found) else None for i in range(len(self.about_data.metrics)))
+
+    @property
+    def missing(self) -> str:
+        """What nobody said where it lies, in words; empty if nothing."""
+        paths = {"no weights": self.about_model.path, "no data": self.about_data.path}
+        return ", ".join(words for words, path in paths.items() if path is None)
+
+    @property
+    def weights(self) -> str:
+        """Where its weights lie, once nothing is missing: the same from whatever folder the command is given in."""
+        return absolute(str(self.about_model.path))
+
+    @property
+    def source(self) -> str:
+        """Its clips as `--data` takes them: a folder of the data set gets the name by which it is read."""
+        path = str(self.about_data.path)
+        reader, colon, folder = path.partition(":")
+        if colon and reader in data_sets():
+            return f"{reader}:{absolute(folder)}"
+        unpacked = Path(path).is_dir() and not is_prepared(path)
+        return f"{self.about_data.reader}:{absolute(path)}" if unpacked else absolute(path)
+
+    def probe_config(self) -> ProbeConfig:
+        """The preset's settings for its head."""
+        fields = merge(preset_fields(self.config.preset, self.about_data.task), self.config.probe)
+        built = replace(from_dict(ProbeConfig, fields, "probe"), heads=(PROTOCOLS[self.protocol],))
+        return replace(built, seeds=self.config.seeds) if self.config.seeds else built
+
+    def finetune_config(self, seed: int | None = None) -> FinetuneConfig:
+        """The recipe's settings; those of one seed, if it is given."""
+        fields = merge(load_recipe(self.recipe), self.config.finetune)
+        built = from_dict(FinetuneConfig, fields, "finetune")
+        return built if seed is None else replace(built, train=replace(built.train, seed=seed))
+
+    def seeds(self) -> tuple[int, ...]:
+        """Of its records."""
+        if self.protocol != FINETUNE:
+            config = self.probe_config()
+            return config.seeds or (config.train.seed,)
+        return self.config.seeds or (self.finetune_config().train.seed,)
+
+    def folder(self, out: Path) -> Path:
+        """Where it lies below the benchmark's folder."""
+        return out.joinpath(RUNS, *(re.sub(r"[^\w.-]+", "-", name) for name in (self.model, self.data, self.protocol)))
+
+    def run(self, out: Path, seed: int) -> Path:
+        """The run of one seed; a probe has all seeds in one."""
+        folder = self.folder(out)
+        return folder / f"seed{seed}" if self.protocol == FINETUNE else folder
+
+    def records(self, out: Path) -> list[Path]:
+        """The records of its seeds that are there; they carry the name of its weights, whatever that was."""
+        head = PROTOCOLS[self.protocol]
+        if self.protocol == FINETUNE:
+            head = f"finetune_{self.finetune_config().select.which}"
+        runs = [(self.run(out, seed), seed) for seed in self.seeds()]
+        return [path for run, seed in runs for path in sorted(run.glob(f"results/*_{head}_{seed}.json"))]
+
+    def is_done(self, out: Path) -> bool:
+        """Whether all of its records are there."""
+        return len(self.records(out)) == len(self.seeds())
+
+
+def absolute(path: str) -> str:
+    """The whole path of what is there; else the same words, which may be a name or a URL."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def cells_of(config: BenchmarkConfig, only: Sequence[str] = ()) -> list[Cell]:
+    """The cells by data set, protocol and model: all, or those of the models, data sets and protocols in `only`.
+
+    Raises:
+        AudiobatError: a config without cells; `only` has a name that is none of these.
+    """
+    if not (config.models and config.data and config.protocols):
+        raise AudiobatError(
+            "There are no cells: give --config benchmark/table1, benchmark/table5, or a file of your own."
+        )
+    groups = [list(config.models), list(config.data), list(config.protocols)]
+    known = [name for names in groups for name in names]
+    for name in only:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise AudiobatError(f"--only has {name!r}{hint}: choose from {', '.join(known)}.")
+    models, data, protocols = ([name for name in names if name in only] or names for names in groups)
+    return [Cell(m, d, p, config) for d in data for p in protocols for m in models]
+
+
+def with_paths(config: BenchmarkConfig, models: Sequence[str] = (), data: Sequence[str] = ()) -> BenchmarkConfig:
+    """The config with the places that the words NAME=PATH say; a model of a new name is a new line.
+
+    Raises:
+        AudiobatError: a word without =, a name twice, or a data set that the config does not have.
+    """
+    new_models = dict(config.models)
+    for name, path in places(models, "--models").items():
+        new_models[name] = replace(new_models.get(name, BenchmarkModel()), path=path)
+    new_data = dict(config.data)
+    for name, path in places(data, "--data").items():
+        if name not in new_data:
+            hint = did_you_mean(name, new_data)
+            raise AudiobatError(f"--data has {name!r}{hint}: the benchmark has {', '.join(new_data)}.")
+        new_data[name] = replace(new_data[name], path=path)
+    return replace(config, models=new_models, data=new_data)
+
+
+def places(words: Sequence[str], flag: str) -> Mapping[str, str]:
+    """NAME=PATH to names and paths."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not (name and equals and path):
+            raise AudiobatError(f"{flag} has {word!r}: give NAME=PATH, such as {flag} NAME=/some/where.")
+        if name in found:
+            raise AudiobatError(f"{flag} names {name} twice: give it one place.")
+        found[name] = path
+    return found

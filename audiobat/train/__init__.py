@@ -1,1 +1,0 @@
-"""The engine: torch only, knows nothing about audio."""

@@ -1,0 +1,146 @@
+"""A name or folder of a Hugging Face audio model to an encoder. Needs the extra audiobat[hf].
+
+Layers are the model's own `hidden_states` without the first, which is the input of the first block.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from audiobat.errors import AudiobatError
+from audiobat.zoo.adapters.remote import RemoteEncoder
+from audiobat.zoo.adapters.spectrogram import ASTEncoder, ClapAudioTower, WhisperAudioEncoder
+from audiobat.zoo.adapters.waveform import WaveformEncoder
+from audiobat.zoo.adapters.windows import WindowedEncoder
+
+WAVEFORM = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
+ADAPTERS = {
+    "audio-spectrogram-transformer": ASTEncoder,
+    "whisper": WhisperAudioEncoder,
+    "clap": ClapAudioTower,
+    "clap_audio_model": ClapAudioTower,
+    **dict.fromkeys(WAVEFORM, WaveformEncoder),
+}
+NO_AUTO_MODEL = {"clap_audio_model": "ClapAudioModel"}  # the class, where AutoModel does not know the model_type
+REACH_SECONDS = 5.0  # that the hub has to answer
+ABSENT = ("masked_spec_embed",)  # parameters that only training uses, which published weights may lack
+
+
+def load_huggingface(source: str | Path, trust_remote_code: bool = False) -> WindowedEncoder:
+    """Load a model of `ADAPTERS`, or one whose code comes with it, in float32, on the CPU, in eval mode.
+
+    Args:
+        source: a name on the hub, such as `MIT/ast-finetuned-audioset-10-10-0.4593`, or a folder.
+        trust_remote_code: run Python files that come with the weights. Read them first.
+
+    Raises:
+        AudiobatError: transformers is not installed; nothing there; a model of another kind; weights that lack part of
+            the model; code of its own that is not trusted.
+    """
+    transformers = import_transformers()
+    check_reachable(source)
+    config = read("config", source, transformers.PretrainedConfig.get_config_dict)[0]
+    kind, own_code = config.get("model_type"), "AutoModel" in (config.get("auto_map") or {})
+    if kind in ADAPTERS:
+        model = load_model(getattr(transformers, NO_AUTO_MODEL.get(str(kind), "AutoModel")), source)
+        extractor = read("feature extractor", source, transformers.AutoFeatureExtractor.from_pretrained)
+        return ADAPTERS[kind](tower(model), extractor).eval()
+    if not own_code:
+        raise AudiobatError(
+            f"{source} has model_type {kind!r}, for which there is no adapter ({', '.join(ADAPTERS)}): wrap it as "
+            "--model my_file.py:MyEncoder."
+        )
+    if not trust_remote_code:
+        raise AudiobatError(
+            f"{source} brings Python code of its own ({config['auto_map']['AutoModel']}): read it, then allow it to "
+            "run with --trust-remote-code."
+        )
+    return load_remote(transformers, source, config).eval()
+
+
+def check_reachable(source: str | Path) -> None:
+    """Ask the hub once for a name that is neither a folder nor kept here: without a network, transformers would retry.
+
+    Raises AudiobatError if there is no answer, or no such model.
+    """
+    hub = importlib.import_module("huggingface_hub")
+    try:
+        kept = Path(source).is_dir() or hub.try_to_load_from_cache(str(source), "config.json") is not None
+    except hub.errors.HFValidationError:  # no name at all: transformers says what is wrong with it
+        return
+    if not kept:
+        read("page", source, lambda name: hub.model_info(name, timeout=REACH_SECONDS))
+
+
+def load_remote(transformers: Any, source: str | Path, config: dict[str, Any]) -> RemoteEncoder:
+    """Load a model by the code beside its weights; its feature extractor too, if there is one."""
+    dynamic = importlib.import_module("transformers.dynamic_module_utils")
+    made = read("config", source, lambda name: transformers.AutoConfig.from_pretrained(name, trust_remote_code=True))
+    place = config["auto_map"]["AutoModel"]
+    model_class = read("code", source, lambda name: dynamic.get_class_from_dynamic_module(place, name))
+    if not hasattr(model_class, "all_tied_weights_keys"):
+        model_class.all_tied_weights_keys = {}  # code older than transformers 5 may skip post_init, which sets it
+    model = load_model(model_class, source, config=made)
+    extractor = None
+    if "AutoFeatureExtractor" in config["auto_map"] or has_extractor(transformers, source):
+        extractor = read(
+            "feature extractor",
+            source,
+            lambda name: transformers.AutoFeatureExtractor.from_pretrained(name, trust_remote_code=True),
+        )
+    return RemoteEncoder(model, extractor)
+
+
+def import_transformers() -> Any:
+    """The transformers package; AudiobatError that names the extra if it is missing."""
+    try:
+        return importlib.import_module("transformers")
+    except ImportError:
+        raise AudiobatError('A model "hf:..." needs transformers: pip install "audiobat[hf]".') from None
+
+
+def read(what: str, source: str | Path, reader: Any) -> Any:
+    """`reader(source)`, its many kinds of failure turned into one sentence."""
+    try:
+        return reader(str(source))
+    except Exception as error:  # its own code, or that beside the weights, may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise AudiobatError(
+            f"The {what} of {source} cannot be read ({reason}): check the name, the folder or the network."
+        ) from error
+
+
+def has_extractor(transformers: Any, source: str | Path) -> bool:
+    """Whether there is a preprocessor_config.json beside the weights."""
+    return (
+        transformers.utils.cached_file(
+            str(source), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
+        )
+        is not None
+    )
+
+
+def load_model(model_class: Any, source: str | Path, **more: Any) -> Any:
+    """The model with all of its weights, in float32; AudiobatError if some are missing, not a model half random."""
+    model, report = read(
+        "model",
+        source,
+        lambda name: model_class.from_pretrained(name, dtype="float32", output_loading_info=True, **more),
+    )
+    names = {name for name, _ in model.named_parameters()}
+    lost = sorted(name for name in report["missing_keys"] if name in names and not name.endswith(ABSENT))
+    if lost:
+        raise AudiobatError(
+            f"The weights of {source} lack {len(lost)} tensors of {type(model).__name__}, such as {lost[0]}: download "
+            "them again, or check that they are this model's."
+        )
+    return model
+
+
+def tower(model: Any) -> Any:
+    """The audio encoder inside a model that has more: Whisper's encoder, CLAP's audio model."""
+    if model.config.model_type == "whisper":
+        return model.encoder
+    return getattr(model, "audio_model", model)

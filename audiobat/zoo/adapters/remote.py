@@ -1,0 +1,155 @@
+"""Dasheng, BEATs and EAT, whose code comes with their weights and runs only if the user trusts it.
+
+In: windows [W, S]. Out: the outputs of all blocks [L, W, n, D] and cls. What such code gives is held against what is
+known of its kind of model, so that a change in it is an error and no wrong number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiobat.audio.frontend import KaldiFrontend
+from audiobat.config import FrontendConfig
+from audiobat.errors import AudiobatError
+from audiobat.models.patches import pad_frames
+from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, record_blocks
+
+RATE, HOP, WIN = 16_000, 160, 400  # all three: 16 kHz, frames of 25 ms (Dasheng: 32 ms, centred) every 10 ms
+BLOCK_LISTS = ("blocks", "layers", "layer")  # what the list of transformer blocks is called
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a kind of model makes of time and frequency."""
+
+    patch: tuple[int, int]  # frames, mel bins
+    mels: int
+    frames: int  # of its position table
+    first: int  # samples that a clip holds when its first column is valid
+    frame: int  # samples of the first frame; each further one takes HOP
+    cls: int = 0  # tokens before the patches
+
+    def grid(self) -> TimeGrid:
+        """The layout in samples."""
+        window = self.frame + (self.frames - 1) * HOP
+        return TimeGrid(window, self.patch[0] * HOP, self.first, self.mels // self.patch[1])
+
+
+def layout_of(config: Any) -> Layout:
+    """The layout of a model by its `model_type` and the sizes in its config.
+
+    Dasheng's frames are centred, and its patches as high as the spectrogram; BEATs drops a patch that is not whole; EAT
+    is given zeros to complete it.
+    """
+    kind = str(config.model_type)
+    if kind == "dasheng":
+        height, width = field(config, ("patch_size",), (64, 4))
+        return Layout((width, height), height, field(config, ("target_length",), 1008), HOP * (width - 1), 0)
+    size = int(field(config, ("patch_size", "input_patch_size"), 16))
+    mels = int(field(config, ("mel_bins", "num_mel_bins"), 128))
+    if kind == "beats":
+        return Layout((size, size), mels, 1024, WIN + HOP * (size - 1), WIN)
+    if kind == "eat":
+        return Layout((size, size), mels, 1024, WIN, WIN, cls=1)
+    raise AudiobatError(
+        f"model_type {kind!r} with code of its own is not known here (dasheng, beats and eat are): wrap it as "
+        "--model my_file.py:MyEncoder (audiobat/zoo/adapters/custom.py shows how)."
+    )
+
+
+def field(config: Any, names: tuple[str, ...], default: Any) -> Any:
+    """The first of `names` that the config, or the `encoder_kwargs` inside it, holds."""
+    inner: Mapping[str, Any] = getattr(config, "encoder_kwargs", None) or {}
+    for name in names:
+        value = inner.get(name, getattr(config, name, None))
+        if value is not None:
+            return value
+    return default
+
+
+class RemoteEncoder(WindowedEncoder):
+    """A model whose class came with its weights."""
+
+    def __init__(self, model: Any, extractor: Any | None) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.extractor = extractor
+        self.sample_rate = int(getattr(extractor, "sampling_rate", RATE))
+        self.layout = layout_of(model.config)
+        self.grid = self.layout.grid()
+        self.frontend = KaldiFrontend(fbank_config(self.layout.mels)) if model.config.model_type == "eat" else None
+        self.blocks = block_list(model)
+        with torch.no_grad():
+            states = self.states(torch.zeros(1, self.grid.window, device=next(model.parameters()).device))
+        self.depth, self.dim = len(states), states[0].shape[-1]
+
+    def call(self, waveform: Tensor) -> Any:
+        """Run the model on windows [W, S], prepared by its own feature extractor if it has one."""
+        if self.extractor is not None:
+            arrays = list(waveform.detach().cpu().numpy())
+            batch = self.extractor(arrays, sampling_rate=self.sample_rate, return_tensors="pt")
+            inputs = {name: value.to(waveform.device) for name, value in batch.items() if isinstance(value, Tensor)}
+            return self.model(**inputs, output_hidden_states=True)
+        if self.frontend is not None:
+            return self.model.extract_features(self.spectrogram(waveform))
+        return self.model(waveform, output_hidden_states=True)
+
+    def spectrogram(self, waveform: Tensor) -> Tensor:
+        """EAT's input [W, 1, frames, mels] of whole patches; its code brings no feature extractor."""
+        assert self.frontend is not None
+        fbank, _ = self.frontend(waveform)
+        width = self.layout.patch[0]
+        frames = -(-fbank.shape[1] // width) * width
+        return pad_frames(fbank, frames, self.frontend.floor)[:, None]
+
+    def states(self, waveform: Tensor) -> list[Tensor]:
+        """Windows [W, S] to every block's output [W, cls + n, D]: the model's own `hidden_states`, or else recorded."""
+        recorded: list[Tensor] = []
+        handles = record_blocks(self.blocks, recorded)
+        try:
+            output = self.call(waveform)
+        finally:
+            for handle in handles:
+                handle.remove()
+        published = getattr(output, "hidden_states", None)
+        if isinstance(published, tuple | list) and len(published) >= len(self.blocks):
+            recorded = list(published[-len(self.blocks) :])
+        return recorded
+
+    def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Windows [W, S] to patches [L, W, n, D] and cls [L, W, D]; AudiobatError if they are not what is known."""
+        states = torch.stack(self.states(waveform))
+        cls, rows, columns = self.layout.cls, self.grid.rows, self.grid.columns(waveform.shape[1])
+        tokens = states.shape[2] - cls
+        if states.shape[1] != len(waveform) or tokens % rows or tokens < columns * rows:
+            raise AudiobatError(
+                f"{type(self.model).__name__} gives features {list(states.shape[1:])} for {len(waveform)} clips of "
+                f"{waveform.shape[1]} samples, but a model of type {self.model.config.model_type} has {columns} "
+                f"columns of {rows} patches after {cls} cls tokens: wrap it as --model my_file.py:MyEncoder."
+            )
+        return states[:, :, cls:], states[:, :, 0] if cls else None
+
+
+def block_list(model: nn.Module) -> nn.ModuleList:
+    """The model's longest list of blocks."""
+    lists = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in BLOCK_LISTS
+    ]
+    if not lists:
+        raise AudiobatError(
+            f"{type(model).__name__} has no list of blocks ({', '.join(BLOCK_LISTS)}): wrap it as --model "
+            "my_file.py:MyEncoder."
+        )
+    return max(lists, key=len)
+
+
+def fbank_config(mels: int) -> FrontendConfig:
+    """EAT's filter bank with its AudioSet statistics."""
+    return FrontendConfig(kind="kaldi_fbank", n_fft=512, win_length=WIN, mel_bins=mels, f_min=20.0, norm="global")

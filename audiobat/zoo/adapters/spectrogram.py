@@ -1,0 +1,162 @@
+"""AST, Whisper's encoder and CLAP's audio tower, which read log-mel windows of one fixed length, as they were trained.
+
+In: windows [W, S]. Out: block outputs, time-major. Inputs are the feature extractors' numbers, batched in torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiobat.audio.frontend import KaldiFrontend
+from audiobat.config import FrontendConfig
+from audiobat.models.patches import pad_frames
+from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, record_blocks
+
+AMIN = 1e-10  # mel power below which the extractors of Whisper and CLAP take no logarithm
+
+
+class ASTEncoder(WindowedEncoder):
+    """Audio Spectrogram Transformer: overlapping patches of a Kaldi filter bank, zero-padded to `max_length` frames.
+
+    AST has a cls and a distillation token; `cls_token` is the mean of both, which is what its own head reads. Its
+    frequency-major patches are put in time-major order. Columns that reach into the padding are left out.
+    """
+
+    def __init__(self, model: nn.Module, extractor: Any) -> None:
+        super().__init__()
+        self.model = model
+        config: Any = model.config
+        self.sample_rate = extractor.sampling_rate
+        self.dim, self.depth = config.hidden_size, config.num_hidden_layers
+        self.frames = config.max_length
+        self.frontend = KaldiFrontend(kaldi_config(self.sample_rate, extractor))
+        win, hop = self.frontend.config.win_length, self.frontend.config.hop_length
+        self.grid = TimeGrid(
+            window=win + (self.frames - 1) * hop,
+            hop=config.time_stride * hop,
+            span=win + (config.patch_size - 1) * hop,
+            rows=(config.num_mel_bins - config.patch_size) // config.frequency_stride + 1,
+        )
+
+    def inputs(self, waveform: Tensor) -> Tensor:
+        """Windows [W, S] to the filter bank [W, max_length, mel bins]."""
+        fbank, _ = self.frontend(waveform)
+        return pad_frames(fbank, self.frames, self.frontend.floor)
+
+    def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Windows [W, S] to patches [L, W, T * F, D] and cls [L, W, D]."""
+        states = torch.stack(self.model(self.inputs(waveform), output_hidden_states=True).hidden_states[1:])
+        by_row = states[:, :, 2:].unflatten(2, (self.grid.rows, -1))  # [L, W, F, T, D]
+        return by_row.transpose(2, 3).flatten(2, 3), states[:, :, :2].mean(2)
+
+
+class WhisperAudioEncoder(WindowedEncoder):
+    """Whisper's encoder: log-mel of 30 s, zero-padded before the STFT; one token for each 20 ms, no cls.
+
+    The last layer is the one after the final LayerNorm, as in the model's own `hidden_states`.
+    """
+
+    window: Tensor
+    filters: Tensor  # [bins, mel]
+
+    def __init__(self, model: Any, extractor: Any) -> None:
+        super().__init__()
+        self.model = model
+        config: Any = model.config
+        self.sample_rate = extractor.sampling_rate
+        self.dim, self.depth = config.d_model, config.encoder_layers
+        self.hop, self.samples = extractor.hop_length, extractor.n_samples
+        self.grid = TimeGrid(window=self.samples, hop=self.hop * model.conv2.stride[0], span=1)
+        self.register_buffer("window", torch.hann_window(extractor.n_fft), persistent=False)
+        self.register_buffer("filters", torch.from_numpy(extractor.mel_filters).float(), persistent=False)
+
+    def inputs(self, waveform: Tensor) -> Tensor:
+        """Windows [W, S] to log-mel [W, mel, frames], each with a floor 8 below its own maximum (in powers of ten)."""
+        padded = F.pad(waveform, (0, self.samples - waveform.shape[1]))
+        mel = mel_power(padded, self.window, self.hop, self.filters)[..., :-1]
+        log_mel = mel.clamp(min=AMIN).log10()
+        return (torch.maximum(log_mel, log_mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
+
+    def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Windows [W, S] to block outputs [L, W, T, D]."""
+        states = self.model(self.inputs(waveform), output_hidden_states=True).hidden_states
+        return torch.stack(states[1:]), None
+
+
+class ClapAudioTower(WindowedEncoder):
+    """CLAP's Swin tower: mel dB of 10 s; a shorter clip is repeated, as the extractor says.
+
+    The stages of a Swin differ in width and grid, so the layers are the blocks of the last stage. It folds time into
+    four bands of one square picture; here the bands are laid end to end again. No cls. To the extractor a clip alone
+    is `is_longer`, one among others not always; here each clip is what it is alone.
+    """
+
+    window: Tensor
+    filters: Tensor  # [bins, mel]
+
+    def __init__(self, model: Any, extractor: Any) -> None:
+        super().__init__()
+        self.model = model
+        config: Any = model.config
+        self.sample_rate = extractor.sampling_rate
+        stages = len(config.depths)
+        self.dim, self.depth = config.patch_embeds_hidden_size * 2 ** (stages - 1), config.depths[-1]
+        self.side = config.spec_size // model.audio_encoder.patch_stride[0] // 2 ** (stages - 1)
+        self.bands = config.spec_size // config.num_mel_bins
+        self.hop, self.samples, self.padding = extractor.hop_length, extractor.nb_max_samples, extractor.padding
+        self.copies = 4 if config.enable_fusion else 1
+        self.grid = TimeGrid(
+            window=self.samples, hop=self.samples // (self.side * self.bands), span=1, rows=self.side // self.bands
+        )
+        fused = extractor.truncation == "fusion"
+        filters = extractor.mel_filters if fused else extractor.mel_filters_slaney
+        self.register_buffer("window", torch.hann_window(extractor.fft_window_size), persistent=False)
+        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+
+    def inputs(self, waveform: Tensor) -> Tensor:
+        """Windows [W, S] to mel dB [W, copies, frames, mel]."""
+        times = self.samples // waveform.shape[1]
+        if self.padding in ("repeat", "repeatpad"):
+            waveform = waveform.repeat(1, times + (self.padding == "repeat"))[:, : self.samples]
+        padded = F.pad(waveform, (0, self.samples - waveform.shape[1]))
+        mel = mel_power(padded, self.window, self.hop, self.filters)
+        db = 10 * mel.clamp(min=AMIN).log10()
+        return db.mT[:, None].expand(-1, self.copies, -1, -1)
+
+    def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Windows [W, S] to the last stage's block outputs [L, W, T * F, D]."""
+        states: list[Tensor] = []
+        handles = record_blocks(self.model.audio_encoder.layers[-1].blocks, states)
+        try:
+            longer = torch.ones(len(waveform), 1, dtype=torch.bool, device=waveform.device)
+            self.model(self.inputs(waveform), is_longer=longer)
+        finally:
+            for handle in handles:
+                handle.remove()
+        picture = torch.stack(states).unflatten(2, (self.bands, self.grid.rows, self.side))  # [L, W, band, F, t, D]
+        return picture.transpose(3, 4).flatten(2, 4), None
+
+
+def mel_power(waveform: Tensor, window: Tensor, hop: int, filters: Tensor) -> Tensor:
+    """Waveform [W, S] to mel power [W, mel, frames]: a centred STFT of reflected ends."""
+    stft = torch.stft(waveform, len(window), hop, window=window, return_complex=True)
+    return filters.T @ (stft.real.square() + stft.imag.square())
+
+
+def kaldi_config(sample_rate: int, extractor: Any) -> FrontendConfig:
+    """AST's filter bank as this project's frontend; (x - 0) / (2 * 0.5) leaves it as it is."""
+    return FrontendConfig(
+        kind="kaldi_fbank",
+        sample_rate=sample_rate,
+        n_fft=512,
+        win_length=400,
+        mel_bins=extractor.num_mel_bins,
+        f_min=20.0,
+        norm="global",
+        mean=extractor.mean if extractor.do_normalize else 0.0,
+        std=extractor.std if extractor.do_normalize else 0.5,
+    )

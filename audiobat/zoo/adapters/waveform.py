@@ -1,0 +1,57 @@
+"""wav2vec 2.0, HuBERT, WavLM and their kin, which read samples: one token for each 20 ms, no cls.
+
+In: windows [W, S]. Out: the outputs of all transformer blocks [L, W, T, D], as in the model's own `hidden_states`.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from math import prod
+from operator import mul
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
+
+WINDOW_SECONDS = 30  # ours: attention over longer clips costs too much; the models were trained on less
+EPS = 1e-7  # of the feature extractor's variance
+
+
+class WaveformEncoder(WindowedEncoder):
+    """A model of the wav2vec 2.0 family behind its convolutions, which need no padding and see none."""
+
+    def __init__(self, model: nn.Module, extractor: Any) -> None:
+        super().__init__()
+        self.model = model
+        config: Any = model.config
+        self.sample_rate = extractor.sampling_rate
+        self.dim, self.depth = config.hidden_size, config.num_hidden_layers
+        self.normalise = extractor.do_normalize
+        self.grid = TimeGrid(
+            window=WINDOW_SECONDS * self.sample_rate,
+            hop=prod(config.conv_stride),
+            span=receptive_field(config.conv_kernel, config.conv_stride),
+        )
+
+    def inputs(self, waveform: Tensor) -> Tensor:
+        """What the feature extractor makes of each clip: zero mean and unit variance, if the model was trained so."""
+        if not self.normalise:
+            return waveform
+        variance, mean = torch.var_mean(waveform, 1, correction=0, keepdim=True)
+        return (waveform - mean) / torch.sqrt(variance + EPS)
+
+    def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Windows [W, S] to block outputs [L, W, T, D]; one shorter than a single token is filled up with zeros."""
+        x = self.inputs(waveform)
+        x = F.pad(x, (0, max(0, self.grid.span - x.shape[1])))
+        states = self.model(x, output_hidden_states=True).hidden_states
+        return torch.stack(states[1:]), None
+
+
+def receptive_field(kernels: list[int], strides: list[int]) -> int:
+    """Samples that one token of a stack of convolutions reads: 400 for the usual seven."""
+    steps = accumulate(strides[:-1], mul, initial=1)
+    return 1 + sum((kernel - 1) * step for kernel, step in zip(kernels, steps, strict=True))

@@ -1,0 +1,279 @@
+"""The model card of a release: a model and what is known of its making to the text of README.md.
+
+What nobody recorded says so; the licence is left to the user.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from audiobat.engine.tensors import weights_sha256
+from audiobat.models.encoder import BaseEncoder
+from audiobat.models.tagger import Tagger
+
+CARD, FIGURE = "README.md", "layers.png"  # the figure lies beside
+OPEN = "[your licence]"  # what the user is to put another in the place of
+UNKNOWN = "not recorded"
+SHOWN = 30  # classes, and tensors that were left out: config.json names all classes
+Library = Literal["audiobat", "transformers"]
+LICENCE = re.compile(rf"^license: *{re.escape(OPEN)} *\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metric of one head, a mean over seeds; None: undefined."""
+
+    data: str
+    head: str
+    metric: str
+    value: float | None
+    low: float | None  # 95% interval over test clips
+    high: float | None
+    seeds: tuple[int, ...]
+    clips: int | None  # that tested
+    definition: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of how a model was made, beside the model itself; None and () where nothing is."""
+
+    origin: str = ""  # in a few words, such as `pre-trained without labels`
+    data: str | None = None
+    data_sha256: str | None = None  # of the clip table
+    clips: int | None = None
+    recipe: str | None = None
+    steps: int | None = None
+    seed: int | None = None
+    settings: tuple[tuple[str, str, str], ...] = ()  # name, value, default: those that differ
+    software: tuple[tuple[str, str], ...] = ()  # name, version
+    results: tuple[Result, ...] = ()
+    figure: bool = False  # whether FIGURE lies beside the card
+    sources: tuple[tuple[str, str], ...] = ()  # files that the weights were read from, and their sha256
+    left: tuple[str, ...] = ()  # tensors of those that are not here
+
+
+def write_card(name: str, model: BaseEncoder | Tagger, facts: Facts, library: Library = "audiobat") -> str:
+    """The card of a folder that is called `name` and that `library` loads."""
+    encoder = model.encoder if isinstance(model, Tagger) else model
+    sections = (
+        front_matter(model, library),
+        heading(name, model, encoder, facts),
+        LOADING[library](json.dumps(name, ensure_ascii=False), model, encoder),
+        "## Input\n\n" + listed(input_lines(encoder, library)),
+        "## Training\n\n" + listed(training_lines(facts)) + settings_table(facts.settings),
+        "## Results\n\n" + results_table(facts),
+        "## Limits\n\n" + listed(limit_lines(model, encoder)),
+        "## Licence\n\n" + listed(licence_lines()),
+        "## Weights\n\n" + listed(weight_lines(model, facts)),
+    )
+    return "\n".join(sections)
+
+
+def is_licensed(card: str) -> bool:
+    """Whether a card's licence has been filled in, or taken out."""
+    return LICENCE.search(card) is None
+
+
+def without_licence(card: str) -> str:
+    """A card without the line of a licence that was left open."""
+    return LICENCE.sub("", card)
+
+
+def front_matter(model: BaseEncoder | Tagger, library: Library) -> str:
+    """What the hub sorts models by, in YAML."""
+    task = "audio-classification" if isinstance(model, Tagger) else "feature-extraction"
+    return f"""---
+library_name: {library}
+license: {OPEN}
+pipeline_tag: {task}
+tags: [audio, audiobat, self-supervised-learning]
+---
+"""
+
+
+def heading(name: str, model: BaseEncoder | Tagger, encoder: BaseEncoder, facts: Facts) -> str:
+    """What the model is."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    origin = f", {plain(facts.origin)}" if facts.origin else ""
+    text = f"""# {plain(name)}
+
+An audio encoder{origin}: {count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim} dimensions.
+"""
+    if isinstance(model, Tagger):
+        choice = "several at once" if model.multi_label else "of which one holds"
+        text += (
+            f"On it sits a head of kind {model.config.head.kind} that labels each {model.task} with "
+            f"{len(model.classes)} classes, {choice}: {some(model.classes)}.\n"
+        )
+    return text
+
+
+def loading(quoted: str, model: BaseEncoder | Tagger, encoder: BaseEncoder) -> str:
+    """How audiobat loads it."""
+    text = f"""```python
+import audiobat
+
+encoder = audiobat.load({quoted})  # this folder, or "hub:OWNER/NAME" once it is shared
+vector = encoder.embed("recording.wav")  # [{encoder.dim}]: any length, rate and number of channels
+```
+"""
+    if not isinstance(model, Tagger):
+        return text
+    return f"""{text}
+```python
+from audiobat.zoo.release import load_tagger
+
+tagger = load_tagger({quoted})
+probabilities = tagger.scores(tagger(waveform))  # waveform [B, S] to [B, {len(model.classes)}]
+```
+
+```
+audiobat predict --model {quoted} --data recordings/ --out labels.csv
+```
+"""
+
+
+def loading_by_transformers(quoted: str, model: BaseEncoder | Tagger, encoder: BaseEncoder) -> str:
+    """How transformers loads it."""
+    auto, line = "AutoModel", f"vector = model(**inputs).pooler_output  # [1, {encoder.dim}]"
+    if isinstance(model, Tagger):
+        auto, line = "AutoModelForAudioClassification", f"logits = model(**inputs).logits  # [1, {len(model.classes)}]"
+    return f"""The code of the model lies beside it: read `modeling_audiobat.py` before you trust it.
+
+```python
+from transformers import AutoFeatureExtractor, {auto}
+
+extractor = AutoFeatureExtractor.from_pretrained({quoted}, trust_remote_code=True)
+model = {auto}.from_pretrained({quoted}, trust_remote_code=True)
+inputs = extractor([waveform], sampling_rate={encoder.sample_rate}, return_tensors="pt")  # mono, in [-1, 1]
+{line}
+```
+"""
+
+
+LOADING = {"audiobat": loading, "transformers": loading_by_transformers}
+
+
+def input_lines(encoder: BaseEncoder, library: Library) -> Iterator[str]:
+    """What the network takes in."""
+    frontend = encoder.frontend.config
+    top = frontend.f_max or frontend.sample_rate / 2
+    kind = {"mel_db": "mel spectrogram in dB", "kaldi_fbank": "Kaldi's log-mel filter bank"}[frontend.kind]
+    norm = {"minmax": "each clip from its minimum to its maximum", "global": "by the statistics of a whole corpus"}
+    converted = "; other rates and channels are converted" if library == "audiobat" else ""
+    yield f"**Audio**: mono at {frontend.sample_rate:,} Hz{converted}."
+    yield (
+        f"**Spectrogram**: {kind}, {frontend.mel_bins} mel bins from {frontend.f_min:,g} to {top:,g} Hz, a frame every "
+        f"{1000 * frontend.hop_length / frontend.sample_rate:.4g} ms, scaled {norm[frontend.norm]}."
+    )
+    longest = getattr(encoder, "max_samples", None)
+    if longest is None:
+        yield "**Clip**: of any length."
+    else:
+        yield f"**Clip**: up to {longest / encoder.sample_rate:.4g} s at once; longer ones run in windows of that."
+
+
+def training_lines(facts: Facts) -> Iterator[str]:
+    """What it was made of and how."""
+    clips = UNKNOWN if facts.clips is None else f"{facts.clips:,}"
+    digest = f" (sha256 of the table `{plain(facts.data_sha256)}`)" if facts.data_sha256 else ""
+    yield f"**Data**: {plain(facts.data or UNKNOWN)}{digest}"
+    yield f"**Training clips**: {clips}"
+    yield f"**Recipe**: {plain(facts.recipe or UNKNOWN)}"
+    yield f"**Steps**: {UNKNOWN if facts.steps is None else f'{facts.steps:,}'}"
+    yield f"**Seed**: {UNKNOWN if facts.seed is None else facts.seed}"
+    software = ", ".join(f"{plain(name)} {plain(version)}" for name, version in facts.software)
+    yield f"**Software**: {software or UNKNOWN}"
+
+
+def settings_table(settings: Sequence[tuple[str, str, str]]) -> str:
+    """The settings that differ from the defaults."""
+    if not settings:
+        return ""
+    rows = [tuple(map(plain, setting)) for setting in settings]
+    return "\nSettings that differ from the defaults:\n\n" + table([("field", "here", "default"), *rows])
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the first of them headings."""
+    lines = [f"| {' | '.join(cells)} |\n" for cells in rows]
+    return "".join((lines[0], "| --- " * len(rows[0]) + "|\n", *lines[1:]))
+
+
+def results_table(facts: Facts) -> str:
+    """Every metric with its interval and seeds, what each is, and the figure of layers."""
+    if not facts.results:
+        return f"{UNKNOWN.capitalize()}.\n"
+    rows: list[tuple[str, ...]] = [("data", "head", "metric", "value [95% interval]", "seeds", "test clips")]
+    for r in facts.results:
+        value = f"{number(r.value)} [{number(r.low)}, {number(r.high)}]"
+        clips = UNKNOWN if r.clips is None else f"{r.clips:,}"
+        rows.append((plain(r.data), plain(r.head), plain(r.metric), value, ", ".join(map(str, r.seeds)), clips))
+    meanings = dict.fromkeys(f"{plain(r.metric)}: {plain(r.definition)}." for r in facts.results)
+    text = table(rows) + "\nIntervals are over test clips; several seeds are averaged.\n\n" + listed(meanings)
+    if facts.figure:
+        text += f"\n![Gate weights of CGP and linear probes, block by block]({FIGURE})\n"
+    return text
+
+
+def limit_lines(model: BaseEncoder | Tagger, encoder: BaseEncoder) -> Iterator[str]:
+    """What it cannot do."""
+    half = encoder.sample_rate / 2
+    top = encoder.frontend.config.f_max or half
+    yield f"What lies above {half:,g} Hz, half the sample rate, is not heard" + (
+        f"; nor is what lies above {top:,g} Hz, where the mel bins end." if top < half else "."
+    )
+    if encoder.frontend.config.norm == "minmax":
+        yield "Each clip is scaled to its own range, so how loud a recording is cannot be told."
+    yield "It knows sounds like those it was trained on; others may be alike to it."
+    if isinstance(model, Tagger):
+        yield "The head knows its classes and no others, and its scores are no calibrated probabilities."
+        if not model.multi_label:
+            yield "It names one of its classes for whatever it hears, silence too."
+    yield "[what it should not be used for, as far as you know]"
+
+
+def licence_lines() -> Iterator[str]:
+    """What only the user can say."""
+    yield f"**Weights**: {OPEN}; say so at the top of this file as well, in `license`."
+    yield "**Training recordings**: [where they came from, and under which licences]"
+    yield "**Contact**: [who answers questions]"
+
+
+def weight_lines(model: BaseEncoder | Tagger, facts: Facts) -> Iterator[str]:
+    """Digests, of what is here and of what it was made from."""
+    yield f"sha256 of the weights: `{weights_sha256(model)}`"
+    for name, digest in facts.sources:
+        yield f"read from {plain(name)}, sha256 `{plain(digest)}`"
+    if facts.left:
+        yield f"{len(facts.left)} tensors of that are no part of this model: {some(facts.left)}"
+
+
+def listed(lines: Iterator[str] | Sequence[str] | dict[str, None]) -> str:
+    """Lines as a list."""
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f", and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(map(plain, names[:SHOWN])) + more
+
+
+def number(value: float | None) -> str:
+    """Three places, or n/a."""
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere that neither ends a table's cell nor becomes markup."""
+    short = " ".join(text.split())
+    short = short if len(short) <= 200 else short[:200] + "..."
+    for mark, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("[", "\\["), ("]", "\\]")):
+        short = short.replace(mark, safe)
+    return short

@@ -1,0 +1,87 @@
+"""Weights of other projects to encoders: a file, or a Hugging Face folder, read without running any of it.
+
+pickles.py      a pickle's bytes to plain values; nothing in it is run
+reading.py      a checkpoint file to plain values and tensors
+weights.py      a checkpoint's tree to student and teacher
+eat.py          EAT and SSLAM
+bat.py          BAT's release
+audio_mae.py    Audio-MAE
+beats_encoder.py  BEATs' network
+beats.py        BEATs
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+from audiobat.engine.tensors import read_json
+from audiobat.errors import AudiobatError
+from audiobat.zoo import release as release_io
+from audiobat.zoo.convert import audio_mae, bat, beats, eat
+from audiobat.zoo.convert.reading import read, survey_file
+from audiobat.zoo.convert.weights import Converted, Weights, split, with_config
+
+__all__ = ["TEACHER", "Converted", "convert_file", "is_foreign", "layout_of", "read", "survey_file"]
+
+LAYOUTS: tuple[ModuleType, ...] = (eat, bat, audio_mae, beats)
+WEIGHTS = "model.safetensors"
+TEACHER = ":teacher"  # after a file's name: its EMA copy in place of the student
+
+
+def is_foreign(source: str | Path) -> bool:
+    """Whether `convert_file` is the one to take `source`: a file, or a Hugging Face folder of a kind that is known."""
+    path = Path(str(source).removesuffix(TEACHER))
+    return path.is_file() or hugging_face(path)
+
+
+def hugging_face(folder: Path) -> bool:
+    """Whether a folder holds weights of another project as Hugging Face has them, unless it is for `hub`.
+
+    Where its model_type tells nothing its tensors do: what config.json calls a model is up to its makers.
+    """
+    file, weights = folder / "config.json", folder / WEIGHTS
+    if not file.is_file():
+        return False
+    config = read_json(file)
+    kind = config.get("model_type")
+    if kind in ("audiobat", *release_io.FOREIGN) or "format" in config:  # all of our releases have a format
+        return False
+    if kind in ("eat", "sslam"):
+        return True
+    names = survey_file(weights).tree if weights.is_file() else ()
+    return any(layout.matches(names) for layout in LAYOUTS)
+
+
+def convert_file(source: str | Path) -> Converted:
+    """Make an encoder, and a head if there is one, of a checkpoint file or a Hugging Face folder.
+
+    Args:
+        source: the file or folder; with `:teacher` behind it, the EMA copy that some files hold beside the student.
+
+    Raises:
+        AudiobatError: nothing there; a file that is damaged, made to do harm or of no known kind; a tensor too many or
+            too few.
+    """
+    teacher = str(source).endswith(TEACHER)
+    path = Path(str(source).removesuffix(TEACHER))
+    file = path / WEIGHTS if path.is_dir() else path
+    weights = with_config(split(file, read(file)))
+    try:
+        converted: Converted = layout_of(weights).convert(weights, teacher)
+    except AudiobatError as error:
+        raise AudiobatError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
+    return replace(converted, left=(*converted.left, *weights.unchosen(teacher)))
+
+
+def layout_of(weights: Weights) -> ModuleType:
+    """The converter for these tensors, or for what a survey says of them."""
+    for layout in LAYOUTS:
+        if layout.matches(weights.student):
+            return layout
+    shown = ", ".join(list(weights.student)[:4])
+    raise AudiobatError(
+        f"{weights.path} holds {len(weights.student)} tensors of no model that is known here ({shown}, ...): known are "
+        f"{', '.join(layout.LAYOUT for layout in LAYOUTS)}."
+    )

@@ -1,0 +1,65 @@
+"""Audio-MAE's weights (timm's names) to an AudioEncoder: pre-norm blocks behind EAT's frontend; the decoder is dropped.
+
+From the paper's public code base come the names; what a file does not say is marked below. Pre-training files have a
+`norm` behind the last block, which belongs to the encoder; fine-tuned ones an `fc_norm` of the mean, part of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from audiobat.config import EncoderConfig, ModelConfig
+from audiobat.engine.tensors import count_blocks
+from audiobat.models.building import build
+from audiobat.zoo.convert.eat import FBANK
+from audiobat.zoo.convert.weights import Converted, Weights, attention_heads, linear_head, size
+
+LAYOUT = "Audio-MAE"
+NO_PART = ("decoder_", "mask_token")  # how names of the decoder begin
+STATISTICS = replace(FBANK, mean=-4.2677393, std=4.5689974)  # AudioSet's, in full
+
+
+def matches(names: Collection[str]) -> bool:
+    """Whether tensors of these names are of this kind: a ViT of timm without a norm of the stem."""
+    return {"patch_embed.proj.weight", "pos_embed", "cls_token", "blocks.0.norm1.weight"} <= set(names) and (
+        "pre_norm.weight" not in names
+    )
+
+
+def convert(weights: Weights, teacher: bool = False) -> Converted:
+    """The encoder, and the head of a fine-tuned file.
+
+    The position of cls, if it has one, is added to cls itself. A head of `fc_norm` reads the mean of all patches in
+    Audio-MAE, padding included; here it reads the clip's own.
+
+    Raises AudiobatError for a tensor that is missing, unexpected or of an unlikely shape.
+    """
+    path = weights.path
+    chosen = weights.chosen(teacher)
+    tensors = {name: tensor for name, tensor in chosen.items() if not name.startswith(NO_PART)}
+    left = tuple(name for name in chosen if name not in tensors)
+    dim, _, patch_frames, patch_bins = size(tensors, "patch_embed.proj.weight", 4, path)
+    _, patches, _ = size(tensors, "pos_embed", 3, path)
+    hidden, _ = size(tensors, "blocks.0.mlp.fc1.weight", 2, path)
+    size(tensors, "cls_token", 3, path)
+    depth, rows = count_blocks(tensors), FBANK.mel_bins // patch_bins
+    table = tensors["pos_embed"].float()
+    tensors["cls_token"] = tensors["cls_token"].float() + table[:, :1]
+    tensors["pos_embed"] = table[:, 1:]
+    final_norm = "norm.weight" in tensors
+    head = linear_head(tensors, ("head", "fc_norm"), (dim, depth), "cls" if final_norm else "mean", {}, path)
+    encoder = EncoderConfig(
+        dim=dim,
+        depth=depth,
+        heads=attention_heads(weights, dim),
+        mlp_ratio=hidden / dim,
+        patch_size=(patch_frames, patch_bins),
+        max_frames=(patches - 1) // rows * patch_frames,
+        gated_attention=False,
+        block_norm="pre",
+        final_norm=final_norm,
+        pad="grid",  # how it was trained: zeros to the full length, attended to
+    )
+    model = build(ModelConfig(STATISTICS, encoder), tensors, path)
+    return Converted(LAYOUT, model.eval(), head, (*left, *weights.left))

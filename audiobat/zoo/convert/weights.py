@@ -1,0 +1,236 @@
+"""A checkpoint's tree to the tensors of a student and a teacher; and what a converter makes of them.
+
+In: what `reading` gives, with tensors or with their shapes. Out: names as the file's makers wrote them, without the
+prefixes of trainers.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from audiobat.config import HeadConfig, TaggerConfig
+from audiobat.engine.tensors import read_json
+from audiobat.errors import AudiobatError
+from audiobat.models.encoder import BaseEncoder
+from audiobat.models.heads import build_head
+from audiobat.models.tagger import Tagger
+from audiobat.zoo.convert.pickles import Stub, shown
+from audiobat.zoo.convert.reading import TensorInfo
+
+LIGHTNING = "student.encoder."  # in BAT's Lightning-style checkpoints; what they call the teacher is not known
+AUDIOSET = 527  # classes
+DEEPEST = 16  # levels at which tensors are looked for
+HEAD_DIM = 64  # of attention, in every published model of these families
+HEADS = ("num_heads", "num_attention_heads", "heads", "encoder_attention_heads")  # how configs call their number
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a file, or their `TensorInfo`: names may still carry what each project puts before them."""
+
+    path: Path
+    student: Mapping[str, Any]
+    teacher: Mapping[str, Any] | None  # where the file keeps one
+    config: Mapping[str, Any] = field(default_factory=dict)  # what else the file says of the model
+    left: tuple[str, ...] = ()  # tensors of other parts of the file, such as an optimizer's
+
+    def chosen(self, teacher: bool) -> dict[str, Tensor]:
+        """The student's tensors, or the teacher's; AudiobatError if there is none."""
+        if not teacher:
+            return dict(self.student)
+        if self.teacher is None:
+            raise AudiobatError(f"{self.path} holds no teacher beside the student: leave :teacher out.")
+        return dict(self.teacher)
+
+    def unchosen(self, teacher: bool) -> tuple[str, ...]:
+        """The names of the other network's tensors, which are left out."""
+        whose, other = ("student", self.student) if teacher else ("teacher", self.teacher or {})
+        return tuple(f"{whose}.{name}" for name in other)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier that came with an encoder."""
+
+    config: TaggerConfig
+    module: nn.Module  # LayerFeatures to logits
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a converter made of a file."""
+
+    layout: str  # whose, in words
+    encoder: BaseEncoder
+    head: Head | None = None
+    left: tuple[str, ...] = ()  # tensors that the encoder has no place for, each of them known to be no part of it
+
+    def tagger(self) -> Tagger:
+        """The encoder with its head; AudiobatError if the file has none."""
+        if self.head is None:
+            raise AudiobatError(f"{self.layout}: there is no head in this file; fine-tune one.")
+        tagger = Tagger(self.encoder, self.head.config)
+        tagger.head.load_state_dict(self.head.module.state_dict())
+        return tagger
+
+
+def split(path: Path, tree: Any) -> Weights:
+    """Find student and teacher in the tree of a file.
+
+    Known are a dict of tensors; `model` of fairseq and others, with a teacher in `_ema` inside it; `encoder` and
+    `ema_encoder` of BAT's training script; and a Lightning `state_dict`. Raises AudiobatError if there is none.
+    """
+    if not isinstance(tree, Mapping):
+        raise AudiobatError(f"{path} holds a {type(tree).__name__} and no dict of tensors: it is no checkpoint.")
+    rest = {name: value for name, value in tree.items() if isinstance(name, str)}
+    teacher: Mapping[str, Any] | None = None
+    left: list[str] = []
+    if holds_tensors(rest.get("encoder")):
+        student = rest.pop("encoder")
+        teacher = rest.pop("ema_encoder", None)
+    elif holds_tensors(rest.get("model")):
+        student = dict(rest.pop("model"))
+        teacher = student.pop("_ema", None)
+    elif holds_tensors(rest.get("state_dict")):
+        state = rest.pop("state_dict")
+        check_tensors(state, path)
+        student = {n.removeprefix(LIGHTNING): t for n, t in state.items() if n.startswith(LIGHTNING)} or state
+        left += [n for n in state if student is not state and not n.startswith(LIGHTNING)]
+    elif holds_tensors(rest):
+        student = {name: value for name, value in rest.items() if is_tensor(value)}
+        rest = {name: value for name, value in rest.items() if not is_tensor(value)}
+    else:
+        top = ", ".join(shown(name) for name in list(rest)[:8]) or "nothing"
+        raise AudiobatError(f"{path} holds no weights of a model that is known here: at its top are {top}.")
+    for network in (student, teacher if holds_tensors(teacher) else {}):
+        check_tensors(network or {}, path)
+    left += [f"{name}.{inner}" if inner else name for name, value in rest.items() for inner in tensors_below(value)]
+    return Weights(path, student, teacher if holds_tensors(teacher) else None, rest, tuple(left))
+
+
+def check_tensors(network: Mapping[Any, Any], path: Path) -> None:
+    """Raise an AudiobatError unless all that a network holds are tensors with names that can be shown."""
+    for name, value in network.items():
+        if not is_tensor(value):
+            kind = value.name if isinstance(value, Stub) else type(value).__name__
+            raise AudiobatError(f"{path}: {shown(name)} is no tensor but a {kind}.")
+        if not isinstance(name, str) or shown(name) != name:
+            raise AudiobatError(f"{path}: {shown(name)} is no name of a tensor.")
+
+
+def with_config(weights: Weights) -> Weights:
+    """`weights` of a safetensors file, which holds tensors alone, with what config.json beside it says.
+
+    Raises AudiobatError if that is a release of ours, whose tensors BAT's own would be taken for.
+    """
+    file = weights.path.with_name("config.json")
+    if weights.path.suffix != ".safetensors" or not file.is_file():
+        return weights
+    config = read_json(file)
+    if config.get("model_type") == "audiobat":
+        raise AudiobatError(f"{weights.path} belongs to the release {file.parent}: give that folder.")
+    return replace(weights, config=config)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether this is a tensor or a survey's stand-in for one."""
+    return isinstance(value, Tensor | TensorInfo)
+
+
+def holds_tensors(value: Any) -> bool:
+    """Whether this is a dict with tensors in it."""
+    return isinstance(value, Mapping) and any(is_tensor(inner) for inner in value.values())
+
+
+def tensors_below(value: Any) -> Iterator[str]:
+    """Dotted names of all tensors inside plain containers, of which each is entered once, to a depth of DEEPEST."""
+    todo: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    seen = set()
+    while todo:
+        names, item = todo.pop()
+        if is_tensor(item):
+            yield ".".join(names)
+        elif isinstance(item, Mapping | list | tuple) and id(item) not in seen and len(names) < DEEPEST:
+            seen.add(id(item))
+            inner = item.items() if isinstance(item, Mapping) else enumerate(item)
+            todo += [((*names, shown(key)), part) for key, part in inner]
+
+
+def attention_heads(weights: Weights, dim: int) -> int:
+    """How many attention heads the file's config tells, in any of the places known; else heads of 64 dimensions."""
+    for config in configs(weights.config):
+        for name in HEADS:
+            if name in config:
+                value = config[name]
+                if type(value) is not int or value < 1 or dim % value:
+                    raise AudiobatError(
+                        f"{weights.path}: {name} is {shown(reprlib.repr(value))}: it must divide the width {dim}."
+                    )
+                return value
+    return max(1, dim // HEAD_DIM)
+
+
+def configs(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A config, fairseq's `cfg.model` in it, and the one that fine-tuning nests in that, as far as they are there."""
+    place: Any = config
+    for keys in ((), ("cfg", "model"), ("pretrained_model_args", "model")):
+        for key in keys:
+            place = place.get(key) if isinstance(place, Mapping) else None
+        if isinstance(place, Mapping):
+            yield place
+
+
+def linear_head(
+    tensors: dict[str, Tensor],
+    names: tuple[str, str | None],
+    encoder: tuple[int, int],
+    pool: str,
+    classes: Mapping[str, Any],
+    path: Path,
+) -> Head | None:
+    """Take a head out of `tensors`: a matrix, and before it a LayerNorm, whose scale the matrix can hold as well.
+
+    Args:
+        tensors: of the file; those of the head are removed.
+        names: of the matrix, and of the norm if it has one.
+        encoder: width and depth.
+        pool: what it reads of the last block, `cls` or the `mean` of the patches.
+        classes: `{0: name}` or `{"0": name}`; classes that it does not name are called by their number.
+        path: for errors.
+    """
+    matrix, norm = names
+    if f"{matrix}.weight" not in tensors:
+        return None
+    weight, bias = (tensors.pop(f"{matrix}.{part}").double() for part in ("weight", "bias"))
+    has_norm = norm is not None and f"{norm}.weight" in tensors
+    if has_norm:
+        scale, shift = (tensors.pop(f"{norm}.{part}").double() for part in ("weight", "bias"))
+        bias = bias + weight @ shift
+        weight = weight * scale
+    if weight.ndim != 2 or weight.shape[1] != encoder[0] or bias.shape != weight.shape[:1]:
+        raise AudiobatError(f"{path}: {matrix}.weight has shape {list(weight.shape)}: it does not fit {encoder[0]}.")
+    told = [classes.get(str(n), classes.get(n, n)) for n in range(len(weight))]  # type: ignore[call-overload]
+    config = TaggerConfig(
+        head=HeadConfig(kind="linear", pool=pool, norm="layer" if has_norm else "none"),  # type: ignore[arg-type]
+        classes=tuple(shown(name) for name in told),
+        multi_label=len(weight) == AUDIOSET,  # no file says; the other sets that these models were tuned on have one
+    )
+    module = build_head(config.head, *encoder, len(weight))
+    module.load_state_dict({"classifier.weight": weight.float(), "classifier.bias": bias.float()})
+    return Head(config, module.eval())
+
+
+def size(tensors: Mapping[str, Any], name: str, dims: int, path: Path) -> tuple[int, ...]:
+    """The shape of tensor `name`, which must have `dims` dimensions, none of them empty."""
+    if name not in tensors:
+        raise AudiobatError(f"{path} has no tensor {name}, which this kind of model has.")
+    found = tuple(tensors[name].shape)
+    if len(found) != dims or min(found) == 0:
+        raise AudiobatError(f"{path}: {name} has shape {list(found)}, but it must have {dims} dimensions.")
+    return found

@@ -1,0 +1,183 @@
+"""What a checkpoint or a folder is, what is in it, and whether it is safe: a path in, lines of facts out.
+
+Nothing of it is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from audiobat.audio.read import AUDIO_EXTENSIONS
+from audiobat.engine.tensors import read_json
+from audiobat.errors import AudiobatError
+from audiobat.models.features import Encoder
+from audiobat.zoo.convert import Converted, convert_file, hugging_face, layout_of, survey_file
+from audiobat.zoo.convert.pickles import Stub, shown
+from audiobat.zoo.convert.reading import Survey, TensorInfo
+from audiobat.zoo.convert.weights import split
+from audiobat.zoo.release import find, load, load_tagger
+
+SHOWN = 6  # names in a line
+LISTS = (".csv", ".parquet", ".txt")
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+USUAL = (  # beginnings of what trainers leave in checkpoints, and what does nothing by itself
+    *("argparse.Namespace", "types.SimpleNamespace", "functools.partial", "pathlib.P", "datetime.", "collections."),
+    *("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy.dtype", "numpy.ndarray", "numpy.float", "numpy.int"),
+    *("torch._utils.", "torch.nn.", "torch.optim.", "torch.device", "torch.Tensor", "torch.storage.UntypedStorage"),
+    *("builtins.object", "builtins.complex", "builtins.slice", "builtins.range", "copyreg._reconstructor"),
+    *("fairseq.", "omegaconf.", "lightning.", "pytorch_lightning.", "lightning_fabric.", "yacs."),
+)
+HARMFUL = {  # modules that reach the machine
+    *("os", "posix", "nt", "subprocess", "commands", "sys", "socket", "shutil", "io", "_io", "builtins", "importlib"),
+    *("runpy", "pickle", "_pickle", "ctypes", "webbrowser", "urllib", "requests", "http", "ftplib", "smtplib", "pty"),
+    *("asyncio", "multiprocessing", "threading", "code", "pdb", "timeit", "operator", "functools", "types", "tempfile"),
+    *(
+        "platform",
+        "glob",
+        "zipfile",
+        "tarfile",
+        "ssl",
+        "signal",
+        "mmap",
+        "marshal",
+        "imp",
+        "pip",
+        "cProfile",
+        "profile",
+    ),
+}
+
+
+def facts_of_file(path: Path) -> Iterator[tuple[str, str]]:
+    """One line after another about a checkpoint, or a folder; a value that begins with `!` asks for care.
+
+    Raises AudiobatError for a file that is damaged, that names what would reach the machine, or that is no known model.
+    """
+    if path.is_dir():
+        yield from facts_of_folder(path)
+        return
+    if not path.exists():
+        folder = path.absolute().parent
+        raise AudiobatError(f"There is no file or folder {path} ({folder} {found_there(folder)}): check the path.")
+    if path.suffix.lower() in (*AUDIO_EXTENSIONS, *LISTS):
+        raise AudiobatError(
+            f"{path} is no model: `audiobat prepare SOURCE --dry-run` describes a folder or list of clips."
+        )
+    survey = survey_file(path)
+    yield "file", f"{path}, {path.stat().st_size / 2**20:,.1f} MiB, {survey.format}"
+    yield "holds", contents(survey)
+    harmful = harmful_names(survey.stubs)
+    yield "safe", verdict(survey, harmful)
+    if harmful:
+        raise AudiobatError(
+            f"{path} names {listed(harmful)}: a reader of pickles would run that. audiobat did not; trust the file not."
+        )
+    weights = split(path, survey.tree)
+    yield "is", f"{layout_of(weights).LAYOUT}: {tensors(weights.student)}"
+    if weights.teacher is not None:
+        yield "teacher", f"{tensors(weights.teacher)}; --model {path}:teacher takes it"
+    config = path.with_name("config.json")
+    if path.name == "model.safetensors" and config.is_file() and read_json(config).get("model_type") == "audiobat":
+        yield "belongs to", f"the release {config.parent}, which is what --model takes"
+        yield from facts_of_folder(config.parent)
+    else:
+        yield from facts_of_model(convert_file(path))
+
+
+def facts_of_folder(folder: Path) -> Iterator[tuple[str, str]]:
+    """What a release or a run holds, or weights that Hugging Face keeps in a folder."""
+    if hugging_face(folder):
+        yield "folder", f"{folder}, as Hugging Face keeps models"
+        yield from facts_of_model(convert_file(folder))
+        return
+    place = find(folder)
+    if not (place / "config.json").exists() and not (place / "config.yaml").exists():
+        raise AudiobatError(
+            f"{folder} is no release, run or model of Hugging Face, and {found_there(folder)}: "
+            f"name one of those; `audiobat prepare {folder} --dry-run` describes a folder of clips."
+        )
+    kind = "a release" if (place / "config.json").exists() else "a run"
+    yield "folder", f"{folder}, {kind}" + (f" in {place}" if place != folder else "")
+    yield from facts_of_encoder(load(folder))
+    if (place / "config.json").exists() and "tagger" in read_json(place / "config.json"):
+        tagger = load_tagger(folder).config
+        yield "head", f"{tagger.head.kind}, {len(tagger.classes)} classes: {listed(tagger.classes)}"
+
+
+def facts_of_encoder(encoder: Encoder) -> Iterator[tuple[str, str]]:
+    """Its size."""
+    count = sum(parameter.numel() for parameter in encoder.parameters()) if isinstance(encoder, nn.Module) else 0
+    yield "loads", f"{count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}, {encoder.sample_rate} Hz"
+
+
+def found_there(folder: Path) -> str:
+    """Which checkpoints a folder holds."""
+    if not folder.is_dir():
+        return "is not there either"
+    files = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS)
+    return f"holds {listed(files)}" if files else "holds no checkpoint"
+
+
+def facts_of_model(converted: Converted) -> Iterator[tuple[str, str]]:
+    """What became of the tensors."""
+    yield from facts_of_encoder(converted.encoder)
+    if converted.head is not None:
+        yield "head", f"{len(converted.head.config.classes)} classes: {listed(converted.head.config.classes)}"
+    if converted.left:
+        yield "left out", f"{len(converted.left)} tensors that are no part of the encoder: {listed(converted.left)}"
+
+
+def contents(survey: Survey) -> str:
+    """The names at the top of a file, and what each is."""
+    if not isinstance(survey.tree, Mapping):
+        return f"a {type(survey.tree).__name__}"
+    if all(isinstance(value, TensorInfo) for value in survey.tree.values()):
+        return tensors(survey.tree)
+    return listed([f"{shown(name)} ({kind_of(value)})" for name, value in survey.tree.items()])
+
+
+def kind_of(value: Any) -> str:
+    """A value in a word or two."""
+    if isinstance(value, TensorInfo):
+        return f"{list(value.shape)}"
+    if isinstance(value, Mapping) and any(isinstance(inner, TensorInfo) for inner in value.values()):
+        return tensors(value)
+    return value.name if isinstance(value, Stub) else type(value).__name__
+
+
+def tensors(found: Mapping[Any, Any]) -> str:
+    """How many tensors and values there are, and of which types."""
+    all_of = [value for value in found.values() if isinstance(value, TensorInfo)]
+    types = sorted({str(value.dtype).removeprefix("torch.") for value in all_of})
+    return f"{len(all_of)} tensors, {sum(prod(value.shape) for value in all_of) / 1e6:,.2f}M values, {', '.join(types)}"
+
+
+def verdict(survey: Survey, harmful: list[str]) -> str:
+    """Whether another reader could open the file without a thought."""
+    if harmful:
+        return f"! no: it names {listed(harmful)}, which reaches the machine; nothing of it was run here"
+    unknown = [name for name in survey.stubs if not name.startswith(USUAL)]
+    if unknown:
+        return (
+            f"! here: {listed(unknown)} became stubs, which do nothing; a reader of pickles would import and run them"
+        )
+    if survey.stubs:
+        return f"yes: {listed(survey.stubs)}, as trainers leave them, became stubs, which do nothing"
+    return "yes: tensors and plain containers alone"
+
+
+def harmful_names(names: Mapping[str, int]) -> list[str]:
+    """Those names of a pickle by which it reaches files, the network or the interpreter."""
+    return [name for name in names if name.split(".")[0] in HARMFUL and not name.startswith(USUAL)]
+
+
+def listed(names: Any) -> str:
+    """The first names, and how many more there are."""
+    found = [shown(name) for name in names]
+    more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(found[:SHOWN]) + more

@@ -1,0 +1,208 @@
+"""An encoder, or one with its head, as one ONNX file: waveforms of any number and length in, the spectrogram inside.
+
+In: `waveform` [B, S] float32 at the model's rate, `lengths` [B] int64 in samples, 1 to S. Out, of the last block:
+`embedding` [B, D], `cls_token` [B, D], `patch_tokens` [B, N, D], `valid` [B, N]; or a head's `logits`, `scores` [B, C].
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiobat import __version__
+from audiobat.engine.tensors import check_values
+from audiobat.errors import AudiobatError
+from audiobat.models.encoder import AudioEncoder, pool_features
+from audiobat.models.tagger import Tagger, surest_frame
+
+TOLERANCE = 1e-4  # of an output's greatest magnitude, or of 1 where that is less
+GAINS = (0.1, 1e-3, 0.0)  # of the clips that are compared: noise, faint noise, silence
+
+
+class Answers(nn.Module):
+    """What the file computes: `forward` in the order of `names`."""
+
+    def __init__(self, model: AudioEncoder | Tagger) -> None:
+        super().__init__()
+        self.tagger = model if isinstance(model, Tagger) else None
+        self.encoder = encoder_of(model)
+        if self.tagger is None:
+            self.names = ["embedding", "cls_token", "patch_tokens", "valid"]
+        else:
+            self.names = ["logits", "scores", "frame_logits"][: 3 if self.tagger.task == "frame" else 2]
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        """Waveform [B, S] and lengths [B] to the outputs; what padding holds in them says nothing."""
+        features = self.encoder.forward_intermediates(waveform, lengths)
+        if self.tagger is None:
+            assert features.cls_token is not None
+            return pool_features(features), features.cls_token[-1], features.patch_tokens[-1], features.valid
+        if self.tagger.task == "clip":
+            logits = self.tagger.head(features)
+            return logits, self.tagger.scores(logits)
+        frames = self.tagger.frame_logits(features)
+        logits = surest_frame(frames, features)
+        return logits, self.tagger.scores(logits), frames
+
+
+def export_onnx(model: AudioEncoder | Tagger, file: str | Path) -> None:
+    """Write `model` as one ONNX file, whole or not at all. Needs the extra audiobat[onnx].
+
+    A tagger that labels frames has a third output, `frame_logits` [B, T, C], zeros on padding. The file's metadata say
+    `name` (the file's own), the version of `audiobat`, `sample_rate` and the `column_seconds` of a patch column, which
+    is a frame; of a tagger also `classes` (a JSON list in the order of the logits), `task` and `multi_label`.
+
+    Args:
+        model: it stays as it is, where it is.
+        file: an older one is replaced, once the new one is known to be right.
+
+    Raises:
+        AudiobatError: onnx, onnxscript or onnxruntime is missing; an encoder of another class, such as BEATs's; weights
+            that are not finite; PyTorch cannot translate the model; onnxruntime's answers for shapes other than the
+            traced one differ from PyTorch's by more than `TOLERANCE`; a disk that is full or not to be written.
+    """
+    runtime = import_runtime()
+    file = Path(file)
+    check_values(model.state_dict(), f"The model for {file}", model.state_dict())
+    answers = Answers(copy.deepcopy(model).cpu().float().eval())
+    program = translate(answers)
+    program.model.metadata_props.update(metadata(model, file.stem))
+    beside = file.with_name(file.name + ".tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        program.save(beside)
+        compare(answers, open_session(runtime, beside))
+        beside.replace(file)
+    except OSError as error:
+        raise AudiobatError(f"{error.filename or file} cannot be written ({error.strerror}): fix that.") from error
+    finally:
+        if beside.exists():
+            beside.unlink()
+
+
+def encoder_of(model: nn.Module) -> AudioEncoder:
+    """The encoder of a model or the model itself; AudiobatError if its class is not ours, as BEATs's is not."""
+    encoder = model.encoder if isinstance(model, Tagger) else model
+    if not isinstance(encoder, AudioEncoder):
+        raise AudiobatError(f"Its encoder is a {type(encoder).__name__}, and only an AudioEncoder can be exported.")
+    return encoder
+
+
+def import_runtime() -> Any:
+    """The onnxruntime package; AudiobatError that names the extra if any part of it is missing."""
+    try:
+        importlib.import_module("onnx")
+        importlib.import_module("onnxscript")
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise AudiobatError(f'Export to ONNX needs {error.name}: pip install "audiobat[onnx]".') from None
+
+
+def translate(answers: Answers) -> Any:
+    """The ONNX program of `answers`, for any number of clips of any length."""
+    batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=1)
+    window = answers.encoder.max_samples
+    example = torch.zeros(2, window), torch.tensor([window, window // 2])
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                answers,
+                example,
+                dynamo=True,
+                dynamic_shapes={"waveform": {0: batch, 1: samples}, "lengths": {0: batch}},
+                output_names=answers.names,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises many kinds
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise AudiobatError(
+            f"PyTorch {torch.__version__} cannot translate this model to ONNX ({reason}): export it as a release."
+        ) from error
+    assert program is not None
+    return program
+
+
+def metadata(model: AudioEncoder | Tagger, name: str) -> dict[str, str]:
+    """What a program that reads the file must know, as strings."""
+    config = encoder_of(model).config
+    column = config.encoder.patch_size[0] * config.frontend.hop_length / config.frontend.sample_rate
+    about = {
+        "name": name,
+        "audiobat": __version__,
+        "sample_rate": str(model.sample_rate),
+        "column_seconds": str(column),
+    }
+    if isinstance(model, Tagger):
+        about["classes"] = json.dumps(model.classes, ensure_ascii=False)
+        about["task"], about["multi_label"] = model.task, json.dumps(model.multi_label)
+    return about
+
+
+def open_session(runtime: Any, file: Path) -> Any:
+    """The file in onnxruntime, on the CPU."""
+    try:
+        return runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of its own kinds
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise AudiobatError(
+            f"onnxruntime {runtime.__version__} cannot open what PyTorch {torch.__version__} wrote ({reason}): nothing "
+            "was written; take the versions of constraints.txt."
+        ) from error
+
+
+def compare(answers: Answers, session: Any) -> None:
+    """Raise AudiobatError if onnxruntime's answers differ from PyTorch's; what padding holds is left out."""
+    for waveform, lengths in samples_for(answers.encoder):
+        with torch.no_grad():
+            wanted = dict(zip(answers.names, answers(waveform, lengths), strict=True))
+        found = session.run(answers.names, {"waveform": waveform.numpy(), "lengths": lengths.numpy()})
+        for (name, right), array in zip(wanted.items(), found, strict=True):
+            real = wanted["valid"] if name == "patch_tokens" else ...
+            worst = difference(right, torch.from_numpy(array), real)
+            if not worst <= TOLERANCE:  # NaN is a difference, too
+                raise AudiobatError(
+                    f"In onnxruntime {name} differs from PyTorch's by {worst:.1e} for waveforms of shape "
+                    f"{list(waveform.shape)}, which is more than {TOLERANCE:g}: nothing was written; export a release."
+                )
+
+
+def difference(right: Tensor, other: Tensor, real: Any) -> float:
+    """Greatest difference at the places `real`, as a share of `right`'s greatest magnitude, or of 1 if that is less."""
+    if other.shape != right.shape:
+        return torch.inf
+    right, other = right[real].float(), other[real].float()
+    return float((other - right).abs().max() / right.abs().max().clamp(min=1))
+
+
+def samples_for(encoder: AudioEncoder) -> Iterator[tuple[Tensor, Tensor]]:
+    """Waveforms and lengths of three shapes: less than a patch, part of a window, more than two windows."""
+    patch = encoder.config.encoder.patch_size[0] * encoder.config.frontend.hop_length
+    window = encoder.max_samples
+    random = torch.Generator().manual_seed(0)
+    for clips, samples in ((1, patch // 2 + 1), (3, window // 2 + 1), (2, 2 * window + 7)):
+        noise = torch.randn(clips, samples, generator=random) * torch.tensor(GAINS)[:clips, None]
+        yield noise, torch.tensor([samples, samples // 3 + 1, samples // 2 + 1])[:clips]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's remarks about packages that are not there, and about itself, from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

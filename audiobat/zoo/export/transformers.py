@@ -1,0 +1,157 @@
+"""An encoder, or one with its head, as a folder that transformers 5 loads with `trust_remote_code=True`.
+
+The folder needs no audiobat: its modeling_audiobat.py is made of audiobat's own sources, so there is no second model to
+keep in step. Weights are named as `AudioEncoder` and `Tagger` name them, the encoder's behind `encoder.`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import nn
+
+from audiobat import __version__
+from audiobat.config import to_dict
+from audiobat.engine.logs import write_atomic
+from audiobat.engine.tensors import check_values
+from audiobat.errors import AudiobatError
+from audiobat.models.encoder import AudioEncoder
+from audiobat.models.tagger import Tagger
+from audiobat.zoo.export.bundle import bundle
+from audiobat.zoo.export.onnx import encoder_of
+
+CODE = "modeling_audiobat"
+HEADER = '"""The model of this folder for transformers, made by audiobat {version} of its own sources (MIT licence)."""'
+CARD = """---
+library_name: transformers
+pipeline_tag: {task}
+tags: [audio, audiobat]
+---
+
+# {name}
+
+An audio encoder made with audiobat {version}: {parameters:.2f}M parameters, {depth} blocks of {dim} dimensions,
+audio of any length at {rate} Hz. Its code comes with it: read `{code}.py` before you trust it.
+
+```python
+from transformers import AutoFeatureExtractor, {auto}
+
+extractor = AutoFeatureExtractor.from_pretrained("{name}", trust_remote_code=True)
+model = {auto}.from_pretrained("{name}", trust_remote_code=True)
+inputs = extractor([waveform], sampling_rate={rate}, return_tensors="pt")  # mono, in [-1, 1]
+{line}
+```
+"""
+VECTOR = "vector = model(**inputs).pooler_output  # [1, {dim}]"
+LOGITS = "logits = model(**inputs).logits  # [1, {classes}]; model.config.id2label names the classes"
+
+
+def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: str = "") -> None:
+    """Write a folder for AutoModel, AutoFeatureExtractor and, of a tagger, AutoModelForAudioClassification.
+
+    Args:
+        model: it stays as it is, where it is.
+        folder: where; an older folder of this kind is replaced, any other that is not empty is refused.
+        card: text of README.md; by default how to load the model.
+
+    Raises:
+        AudiobatError: a folder with other files; an encoder of another class, such as BEATs's; weights that are not
+            finite; a choice among one class, which transformers does not know; a disk that is full or not to be
+            written. The folder is as it was then.
+    """
+    folder = Path(folder)
+    beside, old = (folder.with_name(folder.name + suffix) for suffix in (".tmp", ".old.tmp"))
+    if old.exists() and not folder.exists():  # an export was killed between its two renames
+        old.rename(folder)
+    if folder.exists() and not (folder / f"{CODE}.py").exists() and any(folder.iterdir()):
+        raise AudiobatError(f"{folder} holds other files and no model for transformers: give a new folder.")
+    config = model_config(model)
+    check_values(model.state_dict(), f"The model for {folder}", model.state_dict())
+    root = model if isinstance(model, Tagger) else nn.ModuleDict({"encoder": model})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in root.state_dict().items()}
+    files = {
+        "config.json": as_json(config),
+        "preprocessor_config.json": as_json(
+            {
+                "auto_map": {"AutoFeatureExtractor": f"{CODE}.AudiobatFeatureExtractor"},
+                "feature_extractor_type": "AudiobatFeatureExtractor",
+                "feature_size": 1,
+                "padding_value": 0.0,
+                "return_attention_mask": True,
+                "sampling_rate": model.sample_rate,
+            }
+        ),
+        f"{CODE}.py": HEADER.format(version=__version__) + "\n\n" + bundle("zoo.export.remote_code"),
+        "README.md": card or own_card(model, folder.name),
+    }
+    try:
+        for rest in (beside, old):
+            if rest.exists():
+                shutil.rmtree(rest)
+        beside.mkdir(parents=True)
+        for name, text in files.items():
+            write_atomic(beside / name, text)
+        write_atomic(beside / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise AudiobatError(f"{error.filename or folder} cannot be written ({error.strerror}): fix that.") from error
+
+
+def model_config(model: AudioEncoder | Tagger) -> dict[str, Any]:
+    """The fields of config.json."""
+    encoder = encoder_of(model)
+    classes = {"AutoConfig": "AudiobatConfig", "AutoModel": "AudiobatModel"}
+    fields: dict[str, Any] = {}
+    if isinstance(model, Tagger):
+        if len(model.classes) == 1 and not model.multi_label:
+            raise AudiobatError(
+                f"Its head chooses among one class, {model.classes[0]}, which transformers does not know: fine-tune it "
+                "with a second class, or with several labels a clip."
+            )
+        classes["AutoModelForAudioClassification"] = "AudiobatForAudioClassification"
+        fields = {
+            "head": to_dict(model.config.head),
+            "task": model.task,
+            "problem_type": f"{'multi' if model.multi_label else 'single'}_label_classification",
+            "id2label": {str(i): name for i, name in enumerate(model.classes)},
+            "label2id": {name: i for i, name in enumerate(model.classes)},
+        }
+    return {
+        "architectures": [list(classes.values())[-1]],
+        "auto_map": {auto: f"{CODE}.{name}" for auto, name in classes.items()},
+        "model_type": "audiobat",
+        "dtype": str(next(encoder.parameters()).dtype).removeprefix("torch."),
+        **to_dict(encoder.config),
+        **fields,
+    }
+
+
+def own_card(model: AudioEncoder | Tagger, name: str) -> str:
+    """A README.md that says how to load the model."""
+    encoder = encoder_of(model)
+    tagger = model if isinstance(model, Tagger) else None
+    return CARD.format(
+        name=name,
+        version=__version__,
+        code=CODE,
+        parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        depth=encoder.depth,
+        dim=encoder.dim,
+        rate=encoder.sample_rate,
+        task="audio-classification" if tagger else "feature-extraction",
+        auto="AutoModelForAudioClassification" if tagger else "AutoModel",
+        line=LOGITS.format(classes=len(tagger.classes)) if tagger else VECTOR.format(dim=encoder.dim),
+    )
+
+
+def as_json(fields: dict[str, Any]) -> str:
+    """The text of a JSON file."""
+    return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,63 @@
+"""Whatever `--model` may name to an encoder: our own weights, others' files, a Hugging Face model, a user's class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from audiobat.engine.ranks import pick_device
+from audiobat.errors import AudiobatError
+from audiobat.models.encoder import BaseEncoder
+from audiobat.models.features import Encoder
+from audiobat.zoo import release as release_io
+from audiobat.zoo.adapters import load_custom, load_huggingface
+from audiobat.zoo.convert import convert_file, is_foreign
+from audiobat.zoo.hf_hub import is_shared
+
+HUGGING_FACE = "hf:"
+
+
+def load(path_or_name: str | Path, device: str = "cpu") -> BaseEncoder:
+    """Load an encoder, in eval mode on `device`.
+
+    Args:
+        path_or_name: the name of shipped weights (`bat_nano`), a release folder, or a run folder, of pre-training or of
+            fine-tuning; `hub:OWNER/NAME[@REVISION]`, a release on the Hugging Face Hub; or weights of another project:
+            a checkpoint file of BAT, EAT, SSLAM, Audio-MAE or BEATs, or a Hugging Face folder of BAT, EAT or SSLAM.
+            `:teacher` behind a file takes the EMA copy that some hold.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`.
+
+    Raises:
+        AudiobatError: nothing there; a file that is missing, damaged, of no known kind, or does not fit the others.
+    """
+    source = release_io.find(path_or_name) if is_shared(path_or_name) else path_or_name
+    if is_foreign(source):
+        return convert_file(source).encoder.to(pick_device(device))
+    return release_io.load(source, device)
+
+
+def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> Encoder:
+    """Load an encoder, in eval mode on `device`.
+
+    Args:
+        source: what `load` takes (weights of this project and files of others), `hf:NAME_OR_FOLDER`, or
+            `my_file.py:MyEncoder`.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`; an encoder that is no torch module stays where it is.
+        trust_remote_code: let a Hugging Face model run the Python files that come with it.
+
+    Raises:
+        AudiobatError: nothing there, or nothing that can be used.
+    """
+    file, _, name = str(source).rpartition(":")
+    if str(source).startswith(HUGGING_FACE):
+        encoder: Encoder = load_huggingface(str(source).removeprefix(HUGGING_FACE), trust_remote_code)
+    elif file.endswith(".py"):
+        encoder = load_custom(file, name)
+    elif str(source).endswith(".py"):
+        raise AudiobatError(f"{source} names a file of Python but no class in it: give --model {source}:CLASS.")
+    else:
+        return load(source, device)
+    if isinstance(encoder, nn.Module):
+        encoder.to(pick_device(device))
+    return encoder

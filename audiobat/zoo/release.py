@@ -1,0 +1,294 @@
+"""Releases: config.json, model.safetensors, README.md, and head.safetensors where there is a head.
+
+In: a folder, a run folder or a name. Out: an AudioEncoder, or a Tagger, which is one with its head.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from audiobat.config import ModelConfig, PretrainConfig, TaggerConfig, from_dict, to_dict
+from audiobat.engine.checkpoint import Checkpoint, load_checkpoint
+from audiobat.engine.logs import write_atomic
+from audiobat.engine.ranks import pick_device
+from audiobat.engine.tensors import check_values, read_json, read_tensors, write_tensors
+from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.models.building import build, build_tagger
+from audiobat.models.encoder import AudioEncoder, BaseEncoder
+from audiobat.models.tagger import Tagger
+from audiobat.zoo.card import Facts, write_card
+from audiobat.zoo.hf_hub import fetch, is_shared
+
+FORMAT = 1
+WEIGHTS = Path(__file__).parent / "weights"
+FOREIGN = {  # model_type in config.json: the module whose `read` builds the encoder
+    "bat": "audiobat.zoo.convert.bat",
+    "audiobat_beats": "audiobat.zoo.convert.beats",
+}
+FIELDS = ("model_type", "format", "frontend", "encoder", "tagger", "extra")
+RELEASE = "release"  # the folder, inside a fine-tuning run, of what it made
+LONGEST = 400  # letters of a sentence about a config, which may say anything at any length
+
+
+def load(path_or_name: str | Path, device: str = "cpu") -> BaseEncoder:
+    """Load an encoder, in eval mode on `device`.
+
+    Args:
+        path_or_name: the name of shipped weights (`bat_nano`), a release folder, a folder in the public BAT layout,
+            `hub:OWNER/NAME`, or a run folder: of pre-training, whose latest checkpoint's student it is then, or of
+            fine-tuning. A head that is there is left out.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`.
+
+    Raises:
+        AudiobatError: nothing there; a file that is missing, damaged or does not fit the others.
+    """
+    folder = find(path_or_name)
+    encoder = read_release(folder) if (folder / "config.json").exists() else read_run(folder)
+    return encoder.to(pick_device(device)).eval()
+
+
+def load_tagger(path_or_name: str | Path, device: str = "cpu") -> Tagger:
+    """Load an encoder with its head, in eval mode on `device`: what `audiobat finetune` wrote.
+
+    Args:
+        path_or_name: a release folder with a head, the run folder that holds it, or `hub:OWNER/NAME`.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`.
+
+    Raises:
+        AudiobatError: as for `load`; a release without a head.
+    """
+    folder = find(path_or_name)
+    file = folder / "config.json"
+    config = read_json(file) if file.exists() else {}
+    if "tagger" not in config:
+        raise AudiobatError(without_head(folder))
+    encoder, weights = read_release(folder), folder / "head.safetensors"
+    try:
+        described = from_dict(TaggerConfig, config["tagger"], "tagger")
+        tagger = build_tagger(encoder, described, read_tensors(weights), weights)
+    except AudiobatError as error:
+        raise told(file, error) from None
+    return tagger.to(pick_device(device)).eval()
+
+
+def without_head(folder: Path) -> str:
+    """What a folder is that holds no head, and the hint, in a sentence."""
+    hint = "make one with `audiobat finetune`"
+    if (folder / "config.json").exists():
+        return f"{folder} holds an encoder and no head: {hint}."
+    if (folder / "config.yaml").exists():
+        return unfinished(folder) or f"{folder} is a run of pre-training, whose encoder has no head: {hint}."
+    if is_probe(folder):
+        return f"{folder} is the output of `audiobat probe`, whose results keep neither encoder nor head: {hint}."
+    return no_model(folder)
+
+
+def is_probe(folder: Path) -> bool:
+    """Whether a folder holds result records."""
+    return any(folder.glob("results/*.json"))
+
+
+def unfinished(run: Path) -> str:
+    """Why a run of fine-tuning has no release, in a sentence; nothing of another run."""
+    if "model" not in run_fields(run):
+        return ""
+    folds = sorted(path.parent.name for path in run.glob(f"folds/*/{RELEASE}"))
+    if folds:
+        return f"{run} holds a release for each of its folds: name one of them, such as {run / 'folds' / folds[0]}."
+    return (
+        f"{run} is a fine-tuning that has written no {RELEASE} yet: run the same `audiobat finetune` again, it goes on."
+    )
+
+
+def no_model(folder: Path) -> str:
+    """What a folder lacks, in a sentence."""
+    if is_probe(folder):
+        return f"{folder} is the output of `audiobat probe`, which keeps no model: give the one that was probed."
+    return f"{folder} has neither config.json (a release) nor config.yaml (a run): give one of these."
+
+
+def shipped_names() -> list[str]:
+    """Names of the weights inside the package."""
+    return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
+
+
+def find(path_or_name: str | Path) -> Path:
+    """The folder that `path_or_name` means; a shipped name comes before a folder, a run's release before the run."""
+    if is_shared(path_or_name):
+        return fetch(str(path_or_name))
+    names = shipped_names()
+    if str(path_or_name) in names:
+        return WEIGHTS / str(path_or_name)
+    path = Path(path_or_name)
+    if path.is_file():
+        raise AudiobatError(
+            f"{path} is a file: give the folder that holds it; of a checkpoint `audiobat export` makes a folder."
+        )
+    if not path.is_dir():
+        shipped = f"the shipped names are {', '.join(names)}" if names else "no weights are shipped"
+        raise AudiobatError(f"No such folder or name: {path}{did_you_mean(str(path), names)}; {shipped}.")
+    return path / RELEASE if (path / RELEASE / "config.json").exists() else path
+
+
+def read_release(folder: Path) -> BaseEncoder:
+    """Build the encoder of a release folder, of this project's layout or one that FOREIGN lists."""
+    file = folder / "config.json"
+    config = read_json(file)
+    model_type = config.get("model_type")
+    try:
+        if isinstance(model_type, str) and model_type in FOREIGN:
+            encoder: BaseEncoder = importlib.import_module(FOREIGN[model_type]).read(folder, config)
+            return encoder
+        if "auto_map" in config:
+            raise AudiobatError("it was made for transformers: load it there, or give what it was exported from.")
+        check_fields(config, "audiobat", FIELDS)
+        model = from_dict(ModelConfig, {name: config[name] for name in ("frontend", "encoder") if name in config})
+        return build(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    except AudiobatError as error:
+        raise told(file, error) from None
+
+
+def check_fields(config: Mapping[str, Any], model_type: str, fields: Collection[str]) -> None:
+    """Raise an AudiobatError unless a release's config is of this type, of our format and of `fields` alone."""
+    if config.get("model_type") != model_type:
+        known = " or ".join(("audiobat", *FOREIGN))
+        raise AudiobatError(f"model_type is {config.get('model_type')!r}: it must be {known}.")
+    found = config.get("format")
+    if type(found) is not int or found != FORMAT:
+        raise AudiobatError(f"format is {found!r}, but this version reads {FORMAT}: upgrade audiobat.")
+    for name in config:
+        if name not in fields:
+            raise AudiobatError(f"unknown field {name}{did_you_mean(name, fields)}.")
+
+
+def told(file: Path, error: AudiobatError) -> AudiobatError:
+    """An error as one sentence that names a file of the release, however long the config has made it."""
+    sentence = " ".join(str(error).split())
+    if len(sentence) > LONGEST:
+        sentence = f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}"
+    return AudiobatError(sentence if str(file.parent) in sentence else f"{file}: {sentence}")
+
+
+def run_fields(run: Path) -> dict[str, Any]:
+    """What config.yaml of a run says; AudiobatError if it cannot be read."""
+    file = run / "config.yaml"
+    try:
+        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise told(file, AudiobatError(f"it cannot be read as YAML ({error}): copy it again.")) from None
+    if not isinstance(fields, dict):
+        raise AudiobatError(f"{file} holds no fields of a run: copy it again.")
+    return fields
+
+
+def read_run(folder: Path) -> AudioEncoder:
+    """Build the student of the latest checkpoint of a run folder."""
+    return student_of_run(folder)[0]
+
+
+def student_of_run(folder: Path) -> tuple[AudioEncoder, Checkpoint]:
+    """The student of the latest checkpoint of a run folder, and that checkpoint."""
+    file = folder / "config.yaml"
+    if not file.exists():
+        raise AudiobatError(no_model(folder))
+    if why := unfinished(folder):
+        raise AudiobatError(why)
+    try:
+        config = from_dict(PretrainConfig, run_fields(folder))
+    except AudiobatError as error:
+        raise told(file, error) from None
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is None:
+        raise AudiobatError(f"Run {folder} has no checkpoint yet: let it train until its first save.")
+    prefix = "student."
+    student = {name.removeprefix(prefix): t for name, t in checkpoint.model.items() if name.startswith(prefix)}
+    return build(config.model, student, checkpoint.path), checkpoint
+
+
+def save_new(folder: str | Path, model: BaseEncoder | Tagger, overwrite: bool = False) -> None:
+    """Write a release with the card that the model alone can fill; what is there stays unless `overwrite`."""
+    folder = Path(folder)
+    if not overwrite and folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise AudiobatError(f"{folder} exists: give a new folder, or overwrite=True to replace a release.")
+    save_release(folder, model)
+
+
+def save_release(
+    folder: str | Path,
+    model: BaseEncoder | Tagger,
+    card: str = "",
+    extra: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write a release folder, whole or not at all.
+
+    Args:
+        folder: where; an older release there is replaced, any other folder that is not empty is refused.
+        model: an encoder, which `load(folder)` gives back, bit for bit; or one with a head, for `load_tagger(folder)`.
+        card: text of README.md; by default what the model is and how to load it.
+        extra: plain values to keep in config.json beside the model's fields, such as how it was trained.
+        files: what else lies beside, by name, such as a figure of the card.
+
+    Raises:
+        AudiobatError: other files in `folder`; weights that are not finite; a disk that is full or not to be written.
+    """
+    folder = Path(folder)
+    encoder, tagger = (model.encoder, model) if isinstance(model, Tagger) else (model, None)
+    check_values(model.state_dict(), f"The model for {folder}", model.state_dict())
+    beside = folder.with_name(f"{folder.name}.tmp")
+    restore(folder)
+    if folder.exists() and not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise AudiobatError(f"{folder} holds other files and no release: give a new folder.")
+    config = encoder.release_fields()
+    if tagger is not None:
+        config["tagger"] = to_dict(tagger.config)
+    if extra:
+        config["extra"] = dict(extra)
+    try:
+        clear(beside)
+        beside.mkdir(parents=True)
+        write_atomic(beside / "config.json", json.dumps(config, indent=2) + "\n")
+        write_tensors(beside / "model.safetensors", encoder)
+        if tagger is not None:
+            write_tensors(beside / "head.safetensors", tagger.head)
+        for name, content in (files or {}).items():
+            write_atomic(beside / name, content)
+        write_atomic(beside / "README.md", card or write_card(folder.name, model, Facts()))
+        swap(beside, folder)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise AudiobatError(
+            f"{error.filename or folder} cannot be written ({error.strerror}): fix that, or give another folder."
+        ) from error
+
+
+def swap(made: Path, folder: Path) -> None:
+    """Put the folder `made` in the place of `folder`, which goes if it is there."""
+    old = folder.with_name(f"{folder.name}.old.tmp")
+    clear(old)
+    if folder.exists():
+        folder.rename(old)
+    made.rename(folder)
+    clear(old)
+
+
+def restore(folder: Path) -> None:
+    """Give back what a `swap` that was killed between its two renames has taken away."""
+    old = folder.with_name(f"{folder.name}.old.tmp")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+
+
+def clear(path: Path) -> None:
+    """Remove what an earlier save has left."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,410 @@
+"""The command line: what flags, recipes and defaults become, and what a user's mistake prints."""
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import audiobat
+from audiobat.cli import command as cli
+from audiobat.cli import verbs
+from audiobat.config import FinetuneConfig, PretrainConfig, ProbeConfig, from_dict, recipes, to_dict
+from audiobat.config.benchmark import BenchmarkConfig
+from audiobat.errors import AudiobatError
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The arguments with which the verb's function was called, in place of the call."""
+    calls = {}
+
+    def recorder(verb: str):
+        return lambda **arguments: calls.update({verb: arguments})
+
+    monkeypatch.setattr(audiobat, "__getattr__", recorder)
+    return calls
+
+
+def sentence(capsys) -> str:
+    """The one line on stderr; nothing on stdout."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("audiobat: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert "usage" not in err
+    return err
+
+
+def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path, called):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("encoder:\n  depth: 3\n  dim: 24\n  heads: 2\ndecoder:\n  heads: 2\noptim:\n  lr: 3e-4\n")
+    argv = ["pretrain", "--config", str(recipe), "--out", str(tmp_path / "run"), "--encoder.depth", "6", "--seed", "7"]
+    assert cli.main([*argv, "--data", "clips", "--optim.betas", "[0.8, 0.9]", "--dry-run"]) == 0
+    config = called["pretrain"].pop("config")
+    wanted = {"resume": "auto", "overwrite": False, "dry_run": True, "max_seconds": None}
+    assert called["pretrain"] == {"out": tmp_path / "run", **wanted}
+    wanted = to_dict(PretrainConfig())
+    wanted["encoder"] |= {"depth": 6, "dim": 24, "heads": 2}
+    wanted["decoder"]["heads"] = 2
+    wanted["optim"] |= {"lr": 3e-4, "betas": [0.8, 0.9]}
+    wanted["train"]["seed"] = 7
+    wanted["data"]["path"] = "clips"
+    assert to_dict(config) == wanted
+
+
+def test_dashes_underscores_and_equals_are_all_understood(called):
+    base = ["probe", "--model=m", "--data", "d", "--out", "o", "--head.kind", "linear"]
+    assert cli.main([*base, "--cache-gb=2", "--test_fold", "3", "--head.layer=-1", "--train.weight-decay", "null"]) == 0
+    assert called["probe"] == {
+        "model": "m",
+        "data": "d",
+        "out": Path("o"),
+        "test_fold": 3,
+        "device": "auto",
+        "trust_remote_code": False,
+        "overwrite": False,
+        "config": from_dict(ProbeConfig, {"cache_gb": 2.0, "head": {"kind": "linear"}}),
+    }
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_shortcut_and_the_fields_of_its_group_do_not_replace_each_other(called, turn: int):
+    pairs = [["--data", "clips"], ["--data.workers", "3"], ["--data.clip_seconds", "2.5"]][::turn]
+    assert cli.main(["pretrain", *(word for pair in pairs for word in pair)]) == 0
+    data = called["pretrain"]["config"].data
+    assert (data.path, data.workers, data.clip_seconds) == ("clips", 3, 2.5)
+
+
+def test_text_stays_text_where_text_is_asked_for(called):
+    assert cli.main(["embed", "--model", "1e3", "--data", "2024", "--out", "on.csv", "--layer", "-1"]) == 0
+    assert called["embed"]["model"] == "1e3"
+    assert called["embed"]["data"] == "2024"
+    assert called["embed"]["layer"] == -1
+    assert called["embed"]["window_seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("pretran", ["'pretran'", "did you mean pretrain?"]),
+        ("pretrain --encoder.dept 6 --out x", ["--encoder.dept", "did you mean --encoder.depth?"]),
+        ("pretrain --depth 6 --out x", ["--depth", "--encoder.depth or --decoder.depth"]),
+        ("pretrain --encoder.depth six --out x", ["encoder.depth", "'six'", "int"]),
+        ("pretrain --encoder.depth 6.5 --out x", ["encoder.depth", "6.5", "int"]),
+        ("pretrain --encoder.gated_attention maybe --out x", ["encoder.gated_attention", "'maybe'", "bool"]),
+        ("pretrain --frontend.kind mel --out x", ["kind", "'mel'", "did you mean mel_db?"]),
+        ("pretrain --encoder.patch_size [8 --out x", ["--encoder.patch_size", "YAML"]),
+        ("pretrain --encoder.patch_size 8 --out x", ["encoder.patch_size", "2 values"]),
+        ("pretrain --encoder.heads 7 --out x", ["encoder.heads", "7", "divide"]),
+        ("pretrain --resume maybe --out x", ["resume", "'maybe'", "auto, never"]),
+        ("pretrain --encoder.depth", ["--encoder.depth", "expected one argument"]),
+        ("embed --model m --data d", ["--out", ".parquet"]),
+        ("probe --data d --out o", ["--model", "release or run folder"]),
+        ("embed out.csv", ["out.csv", "--device"]),
+        ("embed --model m --data d --out o --pool max", ["pool", "'max'", "cls"]),
+        ("embed --model m --data d --out o --layer last", ["layer", "'last'", "int"]),
+        ("embed --config bat_base", ["--config"]),
+        ("pretrain --out x --config no_such_recipe", ["no_such_recipe", "YAML file"]),
+        (
+            "finetune --model m --data d --out x --config demo",
+            ["is one to pretrain", "mean finetune/demo?"],
+        ),
+        ("finetune --model m --data d --out x --config as2k", ["No recipe 'as2k'", "did you mean finetune/as20k?"]),
+        (
+            "probe --model m --data d --out x --config demo",
+            ["is one to pretrain", "mean demo_probe?"],
+        ),
+        ("probe --model m --data d --out x --heads cgp,liner", ["heads is 'liner'", "did you mean linear?"]),
+        ("probe --model m --data d --out x --head.kind liner", ["head.kind is 'liner'", "did you mean linear?"]),
+        ("pretrain --out x --train.steps 500", ["optim.warmup_steps is 53000", "--optim.warmup_steps 50 for a tenth"]),
+        (
+            "finetune --model m --data d --out x --train.steps 500",
+            ["optim.warmup_steps is 4000", "--optim.warmup_steps 50 for a tenth"],
+        ),
+    ],
+)
+def test_a_mistake_prints_one_sentence_and_exits_with_2(argv: str, words: list[str], capsys, called):
+    assert cli.main(argv.split()) == 2
+    printed = sentence(capsys)
+    assert [word for word in words if word not in printed] == []
+    assert called == {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Join(verbs.Verb):
+    """Join tables."""
+
+    first: str = verbs.argument("the table to join to")
+    others: tuple[str, ...] = verbs.argument("tables to join")
+    out: str | None = verbs.flag("file to write", None)
+    quiet: bool = verbs.flag("say nothing", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Copy(verbs.Verb):
+    """Copy a table."""
+
+    table: str = verbs.argument("the table")
+    out: str | None = verbs.argument("where to", None)
+    rows: int = verbs.flag("how many", 3)
+
+
+@pytest.fixture
+def places(monkeypatch, called):
+    """Two verbs that take arguments by their place."""
+    monkeypatch.setitem(verbs.VERBS, "join", Join)
+    monkeypatch.setitem(verbs.VERBS, "copy", Copy)
+    return called
+
+
+@pytest.mark.parametrize(
+    "argv", ["a b c --quiet --out d", "--quiet a --out=d b c", "--out d a b --quiet c", "--quiet --out d a b c"]
+)
+def test_arguments_keep_their_order_among_flags(places, argv: str):
+    assert cli.main(["join", *argv.split()]) == 0
+    assert places["join"] == {"first": "a", "others": ("b", "c"), "out": Path("d"), "quiet": True}
+
+
+def test_arguments_may_have_a_default(places):
+    assert cli.main(["copy", "1e3", "--rows", "-1"]) == 0
+    assert places["copy"] == {"table": "1e3", "out": None, "rows": -1}
+    assert cli.main(["copy", "x", "y=z"]) == 0
+    assert places["copy"] == {"table": "x", "out": Path("y=z"), "rows": 3}
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("copy", ["needs TABLE", "the table"]),
+        ("copy --rows 3", ["needs TABLE"]),
+        ("copy a b c", ["cannot place 'c'", "TABLE [OUT]"]),
+        ("copy --table a", ["--table", "write TABLE without --"]),
+        ("copy a --rows", ["--rows", "expected one argument"]),
+        ("join a", ["needs OTHERS"]),
+    ],
+)
+def test_mistakes_with_arguments(places, capsys, argv: str, words: list[str]):
+    assert cli.main(argv.split()) == 2
+    printed = sentence(capsys)
+    assert [word for word in words if word not in printed] == []
+    assert places == {}
+
+
+def test_help_shows_arguments_first(places, capsys):
+    assert cli.main(["join", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "usage: audiobat join FIRST OTHERS ... [--flag value ...]" in text
+    assert "FIRST the table to join to" in text
+    assert "OTHERS tables to join" in text
+    assert cli.main(["copy", "--help"]) == 0
+    assert "audiobat copy TABLE [OUT] [--flag" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "pretrain --seed -1",
+        "pretrain --seed 99999999999999999999",
+        "pretrain --frontend.f_min -900",
+        "pretrain --decoder.kernel_size -3",
+        "pretrain --encoder.depth 99999999999999999999",
+        "probe --model m --data d --out o --seed -1",
+        "probe --model m --data d --out o --train.betas [0.9,2]",
+        "probe --model m --data d --out o --train.weight_decay -1",
+        "probe --model m --data d --out o --train.min_lr 1",
+        "probe --model m --data d --out o --cache_gb -1",
+    ],
+)
+def test_a_number_that_cannot_be_meant_names_its_field(argv: str, capsys, called):
+    assert cli.main(argv.split()) == 2
+    flag = argv.split()[-2]
+    assert flag.removeprefix("--") in sentence(capsys)
+    assert not called
+
+
+def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
+    def broken(error: BaseException):
+        def doctor(**_):
+            raise error
+
+        monkeypatch.setitem(vars(audiobat), "doctor", doctor)
+        return cli.main(["doctor"])
+
+    assert broken(AudiobatError("Clip a.wav is\ndamaged: copy it again.")) == 2
+    assert sentence(capsys) == "audiobat: Clip a.wav is damaged: copy it again.\n"
+    assert broken(PermissionError(13, "Permission denied", "/x/y")) == 2
+    assert sentence(capsys) == "audiobat: /x/y: Permission denied: look who may read and write there.\n"
+    assert broken(FileExistsError(17, "File exists", "/x/y")) == 2
+    assert "a file is where a folder should be, so remove it or give another --out" in sentence(capsys)
+    assert broken(OSError(28, "No space left on device")) == 2  # a write to an open file names none
+    told = "audiobat: Writing failed: No space left on device: make room there and run the same command again.\n"
+    assert sentence(capsys) == told
+    assert broken(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")) == 2
+    assert "killed by signal: Killed): if memory ran out, use fewer data.workers" in sentence(capsys)
+    with pytest.raises(RuntimeError):  # of code in such a process: a defect
+        broken(RuntimeError("Caught RuntimeError in DataLoader worker process 0."))
+    assert broken(KeyboardInterrupt()) == 130
+    assert sentence(capsys) == "audiobat: stopped.\n"
+    with pytest.raises(ZeroDivisionError):  # a defect of ours keeps its traceback
+        broken(ZeroDivisionError())
+
+
+def test_help_lists_every_flag_and_field_with_its_default(capsys):
+    assert cli.main(["pretrain", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for flag in ("--out STR", "--resume {auto,never}", "--dry-run", "--config STR", "--data STR|NULL", "--seed INT"):
+        assert flag in text
+    assert "--encoder.depth INT default: 12" in text
+    assert "--target.layers INT|NULL average the top `layers` blocks; null: all (default: null)" in text
+    assert "--optim.betas [FLOAT,FLOAT] default: [0.9, 0.95]" in text
+    assert "--data.roll BOOL circular roll of the waveform (the release's; the paper names none)" in text
+    groups = {g.name: g.default_factory for g in dataclasses.fields(PretrainConfig) if g.name != "init"}
+    fields = ["--init ", *(f"--{name}.{f.name} " for name, group in groups.items() for f in dataclasses.fields(group))]
+    assert [field for field in fields if field not in text] == []
+
+
+def test_every_verb_is_in_the_overview_and_its_flags_are_its_functions_arguments(capsys):
+    assert cli.main([]) == 0
+    shown = capsys.readouterr().out
+    for name, verb in verbs.VERBS.items():
+        assert f"  {name} " in shown
+        function = getattr(audiobat, name)
+        assert set(inspect.signature(function).parameters) == {f.name for f in dataclasses.fields(verb)}
+
+
+def test_help_is_quick():
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "audiobat", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "pretrain" in done.stdout
+    assert " torch" not in done.stderr
+    assert time.perf_counter() - start < 10  # 0.2 s on an idle machine; the imports above are what makes it quick
+
+
+def test_module_passes_its_exit_code_on():
+    done = subprocess.run([sys.executable, "-m", "audiobat", "nonsense"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("audiobat: No verb 'nonsense'")
+
+
+# Recipes
+
+
+def write(path: Path, **fields) -> Path:
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+def test_a_recipe_inherits_field_by_field(tmp_path: Path):
+    write(tmp_path / "a.yaml", encoder={"dim": 8, "depth": 2}, train={"steps": 5})
+    (tmp_path / "sub").mkdir()
+    write(tmp_path / "sub" / "b.yaml", base="../a.yaml", encoder={"depth": 3})
+    last = write(tmp_path / "c.yaml", base="sub/b.yaml", train={"seed": 1})
+    assert recipes.load_recipe(last) == {"encoder": {"dim": 8, "depth": 3}, "train": {"steps": 5, "seed": 1}}
+
+
+def test_recipes_are_addressed_by_name(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
+    (tmp_path / "ladder").mkdir()
+    write(tmp_path / "bat_base.yaml", encoder={"depth": 4})
+    write(tmp_path / "ladder" / "x.yaml", base="bat_base", mask={"clones": 2})
+    assert recipes.recipe_names() == ["bat_base", "ladder/x"]
+    assert recipes.load_recipe("ladder/x") == {"encoder": {"depth": 4}, "mask": {"clones": 2}}
+    with pytest.raises(AudiobatError, match=r"'bat_bse' \(did you mean bat_base\?\).* bat_base, ladder/x"):
+        recipes.load_recipe("bat_bse")
+
+
+def test_bad_recipes_say_where(tmp_path: Path):
+    circle = write(tmp_path / "circle.yaml", base="circle.yaml")
+    with pytest.raises(AudiobatError, match=r"circle\.yaml is its own base"):
+        recipes.load_recipe(circle)
+    for text, words in (
+        ("a: [1,\nb: 2", r"bad\.yaml line 2"),
+        ("- 1", "holds no fields"),
+        ("a: !!python/none", "YAML"),
+    ):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(AudiobatError, match=words):
+            recipes.load_recipe(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(AudiobatError, match="cannot be read"):
+        recipes.load_recipe(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("5e-4", 5e-4), ("1E3", 1e3), ("-2e+1", -20.0), ("2.", 2.0), ("6", 6), ("e4", "e4")]
+)
+def test_numbers_in_recipes_are_numbers(text: str, value: object):
+    parsed = recipes.parse_yaml(f"a: {text}", "x")["a"]
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize("name", recipes.recipe_names())
+def test_every_shipped_recipe_is_a_config(name: str):
+    fields = recipes.load_recipe(name)
+    probes_or_pretrains = ProbeConfig if "head" in fields else PretrainConfig
+    kinds = {"finetune": FinetuneConfig, "benchmark": BenchmarkConfig}
+    config = from_dict(kinds.get(recipes.kind_of(name), probes_or_pretrains), fields)
+    assert from_dict(type(config), to_dict(config)) == config
+
+
+def test_a_group_that_comes_twice_is_an_error_not_half_a_recipe(tmp_path: Path):
+    recipe = tmp_path / "twice.yaml"
+    recipe.write_text("train:\n  steps: 5\nencoder:\n  depth: 2\ntrain:\n  batch_size: 3\n")
+    with pytest.raises(AudiobatError, match=r"twice\.yaml line 5 .* train comes twice"):
+        recipes.load_recipe(recipe)
+
+
+def test_a_mistake_in_a_recipe_names_its_file_and_one_in_a_flag_does_not(tmp_path: Path, capsys, called):
+    base = ["probe", "--model", "m", "--data", "d", "--out", "o"]
+    typo = write(tmp_path / "typo.yaml", head={"knd": "linear"})
+    assert cli.main([*base, "--config", str(typo)]) == 2
+    assert sentence(capsys) == f"audiobat: {typo}: Unknown field head.knd (did you mean kind?).\n"
+    good = write(tmp_path / "good.yaml", head={"kind": "linear"})
+    assert cli.main([*base, "--config", str(good), "--head.layer", "0"]) == 2
+    assert sentence(capsys).startswith("audiobat: head.layer is 0")
+    assert cli.main([*base, "--config", str(typo), "--head.layer", "0"]) == 2
+    assert str(typo) in sentence(capsys)
+    assert called == {}
+
+
+def test_recipes_are_listed_for_the_verbs_that_take_them(capsys):
+    taken = {"pretrain": "pretrain", "finetune": "finetune", "probe": "probe", "analyze": "probe", "ladder": "probe"}
+    taken["benchmark"] = "benchmark"
+    for verb, kind in taken.items():
+        assert cli.main([verb, "--help"]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"a recipe ({', '.join(recipes.recipe_names(kind))}) or" in said
+    kinds = [recipes.recipe_names(kind) for kind in ("pretrain", "finetune", "probe", "benchmark")]
+    assert sorted(name for names in kinds for name in names) == recipes.recipe_names()
+    assert kinds[2] == ["demo_probe"]
+
+
+def test_help_tells_of_a_field_what_stands_beside_it_in_the_code(capsys):
+    assert cli.main(["probe", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "--heads STR,... kinds trained side by side, each otherwise as `head`; none: `head` alone (default: [])",
+        "--layers besides, a linear probe of every block",
+        "--seeds INT,... one record for each; none: `train.seed` alone",
+        "--preset {paper,released,fair} whose settings these are meant to be",
+        "--preset_task STR|NULL column of the preset's table; null: by the data set's name",
+        "--grid.prototypes INT,... of the heads that have prototypes",
+        "--grid.choose BOOL lr and weight decay: keep the best on a held-out tenth",
+        "--cache_gb FLOAT memory for frozen features; more than that, up to 64 GB and half of what is free, go to "
+        "OUT/features, and what fits neither is computed again for every batch; 0: always again (default: 8.0)",
+    ):
+        assert words.replace("_", "-", 1) in said or words in said, words
+    assert cli.main(["finetune", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the patch embedding is the deepest layer; or as fast as the head, and min_lr is one for all" in said
+    assert "--optim.min_lr FLOAT also where the warm-up starts" in said  # inherited

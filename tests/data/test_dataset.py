@@ -1,0 +1,260 @@
+"""Batches of crops and of whole clips: the same for any workers, ranks and start, and robust to broken files."""
+
+import csv
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiobat.data.dataset import CropLoader, check_skipped, iterate_clips, write_skipped
+from audiobat.data.sampler import ClipOrder
+from audiobat.data.sources.read import read_clips
+from audiobat.errors import AudiobatError
+
+RATE = 1000
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Thirty ramps of 0.5 to 3.4 s: every sample tells its clip (whole part / 64) and its time."""
+    for i in range(30):
+        soundfile.write(tmp_path / f"{i:02d}.wav", ramp(i), RATE, subtype="FLOAT")
+    return tmp_path
+
+
+def ramp(i):
+    samples = 500 + 100 * i
+    return (i / 64 + np.arange(samples) / 2**19).astype(np.float32)
+
+
+def loader(folder, clip_seconds=0.5, batch_size=6, **settings):
+    table = read_clips(folder)
+    settings = {"seed": 5, "workers": 0, **settings}
+    return CropLoader(table, RATE, clip_seconds, ClipOrder(len(table), 5), batch_size, **settings)
+
+
+def take(batches, count):
+    return [batch for batch, _ in zip(batches, range(count), strict=False)]
+
+
+def same(a, b):
+    return a.step == b.step and a.keys == b.keys and a.waveform.equal(b.waveform) and a.skipped == b.skipped
+
+
+def test_crops_are_pieces_of_their_clips_at_varied_starts(corpus):
+    starts = []
+    for batch in take(loader(corpus), 10):
+        assert batch.lengths is None
+        assert batch.waveform.shape == (6, 500)
+        for key, crop, second in zip(batch.keys, batch.waveform.numpy(), batch.starts.tolist(), strict=True):
+            clip = ramp(int(key[:2]))
+            start = round((crop[0] - clip[0]) * 2**19)
+            assert abs(second * RATE - start) <= 1
+            np.testing.assert_array_equal(crop, clip[start : start + 500])
+            starts.append(start / max(1, len(clip) - 500))
+    assert min(starts) < 0.15
+    assert max(starts) > 0.85
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whole_clips_are_the_same_for_any_number_of_workers(corpus, workers):
+    (corpus / "07.wav").write_bytes(b"broken")
+    alone, together = {}, {}
+    expected = list(iterate_clips(read_clips(corpus), RATE, 4, skipped=alone))
+    found = list(iterate_clips(read_clips(corpus), RATE, 4, skipped=together, workers=workers))
+    assert alone == together
+    assert all(
+        a.waveform.equal(b.waveform) and a.lengths.equal(b.lengths) for a, b in zip(expected, found, strict=True)
+    )
+
+
+def test_a_worker_that_the_system_kills_is_one_sentence(corpus):
+    code = """if True:
+        import multiprocessing, os, signal, sys, threading
+        from audiobat.data.dataset import CropLoader
+        from audiobat.data.sampler import ClipOrder
+        from audiobat.data.sources.read import read_clips
+        from audiobat.errors import AudiobatError
+        table = read_clips(sys.argv[1])
+        batches = iter(CropLoader(table, 1000, 0.5, ClipOrder(len(table), 5), 6, seed=5, workers=1))
+        next(batches)
+        worker = multiprocessing.active_children()[0].pid
+        threading.Timer(0.2, os.kill, (worker, signal.SIGKILL)).start()
+        try:
+            while True:
+                next(batches)
+        except AudiobatError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(corpus)], capture_output=True, text=True, timeout=60)
+    assert re.search(r"process that loads data was killed.*fewer data\.workers", done.stdout), done
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same_stream(corpus, workers):
+    (corpus / "07.wav").write_bytes(b"broken")
+    alone = take(loader(corpus, roll=True), 8)
+    together = take(loader(corpus, roll=True, workers=workers), 8)
+    assert all(map(same, alone, together))
+
+
+def test_workers_leave_ctrl_c_to_the_main_process(corpus):
+    batches = iter(loader(corpus, workers=1))
+    first = next(batches)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGINT)
+    assert all(map(same, take(loader(corpus), 8), [first, *take(batches, 7)]))
+
+
+@pytest.mark.parametrize("start", [1, 4, 7])
+def test_resuming_continues_the_same_stream(corpus, start):
+    (corpus / "07.wav").write_bytes(b"broken")
+    whole = take(loader(corpus, roll=True), 10)
+    assert all(map(same, whole[start:], take(loader(corpus, roll=True, start_step=start), 10 - start)))
+
+
+def test_ranks_together_are_one_process(corpus):
+    whole = take(loader(corpus, roll=True), 4)
+    parts = [take(loader(corpus, roll=True, rank=rank, world_size=3), 4) for rank in range(3)]
+    for step, batch in enumerate(whole):
+        assert batch.keys == [key for part in parts for key in part[step].keys]
+        assert batch.waveform.numpy().tolist() == [
+            row for part in parts for row in part[step].waveform.numpy().tolist()
+        ]
+
+
+def test_short_clips_are_padded_with_zeros_and_lengths_tell(corpus):
+    for batch in take(loader(corpus, clip_seconds=2.0), 5):
+        expected = [min(2000, len(ramp(int(key[:2])))) for key in batch.keys]
+        if min(expected) == 2000:
+            assert batch.lengths is None
+            continue
+        assert batch.lengths.tolist() == expected
+        for row, key, length in zip(batch.waveform.numpy(), batch.keys, expected, strict=True):
+            assert not row[length:].any()
+            if length < 2000:
+                np.testing.assert_array_equal(row[:length], ramp(int(key[:2])))
+
+
+def test_roll_turns_the_clip_within_its_own_samples(corpus):
+    turned = 0
+    for plain, rolled in zip(take(loader(corpus, 2.0), 5), take(loader(corpus, 2.0, roll=True), 5), strict=True):
+        lengths = [2000] * 6 if plain.lengths is None else plain.lengths.tolist()
+        for a, b, n in zip(plain.waveform.numpy(), rolled.waveform.numpy(), lengths, strict=True):
+            assert not b[n:].any()
+            shift = int(np.flatnonzero(b[:n] == a[0])[0])
+            np.testing.assert_array_equal(np.roll(a[:n], shift), b[:n])
+            turned += shift > 0
+    assert turned >= 25
+
+
+def test_a_full_crop_after_resampling_counts_as_full(tmp_path):
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", np.ones(1501 + i), 1501, subtype="FLOAT")
+    assert all(batch.lengths is None for batch in take(loader(tmp_path, 1.0, 4), 5))
+
+
+def test_a_broken_clip_is_replaced_and_recorded(corpus):
+    (corpus / "07.wav").write_bytes(b"broken")
+    batches = loader(corpus)
+    for batch in take(batches, 10):
+        assert len(batch.keys) == len(batch.waveform) == 6
+        assert "07.wav" not in batch.keys
+    assert list(batches.skipped) == ["07.wav"]
+    assert "07.wav" in batches.skipped["07.wav"]
+    assert "cannot be read" in batches.skipped["07.wav"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_more_than_five_percent_unreadable_stops_the_run(corpus, workers):
+    for name in ("07.wav", "08.wav"):
+        (corpus / name).unlink()
+        (corpus / name).touch()
+    batches = loader(corpus, workers=workers)
+    with pytest.raises(AudiobatError, match=r"^2 of \d+ clips seen are unreadable, more than 5%.*0[78]\.wav"):
+        take(batches, 10)
+    assert sorted(batches.skipped) == ["07.wav", "08.wav"]
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_nothing_readable_ends_at_once(tmp_path, count):
+    for i in range(count):
+        (tmp_path / f"{i}.wav").write_bytes(b"broken")
+    with pytest.raises(AudiobatError, match="None of the clips can be read"):
+        take(loader(tmp_path), 1)
+
+
+def test_whole_clips_in_table_order_without_the_broken_one(corpus):
+    (corpus / "07.wav").write_bytes(b"broken")
+    skipped = {}
+    batches = list(iterate_clips(read_clips(corpus), RATE, 8, skipped=skipped))
+    assert [len(batch.indices) for batch in batches] == [7, 8, 8, 6]
+    assert np.concatenate([batch.indices for batch in batches]).tolist() == [i for i in range(30) if i != 7]
+    assert list(skipped) == ["07.wav"]
+    for batch in batches:
+        for row, length, i in zip(batch.waveform.numpy(), batch.lengths.tolist(), batch.indices, strict=True):
+            np.testing.assert_array_equal(row[:length], ramp(i))
+            assert not row[length:].any()
+
+
+def test_a_broken_last_clip_loses_no_batch(corpus):
+    (corpus / "29.wav").write_bytes(b"broken")
+    batches = list(iterate_clips(read_clips(corpus), RATE, 10, seconds=0.25, skipped={}))
+    assert [len(batch.indices) for batch in batches] == [10, 10, 9]
+    assert all((batch.lengths == 250).all() for batch in batches)
+
+
+def test_iterate_clips_stops_when_too_many_are_unreadable(corpus):
+    for i in (3, 20):
+        (corpus / f"{i:02d}.wav").unlink()
+    table = read_clips(write_table(corpus))
+    with pytest.raises(AudiobatError, match=r"None of the clips can be read.*one is a\.wav: why"):
+        check_skipped({"a.wav": "why"}, 1, 1)
+    with pytest.raises(AudiobatError, match=r"2 of \d+ clips seen are unreadable.*03\.wav"):
+        list(iterate_clips(table, RATE, 4, skipped={}))
+
+
+def write_table(folder):
+    path = folder / "clips.csv"
+    path.write_text("path\n" + "".join(f"{i:02d}.wav\n" for i in range(30)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("skipped", "seen", "clips", "stops"),
+    [
+        (0, 100, 100, False),
+        (5, 100, 100, False),  # exactly 5%
+        (6, 100, 100, True),
+        (1, 10, 10, True),
+        (1, 1, 20, False),
+        (2, 20, 10_000, False),  # bad luck
+        (4, 20, 10_000, True),  # beyond it
+        (19, 19, 10_000, False),  # too few seen
+        (60, 1000, 1_000_000, False),
+        (90, 1000, 1_000_000, True),
+    ],
+)
+def test_five_percent_rule(skipped, seen, clips, stops):
+    reasons = {f"{i}.wav": "is damaged." for i in range(skipped)}
+    if not stops:
+        return check_skipped(reasons, seen, clips)
+    with pytest.raises(AudiobatError, match=r"more than 5% .*0\.wav: is damaged\."):
+        check_skipped(reasons, seen, clips)
+
+
+def test_skipped_csv(tmp_path):
+    write_skipped(tmp_path / "skipped.csv", {"b.wav": 'says "no", twice', "a.wav": "is empty"})
+    write_skipped(tmp_path / "skipped.csv", {"b.wav": 'says "no", twice', "a.wav": "is silent"})
+    with (tmp_path / "skipped.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [
+            {"path": "a.wav", "reason": "is silent"},
+            {"path": "b.wav", "reason": 'says "no", twice'},
+        ]
+    assert [path.name for path in tmp_path.iterdir()] == ["skipped.csv"]

@@ -1,0 +1,237 @@
+"""Clips from shards, Parquet files, windows of recordings and object stores: the samples that a loose file gives."""
+
+import io
+import json
+import tarfile
+from dataclasses import replace
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from audiobat.audio.read import load_audio
+from audiobat.data import store
+from audiobat.data.build import clip_table
+from audiobat.data.columns import Strings
+from audiobat.data.sources.read import read_clips, read_labelled_clips
+from audiobat.data.store import clip_duration, read_clip
+from audiobat.errors import AudiobatError
+
+RATE = 1000
+CLIPS = 5
+
+
+def noise(i, rate=RATE):
+    samples = np.random.default_rng(i).uniform(-0.9, 0.9, 700 + 100 * i)
+    return np.round(samples * 2**15).astype(np.int16)
+
+
+def flac(samples, rate=RATE):
+    held = io.BytesIO()
+    soundfile.write(held, samples, rate, format="FLAC")
+    return held.getvalue()
+
+
+def shard(path, encoding, stem="clip/{}"):
+    """A tar of five clips, and the clip table that finds them."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for i in range(CLIPS):
+            data = flac(noise(i)) if encoding == "flac" else noise(i).astype("<i2").tobytes()
+            for ending, content in ((encoding, data), ("json", json.dumps({"i": i}).encode())):
+                entry = tarfile.TarInfo(f"{stem.format(i)}.{ending}")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    with tarfile.open(path) as tar:
+        members = [member for member in tar if not member.name.endswith("json")]
+    table = clip_table(path.parent, [path.name] * CLIPS, keys=[stem.format(i) for i in range(CLIPS)])
+    return replace(
+        table,
+        offsets=np.array([member.offset_data for member in members]),
+        sizes=np.array([member.size for member in members]),
+        seconds=np.array([len(noise(i)) / RATE for i in range(CLIPS)]),
+        sample_rates=np.full(CLIPS, RATE, np.int32),
+    )
+
+
+@pytest.mark.parametrize("stem", ["clip/{}", "d" * 120 + "/{}"])
+@pytest.mark.parametrize("encoding", ["flac", "pcm"])
+def test_a_shard_gives_every_part_of_every_clip(tmp_path, encoding, stem):
+    table = shard(tmp_path / "s.tar", encoding, stem)
+    for row in (4, 0, 2):
+        whole = noise(row).astype(np.float32) / 2**15
+        np.testing.assert_array_equal(read_clip(table, row, RATE), whole)
+        np.testing.assert_array_equal(read_clip(table, row, RATE, 0.25, 0.3), whole[250:550])
+        np.testing.assert_array_equal(read_clip(table, row, RATE, 0.6, 9.0), whole[600:])
+        assert clip_duration(table, row) == (len(whole) / RATE, RATE)
+        with pytest.raises(AudiobatError, match="no audio from"):
+            read_clip(table, row, RATE, 5.0)
+
+
+@pytest.mark.parametrize("encoding", ["flac", "pcm"])
+def test_another_rate_is_resampled_as_a_file_is(tmp_path, encoding):
+    table = shard(tmp_path / "s.tar", encoding)
+    soundfile.write(tmp_path / "loose.wav", noise(3), RATE)
+    np.testing.assert_array_equal(read_clip(table, 3, 1600), load_audio(tmp_path / "loose.wav", 1600))
+
+
+def test_a_shard_that_is_gone_cut_short_or_another_is_told(tmp_path):
+    path = tmp_path / "s.tar"
+    table = shard(path, "flac")
+    store._shards.__init__()
+    data = path.read_bytes()
+    path.write_bytes(data[: int(table.offsets[4]) + 10])
+    with pytest.raises(AudiobatError, match=r"s\.tar was cut short"):
+        read_clip(table, 4, RATE)
+    read_clip(table, 0, RATE)  # what is there can still be read
+    wrong = replace(table, offsets=table.offsets + 512)
+    with pytest.raises(AudiobatError, match=r"does not hold clip clip/0 at byte .*prepare the data again"):
+        read_clip(wrong, 0, RATE)
+    swapped = replace(table, offsets=table.offsets[::-1], sizes=table.sizes[::-1])
+    with pytest.raises(AudiobatError, match="does not hold clip clip/0"):
+        read_clip(swapped, 0, RATE)
+    at = int(table.offsets[0]) - 512 + store.SIZE.start
+    path.write_bytes(data[:at] + b"9" * 11 + data[at + 11 :])  # no octal number
+    with pytest.raises(AudiobatError, match="does not hold clip clip/0"):
+        read_clip(table, 0, RATE)
+    path.unlink()
+    store._shards.__init__()
+    with pytest.raises(AudiobatError, match=r"s\.tar cannot be read \(No such file"):
+        read_clip(table, 0, RATE)
+    assert table.missing().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_few_shards_stay_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "OPEN_SHARDS", 3)
+    kept = store._OpenShards()
+    paths = [tmp_path / str(i) for i in range(8)]
+    for path in paths:
+        path.write_bytes(b"x")
+        kept.descriptor(str(path))
+        kept.descriptor(str(paths[0]))
+    assert len(kept._open) == 3
+    assert str(paths[0]) in kept._open
+
+
+def test_a_window_of_a_recording_ends_where_it_says(tmp_path):
+    soundfile.write(tmp_path / "long.wav", noise(9), RATE)
+    table = clip_table(tmp_path, ["long.wav"] * 2, keys=["a", "b"], begins=[0.0, 0.5], seconds=[0.5, np.nan])
+    whole = noise(9).astype(np.float32) / 2**15
+    np.testing.assert_array_equal(read_clip(table, 0, RATE), whole[:500])
+    np.testing.assert_array_equal(read_clip(table, 0, RATE, 0.4, 0.4), whole[400:500])
+    np.testing.assert_array_equal(read_clip(table, 1, RATE, 0.1), whole[600:])
+    assert clip_duration(table, 1) == (len(whole) / RATE - 0.5, RATE)
+
+
+def write_parquet(path, rows=CLIPS, **columns):
+    audio = [{"bytes": flac(noise(i)), "path": f"{i}.flac"} for i in range(rows)]
+    pq.write_table(pa.table({"audio": audio, **columns}), path, row_group_size=2)
+
+
+def test_parquet_with_the_files_inside(tmp_path):
+    labels = [["dog", "cat"], [], ["dog"], ["cat"], ["dog"]]
+    write_parquet(tmp_path / "clips.parquet", label=labels, fold=[1, 1, 2, 2, 2], year=[2001, None, 3, 4, 5])
+    table = read_labelled_clips(tmp_path / "clips.parquet")
+    assert table.keys.tolist()[1] == "clips/000001_1.flac"
+    assert table.classes == ("cat", "dog")
+    assert table.targets()[0].all()
+    assert table.folds.tolist() == [1, 1, 2, 2, 2]
+    assert table.columns["year"].tolist() == ["2001", "", "3", "4", "5"]
+    for row in (3, 0, 4):
+        np.testing.assert_array_equal(read_clip(table, row, RATE), noise(row).astype(np.float32) / 2**15)
+    with pytest.raises(AudiobatError, match="has 5 rows and no row 9"):
+        read_clip(replace(table, offsets=np.array([9] * 5)), 0, RATE)
+
+
+def test_parquet_may_hold_nameless_files_and_their_seconds(tmp_path):
+    audio = [{"bytes": flac(noise(i))} for i in range(2)]
+    pq.write_table(pa.table({"audio": audio, "seconds": [0.5, 1.0]}), tmp_path / "c.parquet")
+    table = read_clips(tmp_path / "c.parquet")
+    assert table.keys.tolist() == ["c/000000_clip", "c/000001_clip"]
+    assert table.seconds.tolist() == [0.5, 1.0]
+    assert len(read_clip(table, 1, RATE)) == len(noise(1))
+
+
+def test_parquet_that_lists_paths_is_what_the_csv_is(tmp_path):
+    for i in range(3):
+        soundfile.write(tmp_path / f"{i}.wav", noise(i), RATE)
+    pq.write_table(pa.table({"path": ["0.wav", "1.wav", "2.wav"], "label": ["a", "b;a", ""]}), tmp_path / "c.parquet")
+    (tmp_path / "c.csv").write_text("path,label\n0.wav,a\n1.wav,b;a\n2.wav,\n")
+    assert read_clips(tmp_path / "c.parquet").sha256() == read_clips(tmp_path / "c.csv").sha256()
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"file": ["a"]}, "has no `path` column"),
+        ({"path": ["a.wav"], "label": [3]}, "row 0: its label is 3"),
+        ({"path": pa.array([], pa.string())}, "lists no clips: write a row"),
+        ({"audio": pa.array([], pa.struct({"bytes": pa.binary()}))}, "lists no clips: write a row"),
+        ({"audio": [b"fLaC"]}, "column `audio` has no `bytes` of files"),
+        ({"audio": [{"path": "a.wav"}]}, "column `audio` has no `bytes` of files"),
+        ({"audio": [{"bytes": b"a"}], "fold": [None]}, "row 0: fold is '': use a whole number"),
+        ({"audio": [{"bytes": b"a"}], "split": ["Test"]}, "row 0: split is 'Test': use train, .* test"),
+        ({"audio": [{"bytes": b"a"}], "seconds": [-1.0]}, "row 0: seconds is '-1.0'"),
+        ({"audio": [{"bytes": None, "path": "a.wav"}]}, "has no bytes in column `audio`"),
+    ],
+)
+def test_parquet_mistakes(tmp_path, columns, words):
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(AudiobatError, match=words):
+        read_clip(read_clips(tmp_path / "x.parquet"), 0, RATE)
+    (tmp_path / "y.parquet").write_bytes(b"no parquet")
+    with pytest.raises(AudiobatError, match="no readable Parquet file"):
+        read_clips(tmp_path / "y.parquet")
+
+
+@pytest.mark.parametrize("encoding", ["flac", "pcm"])
+def test_clips_in_an_object_store(tmp_path, encoding):
+    local = shard(tmp_path / "s.tar", encoding)
+    memory = fsspec.filesystem("memory")
+    memory.pipe(f"/{tmp_path.name}/s.tar", (tmp_path / "s.tar").read_bytes())
+    remote = replace(local, root=f"memory://{tmp_path.name}")
+    for start, seconds in ((0.0, None), (0.2, 0.3)):
+        np.testing.assert_array_equal(
+            read_clip(remote, 2, RATE, start, seconds), read_clip(local, 2, RATE, start, seconds)
+        )
+    write_parquet(tmp_path / "p.parquet")
+    memory.pipe(f"/{tmp_path.name}/p.parquet", (tmp_path / "p.parquet").read_bytes())
+    inside = replace(read_clips(tmp_path / "p.parquet"), root=f"memory://{tmp_path.name}")
+    np.testing.assert_array_equal(read_clip(inside, 1, RATE), noise(1).astype(np.float32) / 2**15)
+    memory.pipe(f"/{tmp_path.name}/loose.flac", flac(noise(1)))
+    loose = clip_table(f"memory://{tmp_path.name}", ["loose.flac", "gone.flac"])
+    np.testing.assert_array_equal(read_clip(loose, 0, RATE), noise(1).astype(np.float32) / 2**15)
+    with pytest.raises(AudiobatError, match=r"There is no file memory://.*gone\.flac"):
+        read_clip(loose, 1, RATE)
+
+
+def test_an_address_that_nothing_can_reach_is_one_sentence():
+    with pytest.raises(AudiobatError, match=r"nosuch://bucket/a\.wav cannot be reached"):
+        read_clip(clip_table("nosuch://bucket", ["a.wav"]), 0, RATE)
+
+
+def test_a_prepared_folder_in_an_object_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    local = replace(
+        shard(tmp_path / "s.tar", "flac"), columns={"kind/odd": Strings.of_texts(["a", "b", "c", "d", "é"])}
+    )
+    (tmp_path / "out").mkdir()
+    local.save(tmp_path / "out" / "clips")
+    (tmp_path / "s.tar").rename(tmp_path / "out" / "s.tar")
+    memory, url = fsspec.filesystem("memory"), f"memory://{tmp_path.name}-prepared"
+    memory.pipe(f"{url}/prepared.json", b"{}")
+    with pytest.raises(AudiobatError, match="prepared is not finished"):
+        read_clips(url)
+    for path in [tmp_path / "out" / "s.tar", *(tmp_path / "out" / "clips").iterdir()]:
+        memory.pipe(f"{url}/{path.relative_to(tmp_path / 'out')}", path.read_bytes())
+    remote = read_clips(url)
+    assert remote.sha256() == local.sha256()
+    assert remote.columns["kind/odd"].tolist() == local.columns["kind/odd"].tolist()
+    np.testing.assert_array_equal(read_clip(remote, 3, RATE), noise(3).astype(np.float32) / 2**15)
+    memory.rm(f"{url}/clips/keys.values.npy")
+    assert read_clips(url).keys.tolist() == remote.keys.tolist()  # the copy serves
+    memory.pipe(f"{url}/clips/table.json", b'{"fields": ["../../x"], "columns": []}')
+    with pytest.raises(AudiobatError, match="no readable table"):
+        read_clips(url)

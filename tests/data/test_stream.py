@@ -1,0 +1,92 @@
+"""The stream of windows: the same for any threads, resumed anywhere, broken clips in their place."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiobat.audio.read import load_audio, windows
+from audiobat.data import stream
+from audiobat.data.build import clip_table
+from audiobat.data.stream import Broken, Window, WindowStream, read_ahead
+
+RATE = 1000
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Eleven clips of up to 5,000 samples: two at another rate, one without any, one no audio, one missing."""
+    rng = np.random.default_rng(0)
+    names = [f"{i}.wav" for i in range(11)]
+    for i, name in enumerate(names):
+        samples = rng.uniform(-0.5, 0.5, (0 if i == 4 else int(rng.integers(1, 5000)))).astype(np.float32)
+        soundfile.write(tmp_path / name, samples, 1500 if i in (2, 7) else RATE, "FLOAT")
+    (tmp_path / "6.wav").write_text("no audio")
+    (tmp_path / "9.wav").unlink()
+    return clip_table(tmp_path, names)
+
+
+def plain(items):
+    """Items as values that compare."""
+    return [
+        (item.row, item.reason) if isinstance(item, Broken) else (*item[:3], item.samples.tobytes(), item.last)
+        for item in items
+    ]
+
+
+@pytest.mark.parametrize(("window", "hop"), [(700, 700), (700, 300), (50, 50), (9000, 10)])
+def test_windows_are_those_of_the_whole_clip(table, window, hop):
+    found = list(WindowStream(table, RATE, window, hop, threads=2)())
+    assert [item.row for item in found] == sorted(item.row for item in found)
+    assert {item.row for item in found if isinstance(item, Broken)} == {4, 6, 9}
+    for row in (0, 1, 2, 3, 5, 7, 8, 10):
+        samples = load_audio(table.path(row), RATE)
+        own = [item for item in found if item.row == row]
+        assert [(item.start, item.start + len(item.samples)) for item in own] == windows(len(samples), window, hop)
+        assert [item.number for item in own] == list(range(len(own)))
+        assert [item.last for item in own] == [False] * (len(own) - 1) + [True]
+        for item in own:
+            np.testing.assert_array_equal(item.samples, samples[item.start :][: len(item.samples)])
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3, 20])
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_threads_and_chunks_change_nothing_and_any_window_is_a_place_to_begin(table, monkeypatch, threads, chunk):
+    wanted = list(WindowStream(table, RATE, 400, 250, threads=0)())
+    monkeypatch.setattr(stream, "CHUNK_WINDOWS", chunk)
+    windows = WindowStream(table, RATE, 400, 250, threads)
+    assert plain(windows()) == plain(wanted)
+    for place in range(0, len(wanted), 7):
+        first = wanted[place]
+        assert plain(windows(first.row, first.number if isinstance(first, Window) else 0)) == plain(wanted[place:])
+
+
+def test_no_more_is_decoded_than_a_few_files_ahead(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(stream, "clip_duration", lambda table, row: begun.append(row) or (1.0, RATE))
+    monkeypatch.setattr(stream.read_blocks, "__defaults__", (lambda *_: np.ones(RATE, np.float32),))
+    table = clip_table(tmp_path, [f"{i}.wav" for i in range(100)])
+    items = WindowStream(table, RATE, RATE, RATE, threads=2)()
+    for taken, _ in enumerate(itertools.islice(items, 50)):
+        assert max(begun) <= taken + 2 * stream.FILES_AHEAD
+    items.close()
+    assert max(begun) < 60
+
+
+def test_reading_ahead_keeps_the_order_and_hands_errors_on():
+    threads = set()
+
+    def items():
+        for i in range(5):
+            threads.add(threading.get_ident())
+            yield i
+        raise ZeroDivisionError
+
+    ahead = read_ahead(items())
+    assert list(itertools.islice(ahead, 5)) == [0, 1, 2, 3, 4]
+    with pytest.raises(ZeroDivisionError):
+        next(ahead)
+    assert threading.get_ident() not in threads
+    assert list(read_ahead(iter([]))) == []

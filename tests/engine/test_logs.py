@@ -1,0 +1,92 @@
+"""The run's log: no step twice after a resume, no torn line, means equal to plain ones; atomic writes."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from audiobat.engine.logs import Means, RunLog, write_atomic
+from audiobat.engine.ranks import Ranks
+
+ALONE = Ranks(torch.device("cpu"))
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_rows_beyond_the_resumed_step_and_a_torn_line_are_dropped(tmp_path):
+    with RunLog(tmp_path) as log:
+        for step in (10, 20, 30):
+            log.write({"step": step, "loss": 1.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4')
+    with RunLog(tmp_path, 20) as log:
+        log.write({"step": 30, "loss": 2.0})
+    assert rows(tmp_path) == [
+        {"step": 10, "loss": 1.0},
+        {"step": 20, "loss": 1.0},
+        {"step": 30, "loss": 2.0},
+    ]
+
+
+def test_rows_are_valid_json_even_for_nan(tmp_path):
+    with RunLog(tmp_path) as log:
+        log.write({"step": 1, "rank": float("nan"), "loss": float("inf")})
+    assert rows(tmp_path) == [{"step": 1, "rank": None, "loss": None}]
+
+
+def test_sentences_go_to_the_file_and_the_terminal(tmp_path, capsys):
+    with RunLog(tmp_path) as log:
+        log.say("The target collapsed.")
+    assert capsys.readouterr().err == "The target collapsed.\n"
+    assert (tmp_path / "log.txt").read_text().endswith("The target collapsed.\n")
+
+
+def test_other_ranks_write_nothing(tmp_path, capsys):
+    with RunLog(tmp_path / "run", main=False) as log:
+        log.say("hello")
+        log.write({"step": 1})
+    assert not (tmp_path / "run").exists()
+    assert capsys.readouterr().err == ""
+
+
+def test_means_of_values_that_do_not_come_every_step():
+    means = Means()
+    for step in range(4):
+        means.add({"loss": torch.tensor(float(step))} | ({"rank": torch.tensor(8.0)} if step == 3 else {}))
+    assert means.pop(ALONE) == {"loss": 1.5, "rank": 8.0}
+    assert means.pop(ALONE) == {}
+
+
+def test_means_continue_exactly_from_their_state():
+    values = torch.randn(20, generator=torch.Generator().manual_seed(0))
+    whole, first = Means(), Means()
+    for value in values:
+        whole.add({"loss": value})
+    for value in values[:7]:
+        first.add({"loss": value})
+    second = Means(json.loads(json.dumps(first.state(ALONE))))
+    for value in values[7:]:
+        second.add({"loss": value})
+    assert second.pop(ALONE) == whole.pop(ALONE)
+
+
+@pytest.mark.parametrize("instant", ["fsync", "replace"])
+def test_an_atomic_write_that_is_killed_leaves_the_old_file(tmp_path, monkeypatch, instant):
+    write_atomic(tmp_path / "a.txt", "old")
+
+    def die(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, instant, die)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "a.txt", "new and longer")
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_an_atomic_write_leaves_nothing_beside(tmp_path):
+    write_atomic(tmp_path / "a.bin", b"\x00\xff")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+    assert (tmp_path / "a.bin").read_bytes() == b"\x00\xff"

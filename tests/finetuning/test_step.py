@@ -1,0 +1,219 @@
+"""A step of fine-tuning: what the loss is of, what moves, what is kept."""
+
+import numpy as np
+import pytest
+import torch
+
+from audiobat.config import (
+    AugmentConfig,
+    EncoderConfig,
+    FinetuneConfig,
+    FrontendConfig,
+    HeadConfig,
+    MixupConfig,
+    ModelConfig,
+    SpecAugmentConfig,
+    TaggerConfig,
+    from_dict,
+    to_dict,
+)
+from audiobat.config.recipes import merge
+from audiobat.data.build import clip_table
+from audiobat.data.dataset import Batch
+from audiobat.finetuning.labels import FrameLabels, labels_of
+from audiobat.finetuning.layer_rates import build_adamw
+from audiobat.finetuning.step import Finetuning, ema_decay_at
+from audiobat.models.encoder import AudioEncoder
+from audiobat.models.tagger import Tagger
+
+MODEL = ModelConfig(
+    FrontendConfig(n_fft=256, win_length=256, mel_bins=16, f_max=6000.0),
+    EncoderConfig(dim=16, depth=2, heads=2, patch_size=(16, 8), max_frames=64),
+)
+CLASSES = ("ant", "bee", "cicada")
+EVENTS = [[("bee", 0.1, 0.4)], [("ant", 0.0, 0.2), ("cicada", 0.3, 0.45)], [("cicada", 0.0, 0.5)]]
+PLAIN = FinetuneConfig(augment=AugmentConfig())
+
+
+def changed(config: FinetuneConfig = PLAIN, **fields) -> FinetuneConfig:
+    return from_dict(FinetuneConfig, merge(to_dict(config), fields))
+
+
+def table():
+    return clip_table("", [f"{i}.wav" for i in range(3)], events=EVENTS, classes=CLASSES)
+
+
+def batch(lengths=(8000, 8000, 4100), starts=(0.0, 0.0, 0.0)) -> Batch:
+    waveform = torch.randn(3, 8000, generator=torch.Generator().manual_seed(1))
+    for row, length in zip(waveform, lengths, strict=True):
+        row[length:] = 0
+    own = None if set(lengths) == {8000} else torch.tensor(lengths)
+    return Batch(waveform, own, np.arange(3), np.array(starts), ["0.wav", "1.wav", "2.wav"], 0, {})
+
+
+def build(config: FinetuneConfig = PLAIN, task="clip", loss="bce", validate=None) -> Finetuning:
+    torch.manual_seed(0)
+    tagger = Tagger(AudioEncoder(MODEL), TaggerConfig(config.head, CLASSES, task))
+    model = Finetuning(tagger, labels_of(table(), task), loss, config, validate=validate)
+    model.freeze(False)
+    return model.train()
+
+
+def learn(model: Finetuning, optimizer, step: int) -> float:
+    torch.manual_seed(step)
+    loss, _ = model(batch(), step)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    model.after_step(step)
+    return loss.item()
+
+
+def test_without_augmentation_the_loss_is_that_of_the_taggers_answers():
+    config = changed(train={"drop_path": 0.0, "label_smoothing": 0.1})
+    model = build(config)
+    logits = model.tagger(batch().waveform, batch().lengths)
+    wanted = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 0, 1]]) * 0.9 + 0.1 / 3
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+    assert model(batch(), 0)[0].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_loss_of_frames_is_that_of_the_columns_that_hold_sound():
+    model = build(changed(train={"drop_path": 0.0}), task="frame")
+    logits, times = model.tagger.frames(batch().waveform, batch().lengths)  # columns start at 0, 0.16, 0.32, 0.48 s
+    assert times.tolist() == pytest.approx([0.0, 0.16, 0.32, 0.48])
+    wanted = torch.zeros(3, 4, 3)
+    wanted[0, 1:3, 1] = 1  # bee, 0.1 to 0.4 s
+    wanted[1, 0:2, 0] = 1  # ant, 0 to 0.2 s
+    wanted[1, 2, 2] = 1  # cicada, 0.3 to 0.45 s
+    wanted[2, 0:4, 2] = 1  # cicada, throughout; but its clip ends at 0.26 s, in the second column
+    cells = [(0, t) for t in range(4)] + [(1, t) for t in range(4)] + [(2, 0), (2, 1)]
+    terms = [torch.nn.functional.binary_cross_entropy_with_logits(logits[b, t], wanted[b, t]) for b, t in cells]
+    assert model(batch(), 0)[0].item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-6)
+
+
+def test_labels_of_frames_move_with_the_start_of_a_crop():
+    labels = FrameLabels(table())
+    found = labels(np.array([0, 1]), np.array([0.0, 0.25]), torch.tensor([0.0, 0.1, 0.2, 0.3]))
+    assert found[0, :, 1].tolist() == [0, 1, 1, 1]  # bee from 0.1 to 0.4 s of the clip
+    assert found[1, :, 2].tolist() == [0, 1, 0, 0]  # cicada from 0.05 to 0.2 s of the crop
+    assert found[1, :, 0].tolist() == [0, 0, 0, 0]  # ant was over before the crop begins
+
+
+def test_a_step_is_a_function_of_its_number_and_its_rank():
+    config = changed(PLAIN, augment=to_dict(AugmentConfig(mixup=MixupConfig(1.0), spec_augment=SpecAugmentConfig(0.5))))
+    model = build(changed(config, train={"drop_path": 0.0}))
+    losses = [model(batch(), step)[0].item() for step in (3, 3, 4)]
+    assert losses[0] == losses[1] != losses[2]
+    model.rank = 1
+    assert model(batch(), 3)[0].item() != losses[0]
+
+
+def test_drop_path_grows_with_depth_and_leaves_the_config_alone():
+    model = build(changed(train={"drop_path": 0.2}))
+    assert [block.drop_path.rate for block in model.tagger.encoder.blocks] == pytest.approx([0.0, 0.2])
+    assert model.tagger.encoder.config == MODEL
+
+
+def test_the_moving_average_follows_its_formula():
+    model = build(changed(train={"ema_decay": 0.9}, optim={"lr": 1e-2}))
+    optimizer = build_adamw(model.tagger, model.config.optim)
+    expected = {name: p.detach().clone() for name, p in model.tagger.named_parameters()}
+    for step, decay in enumerate((1 / 10, 2 / 11, 3 / 12)):  # 0.9 comes with step 80
+        learn(model, optimizer, step)
+        for name, parameter in model.tagger.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * parameter.detach()
+    assert model.last is model.ema
+    for name, parameter in model.ema.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], msg=name)
+        assert not parameter.requires_grad
+    assert not torch.equal(model.ema.head.classifier.weight, model.tagger.head.classifier.weight)
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.99, 0.9999])
+def test_a_short_run_forgets_the_untrained_head(decay: float):
+    decays = [ema_decay_at(step, decay) for step in range(100)]
+    assert np.prod(decays) < 1e-4
+    assert decays == sorted(decays)
+    assert ema_decay_at(10**6, decay) == decay
+
+
+def test_the_average_copies_what_is_not_learnt():
+    config = changed(head={"norm": "batch"}, train={"ema_decay": 0.9})
+    model = build(config)
+    learn(model, build_adamw(model.tagger, config.optim), 0)
+    assert torch.equal(model.ema.head.norm.running_mean, model.tagger.head.norm.running_mean)
+    assert model.tagger.head.norm.running_mean.abs().sum() > 0
+
+
+def test_a_frozen_encoder_neither_moves_nor_drops_paths():
+    config = changed(optim={"lr": 1e-2}, train={"drop_path": 0.9})
+    model = build(config)
+    optimizer = build_adamw(model.tagger, config.optim)
+    before = {name: p.detach().clone() for name, p in model.tagger.named_parameters()}
+    model.freeze(True)
+    model.train()
+    assert not model.tagger.encoder.training
+    assert model.tagger.head.training
+    for step in range(2):
+        learn(model, optimizer, step)
+    for name, parameter in model.tagger.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith("encoder."), name
+    model.freeze(False)
+    model.train()
+    learn(model, optimizer, 2)
+    assert not torch.equal(model.tagger.encoder.patch_embed.proj.weight, before["encoder.patch_embed.proj.weight"])
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_the_best_weights_are_those_of_the_first_highest_score(ema):
+    config = changed(train={"steps": 7, "ema_decay": ema}, select={"every": 2}, optim={"lr": 1e-2, "warmup_steps": 0})
+    scores = iter([0.2, 0.7, 0.7, 0.1])
+    looked = []
+
+    def validate(tagger: Tagger, step: int) -> float:
+        assert not tagger.training
+        looked.append((step, tagger.head.classifier.weight.detach().clone()))
+        return next(scores)
+
+    model = build(config, validate=validate)
+    optimizer = build_adamw(model.tagger, config.optim)
+    for step in range(7):
+        learn(model, optimizer, step)
+        assert model.training
+    assert [step for step, _ in looked] == [2, 4, 6, 7]
+    best, step, score = model.kept("best")
+    assert (step, score) == (4, 0.7)
+    assert torch.equal(best.head.classifier.weight, looked[1][1])
+    last, step, score = model.kept("last")
+    assert (step, score) == (7, None)
+    assert torch.equal(last.head.classifier.weight, looked[3][1])
+    assert last is (model.tagger if ema is None else model.ema)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"kind": "cgp", "prototypes": 4},
+        {"kind": "protobin", "prototypes": 4},
+        {"kind": "linear_cgp"},
+        {"kind": "attentive"},
+        {"kind": "ep", "queries": 4},
+        {"kind": "head2toe"},
+        {"kind": "proto_classwise", "per_class": 2},
+        {"kind": "mean_time_keep_freq"},
+        {"kind": "linear", "layer": 1},
+    ],
+    ids=lambda head: head["kind"],
+)
+@pytest.mark.parametrize("task", ["clip", "frame"])
+def test_every_head_teaches_all_that_it_reads(head: dict, task: str):
+    config = from_dict(FinetuneConfig, {"head": head, "augment": {}, "train": {"drop_path": 0.0}})
+    model = build(config, task=task)
+    loss, _ = model(batch(), 0)
+    loss.backward()
+    assert loss.item() > 0
+    silent = {name for name, p in model.tagger.named_parameters() if p.requires_grad and p.grad is None}
+    assert silent == set()
+    assert any(p.grad.abs().sum() > 0 for p in model.tagger.encoder.patch_embed.parameters())
+    assert HeadConfig(**head) == model.tagger.config.head

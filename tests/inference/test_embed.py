@@ -1,0 +1,367 @@
+"""`embed`: rows that equal the encoder's own, tables of three types, and runs that are killed, broken or repeated."""
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import soundfile
+import torch
+
+from audiobat.audio.read import load_audio
+from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
+from audiobat.data import stream
+from audiobat.data.store import read_clip
+from audiobat.errors import AudiobatError
+from audiobat.inference import embedding_table as table
+from audiobat.inference import journal, recordings, window_pass
+from audiobat.inference.embed import embed
+from audiobat.models.encoder import AudioEncoder
+from audiobat.zoo import release as release_io
+
+RATE = 8000
+FRONTEND = FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16)
+MODEL = ModelConfig(FRONTEND, EncoderConfig(dim=8, depth=2, heads=2, patch_size=(16, 8), max_frames=96))
+WINDOW = 0.95  # 96 frames of 10 ms, the first and last of them centred on the ends
+
+
+@pytest.fixture(scope="module")
+def encoder() -> AudioEncoder:
+    torch.manual_seed(0)
+    return AudioEncoder(MODEL).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Eight recordings of 0.3 to 3.1 s, two of them at other rates, one in stereo, in two folders."""
+    rng = np.random.default_rng(0)
+    for i, seconds in enumerate((0.3, 3.1, 0.95, 1.7, 0.96, 2.0, 0.5, 1.2)):
+        rate = {2: 16_000, 5: 11_025}.get(i, RATE)
+        samples = (
+            rng.normal(size=(int(seconds * rate), 2 if i == 3 else 1))
+            * np.linspace(0.05, 0.3, int(seconds * rate))[:, None]
+        )
+        path = tmp_path / "clips" / ("b" if i % 2 else "a") / f"{i}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples.clip(-1, 1), rate)
+    return tmp_path / "clips"
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Any of the three tables as path, start, end and embedding."""
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    if path.suffix == ".parquet":
+        frame = pyarrow.parquet.read_table(path)
+        columns = {name: frame[name].to_numpy() for name in frame.column_names}
+    else:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = {name: np.array([r[name] if name == "path" else float(r[name]) for r in rows]) for name in rows[0]}
+    vectors = [columns.pop(f"e{i}").astype(np.float32) for i in range(8)]
+    assert set(columns) == {"path", "start", "end"}
+    return {**columns, "embedding": np.stack(vectors, axis=1)}
+
+
+def test_rows_are_the_encoders_own_vectors_of_the_windows(folder: Path, encoder: AudioEncoder, tmp_path: Path):
+    out = embed(encoder, folder, tmp_path / "out.npz", layer=1, pool="mean", batch_size=5)
+    rows = read(out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "out.npz"]
+    assert list(dict.fromkeys(rows["path"].tolist())) == sorted(f"{'ba'[1 - i % 2]}/{i}.wav" for i in range(8))
+    seen = {}
+    for path, start, end, vector in zip(*rows.values(), strict=True):
+        whole = load_audio(folder / path, RATE)
+        assert start == pytest.approx(seen.get(path, 0.0), abs=1e-9)  # no gap and no overlap
+        assert end - start == pytest.approx(min(WINDOW, len(whole) / RATE - start), abs=1e-9)
+        seen[path] = end
+        alone = encoder.embed(whole[round(start * RATE) : round(end * RATE)], RATE, pool="mean", layer=1)
+        np.testing.assert_allclose(vector, alone.numpy(), atol=1e-5)
+    assert {path: soundfile.info(folder / path).duration for path in seen} == pytest.approx(seen, abs=1 / RATE)
+    assert len(rows["path"]) == 1 + 4 + 1 + 2 + 2 + 3 + 1 + 2
+    assert rows["embedding"].std(0).min() > 1e-3
+
+
+def test_the_default_window_fits_the_position_table(encoder: AudioEncoder):
+    window = recordings.longest_clip(encoder)
+    assert window == WINDOW
+
+    def columns(samples: int) -> int:
+        return encoder.forward_intermediates(torch.randn(1, samples)).grid[0]
+
+    assert columns(int(window * RATE)) == 6
+    assert columns(int((window + 0.02) * RATE)) == 12  # one more frame than the table holds costs a second window
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".npz"])
+def test_every_type_of_table_holds_the_same(folder: Path, encoder: AudioEncoder, tmp_path: Path, ending: str):
+    one = read(embed(encoder, folder, tmp_path / f"one{ending}", window_seconds=0.5, hop_seconds=0.25))
+    two = read(embed(encoder, folder, tmp_path / "two.npz", window_seconds=0.5, hop_seconds=0.25))
+    for name in two:
+        np.testing.assert_array_equal(one[name], two[name])
+    assert (np.diff(one["start"][one["path"] == "b/1.wav"]) == 0.25).all()
+
+
+def test_folder_file_list_and_csv_give_the_same_vectors(folder: Path, encoder: AudioEncoder, tmp_path: Path):
+    (folder / "some.txt").write_text("b/1.wav\n\na/2.wav\n")
+    (folder / "some.csv").write_text("path,label\nb/1.wav,x\na/2.wav,y\n")
+    whole = read(embed(encoder, folder, tmp_path / "all.npz"))
+    listed = read(embed(encoder, folder / "some.txt", tmp_path / "txt.npz"))
+    tabled = read(embed(encoder, folder / "some.csv", tmp_path / "csv.npz"))
+    single = read(embed(encoder, folder / "b/1.wav", tmp_path / "one.npz"))
+    assert listed["path"].tolist() == ["b/1.wav"] * 4 + ["a/2.wav"]
+    for name in listed:
+        np.testing.assert_array_equal(listed[name], tabled[name])
+    assert set(single["path"]) == {str(folder / "b/1.wav")}
+    for rows in (listed, single):
+        mine = rows["embedding"][:4]
+        np.testing.assert_allclose(mine, whole["embedding"][whole["path"] == "b/1.wav"], atol=1e-5)
+
+
+class Killed(BaseException):
+    """The end of a process, as far as code can feel it."""
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """A part for each batch."""
+    monkeypatch.setattr(window_pass, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(window_pass, "POOL_BATCHES", 1)
+
+
+def kill_at(monkeypatch, call: int, where: object, name: str):
+    """Let `where.name` run `call` times, then end the run."""
+    calls = iter(range(call))
+    whole = getattr(where, name)
+
+    def dying(*args, **kwargs):
+        if next(calls, None) is None:
+            raise Killed
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, dying)
+
+
+@pytest.mark.parametrize(
+    ("where", "call"),
+    [
+        *(("forward_intermediates", n) for n in (0, 2, 3, 6)),
+        *(("clip_duration", n) for n in (0, 3, 7)),
+        *(("write_atomic", n) for n in (0, 1, 2, 5)),
+        ("write_npz", 0),
+    ],
+)
+def test_a_run_that_is_killed_goes_on_to_the_same_table(
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch, small_parts, where: str, call: int
+):
+    whole = embed(encoder, folder, tmp_path / "whole.npz", batch_size=2)
+    out = tmp_path / "out.npz"
+    with monkeypatch.context() as patch:
+        home = {"forward_intermediates": encoder, "clip_duration": stream, "write_atomic": journal, "write_npz": table}[
+            where
+        ]
+        kill_at(patch, call, home, where)
+        with pytest.raises(Killed):
+            embed(encoder, folder, out, batch_size=2)
+    assert not out.exists()
+    parts = tmp_path / "out.npz.parts"
+    finished = sum(1 for _ in parts.glob("*.npz"))
+    being_written = "00000007.npz.tmp" if (parts / "settings.json").exists() else "settings.json.tmp"
+    (parts / being_written).write_bytes(b"half")
+    (tmp_path / "out.npz.tmp").write_bytes(b"half")
+
+    computed = []
+    compute = window_pass.compute
+    monkeypatch.setattr(window_pass, "compute", lambda *given: computed.extend(given[1]) or compute(*given))
+    embed(encoder, folder, out, batch_size=2)
+    assert out.read_bytes() == whole.read_bytes()
+    assert len(computed) == 16 - 2 * finished  # nothing is done twice
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "out.npz", "whole.npz"]
+
+
+def test_a_killed_process_goes_on_to_the_same_table(folder: Path, encoder: AudioEncoder, tmp_path: Path):
+    """The same with a real process and a signal that nobody can catch."""
+    release_io.save_release(tmp_path / "model", encoder)
+    code = """if True:
+        import os, signal, sys
+        from audiobat.inference import window_pass
+        window_pass.PART_SECONDS, window_pass.POOL_BATCHES, whole, count = 0.0, 1, window_pass.compute, 0
+        def compute(*args):
+            global count
+            count += 1
+            if count > int(sys.argv[2]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return whole(*args)
+        window_pass.compute = compute
+        from audiobat.cli.command import main
+        sys.exit(main(["embed", "--model", "model", "--data", "clips", "--out", sys.argv[1], "--batch-size", "2"]))
+    """
+
+    def run(out: str, batches: int) -> int:
+        return subprocess.run(
+            [sys.executable, "-c", code, out, str(batches)], cwd=tmp_path, capture_output=True
+        ).returncode
+
+    assert run("out.parquet", 5) == -9
+    assert len(list((tmp_path / "out.parquet.parts").glob("*.npz"))) == 5
+    assert run("out.parquet", 99) == 0
+    assert run("whole.parquet", 99) == 0
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_parts_of_other_settings_are_not_mixed_in(
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch, small_parts
+):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 3, encoder, "forward_intermediates")
+        with pytest.raises(Killed):
+            embed(encoder, folder, tmp_path / "out.npz", batch_size=2)
+    with pytest.raises(AudiobatError, match=r"out\.npz\.parts was begun with another layer and pool: .*--overwrite"):
+        embed(encoder, folder, tmp_path / "out.npz", layer=1, pool="cls")
+    torch.manual_seed(1)
+    with pytest.raises(AudiobatError, match="another model"):
+        embed(AudioEncoder(MODEL), folder, tmp_path / "out.npz")
+    out = embed(encoder, folder, tmp_path / "out.npz", layer=1, overwrite=True, batch_size=2)
+    assert out.read_bytes() == embed(encoder, folder, tmp_path / "new.npz", layer=1, batch_size=2).read_bytes()
+
+
+def test_an_existing_table_is_replaced_only_when_asked(folder: Path, encoder: AudioEncoder, tmp_path: Path):
+    out = tmp_path / "out.csv"
+    out.write_text("precious")
+    with pytest.raises(AudiobatError, match=r"out\.csv exists: .*--overwrite"):
+        embed(encoder, folder, out)
+    assert out.read_text() == "precious"
+    embed(encoder, folder, out, overwrite=True)
+    assert out.read_text().startswith("path,start,end,e0")
+
+
+def many(folder: Path, count: int) -> None:
+    for i in range(count):
+        soundfile.write(folder / f"more_{i:02}.wav", np.random.default_rng(i).normal(size=900) * 0.1, RATE)
+
+
+def break_files(folder: Path) -> dict[str, str]:
+    """Two files that fail, one at its header and one at its third window; with what is said of them."""
+    (folder / "a" / "text.wav").write_text("no audio")
+    samples = np.zeros(4 * RATE, dtype=np.float32)
+    samples[3 * RATE] = np.nan
+    soundfile.write(folder / "b" / "nan.wav", samples, RATE, subtype="FLOAT")
+    return {"a/text.wav": "cannot be read as audio", "b/nan.wav": "NaN"}
+
+
+def test_broken_files_are_listed_and_leave_no_rows(folder: Path, encoder: AudioEncoder, tmp_path: Path):
+    many(folder, 40)
+    before = read(embed(encoder, folder, tmp_path / "before.npz", batch_size=1))
+    reasons = break_files(folder)
+    rows = read(embed(encoder, folder, tmp_path / "out.npz", batch_size=1))
+    for name in rows:
+        np.testing.assert_array_equal(rows[name], before[name])
+    with (tmp_path / "out.npz.skipped.csv").open(newline="") as file:
+        listed = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+    assert listed.keys() == reasons.keys()
+    assert all(word in listed[name] for name, word in reasons.items())
+    for name in reasons:
+        (folder / name).unlink()
+    embed(encoder, folder, tmp_path / "out.npz", overwrite=True)
+    assert not (tmp_path / "out.npz.skipped.csv").exists()
+
+
+def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, small_parts
+):
+    many(folder, 12)
+    break_files(folder)
+    with pytest.raises(
+        AudiobatError, match=r"2 of 11 clips seen are unreadable, more than 5% of the 22 clips: .* a/text\.wav: "
+    ):
+        embed(encoder, folder, tmp_path / "out.npz", batch_size=1)
+    assert len((tmp_path / "out.npz.skipped.csv").read_text().splitlines()) == 3
+    assert not (tmp_path / "out.npz").exists()
+    kept = list((tmp_path / "out.npz.parts").glob("*.npz"))
+    assert kept
+    for name in ("a/text.wav", "b/nan.wav"):
+        shutil.copy(folder / "more_00.wav", folder / name)
+    rows = read(embed(encoder, folder, tmp_path / "out.npz", batch_size=1))
+    fresh = read(embed(encoder, folder, tmp_path / "fresh.npz", batch_size=1))
+    for name in fresh:
+        np.testing.assert_array_equal(rows[name], fresh[name])
+    assert not (tmp_path / "out.npz.skipped.csv").exists()
+
+
+def test_a_long_recording_is_read_block_by_block(encoder: AudioEncoder, tmp_path: Path, monkeypatch):
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(size=60 * RATE) * 0.1, RATE)
+    longest = []
+
+    def watched(*args):
+        samples = read_clip(*args)
+        longest.append(len(samples))
+        return samples
+
+    monkeypatch.setattr(stream.read_blocks, "__defaults__", (watched,))
+    monkeypatch.setattr(stream, "READ_SAMPLES", 2 * RATE)
+    rows = read(embed(encoder, tmp_path / "long.wav", tmp_path / "out.npz"))
+    assert len(rows["path"]) == 64  # ceil(60 / 0.95)
+    assert longest == [2 * RATE] * 30
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_neither_threads_nor_batches_change_a_row(folder: Path, encoder: AudioEncoder, tmp_path: Path, workers: int):
+    one = read(embed(encoder, folder, tmp_path / "one.npz", batch_size=1, workers=0, hop_seconds=0.3))
+    two = read(
+        embed(encoder, folder, tmp_path / "two.npz", batch_size=1 + 5 * workers, workers=workers, hop_seconds=0.3)
+    )
+    for name in ("path", "start", "end"):
+        np.testing.assert_array_equal(one[name], two[name])
+    np.testing.assert_allclose(one["embedding"], two["embedding"], atol=1e-5)
+
+
+def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch):
+    out = tmp_path / "o.npz"
+
+    def fails(words: str, data: object = folder, out: Path = out, **arguments) -> None:
+        with pytest.raises(AudiobatError, match=words):
+            embed(encoder, data, out, **arguments)
+        assert not (tmp_path / "o.npz.parts").exists()
+
+    fails("layer is 3: use 1 to 2, or -1", layer=3)
+    fails("layer is 0", layer=0)
+    fails("pool is 'max'", pool="max")
+    fails("window_seconds is 0", window_seconds=0)
+    fails(r"hop_seconds is 0\.96", hop_seconds=0.96)
+    fails("batch_size is 0", batch_size=0)
+    fails(r"o\.txt ends in \.txt: use one of \.parquet, \.npz, \.csv", out=tmp_path / "o.txt")
+    fails("no folder, CSV or Parquet file", data=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    fails("has no audio files", data=tmp_path / "empty")
+    (tmp_path / "empty.txt").write_text("\n")
+    fails(r"empty\.txt lists no files", data=tmp_path / "empty.txt")
+    (tmp_path / "README.txt").write_text("Recordings of a wood\nMay 2024\n")
+    fails(r"README\.txt is a list of files, none of which is there", data=tmp_path / "README.txt")
+    monkeypatch.setattr(table.importlib.util, "find_spec", lambda name: None)
+    fails(r"needs pyarrow: install 'audiobat\[parquet\]'", out=tmp_path / "o.parquet")
+
+
+def test_a_list_of_a_windows_editor_is_read_and_another_encoding_is_named(folder: Path, tmp_path: Path):
+    files = tmp_path / "files.txt"
+    files.write_bytes(b"\xef\xbb\xbfclips/a/0.wav\r\nclips/b/1.wav\r\n")
+    assert recordings.list_clips(files).keys.tolist() == ["clips/a/0.wav", "clips/b/1.wav"]
+    files.write_bytes(b"caf\xe9.wav\n")
+    with pytest.raises(AudiobatError, match=r"files\.txt is not UTF-8 text \(byte 3\)"):
+        recordings.list_clips(files)
+
+
+def test_a_folder_in_the_place_of_the_table_is_refused_before_any_work(folder: Path, encoder, tmp_path: Path):
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(AudiobatError, match="is a folder: name a file"):
+        embed(encoder, folder, tmp_path / "out.csv", overwrite=True)
+    assert not (tmp_path / "out.csv.parts").exists()
+
+
+def test_a_recording_without_samples_is_said_to_have_none(folder: Path, encoder, tmp_path: Path):
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), RATE)
+    with pytest.raises(AudiobatError, match=r"none\.wav has no samples"):
+        embed(encoder, tmp_path / "none.wav", tmp_path / "out.csv")

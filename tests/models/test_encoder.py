@@ -1,0 +1,143 @@
+"""The encoder: padding never changes a clip, windows, embeddings, names; one clip in and out of a batch."""
+
+import numpy as np
+import pytest
+import torch
+
+from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
+from audiobat.errors import AudiobatError
+from audiobat.models.encoder import AudioEncoder, pool_features
+from audiobat.models.features import Encoder
+
+
+def tiny(pad="mask", max_frames=64, **frontend):
+    torch.manual_seed(0)
+    encoder = EncoderConfig(dim=16, depth=3, heads=2, max_frames=max_frames, pad=pad)
+    return AudioEncoder(ModelConfig(FrontendConfig(mel_bins=32, n_fft=512, win_length=512, **frontend), encoder)).eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()
+
+
+@pytest.mark.parametrize("samples", [1, 400, 4_000, 10_240, 25_000])
+def test_a_clip_is_the_same_alone_and_beside_a_longer_one(model, samples):
+    torch.manual_seed(samples)
+    clip, other = torch.randn(samples) * 0.1, torch.randn(31_000)
+    batch = torch.zeros(2, 31_000)
+    batch[0, :samples], batch[1] = clip, other
+    with torch.no_grad():
+        alone = model.forward_intermediates(clip[None])
+        beside = model.forward_intermediates(batch, torch.tensor([samples, 31_000]))
+    own = alone.patch_tokens.shape[2]
+    keep = alone.valid[0]
+    torch.testing.assert_close(beside.cls_token[:, :1], alone.cls_token, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        beside.patch_tokens[:, 0, :own][:, keep], alone.patch_tokens[:, 0][:, keep], atol=1e-5, rtol=0
+    )
+    assert beside.valid[0].sum() == keep.sum()
+    for pool in ("cls", "mean"):
+        torch.testing.assert_close(pool_features(beside, pool)[0], pool_features(alone, pool)[0], atol=1e-5, rtol=0)
+
+
+def test_windows_are_concatenated_in_time_and_cls_is_averaged(model):
+    """A clip of two whole windows equals its spectrogram's halves run as two clips."""
+    frames = 2 * 64
+    waveform = torch.randn(1, (frames - 1) * 160)
+    features = model.forward_intermediates(waveform)
+    assert features.grid == (8, 2)
+    spectrogram, _ = model.frontend(waveform)
+    halves = torch.stack(spectrogram[0].split(64))
+    for layer, (x, _) in enumerate(model.run_blocks(model.embed_patches(halves))):
+        torch.testing.assert_close(features.patch_tokens[layer, 0], x[:, 1:].flatten(0, 1))
+        torch.testing.assert_close(features.cls_token[layer, 0], x[:, 0].mean(0))
+
+
+def test_grid_padding_is_attended_to_and_marked_invalid():
+    model = tiny(pad="grid")
+    features = model.forward_intermediates(torch.randn(1, 3_200))  # 21 frames of 64
+    assert features.grid == (4, 2)
+    assert features.valid.sum() == 2 * 2
+    masked = tiny(pad="mask").forward_intermediates(torch.randn(1, 3_200))
+    assert masked.grid == (2, 2)
+
+
+def test_grid_padding_of_a_standardised_spectrogram_is_a_zero_log_mel():
+    model = tiny(pad="grid", norm="global", mean=-4.0, std=2.0)
+    spectrogram, _ = model.spectrogram(torch.randn(1, 3_200))
+    assert (spectrogram[0, 21:] == 1.0).all()  # (0 + 4) / (2 * 2)
+
+
+def test_protocol_frame_times_and_depth(model):
+    assert isinstance(model, Encoder)
+    features = model.forward_intermediates(torch.randn(2, 16_000))
+    assert features.patch_tokens.shape == (3, 2, features.grid[0] * 2, 16)
+    torch.testing.assert_close(features.frame_times[1], torch.tensor(0.16))
+
+
+def test_embed_takes_arrays_and_keeps_the_mode(model):
+    model.train()
+    wave = np.random.default_rng(0).standard_normal(8_000).astype(np.float32)
+    vector = model.embed(wave, sample_rate=16_000)
+    assert model.training
+    model.eval()
+    features = model.forward_intermediates(torch.from_numpy(wave)[None])
+    torch.testing.assert_close(vector, features.patch_tokens[-1, 0].mean(0))
+    torch.testing.assert_close(model.embed(wave, sample_rate=16_000, pool="cls"), features.cls_token[-1, 0])
+    torch.testing.assert_close(
+        model.embed(wave, sample_rate=16_000, pool="mean", layer=2), features.patch_tokens[1, 0].mean(0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"layer": 4}, "use 1 to 3"),
+        ({"layer": 0}, "use 1 to 3"),
+        ({"pool": "max"}, "choose mean or cls"),
+        ({}, "sample_rate"),
+    ],
+)
+def test_embed_names_a_bad_argument(model, kwargs, words):
+    rate = {"sample_rate": 16_000} if kwargs else {}
+    with pytest.raises(AudiobatError, match=words):
+        model.embed(np.zeros(4_000, np.float32), **rate, **kwargs)
+
+
+def test_silence_is_finite(model):
+    assert torch.isfinite(model.forward_intermediates(torch.zeros(1, 8_000)).patch_tokens).all()
+
+
+def test_parameters_are_named_as_the_release_names_them(model):
+    names = set(model.state_dict())
+    block = {
+        f"blocks.0.{n}.{p}"
+        for n in ("norm1", "attn.qkv", "attn.gate", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+        for p in ("weight", "bias")
+    }
+    stem = {"patch_embed.proj.weight", "patch_embed.proj.bias", "pos_embed", "cls_token"}
+    assert block | stem | {"pre_norm.weight", "pre_norm.bias"} == {
+        n for n in names if "blocks.1" not in n and "blocks.2" not in n
+    }
+
+
+def test_base_has_the_published_parameter_count():
+    parameters = sum(p.numel() for p in AudioEncoder().parameters())
+    assert parameters == 92_341_248  # 85,254,144 and 7,087,104 of gates
+
+
+@pytest.mark.parametrize("pad", ["mask", "grid"])
+@pytest.mark.parametrize("samples", [700, 5_000, 12_000])  # less than a patch, less than a window, two windows
+def test_a_spectrogram_gives_what_its_waveform_gives(pad: str, samples: int):
+    torch.manual_seed(0)
+    frontend = FrontendConfig(n_fft=256, win_length=256, mel_bins=16)
+    model = AudioEncoder(ModelConfig(frontend, EncoderConfig(dim=16, depth=2, heads=2, max_frames=48, pad=pad))).eval()
+    waveform, lengths = torch.randn(2, samples), torch.tensor([samples, samples // 2])
+    for own in (None, lengths):
+        expected = model.forward_intermediates(waveform, own)
+        spectrogram, frames = model.frontend(waveform, own)
+        found = model.forward_spectrogram(spectrogram, None if own is None else frames)
+        for name in ("patch_tokens", "cls_token", "valid", "frame_times"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+        assert torch.equal(model.column_times(spectrogram.shape[1]), expected.frame_times)

@@ -1,0 +1,84 @@
+"""Extremes in chunks: the same values and gradients for any chunk, and never all similarities at once."""
+
+import pytest
+import torch
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from audiobat.models.heads import pooling
+from audiobat.models.heads.pooling import extremes, unit_rows
+
+CLIPS, PATCHES, PROTOTYPES, DIM = 3, 20, 30, 2
+SIMILARITIES = CLIPS * PATCHES * PROTOTYPES
+
+
+def inputs(dtype=torch.float64):
+    torch.manual_seed(0)
+    tokens = torch.randn(CLIPS, PATCHES, DIM, dtype=dtype, requires_grad=True)
+    prototypes = torch.randn(PROTOTYPES, DIM, dtype=dtype, requires_grad=True)
+    return tokens, prototypes
+
+
+def plain(tokens, prototypes):
+    similarity = tokens @ prototypes.T
+    return similarity.min(1).values, similarity.max(1).values
+
+
+@pytest.mark.parametrize("chunk", [1, PATCHES, 7 * PATCHES, PATCHES * PROTOTYPES, 2 * PATCHES * PROTOTYPES, 2**22])
+def test_every_chunk_gives_the_plain_formulas_values_and_gradients(chunk, monkeypatch):
+    monkeypatch.setattr(pooling, "CHUNK", chunk)
+    results = []
+    for formula in (plain, extremes):
+        tokens, prototypes = inputs()
+        low, high = formula(tokens, prototypes)
+        weights = torch.randn(2, *low.shape, dtype=low.dtype, generator=torch.Generator().manual_seed(1))
+        (low * weights[0] + high * weights[1]).sum().backward()
+        results.append([low, high, tokens.grad, prototypes.grad])
+    for wanted, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-12, rtol=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """Watches the values in the largest dense tensor that any operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(one, torch.Tensor) and one.layout == torch.strided:
+                self.numel = max(self.numel, one.numel())
+        return out
+
+
+def largest(formula) -> int:
+    tokens, prototypes = inputs()
+    with Largest() as watch:
+        low, high = formula(tokens, prototypes)
+        (low + high).sum().backward()
+    return watch.numel
+
+
+def test_no_tensor_holds_all_similarities(monkeypatch):
+    entries = 2 * 2 * CLIPS * PROTOTYPES  # row and column of each entry that has a gradient
+    assert largest(plain) == SIMILARITIES
+    monkeypatch.setattr(pooling, "CHUNK", PATCHES * PROTOTYPES)  # a clip at a time
+    assert largest(extremes) == PATCHES * PROTOTYPES
+    monkeypatch.setattr(pooling, "CHUNK", PATCHES * 10)  # a third of the prototypes at a time
+    assert largest(extremes) == entries < SIMILARITIES / 4
+
+
+def test_unit_rows_are_normalised_rows_with_their_gradient():
+    torch.manual_seed(0)
+    rows = torch.randn(5, 7, dtype=torch.float64)
+    rows[2] = 0
+    weights = torch.randn(5, 7, dtype=torch.float64)
+    results = []
+    for formula in (unit_rows, functional.normalize):
+        own = rows.clone().requires_grad_()
+        unit = formula(own)
+        results.append([unit, *torch.autograd.grad((unit * weights).sum(), own)])
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)

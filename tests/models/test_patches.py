@@ -1,0 +1,54 @@
+"""Patches: token order, positions against their formula, valid patches."""
+
+import math
+
+import torch
+
+from audiobat.models.patches import PatchEmbed, pad_frames, sincos_positions, valid_patches
+
+
+def test_tokens_are_time_major_with_frequency_fastest():
+    embed = PatchEmbed(4, (2, 3))
+    spectrogram = torch.randn(1, 8, 9)  # a grid of 4 x 3 patches
+    tokens = embed(spectrogram)
+    for t in range(4):
+        for f in range(3):
+            patch = spectrogram[0, 2 * t : 2 * t + 2, 3 * f : 3 * f + 3]
+            expected = embed.proj.weight.flatten(1) @ patch.flatten() + embed.proj.bias
+            torch.testing.assert_close(tokens[0, 3 * t + f], expected)
+
+
+def test_positions_follow_the_formula():
+    dim, columns, rows = 16, 5, 3
+    table = sincos_positions((columns, rows), dim)
+    assert table.shape == (1, 15, dim)
+    quarter = dim // 4
+    for t in range(columns):
+        for f in range(rows):
+            for k in range(quarter):
+                rate = 10_000 ** (-k / quarter)
+                row = table[0, t * rows + f]
+                expected = [math.sin(f * rate), math.cos(f * rate), math.sin(t * rate), math.cos(t * rate)]
+                found = [row[k], row[quarter + k], row[2 * quarter + k], row[3 * quarter + k]]
+                torch.testing.assert_close(torch.stack(found), torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_shorter_clips_use_a_prefix_of_the_table():
+    assert torch.equal(sincos_positions((64, 8), 32)[:, : 20 * 8], sincos_positions((20, 8), 32))
+
+
+def test_a_patch_is_valid_if_any_frame_of_it_is():
+    valid = valid_patches(torch.tensor([1, 4, 5, 12]), (3, 2), 4)
+    assert valid.tolist() == [
+        [True, True, False, False, False, False],
+        [True, True, False, False, False, False],
+        [True, True, True, True, False, False],
+        [True] * 6,
+    ]
+
+
+def test_padding_extends_with_the_given_floor():
+    padded = pad_frames(torch.ones(2, 3, 4), 5, 0.25)
+    assert padded.shape == (2, 5, 4)
+    assert (padded[:, :3] == 1).all()
+    assert (padded[:, 3:] == 0.25).all()

@@ -1,0 +1,210 @@
+"""`audiobat ladder`: runs that go on where they were killed, tables beside the paper's, honest words on the order."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from audiobat.audio.frontend import build_frontend
+from audiobat.cli.command import main
+from audiobat.config import FrontendConfig, HeadConfig, ProbeConfig, ProbeTrainConfig
+from audiobat.config.rungs import rungs
+from audiobat.data.prepare.statistics import LogMelSums, log_mel_sums
+from audiobat.data.sources.read import read_clips
+from audiobat.errors import AudiobatError
+from audiobat.evaluation.record import Metric, load_record, load_scores
+from audiobat.studies import ladder as command
+from audiobat.studies.ladder import STATISTICS, ladder, record_of, rung_config, rung_of_records
+from audiobat.studies.ladder_table import PAPER, Rung, Value, markdown_table, order_line
+
+TINY = """
+frontend: {hop_length: 320, mel_bins: 32}
+encoder: {dim: 16, depth: 2, heads: 2, max_frames: 64}
+decoder: {depth: 1, heads: 4, groups: 4}
+mask: {clones: 2, block_size: 2}
+optim: {warmup_steps: 2}
+data: {clip_seconds: 0.6, workers: 0}
+train: {steps: 10, batch_size: 4, log_every: 5, precision: fp32}
+"""
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """Two classes of tones, half of each to train on."""
+    lines = ["path,label,split"]
+    for i in range(16):
+        name = ("low", "high")[i % 2]
+        time = np.arange(9_600) / 16_000
+        tone = np.sin(2 * np.pi * (300 + 2_000 * (i % 2)) * time + i) * 0.3
+        soundfile.write(tmp_path / f"{i}.wav", tone + 0.05 * np.random.default_rng(i).standard_normal(9_600), 16_000)
+        lines.append(f"{i}.wav,{name},{'train' if i < 8 else 'test'}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "clips.csv"
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    monkeypatch.setitem(command.SCALES, "nano", str(tmp_path / "tiny.yaml"))
+
+
+PROBE = ProbeConfig(
+    head=HeadConfig(prototypes=8), train=ProbeTrainConfig(steps=5, warmup_steps=1, batch_size=4), workers=0
+)
+
+
+def test_a_ladder_is_climbed_and_a_killed_one_goes_on(tmp_path, clips, tiny, monkeypatch, capsys):
+    out = tmp_path / "out"
+    done = []
+    really = command.pretrain
+
+    def until_the_third(config, run):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(run.name)
+        return really(config, run)
+
+    monkeypatch.setattr(command, "pretrain", until_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        ladder(str(clips), str(clips), PROBE, out=out)
+    assert done == ["1_eat_frontend-seed0", "2_mel_db-seed0"]
+    first = (out / "results").glob("1_eat*.json")
+    kept = {path: path.read_bytes() for path in first}
+
+    monkeypatch.setattr(command, "pretrain", lambda config, run: done.append(run.name) or really(config, run))
+    climbed = ladder(str(clips), str(clips), PROBE, out=out)
+    assert done[2:] == [f"{name.rpartition('/')[2]}-seed0" for name in rungs()[2:]]
+    assert all(path.read_bytes() == data for path, data in kept.items())
+    assert [rung.name for rung in climbed] == rungs()
+    for rung in climbed:
+        record = load_record(next((out / "results").glob(f"{rung.name.rpartition('/')[2]}-seed0*.json")))
+        assert rung.map.mean == pytest.approx(100 * record.metrics["map"].value)
+    text = (out / "ladder.md").read_text()
+    for paper_map, paper_f1 in PAPER.values():
+        assert f"| {paper_map:.2f} |" in text
+        assert f"| {paper_f1:.2f} |" in text
+    assert "only their order can be compared" in text
+    assert (out / "figures/ladder.svg").stat().st_size > 1_000
+    assert "steps go the same way here" in capsys.readouterr().out
+
+
+def test_rungs_that_are_done_are_not_shown_for_other_settings(tmp_path, clips, tiny, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr(command, "climb", lambda name, *rest: None)  # all rungs are done
+    monkeypatch.setattr(command, "rung_of_records", lambda out, name, seeds: rung(name, 30.0))
+    ladder(str(clips), str(clips), PROBE, out=out, steps=5)
+    ladder(str(clips), str(clips), replace(PROBE, seeds=(0, 1), workers=1), out=out, steps=5, device="cpu")
+    others = {
+        "steps 5, not 6": {"steps": 6},
+        "probe_data '.*', not": {"probe_data": "elsewhere.csv"},
+        "head.prototypes 8, not 9": {"config": replace(PROBE, head=HeadConfig(prototypes=9))},
+    }
+    monkeypatch.setattr(command, "read_labelled_clips", lambda source: None)
+    for words, given in others.items():
+        arguments = {"data": str(clips), "probe_data": str(clips), "config": PROBE, "steps": 5, **given}
+        with pytest.raises(AudiobatError, match=f"holds a run with {words}.*use the run's own value, or a new --out"):
+            ladder(**arguments, out=out)
+
+
+def test_runs_differ_in_the_rungs_method_alone(tiny):
+    configs = {name: rung_config(name, "nano", 5, 1, "d", "cpu", {"mean": -5.0, "std": 2.0}) for name in rungs()}
+    first, bat = configs["ladder/1_eat_frontend"], configs["ladder/7_bat"]
+    assert (first.frontend.kind, first.frontend.mean, first.frontend.std) == ("kaldi_fbank", -5.0, 2.0)
+    assert (first.frontend.hop_length, first.frontend.mel_bins) == (320, 32)
+    assert configs["ladder/6_vit"].decoder == replace(bat.decoder, heads=2, mlp_ratio=2.0)
+    assert bat.decoder.heads == 4
+    for config in configs.values():
+        assert (config.train.steps, config.optim.warmup_steps, config.train.seed) == (5, 1, 1)
+        assert config.target.ema_steps == 50_000
+        assert config.mask == bat.mask
+        assert config.encoder == replace(bat.encoder, gated_attention=config.encoder.gated_attention)
+
+
+def test_statistics_are_those_of_all_cells(clips, tmp_path):
+    table = read_clips(clips.parent)
+    frontend = FrontendConfig(kind="kaldi_fbank", mel_bins=32)
+    sums = log_mel_sums(table, frontend)
+    module = build_frontend(frontend)
+    cells = []
+    for row in range(len(table)):
+        samples, _ = soundfile.read(table.path(row), dtype="float32")
+        waveform = torch.from_numpy(samples)[None]
+        cells.append(module.log_mel(waveform, torch.tensor([len(samples)])).flatten().double())
+    cells = torch.cat(cells)
+    assert sums.cells == len(cells)
+    assert sums.mean == pytest.approx(float(cells.mean()), rel=1e-6)
+    assert sums.std == pytest.approx(float(cells.std(unbiased=False)), rel=1e-6)
+    parts = [log_mel_sums(table.select(np.arange(a, b)), frontend) for a, b in ((0, 5), (5, 6), (6, len(table)))]
+    whole = sum(parts, LogMelSums())
+    assert (whole.clips, whole.cells) == (sums.clips, sums.cells)
+    assert whole.total == pytest.approx(sums.total)
+
+
+def test_statistics_are_computed_once_and_read_again(clips, tmp_path, tiny):
+    table = read_clips(clips.parent)
+    found = command.own_statistics(tmp_path / "out", table, "nano")
+    (tmp_path / "out" / STATISTICS).write_text("mean: -1.5\nstd: 2.5\n")
+    assert set(found) == {"mean", "std"}
+    assert command.own_statistics(tmp_path / "out", table, "nano") == {"mean": -1.5, "std": 2.5}
+    assert command.own_statistics(tmp_path / "out", table, "base") == {}
+
+
+def rung(name, mean, half=0.1):
+    return Rung(name, 1, Value(mean, mean - half, mean + half), Value(1.0, 0.0, 2.0))
+
+
+def test_the_order_is_told_as_it_is():
+    paper = [rung(name, values[0]) for name, values in PAPER.items()]
+    assert order_line(paper) == "6 of the paper's 6 steps go the same way here; 4 are beyond both intervals."
+    fallen = [*paper[:-1], rung("ladder/7_bat", 30.0)]
+    told = order_line(fallen)
+    assert told.startswith("5 of the paper's 6 steps go the same way here; 5 are")
+    assert (
+        "ViT decoder, half the heads, MLP x2 to ViT decoder, all heads, MLP x4 (-7.43 here, +0.09 in the paper)" in told
+    )
+    assert "| 30.00 | [29.90, 30.10] | 37.52 |" in markdown_table(fallen, "nano")
+
+
+def test_an_interval_over_seeds_is_students():
+    def record(value):
+        metrics = {"map": Metric(value, value - 0.01, value + 0.01, "", "")}
+        return type("Record", (), {"metrics": metrics})
+
+    three = Value.of([record(0.30), record(0.32), record(0.34)], "map")
+    assert three.mean == pytest.approx(32)
+    assert three.high - three.mean == pytest.approx(4.30 * 2 / 3**0.5)
+    one = Value.of([record(0.30)], "map")
+    assert (one.low, one.high) == (pytest.approx(29), pytest.approx(31))
+
+
+def test_the_table_that_is_kept_is_that_of_its_records():
+    kept = Path(__file__).parents[2] / "docs" / "results" / "ladder_nano"
+    climbed = [rung_of_records(kept, name, (0, 1, 2)) for name in rungs()]
+    assert (kept / "ladder.md").read_text() == markdown_table(climbed, "nano")
+    for path in (record_of(kept, name, seed) for name in rungs() for seed in (0, 1, 2)):
+        record = load_record(path)
+        scores = load_scores(path, record)
+        assert scores.scores.shape == (record.data.clips["test"], record.data.classes)
+        assert record.environment["git_commit"].startswith("adee324")
+
+
+def test_a_dry_run_lists_the_rungs(tmp_path, clips, capsys):
+    assert ladder(clips, clips, out=tmp_path / "out", dry_run=True) == []
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.startswith("7 rungs at scale nano, 1 seed each")
+    assert len(lines) == 7
+    assert lines[-1] == "ladder/7_bat: ladder/6_vit with decoder.heads 12 for 6, decoder.mlp_ratio 4 for 2"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_takes_the_seeds_of_its_runs(clips, capsys):
+    assert main(["ladder", "--data", str(clips), "--probe-data", str(clips), "--seeds", "0,1", "--dry-run"]) == 0
+    assert "2 seeds each" in capsys.readouterr().out
+
+
+def test_a_dry_run_sees_that_data_are_not_there(clips, capsys):
+    assert main(["ladder", "--data", str(clips), "--probe-data", "nowhere.csv", "--dry-run"]) == 2
+    assert "nowhere.csv" in capsys.readouterr().err
