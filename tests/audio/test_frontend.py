@@ -101,7 +101,7 @@ def test_alone_equals_beside_longer_clips(config: FrontendConfig) -> None:
         torch.testing.assert_close(row[:count], alone[0], atol=1e-5, rtol=0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=4), rest=st.floats(-1, 1, width=32))
 def test_values_depend_on_the_clip_alone(lengths: list[int], rest: float) -> None:
     for config in (MEL["default"], KALDI):

@@ -4,7 +4,6 @@ import dataclasses
 import inspect
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -278,15 +277,13 @@ def test_every_verb_is_in_the_overview_and_its_flags_are_its_functions_arguments
         assert set(inspect.signature(function).parameters) == {f.name for f in dataclasses.fields(verb)}
 
 
-def test_help_is_quick():
-    start = time.perf_counter()
+def test_help_imports_nothing_heavy():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "audiobat", "--help"], capture_output=True, text=True
     )
     assert done.returncode == 0
     assert "pretrain" in done.stdout
     assert " torch" not in done.stderr
-    assert time.perf_counter() - start < 10  # 0.2 s on an idle machine; the imports above are what makes it quick
 
 
 def test_module_passes_its_exit_code_on():

@@ -92,7 +92,7 @@ def test_a_worker_that_the_system_kills_is_one_sentence(corpus):
         except AudiobatError as error:
             print(error)
     """
-    done = subprocess.run([sys.executable, "-c", code, str(corpus)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, str(corpus)], capture_output=True, text=True, timeout=600)
     assert re.search(r"process that loads data was killed.*fewer data\.workers", done.stdout), done
 
 

@@ -298,11 +298,9 @@ def test_a_run_that_is_told_to_stop_stops_and_goes_on_later(source, tmp_path, cl
         assert process.is_alive()
         time.sleep(0.01)
     time.sleep(0.5)  # Python drops what is raised right after a fork; the workers that users get are not forked here
-    start = time.monotonic()
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == code
-    assert time.monotonic() - start < 5
     assert list((out / "shards").iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # no worker is left

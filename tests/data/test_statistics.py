@@ -190,7 +190,7 @@ def test_clips_longer_than_a_window_are_cut(tmp_path):
 
 
 @given(cuts=st.lists(st.integers(0, 12), max_size=4))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_parts_add_up_to_the_whole(folder, cuts):
     table, frontend = read_clips(folder), FrontendConfig(kind="kaldi_fbank", mel_bins=16)
     edges = [0, *sorted(cuts), 12]

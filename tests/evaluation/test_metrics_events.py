@@ -36,7 +36,7 @@ def most_hits(reference, estimated, collar) -> int:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(onsets(), onsets(), st.sampled_from([0.1, 0.2, 0.25]))
 def test_hits_are_those_of_the_largest_matching(reference, estimated, collar):
     tally = match_events([events(*reference)], [events(*estimated)], 2, collar)
@@ -55,7 +55,7 @@ def test_an_event_is_matched_once_within_its_clip_and_its_class():
     assert event_f1(tally).item() == pytest.approx(2 * 2 / (3 + 4))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(onsets(3), onsets(3)), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
 def test_f1_over_resampled_clips_is_that_of_the_repeated_clips(clips, seed):
     tally = match_events([events(*r) for r, _ in clips], [events(*e) for _, e in clips], 2)
@@ -82,7 +82,7 @@ def test_the_interval_of_f1_comes_from_resampled_clips():
     assert high - low > 0.2  # of 120 events that came and went by themselves it would be half as wide
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(1, 14), st.integers(1, 3), st.sampled_from([1, 3, 5, 7]), st.integers(0, 2**32 - 1))
 def test_frames_become_runs_of_the_filtered_frames(frames, classes, median, seed):
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from scipy import stats
 from audiobat.evaluation.metrics import holm, wilcoxon
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(0, 1), max_size=8))
 def test_holm_rejects_what_the_step_down_procedure_rejects(p):
     corrected = holm(p)
@@ -33,7 +33,7 @@ def test_holm_of_a_known_case_keeps_nan_apart():
     assert math.isnan(found[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(-6, 6), max_size=8))
 def test_wilcoxon_counts_every_pattern_of_signs(differences):
     kept = [d for d in differences if d]
@@ -44,7 +44,7 @@ def test_wilcoxon_counts_every_pattern_of_signs(differences):
     assert wilcoxon(differences) == pytest.approx(expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_wilcoxon_without_ties_is_scipys_exact_test(n, seed):
     differences = np.random.default_rng(seed).normal(0.2, 1, n)

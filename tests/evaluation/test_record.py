@@ -242,7 +242,7 @@ def test_hostile_files_of_scores_are_refused(tmp_path: Path):
     refuse(tmp_path, b"")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_cut_or_scribbled_file_of_scores_gives_scores_or_one_sentence(tmp_path: Path, data):
     content = bytearray(packed(**{name: array for name, array in vars(SCORES).items() if array is not None}))

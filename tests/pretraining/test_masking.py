@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 BASE_GRID = (64, 8)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     columns=st.integers(2, 40),
     rows=st.integers(1, 9),

@@ -123,7 +123,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(tones, tmp_pat
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=600)
     assert process.returncode == 0
     assert "goes on from here" in told
     stopped = load_checkpoint(run).step

@@ -93,7 +93,7 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(value=plain, protocol=st.integers(2, pickle.HIGHEST_PROTOCOL))
 def test_plain_values_are_those_that_pickle_reads(value, protocol):
     assert loads(pickle.dumps(value, protocol)) == value
