@@ -6,7 +6,8 @@ In: a module that returns its loss, an optimiser, batches. Out: trained weights,
     ranks.py        which process of how many this is, its device and precision
     optim.py        AdamW over named parameters; warm-up and cosine
     progress.py     phase, rate and time left, on a terminal or in a log
-    logs.py         files written beside their place and renamed; metrics.jsonl and log.txt
+    files.py        files and folders that are there whole or not at all
+    logs.py         metrics.jsonl and log.txt
     checkpoint.py   what resuming needs, written so that a kill at any instant is safe
     loop.py         the step loop
     tensors.py      files of named tensors and of JSON; digests

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -15,18 +14,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from audiobat.engine.files import write_atomic
 from audiobat.engine.ranks import Ranks
-
-
-def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Write `content` beside `path`, then rename it: at every instant the file is the old one or the new one, whole."""
-    path = Path(path)
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 class RunLog:

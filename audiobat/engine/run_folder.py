@@ -14,7 +14,7 @@ import yaml
 
 from audiobat.config import from_dict, to_dict
 from audiobat.engine.environment import environment
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
 try:

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError, did_you_mean
 
 LARGEST_JSON = 64 * 2**20  # bytes: a million names of classes

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.stream import Stamp, stamp
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
 Rows: TypeAlias = dict[str, NDArray[Any]]  # columns of one length; `row` is the clip's

@@ -29,7 +29,7 @@ from torch import nn
 from audiobat.config import to_dict
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.stream import stamp
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.models.features import Encoder

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.store import read_clip
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.evaluation.record import Scores
 from audiobat.evaluation.report.clips import LIST, HeardClip, clips_folder, listed, read_heard
 from audiobat.evaluation.report.curves import is_block_probe

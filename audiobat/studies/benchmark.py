@@ -16,7 +16,7 @@ from rich.console import Console
 
 from audiobat.config import FinetuneConfig, ProbeConfig
 from audiobat.config.benchmark import FINETUNE, BenchmarkConfig
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.engine.run_folder import check_same, prepare_run, remove, sole_use
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import load_record

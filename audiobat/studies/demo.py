@@ -26,7 +26,7 @@ from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import split_for_probe
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.environment import environment
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.engine.progress import duration
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import ResultRecord

@@ -18,7 +18,7 @@ from audiobat.config.recipes import load_recipe, merge, parse_yaml
 from audiobat.config.rungs import describe_rung, rungs
 from audiobat.data.prepare.statistics import log_mel_sums
 from audiobat.data.sources.read import read_clips, read_labelled_clips
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.engine.run_folder import check_same
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import load_record

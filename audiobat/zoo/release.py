@@ -16,7 +16,7 @@ import yaml
 
 from audiobat.config import ModelConfig, PretrainConfig, TaggerConfig, from_dict, to_dict
 from audiobat.engine.checkpoint import Checkpoint, load_checkpoint
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.engine.ranks import pick_device
 from audiobat.engine.tensors import check_values, read_json, read_tensors, write_tensors
 from audiobat.errors import AudiobatError, did_you_mean

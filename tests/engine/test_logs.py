@@ -1,12 +1,10 @@
 """The run's log: no step twice after a resume, no torn line, means equal to plain ones; atomic writes."""
 
 import json
-import os
 
-import pytest
 import torch
 
-from audiobat.engine.logs import Means, RunLog, write_atomic
+from audiobat.engine.logs import Means, RunLog
 from audiobat.engine.ranks import Ranks
 
 ALONE = Ranks(torch.device("cpu"))
@@ -71,22 +69,3 @@ def test_means_continue_exactly_from_their_state():
     for value in values[7:]:
         second.add({"loss": value})
     assert second.pop(ALONE) == whole.pop(ALONE)
-
-
-@pytest.mark.parametrize("instant", ["fsync", "replace"])
-def test_an_atomic_write_that_is_killed_leaves_the_old_file(tmp_path, monkeypatch, instant):
-    write_atomic(tmp_path / "a.txt", "old")
-
-    def die(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, instant, die)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomic(tmp_path / "a.txt", "new and longer")
-    assert (tmp_path / "a.txt").read_text() == "old"
-
-
-def test_an_atomic_write_leaves_nothing_beside(tmp_path):
-    write_atomic(tmp_path / "a.bin", b"\x00\xff")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
-    assert (tmp_path / "a.bin").read_bytes() == b"\x00\xff"

@@ -19,7 +19,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.prepare.statistics import LogMelSums, log_mel_sums
 from audiobat.data.remote import is_remote
 from audiobat.data.shards import is_prepared
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
 FILE = "statistics.json"  # in a prepared folder

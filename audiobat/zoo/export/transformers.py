@@ -16,7 +16,7 @@ from torch import nn
 
 from audiobat import __version__
 from audiobat.config import to_dict
-from audiobat.engine.logs import write_atomic
+from audiobat.engine.files import write_atomic
 from audiobat.engine.tensors import check_values
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
