@@ -53,6 +53,10 @@ class BaseEncoder(nn.Module):
 
         save_new(folder, self, overwrite)
 
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
+        """As `forward_intermediates`."""
+        return self.forward_intermediates(waveform, lengths)
+
     def forward_intermediates(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
         """As the `Encoder` protocol has it."""
         raise NotImplementedError
@@ -168,8 +172,8 @@ class AudioEncoder(BaseEncoder):
             x, mlp = block(x, valid)
             yield (self.norm(x) if layer == self.depth else x), mlp
 
-    def forward(self, patch_tokens: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Patch tokens [B, n, D] to the last block's output [B, 1 + n, D], cls first."""
+    def encode_tokens(self, patch_tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Patch tokens [B, n, D], such as the visible ones, to the last block's output [B, 1 + n, D], cls first."""
         *_, (last, _) = self.run_blocks(patch_tokens, valid)
         return last
 

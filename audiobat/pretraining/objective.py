@@ -97,7 +97,7 @@ class MaskedLatentRegression(nn.Module):
         clip = clip.repeat_interleave(len(masks.visible) // len(tokens))[:, None]  # [R, 1]
         clone_valid = None if valid is None else valid.index_select(0, clip[:, 0])  # [R, N]
         visible_valid = None if clone_valid is None else clone_valid.gather(1, masks.visible)
-        encoded = self.student(take(tokens, clip, masks.visible), visible_valid)  # [R, 1 + n, D]
+        encoded = self.student.encode_tokens(take(tokens, clip, masks.visible), visible_valid)  # [R, 1 + n, D]
         predicted = self.decoder(encoded[:, 1:], masks, grid, clone_valid).float()  # [R, N - n, P]
         return Clones(clip, masks, encoded[:, 0].float(), encoded[:, 1:], predicted)
 

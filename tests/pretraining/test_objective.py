@@ -116,7 +116,7 @@ def test_the_loss_matches_a_loop_over_clips_and_clones(kind, lengths):
     for row in range(6):
         clip, shown, hidden = row // 3, masks.visible[row], masks.masked[row]
         keep = None if valid is None else valid[clip][None]
-        out = model.student(tokens[clip, shown][None], None if keep is None else keep[:, shown])
+        out = model.student.encode_tokens(tokens[clip, shown][None], None if keep is None else keep[:, shown])
         if kind == "vit":
             full = model.decoder.mask_token.expand(tokens.shape[1], -1).clone()
             full[shown] = out[0, 1:]
