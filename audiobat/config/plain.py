@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from audiobat.config.checks import LARGEST, check, check_one_of
+from audiobat.config.registry import config_class_of, seam_of
 from audiobat.errors import AudiobatError, did_you_mean
 
 T = TypeVar("T")
@@ -35,6 +36,9 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise AudiobatError(f"{where or cls.__name__} is {values!r}: give its fields by name.")
+    seam = seam_of(cls)
+    if seam is not None and isinstance(values.get(seam[1]), str):
+        cls = config_class_of(cls, values[seam[1]])  # a kind may have settings of its own
     hints = get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     kwargs: dict[str, Any] = {}

@@ -8,6 +8,7 @@ from typing import Literal
 from audiobat.config.checks import check, check_choice, warmup_hint
 from audiobat.config.frontend import FrontendConfig
 from audiobat.config.model import EncoderConfig, ModelConfig
+from audiobat.config.registry import check_kind, kind_field
 from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
 
 
@@ -33,7 +34,7 @@ class MaskConfig:
 class DecoderConfig:
     """Visible tokens to predictions at the masked cells (Section 5.3, Table 4). Its width is the encoder's."""
 
-    kind: Literal["vit", "cnn"] = "vit"
+    kind: str = kind_field("decoder", "vit")
     depth: int = 6
     heads: int = 12
     mlp_ratio: float = 4.0
@@ -41,7 +42,7 @@ class DecoderConfig:
     groups: int = 16  # cnn only, EAT's
 
     def __post_init__(self) -> None:
-        check_choice(self, "kind")
+        check_kind("decoder", self.kind)
         for name in ("depth", "heads", "mlp_ratio", "groups"):
             check(getattr(self, name) > 0, f"decoder.{name}", getattr(self, name), "it must be positive")
         odd = self.kernel_size > 0 and self.kernel_size % 2 == 1
@@ -110,13 +111,6 @@ class PretrainConfig:
         for name in ("global_weight", "retention_weight") if teacherless else ():
             weight = getattr(self.objective, name)
             check(weight == 0, f"objective.{name}", weight, "target.source spectrogram has no teacher: use 0")
-        divides = self.encoder.dim % (self.decoder.heads if self.decoder.kind == "vit" else self.decoder.groups) == 0
-        check(
-            divides,
-            "decoder",
-            self.decoder,
-            f"its heads (vit) or groups (cnn) must divide encoder.dim {self.encoder.dim}",
-        )
         longest = self.encoder.max_frames * self.frontend.hop_length / self.frontend.sample_rate
         seconds = self.data.clip_seconds
         check(seconds <= longest, "data.clip_seconds", seconds, f"encoder.max_frames holds {longest:g} s")

@@ -4,7 +4,7 @@ Read `objective.py` first: one step of the method on a page.
 
     masking.py      inverse-block masks for M clones
     mixing.py       partial mixtures of a batch (SSLAM)
-    decoder.py      visible tokens to predictions at the masked cells (Section 5.3, Table 4)
+    decoders/       visible tokens to predictions at the masked cells (Section 5.3, Table 4)
     targets.py      the EMA teacher, or the spectrogram itself (Table 3)
     objective.py    a batch to the loss of Eq. 5 and its parts
     cost.py         what a run will cost

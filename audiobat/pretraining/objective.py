@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiobat.config import PretrainConfig
+from audiobat.config.registry import find
 from audiobat.models.encoder import AudioEncoder
-from audiobat.pretraining.decoder import build_decoder
 from audiobat.pretraining.masking import Masks, draw_masks, seeded_generator
 from audiobat.pretraining.mixing import draw_mixed_columns, mix, partner
 from audiobat.pretraining.targets import SpectrogramTargets, Targets, Teacher
@@ -54,7 +54,8 @@ class MaskedLatentRegression(nn.Module):
         super().__init__()
         self.config, self.rank = config, rank
         self.student = AudioEncoder(config.model)
-        self.decoder = build_decoder(config)
+        decoder = find("decoder", config.decoder.kind)
+        self.decoder = decoder.build(config.decoder, config.model, config.target_width)
         target = config.target
         self.teacher: Teacher | SpectrogramTargets = (
             SpectrogramTargets(config.encoder.patch_size, target.norm_eps)

@@ -25,17 +25,14 @@ The whole of such a file, for a model of one token for each 20 ms:
 from __future__ import annotations
 
 import functools
-import importlib.util
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.config.user_files import failure, find_in_file
+from audiobat.errors import AudiobatError
 from audiobat.models.features import Encoder
 
 SIZES = ("sample_rate", "dim", "depth")
@@ -50,11 +47,7 @@ def load_custom(file: str | Path, name: str) -> Encoder:
     Raises:
         AudiobatError: no such file or name, the file or class fails, or the object lacks part of `Encoder`.
     """
-    module = run_file(Path(file))
-    if not hasattr(module, name):
-        known = [word for word in vars(module) if not word.startswith("_")]
-        raise AudiobatError(f"{file} defines no {name}{did_you_mean(name, known)}: give --model {file}:NAME.")
-    found = getattr(module, name)
+    found = find_in_file(Path(file), name)
     try:
         encoder = found() if callable(found) and not isinstance(found, nn.Module) else found
     except Exception as error:
@@ -87,35 +80,3 @@ def located(method: Callable[..., Any], file: Path) -> Callable[..., Any]:
             raise failure(error, file, "forward_intermediates") from error
 
     return call
-
-
-def failure(error: Exception, file: Path, what: str) -> AudiobatError:
-    """The sentence for what a user's code raised."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if same(frame.filename, file)]
-    line = f" line {lines[-1]}" if lines else ""
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return AudiobatError(f"{file}{line}: {what} fails ({reason}): fix it.")
-
-
-def same(name: str, file: Path) -> bool:
-    """Whether a traceback's file is the user's."""
-    return Path(name).resolve() == file.resolve()
-
-
-def run_file(file: Path) -> ModuleType:
-    """Import a Python file by its path, with its folder on the path while it runs, so that it finds its neighbours."""
-    if not file.is_file():
-        raise AudiobatError(f"There is no file {file}: give --model FILE.py:CLASS.")
-    spec = importlib.util.spec_from_file_location(f"audiobat_custom_{file.stem}", file)
-    assert spec is not None  # the suffix is .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(file.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise failure(error, file, "running it") from error
-    finally:
-        sys.path.pop(0)
-    return module

@@ -1,0 +1,134 @@
+"""The seams: parts that a researcher replaces without changing the package. In: a seam and a kind. Out: a class.
+
+A seam is a folder of the package that holds one file for each kind: `decoder.kind: vit` is the one class with a `build`
+in `pretraining/decoders/vit.py`. A class of a user's own is `my_file.py:MyDecoder`, the path relative to the current
+folder. So a new kind is one new file. To list the kinds imports none of them, which keeps `--help` fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from audiobat.config.checks import check
+from audiobat.config.user_files import find_in_file, is_user_class, split_name
+from audiobat.errors import AudiobatError, did_you_mean
+
+PACKAGE = Path(__file__).parents[1]
+ROOT = "audiobat."  # of the dotted names of its modules
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Where the kinds of a seam are, and what each must have; docs/variants.md explains every method."""
+
+    folder: str  # below the package
+    methods: tuple[str, ...]  # which a class of this seam defines
+    shared: tuple[str, ...] = ("base",)  # files of the folder that are no kinds
+
+
+SEAMS = {
+    "head": Seam("models/heads", ("build", "forward"), ("pooling", "base")),
+    "decoder": Seam("pretraining/decoders", ("build", "forward")),
+}
+
+
+def kinds(seam: str) -> list[str]:
+    """The names of the built-in kinds of a seam, in alphabetical order; nothing is imported."""
+    files = (PACKAGE / SEAMS[seam].folder).glob("*.py")
+    return sorted({file.stem for file in files} - {"__init__", *SEAMS[seam].shared})
+
+
+def find(seam: str, kind: str) -> type[Any]:
+    """The class of a kind: a built-in one by its name, or a user's own by `FILE.py:CLASS`.
+
+    Raises:
+        AudiobatError: an unknown kind, a file or class that is missing, a class that lacks a method of its seam.
+    """
+    if is_user_class(kind):
+        return _check_methods(seam, kind, find_in_file(*split_name(kind)))
+    check_kind(seam, kind)
+    module = importlib.import_module(f"{ROOT}{SEAMS[seam].folder.replace('/', '.')}.{kind}")
+    own = [found for found in vars(module).values() if getattr(found, "__module__", None) == module.__name__]
+    classes = [found for found in own if isinstance(found, type) and hasattr(found, "build")]
+    if len(classes) != 1:
+        raise AudiobatError(f"{module.__file__} has {len(classes)} classes with a `build`: a kind is exactly one.")
+    return _check_methods(seam, kind, classes[0])
+
+
+def check_kind(seam: str, kind: str, field: str = "kind") -> None:
+    """Raise an AudiobatError that lists the kinds unless `kind` is one of them or has the form FILE.py:CLASS."""
+    if not is_user_class(kind):
+        known = kinds(seam)
+        hint = f"choose one of {', '.join(known)}{did_you_mean(str(kind), known)}, or your own as FILE.py:CLASS"
+        check(kind in known, f"{seam}.{field}", kind, hint)
+
+
+def kind_field(seam: str, default: str) -> Any:
+    """The field of a config dataclass that names the kind of a seam."""
+    return dataclasses.field(default=default, metadata={"seam": seam})
+
+
+def seam_of(config_class: type) -> tuple[str, str] | None:
+    """The seam whose kind a config class chooses, and the name of the field that does; None for other classes."""
+    if not dataclasses.is_dataclass(config_class):
+        return None
+    return next(((f.metadata["seam"], f.name) for f in dataclasses.fields(config_class) if "seam" in f.metadata), None)
+
+
+def choices(config_class: type, field: str) -> list[str]:
+    """The built-in kinds that a field of a config class can name, for help; empty for a field of another sort."""
+    seam = seam_of(config_class)
+    return kinds(seam[0]) if seam is not None and seam[1] == field else []
+
+
+def config_class_of(config_class: type[C], kind: str) -> type[C]:
+    """The class that holds the settings of `kind`: its own `Config`, a subclass of `config_class`, or that itself.
+
+    A built-in kind without a `Config` is not imported for this, which would take torch with it.
+    """
+    seam = seam_of(config_class)
+    assert seam is not None
+    if not is_user_class(kind):
+        check_kind(seam[0], kind, seam[1])
+        source = (PACKAGE / SEAMS[seam[0]].folder / f"{kind}.py").read_text(encoding="utf-8")
+        if not re.search(r"^    class Config\b", source, re.MULTILINE):
+            return config_class
+    found: type[C] = getattr(find(seam[0], kind), "Config", config_class)
+    if not (isinstance(found, type) and issubclass(found, config_class) and dataclasses.is_dataclass(found)):
+        raise AudiobatError(f"{kind}: its Config must be a frozen dataclass that subclasses {config_class.__name__}.")
+    return found
+
+
+def _check_methods(seam: str, kind: str, found: Any) -> type[Any]:
+    """`found`, if it is a class that defines all methods of its seam."""
+    if not isinstance(found, type):
+        raise AudiobatError(f"{kind} is a {type(found).__name__}: a {seam} is a class.")
+    wanted = SEAMS[seam].methods
+    missing = [name for name in wanted if not _defines(found, name)]
+    if missing:
+        where = f"{split_name(kind)[0]} line {_line_of(found)}: " if is_user_class(kind) else ""
+        raise AudiobatError(
+            f"{where}{found.__name__} lacks {', '.join(missing)}: a {seam} defines {', '.join(wanted)} "
+            "(docs/variants.md says how)."
+        )
+    return found
+
+
+def _defines(found: type[Any], name: str) -> bool:
+    """Whether a class has a method of its own, not a base's placeholder: an abstract one, or torch's for `forward`."""
+    method = getattr(found, name, None)
+    abstract = name in getattr(found, "__abstractmethods__", ())
+    return callable(method) and not abstract and "unimplemented" not in getattr(method, "__name__", "")
+
+
+def _line_of(found: type[Any]) -> int:
+    """The line at which a class begins in the user's file."""
+    lines = Path(str(sys.modules[found.__module__].__file__)).read_text(encoding="utf-8").splitlines()
+    return next((n for n, line in enumerate(lines, start=1) if re.match(rf"class {found.__name__}\b", line)), 1)

@@ -1,0 +1,39 @@
+"""EAT's decoder (the baseline of Table 4): residual grouped convolutions over the patch grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiobat.config import DecoderConfig, ModelConfig, check
+from audiobat.pretraining.decoders.base import Decoder
+from audiobat.pretraining.masking import Masks
+
+NOISE_STD = 0.01  # of the filler for masked cells, EAT's
+
+
+class CNNDecoder(Decoder):
+    """Residual grouped convolutions over the patch grid, masked cells filled with fresh noise."""
+
+    def __init__(self, config: DecoderConfig, model: ModelConfig, width: int) -> None:
+        super().__init__(config, model, width)
+        dim, size = model.encoder.dim, config.kernel_size
+        check(dim % config.groups == 0, "decoder.groups", config.groups, f"it must divide encoder.dim {dim}")
+        self.convs = nn.ModuleList(
+            nn.Conv2d(dim, dim, size, padding=size // 2, groups=config.groups) for _ in range(config.depth)
+        )
+        self.proj = nn.Linear(dim, width)
+
+    def forward(self, tokens: Tensor, masks: Masks, grid: tuple[int, int], valid: Tensor | None = None) -> Tensor:
+        """Visible tokens [R, n, D] to predictions [R, N - n, width]; padding is convolved like any other cell."""
+        clones, _, dim = tokens.shape
+        filled = torch.randn(clones, grid[0] * grid[1], dim, device=tokens.device, dtype=tokens.dtype) * NOISE_STD
+        filled = filled.scatter(1, masks.visible.unsqueeze(-1).expand(-1, -1, dim), tokens)
+        x = filled.transpose(1, 2).unflatten(2, grid)  # [R, D, T, F]
+        for conv in self.convs:
+            y = F.layer_norm(conv(x).movedim(1, -1), (dim,)).movedim(-1, 1)  # over channels, no learned scale
+            x = x + F.gelu(y)
+        x = x.flatten(2).transpose(1, 2)  # [R, N, D]
+        out: Tensor = self.proj(x.gather(1, masks.masked.unsqueeze(-1).expand(-1, -1, dim)))
+        return out

@@ -1,0 +1,45 @@
+"""The decoder of Section 5.3: a few gated post-norm transformer blocks over visible tokens and mask tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiobat.config import DecoderConfig, ModelConfig, check
+from audiobat.models.layers import Block, init_weights
+from audiobat.models.patches import sincos_positions
+from audiobat.pretraining.decoders.base import Decoder
+from audiobat.pretraining.masking import Masks
+
+
+class ViTDecoder(Decoder):
+    """Gated post-norm blocks, a learned mask token and trainable positions (Section 5.3; the rest is the release's)."""
+
+    def __init__(self, config: DecoderConfig, model: ModelConfig, width: int) -> None:
+        super().__init__(config, model, width)
+        encoder, dim = model.encoder, model.encoder.dim
+        check(dim % config.heads == 0, "decoder.heads", config.heads, f"it must divide encoder.dim {dim}")
+        self.mask_token = nn.Parameter(torch.empty(dim))
+        self.pos_embed = nn.Parameter(sincos_positions(model.grid, dim)[0])
+        self.blocks = nn.ModuleList(
+            Block(dim, config.heads, config.mlp_ratio, encoder.gated_attention, encoder.gate_bias)
+            for _ in range(config.depth)
+        )
+        self.proj = nn.Linear(dim, width, bias=False)
+        self.apply(init_weights)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, tokens: Tensor, masks: Masks, grid: tuple[int, int], valid: Tensor | None = None) -> Tensor:
+        """Visible tokens [R, n, D] to predictions [R, N - n, width]; `valid` bool [R, N] hides padding from attention.
+
+        Blocks treat tokens as a set, so visible tokens first, masked ones after, saves putting them back in order.
+        """
+        order = torch.cat([masks.visible, masks.masked], dim=1)  # [R, N]
+        fill = self.mask_token.to(tokens.dtype).expand(*masks.masked.shape, -1)
+        x = torch.cat([tokens, fill], dim=1) + F.embedding(order, self.pos_embed).to(tokens.dtype)
+        keep = None if valid is None else valid.gather(1, order)
+        for block in self.blocks:
+            x, _ = block(x, keep)
+        out: Tensor = self.proj(x[:, masks.visible.shape[1] :])
+        return out

@@ -1,0 +1,148 @@
+"""The registry: kinds are files, a user's own class is found and checked, every mistake is one sentence."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiobat.config import DecoderConfig, from_dict, registry, to_dict
+from audiobat.config.registry import SEAMS, Seam, choices, config_class_of, find, kinds
+from audiobat.config.user_files import errors_of_user_code, run_file, sha256_of
+from audiobat.errors import AudiobatError
+
+DECODER = """\
+from dataclasses import dataclass
+from audiobat.config import DecoderConfig
+
+class Mine:
+    @dataclass(frozen=True)
+    class Config(DecoderConfig):
+        sharpness: float = 0.5  # of the edges
+
+    @classmethod
+    def build(cls, config, model, width):
+        return cls()
+
+    def forward(self, tokens, masks, grid, valid=None):
+        return 1 / 0
+
+class NoForward:
+    @classmethod
+    def build(cls, config, model, width): ...
+
+class WrongConfig(Mine):
+    class Config: ...
+
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(DECODER)
+    return Path("mine.py")
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_each_file_of_a_seam_is_a_kind_unless_it_is_shared(seam):
+    folder = registry.PACKAGE / SEAMS[seam].folder
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert set(kinds(seam)) == files - set(SEAMS[seam].shared)
+    assert set(SEAMS[seam].shared) < files
+
+
+def test_a_new_file_is_a_new_kind(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "decoys"
+    folder.mkdir()
+    (folder / "base.py").write_text("")
+    (folder / "plain.py").write_text(DECODER.split("class NoForward")[0])
+    monkeypatch.setitem(SEAMS, "decoder", Seam("decoys", ("build", "forward")))
+    monkeypatch.setattr(registry, "PACKAGE", tmp_path)
+    monkeypatch.setattr(registry, "ROOT", "")
+    assert kinds("decoder") == choices(DecoderConfig, "kind") == ["plain"]
+    config = from_dict(DecoderConfig, {"kind": "plain", "sharpness": 2})
+    assert isinstance(config, find("decoder", "plain").Config)
+
+
+def test_kinds_are_listed_without_torch():
+    code = (
+        "import sys; from audiobat.config import DecoderConfig, from_dict; from audiobat.config.registry import kinds; "
+        "kinds('head'); from_dict(DecoderConfig, {'kind': 'cnn'}); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_only_the_field_of_the_kind_has_choices():
+    assert choices(DecoderConfig, "kind") == kinds("decoder")
+    assert choices(DecoderConfig, "depth") == choices(Seam, "folder") == []
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_an_unknown_kind_is_a_sentence_that_lists_the_kinds(seam):
+    known = kinds(seam)
+    with pytest.raises(AudiobatError) as caught:
+        find(seam, known[0] + "x")
+    assert f"choose one of {', '.join(known)} (did you mean {known[0]}?), or your own as FILE.py:CLASS" in str(
+        caught.value
+    )
+
+
+def test_an_unknown_kind_in_a_config_is_named_by_its_field():
+    for build in (lambda: DecoderConfig(kind="vitt"), lambda: from_dict(DecoderConfig, {"kind": "vitt"})):
+        with pytest.raises(AudiobatError, match=r"^decoder\.kind is 'vitt': choose one of cnn, vit \(did you mean vit"):
+            build()
+
+
+def test_a_users_class_brings_fields_of_its_own(mine):
+    config = from_dict(DecoderConfig, {"kind": "mine.py:Mine", "sharpness": 0.25, "depth": 2})
+    assert (config.sharpness, config.depth) == (0.25, 2)
+    assert from_dict(DecoderConfig, to_dict(config)) == config
+    assert dataclasses.replace(config, depth=3).sharpness == 0.25
+    assert config_class_of(DecoderConfig, "vit") is DecoderConfig
+    with pytest.raises(AudiobatError, match=r"Unknown field sharpnes .did you mean sharpness"):
+        from_dict(DecoderConfig, {"kind": "mine.py:Mine", "sharpnes": 1})
+
+
+def test_a_file_is_run_again_when_its_content_changes_and_not_before(mine):
+    first = run_file(mine)
+    assert run_file(mine.resolve()) is first
+    before = sha256_of(mine)
+    mine.write_text(DECODER.replace("0.5", "0.7"))  # of the same length, within the same second
+    assert sha256_of(mine) != before
+    assert find("decoder", "mine.py:Mine").Config().sharpness == 0.7
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("absent.py:Mine", r"There is no file absent.py: give FILE.py:CLASS, its path relative to /"),
+        ("mine.py:Mein", r"mine.py defines no Mein .did you mean Mine.*: give mine.py:NAME"),
+        ("mine.py:NoForward", r"mine.py line 16: NoForward lacks forward: a decoder defines build, forward"),
+        ("mine.py:number", r"mine.py:number is a int: a decoder is a class"),
+        ("mine.py:WrongConfig", r"its Config must be a frozen dataclass that subclasses DecoderConfig"),
+        ("broken.py:Mine", r"broken.py line 2: running it fails .NameError: name 'y' is not defined"),
+        ("torn.py:Mine", r"torn.py line 1: running it fails .SyntaxError"),
+    ],
+)
+def test_mistakes_in_a_users_file_are_one_sentence_with_file_and_line(mine, kind, sentence):
+    Path("broken.py").write_text("x = 1\ny\n")
+    Path("torn.py").write_text("def f(:\n")
+    with pytest.raises(AudiobatError, match=sentence) as caught:
+        from_dict(DecoderConfig, {"kind": kind})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_users_code_raises_later_names_its_line(mine):
+    made = find("decoder", "mine.py:Mine").build(None, None, 1)
+    with (
+        pytest.raises(AudiobatError, match=r"mine.py line 14: Mine.forward fails .ZeroDivisionError"),
+        errors_of_user_code(),
+    ):
+        made.forward(None, None, None)
+    with pytest.raises(KeyError), errors_of_user_code():  # of the package's own code
+        {}["x"]
