@@ -25,10 +25,10 @@ from one_pass import KINDS, Times, medians, one_step
 from audiobat.config import HeadConfig, PretrainConfig, ProbeConfig, from_dict
 from audiobat.config.presets import preset_fields
 from audiobat.data.build import clip_table
+from audiobat.evaluation.labels import ClipTask
 from audiobat.models.encoder import AudioEncoder
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob, layer_jobs
-from audiobat.probing.task import ClipTask
 from audiobat.probing.training import Trainee
 
 CLIPS, SECONDS, CLASSES, FOLDS, SEEDS = 2_000, 5.0, 50, 5, 5
@@ -62,7 +62,7 @@ def main(rounds: int = 3, device: str = "cpu") -> None:
         table = clip_table(folder, names, classes=[str(c) for c in range(CLASSES)], labels=labels)
         kept = cache_features(encoder, table, cache_dir=Path(folder) / "kept", device=device, progress=False)
         anew = FeatureSource(encoder, table, kept.indices, {}, None, kept.device)
-        task = ClipTask(torch.from_numpy(table.targets()), True)
+        task = ClipTask.of_matrix(torch.from_numpy(table.targets()), True)
         jobs = [HeadJob(kind, HeadConfig(kind), TRAIN) for kind in KINDS] + layer_jobs(config.encoder.depth, TRAIN)
         groups = {kind: [Trainee(job, kept, task)] for kind, job in zip(KINDS, jobs, strict=False)}
         groups["all 5 and 12 blocks"] = [Trainee(job, kept, task) for job in jobs]

@@ -20,10 +20,10 @@ import torch
 
 from audiobat.config import HeadConfig, PretrainConfig, ProbeTrainConfig
 from audiobat.data.build import clip_table
+from audiobat.evaluation.labels import ClipTask
 from audiobat.models.encoder import AudioEncoder
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob, layer_jobs
-from audiobat.probing.task import ClipTask
 from audiobat.probing.training import Trainee, seen_batches
 
 SECONDS, CLASSES = 10.0, 527
@@ -77,7 +77,7 @@ def main(batch: int = 8, rounds: int = 3, device: str = "cpu") -> None:
         kept = cache_features(encoder, table, cache_gb=1e3, device=device, progress=False)
         anew = FeatureSource(encoder, table, kept.indices, {}, None, kept.device)
         rows = np.arange(batch)
-        task = ClipTask(torch.rand(batch, CLASSES) < 0.005, False)
+        task = ClipTask.of_matrix(torch.rand(batch, CLASSES) < 0.005, False)
         jobs = [HeadJob(kind, HeadConfig(kind), TRAIN) for kind in KINDS] + layer_jobs(config.encoder.depth, TRAIN)
         trainees = [Trainee(job, kept, task) for job in jobs]
         steps: dict[tuple[str, int], list[Times]] = defaultdict(list)

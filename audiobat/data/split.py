@@ -1,10 +1,11 @@
-"""A labelled clip table to the rows that train a probe and those that test it."""
+"""A labelled clip table to the clips that train and those that test: by its splits, its folds, or a hash."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,28 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.errors import AudiobatError
 
 TEST_SHARE = 0.2  # of clips that come without splits or folds
+
+
+@dataclass(frozen=True)
+class Split:
+    """The clips of one training, as ids of the clip table."""
+
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+    valid: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    fold: str | None = None  # name of the fold that tests, where every fold does so in turn
+
+
+def splits_of(table: ClipTable, test_fold: int | None) -> list[Split]:
+    """One split; but where clips have folds, no split column and no `test_fold`, one for each fold, which tests.
+
+    Raises:
+        AudiobatError: as for `split_for_probe`.
+    """
+    if table.folds is None or table.splits is not None or test_fold is not None:
+        return [Split(*split_for_probe(table, test_fold))]
+    folds = sorted(set(table.folds.tolist()))
+    return [Split(*split_for_probe(table, fold), fold=str(fold)) for fold in folds]
 
 
 def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,12 +1,14 @@
-"""From what a head says to numbers, tables, figures and pages.
+"""From the logits of a head to numbers, tables, figures and pages.
 
 In: scores and labels; result records. Out: metrics with intervals, comparisons, a report.
 
     metrics/        average precision, AUC, F1, events; bootstrap intervals
     record.py       the result record: one JSON file for each number that is shown
-    scoring.py      scores of test clips to metrics
+    labels.py       the labels of clips as targets, for probing and fine-tuning
+    scoring.py      logits for test clips to metrics
     compare_records.py  files of records to named systems
     compare.py      `audiobat compare`: who is better, and how sure that is
     analysis/       features, attention and prototypes to plain numbers
+    results.py      test outputs to a result record and its files
     report/         records to tables, figures and one page
 """

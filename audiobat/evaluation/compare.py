@@ -25,7 +25,7 @@ from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.evaluation.compare_records import Entry, check_same_clips, folds_of, name_systems, ordered, read_entries
 from audiobat.evaluation.metrics import bootstrap_values, holm, interval_of_difference, wilcoxon
 from audiobat.evaluation.record import Scores, load_scores
-from audiobat.evaluation.scoring import Answers
+from audiobat.evaluation.scoring import ClipOutputs
 
 ALPHA = 0.05  # a Holm-corrected p below it is a win or a loss
 ENOUGH = 5  # data sets for Wilcoxon's test: with fewer its p cannot even come near 0.05
@@ -147,10 +147,10 @@ def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Callable[[Tenso
     folds = folds_of(scores)
     for fold in np.unique(folds):
         rows = folds == fold
-        answers = Answers(
+        outputs = ClipOutputs(
             torch.from_numpy(scores.scores[rows]), torch.from_numpy(scores.targets[rows]), record.head["loss"]
         )
-        measures = answers.measures("accuracy" in record.metrics)
+        measures = outputs.measures("accuracy" in record.metrics)
         if name not in measures:
             raise AudiobatError(f"--metric {name} needs more than the scores of clips: use {', '.join(measures)}.")
         clips, clip_of_row = np.unique(scores.keys[rows], return_inverse=True)

@@ -1,17 +1,20 @@
-"""What heads said to test clips, to metrics with 95% bootstrap intervals and average precision by class."""
+"""Logits of a head for test clips to metrics with 95% bootstrap intervals, and to average precision by class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from audiobat.data.clip_table import ClipTable
 from audiobat.evaluation.metrics import (
-    AveragePrecision,
+    Events,
+    Ranking,
     accuracy,
     average_precision,
     bootstrap,
@@ -19,9 +22,11 @@ from audiobat.evaluation.metrics import (
     event_f1,
     f1_at,
     f1_macro,
+    frames_to_events,
     macro_auc,
     macro_map_frequent,
     macro_map_present,
+    match_events,
     rank_micro,
 )
 from audiobat.evaluation.record import Metric
@@ -40,36 +45,41 @@ DEFINITIONS = {
     "map_micro": "average precision of all classes' patch columns in one list",
     "onset_f1": "F1 over all events, hit if class and onset agree within 0.2 s (probability 0.3, median filter of 3)",
 }
-RESAMPLES = 64  # of rows, at once
+RESAMPLES = 64  # bootstrap resamples of patch columns at once: their counts must fit memory
 FREQUENT = 5  # positives of a class that BirdSet's cmAP5 asks for
 
 Measure: TypeAlias = Callable[[Tensor | None], Tensor]  # counts [R, n] of the clips in R resamples to [R], None to []
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a head said to the test clips of one fold."""
+class ClipOutputs:
+    """A head's outputs for the test clips of one fold, beside the labels."""
+
+    unit: ClassVar[Literal["clip", "frame"]] = "clip"
 
     scores: Tensor  # [n, C]; see `scores_of`
     targets: Tensor  # [n, C] bool
     loss: Loss
-    threshold: float | None = None  # score above which a class is there, chosen on clips that trained the head
+    threshold: float | None = None  # score above which a class counts as present, chosen on clips that trained the head
 
     def __len__(self) -> int:
+        """Test clips."""
         return len(self.targets)
 
     def measures(self, single_label: bool) -> dict[str, Measure]:
         """Metrics by name; the first one is the main one."""
-        ranking = AveragePrecision(self.scores, self.targets)
+        ranking = Ranking(self.scores, self.targets)
         present = float(self.targets.any(0).double().mean())
         measures: dict[str, Measure] = {
-            "map": lambda counts: macro_map_present(ranking(counts)),
+            "map": lambda counts: macro_map_present(ranking.average_precision(counts)),
             # A class that a resample merely happens to miss must not count 0.
-            "map_all": lambda counts: macro_map_present(ranking(counts)) * present,
+            "map_all": lambda counts: macro_map_present(ranking.average_precision(counts)) * present,
             "auc": lambda counts: macro_auc(ranking.auc(counts)),
         }
         if bool((self.targets.sum(0) >= FREQUENT).any()):
-            measures["cmap5"] = lambda counts: macro_map_frequent(ranking(counts), self.targets, FREQUENT)
+            measures["cmap5"] = lambda counts: macro_map_frequent(
+                ranking.average_precision(counts), self.targets, FREQUENT
+            )
         if self.loss == "ce":
             top = 2.0 * functional.one_hot(self.scores.argmax(1), self.scores.shape[1]) - 1  # logits: yes 1, no -1
             measures["f1_top"] = lambda counts: f1_macro(top, self.targets, counts)
@@ -88,10 +98,12 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class FrameAnswers(Answers):
-    """What a head said to the patch columns of the test clips: rows are columns, and resamples still draw clips."""
+class FrameOutputs(ClipOutputs):
+    """A head's outputs for the patch columns of the test clips: n counts columns, but resamples still draw clips."""
 
-    clips: Tensor = field(kw_only=True)  # [n] the clip of each row, counted from 0
+    unit = "frame"
+
+    clips: Tensor = field(kw_only=True)  # [n] the test clip of each column, counted from 0
     tally: Tensor = field(kw_only=True)  # [clips, C, 3] of `match_events`
 
     def __len__(self) -> int:
@@ -99,22 +111,54 @@ class FrameAnswers(Answers):
 
     def measures(self, single_label: bool) -> dict[str, Measure]:
         """Metrics by name; each takes counts of clips."""
-        ranking = AveragePrecision(self.scores, self.targets, self.clips)
+        ranking = Ranking(self.scores, self.targets, self.clips)
         micro = rank_micro(self.scores, self.targets, self.clips)
-        measures: dict[str, Measure] = {
-            "map": lambda counts: macro_map_present(ranking(counts)),
+        return {
+            "map": lambda counts: macro_map_present(ranking.average_precision(counts)),
             "map_micro": lambda counts: micro.average_precision(counts)[..., 0],
             "onset_f1": lambda counts: event_f1(self.tally, counts),
-            "f1": lambda counts: self._by_row(f1_macro, counts),
+            "f1": self._f1,
         }
-        return measures
 
-    def _by_row(self, metric: Callable[[Tensor, Tensor, Tensor | None], Tensor], counts: Tensor | None) -> Tensor:
-        """A metric that counts rows, a few resamples at a time."""
+    def _f1(self, counts: Tensor | None) -> Tensor:
+        """F1 counts columns, not clips: each has the count of its clip, for a few resamples at a time."""
         if counts is None:
-            return metric(self.scores, self.targets, None)
-        parts = [metric(self.scores, self.targets, part[:, self.clips]) for part in counts.split(RESAMPLES)]
+            return f1_macro(self.scores, self.targets, None)
+        parts = [f1_macro(self.scores, self.targets, part[:, self.clips]) for part in counts.split(RESAMPLES)]
         return torch.cat(parts)
+
+
+def frame_outputs(
+    logits: Tensor, targets: Tensor, clip_ids: Tensor, times: Tensor, loss: Loss, table: ClipTable
+) -> FrameOutputs:
+    """Logits [n, C] of patch columns to outputs, with the events that they amount to matched to the true ones.
+
+    Args:
+        logits: clip after clip, each in order of time.
+        targets: [n, C] bool.
+        clip_ids: [n] the clip of each column in `table`.
+        times: [n] the second at which each column starts in its clip.
+        loss: that trained the head.
+        table: the clips, with events.
+    """
+    ids, clips = clip_ids.unique_consecutive(return_inverse=True)
+    probabilities = logits.sigmoid()
+    found = []
+    for clip in range(len(ids)):
+        own = clips == clip
+        starts = times[own]
+        hop = float(starts[1] - starts[0]) if len(starts) > 1 else 0.0
+        found.append(frames_to_events(probabilities[own], starts, hop))
+    tally = match_events([true_events(table, clip_id) for clip_id in ids.tolist()], found, logits.shape[1])
+    return FrameOutputs(logits, targets, loss, clips=clips, tally=tally)
+
+
+def true_events(table: ClipTable, clip_id: int) -> Events:
+    """The events of a clip."""
+    assert table.events is not None
+    events = table.events.row(clip_id)
+    label, onset, offset = (np.array(events[name]) for name in ("label", "onset", "offset"))
+    return Events(torch.from_numpy(label).long(), torch.from_numpy(onset), torch.from_numpy(offset))
 
 
 def scores_of(logits: Tensor, loss: Loss) -> Tensor:
@@ -122,15 +166,19 @@ def scores_of(logits: Tensor, loss: Loss) -> Tensor:
     return logits.log_softmax(-1) if loss == "ce" else logits
 
 
-def values(answers: Answers, single_label: bool) -> dict[str, float]:
+def values(outputs: ClipOutputs, single_label: bool) -> dict[str, float]:
     """Every metric of one fold."""
-    return {name: float(measure(None)) for name, measure in answers.measures(single_label).items()}
+    return {name: float(measure(None)) for name, measure in outputs.measures(single_label).items()}
 
 
 def evaluate(
-    folds: Sequence[Answers], classes: Sequence[str], single_label: bool, seed: int
+    folds: Sequence[ClipOutputs], classes: Sequence[str], single_label: bool, seed: int
 ) -> tuple[dict[str, Metric], dict[str, float | None]]:
-    """Metrics with 95% bootstrap intervals over test clips (means over folds), and average precision by class."""
+    """Metrics with 95% bootstrap intervals over test clips (means over folds), and average precision by class.
+
+    Raises:
+        AudiobatError: a score that is not finite, a fold without test clips.
+    """
     measures = [fold.measures(single_label) for fold in folds]
     shared = [name for name in measures[0] if all(name in others for others in measures)]
     sizes = [len(fold) for fold in folds]
@@ -146,7 +194,7 @@ def evaluate(
         low, high = mirrored(value, *bootstrap(mean, sizes, seed=seed))
         sd = float(each.std()) if len(folds) > 1 else None
         metrics[name] = Metric(value, low, high, DEFINITIONS[name], sd)
-        if name == "auc" and low > 0 and high < 1:  # else it is infinite
+        if name == "auc" and low > 0 and high < 1:  # else d' is infinite
             apart = d_prime(torch.tensor([value, low, high], dtype=torch.float64)).tolist()
             metrics["d_prime"] = Metric(apart[0], apart[1], apart[2], DEFINITIONS["d_prime"])
     ap = torch.stack([fold.per_class() for fold in folds]).nanmean(0).tolist()

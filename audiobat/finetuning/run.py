@@ -5,9 +5,9 @@ Every fold of a data set with folds is a run of its own in OUT/folds; a data set
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -19,35 +19,23 @@ from audiobat.config import FinetuneConfig, TaggerConfig
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import clip_order
 from audiobat.data.sources.read import read_labelled_clips
-from audiobat.data.split import hashed_share
+from audiobat.data.split import Split, hashed_share, splits_of
 from audiobat.engine.ranks import Ranks, launch, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError, did_you_mean
-from audiobat.evaluation.record import ModelInfo, ResultRecord, load_record, save_scores
-from audiobat.finetuning.labels import Rows, check_labels, is_frame_task, labels_of
-from audiobat.finetuning.plan import describe
+from audiobat.evaluation.labels import pick_loss, task_for, untaught
+from audiobat.evaluation.record import ModelInfo, ResultRecord, load_record
+from audiobat.evaluation.results import FoldResult, list_skipped, model_info, record_path, summary
+from audiobat.finetuning.layer_rates import describe_rates
 from audiobat.finetuning.step import Finetuning
-from audiobat.finetuning.testing import Listener, Tested, Work, record_of
+from audiobat.finetuning.testing import Evaluator, Work, record_of
 from audiobat.finetuning.training import train_fold
 from audiobat.models.encoder import AudioEncoder
-from audiobat.models.fitted import fitted
+from audiobat.models.input_stats import with_input_stats
 from audiobat.models.tagger import Tagger
 from audiobat.pretraining.run import check_batch
-from audiobat.probing.records import describe_model, scores_of_folds
-from audiobat.probing.run import list_skipped, record_path, splits_of, summary
-from audiobat.probing.task import pick_loss
-from audiobat.probing.testing import gate_of
 from audiobat.zoo import release as release_io
 from audiobat.zoo.load import load_encoder
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows of the clip table for one training."""
-
-    train: Rows
-    valid: Rows  # may be none
-    test: Rows
 
 
 def finetune(
@@ -91,89 +79,95 @@ def finetune(
     if max_seconds is not None and not max_seconds >= 0:
         raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
     table = read_labelled_clips(data)
-    splits = {fold: split_of(table, *rows, config) for fold, rows in splits_of(table, test_fold).items()}
-    for split in splits.values():
-        clip_order(table.select(split.train), config.data, config.train.seed)  # tells what cannot be drawn
-    tagger_config = tagger_for(config, table)
-    first = new_tagger(model, tagger_config, config)
+    splits = [with_validation(table, split, config) for split in splits_of(table, test_fold)]
+    for split in splits:
+        clip_order(table.select(split.train), config.data, config.train.seed)  # an error now, if clips cannot be drawn
+    wanted = tagger_config(config, table)
+    first = new_tagger(model, wanted, config)
     if dry_run:
-        print(describe(first, config, len(table), {fold: vars(split) for fold, split in splits.items()}))
+        print(plan_text(first, config, len(table), splits))
         return []
-    name, info = Path(model).resolve().name, describe_model(Path(model).resolve().name, first.encoder)
+    name = Path(model).resolve().name
+    info = model_info(name, first.encoder)  # its hash is that of the model before fine-tuning
     with launch(config.train.device) as ranks, sole_use(out) if ranks.is_main else nullcontext():
         check_batch(config.train.batch_size, ranks)
         if ranks.is_main:
             prepare_run(out, config, resume, overwrite, {"model": str(model), "test_fold": test_fold})
         ranks.barrier()
-        kept = weights_kept(splits, config)
-        paths = [record_path(out, name, f"finetune_{which}", config.train.seed) for which in kept]
+        tested = weights_tested(splits, config)
+        paths = [record_path(out, name, f"finetune_{which}", config.train.seed) for which in tested]
         if all(path.exists() for path in paths):
             print(f"{out} is finished: --overwrite starts again.")
             return [load_record(path) for path in paths]
-        listener = listener_for(table, tagger_config, config, ranks)
+        evaluator = evaluator_for(table, config, ranks)
         work = Work()
-        tested: dict[str, dict[str, Tested]] = {which: {} for which in kept}
-        for fold, split in splits.items():
-            folder = out / "folds" / fold if fold else out
+        folds: dict[Literal["last", "best"], list[FoldResult]] = {which: [] for which in tested}
+        for split in splits:
+            folder = out if split.fold is None else out / "folds" / split.fold
             left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - start))
-            tagger = new_tagger(model, tagger_config, config)
-            trained = train_fold(folder, tagger, listener, split.train, split.valid, config, work, left)
+            trained = train_fold(folder, new_tagger(model, wanted, config), evaluator, split, config, work, left)
             if trained is None:
                 return []
-            for which in kept:
-                tested[which][fold] = hear_test(trained, which, listener, split)
+            for which in tested:
+                folds[which].append(evaluator.test(trained.kept(which), split))
             if ranks.is_main:
-                save_tagger(folder, trained, config, info, listener)
+                save_release(folder, trained, config, info, evaluator)
         work.seconds = monotonic() - start
-        data_name = Path(data).resolve().stem
-        records = [record_of(info, listener, tested[which], config, data_name, work) for which in kept]
+        results = [record_of(info, evaluator, folds[which], which, config, work) for which in tested]
         if ranks.is_main:
-            list_skipped(out, listener.skipped)
-            records = [
-                save_tested(path, r, tested[which], table) for path, r, which in zip(paths, records, kept, strict=True)
-            ]
+            list_skipped(out, evaluator.skipped)
+            results = [result.save(out) for result in results]
+            for result in results:
+                print(summary(f"fine-tuned, {result.record.head['selection']} weights", result.record))
             print(f"records: {out / 'results'}, release: {folder / release_io.RELEASE}")
-    return records
+    return [result.record for result in results]
 
 
-def save_tested(path: Path, record: ResultRecord, tested: Mapping[str, Tested], table: ClipTable) -> ResultRecord:
-    """Write a record with the scores of single clips beside it, and print its line; returns it as it was written."""
-    record = replace(record, scores=save_scores(path, scores_of_folds(tested, table)))
-    record.save(path)
-    print(summary(f"fine-tuned, {record.head['selection']} weights", record))
-    return record
+def with_validation(table: ClipTable, split: Split, config: FinetuneConfig) -> Split:
+    """The split with clips that validate.
 
-
-def split_of(table: ClipTable, train: Rows, test: Rows, config: FinetuneConfig) -> Split:
-    """Rows that train, validate and test.
-
-    Split `valid` validates; without one, a share of the training clips, by the hash of their groups, if asked for.
+    They are those marked `valid`; without any, a share of the training clips, by the hash of their groups, if
+    `select.held_out` asks for it.
 
     Raises:
-        AudiobatError: nothing validates and the best weights are to be kept; a label that no training clip has.
+        AudiobatError: no clips validate and the best weights are to be kept; a label that no training clip has.
     """
     marked = np.zeros(0, np.int64) if table.splits is None else np.flatnonzero(table.splits == "valid")
-    valid = np.setdiff1d(marked, np.concatenate([train, test]))  # where a fold tests, splits may not count
-    if not len(valid) and config.select.held_out > 0:
-        held = hashed_share(table.select(train), config.select.held_out)
-        train, valid = train[~held], train[held]
-    if config.select.which == "best" and not len(valid):
+    # Where a fold tests, clips marked valid may train or test: marks count for the split column alone.
+    split = replace(split, valid=np.setdiff1d(marked, np.concatenate([split.train, split.test])))
+    if not len(split.valid) and config.select.held_out > 0:
+        held = hashed_share(table.select(split.train), config.select.held_out)
+        split = replace(split, train=split.train[~held], valid=split.train[held])
+    if config.select.which == "best" and not len(split.valid):
         raise AudiobatError(
             "select.which is best, but no clips validate: mark some as split valid, or set select.held_out, say to 0.1."
         )
-    check_labels(table, train, {"valid": valid, "test": test})
-    return Split(train, valid, test)
+    for name, clip_ids in (("valid", split.valid), ("test", split.test)):
+        for label, count in untaught(table, [(split.train, clip_ids)]).items():
+            raise AudiobatError(
+                f"Label {label!r} is on {count} {name} clips and on none that trains: add training "
+                "clips of it, or take these out."
+            )
+    return split
 
 
-def tagger_for(config: FinetuneConfig, table: ClipTable) -> TaggerConfig:
-    """The head that these clips call for."""
-    frame = is_frame_task(config, table)
-    loss = pick_loss(config.train, table.single_label and not frame)
-    return TaggerConfig(config.head, table.classes, "frame" if frame else "clip", multi_label=loss != "ce")
+def tagger_config(config: FinetuneConfig, table: ClipTable) -> TaggerConfig:
+    """The head that these clips call for.
+
+    Raises:
+        AudiobatError: frames are asked for and the clips have no events; settings that would move events in time; a
+            loss that does not suit the labels.
+    """
+    task = task_for(config, table)
+    moving = [name for name in ("roll", "time_roll") if getattr(config.augment, name)]
+    if task.unit == "frame" and moving:
+        raise AudiobatError(f"augment.{moving[0]} moves sounds away from their labels of frames: leave it out.")
+    loss = pick_loss(config.train, task.single_label)
+    return TaggerConfig(config.head, table.classes, task.unit, multi_label=loss != "ce")
 
 
 def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig) -> Tagger:
-    """The model with a new head, whose weights depend on the seed alone, or with its own, which has to fit.
+    """The model with a new head, whose weights depend on the seed alone, or with its own head under `keep_head`.
 
     Raises:
         AudiobatError: no such model, one of another kind, or a head of other classes than `wanted`.
@@ -181,19 +175,19 @@ def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig) 
     if config.keep_head:
         tagger = release_io.load_tagger(model)
         check_same_classes(str(model), tagger, wanted)
-        tagger.encoder = fitted(tagger.encoder, config.frontend, config.max_frames)
+        tagger.encoder = with_input_stats(tagger.encoder, config.frontend, config.max_frames)
         return tagger
     encoder = load_encoder(model)
     if not isinstance(encoder, AudioEncoder):
         raise AudiobatError(f"{model} is no encoder of audiobat's own, as fine-tuning needs: give a release or a run.")
-    encoder = fitted(encoder, config.frontend, config.max_frames)
+    encoder = with_input_stats(encoder, config.frontend, config.max_frames)
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
         return Tagger(encoder, wanted)
 
 
 def check_same_classes(model: str, tagger: Tagger, wanted: TaggerConfig) -> None:
-    """Raise an AudiobatError unless the model's head answers what the data ask."""
+    """Raise an AudiobatError unless the model's own head has the classes and the task of the data."""
     hint = "leave keep_head out to train a new head"
     for name in wanted.classes:
         if name not in tagger.classes:
@@ -209,21 +203,20 @@ def check_same_classes(model: str, tagger: Tagger, wanted: TaggerConfig) -> None
             raise AudiobatError(f"The head of {model} has {field} {what}: {hint}.")
 
 
-def weights_kept(splits: Mapping[str, Split], config: FinetuneConfig) -> list[Literal["last", "best"]]:
-    """Which weights are tested: those to keep first, and the others if there are any."""
-    validated = all(len(split.valid) for split in splits.values())
-    if not validated:
+def weights_tested(splits: Sequence[Split], config: FinetuneConfig) -> list[Literal["last", "best"]]:
+    """Which weights are tested: those that the release keeps first, then the others if clips validate."""
+    if not all(len(split.valid) for split in splits):
         return ["last"]
     return ["best", "last"] if config.select.which == "best" else ["last", "best"]
 
 
-def listener_for(table: ClipTable, tagger: TaggerConfig, config: FinetuneConfig, ranks: Ranks) -> Listener:
-    """What hears the clips of `table` to validate and to test."""
-    return Listener(
+def evaluator_for(table: ClipTable, config: FinetuneConfig, ranks: Ranks) -> Evaluator:
+    """An evaluator of the clips of `table`, to validate and to test."""
+    task = task_for(config, table)
+    return Evaluator(
         table,
-        labels_of(table, tagger.task),
-        tagger.task,
-        pick_loss(config.train, table.single_label and tagger.task == "clip"),
+        task,
+        pick_loss(config.train, task.single_label),
         ranks,
         pick_precision(config.train.precision, ranks.device),
         config.data.workers,
@@ -231,24 +224,37 @@ def listener_for(table: ClipTable, tagger: TaggerConfig, config: FinetuneConfig,
     )
 
 
-def hear_test(trained: Finetuning, which: Literal["last", "best"], listener: Listener, split: Split) -> Tested:
-    """What the last or the best weights say of the test clips."""
-    tagger, step, score = trained.kept(which)
-    answers, rows = listener.test(tagger, split.test)
-    return Tested(answers, rows, gate_of(tagger.head), len(split.train), which, step, score)
-
-
-def save_tagger(
-    folder: Path, trained: Finetuning, config: FinetuneConfig, model: ModelInfo, listener: Listener
+def save_release(
+    folder: Path, trained: Finetuning, config: FinetuneConfig, model: ModelInfo, evaluator: Evaluator
 ) -> None:
-    """Write the kept weights as FOLDER/release."""
-    tagger, step, score = trained.kept(config.select.which)
+    """Write the weights that `select.which` names as FOLDER/release."""
+    kept = trained.kept(config.select.which)
     extra = {
         "finetuned_from": {"model": model.id, "sha256": model.sha256},
-        "data_sha256": listener.table.sha256(),
+        "data_sha256": evaluator.table.sha256(),
         "recipe": config.recipe,
         "selection": config.select.which,
-        "step": step,
-        "validation": score,
+        "step": kept.step,
+        "validation": kept.validation,
     }
-    release_io.save_release(folder / release_io.RELEASE, tagger, extra=extra)
+    release_io.save_release(folder / release_io.RELEASE, kept.tagger, extra=extra)
+
+
+def plan_text(tagger: Tagger, config: FinetuneConfig, clips: int, splits: Sequence[Split]) -> str:
+    """The lines of a dry run: clips, labels, loss, and the learning rate of each layer."""
+    counts = [
+        ("" if split.fold is None else f"fold {split.fold}: ")
+        + f"{len(split.train):,} train, {len(split.valid):,} valid, {len(split.test):,} test"
+        for split in splits
+    ]
+    train = config.train
+    return "\n".join(
+        [
+            f"clips: {clips:,} of {len(tagger.classes)} classes; {'; '.join(counts)}",
+            f"head: {tagger.config.head.kind} for each {tagger.task}, "
+            f"{'several classes at once' if tagger.multi_label else 'one class'}",
+            f"steps: {train.steps:,} of {train.batch_size} clips, the first {train.freeze_steps:,} of the head alone",
+            "layers:",
+            *describe_rates(tagger, config.optim),
+        ]
+    )

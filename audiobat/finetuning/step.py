@@ -1,12 +1,13 @@
 """One step of fine-tuning: a batch of crops to the loss of an encoder with its head; and which weights are kept.
 
-Augmentation is a function of (seed, step, rank), as all else that is random in a step, so resuming needs a step number.
+Augmentation is a function of (seed, step, rank), as everything random in a step is, so resuming needs a step number.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,23 +17,40 @@ from torch import Tensor, nn
 from audiobat.audio.augment import augment_spectrogram, augment_waveform
 from audiobat.config import FinetuneConfig
 from audiobat.data.dataset import Batch
-from audiobat.finetuning.labels import Labels
+from audiobat.evaluation.labels import Task
 from audiobat.finetuning.layer_rates import own_encoder, train_only_what_is_read
 from audiobat.models.losses import Loss, smooth, soft_loss
-from audiobat.models.tagger import Tagger, valid_columns
+from audiobat.models.tagger import Tagger
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Weights that a fine-tuning keeps."""
+
+    tagger: Tagger
+    step: int  # steps done when they were there
+    validation: float | None  # their score, if it chose them
 
 
 class Finetuning(nn.Module):
-    """The tagger that learns, its moving average if asked for, and a copy of the best so far if something validates.
+    """The tagger that learns, its moving average if asked for, and a copy of the best weights so far if clips validate.
 
-    All three are in the state that a checkpoint keeps. `validate` returns the score of a tagger in eval mode; it is
-    called every `select.every` steps and after the last.
+    All three are in the state that a checkpoint keeps.
+
+    Args:
+        tagger: the encoder with its head.
+        task: the labels of the clips that train.
+        loss: of logits against them.
+        config: augmentation, regularisation, and which weights are kept.
+        rank: of this process; ranks augment differently.
+        validate: from a tagger in eval mode and the number of steps done to its score; called every `select.every`
+            steps and after the last. None: no clips validate.
     """
 
     def __init__(
         self,
         tagger: Tagger,
-        labels: Labels,
+        task: Task,
         loss: Loss,
         config: FinetuneConfig,
         rank: int = 0,
@@ -40,10 +58,10 @@ class Finetuning(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.loss, self.rank, self.validate = config, loss, rank, validate
-        self.labels = labels
+        self.task = task
         self.tagger = tagger
-        self.ema = None if config.train.ema_decay is None else follower(tagger)
-        self.best = None if validate is None else follower(tagger)
+        self.ema = None if config.train.ema_decay is None else frozen_copy(tagger)
+        self.best = None if validate is None else frozen_copy(tagger)
         self.best_score: Tensor
         self.best_step: Tensor
         self.register_buffer("best_score", torch.tensor(-torch.inf, dtype=torch.float64))
@@ -53,57 +71,55 @@ class Finetuning(nn.Module):
 
     @property
     def last(self) -> Tagger:
-        """What the weights of now stand for: their moving average, if there is one."""
+        """The tagger to test after this step: the moving average, if there is one."""
         return self.tagger if self.ema is None else self.ema
 
-    def kept(self, which: Literal["last", "best"]) -> tuple[Tagger, int, float | None]:
-        """After the last step: these weights, the steps done when they were there, and their validation if it chose."""
+    def kept(self, which: Literal["last", "best"]) -> Kept:
+        """The last or the best weights; for use after the last step."""
         if which == "last":
-            return self.last, self.config.train.steps, None
+            return Kept(self.last, self.config.train.steps, None)
         assert self.best is not None
-        return self.best, int(self.best_step), float(self.best_score)
+        return Kept(self.best, int(self.best_step), float(self.best_score))
 
     def freeze(self, frozen: bool) -> None:
-        """Let the head alone learn, on the features of an encoder in eval mode; or everything."""
+        """Train the head alone, on the features of an encoder in eval mode (True), or everything (False)."""
         self.frozen = frozen
         train_only_what_is_read(self.tagger)
         if frozen:
             self.tagger.encoder.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Finetuning:
-        """Copies stay in eval mode, and so does a frozen encoder: it drops no paths."""
+        """Copies stay in eval mode, and so does a frozen encoder, which must drop no paths."""
         super().train(mode)
-        for still in (self.ema, self.best, self.tagger.encoder if self.frozen else None):
-            if still is not None:
-                still.eval()
+        for part in (self.ema, self.best, self.tagger.encoder if self.frozen else None):
+            if part is not None:
+                part.eval()
         return self
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of global step `step`, mean over clips (or patch columns) and classes; no further numbers."""
+        """Loss of global step `step`, mean over clips (or patch columns) and classes; no further statistics."""
         encoder, augment = own_encoder(self.tagger), self.config.augment
         rng = np.random.default_rng((self.config.train.seed, step, self.rank))
         with torch.no_grad():
             waveform = augment_waveform(batch.waveform, batch.lengths, augment, rng)
             spectrogram, frames = encoder.frontend(waveform, batch.lengths)
-            targets = self.labels(batch.rows, batch.starts, encoder.column_times(spectrogram.shape[1]))
+            # [B, C], or [B, T, C] for patch columns; mixup mixes them as it mixes the inputs.
+            targets = self.task.targets(batch.rows, encoder.column_times(spectrogram.shape[1]), batch.starts).float()
             targets = targets.to(waveform.device, non_blocking=True)
-            own = None if batch.lengths is None else frames
-            mixed = augment_spectrogram(spectrogram, own, targets, augment, rng)
+            valid_frames = None if batch.lengths is None else frames  # None: the batch has no padding
+            mixed = augment_spectrogram(spectrogram, valid_frames, targets, augment, rng)
         with torch.set_grad_enabled(not self.frozen):
             features = encoder.forward_spectrogram(mixed.inputs, mixed.counts)
-        if self.tagger.task == "clip":
-            logits, wanted = self.tagger.head(features), mixed.targets
-        else:
-            columns = valid_columns(features)
-            logits, wanted = self.tagger.frame_logits(features)[columns], mixed.targets[columns]
-        loss = soft_loss(self.loss, logits.float(), smooth(wanted, self.config.train.label_smoothing))
+        logits = self.task.logits(self.tagger.head, features)  # [M, C] of clips, or of patch columns with sound
+        wanted = smooth(self.task.rows(mixed.targets, features), self.config.train.label_smoothing)
+        loss = soft_loss(self.loss, logits.float(), wanted)
         return loss + self.tagger.head.penalty(), {}  # type: ignore[operator]
 
     def after_step(self, step: int) -> None:
-        """Follow update number `step` (from 0), and look how good the weights are where it is time."""
+        """After update number `step` (from 0): move the average, and validate where it is time to."""
         if self.ema is not None:
             assert self.config.train.ema_decay is not None
-            follow(self.ema, self.tagger, ema_decay_at(step, self.config.train.ema_decay))
+            move_average(self.ema, self.tagger, ema_decay_at(step, self.config.train.ema_decay))
         done = step + 1
         if self.validate is None or (done % self.config.select.every and done != self.config.train.steps):
             return
@@ -111,38 +127,38 @@ class Finetuning(nn.Module):
         self.eval()
         score = self.validate(self.last, done)
         self.train(modes)
-        if score > float(self.best_score):  # of equals the first
+        if score > float(self.best_score):  # of equal scores the first one stays
             assert self.best is not None
             self.best.load_state_dict(self.last.state_dict())
             self.best_score.fill_(score)
             self.best_step.fill_(done)
 
 
-def follower(tagger: Tagger) -> Tagger:
-    """A copy that no gradient reaches."""
+def frozen_copy(tagger: Tagger) -> Tagger:
+    """A copy in eval mode that takes no gradients."""
     return copy.deepcopy(tagger).requires_grad_(False).eval()
 
 
 def ema_decay_at(step: int, decay: float) -> float:
     """The decay of update number `step` (from 0): less than `decay` at first.
 
-    After n updates an average of constant decay still holds decay^n of the untrained head, which a short run never
-    forgets; of this one, next to nothing.
+    With a constant decay the average still holds a share decay^n of the untrained head after n updates, which is most
+    of it in a short run. With this one next to nothing is left after a hundred updates.
     """
     return min(decay, (1 + step) / (10 + step))
 
 
 @torch.no_grad()
-def follow(average: nn.Module, module: nn.Module, decay: float) -> None:
+def move_average(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Move every parameter: average = decay * average + (1 - decay) * module's; buffers are copied."""
-    mine, theirs = ([parameter.detach() for parameter in m.parameters()] for m in (average, module))
-    torch._foreach_lerp_(mine, theirs, 1 - decay)
-    for own, new in zip(average.buffers(), module.buffers(), strict=True):
-        own.copy_(new)
+    averages, weights = ([parameter.detach() for parameter in m.parameters()] for m in (average, module))
+    torch._foreach_lerp_(averages, weights, 1 - decay)  # one call for all tensors: a step has no time for hundreds
+    for old, new in zip(average.buffers(), module.buffers(), strict=True):  # such as a batch norm's statistics
+        old.copy_(new)
 
 
 def set_drop_path(tagger: Tagger, rate: float) -> None:
-    """Drop paths with a chance that grows evenly from 0 at the first block to `rate` at the last."""
+    """Drop each block's branches with a chance that grows evenly from 0 at the first block to `rate` at the last."""
     blocks = own_encoder(tagger).blocks
     for block, chance in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
         block.drop_path.rate = chance  # type: ignore[union-attr]

@@ -9,14 +9,16 @@ from audiobat.config import FinetuneConfig
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.dataset import CropLoader, write_skipped
 from audiobat.data.sampler import clip_order
+from audiobat.data.split import Split
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
 from audiobat.engine.optim import lr_at
-from audiobat.finetuning.labels import Rows, labels_of
+from audiobat.engine.ranks import Ranks
+from audiobat.evaluation.labels import task_for
 from audiobat.finetuning.layer_rates import build_adamw, own_encoder
 from audiobat.finetuning.step import Finetuning
-from audiobat.finetuning.testing import Listener, Work
+from audiobat.finetuning.testing import Evaluator, Work
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.tagger import Tagger
 from audiobat.pretraining.run import attention_for
@@ -25,35 +27,46 @@ from audiobat.pretraining.run import attention_for
 def train_fold(
     folder: Path,
     tagger: Tagger,
-    listener: Listener,
-    train: Rows,
-    valid: Rows,
+    evaluator: Evaluator,
+    split: Split,
     config: FinetuneConfig,
     work: Work,
     max_seconds: float | None,
 ) -> Finetuning | None:
-    """Train `tagger` on the clips at `train`, keeping what is best on those at `valid`; None if it was stopped.
+    """Train `tagger` on the training clips, and keep the weights that are best on validation clips, if there are any.
 
     Each phase ends with a checkpoint, from which the next one starts as a run that was stopped there would.
+
+    Args:
+        folder: of this fold's checkpoints and logs.
+        tagger: the encoder with a head to train.
+        evaluator: validates.
+        split: the clips.
+        config: of the run.
+        work: what the run took so far; grows.
+        max_seconds: stop, with a checkpoint, after this long.
+
+    Returns:
+        The trained module in eval mode; None if it was stopped by its time or a signal.
     """
-    ranks, begun = listener.ranks, monotonic()
-    table = listener.table.select(train)
+    ranks, begun = evaluator.ranks, monotonic()
+    table = evaluator.table.select(split.train)
     checkpoint = load_checkpoint(folder)
     start = checkpoint.step if checkpoint else 0
     with RunLog(folder, start, main=ranks.is_main) as log, attention_for(ranks.device):
 
         def validate(candidate: Tagger, step: int) -> float:
-            found = listener.score(candidate, valid)
+            found = evaluator.validate(candidate, split.valid)
             log.write({"step": step, **{f"valid_{name}": value for name, value in found.items()}})
             return next(iter(found.values()))
 
         model = Finetuning(
             tagger,
-            labels_of(table, listener.task),
-            listener.loss,
+            task_for(config, table),
+            evaluator.loss,
             config,
             ranks.rank,
-            validate if len(valid) else None,
+            validate if len(split.valid) else None,
         ).to(ranks.device)
         model.freeze(False)
         optimizer = build_adamw(model.tagger, config.optim)
@@ -67,7 +80,7 @@ def train_fold(
             frozen = end < config.train.steps
             model.freeze(frozen)
             left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - begun))
-            loader = loader_for(table, own_encoder(tagger), config, listener, start)
+            loader = loader_for(table, own_encoder(tagger), config, ranks, start)
             try:
                 result = fit(
                     model,
@@ -85,7 +98,7 @@ def train_fold(
                         total_steps=config.train.steps,
                     ),
                     seed=config.train.seed,
-                    precision=listener.precision,
+                    precision=evaluator.precision,
                     grad_clip=config.optim.grad_clip,
                     log_every=config.train.log_every,
                     save_every=config.train.save_every,
@@ -97,7 +110,7 @@ def train_fold(
                     phase="train the head" if frozen else "fine-tune",
                 )
             finally:
-                listener.skipped.update(loader.skipped)
+                evaluator.skipped.update(loader.skipped)
                 if loader.skipped and ranks.is_main:
                     write_skipped(folder / "skipped.csv", loader.skipped)
             work.clips += (result.step - start) * config.train.batch_size
@@ -108,9 +121,7 @@ def train_fold(
     return model.eval()
 
 
-def loader_for(
-    table: ClipTable, encoder: AudioEncoder, config: FinetuneConfig, listener: Listener, start: int
-) -> CropLoader:
+def loader_for(table: ClipTable, encoder: AudioEncoder, config: FinetuneConfig, ranks: Ranks, start: int) -> CropLoader:
     """Random crops of the training clips from step `start` on."""
     return CropLoader(
         table,
@@ -119,14 +130,14 @@ def loader_for(
         clip_order(table, config.data, config.train.seed),
         config.train.batch_size,
         seed=config.train.seed,
-        rank=listener.ranks.rank,
-        world_size=listener.ranks.world_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
         workers=config.data.workers,
         start_step=start,
     )
 
 
 def crop_seconds(encoder: AudioEncoder, seconds: float) -> float:
-    """`seconds`, less one sample where they fill windows: mel_db's last frame would be a further window of its own."""
+    """`seconds`, less one sample if they fill windows: mel_db's last, centred frame would open a window of its own."""
     samples = round(seconds * encoder.sample_rate)
     return (samples - (samples % (encoder.max_samples + 1) == 0)) / encoder.sample_rate

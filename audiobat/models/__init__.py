@@ -10,7 +10,7 @@ reports know of a model.
     heads/          probes: features to logits (Eq. 8-11)
     losses.py       logits and labels to a number
     tagger.py       an encoder with a head
-    fitted.py       an encoder with a data set's statistics and window
+    input_stats.py  an encoder with a data set's statistics and window
     building.py     a config and tensors to an encoder, every size checked
     baselines.py    the trivial log-mel model that a learned one has to beat
 """

@@ -5,14 +5,13 @@ In: a model and labelled clips. Out: result records, and the scores beside them.
     feature_store.py  features of many clips, each as long as it is
     feature_files.py  the same on disk: mapped, checksummed, resumed
     cache.py        an encoder's frozen features, computed once and shared by all heads
-    task.py         what heads are asked: clips or patch columns
     jobs.py         a config to the heads that it trains
     training.py     many heads on the same batches
-    testing.py      trained heads and test clips to what each said
+    testing.py      trained heads to their outputs for test clips
     selection.py    learning rate and weight decay chosen on held-out clips
     plan.py         what a probe is about to do
-    records.py      what heads said to result records
-    listening_clips.py  clips to hear what the best head knows
+    records.py      test outputs to result records
+    listening_clips.py  test clips to listen to, of the classes that the best head knows best and worst
     run.py          `audiobat probe`
     analyze/        `audiobat analyze`
 """

@@ -1,4 +1,4 @@
-"""Probed heads and their test clips to the clips that let one hear what the best head knows and what it does not."""
+"""Test clips to listen to, of the classes that a run's best head knows best and worst: RUN/clips, for the report."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from audiobat.engine.files import write_atomic
 from audiobat.evaluation.record import Scores
 from audiobat.evaluation.report.clips import LIST, HeardClip, clips_folder, listed, read_heard
 from audiobat.evaluation.report.curves import is_block_probe
-from audiobat.probing.records import Probed
+from audiobat.evaluation.results import Result
 
 SECONDS = 10.0  # of a clip are kept
 SAMPLE_RATE = 16_000
-CLASSES = 3  # best ones and worst ones
-GUESSES = 5
+CLASSES = 3  # best classes, and as many worst ones
+GUESSES = 5  # likeliest classes that are listed with a clip
 
 Side: TypeAlias = Literal["best", "worst"]
-Pick: TypeAlias = tuple[Side, int, int, str]  # side, class, place of the clip, why
+Pick: TypeAlias = tuple[Side, int, int, str]  # side, class, row of the clip in the scores, why it was picked
 
 
-def save_clips(written: Sequence[tuple[Path, Probed]], table: ClipTable) -> None:
-    """Write RUN/clips of the run's best head, the first one where several are; blocks' own probes do not count.
+def save_clips(written: Sequence[tuple[Path, Result]], table: ClipTable) -> None:
+    """Write RUN/clips for the run's best head, the first where several are best; probes of single blocks do not count.
 
-    Of a class it knows best, the clip that it is surest of; of one it knows worst, the clip that has the class and that
-    it is least sure of, and the one without it that it is surest of. Clips of records of earlier runs stay.
+    Of a class that the head knows best: the clip with the highest score. Of a class that it knows worst: the clip with
+    the lowest score among those that have the class, and the one with the highest among those that do not. Clips that
+    belong to records of earlier runs in the same folder stay.
 
     Args:
         written: the records of a run and their paths.
@@ -51,23 +52,23 @@ def save_clips(written: Sequence[tuple[Path, Probed]], table: ClipTable) -> None
     folder.mkdir(parents=True, exist_ok=True)
     keys, scores, targets = by_clip(best.scores)
     probabilities = np.exp(-np.logaddexp(0, -scores)) if best.record.head["loss"] != "ce" else np.exp(scores)
-    picks = chosen(known_classes(best), table.classes, scores, targets)
-    shown = {keys[place] for _, _, place, _ in picks}
-    row_of = {key: row for row, key in enumerate(table.keys) if key in shown}
+    picks = pick_clips(known_classes(best), table.classes, scores, targets)
+    shown = {keys[row] for _, _, row, _ in picks}
+    id_of = {key: clip_id for clip_id, key in enumerate(table.keys) if key in shown}
     clips = []
-    for side, label, place, why in picks:
-        likeliest = np.argsort(-scores[place], kind="stable")[:GUESSES]
+    for side, label, row, why in picks:
+        likeliest = np.argsort(-scores[row], kind="stable")[:GUESSES]
         clips.append(
             HeardClip(
                 record=path.stem,
-                file=write_sound(folder, table, row_of[keys[place]]),
-                key=keys[place],
+                file=write_sound(folder, table, id_of[keys[row]]),
+                key=keys[row],
                 label=table.classes[label],
                 side=side,
                 average_precision=known_classes(best)[table.classes[label]],
                 why=why,
-                labels=tuple(name for name, there in zip(table.classes, targets[place], strict=True) if there),
-                predictions=tuple((table.classes[i], float(probabilities[place, i])) for i in likeliest),
+                labels=tuple(name for name, present in zip(table.classes, targets[row], strict=True) if present),
+                predictions=tuple((table.classes[i], float(probabilities[row, i])) for i in likeliest),
             )
         )
     replaced = {path.stem for path, _ in written}
@@ -75,26 +76,26 @@ def save_clips(written: Sequence[tuple[Path, Probed]], table: ClipTable) -> None
     write_atomic(folder / LIST, listed((*kept, *clips)))
 
 
-def known_classes(probed: Probed) -> dict[str, float]:
-    """Average precision by class, of those that test clips have."""
-    return {name: value for name, value in probed.record.per_class.items() if value is not None}
+def known_classes(result: Result) -> dict[str, float]:
+    """Average precision by class, of the classes that test clips have."""
+    return {name: value for name, value in result.record.per_class.items() if value is not None}
 
 
-def main_value(probed: Probed) -> float:
+def main_value(result: Result) -> float:
     """The main metric; minus infinity where it is undefined."""
-    value = probed.record.metrics[probed.record.main_metric].value
+    value = result.record.metrics[result.record.main_metric].value
     return -math.inf if math.isnan(value) else value
 
 
-def by_clip(said: Scores) -> tuple[list[str], NDArray[np.float64], NDArray[np.bool_]]:
-    """Keys, scores [n, C] and targets [n, C] of clips; of one with several rows, its patch columns, the highest."""
-    order = np.argsort(said.keys, kind="stable")
-    keys, starts = np.unique(said.keys[order], return_index=True)
-    scores = np.maximum.reduceat(said.scores[order].astype(np.float64), starts)
-    return keys.tolist(), scores, np.logical_or.reduceat(said.targets[order], starts)
+def by_clip(scores: Scores) -> tuple[list[str], NDArray[np.float64], NDArray[np.bool_]]:
+    """Keys, scores [n, C] and targets [n, C] of clips; where a clip has a row per patch column, its highest scores."""
+    order = np.argsort(scores.keys, kind="stable")
+    keys, starts = np.unique(scores.keys[order], return_index=True)
+    highest = np.maximum.reduceat(scores.scores[order].astype(np.float64), starts)
+    return keys.tolist(), highest, np.logical_or.reduceat(scores.targets[order], starts)
 
 
-def chosen(
+def pick_clips(
     known: dict[str, float], classes: Sequence[str], scores: NDArray[np.float64], targets: NDArray[np.bool_]
 ) -> list[Pick]:
     """The classes to show, by their average precision, and clips of them, by scores and targets [n, C]."""
@@ -113,10 +114,10 @@ def chosen(
     return picks
 
 
-def write_sound(folder: Path, table: ClipTable, row: int) -> str:
-    """KEY.wav of a clip; returns KEY."""
-    key = table.keys[row]
+def write_sound(folder: Path, table: ClipTable, clip_id: int) -> str:
+    """Write NAME.wav, the start of a clip, and return NAME, made of its key and a hash that keeps names apart."""
+    key = table.keys[clip_id]
     name = f"{re.sub(r'[^A-Za-z0-9]+', '-', Path(key).stem)[:40]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    waveform = read_clip(table, row, SAMPLE_RATE, seconds=SECONDS)
+    waveform = read_clip(table, clip_id, SAMPLE_RATE, seconds=SECONDS)
     soundfile.write(folder / f"{name}.wav", waveform, SAMPLE_RATE, subtype="PCM_16")
     return name

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
 from audiobat.config import ProbeConfig
 from audiobat.config.presets import DEFAULT_TASK, tasks_of
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.split import Split
+from audiobat.evaluation.labels import Task, pick_loss, untaught
 from audiobat.probing.jobs import NOT_TRAINED, HeadJob, candidates, preset_of
-from audiobat.probing.task import Task, pick_loss
-from audiobat.probing.training import Rows
 
 SHOWN = 6  # classes in a line
 
 
 def plan_lines(
     table: ClipTable,
-    splits: Mapping[str, tuple[Rows, Rows]],
+    splits: Sequence[Split],
     config: ProbeConfig,
     jobs: Sequence[HeadJob],
     task: Task,
     preset_task: str,
 ) -> Iterator[str]:
-    """Lines for people. `splits` holds for each test fold (or "") the rows that train and test, `jobs` every seed."""
+    """Lines for people. `splits` has one entry for each test fold, `jobs` one for every head and seed."""
     yield f"split: {split_text(table, splits)}"
-    lost = untaught(table, splits)
+    lost = untaught(table, [(split.train, split.test) for split in splits])
     if lost:
         yield f"! {untaught_text(lost)}"
     yield f"settings: {settings_text(config, jobs, task, preset_task)}"
@@ -34,27 +32,17 @@ def plan_lines(
         yield f"trainings: {choice_text(config, jobs, len(splits))}"
 
 
-def split_text(table: ClipTable, splits: Mapping[str, tuple[Rows, Rows]]) -> str:
+def split_text(table: ClipTable, splits: Sequence[Split]) -> str:
     """Which clips train and test, and who said so."""
     if len(splits) > 1:
         return f"each of {len(splits)} folds tests in turn, {len(table):,} clips in all"
-    ((train, test),) = splits.values()
-    counts = f"{len(train):,} clips train, {len(test):,} test"
+    counts = f"{len(splits[0].train):,} clips train, {len(splits[0].test):,} test"
     if table.splits is not None:
         return f"{counts}, by the column split"
     if table.folds is not None:
         return f"{counts}, one of the folds"
     whole = "groups stay whole" if "group" in table.columns else "by a hash of their names"
     return f"{counts}: no column split or fold, so a fifth of each class was drawn to test, {whole}"
-
-
-def untaught(table: ClipTable, splits: Mapping[str, tuple[Rows, Rows]]) -> dict[str, int]:
-    """The classes that test clips have and no training clip of the same fold, with the number of those test clips."""
-    alone = np.zeros(len(table.classes), np.int64)
-    for train, test in splits.values():
-        taught = table.select(train).label_counts() > 0
-        alone += table.select(test).label_counts() * ~taught
-    return {table.classes[c]: int(alone[c]) for c in np.flatnonzero(alone)}
 
 
 def untaught_text(lost: Mapping[str, int]) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
-from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -16,28 +14,34 @@ from torch import Tensor
 from audiobat.config import ProbeConfig, ProbeTrainConfig, from_dict
 from audiobat.config.presets import fields_for, task_of
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import write_skipped
 from audiobat.data.sources.read import read_labelled_clips
-from audiobat.data.split import split_for_probe
+from audiobat.data.split import Split, splits_of
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.labels import ClipTask, Task, pick_loss, task_for
 from audiobat.evaluation.metrics import average_precision, macro_map_present
-from audiobat.evaluation.record import ResultRecord, save_scores
+from audiobat.evaluation.record import ResultRecord
+from audiobat.evaluation.results import (
+    FoldResult,
+    Result,
+    RunInfo,
+    list_skipped,
+    model_info,
+    record_path,
+    summary,
+)
 from audiobat.evaluation.scoring import scores_of
 from audiobat.models.features import Encoder
-from audiobat.models.fitted import fitted
+from audiobat.models.input_stats import with_input_stats
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob, head_jobs, layer_jobs, with_seeds
 from audiobat.probing.listening_clips import save_clips
-from audiobat.probing.plan import plan_lines, untaught
-from audiobat.probing.records import Probed, Shared, record_of
+from audiobat.probing.plan import plan_lines
+from audiobat.probing.records import record_of
 from audiobat.probing.selection import Choice, choose_jobs
-from audiobat.probing.task import ClipTask, Task, pick_loss, task_for
-from audiobat.probing.testing import Tested, ask_heads
+from audiobat.probing.testing import evaluate_heads
 from audiobat.probing.training import Rows, check_buildable, predict_heads, sight_of, train_heads
 from audiobat.zoo.load import load_encoder
-
-Splits: TypeAlias = Mapping[str, tuple[Rows, Rows]]  # test fold, or "" -> rows that train, rows that test
 
 
 def probe(
@@ -95,7 +99,7 @@ def probe(
     skipped: dict[str, str] = {}
     try:
         source = cache_features(
-            fitted(encoder, config.frontend, config.max_frames),
+            with_input_stats(encoder, config.frontend, config.max_frames),
             table,
             cache_gb=config.cache_gb,
             cache_dir=config.cache_dir,
@@ -110,21 +114,14 @@ def probe(
     probed = probe_splits(
         name, encoder, source, table, splits, config, data_name=Path(data).resolve().stem, preset_task=task_of(data)
     )
-    records = []
-    written = []
-    for one in probed:
-        record = one.record
-        if folder is not None:
-            path = record_path(folder, name, one.name, record.seed)
-            record = replace(record, scores=save_scores(path, one.scores))
-            record.save(path)
-            written.append((path, one))
-        print(summary(one.name, record))
-        records.append(record)
     if folder is not None:
-        save_clips(written, table)
+        probed = [one.save(folder) for one in probed]
+    for one in probed:
+        print(summary(one.name, one.record))
+    if folder is not None:
+        save_clips([(one.path(folder), one) for one in probed], table)
         print(f"records: {folder / 'results'}")
-    return records
+    return [one.record for one in probed]
 
 
 def probe_source(
@@ -153,7 +150,7 @@ def probe_source(
     Raises:
         AudiobatError: a schedule or a loss that does not fit, no features for a split, a loss that is not finite.
     """
-    splits = {"": (train_rows, test_rows)}
+    splits = [Split(train_rows, test_rows)]
     found = probe_splits(encoder_name, encoder, source, table, splits, config, data_name=data_name)
     return [one.record for one in found]
 
@@ -163,34 +160,35 @@ def probe_splits(
     encoder: Encoder,
     source: FeatureSource,
     table: ClipTable,
-    splits: Splits,
+    splits: Sequence[Split],
     config: ProbeConfig,
     *,
     data_name: str = "clips",
     preset_task: str = "as20k",
-) -> list[Probed]:
+) -> list[Result]:
     """`probe_source` for several splits, the folds of a data set: one record, of the means over them, for each head."""
     start = monotonic()
     task = task_for(config, table)
-    tested: dict[tuple[str, int], dict[str, Tested]] = {}  # head and seed -> test fold -> what it said
-    choices: dict[str, dict[str, Choice]] = {}  # head -> test fold -> how it was chosen
+    tested: dict[tuple[str, int], list[tuple[HeadJob, FoldResult]]] = {}  # head and seed -> each fold
     training = 0.0
-    read = {fold: (readable(source, a, "train"), readable(source, b, "test")) for fold, (a, b) in splits.items()}
-    for number, (fold, (train, test)) in enumerate(read.items(), start=1):
+    read = [replace(s, train=readable(source, s.train, "train"), test=readable(source, s.test, "test")) for s in splits]
+    for number, split in enumerate(read, start=1):
         label = f"fold {number} of {len(splits)}, " if len(splits) > 1 else ""
-        jobs = head_jobs(config, source.depth)
+        jobs, choices = head_jobs(config, source.depth), dict[str, Choice]()
         if config.grid.choose:
-            jobs, chosen = choose_jobs(source, table, train, task, config, label)
-            for name, choice in chosen.items():
-                choices.setdefault(name, {})[fold] = choice
-        trainees, seconds = train_heads(source, train, task, with_seeds(jobs, config), label)
+            jobs, choices = choose_jobs(source, table, split.train, task, config, label)
+        trainees, seconds = train_heads(source, split.train, task, with_seeds(jobs, config), label)
         training += seconds
-        for one in ask_heads(trainees, source, table, train, test, task):
-            tested.setdefault((one.job.name, one.job.train.seed), {})[fold] = one
+        for job, result in evaluate_heads(trainees, source, table, split, task):
+            choice = asdict(choices[job.name]) if job.name in choices else None
+            tested.setdefault((job.name, job.train.seed), []).append((job, replace(result, choice=choice)))
     wall = monotonic() - start
-    lost = untaught(table, read)
-    shared = Shared(encoder_name, encoder, source, table, task, config, data_name, preset_task, lost)
-    return [record_of(shared, folds, choices.get(name, {}), training, wall) for (name, _), folds in tested.items()]
+    info = model_info(encoder_name, encoder)
+    run = RunInfo(info, data_name, table, task.single_label, str(source.device), source.skipped)
+    return [
+        record_of([job for job, _ in folds], [result for _, result in folds], run, config, preset_task, training, wall)
+        for folds in tested.values()
+    ]
 
 
 def per_layer_linear(
@@ -205,7 +203,7 @@ def per_layer_linear(
 
     All blocks' probes train at once on the same batches of one pass over the clips; each is what it would be alone.
     """
-    task = ClipTask(targets, single_label)
+    task = ClipTask.of_matrix(targets, single_label)
     jobs = layer_jobs(source.depth, train_config)
     train, test = readable(source, train_rows, "train"), readable(source, test_rows, "test")
     trainees, _ = train_heads(source, train, task, jobs)
@@ -220,17 +218,13 @@ def spill_dir(config: ProbeConfig, folder: Path | None, jobs: Sequence[HeadJob],
     return folder / "features" if folder is not None and wanted and config.cache_gb > 0 else None
 
 
-def splits_of(table: ClipTable, test_fold: int | None) -> Splits:
-    """Rows that train and test; where clips have folds, no splits and no `test_fold`, each fold tests in turn."""
-    if table.folds is None or table.splits is not None or test_fold is not None:
-        return {"": split_for_probe(table, test_fold)}
-    return {str(fold): split_for_probe(table, fold) for fold in sorted(set(table.folds.tolist()))}
-
-
-def keep_used(table: ClipTable, splits: Splits) -> tuple[ClipTable, Splits]:
+def keep_used(table: ClipTable, splits: Sequence[Split]) -> tuple[ClipTable, list[Split]]:
     """Without the clips that no split uses (those of `valid`), so that nobody computes their features."""
-    used = np.unique(np.concatenate([rows for split in splits.values() for rows in split]))
-    place = {fold: (np.searchsorted(used, a), np.searchsorted(used, b)) for fold, (a, b) in splits.items()}
+    used = np.unique(np.concatenate([ids for split in splits for ids in (split.train, split.test)]))
+    place = [
+        Split(np.searchsorted(used, split.train), np.searchsorted(used, split.test), fold=split.fold)
+        for split in splits
+    ]
     return table.select(used), place
 
 
@@ -240,31 +234,3 @@ def readable(source: FeatureSource, rows: Rows, split: str) -> Rows:
     if not len(kept):
         raise AudiobatError(f"None of the {len(rows)} clips of split {split} can be read: see skipped.csv.")
     return kept
-
-
-def record_path(out: Path, name: str, head: str, seed: int) -> Path:
-    """OUT/results/MODEL_HEAD_SEED.json."""
-    model = re.sub(r"[^\w.-]+", "-", name)
-    return out / "results" / f"{model}_{head}_{seed}.json"
-
-
-def list_skipped(out: Path, skipped: Mapping[str, str]) -> None:
-    """Write OUT/skipped.csv and say so, if there are any; an older list goes."""
-    path = out / "skipped.csv"
-    path.unlink(missing_ok=True)
-    if skipped:
-        out.mkdir(parents=True, exist_ok=True)
-        write_skipped(path, skipped)
-        print(f"skipped: {len(skipped):,} clips that cannot be read; {path} says why")
-
-
-def summary(head: str, record: ResultRecord) -> str:
-    """One line: model, head, seed, main metric with its interval."""
-    metric, data = record.metrics[record.main_metric], record.data
-    name = "macro mAP" if record.main_metric == "map" else record.main_metric
-    spread = "" if metric.sd is None else f", sd {metric.sd:.3f} over {len(record.folds or {})} folds"
-    return (
-        f"{record.model.id}, {head}, seed {record.seed}: {name} {metric.value:.3f} "
-        f"[{metric.low:.3f}, {metric.high:.3f}]{spread} (test clips have {data.classes_present} of {data.classes} "
-        f"classes{f', {len(data.untaught)} of them never trained' if data.untaught else ''})"
-    )

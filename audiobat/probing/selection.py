@@ -12,11 +12,11 @@ from audiobat.config import ProbeConfig
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import hashed_share
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.labels import Task
 from audiobat.evaluation.metrics import average_precision, macro_map_present
 from audiobat.evaluation.scoring import scores_of
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.jobs import HeadJob, candidates, decay_of, head_jobs
-from audiobat.probing.task import Task
 from audiobat.probing.training import Rows, predict_heads, train_heads
 
 HELD_OUT = 0.1

@@ -25,12 +25,12 @@ from audiobat.data.sampler import ClipOrder
 from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.labels import ClipTask, Task, pick_loss
 from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.models.heads import LinearProbe, NearestNeighbours, VisualQueryTuning, build_head, parameter_groups
 from audiobat.models.losses import probe_loss
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.jobs import NOT_TRAINED, HeadJob, check_head, check_jobs, decay_of
-from audiobat.probing.task import ClipTask, Task, pick_loss
 
 MEANS_KINDS = ("linear", "linear_cgp", "head2toe", "knn")  # of a clip they see cls and the mean patch alone
 QUERIES = 10  # of vqt in each block, the release's
@@ -195,7 +195,7 @@ def train_head(
     """
     job = HeadJob(head_config.kind, head_config, train_config)
     check_head(job, source.depth)
-    trainees, seconds = train_heads(source, rows, ClipTask(targets, single_label), [job])
+    trainees, seconds = train_heads(source, rows, ClipTask.of_matrix(targets, single_label), [job])
     return trainees[0].head, seconds
 
 

@@ -32,12 +32,13 @@ from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.page import PlayableClip, write_page
 from audiobat.evaluation.report.tables import markdown, terminal
+from audiobat.evaluation.results import record_path
 from audiobat.models.baselines import LogMelEncoder
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
 from audiobat.pretraining.run import pretrain
 from audiobat.probing.cache import FeatureSource, cache_features
-from audiobat.probing.run import probe_source, record_path
+from audiobat.probing.run import probe_source
 from audiobat.probing.training import train_head
 from audiobat.studies.demo_report import CAPTIONS, Probed, draw, facts, licence, playable_clips, read_log
 

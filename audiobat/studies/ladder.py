@@ -24,8 +24,9 @@ from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import load_record
 from audiobat.evaluation.report.ladder_figure import ladder_figure
 from audiobat.evaluation.report.style import save
+from audiobat.evaluation.results import record_path
 from audiobat.pretraining.run import pretrain
-from audiobat.probing.run import probe, record_path
+from audiobat.probing.run import probe
 from audiobat.studies.ladder_table import LABELS, PAPER, Rung, markdown_table, order_line, tables
 
 SCALES = {"nano": "bat_nano", "small": "bat_small", "base": "bat_base"}

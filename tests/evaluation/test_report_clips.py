@@ -18,9 +18,9 @@ from audiobat.evaluation.report.clips import read_heard
 from audiobat.evaluation.report.collect import collect, load_all
 from audiobat.evaluation.report.run import report
 from audiobat.evaluation.report.run_clips import gather
+from audiobat.evaluation.results import Result
 from audiobat.models.baselines import LogMelEncoder
-from audiobat.probing.listening_clips import chosen, save_clips
-from audiobat.probing.records import Probed
+from audiobat.probing.listening_clips import pick_clips, save_clips
 from audiobat.probing.run import probe
 
 RATE = 16_000
@@ -45,13 +45,13 @@ def table(data: Path) -> ClipTable:
     return read_labelled_clips(data).select(np.arange(20, 30))
 
 
-def probed(table: ClipTable, name: str, value: float, scores: np.ndarray | None = None, **head: object) -> Probed:
+def probed(table: ClipTable, name: str, value: float, scores: np.ndarray | None = None, **head: object) -> Result:
     """A head with scores of the table's clips."""
     targets = table.targets()
     logits = (4.0 * targets - 2.0) if scores is None else scores
     per_class = {label: 0.9 - 0.1 * i for i, label in enumerate(table.classes)}
     record = make_record("bat", str(head.pop("kind", "cgp")), value, per_class=per_class, **head)
-    return Probed(name, record, Scores(np.array(table.keys), logits.astype(np.float32), targets))
+    return Result(name, record, Scores(np.array(table.keys), logits.astype(np.float32), targets))
 
 
 def test_of_best_classes_the_surest_right_clip_and_of_worst_ones_the_misses():
@@ -59,7 +59,7 @@ def test_of_best_classes_the_surest_right_clip_and_of_worst_ones_the_misses():
     targets = np.array([[True, False], [True, True], [False, True], [False, False]])
     known = {"a": 0.9, "b": 0.2, "c": 0.1, "d": 0.05}
     wide, truth = np.hstack([scores, scores]), np.hstack([targets, targets])
-    picks = chosen(known, ["a", "b", "c", "d"], wide, truth)
+    picks = pick_clips(known, ["a", "b", "c", "d"], wide, truth)
     assert picks[:3] == [
         ("best", 0, 0, "has the class, surest of it"),
         ("best", 1, 1, "has the class, surest of it"),
@@ -69,7 +69,7 @@ def test_of_best_classes_the_surest_right_clip_and_of_worst_ones_the_misses():
         ("worst", 3, 2, "has the class, least sure of it"),
         ("worst", 3, 3, "lacks the class, surest of it"),
     ]
-    everywhere = chosen(known, ["a", "b", "c", "d"], wide, np.ones_like(truth))
+    everywhere = pick_clips(known, ["a", "b", "c", "d"], wide, np.ones_like(truth))
     assert [why for side, _, _, why in everywhere if side == "worst"] == ["has the class, least sure of it"]
 
 

@@ -25,16 +25,16 @@ from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.build import clip_table
 from audiobat.data.scenes import write_scenes
 from audiobat.data.sources.read import read_labelled_clips
-from audiobat.data.split import split_for_probe
+from audiobat.data.split import splits_of
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.compare import compare
 from audiobat.evaluation.record import load_record, load_scores
 from audiobat.evaluation.report.run import report
-from audiobat.finetuning import run as verb
+from audiobat.finetuning import run as finetune_run
 from audiobat.finetuning.step import Finetuning
-from audiobat.finetuning.testing import Listener
+from audiobat.finetuning.testing import Evaluator
 from audiobat.models.encoder import AudioEncoder
 from audiobat.zoo import release as release_io
 
@@ -200,13 +200,13 @@ def test_the_release_has_the_weights_that_were_selected(model, multi, tmp_path: 
     scores = {2: 0.3, 4: 0.9, 6: 0.5}
     seen = {}
 
-    def score(self, tagger, valid):
+    def validate(self, tagger, valid):
         step = 2 * len(seen) + 2
         assert len(valid) == 8
         seen[step] = tagger.head.classifier.weight.detach().clone()
         return {"map": scores[step]}
 
-    monkeypatch.setattr(Listener, "score", score)
+    monkeypatch.setattr(Evaluator, "validate", validate)
     for which, step in (("best", 4), ("last", 6)):
         seen.clear()
         run = tmp_path / which
@@ -265,7 +265,7 @@ def test_frames_are_learnt_through_the_same_command(model, tmp_path: Path, monke
         events.append([(name, onset, onset + 0.25)])
         splits.append("train" if i < 27 else "test")
     table = clip_table(tmp_path, [f"{i}.wav" for i in range(36)], events=events, splits=splits)
-    monkeypatch.setattr(verb, "read_labelled_clips", lambda source: table)
+    monkeypatch.setattr(finetune_run, "read_labelled_clips", lambda source: table)
     settings = config(
         head={"kind": "linear", "norm": "batch"},
         train={"steps": 60, "drop_path": 0.0, "batch_size": 9, "log_every": 30},
@@ -462,9 +462,10 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(model, multi, 
 def test_a_clip_never_both_trains_and_validates(multi):
     """With a fold that tests, all other folds train, whatever split their clips are marked with."""
     table = replace(read_labelled_clips(multi), folds=np.arange(52) % 4)
-    found = verb.split_of(table, *split_for_probe(table, 3), config())
+    [split] = splits_of(table, 3)
+    found = finetune_run.with_validation(table, split, config())
     assert (len(found.train), len(found.valid), len(found.test)) == (39, 0, 13)
-    found = verb.split_of(table, *split_for_probe(table, 3), config(select={"held_out": 0.2}))
+    found = finetune_run.with_validation(table, split, config(select={"held_out": 0.2}))
     assert sorted([*found.train, *found.valid, *found.test]) == list(range(52))
     assert len(found.valid) > 4
 

@@ -20,7 +20,7 @@ from audiobat.config import (
 from audiobat.config.recipes import merge
 from audiobat.data.build import clip_table
 from audiobat.data.dataset import Batch
-from audiobat.finetuning.labels import FrameLabels, labels_of
+from audiobat.evaluation.labels import FrameTask, task_for
 from audiobat.finetuning.layer_rates import build_adamw
 from audiobat.finetuning.step import Finetuning, ema_decay_at
 from audiobat.models.encoder import AudioEncoder
@@ -54,7 +54,7 @@ def batch(lengths=(8000, 8000, 4100), starts=(0.0, 0.0, 0.0)) -> Batch:
 def build(config: FinetuneConfig = PLAIN, task="clip", loss="bce", validate=None) -> Finetuning:
     torch.manual_seed(0)
     tagger = Tagger(AudioEncoder(MODEL), TaggerConfig(config.head, CLASSES, task))
-    model = Finetuning(tagger, labels_of(table(), task), loss, config, validate=validate)
+    model = Finetuning(tagger, task_for(changed(task=task), table()), loss, config, validate=validate)
     model.freeze(False)
     return model.train()
 
@@ -93,8 +93,8 @@ def test_the_loss_of_frames_is_that_of_the_columns_that_hold_sound():
 
 
 def test_labels_of_frames_move_with_the_start_of_a_crop():
-    labels = FrameLabels(table())
-    found = labels(np.array([0, 1]), np.array([0.0, 0.25]), torch.tensor([0.0, 0.1, 0.2, 0.3]))
+    task = FrameTask(table())
+    found = task.targets(np.array([0, 1]), torch.tensor([0.0, 0.1, 0.2, 0.3]), np.array([0.0, 0.25]))
     assert found[0, :, 1].tolist() == [0, 1, 1, 1]  # bee from 0.1 to 0.4 s of the clip
     assert found[1, :, 2].tolist() == [0, 1, 0, 0]  # cicada from 0.05 to 0.2 s of the crop
     assert found[1, :, 0].tolist() == [0, 0, 0, 0]  # ant was over before the crop begins
@@ -182,13 +182,12 @@ def test_the_best_weights_are_those_of_the_first_highest_score(ema):
         learn(model, optimizer, step)
         assert model.training
     assert [step for step, _ in looked] == [2, 4, 6, 7]
-    best, step, score = model.kept("best")
-    assert (step, score) == (4, 0.7)
-    assert torch.equal(best.head.classifier.weight, looked[1][1])
-    last, step, score = model.kept("last")
-    assert (step, score) == (7, None)
-    assert torch.equal(last.head.classifier.weight, looked[3][1])
-    assert last is (model.tagger if ema is None else model.ema)
+    best, last = model.kept("best"), model.kept("last")
+    assert (best.step, best.validation) == (4, 0.7)
+    assert torch.equal(best.tagger.head.classifier.weight, looked[1][1])
+    assert (last.step, last.validation) == (7, None)
+    assert torch.equal(last.tagger.head.classifier.weight, looked[3][1])
+    assert last.tagger is (model.tagger if ema is None else model.ema)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from audiobat.data.scenes import demo_folder
 from audiobat.errors import AudiobatError
 from audiobat.finetuning.training import crop_seconds
 from audiobat.models.encoder import AudioEncoder
-from audiobat.models.fitted import fitted
+from audiobat.models.input_stats import with_input_stats
 from audiobat.pretraining import objective as objective_module
 from audiobat.pretraining.masking import Masks, block_count, draw_masks, seeded_generator
 from audiobat.pretraining.mixing import draw_mixed_columns, mix
@@ -522,7 +522,7 @@ def kaldi_encoder() -> AudioEncoder:
 def test_eat_is_fine_tuned_with_the_statistics_and_the_length_of_each_data_set(name, mean, std, frames):
     encoder = kaldi_encoder()
     config = from_dict(FinetuneConfig, load_recipe(f"finetune/{name}"))
-    found = fitted(encoder, config.frontend, config.max_frames)
+    found = with_input_stats(encoder, config.frontend, config.max_frames)
     assert found.config.frontend.moments == (mean, std)
     assert found.config.encoder.max_frames == frames
     waveform = 0.1 * torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
@@ -537,14 +537,14 @@ def test_eat_is_fine_tuned_with_the_statistics_and_the_length_of_each_data_set(n
 
 def test_a_models_own_statistics_stay_unless_others_are_asked_for():
     encoder = kaldi_encoder()
-    assert fitted(encoder, StatisticsConfig(), None) is encoder
-    assert fitted(encoder, StatisticsConfig(), 2048) is encoder
+    assert with_input_stats(encoder, StatisticsConfig(), None) is encoder
+    assert with_input_stats(encoder, StatisticsConfig(), 2048) is encoder
     mine = StatisticsConfig(mean=-5.0)
-    assert fitted(encoder, mine, None).config.frontend.moments == (-5.0, 4.569)
+    assert with_input_stats(encoder, mine, None).config.frontend.moments == (-5.0, 4.569)
     minmax = AudioEncoder(ModelConfig(encoder=EncoderConfig(dim=16, depth=1, heads=2)))
-    assert fitted(minmax, mine, None) is minmax
+    assert with_input_stats(minmax, mine, None) is minmax
     with pytest.raises(AudiobatError, match=r"encoder.max_frames is 100: it must be a positive multiple"):
-        fitted(encoder, mine, 100)
+        with_input_stats(encoder, mine, 100)
 
 
 def test_a_probe_hears_through_the_statistics_of_its_task(tmp_path, monkeypatch):

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from audiobat.config import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.split import Split
+from audiobat.evaluation.labels import ClipTask, FrameTask
 from audiobat.models.features import LayerFeatures
 from audiobat.probing.cache import cache_features
 from audiobat.probing.jobs import HeadJob, layer_jobs
 from audiobat.probing.run import probe
-from audiobat.probing.task import ClipTask, FrameTask
-from audiobat.probing.testing import ask_heads
+from audiobat.probing.testing import evaluate_heads
 from audiobat.probing.training import predict_heads, train_heads
 
 RATE = 8000
@@ -111,7 +112,7 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_logits_in_company_are_those_alone(table, cache_gb: float, unit: str):
     """Every kind that shares the pass, in two seeds and with dropout, and the probes of all blocks: 1e-5 relative."""
     source = cache_features(Counting(), table, cache_gb=cache_gb, progress=False)
-    task = FrameTask(table) if unit == "frame" else ClipTask(torch.from_numpy(table.targets()), False)
+    task = FrameTask(table) if unit == "frame" else ClipTask.of_matrix(torch.from_numpy(table.targets()), False)
     train, test = np.arange(20), np.arange(20, 30)
     jobs = [*JOBS, *layer_jobs(3, TRAIN)]
     together, _ = train_heads(source, train, task, jobs)
@@ -127,7 +128,7 @@ def test_logits_in_company_are_those_alone(table, cache_gb: float, unit: str):
 def test_dropout_is_on_while_heads_are_compared(table):
     """Else the equality above would say nothing of it."""
     source = cache_features(Counting(), table, progress=False)
-    task = ClipTask(torch.from_numpy(table.targets()), False)
+    task = ClipTask.of_matrix(torch.from_numpy(table.targets()), False)
     for kind in set(SHARING) - {"knn"}:
         pair = [HeadJob(kind, replace(HEAD, kind=kind, dropout=rate), TRAIN) for rate in (0.0, 0.3)]
         trainees, _ = train_heads(source, np.arange(20), task, pair)
@@ -198,11 +199,11 @@ def test_where_features_are_not_kept_heads_share_each_epochs_pass(table, count: 
     source = cache_features(encoder, table, cache_gb=0, progress=False)
     assert source.patch_rows == 2  # one clip tells it, once
     encoder.clips()
-    task = ClipTask(torch.from_numpy(table.targets()), False)
+    task = ClipTask.of_matrix(torch.from_numpy(table.targets()), False)
     jobs = [replace(job, train=replace(job.train, steps=10)) for job in JOBS[:count]]
     train, test = np.arange(20), np.arange(20, 30)
     trainees, _ = train_heads(source, train, task, jobs)
     remembered = Counter(range(20)) if count > 1 else Counter()  # by knn, in a pass of its own
     assert encoder.clips() == Counter(list(range(20)) * 3) + remembered
-    ask_heads(trainees, source, table, train, test, task)
+    evaluate_heads(trainees, source, table, Split(train, test), task)
     assert encoder.clips() == Counter(range(30))  # test clips, and those that choose the threshold of F1

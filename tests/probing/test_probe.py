@@ -30,7 +30,7 @@ from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.metrics import average_precision
 from audiobat.evaluation.record import load_record, load_records
-from audiobat.evaluation.scoring import Answers, evaluate
+from audiobat.evaluation.scoring import ClipOutputs, evaluate
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.heads import build_head
 from audiobat.probing import run as module
@@ -163,7 +163,7 @@ def test_intervals_cover_what_endless_test_clips_would_give():
     covered = 0
     for draw in range(20):
         some = torch.randint(20_000, (150,), generator=generator)
-        metrics, _ = evaluate([Answers(scores[some], targets[some], "bce")], "abcdefghij", False, seed=draw)
+        metrics, _ = evaluate([ClipOutputs(scores[some], targets[some], "bce")], "abcdefghij", False, seed=draw)
         covered += metrics["map"].low <= truth <= metrics["map"].high
     assert covered >= 16  # percentiles of the resamples cover it in 10 of 20 draws
 

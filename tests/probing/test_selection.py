@@ -12,15 +12,15 @@ from torch import Tensor
 from audiobat.config import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.split import hashed_share
+from audiobat.data.split import Split, hashed_share
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.labels import ClipTask
 from audiobat.models.features import LayerFeatures
 from audiobat.probing import selection
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import candidates, head_jobs
 from audiobat.probing.run import probe_splits
 from audiobat.probing.selection import HELD_OUT, choose_jobs
-from audiobat.probing.task import ClipTask
 from audiobat.probing.training import predict, train_head
 
 CLASSES = ("a", "b", "c")
@@ -67,7 +67,7 @@ def source(table: ClipTable) -> FeatureSource:
 
 
 def task_of(table: ClipTable) -> ClipTask:
-    return ClipTask(torch.from_numpy(table.targets()), True)
+    return ClipTask.of_matrix(torch.from_numpy(table.targets()), True)
 
 
 def choose(source: FeatureSource, table: ClipTable, config: ProbeConfig = CONFIG):
@@ -144,7 +144,7 @@ def test_training_clips_of_one_recording_cannot_be_divided(source, table):
 
 
 def test_records_tell_the_choice_of_each_fold_and_every_seed_has_it(source, table):
-    splits = {"1": (TRAIN, TEST), "2": (np.arange(30, 90), np.arange(30))}
+    splits = [Split(TRAIN, TEST, fold="1"), Split(np.arange(30, 90), np.arange(30), fold="2")]
     found = probe_splits("net", Means(), source, table, splits, CONFIG)
     assert [(one.name, one.record.seed) for one in found] == [(k, s) for k in CONFIG.heads for s in (3, 4)]
     for one in found:

@@ -12,11 +12,11 @@ from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConf
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.labels import ClipTask, FrameTask
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.losses import probe_loss
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob
-from audiobat.probing.task import ClipTask, FrameTask
 from audiobat.probing.training import PREDICT_BATCH, Trainee, draw_rows, predict_heads, train_heads
 
 RATE = 8000
@@ -89,7 +89,7 @@ def kept(encoder: AudioEncoder, table: ClipTable) -> FeatureSource:
 
 
 def clip_task(table: ClipTable) -> ClipTask:
-    return ClipTask(torch.from_numpy(table.targets()), table.single_label)
+    return ClipTask.of_matrix(torch.from_numpy(table.targets()), table.single_label)
 
 
 def states(trainees: list[Trainee]) -> list[dict[str, torch.Tensor]]:

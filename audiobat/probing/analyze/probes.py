@@ -13,22 +13,22 @@ from typing import Any
 
 from audiobat.config import ProbeConfig
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.split import Split
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import save_scores
+from audiobat.evaluation.labels import pick_loss, task_for
 from audiobat.evaluation.report.collect import Collection, collect, load_all
 from audiobat.evaluation.report.curves import sweeps
 from audiobat.evaluation.report.record_figures import rhos
 from audiobat.evaluation.report.rows import deviation
+from audiobat.evaluation.results import RunInfo, model_info
 from audiobat.models.features import Encoder
 from audiobat.models.heads import ConvexGatedProbe
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.jobs import head_jobs, with_seeds
-from audiobat.probing.plan import untaught
-from audiobat.probing.records import Shared, record_of
-from audiobat.probing.run import readable, record_path
-from audiobat.probing.task import pick_loss, task_for
-from audiobat.probing.testing import ask_heads
-from audiobat.probing.training import Rows, check_buildable, train_heads
+from audiobat.probing.records import record_of
+from audiobat.probing.run import readable
+from audiobat.probing.testing import evaluate_heads
+from audiobat.probing.training import check_buildable, train_heads
 
 SEEDS = 3
 SHARES = (100, 30, 10, 3, 1)  # the sizes of CGP: `head.prototypes` over these
@@ -89,7 +89,7 @@ def train_probes(
     encoder: Encoder,
     source: FeatureSource,
     table: ClipTable,
-    split: tuple[Rows, Rows],
+    split: Split,
     config: ProbeConfig,
     out: Path,
     data_name: str,
@@ -98,16 +98,14 @@ def train_probes(
     """Train and test every probe of an `analysis_config`, and write the records into `out`."""
     start = monotonic()
     task = task_for(config, table)
-    train, test = readable(source, split[0], "train"), readable(source, split[1], "test")
-    trainees, seconds = train_heads(source, train, task, with_seeds(head_jobs(config, source.depth), config))
-    lost = untaught(table, {"": (train, test)})
-    shared = Shared(name, encoder, source, table, task, config, data_name, preset_task, lost)
+    split = Split(readable(source, split.train, "train"), readable(source, split.test, "test"))
+    trainees, seconds = train_heads(source, split.train, task, with_seeds(head_jobs(config, source.depth), config))
+    info = model_info(name, encoder)
+    run = RunInfo(info, data_name, table, task.single_label, str(source.device), source.skipped)
     paths = []
-    for tested in ask_heads(trainees, source, table, train, test, task):
-        probed = record_of(shared, {"": tested}, {}, seconds, monotonic() - start)
-        path = record_path(out, name, probed.name, probed.record.seed)
-        replace(probed.record, scores=save_scores(path, probed.scores)).save(path)
-        paths.append(path)
+    for job, result in evaluate_heads(trainees, source, table, split, task):
+        probed = record_of([job], [result], run, config, preset_task, seconds, monotonic() - start)
+        paths.append(probed.save(out).path(out))
     found = collect(load_all(paths))
     largest = config.head.prototypes
     head = next(t.head for t in trainees if t.job.head.kind == "cgp" and t.job.head.prototypes == largest)

@@ -15,14 +15,16 @@ from audiobat.config import ProbeConfig
 from audiobat.config.presets import task_of
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_clips, read_labelled_clips
+from audiobat.data.split import Split, splits_of
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.analysis.similarity import FEWEST
 from audiobat.evaluation.report.curves import sweeps
 from audiobat.evaluation.report.record_figures import layer_curves, prototype_curve
 from audiobat.evaluation.report.style import save
+from audiobat.evaluation.results import list_skipped
 from audiobat.models.features import Encoder
-from audiobat.models.fitted import fitted
+from audiobat.models.input_stats import with_input_stats
 from audiobat.probing.analyze import measures
 from audiobat.probing.analyze.pictures import class_pictures, clip_pictures, measure_pictures
 from audiobat.probing.analyze.probes import (
@@ -34,7 +36,7 @@ from audiobat.probing.analyze.probes import (
 )
 from audiobat.probing.analyze.summary import about, left_out, listed_files, plain, print_summary, write_json
 from audiobat.probing.cache import cache_features
-from audiobat.probing.run import keep_used, list_skipped, readable, splits_of
+from audiobat.probing.run import keep_used, readable
 from audiobat.probing.training import Rows
 from audiobat.zoo.load import load_encoder
 
@@ -87,7 +89,7 @@ def analyze(
     name = Path(model).resolve().name if isinstance(model, str | Path) else type(model).__name__
     table, split = read_table(data, test_fold, clips)
     given = load_encoder(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
-    encoder = fitted(given, config.frontend, config.max_frames)
+    encoder = with_input_stats(given, config.frontend, config.max_frames)
     if split is not None:
         check_probes(config, encoder, table)
     out.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
@@ -105,7 +107,7 @@ def analyze(
         )
     finally:
         list_skipped(out, skipped)
-    looked_at = spread(source.indices if split is None else readable(source, split[1], "test"), clips)
+    looked_at = spread(source.indices if split is None else readable(source, split.test, "test"), clips)
     found = about(name, encoder, table, data, len(looked_at), views)
     found["label_free"] = measures.measure_features(source, looked_at, views)
     found["attention"] = measures.measure_attention(encoder, source, looked_at[:ATTENTION_CLIPS])
@@ -134,16 +136,15 @@ def analyze(
     return held
 
 
-def read_table(data: str | Path, test_fold: int | None, clips: int) -> tuple[ClipTable, tuple[Rows, Rows] | None]:
+def read_table(data: str | Path, test_fold: int | None, clips: int) -> tuple[ClipTable, Split | None]:
     """The clips in use, and the rows that train and test; without labels a spread of at most `clips`, and None."""
     table = read_clips(data)
     labelled = table.labels is not None or (Path(data).is_dir() and has_class_folders(table))
     if not labelled:
         return table.select(spread(np.arange(len(table)), clips)), None
     table = read_labelled_clips(data)
-    fold, rows = next(iter(splits_of(table, test_fold).items()))
-    table, splits = keep_used(table, {fold: rows})
-    return table, splits[fold]
+    table, (split,) = keep_used(table, splits_of(table, test_fold)[:1])
+    return table, split
 
 
 def has_class_folders(table: ClipTable) -> bool:

@@ -20,9 +20,9 @@ from audiobat.errors import AudiobatError
 from audiobat.evaluation.analysis import attention, label_free, prototypes
 from audiobat.evaluation.analysis.similarity import FEWEST
 from audiobat.evaluation.analysis.views import CROPPED, MASKED
+from audiobat.evaluation.results import model_info
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
-from audiobat.probing.records import describe_model
 
 FORMAT = "audiobat-analysis-1"
 
@@ -32,7 +32,7 @@ def about(name: str, encoder: Encoder, table: ClipTable, data: str | Path, clips
     drawn = MASKED if isinstance(encoder, AudioEncoder) else CROPPED
     return {
         "format": FORMAT,
-        "model": {**dataclasses.asdict(describe_model(name, encoder)), "depth": encoder.depth, "dim": encoder.dim},
+        "model": {**dataclasses.asdict(model_info(name, encoder)), "depth": encoder.depth, "dim": encoder.dim},
         "data": {"name": Path(data).resolve().stem, "sha256": table.sha256(), "clips": clips},
         "environment": environment(),
         "definitions": {

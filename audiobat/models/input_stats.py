@@ -1,4 +1,4 @@
-"""An encoder as a data set wants it heard: with that set's statistics in its frontend, and a window of its length."""
+"""An encoder with the statistics of another data set in its frontend, and with a window of that set's length."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from audiobat.models.encoder import AudioEncoder
 E = TypeVar("E")
 
 
-def fitted(encoder: E, statistics: StatisticsConfig, max_frames: int | None) -> E:
-    """The encoder with `statistics`, if its norm is global, and with a window of at most `max_frames`.
+def with_input_stats(encoder: E, statistics: StatisticsConfig, max_frames: int | None) -> E:
+    """The encoder with `statistics`, if its frontend's norm is `global`, and a window of at most `max_frames` frames.
 
-    The weights are the same; of the positions, the first columns are kept. One that needs no change, or is not of
-    audiobat's own kind, is returned as it is.
+    The weights are the same; of the position embeddings, the first columns are kept. An encoder that needs no change,
+    or is not of audiobat's own kind, is returned as it is.
 
     Raises:
         AudiobatError: the window is no multiple of the encoder's patch.
@@ -29,10 +29,10 @@ def fitted(encoder: E, statistics: StatisticsConfig, max_frames: int | None) -> 
     wanted = ModelConfig(statistics.apply(own.frontend), replace(own.encoder, max_frames=frames))
     if wanted == own:
         return encoder
-    columns, rows = wanted.grid
+    columns, freq_patches = wanted.grid
     state = encoder.state_dict()
-    state["pos_embed"] = state["pos_embed"][:, : columns * rows]
-    with torch.random.fork_rng():  # weights are drawn, and replaced at once
+    state["pos_embed"] = state["pos_embed"][:, : columns * freq_patches]  # time-major, so the first columns come first
+    with torch.random.fork_rng():  # a new encoder draws weights, which are replaced at once
         fresh = AudioEncoder(wanted)
     fresh.load_state_dict(state)
     return fresh.to(encoder.pos_embed.device).train(encoder.training)  # type: ignore[return-value]

@@ -1,0 +1,190 @@
+"""A head's outputs for the test clips of each fold to its result record, the files of it, and a line for people.
+
+Probing and fine-tuning build their records here, so that every number carries the same facts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.dataset import write_skipped
+from audiobat.engine.environment import environment
+from audiobat.engine.tensors import weights_sha256
+from audiobat.evaluation.labels import ClipIds, untaught
+from audiobat.evaluation.record import DataInfo, ModelInfo, ResultRecord, Scores, save_scores
+from audiobat.evaluation.scoring import ClipOutputs, evaluate, values
+from audiobat.models.features import Encoder
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A trained head's outputs for the test clips of one fold."""
+
+    fold: str | None  # None: the clips have no folds, or one of them was asked for
+    train: ClipIds
+    test: ClipIds
+    outputs: ClipOutputs
+    clip_ids: Tensor  # [n] the clip of each row of the outputs
+    gate: Tensor | None  # [L], of a head that mixes blocks
+    choice: Mapping[str, Any] | None = None  # how rates or weights were chosen for this fold, in the record's words
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The facts that all records of a run share."""
+
+    model: ModelInfo
+    data_name: str
+    table: ClipTable
+    single_label: bool
+    device: str
+    skipped: Mapping[str, str]  # key -> reason, of clips that could not be read
+    environment: Mapping[str, Any] = field(default_factory=environment)
+
+    @cached_property
+    def table_sha256(self) -> str:
+        """Of the clip table; computed once, as millions of clips take seconds."""
+        return self.table.sha256()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One head of one seed."""
+
+    name: str  # of the head, in file names
+    record: ResultRecord
+    scores: Scores
+
+    def path(self, out: Path) -> Path:
+        """OUT/results/MODEL_HEAD_SEED.json."""
+        return record_path(out, self.record.model.id, self.name, self.record.seed)
+
+    def save(self, out: Path) -> Result:
+        """Write the scores, then the record, which names them; the returned result holds the record as written."""
+        path = self.path(out)
+        record = replace(self.record, scores=save_scores(path, self.scores))
+        record.save(path)
+        return replace(self, record=record)
+
+
+def build_result(
+    name: str,
+    folds: Sequence[FoldResult],
+    run: RunInfo,
+    *,
+    head: Mapping[str, Any],
+    preset: str,
+    seed: int,
+    wall_seconds: float,
+    clips_per_second: float | None,
+) -> Result:
+    """The record of one head and seed, of the means over its folds, and its scores of every test clip.
+
+    Args:
+        name: of the head, in file names.
+        folds: the outputs in each.
+        run: what all records of the run share.
+        head: kind, hyper-parameters and training settings, as they were used.
+        preset: whose settings these are, or `custom`.
+        seed: of the head; also of the bootstrap.
+        wall_seconds: of training and testing.
+        clips_per_second: that training took in; None: nothing was trained.
+    """
+    table, outputs = run.table, [one.outputs for one in folds]
+    metrics, per_class = evaluate(outputs, table.classes, run.single_label, seed)
+    gates = [one.gate for one in folds if one.gate is not None]
+    choices = {one.fold: one.choice for one in folds if one.choice is not None}
+    if len(folds) == 1:
+        sizes = {"train": len(folds[0].train), "test": len(outputs[0])}
+        by_fold = None
+    else:
+        sizes = {str(one.fold): len(one.outputs) for one in folds}
+        by_fold = {str(one.fold): values(one.outputs, run.single_label) for one in folds}
+    record = ResultRecord(
+        model=run.model,
+        data=DataInfo(
+            name=run.data_name,
+            sha256=run.table_sha256,
+            clips=sizes,
+            unreadable=len(run.skipped),
+            classes=len(table.classes),
+            classes_present=int(torch.cat([one.targets for one in outputs]).any(0).sum()),
+            untaught=untaught(table, [(one.train, one.test) for one in folds]),
+        ),
+        head={**head, "choice": choices.get(None, choices)} if choices else dict(head),
+        preset=preset,
+        seed=seed,
+        metrics=metrics,
+        per_class=per_class,
+        gate_weights=torch.stack(gates).mean(0).tolist() if gates else None,
+        wall_seconds=wall_seconds,
+        clips_per_second=clips_per_second,
+        device=run.device,
+        environment=dict(run.environment),
+        git_commit=run.environment["git_commit"],
+        folds=by_fold,
+    )
+    return Result(name, record, scores_by_clip(folds, table))
+
+
+def scores_by_clip(folds: Sequence[FoldResult], table: ClipTable) -> Scores:
+    """The scores of every test clip; the patch columns of a clip share its key, in order of time."""
+    keys = [table.keys[clip_id] for one in folds for clip_id in one.clip_ids.tolist()]
+    names = np.repeat([str(one.fold) for one in folds], [len(one.clip_ids) for one in folds])
+    return Scores(
+        np.array(keys),
+        torch.cat([one.outputs.scores for one in folds]).numpy(),
+        torch.cat([one.outputs.targets for one in folds]).numpy(),
+        None if len(folds) == 1 else names,
+    )
+
+
+def model_info(name: str, encoder: Encoder) -> ModelInfo:
+    """The model as records name it."""
+    if not isinstance(encoder, nn.Module):
+        return ModelInfo(name, None, None)
+    return ModelInfo(name, weights_sha256(encoder), sum(p.numel() for p in encoder.parameters()))
+
+
+def gate_of(head: nn.Module) -> Tensor | None:
+    """The share of each block [L], on the CPU, of a head that mixes blocks."""
+    gate: Tensor | None = getattr(head, "gate_weights", None)
+    return None if gate is None else gate.detach().cpu()
+
+
+def record_path(out: Path, model: str, head: str, seed: int) -> Path:
+    """OUT/results/MODEL_HEAD_SEED.json."""
+    plain = re.sub(r"[^\w.-]+", "-", model)  # hub:owner/name holds what a file name may not
+    return out / "results" / f"{plain}_{head}_{seed}.json"
+
+
+def summary(head: str, record: ResultRecord) -> str:
+    """One line: model, head, seed, main metric with its interval."""
+    metric, data = record.metrics[record.main_metric], record.data
+    name = "macro mAP" if record.main_metric == "map" else record.main_metric
+    spread = "" if metric.sd is None else f", sd {metric.sd:.3f} over {len(record.folds or {})} folds"
+    return (
+        f"{record.model.id}, {head}, seed {record.seed}: {name} {metric.value:.3f} "
+        f"[{metric.low:.3f}, {metric.high:.3f}]{spread} (test clips have {data.classes_present} of {data.classes} "
+        f"classes{f', {len(data.untaught)} of them never trained' if data.untaught else ''})"
+    )
+
+
+def list_skipped(out: Path, skipped: Mapping[str, str]) -> None:
+    """Write OUT/skipped.csv and say so, if clips were skipped; an older list goes."""
+    path = out / "skipped.csv"
+    path.unlink(missing_ok=True)
+    if skipped:
+        out.mkdir(parents=True, exist_ok=True)
+        write_skipped(path, skipped)
+        print(f"skipped: {len(skipped):,} clips that cannot be read; {path} says why")
