@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from audiobat.audio.augment import augment_spectrogram, augment_waveform
 from audiobat.config import FinetuneConfig
-from audiobat.data.dataset import Batch
+from audiobat.data.loader import CropBatch
 from audiobat.finetuning.labels import Labels
 from audiobat.finetuning.layer_rates import own_encoder, train_only_what_is_read
 from audiobat.models.losses import Loss, smooth, soft_loss
@@ -78,14 +78,14 @@ class Finetuning(nn.Module):
                 still.eval()
         return self
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: CropBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of global step `step`, mean over clips (or patch columns) and classes; no further numbers."""
         encoder, augment = own_encoder(self.tagger), self.config.augment
         rng = np.random.default_rng((self.config.train.seed, step, self.rank))
         with torch.no_grad():
             waveform = augment_waveform(batch.waveform, batch.lengths, augment, rng)
             spectrogram, frames = encoder.frontend(waveform, batch.lengths)
-            targets = self.labels(batch.rows, batch.starts, encoder.column_times(spectrogram.shape[1]))
+            targets = self.labels(batch.clip_ids, batch.starts, encoder.column_times(spectrogram.shape[1]))
             targets = targets.to(waveform.device, non_blocking=True)
             own = None if batch.lengths is None else frames
             mixed = augment_spectrogram(spectrogram, own, targets, augment, rng)

@@ -16,8 +16,7 @@ from torch import Tensor
 from audiobat.config import FinetuneConfig, from_dict, to_dict
 from audiobat.config.recipes import load_recipe
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import check_skipped
-from audiobat.data.draws import read_draws
+from audiobat.data.loader import check_skipped, load_clips
 from audiobat.engine.environment import environment
 from audiobat.engine.ranks import Ranks
 from audiobat.engine.run_folder import FREE_FIELDS, flat
@@ -96,17 +95,17 @@ class Listener:
     def _answers(self, tagger: Tagger, rows: Rows) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """For each batch: logits [M, C], labels [M, C], rows [M] and times [M], on the CPU."""
         device = self.ranks.device
-        for drawn in read_draws(self.table, tagger.sample_rate, cut(rows), self.workers):
+        for drawn in load_clips(self.table, tagger.sample_rate, cut(rows), self.workers):
             self.skipped.update(drawn.skipped)
-            if not len(drawn.rows):
+            if not len(drawn.clip_ids):
                 continue
             heard = drawn.to(device)
             with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
                 features = tagger.encoder.forward_intermediates(heard.waveform, heard.lengths)
                 clip = self.task == "clip"
                 logits = tagger.head(features) if clip else tagger.frame_logits(features)
-            times, where = features.frame_times.cpu(), torch.from_numpy(drawn.rows)
-            labels = self.labels(drawn.rows, np.zeros(len(drawn.rows)), times) > 0
+            times, where = features.frame_times.cpu(), torch.from_numpy(drawn.clip_ids)
+            labels = self.labels(drawn.clip_ids, np.zeros(len(drawn.clip_ids)), times) > 0
             logits = logits.float().cpu()
             if clip:
                 yield logits, labels, where, torch.zeros(len(where))

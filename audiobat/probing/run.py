@@ -16,7 +16,7 @@ from torch import Tensor
 from audiobat.config import ProbeConfig, ProbeTrainConfig, from_dict
 from audiobat.config.presets import fields_for, task_of
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import write_skipped
+from audiobat.data.loader import write_skipped
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import split_for_probe
 from audiobat.engine.ranks import pick_device

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from audiobat.config import FinetuneTrainConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.draws import Drawn
 from audiobat.data.frames import frame_targets
+from audiobat.data.loader import ClipBatch
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.pooling import columns
@@ -26,7 +26,7 @@ class Task(Protocol):
     classes: int
     single_label: bool  # every answer has one class: cross-entropy may be used
 
-    def logits(self, head: nn.Module, seen: LayerFeatures | Drawn) -> Tensor:
+    def logits(self, head: nn.Module, seen: LayerFeatures | ClipBatch) -> Tensor:
         """A head's answers [M, C] to a batch of features, or of waveforms."""
         ...
 
@@ -34,11 +34,11 @@ class Task(Protocol):
         """What nearest neighbours remember of a batch, [M, D]."""
         ...
 
-    def labels(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> Tensor:
+    def labels(self, rows: NDArray[np.int64], seen: LayerFeatures | ClipBatch) -> Tensor:
         """The right answers [M, C] bool, on the CPU, for the clips at `rows` of the table."""
         ...
 
-    def places(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> tuple[Tensor, Tensor]:
+    def places(self, rows: NDArray[np.int64], seen: LayerFeatures | ClipBatch) -> tuple[Tensor, Tensor]:
         """The clip [M] of each answer, a row of the table, and its time [M] in that clip, on the CPU."""
         ...
 
@@ -50,9 +50,9 @@ class ClipTask:
         self._targets = targets  # [n, C] bool, for all clips of the table
         self.classes, self.single_label = targets.shape[1], single_label
 
-    def logits(self, head: nn.Module, seen: LayerFeatures | Drawn) -> Tensor:
+    def logits(self, head: nn.Module, seen: LayerFeatures | ClipBatch) -> Tensor:
         """[B, C]."""
-        answers: Tensor = head(seen.waveform, seen.lengths) if isinstance(seen, Drawn) else head(seen)
+        answers: Tensor = head(seen.waveform, seen.lengths) if isinstance(seen, ClipBatch) else head(seen)
         return answers
 
     def tokens(self, head: nn.Module, features: LayerFeatures) -> Tensor:
@@ -60,11 +60,11 @@ class ClipTask:
         pooled: Tensor = head.pool(features)  # type: ignore[operator]
         return pooled
 
-    def labels(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> Tensor:
+    def labels(self, rows: NDArray[np.int64], seen: LayerFeatures | ClipBatch) -> Tensor:
         """[B, C]."""
         return self._targets[torch.from_numpy(rows)]
 
-    def places(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> tuple[Tensor, Tensor]:
+    def places(self, rows: NDArray[np.int64], seen: LayerFeatures | ClipBatch) -> tuple[Tensor, Tensor]:
         """The clips themselves, from their start."""
         return torch.from_numpy(rows), torch.zeros(len(rows))
 
@@ -79,7 +79,7 @@ class FrameTask:
         self._events = table.events
         self.classes = len(table.classes)
 
-    def logits(self, head: nn.Module, seen: LayerFeatures | Drawn) -> Tensor:
+    def logits(self, head: nn.Module, seen: LayerFeatures | ClipBatch) -> Tensor:
         """[M, C], clip after clip."""
         assert isinstance(seen, LayerFeatures)
         frames: Tensor = head.frames(seen)  # type: ignore[operator]  # [B, T, C]
@@ -90,13 +90,13 @@ class FrameTask:
         pooled: Tensor = head.pool(columns(features))  # type: ignore[operator]  # [B * T, D]
         return pooled[valid_columns(features).flatten()]
 
-    def labels(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> Tensor:
+    def labels(self, rows: NDArray[np.int64], seen: LayerFeatures | ClipBatch) -> Tensor:
         """[M, C], clip after clip."""
         assert isinstance(seen, LayerFeatures)
         targets = frame_targets(self._events, rows, seen.frame_times.cpu().numpy(), self.classes)
         return torch.from_numpy(targets)[valid_columns(seen).cpu()]
 
-    def places(self, rows: NDArray[np.int64], seen: LayerFeatures | Drawn) -> tuple[Tensor, Tensor]:
+    def places(self, rows: NDArray[np.int64], seen: LayerFeatures | ClipBatch) -> tuple[Tensor, Tensor]:
         """Clip and start of each patch column."""
         assert isinstance(seen, LayerFeatures)
         clip, column = valid_columns(seen).cpu().nonzero().T
