@@ -41,7 +41,7 @@ class Lookups(Dataset):
         if step < 0:
             return memory()
         for row in self.order.batch_indices(step, 48).tolist():
-            self.table.place(row), self.table.keys[row]
+            self.table.location(row), self.table.keys[row]
         return memory() if step % 100 == 0 else None
 base = memory()
 start = time.perf_counter()

@@ -24,8 +24,8 @@ import soxr
 import torch
 
 from audiobat.audio.read import load_audio
-from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import CropLoader
+from audiobat.data.clip_table import ClipLocation, ClipTable
+from audiobat.data.loader import CropLoader
 from audiobat.data.prepare.run import prepare
 from audiobat.data.sampler import ClipOrder
 from audiobat.data.scenes import demo_folder
@@ -70,6 +70,11 @@ def bare(members: list[bytes]) -> Iterator[int]:
         yield 1
 
 
+def read_member(location: ClipLocation) -> bytes:
+    """The bytes of a shard's member."""
+    return os.pread(os.open(location.path, os.O_RDONLY), location.size, location.offset)
+
+
 def rate(batches: Iterator[int], seconds: float) -> float:
     """Clips per second."""
     start, done = perf_counter(), 0
@@ -90,7 +95,7 @@ def main() -> None:
         for encoding in ("flac", "pcm"):
             prepare(folder / "wav", folder / encoding, sample_rate=RATE, encoding=encoding)
         loose, flac, pcm = (read_clips(folder / part) for part in ("wav", "flac", "pcm"))
-        members = [os.pread(os.open(p.path, os.O_RDONLY), p.size, p.offset) for p in map(flac.place, range(len(flac)))]
+        members = [read_member(flac.location(clip_id)) for clip_id in range(len(flac))]
         ways = {
             "loose 44.1 kHz WAV, the plain way": plain(loose),
             "bare libsndfile on the FLAC bytes": bare(members),

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from audiobat.audio.frontend import build_frontend
 from audiobat.config import FrontendConfig
-from audiobat.data.dataset import iterate_clips
+from audiobat.data.loader import load_clips
 from audiobat.data.scenes import write_scenes
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import split_for_probe
@@ -30,7 +30,7 @@ def features(table):
     """Mean, deviation and maximum over time of 64 log-mel bins: [n, 192]."""
     frontend = build_frontend(FrontendConfig(hop_length=320, mel_bins=64))
     rows = []
-    for batch in iterate_clips(table, 16_000, 50, skipped={}):
+    for batch in load_clips(table, 16_000, np.split(np.arange(len(table)), range(50, len(table), 50))):
         with torch.no_grad():
             spectrogram, _ = frontend(batch.waveform, None)  # all scenes have one length
         rows.append(torch.cat([spectrogram.mean(1), spectrogram.std(1), spectrogram.amax(1)], dim=1))

@@ -12,9 +12,9 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 import soundfile
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiobat.audio.codec import CODEC_EXTENSIONS, CalmFile, CodecFile, UnknownFormat, cut_blocks
+from audiobat.audio.codec import CODEC_EXTENSIONS, CalmFile, CodecFile, UnknownFormat
 from audiobat.errors import AudiobatError
 
 AudioSource: TypeAlias = str | Path | bytes | BinaryIO
@@ -56,33 +56,32 @@ def load_audio(source: AudioSource, sample_rate: int, start: float = 0.0, second
         AudiobatError: the source is missing, a folder, not audio, damaged, without samples from `start` on, or holds
             NaN or infinity.
     """
-    name = source_name(source)
+    with open_audio(source) as file:
+        return read_span(file, source_name(source), sample_rate, start, seconds)
+
+
+def read_span(
+    file: OpenAudio, name: str, sample_rate: int, start: float = 0.0, seconds: float | None = None
+) -> Samples:
+    """Read a part of an open recording, as `load_audio` does; `name` is what errors call the recording."""
     if not 0 <= start < math.inf or not (seconds is None or 0 < seconds < math.inf):
         raise AudiobatError(f"{name}: start {start} s, seconds {seconds}: give a start from 0 and more than 0 seconds.")
-    with open_audio(source) as file:
-        rate = file.rate
-        first = round(start * rate)
-        samples = file.read(first, None if seconds is None else max(1, round(seconds * rate)))
-        if first and not len(samples):
-            raise AudiobatError(f"{name} lasts {file.samples() / rate:g} s: it has no audio from {start:g} s on.")
-    return resample(check_samples(samples, name), rate, sample_rate)
+    first = round(start * file.rate)
+    samples = file.read(first, None if seconds is None else max(1, round(seconds * file.rate)))
+    if first and not len(samples):
+        raise AudiobatError(f"{name} lasts {file.samples() / file.rate:g} s: it has no audio from {start:g} s on.")
+    return resample(check_samples(samples, name), file.rate, sample_rate)
 
 
-def decode_pcm(data: bytes | memoryview, start: int = 0, count: int | None = None) -> Samples:
-    """Read headerless mono samples, 16-bit little-endian, as float32 [S] in [-1, 1).
-
-    Args:
-        data: the samples' bytes.
-        start: the first sample to read.
-        count: how many at most; None: to the end.
+def decode_pcm(data: bytes) -> Samples:
+    """Turn headerless mono samples, 16-bit little-endian, into float32 [S] in [-1, 1).
 
     Raises:
         AudiobatError: half a sample.
     """
     if len(data) % 2:
         raise AudiobatError(f"PCM of {len(data)} bytes holds half a 16-bit sample: it was cut, write it again.")
-    values = np.frombuffer(data, "<i2")[start : None if count is None else start + count]
-    samples: Samples = np.multiply(values, np.float32(2.0**-15), dtype=np.float32)
+    samples: Samples = np.multiply(np.frombuffer(data, "<i2"), np.float32(2.0**-15), dtype=np.float32)
     return samples
 
 
@@ -138,18 +137,36 @@ def windows(samples: int, window: int, hop: int) -> list[tuple[int, int]]:
     return [(i * hop, min(i * hop + window, samples)) for i in range(count)]
 
 
-class SoundFile:
-    """A recording opened by libsndfile, a context manager.
+class OpenAudio(Protocol):
+    """An open recording, of which any parts can be read one after another.
 
     Attributes:
-        rate: its sample rate, Hz.
+        rate: its own sample rate, Hz.
     """
 
-    def __init__(self, file: str | Path | CalmFile, name: str) -> None:
-        self._file = _ForwardFile(file)
-        self._name = name
+    rate: int
+
+    def read(self, first: int, count: int | None) -> Samples:
+        """Samples [S] from `first` on, at most `count` (None: to the end), mono; empty if it ends before `first`."""
+        ...
+
+    def samples(self) -> int:
+        """Its length in samples."""
+        ...
+
+
+class SoundFile:
+    """A recording opened by libsndfile, a context manager; see `OpenAudio`."""
+
+    def __init__(self, source: str | Path | CalmFile, name: str) -> None:
+        self._source, self._name = source, name
+        self._file = _ForwardFile(source)
         self._block = max(1, BLOCK // self._file.channels)  # samples
         self.rate = int(self._file.samplerate)
+        self._length = int(self._file.frames) if self._file.frames != UNKNOWN else None
+        # FLAC without a length in its header cannot seek beyond its end without breaking, so that it is read forwards.
+        self._seeks = self._file.can_seek() and self._length is not None
+        self._position = 0  # the next sample that libsndfile gives
 
     def __enter__(self) -> SoundFile:
         return self
@@ -158,36 +175,57 @@ class SoundFile:
         self._file.close()
 
     def read(self, first: int, count: int | None) -> Samples:
-        """Samples from `first` on, at most `count` (None: to the end), mono; empty if it ends before `first`."""
-        if first and not (self._file.can_seek() and self._file.frames != UNKNOWN):  # such FLAC breaks beyond its end
-            numbered = enumerate(self._blocks(0, None))
-            blocks = cut_blocks(((i * self._block, block) for i, block in numbered), first, count)
-        else:
-            blocks = list(self._blocks(first, count))
+        """Samples from `first` on; see `OpenAudio`."""
+        if first != self._position and (self._length is None or first < self._length):
+            self._go_to(first)
+        blocks = list(self._blocks(first, count))
         return blocks[0] if len(blocks) == 1 else np.concatenate([*blocks, np.zeros(0, np.float32)])
 
     def samples(self) -> int:
-        """Its length."""
-        return int(self._file.frames) if self._file.frames != UNKNOWN else sum(map(len, self._blocks(0, None)))
+        """Its length; where the header does not tell, all of it is decoded once."""
+        if self._length is None:
+            self._go_to(0)
+            self._length = sum(map(len, self._blocks(0, None)))
+        return self._length
+
+    def _go_to(self, first: int) -> None:
+        """Make `first` the next sample: by a seek or, where the format has none, by decoding all before it."""
+        if self._seeks:
+            with self._errors():
+                self._file.seek(first)
+            self._position = first
+            return
+        if first < self._position:
+            self._file.close()
+            if isinstance(self._source, CalmFile):
+                self._source.seek(0)
+            self._file, self._position = _ForwardFile(self._source), 0
+        for _ in self._blocks(self._position, first - self._position):
+            pass
 
     def _blocks(self, first: int, count: int | None) -> Iterator[Samples]:
-        """What `read` gives, in pieces of BLOCK values at most."""
-        left = max(0, self._file.frames - first)
+        """The next samples, which begin at `first`, in pieces of at most BLOCK values over all channels."""
+        left = max(0, int(self._file.frames) - first)
         left = left if count is None else min(left, count)
-        try:
-            if left and self._file.can_seek() and first != self._file.tell():
-                self._file.seek(first)
-            while left:
+        with self._errors():
+            while left and first == self._position:  # not where the recording ended on the way to `first`
                 size = min(left, self._block)
                 block = self._file.read(out=np.empty((size, self._file.channels), np.float32))  # [S, C]
+                self._position, first = self._position + len(block), first + len(block)
                 yield _mean(block)
                 left -= len(block)
                 if len(block) < size:
                     break
-        except soundfile.SoundFileError as error:
-            raise AudiobatError(f"{self._name} is damaged ({_reason(error)}): copy or encode it again.") from error
         if left and self._file.format == "FLAC" and self._file.frames != UNKNOWN:
             raise AudiobatError(f"{self._name} is damaged ({left} samples are missing): copy or encode it again.")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn libsndfile's errors into one sentence."""
+        try:
+            yield
+        except soundfile.SoundFileError as error:
+            raise AudiobatError(f"{self._name} is damaged ({_reason(error)}): copy or encode it again.") from error
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -200,13 +238,13 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
         return bool(super().seekable())
 
 
-def open_audio(source: AudioSource) -> SoundFile | CodecFile:
-    """Open a recording for reading; raises an AudiobatError that names it.
+def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | CodecFile:
+    """Open a recording for reading; raises an AudiobatError that calls it `name`, by default its path.
 
     What has an extension of CODEC_EXTENSIONS goes to FFmpeg; anything else to libsndfile and, if that does not know
     the format, to FFmpeg, where it is installed.
     """
-    name = source_name(source)
+    name = source_name(source) if name is None else name
     if isinstance(source, str | Path):
         _check_path(source, name)
     elif not isinstance(source, bytes) and not all(hasattr(source, method) for method in ("read", "seek", "tell")):

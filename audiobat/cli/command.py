@@ -43,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f": {HINTS[error.errno]}" if error.errno in HINTS else ""
         return fail(f"{error.filename or 'Writing failed'}: {error.strerror}{hint}.")
     except RuntimeError as error:
-        from audiobat.data.dataset import is_loss_of_worker, loss_of_worker  # torch is there by now
+        from audiobat.data.loader import lost_worker  # torch is there by now
 
-        if not is_loss_of_worker(error):
+        if (sentence := lost_worker(error)) is None:
             raise
-        return fail(loss_of_worker(error))
+        return fail(sentence)
     except KeyboardInterrupt:
         print("audiobat: stopped.", file=sys.stderr)
         return 130

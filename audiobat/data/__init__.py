@@ -10,13 +10,12 @@ an order that is a function of (seed, epoch).
     remote.py       files behind URLs, through fsspec
     shards.py       what a prepared folder holds, and how it is opened
     sources/        folders, lists, Parquet files, public data sets: each layout to a clip table
-    store.py        a row of a clip table to its samples
+    clip.py         one open clip: its length, and any spans of its samples
     split.py        which labelled clips train and which test
     frames.py       events of clips to targets for each frame and class
     sampler.py      which clips make up step n
-    dataset.py      batches of random crops
-    draws.py        batches of whole clips in a given order
-    stream.py       recordings of any length as windows, in constant memory
+    loader.py       batches of random crops, and of whole clips in a given order
+    windows.py      recordings of any length as windows, in constant memory
     scenes.py       the demo's recordings mixed into labelled scenes
     prepare/        any source to shards, once, for long training
 """

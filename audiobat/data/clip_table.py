@@ -31,7 +31,7 @@ R = TypeVar("R", bound=Ragged)
 
 
 @dataclass(frozen=True)
-class Place:
+class ClipLocation:
     """Where a clip's bytes are."""
 
     path: str  # of a file, or a URL
@@ -83,11 +83,11 @@ class ClipTable:
         name = self.files[int(self.file_ids[row])]
         return join(self.root, name)
 
-    def place(self, row: int) -> Place:
+    def location(self, row: int) -> ClipLocation:
         """Where the bytes of clip `row` are."""
         seconds = None if self.seconds is None or np.isnan(self.seconds[row]) else float(self.seconds[row])
         rate = 0 if self.sample_rates is None else int(self.sample_rates[row])
-        return Place(
+        return ClipLocation(
             self.path(row),
             None if self.offsets is None else int(self.offsets[row]),
             None if self.sizes is None else int(self.sizes[row]),

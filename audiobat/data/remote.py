@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
 
 from audiobat.errors import AudiobatError
+
+IN_MEMORY = 64 << 20  # bytes of a remote file that are held in memory; a larger file is copied to the disk
 
 
 def is_remote(path: object) -> bool:
@@ -20,30 +25,46 @@ def read_range(url: str, start: int | None = None, size: int | None = None) -> b
     """
     store, path = _locate(url)
     end = None if start is None or size is None else start + size
-    try:
+    with _errors(url):
         data: bytes = store.cat_file(path, start=start, end=end)
-    except Exception as error:  # each kind of store raises its own
-        raise _failed(url, error) from error
     return data
 
 
-def open_url(url: str) -> BinaryIO:
-    """Open a remote file for reading with seeks."""
+@contextmanager
+def fetched(url: str) -> Iterator[BinaryIO]:
+    """A copy of a remote file to read and seek in, in memory or on the disk; every byte crosses the network once.
+
+    Raises:
+        AudiobatError: as for `read_range`; the file ended sooner than its store says.
+    """
     store, path = _locate(url)
-    try:
+    with _errors(url):
+        size = store.info(path)["size"]
+    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as copy:
+        if size is None or size <= IN_MEMORY:  # None: some web servers do not tell
+            copy.write(read_range(url))
+        else:
+            for start in range(0, size, IN_MEMORY):
+                copy.write(read_range(url, start, min(IN_MEMORY, size - start)))
+        if size is not None and copy.tell() != size:
+            raise AudiobatError(f"{url} ended after {copy.tell()} of its {size} bytes: read it again.")
+        copy.seek(0)
+        yield cast(BinaryIO, copy)
+
+
+def open_url(url: str) -> BinaryIO:
+    """Open a remote file for reading with seeks, of which only the parts that are read are fetched."""
+    store, path = _locate(url)
+    with _errors(url):
         file: BinaryIO = store.open(path, "rb")
-    except Exception as error:
-        raise _failed(url, error) from error
     return file
 
 
 def exists(url: str) -> bool:
     """Whether there is such a file."""
     store, path = _locate(url)
-    try:
+    with _errors(url):
         return bool(store.exists(path))
-    except Exception as error:
-        raise _failed(url, error) from error
 
 
 def _locate(url: str) -> tuple[Any, str]:
@@ -59,7 +80,13 @@ def _locate(url: str) -> tuple[Any, str]:
     return store, path
 
 
-def _failed(url: str, error: Exception) -> AudiobatError:
-    if isinstance(error, FileNotFoundError):
-        return AudiobatError(f"There is no file {url}: check the address.")
-    return AudiobatError(f"{url} cannot be read ({type(error).__name__}: {error}): check the address and your access.")
+@contextmanager
+def _errors(url: str) -> Iterator[None]:
+    """Turn what a store raises, each kind its own exceptions, into one sentence."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise AudiobatError(f"There is no file {url}: check the address.") from error
+    except Exception as error:
+        kind = type(error).__name__
+        raise AudiobatError(f"{url} cannot be read ({kind}: {error}): check the address and your access.") from error

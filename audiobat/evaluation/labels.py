@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from audiobat.config import FinetuneConfig, FinetuneTrainConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged
-from audiobat.data.draws import Drawn
 from audiobat.data.frames import frame_targets
+from audiobat.data.loader import ClipBatch
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.pooling import columns
@@ -26,7 +26,7 @@ from audiobat.models.losses import Loss
 from audiobat.models.tagger import valid_columns
 
 ClipIds: TypeAlias = NDArray[np.int64]  # positions in the clip table
-Inputs: TypeAlias = LayerFeatures | Drawn  # what a head reads: features, or (vqt alone) the waveforms themselves
+Inputs: TypeAlias = LayerFeatures | ClipBatch  # what a head reads: features, or (vqt alone) the waveforms themselves
 
 
 class Task(Protocol):
@@ -92,7 +92,7 @@ class ClipTask:
 
     def logits(self, head: nn.Module, inputs: Inputs) -> Tensor:
         """[B, C]."""
-        logits: Tensor = head(inputs.waveform, inputs.lengths) if isinstance(inputs, Drawn) else head(inputs)
+        logits: Tensor = head(inputs.waveform, inputs.lengths) if isinstance(inputs, ClipBatch) else head(inputs)
         return logits
 
     def tokens(self, head: nn.Module, features: LayerFeatures) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import write_skipped
+from audiobat.data.loader import write_skipped
 from audiobat.engine.environment import environment
 from audiobat.engine.tensors import weights_sha256
 from audiobat.evaluation.labels import ClipIds, untaught

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from audiobat.audio.augment import augment_spectrogram, augment_waveform
 from audiobat.config import FinetuneConfig
-from audiobat.data.dataset import Batch
+from audiobat.data.loader import CropBatch
 from audiobat.evaluation.labels import Task
 from audiobat.finetuning.layer_rates import own_encoder, train_only_what_is_read
 from audiobat.models.losses import Loss, smooth, soft_loss
@@ -96,7 +96,7 @@ class Finetuning(nn.Module):
                 part.eval()
         return self
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: CropBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of global step `step`, mean over clips (or patch columns) and classes; no further statistics."""
         encoder, augment = own_encoder(self.tagger), self.config.augment
         rng = np.random.default_rng((self.config.train.seed, step, self.rank))
@@ -104,7 +104,9 @@ class Finetuning(nn.Module):
             waveform = augment_waveform(batch.waveform, batch.lengths, augment, rng)
             spectrogram, frames = encoder.frontend(waveform, batch.lengths)
             # [B, C], or [B, T, C] for patch columns; mixup mixes them as it mixes the inputs.
-            targets = self.task.targets(batch.rows, encoder.column_times(spectrogram.shape[1]), batch.starts).float()
+            targets = self.task.targets(
+                batch.clip_ids, encoder.column_times(spectrogram.shape[1]), batch.starts
+            ).float()
             targets = targets.to(waveform.device, non_blocking=True)
             valid_frames = None if batch.lengths is None else frames  # None: the batch has no padding
             mixed = augment_spectrogram(spectrogram, valid_frames, targets, augment, rng)

@@ -15,8 +15,7 @@ from torch import Tensor
 from audiobat.config import FinetuneConfig, from_dict, to_dict
 from audiobat.config.recipes import load_recipe
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import check_skipped
-from audiobat.data.draws import read_draws
+from audiobat.data.loader import check_skipped, load_clips
 from audiobat.data.split import Split
 from audiobat.engine.ranks import Ranks
 from audiobat.engine.run_folder import FREE_FIELDS, flat
@@ -98,15 +97,15 @@ class Evaluator:
         """The same for each batch of this rank, on the CPU."""
         device = self.ranks.device
         cuts = (clip_ids[first : first + BATCH] for first in range(0, len(clip_ids), BATCH))
-        for batch in read_draws(self.table, tagger.sample_rate, cuts, self.workers):
+        for batch in load_clips(self.table, tagger.sample_rate, cuts, self.workers):
             self.skipped.update(batch.skipped)
-            if not len(batch.rows):
+            if not len(batch.clip_ids):
                 continue
             moved = batch.to(device)
             with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
                 features = tagger.encoder.forward_intermediates(moved.waveform, moved.lengths)
                 logits = self.task.logits(tagger.head, features)
-            labels, places = self.task.labels(batch.rows, features), self.task.places(batch.rows, features)
+            labels, places = self.task.labels(batch.clip_ids, features), self.task.places(batch.clip_ids, features)
             yield logits.float().cpu(), labels, *places
 
 

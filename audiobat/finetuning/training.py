@@ -7,7 +7,7 @@ from time import monotonic
 
 from audiobat.config import FinetuneConfig
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import CropLoader, write_skipped
+from audiobat.data.loader import CropLoader, write_skipped
 from audiobat.data.sampler import clip_order
 from audiobat.data.split import Split
 from audiobat.engine.checkpoint import load_checkpoint

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from audiobat.config import check
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.stream import Window
+from audiobat.data.windows import Window
 from audiobat.engine.ranks import pick_device
 from audiobat.engine.run_folder import sole_use
 from audiobat.engine.tensors import weights_sha256
@@ -127,7 +127,7 @@ class EmbedTask:
         """The row of a window."""
         rate = self.encoder.sample_rate
         return {
-            "row": np.array([window.row]),
+            "row": np.array([window.clip_id]),
             "start": np.array([window.start / rate]),
             "end": np.array([(window.start + len(window.samples)) / rate]),
             "embedding": value[None],

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.stream import Stamp, stamp
+from audiobat.data.windows import FileStamp, file_stamp
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
@@ -37,7 +37,7 @@ class Part:
     rows: Rows
     state: Rows
     next: Place  # of the window after them
-    stamps: dict[int, Stamp | None]  # of the clips' files, by row
+    stamps: dict[int, FileStamp | None]  # of the clips' files, by row
     broken: dict[int, str]  # row -> reason
 
 
@@ -94,7 +94,7 @@ class Journal:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return False
         for row, key, found in meta["files"]:
-            if row >= len(self._clips) or self._clips.keys[row] != key or found != _plain(stamp(self._clips, row)):
+            if row >= len(self._clips) or self._clips.keys[row] != key or found != _plain(file_stamp(self._clips, row)):
                 return False
         self._parts.append(path)
         self.next, self.state = tuple(meta["next"]), state

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from audiobat.data.stream import Window
+from audiobat.data.windows import Window
 from audiobat.inference.journal import Rows, join_rows
 from audiobat.models.tagger import Tagger
 
@@ -47,7 +47,7 @@ class WindowLabels:
         best = best[value[best] > self.threshold]
         rate = self.tagger.sample_rate
         start, end = window.start / rate, (window.start + len(window.samples)) / rate
-        return make_rows(window.row, start, end, best, value[best])
+        return make_rows(window.clip_id, start, end, best, value[best])
 
     def state(self) -> Rows:
         """Nothing: a window stands by itself."""
@@ -100,7 +100,7 @@ class FrameEvents:
         found = self.tracker.push(scores[keep], np.stack([begin + starts, begin + ends], 1))
         if window.last:
             found = join_rows([found, self.tracker.finish()])
-        return make_rows(window.row, **found)
+        return make_rows(window.clip_id, **found)
 
     def state(self) -> Rows:
         """The event that is under way, and frames that the filter still needs."""

@@ -18,8 +18,8 @@ from torch import Tensor
 from audiobat.audio.read import pad_batch
 from audiobat.config import check
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import check_skipped, write_skipped
-from audiobat.data.stream import Broken, Stamp, Window, WindowStream, read_ahead
+from audiobat.data.loader import check_skipped, write_skipped
+from audiobat.data.windows import BrokenClip, FileStamp, Window, WindowStream, read_ahead
 from audiobat.engine.progress import Progress
 from audiobat.inference.journal import Journal, Part, Place, Rows, join_rows
 
@@ -87,18 +87,18 @@ class Pool:
 
     windows: list[Window] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
-    stamps: dict[int, Stamp | None] = field(default_factory=dict)
+    stamps: dict[int, FileStamp | None] = field(default_factory=dict)
     next: Place = (0, 0)
 
-    def add(self, item: Window | Broken) -> None:
+    def add(self, item: Window | BrokenClip) -> None:
         """Take the next item of the stream."""
-        self.stamps[item.row] = item.stamp
-        if isinstance(item, Broken):
-            self.broken[item.row] = item.reason
-            self.next = (item.row + 1, 0)
+        self.stamps[item.clip_id] = item.stamp
+        if isinstance(item, BrokenClip):
+            self.broken[item.clip_id] = item.reason
+            self.next = (item.clip_id + 1, 0)
         else:
             self.windows.append(item)
-            self.next = (item.row + 1, 0) if item.last else (item.row, item.number + 1)
+            self.next = (item.clip_id + 1, 0) if item.last else (item.clip_id, item.number + 1)
 
 
 def run_pass(
@@ -114,7 +114,7 @@ def run_pass(
     if journal.broken:
         write_skipped(skipped, {clips.keys[row]: reason for row, reason in journal.broken.items()})
     rows: list[Rows] = []
-    stamps: dict[int, Stamp | None] = {}  # since the last part, as are `rows` and `broken`
+    stamps: dict[int, FileStamp | None] = {}  # since the last part, as are `rows` and `broken`
     broken: dict[int, str] = {}
     done, windows, written = journal.next[0], 0, monotonic()
     with Progress(verb, total=len(clips), unit="file", done=done) as bar:
@@ -139,7 +139,7 @@ def run_pass(
                 check_skipped(unreadable, done, len(clips))
 
 
-def pools(items: Iterator[Window | Broken], first: int, size: int) -> Iterator[Pool]:
+def pools(items: Iterator[Window | BrokenClip], first: int, size: int) -> Iterator[Pool]:
     """The stream in pools of `size` windows, the first one of `first`; the last one may be smaller."""
     pool, wanted = Pool(), first
     for item in items:

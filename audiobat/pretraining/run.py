@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from audiobat.config import PretrainConfig
 from audiobat.config.rungs import describe_rung, rung_of
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import CropLoader, write_skipped
+from audiobat.data.loader import CropLoader, write_skipped
 from audiobat.data.sampler import ClipOrder, clip_order
 from audiobat.data.sources.read import read_clips
 from audiobat.engine.checkpoint import load_checkpoint

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import check_skipped
-from audiobat.data.draws import Drawn, read_draws
+from audiobat.data.loader import ClipBatch, check_skipped, load_clips
 from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
@@ -80,23 +79,23 @@ class FeatureSource:
         rows = self._known(np.asarray(rows, dtype=np.int64))
         if self._store is not None:
             return _move(self._store.gather(rows), self.device)
-        return self._encode(next(read_draws(self.table, self.encoder.sample_rate, [rows])))
+        return self._encode(next(load_clips(self.table, self.encoder.sample_rate, [rows])))
 
     def batches(self, draws: Iterable[Rows]) -> Iterator[tuple[Rows, LayerFeatures]]:
         """`batch` of one list of rows after the other, each with its rows; audio is decoded ahead of the encoder."""
         if self._store is None:
             for drawn in self.waveforms(draws):
-                yield drawn.rows, self._encode(drawn)
+                yield drawn.clip_ids, self._encode(drawn)
         elif self.device.type == "cpu":
             for rows in draws:
                 yield rows, self.batch(rows)
         else:
             yield from self._gathered_ahead(self._store, draws)
 
-    def waveforms(self, draws: Iterable[Rows]) -> Iterator[Drawn]:
+    def waveforms(self, draws: Iterable[Rows]) -> Iterator[ClipBatch]:
         """The clips themselves, on the CPU, decoded ahead by `workers` processes; AudiobatError if one is gone."""
         known = (self._known(rows) for rows in draws)
-        for drawn in read_draws(self.table, self.encoder.sample_rate, known, self.workers):
+        for drawn in load_clips(self.table, self.encoder.sample_rate, known, self.workers):
             _check_all_read(drawn)
             yield drawn
 
@@ -133,7 +132,7 @@ class FeatureSource:
             raise AudiobatError(f"Clip {missing[0]} of the table has no features: take rows of `source.indices`.")
         return rows
 
-    def _encode(self, drawn: Drawn) -> LayerFeatures:
+    def _encode(self, drawn: ClipBatch) -> LayerFeatures:
         _check_all_read(drawn)
         features = encode(self.encoder, drawn.waveform, drawn.lengths, self.device)
         return pool(features) if self._pools else features
@@ -202,11 +201,11 @@ def cache_features(
     if spilled and Path(spill_dir or "", cache_key(encoder, table)).is_dir():
         cache_dir = spill_dir  # an earlier run's features are there
 
-    def computed(drawn: Drawn) -> Chunk:
-        return pack(encode(encoder, drawn.waveform, drawn.lengths, where), drawn.rows)
+    def computed(drawn: ClipBatch) -> Chunk:
+        return pack(encode(encoder, drawn.waveform, drawn.lengths, where), drawn.clip_ids)
 
     def again(cut: Rows) -> Chunk:
-        return computed(next(read_draws(table, encoder.sample_rate, [cut])))
+        return computed(next(load_clips(table, encoder.sample_rate, [cut])))
 
     with ExitStack() as opened:
         files = None if cache_dir is None else opened.enter_context(FeatureFiles(cache_dir, encoder, table))
@@ -214,15 +213,15 @@ def cache_features(
         left = sum(map(len, missing))
         held: list[tuple[Rows, Chunk, dict[str, str]]] = []  # as `keep` wants them, while they are in memory
         with Progress("features", len(table), "clip", done=len(table) - left, shown=progress) as bar:
-            batches = read_draws(table, encoder.sample_rate, missing, workers)
+            batches = load_clips(table, encoder.sample_rate, missing, workers)
             for cut, drawn in zip(missing, batches, strict=True):
                 skipped.update(drawn.skipped)
                 left -= len(cut)
                 check_skipped(skipped, len(table) - left, len(table))
-                found[drawn.rows] = True
-                if len(drawn.rows) and files is not None:
+                found[drawn.clip_ids] = True
+                if len(drawn.clip_ids) and files is not None:
                     files.keep(cut, computed(drawn), drawn.skipped, left)
-                elif len(drawn.rows) and needs <= budget:
+                elif len(drawn.clip_ids) and needs <= budget:
                     held.append((cut, computed(drawn), drawn.skipped))
                     store.add(held[-1][1])
                     needs = store.needs(len(table))
@@ -300,7 +299,7 @@ def frozen(encoder: Encoder) -> Iterator[None]:
             module.training = mode
 
 
-def _check_all_read(drawn: Drawn) -> None:
+def _check_all_read(drawn: ClipBatch) -> None:
     for key, reason in drawn.skipped.items():
         raise AudiobatError(f"Clip {key} could be read before and now cannot: {reason}")
 

@@ -28,7 +28,7 @@ from torch import nn
 
 from audiobat.config import to_dict
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.stream import stamp
+from audiobat.data.windows import file_stamp
 from audiobat.engine.files import write_atomic
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
@@ -195,7 +195,7 @@ class FeatureFiles:
         """Digest of a cut's clips: keys, sizes and times of their files, so that a replaced file is noticed."""
         digest = hashlib.sha256()
         for row in cut.tolist():
-            digest.update(f"{self.table.keys[row]}\0{stamp(self.table, row)}\n".encode())
+            digest.update(f"{self.table.keys[row]}\0{file_stamp(self.table, row)}\n".encode())
         return digest.hexdigest()
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from audiobat.data.clip import read_clip
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.store import read_clip
 from audiobat.engine.files import write_atomic
 from audiobat.evaluation.record import Scores
 from audiobat.evaluation.report.clips import LIST, HeardClip, clips_folder, listed, read_heard

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from audiobat.config import HeadConfig, ProbeTrainConfig
-from audiobat.data.draws import Drawn
+from audiobat.data.loader import ClipBatch
 from audiobat.data.sampler import ClipOrder
 from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
@@ -38,7 +38,7 @@ LOOK_EVERY = 50  # steps between two looks at the losses: looking waits for the 
 PREDICT_BATCH = 64
 
 Rows: TypeAlias = NDArray[np.int64]  # of the clip table
-Seen: TypeAlias = LayerFeatures | Drawn  # what a head looks at
+Seen: TypeAlias = LayerFeatures | ClipBatch  # what a head looks at
 
 
 class Trainee:
@@ -148,7 +148,7 @@ def seen_batches(source: FeatureSource, trainees: Sequence[Trainee], draws: Iter
     sights = {trainee.sight for trainee in trainees}
     if sights == {"waveforms"}:
         for drawn in source.waveforms(draws):
-            yield Batch(drawn.rows, {"waveforms": drawn.to(source.device)})
+            yield Batch(drawn.clip_ids, {"waveforms": drawn.to(source.device)})
     elif sights == {"means"}:
         for rows, means in source.pooled.batches(draws):
             yield Batch(rows, {"means": means})

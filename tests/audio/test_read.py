@@ -303,9 +303,7 @@ def test_pcm_by_hand() -> None:
     samples = decode_pcm(data)
     assert samples.dtype == np.float32
     assert samples.tolist() == [0.0, -1.0, 0.5, 32767 / 32768, -1 / 32768]
-    assert decode_pcm(memoryview(data), start=1, count=2).tolist() == [-1.0, 0.5]
-    assert decode_pcm(data, start=3, count=9).tolist() == samples.tolist()[3:]
-    assert decode_pcm(data, start=9).tolist() == decode_pcm(b"").tolist() == []
+    assert decode_pcm(b"").tolist() == []
     with pytest.raises(AudiobatError, match="9 bytes holds half a 16-bit sample"):
         decode_pcm(data[:9])
 

@@ -32,7 +32,7 @@ def table(tmp_path):
 
 def same(a, b):
     assert a.keys.tolist() == b.keys.tolist()
-    assert [a.place(i) for i in range(len(a))] == [b.place(i) for i in range(len(b))]
+    assert [a.location(i) for i in range(len(a))] == [b.location(i) for i in range(len(b))]
     assert a.classes == b.classes
     assert a.targets().tolist() == b.targets().tolist()
     assert [a.events.row(i).tolist() for i in range(len(a))] == [b.events.row(i).tolist() for i in range(len(b))]
@@ -59,10 +59,10 @@ def test_labels_are_those_of_the_events(table):
 
 
 def test_a_place_says_all_that_reading_needs(table):
-    place = table.place(1)
-    assert (place.path, place.begin, place.seconds) == (f"{table.root}/a.wav", 1.0, 1.0)
-    assert (place.offset, place.size, place.sample_rate) == (None, None, None)
-    assert table.place(3).seconds is None
+    location = table.location(1)
+    assert (location.path, location.begin, location.seconds) == (f"{table.root}/a.wav", 1.0, 1.0)
+    assert (location.offset, location.size, location.sample_rate) == (None, None, None)
+    assert table.location(3).seconds is None
 
 
 def test_the_digest_depends_on_the_cut_but_not_on_the_folder(table):

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiobat.audio.read import load_audio, windows
-from audiobat.data import stream
+from audiobat.data import clip as clip_module
 from audiobat.data.build import clip_table
+from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import EVENT
 from audiobat.data.columns import Ragged, Strings
 from audiobat.data.prepare import pack, shard_plan, shard_writer
@@ -26,7 +27,7 @@ from audiobat.data.prepare.pack import cut_events, encode, to_int16
 from audiobat.data.prepare.shard_plan import fit, make_plan, shard_keys
 from audiobat.data.prepare.shard_writer import ShardWriter
 from audiobat.data.shards import PackSettings
-from audiobat.data.stream import cut_windows, read_blocks
+from audiobat.data.windows import cut_windows
 from audiobat.errors import AudiobatError
 
 WEBDATASET = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")  # how its readers take key and extension from a member's name
@@ -55,18 +56,20 @@ def test_windows_block_by_block_are_those_of_the_whole(sizes, window, data):
 
 @pytest.mark.parametrize("rate", [44_100, 16_000, 8_000])
 def test_blocks_of_a_long_recording_join_without_a_seam(tmp_path, monkeypatch, rate):
-    monkeypatch.setattr(stream, "READ_SAMPLES", 5_000)
+    monkeypatch.setattr(clip_module, "READ_SAMPLES", 5_000)
     soundfile.write(tmp_path / "a.wav", np.stack([noise(23_456), noise(23_456, 1)], 1), rate)
-    blocks = list(read_blocks(clip_table(tmp_path, ["a.wav"]), 0, 16_000))
+    with open_clip(clip_table(tmp_path, ["a.wav"]), 0) as clip:
+        blocks = list(clip.blocks(16_000))
     assert len(blocks) == 5
     np.testing.assert_array_equal(np.concatenate(blocks), load_audio(tmp_path / "a.wav", 16_000))
 
 
 def test_a_part_of_a_recording_is_read_to_its_own_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "READ_SAMPLES", 300)
+    monkeypatch.setattr(clip_module, "READ_SAMPLES", 300)
     soundfile.write(tmp_path / "a.wav", noise(5_000), 1_000, subtype="FLOAT")
     table = clip_table(tmp_path, ["a.wav"], begins=[1.5], seconds=[2.2])
-    np.testing.assert_array_equal(np.concatenate(list(read_blocks(table, 0, 1_000))), noise(5_000)[1_500:3_700])
+    with open_clip(table, 0) as clip:
+        np.testing.assert_array_equal(np.concatenate(list(clip.blocks(1_000))), noise(5_000)[1_500:3_700])
 
 
 def test_sixteen_bits_round_and_stop_at_full_scale():

@@ -22,13 +22,13 @@ import soundfile
 from audiobat.audio.read import load_audio
 from audiobat.cli import command as cli
 from audiobat.data.build import clip_table
+from audiobat.data.clip import open_clip, read_clip
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.prepare import pack, shard_plan
 from audiobat.data.prepare import pool as pack_pool
 from audiobat.data.prepare import run as command
-from audiobat.data.prepare import shard_plan
 from audiobat.data.prepare.run import prepare, remove
 from audiobat.data.sources.read import read_clips, read_labelled_clips
-from audiobat.data.store import read_clip
 from audiobat.errors import AudiobatError
 
 RATE = 16_000
@@ -250,20 +250,20 @@ def test_a_kill_beside_any_rename_loses_and_doubles_nothing(source, tmp_path, cl
     assert same(tree(out), clean)
 
 
-def slow_read(table: ClipTable, row: int, rate: int, *part):
+def slow_open(table: ClipTable, clip_id: int):
     time.sleep(0.02)
-    return read_clip(table, row, rate, *part)
+    return open_clip(table, clip_id)
 
 
-def endless_read(*_):
-    time.sleep(60)
+def endless_open(*_):
+    while True:
+        time.sleep(60)
 
 
 def slow_prepare(source, out, signals=()):
     for number in signals:  # pytest's process may ignore them
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    command.pack.__kwdefaults__ = None
-    command.pack.__defaults__ = (slow_read,)
+    pack.open_clip = slow_open
     prepare(source, out, workers=2)
 
 
@@ -289,7 +289,7 @@ def test_a_run_that_is_told_to_stop_stops_and_goes_on_later(source, tmp_path, cl
     out = tmp_path / "out"
 
     def run():
-        command.pack.__defaults__ = (endless_read,)
+        pack.open_clip = endless_open
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(cli.main(["prepare", str(source), str(out), "--workers", "2"]))
 
@@ -299,7 +299,7 @@ def test_a_run_that_is_told_to_stop_stops_and_goes_on_later(source, tmp_path, cl
         time.sleep(0.01)
     time.sleep(0.5)  # Python drops what is raised right after a fork; the workers that users get are not forked here
     os.kill(process.pid, number)
-    process.join()
+    process.join(60)
     assert process.exitcode == code
     assert list((out / "shards").iterdir()) == []
     with pytest.raises(ProcessLookupError):
@@ -437,14 +437,14 @@ def test_shards_can_be_prepared_again(source, tmp_path):
     assert again.seconds.sum() == pytest.approx(read_clips(first).seconds.sum(), abs=1e-3)
 
 
-def deadly_read(table: ClipTable, row: int, rate: int, *part):
-    if table.keys[row] == "b.wav":
+def deadly_open(table: ClipTable, clip_id: int):
+    if table.keys[clip_id] == "b.wav":
         os.kill(os.getpid(), signal.SIGKILL)
-    return read_clip(table, row, rate, *part)
+    return open_clip(table, clip_id)
 
 
 def test_a_clip_that_kills_whoever_reads_it_is_left_out(source, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command.pack, "__defaults__", (deadly_read,))
+    monkeypatch.setattr(pack, "open_clip", deadly_open)
     out = prepare(source, tmp_path / "out", workers=2)
     reasons = {row["path"]: row["reason"] for row in rows_of(out / "skipped.csv")}
     assert list(reasons) == ["b.wav", "broken.wav", "cut.flac"]
@@ -454,14 +454,14 @@ def test_a_clip_that_kills_whoever_reads_it_is_left_out(source, tmp_path, monkey
     assert not list((out / "shards").glob(".*"))
 
 
-def odd_read(table: ClipTable, row: int, rate: int, *part):
-    if row == 0:
-        raise {"a.wav": MemoryError(), "b.wav": KeyError("chunk")}.get(table.keys[row], AudiobatError("gone."))
-    return read_clip(table, row, rate, *part)
+def odd_open(table: ClipTable, clip_id: int):
+    if clip_id == 0:
+        raise {"a.wav": MemoryError(), "b.wav": KeyError("chunk")}.get(table.keys[clip_id], AudiobatError("gone."))
+    return open_clip(table, clip_id)
 
 
 def test_whatever_a_decoder_comes_up_with_is_a_reason(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(command.pack, "__defaults__", (odd_read,))
+    monkeypatch.setattr(pack, "open_clip", odd_open)
     out = prepare(source, tmp_path / "out", workers=2)
     reasons = {row["path"]: row["reason"] for row in rows_of(out / "skipped.csv")}
     assert "--window-seconds" in reasons["a.wav"]

@@ -230,9 +230,9 @@ def test_parquet_needs_no_lists(tmp_path):
         v: s for s, c in (("balanced", BALANCED), ("unbalanced", UNBALANCED), ("eval", EVAL)) for v, *_ in c
     }
     for row, key in enumerate(table.keys):
-        place = table.place(row)
-        assert pq.read_table(place.path).column("video_id")[place.offset].as_py() == key
-        assert place.size is None
+        location = table.location(row)
+        assert pq.read_table(location.path).column("video_id")[location.offset].as_py() == key
+        assert location.size is None
     assert set(read("audioset-20k", tmp_path).keys) == {video for video, *_ in BALANCED + EVAL}
     assert table.select([key == "_DHMdtRRJzE" for key in table.keys]).label_counts()[:3].tolist() == [1, 0, 1]
     assert table.splits.tolist() == ["test" if named[key] == "eval" else "train" for key in table.keys]

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from audiobat.data.clip import read_clip
 from audiobat.data.sources.catalog import data_sets
-from audiobat.data.store import read_clip
 from audiobat.errors import AudiobatError
 
 NAMES = ["yebwar3", "amerob", "moublu"]  # the data set's order, which is not sorted
@@ -125,7 +125,7 @@ def test_parquet_with_the_audio_inside(tmp_path, root):
     write_shards(tmp_path / root)
     table = by_split(read(tmp_path))
     check(table, NAMES)
-    assert [table.place(i).offset for i in range(5)] == [0, 0, 0, 1, 2]
+    assert [table.location(i).offset for i in range(5)] == [0, 0, 0, 1, 2]
     assert table.path(1) == str(tmp_path / root / "train-00001-of-00002.parquet")
     firsts = [read_clip(table, i, RATE)[0] for i in range(5)]
     assert firsts == pytest.approx([0.10, 0.20, 0.30, 0.35, 0.50])  # the window at 5 s begins there

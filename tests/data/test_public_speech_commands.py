@@ -118,7 +118,7 @@ def test_12_classes_as_tfds(tmp_path, place, given):
     assert table.begins[tap].tolist() == [0.5 * i for i in range(19)]
     assert set(table.seconds[tap]) == {1.0}
     assert table.keys[tap[3]] == "_background_noise_/running_tap.wav@1.5"
-    assert table.place(tap[3]).path == str(tmp_path / "words/_background_noise_/running_tap.wav")
+    assert table.location(tap[3]).path == str(tmp_path / "words/_background_noise_/running_tap.wav")
 
 
 def test_the_test_set_does_not_depend_on_the_names_of_folders(tmp_path):

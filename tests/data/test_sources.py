@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiobat.data.build import clip_table
+from audiobat.data.clip import read_clip
 from audiobat.data.sources.lists import split_labels
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import split_for_probe
-from audiobat.data.store import read_clip
 from audiobat.errors import AudiobatError
 
 

@@ -19,7 +19,7 @@ from audiobat.config import (
 )
 from audiobat.config.recipes import merge
 from audiobat.data.build import clip_table
-from audiobat.data.dataset import Batch
+from audiobat.data.loader import CropBatch
 from audiobat.evaluation.labels import FrameTask, task_for
 from audiobat.finetuning.layer_rates import build_adamw
 from audiobat.finetuning.step import Finetuning, ema_decay_at
@@ -43,12 +43,12 @@ def table():
     return clip_table("", [f"{i}.wav" for i in range(3)], events=EVENTS, classes=CLASSES)
 
 
-def batch(lengths=(8000, 8000, 4100), starts=(0.0, 0.0, 0.0)) -> Batch:
+def batch(lengths=(8000, 8000, 4100), starts=(0.0, 0.0, 0.0)) -> CropBatch:
     waveform = torch.randn(3, 8000, generator=torch.Generator().manual_seed(1))
     for row, length in zip(waveform, lengths, strict=True):
         row[length:] = 0
     own = None if set(lengths) == {8000} else torch.tensor(lengths)
-    return Batch(waveform, own, np.arange(3), np.array(starts), ["0.wav", "1.wav", "2.wav"], 0, {})
+    return CropBatch(waveform, own, np.arange(3), np.array(starts), ["0.wav", "1.wav", "2.wav"], 0, {})
 
 
 def build(config: FinetuneConfig = PLAIN, task="clip", loss="bce", validate=None) -> Finetuning:

@@ -14,8 +14,7 @@ import torch
 
 from audiobat.audio.read import load_audio
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
-from audiobat.data import stream
-from audiobat.data.store import read_clip
+from audiobat.data import clip, windows
 from audiobat.errors import AudiobatError
 from audiobat.inference import embedding_table as table
 from audiobat.inference import journal, recordings, window_pass
@@ -150,7 +149,7 @@ def kill_at(monkeypatch, call: int, where: object, name: str):
     ("where", "call"),
     [
         *(("forward_intermediates", n) for n in (0, 2, 3, 6)),
-        *(("clip_duration", n) for n in (0, 3, 7)),
+        *(("open_clip", n) for n in (0, 3, 7)),
         *(("write_atomic", n) for n in (0, 1, 2, 5)),
         ("write_npz", 0),
     ],
@@ -161,7 +160,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_table(
     whole = embed(encoder, folder, tmp_path / "whole.npz", batch_size=2)
     out = tmp_path / "out.npz"
     with monkeypatch.context() as patch:
-        home = {"forward_intermediates": encoder, "clip_duration": stream, "write_atomic": journal, "write_npz": table}[
+        home = {"forward_intermediates": encoder, "open_clip": windows, "write_atomic": journal, "write_npz": table}[
             where
         ]
         kill_at(patch, call, home, where)
@@ -295,14 +294,15 @@ def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
 def test_a_long_recording_is_read_block_by_block(encoder: AudioEncoder, tmp_path: Path, monkeypatch):
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(size=60 * RATE) * 0.1, RATE)
     longest = []
+    read_span = clip.OpenClip.read
 
     def watched(*args):
-        samples = read_clip(*args)
+        samples = read_span(*args)
         longest.append(len(samples))
         return samples
 
-    monkeypatch.setattr(stream.read_blocks, "__defaults__", (watched,))
-    monkeypatch.setattr(stream, "READ_SAMPLES", 2 * RATE)
+    monkeypatch.setattr(clip.OpenClip, "read", watched)
+    monkeypatch.setattr(clip, "READ_SAMPLES", 2 * RATE)
     rows = read(embed(encoder, tmp_path / "long.wav", tmp_path / "out.npz"))
     assert len(rows["path"]) == 64  # ceil(60 / 0.95)
     assert longest == [2 * RATE] * 30

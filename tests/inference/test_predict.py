@@ -18,7 +18,8 @@ import torch
 
 from audiobat.audio.read import load_audio, windows
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig
-from audiobat.data import stream
+from audiobat.data import clip
+from audiobat.data import windows as window_module
 from audiobat.engine.run_folder import sole_use
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.metrics import frames_to_events
@@ -146,8 +147,8 @@ def test_batch_size_threads_and_blocks_change_no_row(folder, tmp_path, monkeypat
     for number, (batch_size, workers, chunk, block) in enumerate(
         [(1, 3, 1, 1 << 21), (3, 1, 2, 999), (16, 2, 16, 5000), (999, 4, 3, 1 << 21)]
     ):
-        monkeypatch.setattr(stream, "CHUNK_WINDOWS", chunk)
-        monkeypatch.setattr(stream, "READ_SAMPLES", block)
+        monkeypatch.setattr(window_module, "CHUNK_WINDOWS", chunk)
+        monkeypatch.setattr(clip, "READ_SAMPLES", block)
         out = tmp_path / f"{number}.csv"
         same(read_csv(predict(tagger, folder, out, batch_size=batch_size, workers=workers, **arguments)), wanted)
 
@@ -346,15 +347,14 @@ def test_a_file_that_changes_while_it_is_read_is_skipped_with_the_reason(tagger,
     shutil.copytree(folder, clips)
     for i in range(30):
         soundfile.write(clips / f"more_{i}.wav", sound(np.random.default_rng(i), 0.3, RATE), RATE)
-    read = stream.read_clip
 
-    def growing(table, row, *rest):
-        if table.keys[row] == "b/1.wav":
-            os.utime(table.path(row), ns=(1, time.time_ns()))
-        return read(table, row, *rest)
+    def growing(table, clip_id):
+        if table.keys[clip_id] == "b/1.wav":
+            os.utime(table.path(clip_id), ns=(1, time.time_ns()))
+        return clip.open_clip(table, clip_id)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stream.read_blocks, "__defaults__", (growing,))
+        patch.setattr(window_module, "open_clip", growing)
         rows = read_csv(predict(tagger, clips, tmp_path / "out.csv", top=1))
     (clips / "b" / "1.wav").unlink()
     same(rows, plain_rows(tagger, clips, WINDOW, WINDOW, 1, -1))
@@ -378,7 +378,7 @@ def test_broken_files_leave_no_rows_whenever_they_break(tagger, folder, tmp_path
     soundfile.write(clips / "b" / "nan.wav", samples, RATE, subtype="FLOAT")
     monkeypatch.setattr(window_pass, "PART_SECONDS", 0.0)  # its first windows are in a part already
     monkeypatch.setattr(window_pass, "POOL_BATCHES", 1)
-    monkeypatch.setattr(stream, "READ_SAMPLES", RATE)
+    monkeypatch.setattr(clip, "READ_SAMPLES", RATE)
     begin(tagger, clips, tmp_path / "after" / name, monkeypatch, parts=30, format=format)
     after = predict(tagger, clips, tmp_path / "after" / name, batch_size=1, format=format)
 
@@ -480,7 +480,7 @@ def test_a_run_killed_while_it_clears_parts_of_other_settings_leaves_none_of_the
 
 def test_a_recording_of_any_length_is_read_in_blocks_that_stay_small(tagger, tmp_path, monkeypatch):
     """Peak of what Python and NumPy hold at once, for 100 s and for 400 s, which are 12.8 MB of samples."""
-    monkeypatch.setattr(stream, "READ_SAMPLES", 8 * RATE)
+    monkeypatch.setattr(clip, "READ_SAMPLES", 8 * RATE)
     peaks = []
     for seconds in (100, 400):
         path = tmp_path / f"{seconds}.wav"

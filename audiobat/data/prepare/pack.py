@@ -19,13 +19,13 @@ import soundfile
 from numpy.typing import NDArray
 
 from audiobat.audio.read import check_samples
+from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import EVENT, ClipTable
 from audiobat.data.columns import Ragged, Strings
 from audiobat.data.prepare.shard_index import ShardIndex
 from audiobat.data.prepare.shard_writer import ShardWriter
 from audiobat.data.shards import PackSettings, ShardPlan
-from audiobat.data.store import read_clip
-from audiobat.data.stream import Reader, Samples, cut_windows, read_blocks
+from audiobat.data.windows import Samples, cut_windows
 from audiobat.errors import AudiobatError
 
 # libFLAC's levels 0 to 8 as 0 to 1. On 10-s clips of the demo at 16 kHz, 0 gave 0.50 of PCM's size and decoded 5%
@@ -44,7 +44,6 @@ class Job:
     table: ClipTable  # the shard's rows alone
     keys: list[str]  # under which the shard keeps them
     skip: dict[int, str] = field(default_factory=dict)  # rows of the source not to be tried, with the reason
-    read: Reader = read_clip
 
 
 class Clip(NamedTuple):
@@ -141,13 +140,13 @@ def _stretches(job: Job, local: int) -> Iterator[tuple[int, Samples]]:
 
 def _cuts(job: Job, local: int) -> Iterator[tuple[int, Samples]]:
     settings = job.plan.settings
-    if settings.window is not None and settings.hop is not None:
-        blocks = read_blocks(job.table, local, settings.sample_rate, job.read)
-        windows = cut_windows(blocks, settings.window, settings.hop)
-        if (first := next(windows, None)) is not None:
-            yield from itertools.chain([first], windows)
-            return
-    yield 0, job.read(job.table, local, settings.sample_rate)  # also of less than a sample, which it rounds up
+    with open_clip(job.table, local) as clip:
+        if settings.window is not None and settings.hop is not None:
+            windows = cut_windows(clip.blocks(settings.sample_rate), settings.window, settings.hop)
+            if (first := next(windows, None)) is not None:
+                yield from itertools.chain([first], windows)
+                return
+        yield 0, clip.read(settings.sample_rate)  # also of less than a sample, which it rounds up
 
 
 def to_int16(samples: Samples) -> tuple[NDArray[np.int16], bool]:
@@ -208,11 +207,11 @@ def encode(samples: NDArray[np.int16], settings: PackSettings) -> bytes:
 
 def describe_clip(table: ClipTable, local: int, clip: Clip, settings: PackSettings) -> dict[str, Any]:
     """What KEY.json says: all that is known of the clip, by name; the source's own columns win over ours."""
-    place = table.place(local)
+    location = table.location(local)
     fields: dict[str, Any] = {
         "key": clip.key,
         "source": table.files[int(table.file_ids[local])],
-        "start": place.begin + clip.start / settings.sample_rate,
+        "start": location.begin + clip.start / settings.sample_rate,
         "seconds": len(clip.samples) / settings.sample_rate,
         "sample_rate": settings.sample_rate,
     }

@@ -39,8 +39,6 @@ from audiobat.data.shards import (
 )
 from audiobat.data.sources.catalog import ambiguous_names, data_sets, find_data_set
 from audiobat.data.sources.read import read_clips
-from audiobat.data.store import read_clip
-from audiobat.data.stream import Reader
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError, did_you_mean
 
@@ -244,9 +242,7 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def pack(
-    folder: Path, table: ClipTable, plan: ShardPlan, chosen: tuple[int, int], workers: int, read: Reader = read_clip
-) -> None:
+def pack(folder: Path, table: ClipTable, plan: ShardPlan, chosen: tuple[int, int], workers: int) -> None:
     """Write the shards of this part that are not there yet."""
     remainder, divisor = chosen
     own = range(remainder, len(plan), divisor)
@@ -258,7 +254,7 @@ def pack(
     def jobs() -> Iterator[Job]:
         for number in todo:
             rows = plan.rows(number)
-            yield Job(folder, number, plan, cut_table(table, rows), keys[rows.start : rows.stop], read=read)
+            yield Job(folder, number, plan, cut_table(table, rows), keys[rows.start : rows.stop])
 
     remove_unfinished(folder, todo)
     total, left = (sum(len(plan.rows(number)) for number in numbers) for numbers in (own, todo))

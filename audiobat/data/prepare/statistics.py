@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from audiobat.audio.frontend import KaldiFrontend, MelFrontend, build_frontend
 from audiobat.config import FrontendConfig
+from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.dataset import alive, check_skipped, ignore_interrupt
-from audiobat.data.store import clip_duration, read_clip
+from audiobat.data.loader import check_skipped, load
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
 
@@ -100,9 +100,8 @@ def log_mel_sums(
     """
     sums = begun or LogMelSums()
     chunks = _Chunks(table, build_frontend(frontend), sums.seen)
-    loader = DataLoader(chunks, batch_size=None, num_workers=workers, worker_init_fn=ignore_interrupt)
     with Progress("statistics", len(table), "clip", done=sums.seen) as bar:
-        for chunk in alive(loader):
+        for chunk in load(chunks, range(len(chunks)), workers):
             sums += chunk
             check_skipped(sums.skipped, sums.seen, len(table))
             if keep is not None:
@@ -148,6 +147,7 @@ def windows(table: ClipTable, row: int, frontend: FrontendConfig) -> Iterator[ND
     """A clip in pieces of 1,024 hops [S]; a last one shorter than the analysis window is left out, if others are."""
     rate = frontend.sample_rate
     seconds, shortest = FRAMES * frontend.hop_length / rate, frontend.win_length / rate
-    count = max(1, math.ceil((clip_duration(table, row)[0] - shortest) / seconds))
-    for number in range(count):
-        yield read_clip(table, row, rate, number * seconds, seconds)
+    with open_clip(table, row) as clip:
+        count = max(1, math.ceil((clip.seconds - shortest) / seconds))
+        for number in range(count):
+            yield clip.read(rate, number * seconds, seconds)

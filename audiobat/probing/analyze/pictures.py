@@ -13,8 +13,8 @@ from torch import Tensor
 
 from audiobat.audio.frontend import KaldiFrontend, MelFrontend
 from audiobat.config import FrontendConfig
+from audiobat.data.clip import read_clip
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.store import read_clip
 from audiobat.evaluation.analysis.prototypes import patch_similarities
 from audiobat.evaluation.report import analysis_figures, figures
 from audiobat.evaluation.report.analysis_figures import Excited, class_prototypes

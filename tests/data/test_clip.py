@@ -11,13 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from fsspec.implementations.memory import MemoryFileSystem
 
-from audiobat.audio.read import load_audio
-from audiobat.data import store
+from audiobat.audio.read import audio_duration, load_audio, open_audio
+from audiobat.data import clip as clip_module
+from audiobat.data import remote
 from audiobat.data.build import clip_table
+from audiobat.data.clip import open_clip, read_clip
 from audiobat.data.columns import Strings
+from audiobat.data.loader import CropLoader
+from audiobat.data.sampler import ClipOrder
 from audiobat.data.sources.read import read_clips, read_labelled_clips
-from audiobat.data.store import clip_duration, read_clip
+from audiobat.data.windows import WindowStream
 from audiobat.errors import AudiobatError
 
 RATE = 1000
@@ -56,6 +61,11 @@ def shard(path, encoding, stem="clip/{}"):
     )
 
 
+def length(table, clip_id):
+    with open_clip(table, clip_id) as clip:
+        return clip.seconds, clip.rate
+
+
 @pytest.mark.parametrize("stem", ["clip/{}", "d" * 120 + "/{}"])
 @pytest.mark.parametrize("encoding", ["flac", "pcm"])
 def test_a_shard_gives_every_part_of_every_clip(tmp_path, encoding, stem):
@@ -65,7 +75,7 @@ def test_a_shard_gives_every_part_of_every_clip(tmp_path, encoding, stem):
         np.testing.assert_array_equal(read_clip(table, row, RATE), whole)
         np.testing.assert_array_equal(read_clip(table, row, RATE, 0.25, 0.3), whole[250:550])
         np.testing.assert_array_equal(read_clip(table, row, RATE, 0.6, 9.0), whole[600:])
-        assert clip_duration(table, row) == (len(whole) / RATE, RATE)
+        assert length(table, row) == (len(whole) / RATE, RATE)
         with pytest.raises(AudiobatError, match="no audio from"):
             read_clip(table, row, RATE, 5.0)
 
@@ -80,7 +90,7 @@ def test_another_rate_is_resampled_as_a_file_is(tmp_path, encoding):
 def test_a_shard_that_is_gone_cut_short_or_another_is_told(tmp_path):
     path = tmp_path / "s.tar"
     table = shard(path, "flac")
-    store._shards.__init__()
+    clip_module._shards.__init__()
     data = path.read_bytes()
     path.write_bytes(data[: int(table.offsets[4]) + 10])
     with pytest.raises(AudiobatError, match=r"s\.tar was cut short"):
@@ -92,20 +102,20 @@ def test_a_shard_that_is_gone_cut_short_or_another_is_told(tmp_path):
     swapped = replace(table, offsets=table.offsets[::-1], sizes=table.sizes[::-1])
     with pytest.raises(AudiobatError, match="does not hold clip clip/0"):
         read_clip(swapped, 0, RATE)
-    at = int(table.offsets[0]) - 512 + store.SIZE.start
+    at = int(table.offsets[0]) - 512 + clip_module.SIZE.start
     path.write_bytes(data[:at] + b"9" * 11 + data[at + 11 :])  # no octal number
     with pytest.raises(AudiobatError, match="does not hold clip clip/0"):
         read_clip(table, 0, RATE)
     path.unlink()
-    store._shards.__init__()
+    clip_module._shards.__init__()
     with pytest.raises(AudiobatError, match=r"s\.tar cannot be read \(No such file"):
         read_clip(table, 0, RATE)
     assert table.missing().tolist() == [0, 1, 2, 3, 4]
 
 
 def test_few_shards_stay_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "OPEN_SHARDS", 3)
-    kept = store._OpenShards()
+    monkeypatch.setattr(clip_module, "OPEN_SHARDS", 3)
+    kept = clip_module._OpenShards()
     paths = [tmp_path / str(i) for i in range(8)]
     for path in paths:
         path.write_bytes(b"x")
@@ -122,7 +132,7 @@ def test_a_window_of_a_recording_ends_where_it_says(tmp_path):
     np.testing.assert_array_equal(read_clip(table, 0, RATE), whole[:500])
     np.testing.assert_array_equal(read_clip(table, 0, RATE, 0.4, 0.4), whole[400:500])
     np.testing.assert_array_equal(read_clip(table, 1, RATE, 0.1), whole[600:])
-    assert clip_duration(table, 1) == (len(whole) / RATE - 0.5, RATE)
+    assert length(table, 1) == (len(whole) / RATE - 0.5, RATE)
 
 
 def write_parquet(path, rows=CLIPS, **columns):
@@ -235,3 +245,122 @@ def test_a_prepared_folder_in_an_object_store(tmp_path, monkeypatch):
     memory.pipe(f"{url}/clips/table.json", b'{"fields": ["../../x"], "columns": []}')
     with pytest.raises(AudiobatError, match="no readable table"):
         read_clips(url)
+
+
+# How often a file is opened, and how many of its bytes are read
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Names of the recordings that a decoder opens, in order."""
+    names = []
+
+    def counted(source, name=None):
+        names.append(name)
+        return open_audio(source, name)
+
+    monkeypatch.setattr(clip_module, "open_audio", counted)
+    return names
+
+
+@pytest.fixture
+def requests(monkeypatch):
+    """(path, start, end) of the ranges that are fetched from the memory store."""
+    ranges = []
+    cat_file = MemoryFileSystem.cat_file
+
+    def counted(self, path, start=None, end=None, **kwargs):
+        ranges.append((path, start, end))
+        return cat_file(self, path, start=start, end=end, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
+    return ranges
+
+
+FORMATS = [("a.wav", "WAV", RATE), ("a.flac", "FLAC", 1500), ("a.ogg", "OGG", 8000), ("a.mp3", "MP3", 16_000)]
+
+
+def recording(name, format, rate, folder, seconds=30):
+    path = folder / name
+    soundfile.write(path, np.random.default_rng(3).uniform(-0.5, 0.5, seconds * rate), rate, format=format)
+    return path
+
+
+@pytest.mark.parametrize(("name", "format", "rate"), FORMATS)
+def test_one_handle_gives_any_spans_and_blocks_of_a_file(tmp_path, monkeypatch, opened, name, format, rate):
+    path = recording(name, format, rate, tmp_path)
+    monkeypatch.setattr(clip_module, "READ_SAMPLES", 7_000)
+    whole = load_audio(path, 1000)
+    with open_clip(clip_table(tmp_path, [name]), 0) as clip:
+        assert clip.seconds == audio_duration(path)[0]
+        blocks = np.concatenate(list(clip.blocks(1000)))
+        for start, seconds in ((20.0, 2.0), (3.0, 1.0), (4.0, 1.0), (29.5, None), (0.0, None), (12.0, 3.0)):
+            wanted = load_audio(path, 1000, start, seconds)
+            atol = 1e-6 if format == "MP3" else 0.0  # its decoder keeps rounding errors of what came before a seek
+            np.testing.assert_allclose(clip.read(1000, start, seconds), wanted, rtol=0, atol=atol)
+    np.testing.assert_array_equal(blocks, whole)
+    assert len(opened) == 1
+
+
+def test_flac_without_a_length_is_read_forwards_and_from_the_start_again(tmp_path):
+    data = bytearray(recording("a.flac", "FLAC", RATE, tmp_path).read_bytes())
+    data[21] &= 0xF0  # the 36 bits of STREAMINFO that count the samples
+    data[22:26] = bytes(4)
+    whole = load_audio(tmp_path / "a.flac", RATE)
+    (tmp_path / "a.flac").write_bytes(bytes(data))
+    with open_clip(clip_table(tmp_path, ["a.flac"]), 0) as clip:
+        for first, count in ((20_000, 900), (21_000, 9_000), (500, 400), (0, 30_000), (29_999, 1)):
+            found = clip.read(RATE, first / RATE, count / RATE)
+            np.testing.assert_array_equal(found, whole[first : first + count])
+        assert clip.seconds == 30
+        np.testing.assert_array_equal(clip.read(RATE, 29.0), whole[29_000:])
+        with pytest.raises(AudiobatError, match=r"lasts 30 s: it has no audio from 31 s on"):
+            clip.read(RATE, 31.0)
+
+
+def test_a_crop_opens_its_clip_once(tmp_path, opened):
+    for i in range(6):
+        recording(f"{i}.wav", "WAV", RATE, tmp_path, seconds=2 + i)
+    batches = iter(CropLoader(read_clips(tmp_path), RATE, 1.0, ClipOrder(6, 0), 6, seed=0, workers=0))
+    next(batches)
+    assert sorted(opened) == [str(tmp_path / f"{i}.wav") for i in range(6)]
+
+
+@pytest.mark.parametrize("limit", [64 << 20, 10_000])
+def test_every_byte_of_a_remote_recording_is_fetched_once(tmp_path, monkeypatch, requests, opened, limit):
+    monkeypatch.setattr(remote, "IN_MEMORY", limit)
+    monkeypatch.setattr(clip_module, "READ_SAMPLES", 3_000)
+    data = recording("a.flac", "FLAC", 1500, tmp_path).read_bytes()
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/a.flac", data)
+    table, local = (clip_table(root, ["a.flac"]) for root in (f"memory://{tmp_path.name}", tmp_path))
+    wanted = list(WindowStream(local, RATE, 1_000, 700, threads=0)())
+    opened.clear()
+    found = list(WindowStream(table, RATE, 1_000, 700, threads=2)())
+    assert [(w.start, w.samples.tobytes(), w.last) for w in found] == [
+        (w.start, w.samples.tobytes(), w.last) for w in wanted
+    ]
+    assert opened == [f"memory://{tmp_path.name}/a.flac"]
+    assert fetched_bytes(requests, len(data)) == len(data)
+    requests.clear()
+    next(iter(CropLoader(table, RATE, 1.0, ClipOrder(1, 0), 1, seed=0, workers=0)))
+    assert fetched_bytes(requests, len(data)) == len(data)
+    assert len(opened) == 2
+
+
+def fetched_bytes(requests, size):
+    return sum((size if end is None else min(end, size)) - (start or 0) for _, start, end in requests)
+
+
+def test_a_crop_of_pcm_in_an_object_store_fetches_its_span_alone(tmp_path, requests):
+    local = shard(tmp_path / "s.tar", "pcm")
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/s.tar", (tmp_path / "s.tar").read_bytes())
+    table = replace(local, root=f"memory://{tmp_path.name}").select([4])
+    next(iter(CropLoader(table, RATE, 0.25, ClipOrder(1, 0), 1, seed=0, workers=0)))
+    assert fetched_bytes(requests, 1 << 30) == 512 + 2 * 250
+
+
+def test_a_remote_file_that_ends_early_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda self, path, start=None, end=None: b"RIFF")
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/a.wav", bytes(100))
+    with pytest.raises(AudiobatError, match=r"a\.wav ended after 4 of its 100 bytes"):
+        read_clip(clip_table(f"memory://{tmp_path.name}", ["a.wav"]), 0, RATE)

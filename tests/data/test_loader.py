@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiobat.data.dataset import CropLoader, check_skipped, iterate_clips, write_skipped
+from audiobat.data.loader import CropLoader, check_skipped, load_clips, write_skipped
 from audiobat.data.sampler import ClipOrder
 from audiobat.data.sources.read import read_clips
 from audiobat.errors import AudiobatError
@@ -62,27 +62,32 @@ def test_crops_are_pieces_of_their_clips_at_varied_starts(corpus):
     assert max(starts) > 0.85
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_whole_clips_are_the_same_for_any_number_of_workers(corpus, workers):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whole_clips_in_the_order_asked_for_without_the_broken_one(corpus, workers):
     (corpus / "07.wav").write_bytes(b"broken")
-    alone, together = {}, {}
-    expected = list(iterate_clips(read_clips(corpus), RATE, 4, skipped=alone))
-    found = list(iterate_clips(read_clips(corpus), RATE, 4, skipped=together, workers=workers))
-    assert alone == together
-    assert all(
-        a.waveform.equal(b.waveform) and a.lengths.equal(b.lengths) for a, b in zip(expected, found, strict=True)
-    )
+    asked = [np.array([3, 7, 29]), np.array([7]), np.array([0]), np.array([3, 2])]
+    batches = list(load_clips(read_clips(corpus), RATE, asked, workers))
+    assert [batch.clip_ids.tolist() for batch in batches] == [[3, 29], [], [0], [3, 2]]
+    assert [list(batch.skipped) for batch in batches] == [["07.wav"], ["07.wav"], [], []]
+    for batch in batches:
+        for row, length, i in zip(batch.waveform.numpy(), batch.lengths.tolist(), batch.clip_ids, strict=True):
+            np.testing.assert_array_equal(row[:length], ramp(i))
+            assert not row[length:].any()
 
 
-def test_a_worker_that_the_system_kills_is_one_sentence(corpus):
+@pytest.mark.parametrize("shape", ["crops", "clips"])
+def test_a_worker_that_the_system_kills_is_one_sentence(corpus, shape):
     code = """if True:
-        import multiprocessing, os, signal, sys, threading
-        from audiobat.data.dataset import CropLoader
+        import itertools, multiprocessing, os, signal, sys, threading
+        import numpy as np
+        from audiobat.data.loader import CropLoader, load_clips
         from audiobat.data.sampler import ClipOrder
         from audiobat.data.sources.read import read_clips
         from audiobat.errors import AudiobatError
         table = read_clips(sys.argv[1])
-        batches = iter(CropLoader(table, 1000, 0.5, ClipOrder(len(table), 5), 6, seed=5, workers=1))
+        crops = CropLoader(table, 1000, 0.5, ClipOrder(len(table), 5), 6, seed=5, workers=1)
+        clips = load_clips(table, 1000, itertools.repeat(np.arange(6)), workers=1)
+        batches = iter(crops if sys.argv[2] == "crops" else clips)
         next(batches)
         worker = multiprocessing.active_children()[0].pid
         threading.Timer(0.2, os.kill, (worker, signal.SIGKILL)).start()
@@ -92,7 +97,7 @@ def test_a_worker_that_the_system_kills_is_one_sentence(corpus):
         except AudiobatError as error:
             print(error)
     """
-    done = subprocess.run([sys.executable, "-c", code, str(corpus)], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", code, str(corpus), shape], capture_output=True, text=True, timeout=600)
     assert re.search(r"process that loads data was killed.*fewer data\.workers", done.stdout), done
 
 
@@ -190,44 +195,8 @@ def test_nothing_readable_ends_at_once(tmp_path, count):
         take(loader(tmp_path), 1)
 
 
-def test_whole_clips_in_table_order_without_the_broken_one(corpus):
-    (corpus / "07.wav").write_bytes(b"broken")
-    skipped = {}
-    batches = list(iterate_clips(read_clips(corpus), RATE, 8, skipped=skipped))
-    assert [len(batch.indices) for batch in batches] == [7, 8, 8, 6]
-    assert np.concatenate([batch.indices for batch in batches]).tolist() == [i for i in range(30) if i != 7]
-    assert list(skipped) == ["07.wav"]
-    for batch in batches:
-        for row, length, i in zip(batch.waveform.numpy(), batch.lengths.tolist(), batch.indices, strict=True):
-            np.testing.assert_array_equal(row[:length], ramp(i))
-            assert not row[length:].any()
-
-
-def test_a_broken_last_clip_loses_no_batch(corpus):
-    (corpus / "29.wav").write_bytes(b"broken")
-    batches = list(iterate_clips(read_clips(corpus), RATE, 10, seconds=0.25, skipped={}))
-    assert [len(batch.indices) for batch in batches] == [10, 10, 9]
-    assert all((batch.lengths == 250).all() for batch in batches)
-
-
-def test_iterate_clips_stops_when_too_many_are_unreadable(corpus):
-    for i in (3, 20):
-        (corpus / f"{i:02d}.wav").unlink()
-    table = read_clips(write_table(corpus))
-    with pytest.raises(AudiobatError, match=r"None of the clips can be read.*one is a\.wav: why"):
-        check_skipped({"a.wav": "why"}, 1, 1)
-    with pytest.raises(AudiobatError, match=r"2 of \d+ clips seen are unreadable.*03\.wav"):
-        list(iterate_clips(table, RATE, 4, skipped={}))
-
-
-def write_table(folder):
-    path = folder / "clips.csv"
-    path.write_text("path\n" + "".join(f"{i:02d}.wav\n" for i in range(30)))
-    return path
-
-
 @pytest.mark.parametrize(
-    ("skipped", "seen", "clips", "stops"),
+    ("skipped", "tried", "clips", "stops"),
     [
         (0, 100, 100, False),
         (5, 100, 100, False),  # exactly 5%
@@ -236,17 +205,22 @@ def write_table(folder):
         (1, 1, 20, False),
         (2, 20, 10_000, False),  # bad luck
         (4, 20, 10_000, True),  # beyond it
-        (19, 19, 10_000, False),  # too few seen
+        (19, 19, 10_000, False),  # too few tried
         (60, 1000, 1_000_000, False),
         (90, 1000, 1_000_000, True),
     ],
 )
-def test_five_percent_rule(skipped, seen, clips, stops):
+def test_five_percent_rule(skipped, tried, clips, stops):
     reasons = {f"{i}.wav": "is damaged." for i in range(skipped)}
     if not stops:
-        return check_skipped(reasons, seen, clips)
+        return check_skipped(reasons, tried, clips)
     with pytest.raises(AudiobatError, match=r"more than 5% .*0\.wav: is damaged\."):
-        check_skipped(reasons, seen, clips)
+        check_skipped(reasons, tried, clips)
+
+
+def test_where_none_can_be_read_one_is_named():
+    with pytest.raises(AudiobatError, match=r"None of the clips can be read.*one is a\.wav: why"):
+        check_skipped({"a.wav": "why"}, 1, 1)
 
 
 def test_skipped_csv(tmp_path):

@@ -1,6 +1,8 @@
 """Recordings of any length to windows at the model's rate, in the order of the clip table and in constant memory.
 
-Blocks are resampled without seams. Threads decode ahead of whoever computes; what comes out does not depend on them.
+In: a clip table, window and hop. Out: a stream of `Window`s, and a `BrokenClip` where a clip cannot be read. Each clip
+is opened once. Threads decode ahead of the model (decoders release Python's lock, and windows need not be copied
+between processes); what comes out does not depend on them.
 """
 
 from __future__ import annotations
@@ -8,47 +10,31 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
+from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.remote import is_remote
-from audiobat.data.store import clip_duration, read_clip
 from audiobat.errors import AudiobatError
 
-READ_SAMPLES = 1 << 21  # of a long recording in memory at once, at its own rate: 8 MiB
 CHUNK_WINDOWS = 16  # decoded by a thread in one go
 FILES_AHEAD = 2  # for each thread
 
 Samples: TypeAlias = NDArray[np.float32]
-Reader: TypeAlias = Callable[..., Samples]  # as `read_clip`
-Stamp: TypeAlias = tuple[int, int]  # bytes and time of change (ns) of a file
+FileStamp: TypeAlias = tuple[int, int]  # bytes and time of change (ns) of a file
 T = TypeVar("T")
-
-
-def read_blocks(table: ClipTable, row: int, sample_rate: int, read: Reader = read_clip) -> Iterator[Samples]:
-    """A clip of any length, block by block, resampled without seams: what `read_clip` gives, in constant memory."""
-    seconds, rate = clip_duration(table, row)
-    total = round(seconds * rate)
-    stream = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, "float32", "HQ")
-    for first in range(0, total, READ_SAMPLES):
-        block = read(table, row, rate, first / rate, READ_SAMPLES / rate)
-        last = len(block) < READ_SAMPLES or first + READ_SAMPLES >= total
-        yield block if stream is None else stream.resample_chunk(block, last=last)
-        if last:
-            break
 
 
 def cut_windows(blocks: Iterable[Samples], window: int, hop: int) -> Iterator[tuple[int, Samples]]:
     """(start, samples) of the windows that `audio.windows` names, for a recording that comes block by block."""
-    held: Samples = np.zeros(0, np.float32)
-    start = end = 0  # of what is held; of the last window
+    held: Samples = np.zeros(0, np.float32)  # samples that no block has completed to a window yet
+    start = end = 0  # where `held` starts; where the last window ended
     for block in blocks:
         held = np.concatenate([held, block])
         first = 0
@@ -64,25 +50,25 @@ def cut_windows(blocks: Iterable[Samples], window: int, hop: int) -> Iterator[tu
 class Window(NamedTuple):
     """A stretch of a clip."""
 
-    row: int  # of the clip table
+    clip_id: int
     number: int  # within the clip
     start: int  # sample of the clip at the model's rate
     samples: Samples  # [S]
     last: bool  # of its clip
-    stamp: Stamp | None  # of the file, before it was read
+    stamp: FileStamp | None  # of the file, before it was read
 
 
-class Broken(NamedTuple):
+class BrokenClip(NamedTuple):
     """A clip that cannot be read from here on: its windows that came before are void."""
 
-    row: int
+    clip_id: int
     reason: str
-    stamp: Stamp | None
+    stamp: FileStamp | None
 
 
 @dataclass(frozen=True)
 class WindowStream:
-    """All windows of a clip table, file after file; `threads` decode ahead (0: none, the caller decodes)."""
+    """All windows of a clip table, clip after clip; `threads` decode ahead (0: none, the caller decodes)."""
 
     table: ClipTable
     sample_rate: int
@@ -90,38 +76,39 @@ class WindowStream:
     hop: int
     threads: int
 
-    def __call__(self, row: int = 0, number: int = 0) -> Iterator[Window | Broken]:
-        """The stream from window `number` of clip `row` on. A clip is decoded from its start in any case."""
-        clips = (self._clip(r, number if r == row else 0) for r in range(row, len(self.table)))
+    def __call__(self, clip_id: int = 0, number: int = 0) -> Iterator[Window | BrokenClip]:
+        """The stream from window `number` of clip `clip_id` on. A clip is decoded from its start in any case."""
+        clips = (self._clip(i, number if i == clip_id else 0) for i in range(clip_id, len(self.table)))
         if not self.threads:
             return itertools.chain.from_iterable(clips)
         return _decode_ahead(clips, self.threads)
 
-    def _clip(self, row: int, number: int) -> Iterator[Window | Broken]:
-        before = stamp(self.table, row)
+    def _clip(self, clip_id: int, number: int) -> Iterator[Window | BrokenClip]:
+        before = file_stamp(self.table, clip_id)
         try:
-            yield from itertools.islice(self._windows(row, before), number, None)
+            yield from itertools.islice(self._windows(clip_id, before), number, None)
         except AudiobatError as error:
-            yield Broken(row, str(error), before)
+            yield BrokenClip(clip_id, str(error), before)
 
-    def _windows(self, row: int, before: Stamp | None) -> Iterator[Window]:
+    def _windows(self, clip_id: int, before: FileStamp | None) -> Iterator[Window]:
         """Windows of a clip; each is held until it is known whether another one follows."""
         held: Window | None = None
-        blocks = read_blocks(self.table, row, self.sample_rate)
-        for number, (start, samples) in enumerate(cut_windows(blocks, self.window, self.hop)):
-            if held is not None:
-                yield held
-            held = Window(row, number, start, samples, False, before)
+        with open_clip(self.table, clip_id) as clip:
+            windows = cut_windows(clip.blocks(self.sample_rate), self.window, self.hop)
+            for number, (start, samples) in enumerate(windows):
+                if held is not None:
+                    yield held
+                held = Window(clip_id, number, start, samples, False, before)
         if held is None:
-            raise AudiobatError(f"{self.table.path(row)} has no samples: give audio that is not empty.")
-        if stamp(self.table, row) != before:
-            raise AudiobatError(f"{self.table.path(row)} changed while it was read: run again when it is complete.")
+            raise AudiobatError(f"{self.table.path(clip_id)} has no samples: give audio that is not empty.")
+        if file_stamp(self.table, clip_id) != before:
+            raise AudiobatError(f"{self.table.path(clip_id)} changed while it was read: run again when it is complete.")
         yield held._replace(last=True)
 
 
-def stamp(table: ClipTable, row: int) -> Stamp | None:
-    """What tells whether the file of a clip has changed; None where there is no such thing."""
-    path = table.path(row)
+def file_stamp(table: ClipTable, clip_id: int) -> FileStamp | None:
+    """What changes with the file of a clip; None where that cannot be told (a remote file, or none)."""
+    path = table.path(clip_id)
     if is_remote(path):
         return None
     try:
@@ -141,7 +128,7 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def _decode_ahead(clips: Iterator[Iterator[T]], threads: int) -> Iterator[T]:
-    """All items of all clips in order; of the next clips a chunk each is being made by `threads` threads."""
+    """All items of all clips in order, while `threads` threads make the first chunk of each of the next clips."""
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[tuple[Iterator[T], Future[list[T]]]] = deque()
 

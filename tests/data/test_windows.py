@@ -8,9 +8,10 @@ import pytest
 import soundfile
 
 from audiobat.audio.read import load_audio, windows
-from audiobat.data import stream
+from audiobat.data import windows as window_module
 from audiobat.data.build import clip_table
-from audiobat.data.stream import Broken, Window, WindowStream, read_ahead
+from audiobat.data.clip import open_clip
+from audiobat.data.windows import BrokenClip, Window, WindowStream, read_ahead
 
 RATE = 1000
 
@@ -31,7 +32,7 @@ def table(tmp_path):
 def plain(items):
     """Items as values that compare."""
     return [
-        (item.row, item.reason) if isinstance(item, Broken) else (*item[:3], item.samples.tobytes(), item.last)
+        (item.clip_id, item.reason) if isinstance(item, BrokenClip) else (*item[:3], item.samples.tobytes(), item.last)
         for item in items
     ]
 
@@ -39,11 +40,11 @@ def plain(items):
 @pytest.mark.parametrize(("window", "hop"), [(700, 700), (700, 300), (50, 50), (9000, 10)])
 def test_windows_are_those_of_the_whole_clip(table, window, hop):
     found = list(WindowStream(table, RATE, window, hop, threads=2)())
-    assert [item.row for item in found] == sorted(item.row for item in found)
-    assert {item.row for item in found if isinstance(item, Broken)} == {4, 6, 9}
+    assert [item.clip_id for item in found] == sorted(item.clip_id for item in found)
+    assert {item.clip_id for item in found if isinstance(item, BrokenClip)} == {4, 6, 9}
     for row in (0, 1, 2, 3, 5, 7, 8, 10):
         samples = load_audio(table.path(row), RATE)
-        own = [item for item in found if item.row == row]
+        own = [item for item in found if item.clip_id == row]
         assert [(item.start, item.start + len(item.samples)) for item in own] == windows(len(samples), window, hop)
         assert [item.number for item in own] == list(range(len(own)))
         assert [item.last for item in own] == [False] * (len(own) - 1) + [True]
@@ -55,22 +56,24 @@ def test_windows_are_those_of_the_whole_clip(table, window, hop):
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 def test_threads_and_chunks_change_nothing_and_any_window_is_a_place_to_begin(table, monkeypatch, threads, chunk):
     wanted = list(WindowStream(table, RATE, 400, 250, threads=0)())
-    monkeypatch.setattr(stream, "CHUNK_WINDOWS", chunk)
+    monkeypatch.setattr(window_module, "CHUNK_WINDOWS", chunk)
     windows = WindowStream(table, RATE, 400, 250, threads)
     assert plain(windows()) == plain(wanted)
     for place in range(0, len(wanted), 7):
         first = wanted[place]
-        assert plain(windows(first.row, first.number if isinstance(first, Window) else 0)) == plain(wanted[place:])
+        assert plain(windows(first.clip_id, first.number if isinstance(first, Window) else 0)) == plain(wanted[place:])
 
 
 def test_no_more_is_decoded_than_a_few_files_ahead(tmp_path, monkeypatch):
     begun = []
-    monkeypatch.setattr(stream, "clip_duration", lambda table, row: begun.append(row) or (1.0, RATE))
-    monkeypatch.setattr(stream.read_blocks, "__defaults__", (lambda *_: np.ones(RATE, np.float32),))
-    table = clip_table(tmp_path, [f"{i}.wav" for i in range(100)])
+    soundfile.write(tmp_path / "a.wav", np.ones(RATE), RATE)
+    table = clip_table(tmp_path, ["a.wav"] * 100, keys=[str(i) for i in range(100)])
+    monkeypatch.setattr(
+        window_module, "open_clip", lambda table, clip_id: begun.append(clip_id) or open_clip(table, clip_id)
+    )
     items = WindowStream(table, RATE, RATE, RATE, threads=2)()
     for taken, _ in enumerate(itertools.islice(items, 50)):
-        assert max(begun) <= taken + 2 * stream.FILES_AHEAD
+        assert max(begun) <= taken + 2 * window_module.FILES_AHEAD
     items.close()
     assert max(begun) < 60
 

@@ -1,0 +1,228 @@
+"""One open clip: its length, and any spans of its samples, from one handle on its file.
+
+In: a clip table and a clip_id (a clip's place in it). Out: mono float32 samples [S] at any rate. A clip lies in a loose
+file, in a tar shard, in a Parquet file, or in an object store; whoever reads clips knows nothing of that.
+
+Shards are read by offset (`pread`), so that any order costs the same, and processes share nothing but the page cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, BinaryIO
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from audiobat.audio.read import OpenAudio, decode_pcm, open_audio, read_span
+from audiobat.data.clip_table import ClipLocation, ClipTable
+from audiobat.data.remote import fetched, is_remote, read_range
+from audiobat.data.sources.parquet import AUDIO, open_parquet
+from audiobat.errors import AudiobatError
+
+TAR_BLOCK = 512  # bytes of a tar header, which stands right before its member
+NAME, SIZE, MAGIC = slice(0, 100), slice(124, 136), slice(257, 262)  # fields of a tar header
+PCM = ".pcm"  # headerless 16-bit samples at the table's rate
+PCM_BYTES = 2
+FLAC_MAGIC = b"fLaC"
+OPEN_SHARDS = 128  # kept open in each process
+ROW_GROUPS = 2  # of Parquet files, kept in each process
+READ_SAMPLES = 1 << 21  # of a long recording in memory at once, at its own rate: 8 MiB
+
+Samples = NDArray[np.float32]
+
+
+class OpenClip:
+    """A clip whose file is open; `open_clip` makes it. Any number of spans can be read, in any order."""
+
+    def __init__(self, audio: OpenAudio, name: str, location: ClipLocation, ends: bool) -> None:
+        self._audio = audio
+        self._name = name
+        self._begin = location.begin  # seconds into the recording at which the clip begins
+        self._seconds = location.seconds  # None: not known yet
+        self._ends = ends  # whether the recording may go on after the clip, which must not be read
+
+    @property
+    def rate(self) -> int:
+        """The recording's own sample rate, Hz."""
+        return self._audio.rate
+
+    @property
+    def seconds(self) -> float:
+        """Length of the clip: as the table says or, where it does not, as the recording's header does."""
+        if self._seconds is None:
+            self._seconds = self._audio.samples() / self._audio.rate - self._begin
+        return self._seconds
+
+    def read(self, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> Samples:
+        """Samples [S] at `sample_rate` Hz, from `start` seconds into the clip on, for `seconds` (None: to its end).
+
+        Raises:
+            AudiobatError: as for `load_audio`.
+        """
+        if self._ends:
+            left = self.seconds - start
+            seconds = left if seconds is None else min(seconds, left)
+        return read_span(self._audio, self._name, sample_rate, self._begin + start, seconds)
+
+    def blocks(self, sample_rate: int) -> Iterator[Samples]:
+        """The whole clip, block by block in constant memory, resampled without seams: what `read` gives at once."""
+        total = round(self.seconds * self.rate)
+        stream = None if self.rate == sample_rate else soxr.ResampleStream(self.rate, sample_rate, 1, "float32", "HQ")
+        for first in range(0, total, READ_SAMPLES):
+            block = self.read(self.rate, first / self.rate, READ_SAMPLES / self.rate)
+            last = len(block) < READ_SAMPLES or first + READ_SAMPLES >= total
+            yield block if stream is None else stream.resample_chunk(block, last=last)
+            if last:
+                break
+
+
+@contextmanager
+def open_clip(table: ClipTable, clip_id: int) -> Iterator[OpenClip]:
+    """Open the clip at place `clip_id` of a table; its file is opened, or fetched, once.
+
+    Raises:
+        AudiobatError: as for `open_audio`; a shard that is gone, was cut short or does not hold the clip.
+    """
+    location, key = table.location(clip_id), table.keys[clip_id]
+    ends = table.begins is not None and location.seconds is not None
+    if location.size is not None and _holds_pcm(location, _member_name(location, key)):
+        yield OpenClip(_PcmMember(location, key), key, location, ends)
+        return
+    name = location.path if location.offset is None else f"{location.path}: {key}"
+    with _source(location, key) as source, open_audio(source, name) as audio:
+        yield OpenClip(audio, name, location, ends)
+
+
+def read_clip(
+    table: ClipTable, clip_id: int, sample_rate: int, start: float = 0.0, seconds: float | None = None
+) -> Samples:
+    """Open a clip, read one span as `OpenClip.read` does, and close it."""
+    with open_clip(table, clip_id) as clip:
+        return clip.read(sample_rate, start, seconds)
+
+
+class _PcmMember:
+    """A shard's member that holds headerless 16-bit samples; see `OpenAudio`. Only the bytes asked for are read."""
+
+    def __init__(self, location: ClipLocation, key: str) -> None:
+        if location.sample_rate is None:
+            raise AudiobatError(f"{location.path}: the table tells no sample rate of {key}: prepare the data again.")
+        self._location = location
+        self.rate = location.sample_rate
+
+    def samples(self) -> int:
+        return (self._location.size or 0) // PCM_BYTES
+
+    def read(self, first: int, count: int | None) -> Samples:
+        left = max(0, self.samples() - first)
+        count = left if count is None else min(count, left)
+        at = (self._location.offset or 0) + first * PCM_BYTES
+        return decode_pcm(_read_bytes(self._location.path, at, count * PCM_BYTES))
+
+
+def _member_name(location: ClipLocation, key: str) -> str:
+    """Name of the shard's member at the table's offset, from its tar header, which must be the clip's.
+
+    A table that points elsewhere is found out here.
+    """
+    assert location.offset is not None
+    assert location.size is not None
+    header = _read_bytes(location.path, location.offset - TAR_BLOCK, TAR_BLOCK)
+    name = header[NAME].rstrip(b"\0").decode(errors="replace")
+    size = header[SIZE].strip(b" \0").lstrip(b"0")
+    if header[MAGIC] != b"ustar" or size != b"%o" % location.size or not _agree(name, key):
+        raise AudiobatError(
+            f"{location.path} does not hold clip {key} at byte {location.offset}: the index is of another shard, "
+            "copy both again or prepare the data again."
+        )
+    return name
+
+
+def _agree(name: str, key: str) -> bool:
+    """Whether a member of this name is the clip's; of a long name, the header has the beginning only."""
+    return name.startswith(f"{key}.") or (_is_cut(name) and f"{key}.".startswith(name[:64]))
+
+
+def _is_cut(name: str) -> bool:
+    return len(name.encode()) >= NAME.stop
+
+
+def _holds_pcm(location: ClipLocation, name: str) -> bool:
+    """Whether a member is headerless samples: by its name's ending or, where that is cut off, by its first bytes."""
+    if _is_cut(name):
+        return _read_bytes(location.path, location.offset or 0, len(FLAC_MAGIC)) != FLAC_MAGIC
+    return name.endswith(PCM)
+
+
+def _source(location: ClipLocation, key: str) -> AbstractContextManager[str | bytes | BinaryIO]:
+    """What `open_audio` reads the recording from: the path of a loose file, a copy of a remote file, or bytes."""
+    if location.offset is not None and location.size is not None:
+        return nullcontext(_read_bytes(location.path, location.offset, location.size))
+    if location.offset is not None:
+        return nullcontext(_parquet_cell(location.path, location.offset, key))
+    return fetched(location.path) if is_remote(location.path) else nullcontext(location.path)
+
+
+def _read_bytes(path: str, offset: int, size: int) -> bytes:
+    """`size` bytes of a shard from `offset` on."""
+    data = read_range(path, offset, size) if is_remote(path) else _pread(path, offset, size)
+    if len(data) != size:
+        raise AudiobatError(f"{path} was cut short: it ends before byte {offset + size}; copy or prepare it again.")
+    return data
+
+
+def _pread(path: str, offset: int, size: int) -> bytes:
+    try:
+        return os.pread(_shards.descriptor(path), size, max(0, offset))
+    except OSError as error:
+        raise AudiobatError(f"{path} cannot be read ({error.strerror}): copy or prepare the shard again.") from error
+
+
+class _OpenShards:
+    """Descriptors of the shards used last; reading at an offset leaves no trace in them, so that forks may share."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def descriptor(self, path: str) -> int:
+        if path in self._open:
+            self._open.move_to_end(path)
+        else:
+            self._open[path] = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            if len(self._open) > OPEN_SHARDS:
+                os.close(self._open.popitem(last=False)[1])
+        return self._open[path]
+
+
+_shards = _OpenShards()
+
+
+def _parquet_cell(path: str, row: int, key: str) -> bytes:
+    """The file inside row `row` of a Parquet file's `audio` column."""
+    ends = _row_ends(path)
+    group = int(np.searchsorted(ends, row, side="right"))
+    if group >= len(ends):
+        raise AudiobatError(f"{path} has {ends[-1] if len(ends) else 0} rows and no row {row} for clip {key}.")
+    data = _row_group(path, group)[row - (int(ends[group - 1]) if group else 0)].as_py()
+    if not data:
+        raise AudiobatError(f"{path}, row {row}: clip {key} has no bytes in column `{AUDIO}`: download it again.")
+    return bytes(data)
+
+
+@functools.lru_cache(OPEN_SHARDS)
+def _row_ends(path: str) -> NDArray[np.int64]:
+    metadata = open_parquet(path).metadata
+    return np.cumsum([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)], dtype=np.int64)
+
+
+@functools.lru_cache(ROW_GROUPS)
+def _row_group(path: str, group: int) -> Any:
+    """The bytes column of a row group; a random order reads groups again and again: prepare such data first."""
+    file = open_parquet(path)
+    return file.read_row_group(group, columns=[f"{AUDIO}.bytes"]).column(AUDIO).combine_chunks().field("bytes")
