@@ -1,4 +1,4 @@
-"""The trivial model that a learned one has to beat: mean, deviation and maximum over time of a log-mel spectrum.
+"""The trivial encoder that a learned one has to beat: mean, deviation and maximum over time of a log-mel spectrum.
 
 In: waveforms. Out: the `LayerFeatures` of one block with one patch per clip.
 """
@@ -39,3 +39,5 @@ class LogMelEncoder(nn.Module):
         token = torch.cat([mean, deviation.sqrt(), highest], dim=1)  # [B, 192]
         valid = torch.ones(len(token), 1, dtype=torch.bool, device=token.device)
         return LayerFeatures(token[None, :, None], None, (1, 1), valid, torch.zeros(1, device=token.device))
+
+    forward = forward_intermediates

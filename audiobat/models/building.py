@@ -1,6 +1,7 @@
-"""A config and named tensors to an encoder or its head: none missing, none left over, none of another size or kind.
+"""A config and named tensors, read from a file, to an encoder or to its head: every tensor has its place and its size.
 
-Sizes are held against the tensors before anything of that size is made, as a config may ask for any.
+The sizes that the config asks for are compared with the tensors before memory of that size is taken: a file from
+elsewhere may ask for any.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder, BaseEncoder
 from audiobat.models.tagger import Tagger
 
-FILTERS = 2**26  # values of a spectrogram's filters: more than any real one has
+FILTERS = 2**26  # most values that the mel filters of a config may have: more than any real frontend's
 
 
 def build(config: ModelConfig, tensors: Mapping[str, Tensor], where: Path) -> AudioEncoder:
-    """An encoder of `config` with `tensors`, read from `where`, as its weights: none missing, none left over.
+    """Build the encoder that `config` describes and give it `tensors`, which were read from `where`.
 
-    The sizes in `config` are held against the tensors before anything of that size is made.
+    Raises AudiobatError that names the tensor or the field: a tensor missing, left over, of another shape or type, or
+    not finite; another number of blocks; more mel filters than fit.
     """
-    columns, rows = config.grid
+    columns, freq_patches = config.grid
     dim, encoder, frontend = config.encoder.dim, config.encoder, config.frontend
     blocks = count_blocks(tensors)
     if blocks != encoder.depth:
         raise AudiobatError(f"{where} holds {blocks} blocks, but the config says encoder.depth {encoder.depth}.")
     hidden = int(dim * encoder.mlp_ratio)
     sizes: dict[str, tuple[int, ...]] = {
-        "pos_embed": (1, columns * rows, dim),
+        "pos_embed": (1, columns * freq_patches, dim),
         "patch_embed.proj.weight": (dim, 1, *encoder.patch_size),
     }
     for n in range(blocks):
@@ -40,8 +42,8 @@ def build(config: ModelConfig, tensors: Mapping[str, Tensor], where: Path) -> Au
         sizes |= {f"blocks.{n}.mlp.fc1.weight": (hidden, dim), f"blocks.{n}.mlp.fc2.weight": (dim, hidden)}
     found = shapes_of(tensors)
     check_shapes({name: found[name] for name in sizes if name in found}, sizes, where)
-    many = (frontend.n_fft // 2 + 1) * frontend.mel_bins <= FILTERS
-    check(many, "frontend.mel_bins", frontend.mel_bins, f"with n_fft {frontend.n_fft} that is too many filters")
+    fits = (frontend.n_fft // 2 + 1) * frontend.mel_bins <= FILTERS  # filters are in no file: nothing else limits them
+    check(fits, "frontend.mel_bins", frontend.mel_bins, f"with n_fft {frontend.n_fft} that is too many filters")
     model = AudioEncoder(config)
     check_shapes(found, shapes_of(model.state_dict()), where)
     check_values(tensors, where)
@@ -50,8 +52,11 @@ def build(config: ModelConfig, tensors: Mapping[str, Tensor], where: Path) -> Au
 
 
 def build_tagger(encoder: BaseEncoder, config: TaggerConfig, tensors: Mapping[str, Tensor], where: Path) -> Tagger:
-    """`encoder` with a head of `config` and of `tensors`, read from `where`: none missing, none left over."""
-    with torch.device("meta"):  # a config may ask for any size: nothing of it is made before the tensors agree
+    """Put a head that `config` describes on `encoder` and give it `tensors`, which were read from `where`.
+
+    Raises AudiobatError that names the tensor: missing, left over, of another shape or type, or not finite.
+    """
+    with torch.device("meta"):  # shapes without memory: the config may ask for any size
         try:
             wanted = Tagger(encoder, config).head.state_dict()
         except (RuntimeError, OverflowError, TypeError):  # more numbers than can be counted

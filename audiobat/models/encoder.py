@@ -1,13 +1,17 @@
-"""Waveform to the features of every layer: frontend, patches, positions, cls token, gated post-norm blocks (Section 3).
+"""Waveform to the features of every block: frontend, patches, positions, cls token, gated post-norm blocks (Section 3).
 
-Parameters carry timm's names, so that the public BAT weights load with no renaming.
+In: waveforms [B, S] and their lengths. Out: `LayerFeatures`; of patch tokens [B, n, D], the tokens of the last block.
+Parameters carry timm's names, so that the public BAT weights load with no renaming. Pre-training, fine-tuning and
+inference share `cut_windows`, which alone decides where a clip is padded and what attention sees of the padding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -17,27 +21,33 @@ from audiobat.audio.frontend import KaldiFrontend, MelFrontend, build_frontend
 from audiobat.audio.read import to_waveform
 from audiobat.config import ModelConfig, check, to_dict
 from audiobat.errors import AudiobatError
-from audiobat.models.features import LayerFeatures
+from audiobat.models.features import LayerFeatures, block_numbers
 from audiobat.models.layers import Block, init_weights, init_weights_eat
 from audiobat.models.patches import PatchEmbed, pad_frames, sincos_positions, valid_patches
 
 
 class BaseEncoder(nn.Module):
-    """Base of the encoders that `audiobat.load` gives: what one does with an encoder alone."""
+    """An encoder of this package: called on waveforms, it answers with the features of its blocks.
 
-    sample_rate: int
+    A subclass sets the attributes and writes `forward_intermediates`; `release_fields` too, if a release can hold it.
+    """
+
+    sample_rate: int  # Hz
     dim: int
     depth: int
     frontend: MelFrontend | KaldiFrontend
 
     @property
-    def rows(self) -> int:
-        """Patches above one another in a column."""
+    def freq_patches(self) -> int:
+        """Patches above one another in a patch column: the F of a grid (T, F)."""
         raise NotImplementedError
 
     def release_fields(self) -> dict[str, Any]:
-        """What config.json of a release says of this encoder: all that `load` needs beside the weights."""
-        raise NotImplementedError
+        """The fields of a release's config.json: all that `load` needs beside the weights.
+
+        Raises AudiobatError for an encoder that no release can hold.
+        """
+        raise AudiobatError(f"A {type(self).__name__} cannot be saved as a release: load it from where it came from.")
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write a release: config.json, model.safetensors and README.md, whole or not at all.
@@ -53,13 +63,39 @@ class BaseEncoder(nn.Module):
 
         save_new(folder, self, overwrite)
 
-    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
-        """As `forward_intermediates`."""
-        return self.forward_intermediates(waveform, lengths)
+    def forward(
+        self, waveform: Tensor, lengths: Tensor | None = None, indices: int | Sequence[int] | None = None
+    ) -> LayerFeatures:
+        """Waveform [B, S] to features: the same as `forward_intermediates`, with the module's hooks."""
+        return self.forward_intermediates(waveform, lengths, indices)
 
-    def forward_intermediates(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
-        """As the `Encoder` protocol has it."""
+    def forward_intermediates(
+        self, waveform: Tensor, lengths: Tensor | None = None, indices: int | Sequence[int] | None = None
+    ) -> LayerFeatures:
+        """Turn a batch of waveforms into the outputs of the blocks.
+
+        timm's method of this name gives a list of tensors; this one gives `LayerFeatures`, whose first axis is the
+        block, because the cls token and the mask of padding belong to the patch tokens.
+
+        Args:
+            waveform: [B, S] at `sample_rate`, in [-1, 1].
+            lengths: samples of each clip [B], from 1 to S; None: all S.
+            indices: which blocks, as in timm: None all, a number n the last n, a list those of these numbers, from 0
+                or, negative, from the end. They come in the model's order; blocks behind the last of them do not run.
+
+        Raises:
+            AudiobatError: the waveform is not [B, S] or empty; a block that the model does not have.
+        """
         raise NotImplementedError
+
+    def forward_layers(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
+        """The old name of `forward_intermediates`, which version 0.2 will not have."""
+        warnings.warn(
+            "forward_layers is called forward_intermediates now; audiobat 0.2 will not have the old name.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return self.forward_intermediates(waveform, lengths)
 
     @torch.no_grad()
     def embed(
@@ -74,22 +110,36 @@ class BaseEncoder(nn.Module):
         Args:
             source: path, bytes, file object, or an array [S] or [channels, S] with its `sample_rate` in Hz.
             sample_rate: of an array; files bring their own.
-            pool: `mean` of the valid patches, or the `cls` token, of which pre-training asks little: its target is a
-                mean of tokens that were standardised over the clip.
+            pool: `mean` of the valid patches, or the `cls` token. Prefer the mean: pre-training asks little of cls,
+                whose target is the mean of tokens that were standardised over the clip (Eq. 6).
             layer: block to read, 1 to depth, or -1 for the last.
+
+        Raises:
+            AudiobatError: audio that cannot be read, an array without a rate, an unknown pool or layer.
         """
         check(pool in ("mean", "cls"), "pool", pool, "choose mean or cls")
         check(layer == -1 or 1 <= layer <= self.depth, "layer", layer, f"use 1 to {self.depth}, or -1 for the last")
         waveform = to_waveform(source, sample_rate, self.sample_rate).to(next(self.parameters()).device)
         was_training = self.training
         self.eval()
-        features = self.forward_intermediates(waveform[None])
+        features = self.forward_intermediates(waveform[None], indices=[layer if layer < 0 else layer - 1])
         self.train(was_training)
-        return pool_features(features, pool, layer)[0]
+        return pool_features(features, pool)[0]
+
+
+class Windows(NamedTuple):
+    """Spectrograms of B clips cut into W windows each, which run through the blocks as B * W short clips."""
+
+    spectrogram: Tensor  # [B * W, frames, mel bins], whole patches; behind a clip's end the frontend's floor
+    valid: Tensor  # [B * W, N] bool, True on patches that hold any frame of the clip
+    attended: Tensor | None  # `valid` if attention must not see the other patches, None if it may see all
+    grid: tuple[int, int]  # patches of a whole clip, (W * columns of a window, F)
 
 
 class AudioEncoder(BaseEncoder):
     """The student, the teacher, and what a release holds; meets the `Encoder` protocol."""
+
+    num_prefix_tokens = 1  # timm's name: tokens before the patches, here cls
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
@@ -100,11 +150,11 @@ class AudioEncoder(BaseEncoder):
         self.frontend = build_frontend(config.frontend)
         self.patch_embed = PatchEmbed(encoder.dim, encoder.patch_size)
         self.pos_embed: Tensor
-        self.register_buffer("pos_embed", sincos_positions(config.grid, encoder.dim))
+        self.register_buffer("pos_embed", sincos_positions(config.grid, encoder.dim))  # in the file: BAT's is its own
         self.cls_token = nn.Parameter(torch.empty(1, 1, encoder.dim))
         is_pre = encoder.block_norm == "pre"
         self.pre_norm = nn.Identity() if is_pre else nn.LayerNorm(encoder.dim, eps=1e-6)
-        rates = torch.linspace(0, encoder.drop_path, encoder.depth).tolist()
+        rates = torch.linspace(0, encoder.drop_path, encoder.depth).tolist()  # deeper blocks are dropped more often
         self.blocks = nn.ModuleList(
             Block(
                 encoder.dim, encoder.heads, encoder.mlp_ratio, encoder.gated_attention, encoder.gate_bias, rate, is_pre
@@ -127,16 +177,16 @@ class AudioEncoder(BaseEncoder):
 
         encoder = load(name_or_folder, device)
         if not isinstance(encoder, cls):
-            raise AudiobatError(f"{name_or_folder} holds a {type(encoder).__name__}: take it by audiobat.load.")
+            raise AudiobatError(f"{name_or_folder} holds a {type(encoder).__name__}: load it by audiobat.load.")
         return encoder
 
     @property
-    def rows(self) -> int:
-        """Patches above one another in a column."""
+    def freq_patches(self) -> int:
+        """Patches above one another in a patch column."""
         return self.config.grid[1]
 
     def release_fields(self) -> dict[str, Any]:
-        """The fields of a release of ours."""
+        """The fields of a release of this encoder: its whole config."""
         return {"model_type": "audiobat", "format": 1, **to_dict(self.config)}
 
     @property
@@ -144,74 +194,88 @@ class AudioEncoder(BaseEncoder):
         """Longest clip, in samples, that fits one window of the position table: n whole hops make n + 1 frames."""
         return self.config.encoder.max_frames * self.config.frontend.hop_length - 1
 
-    def spectrogram(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Waveform [B, S] to one window's spectrogram and its valid patches.
+    def forward_intermediates(
+        self, waveform: Tensor, lengths: Tensor | None = None, indices: int | Sequence[int] | None = None
+    ) -> LayerFeatures:
+        """As `BaseEncoder` says, for clips of any length.
 
-        Returns the spectrogram [B, T * patch frames, F] of a multiple of the patch, at most `max_frames` long, and
-        bool [B, N], False on padding that attention must not see; None when there is none.
+        A clip longer than the position table runs in windows: patches are concatenated in time, cls is averaged over
+        the windows that hold any of the clip, as in the BAT release.
+        """
+        spectrogram, frames = self.frontend(waveform, lengths)
+        return self.forward_spectrogram(spectrogram, None if lengths is None else frames, indices)
+
+    def forward_spectrogram(
+        self, spectrogram: Tensor, frames: Tensor | None = None, indices: int | Sequence[int] | None = None
+    ) -> LayerFeatures:
+        """As `forward_intermediates`, from a spectrogram [B, T, F] of which each clip owns `frames` [B] (None: all)."""
+        chosen = block_numbers(self.depth, indices)
+        clips, longest, _ = spectrogram.shape
+        windows = self.cut_windows(spectrogram, frames)
+        columns, freq_patches = windows.grid
+        tokens = self.embed_patches(windows.spectrogram)  # [B * W, N, D]
+        patches, cls = [], []
+        for number, (block, _) in enumerate(islice(self.run_blocks(tokens, windows.attended), chosen[-1] + 1)):
+            if number in chosen:
+                patches.append(block[:, 1:].reshape(clips, columns * freq_patches, -1))
+                cls.append(block[:, 0].reshape(clips, -1, self.dim))  # [B, W, D]
+        used = windows.valid.any(1).reshape(clips, -1, 1)  # [B, W, 1] windows behind a clip's end hold padding only
+        cls_token = (torch.stack(cls) * used).sum(2) / used.sum(1)
+        valid = windows.valid.reshape(clips, columns * freq_patches)
+        return LayerFeatures(torch.stack(patches), cls_token, windows.grid, valid, self.column_times(longest))
+
+    def spectrogram(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Waveform [B, S] to the spectrogram of one window, of which pre-training masks patches.
+
+        Returns the spectrogram [B, frames, mel bins] of whole patches, cut at `max_frames`, and bool [B, N], False on
+        padding that neither attention nor the loss may see; None if they may see every patch.
         """
         spectrogram, frames = self.frontend(waveform, lengths)
         spectrogram = spectrogram[:, : self.config.encoder.max_frames]
-        spectrogram = self._fit(spectrogram)
-        if lengths is None or self.config.encoder.pad == "grid":
-            return spectrogram, None
+        window = self.cut_windows(spectrogram, None if lengths is None else frames)
+        return window.spectrogram, window.attended
+
+    def cut_windows(self, spectrogram: Tensor, frames: Tensor | None) -> Windows:
+        """Cut a spectrogram [B, T, F], of which each clip owns `frames` [B] (None: all T), into padded windows."""
+        clips, longest, bins = spectrogram.shape
+        count, per_window = self._windows(longest)
         patch_frames = self.config.encoder.patch_size[0]
-        grid = spectrogram.shape[1] // patch_frames, self.config.grid[1]
-        return spectrogram, valid_patches(frames, grid, patch_frames)
+        grid = count * per_window, self.freq_patches
+        padded = grid[0] * patch_frames
+        own = spectrogram.new_full((clips,), longest, dtype=torch.int64) if frames is None else frames
+        valid = valid_patches(own, grid, patch_frames).reshape(clips * count, per_window * self.freq_patches)
+        # Without a mask, attention takes a faster kernel. A last patch that is padded in part is valid.
+        has_padding = frames is not None or padded - longest >= patch_frames
+        attended = valid if has_padding and self.config.encoder.pad == "mask" else None
+        spectrogram = pad_frames(spectrogram, padded, self.frontend.floor)
+        return Windows(spectrogram.reshape(clips * count, per_window * patch_frames, bins), valid, attended, grid)
 
     def embed_patches(self, spectrogram: Tensor) -> Tensor:
-        """Spectrogram [B, T * patch frames, F] to patch tokens with their positions [B, N, D]."""
+        """Spectrogram [B, frames, mel bins] of whole patches to patch tokens with their positions [B, N, D]."""
         tokens: Tensor = self.patch_embed(spectrogram)
-        return tokens + self.pos_embed[:, : tokens.shape[1]]
+        return tokens + self.pos_embed[:, : tokens.shape[1]]  # time-major: the first columns are the first positions
 
     def run_blocks(self, patch_tokens: Tensor, valid: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Prepend cls to patch tokens [B, n, D] and yield (block, mlp) outputs [B, 1 + n, D] layer by layer."""
+        """Prepend cls to patch tokens [B, n, D] and yield (block, mlp) outputs [B, 1 + n, D] block by block.
+
+        `valid` [B, n] is False on tokens that attention must not see; None: it sees all.
+        """
         valid = with_cls(valid)
         x = self._stem(patch_tokens)
-        for layer, block in enumerate(self.blocks, start=1):
+        for number, block in enumerate(self.blocks, start=1):
             x, mlp = block(x, valid)
-            yield (self.norm(x) if layer == self.depth else x), mlp
+            yield (self.norm(x) if number == self.depth else x), mlp
 
     def encode_tokens(self, patch_tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         """Patch tokens [B, n, D], such as the visible ones, to the last block's output [B, 1 + n, D], cls first."""
         *_, (last, _) = self.run_blocks(patch_tokens, valid)
         return last
 
-    def forward_intermediates(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
-        """Waveform [B, S] of any length to the block outputs of all layers.
-
-        A clip longer than the position table runs in windows: patches are concatenated in time, cls is averaged over
-        the windows that hold any of the clip, as in the release.
-        """
-        spectrogram, frames = self.frontend(waveform, lengths)
-        return self.forward_spectrogram(spectrogram, None if lengths is None else frames)
-
-    def forward_spectrogram(self, spectrogram: Tensor, frames: Tensor | None = None) -> LayerFeatures:
-        """Spectrogram [B, T, F], of which each clip owns `frames` [B] (None: all), to the outputs of all blocks."""
-        clips, longest, _ = spectrogram.shape
-        windows, per_window = self._windows(longest)
-        columns = windows * per_window
-        spectrogram = self._fit(spectrogram)
-        rows, patch_frames = self.config.grid[1], self.config.encoder.patch_size[0]
-        own = spectrogram.new_full((clips,), longest, dtype=torch.int64) if frames is None else frames
-        valid = valid_patches(own, (columns, rows), patch_frames)  # [B, N]
-        in_windows = valid.reshape(clips * windows, per_window * rows)
-        no_padding = frames is None and columns * patch_frames - longest < patch_frames
-        keys = None if no_padding or self.config.encoder.pad == "grid" else in_windows
-        x = self.embed_patches(spectrogram.reshape(clips * windows, per_window * patch_frames, -1))
-        patches, cls = [], []
-        for block, _ in self.run_blocks(x, keys):
-            patches.append(block[:, 1:].reshape(clips, columns * rows, -1))
-            cls.append(block[:, 0].reshape(clips, windows, -1))
-        used = in_windows.any(1).reshape(clips, windows, 1)
-        cls_token = (torch.stack(cls) * used).sum(2) / used.sum(1)
-        return LayerFeatures(torch.stack(patches), cls_token, (columns, rows), valid, self.column_times(longest))
-
     def column_times(self, frames: int) -> Tensor:
         """Second [T] at which each patch column of a spectrogram of `frames` frames starts, from its own start."""
-        windows, per_window = self._windows(frames)
+        count, per_window = self._windows(frames)
         seconds = self.config.encoder.patch_size[0] * self.config.frontend.hop_length / self.sample_rate
-        return torch.arange(windows * per_window, device=self.pos_embed.device) * seconds
+        return torch.arange(count * per_window, device=self.pos_embed.device) * seconds
 
     def attention_input(self, waveform: Tensor, layer: int = -1) -> tuple[nn.Module, Tensor]:
         """The attention module of block `layer` (1 to depth, or -1) and its input [B, 1 + N, D], to look at."""
@@ -223,14 +287,8 @@ class AudioEncoder(BaseEncoder):
         block = self.blocks[index]
         return block.attn, block.norm1(x) if block.pre_norm else x  # type: ignore[return-value, operator]
 
-    def _fit(self, spectrogram: Tensor) -> Tensor:
-        """Pad the time axis to whole patches, or whole windows of the position table."""
-        windows, per_window = self._windows(spectrogram.shape[1])
-        frames = windows * per_window * self.config.encoder.patch_size[0]
-        return pad_frames(spectrogram, frames, self.frontend.floor)
-
     def _windows(self, frames: int) -> tuple[int, int]:
-        """How many windows hold `frames` frames, and the patch columns of each: those needed, or a whole table.
+        """How many windows hold `frames` frames, and the patch columns of each: as many as needed, or a whole table.
 
         There is no branch on the length, and no negative number that ONNX would round towards zero: an exported graph
         takes any length.
@@ -253,7 +311,10 @@ def with_cls(valid: Tensor | None) -> Tensor | None:
 
 
 def pool_features(features: LayerFeatures, pool: str = "mean", layer: int = -1) -> Tensor:
-    """One vector per clip [B, D] from block `layer` (1 to L, or -1): its cls token or the mean of its patches."""
+    """One vector per clip [B, D] from block `layer` (1 to L, or -1): its cls token or the mean of its valid patches.
+
+    Raises AudiobatError if cls is asked of a model that has none.
+    """
     index = layer if layer < 0 else layer - 1
     if pool == "cls":
         check(features.cls_token is not None, "pool", pool, "this model has no cls token, use mean")

@@ -1,10 +1,12 @@
-"""The two values that everything passes: what an encoder is, and the features it hands to probes, embed and reports.
+"""The two values that the whole package passes on: an encoder, and the features that it gives of a batch of clips.
 
-Features of an encoder that somebody else wrote are held against these shapes before they are used.
+Heads, probes, embed and reports know no more of a model than this. The features of an encoder that somebody else wrote
+are checked against these shapes before they are used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -16,9 +18,9 @@ from audiobat.errors import AudiobatError
 
 @dataclass(frozen=True)
 class LayerFeatures:
-    """Outputs of all L layers for a batch of B clips.
+    """Outputs of L blocks for a batch of B clips: N patch tokens each, in T columns (time) of F patches (frequency).
 
-    Token n = t * F + f: time-major, frequency fastest.
+    Token n = t * F + f: time-major, frequency fastest. A model without a 2-D grid has F = 1.
     """
 
     patch_tokens: Tensor  # [L, B, N, D]
@@ -29,26 +31,48 @@ class LayerFeatures:
 
     def clip(self, index: int) -> LayerFeatures:
         """Features of clip `index` alone, still batched (B = 1)."""
-        one = slice(index, index + 1)
-        cls = None if self.cls_token is None else self.cls_token[:, one]
-        return LayerFeatures(self.patch_tokens[:, one], cls, self.grid, self.valid[one], self.frame_times)
+        alone = slice(index, index + 1)
+        cls = None if self.cls_token is None else self.cls_token[:, alone]
+        return LayerFeatures(self.patch_tokens[:, alone], cls, self.grid, self.valid[alone], self.frame_times)
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """All that heads, probes, embed and reports know of a model."""
+    """All that heads, probes, embed and reports know of a model.
 
-    sample_rate: int
-    dim: int
-    depth: int
+    A clip must have the same features alone and beside a longer one: padding is marked in `valid` and changes nothing.
+    `audiobat doctor --model` checks that.
+    """
+
+    sample_rate: int  # Hz
+    dim: int  # D
+    depth: int  # L
 
     def forward_intermediates(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
-        """Turn waveform [B, S] at `sample_rate` into features; `lengths` [B] in samples (None: all S)."""
+        """Turn waveform [B, S] at `sample_rate` into the features of all blocks.
+
+        `lengths` [B] holds the samples of each clip; None: all S.
+        """
         ...
 
 
+def block_numbers(depth: int, indices: int | Sequence[int] | None) -> list[int]:
+    """Numbers, from 0 and in the model's order, of the blocks that timm's `indices` chooses among `depth`.
+
+    None: all; a number n: the last n; a list: the blocks of these numbers, negative ones from the end. Raises
+    AudiobatError if there is no such block, or none at all is asked for.
+    """
+    wanted = list(range(depth) if indices is None else range(-indices, 0) if isinstance(indices, int) else indices)
+    if not wanted or not all(-depth <= index < depth for index in wanted):
+        raise AudiobatError(
+            f"indices is {indices!r}: the model has {depth} blocks, so give a number from 1 to {depth} for the last "
+            f"ones, or a list of numbers from 0 to {depth - 1}."
+        )
+    return sorted({index % depth for index in wanted})
+
+
 def check_features(encoder: Encoder, features: LayerFeatures, clips: int) -> None:
-    """Raise an AudiobatError that says what is wrong about the features of a batch of `clips`, if anything is."""
+    """Raise an AudiobatError that says what is wrong with the features of a batch of `clips`, if anything is."""
     fault = shape_fault(encoder, features, clips) or type_fault(features)
     if fault is None and not features.valid.any(1).all():
         fault = "a clip has no valid token; mark at least its first column valid"
@@ -59,17 +83,17 @@ def check_features(encoder: Encoder, features: LayerFeatures, clips: int) -> Non
 
 
 def shape_fault(encoder: Encoder, features: object, clips: int) -> str | None:
-    """What is not as `LayerFeatures` names it for a batch of `clips`, and the hint; None if all is."""
+    """The first field whose shape does not fit `LayerFeatures` of a batch of `clips`, with a hint; None if all fit."""
     if not isinstance(features, LayerFeatures):
         return f"forward_intermediates gives a {type(features).__name__}; return LayerFeatures"
     grid = features.grid
     if not (isinstance(grid, tuple) and len(grid) == 2 and all(type(size) is int for size in grid)):
         return f"grid is {grid!r}; give two whole numbers (T, F)"
-    columns, rows = grid
+    columns, freq_patches = grid
     wanted = {
-        "patch_tokens": ("[L, B, N, D]", (encoder.depth, clips, columns * rows, encoder.dim)),
+        "patch_tokens": ("[L, B, N, D]", (encoder.depth, clips, columns * freq_patches, encoder.dim)),
         "cls_token": ("[L, B, D]", (encoder.depth, clips, encoder.dim)),
-        "valid": ("[B, N]", (clips, columns * rows)),
+        "valid": ("[B, N]", (clips, columns * freq_patches)),
         "frame_times": ("[T]", (columns,)),
     }
     for name, (axes, shape) in wanted.items():
@@ -87,7 +111,7 @@ def shape_fault(encoder: Encoder, features: object, clips: int) -> str | None:
 
 
 def type_fault(features: LayerFeatures) -> str | None:
-    """Which tensor is of another type than it must be, and the hint; None if none is."""
+    """The first tensor of a wrong type, with a hint; None if all types are right."""
     if features.valid.dtype != torch.bool:
         return f"valid has type {features.valid.dtype}; make it bool"
     for name in ("patch_tokens", "cls_token", "frame_times"):

@@ -22,8 +22,8 @@ class GatedAttention(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Tokens [B, N, D] to [B, N, D]; keys where `valid` [B, N] is False are not attended to."""
         q, k, v = self._project(x)
-        keep = None if valid is None else valid[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+        mask = None if valid is None else valid[:, None, None, :]  # for all heads and queries
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out = out.transpose(1, 2).flatten(2)  # [B, N, D]
         if self.gate is not None:
             out = torch.sigmoid(self.gate(x)) * out
@@ -31,7 +31,7 @@ class GatedAttention(nn.Module):
         return projected
 
     def attention_map(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The softmax matrix of Eq. 12, [B, H, N, N]: formed only for those who want to look at it."""
+        """The softmax matrix of Eq. 12, [B, H, N, N]; `forward` never forms it, this is for figures and measures."""
         q, k, _ = self._project(x)
         score = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if valid is not None:
@@ -39,14 +39,17 @@ class GatedAttention(nn.Module):
         return score.softmax(dim=-1)
 
     def contribution_map(self, x: Tensor, valid: Tensor | None = None, gated: bool = True) -> Tensor:
-        """Norm of what each query takes from each key, |gate_q * A_qk v_k|, [B, H, N, N]; without gate, |A_qk v_k|."""
+        """How much each query takes from each key: the norm of gate_q * A_qk v_k, [B, H, N, N].
+
+        Without `gated`, or in a block that has no gate, the norm of A_qk v_k.
+        """
         attention = self.attention_map(x, valid)
         value = self._project(x)[2]  # [B, H, N, d]
         power = value.square()
         if not gated or self.gate is None:
             return attention * power.sum(-1).sqrt().unsqueeze(-2)
         gate: Tensor = torch.sigmoid(self.gate(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, N, d]
-        return attention * (gate.square() @ power.transpose(-2, -1)).sqrt()
+        return attention * (gate.square() @ power.transpose(-2, -1)).sqrt()  # sum over d of gate^2 v^2, for all pairs
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [B, H, N, d]."""
@@ -56,7 +59,7 @@ class GatedAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers around an exact GELU."""
+    """Two linear layers around an exact GELU (Eq. 3)."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -77,7 +80,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Branch output [B, N, D], scaled so that its expectation stays."""
+        """Branch output [B, N, D] to zeros or, so that its expectation stays, to itself / (1 - rate)."""
         if not self.training or self.rate == 0:
             return x
         keep = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
@@ -85,7 +88,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """One post-norm transformer block (Eq. 1-4); with `pre_norm`, one of Audio-MAE, whose sums are not normalised."""
+    """A post-norm transformer block (Eq. 1-4), or a pre-norm one as in Audio-MAE, whose sums are not normalised."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Spectrogram to patch tokens: the patch embedding, 2-D sine-cosine positions, and which patches hold real frames.
+"""Spectrogram to patch tokens: the patch embedding, 2-D sine-cosine positions, and the patches that hold frames.
 
 Token n = t * F + f: time-major, frequency fastest (Section 3).
 """
@@ -29,28 +29,28 @@ class PatchEmbed(nn.Module):
 def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
     """Fixed 2-D positions [1, T * F, dim]: the first half of `dim` encodes frequency, the rest time.
 
-    Each half holds a sine block, then a cosine block, at rates 10000^(-k / (dim / 4)), as EAT's.
+    Each half holds a sine block, then a cosine block, at rates 10000^(-k / (dim / 4)), as in EAT.
     """
-    columns, rows = grid
-    time = _sincos(torch.arange(columns), dim // 2)[:, None].expand(columns, rows, -1)  # [T, F, dim / 2]
-    frequency = _sincos(torch.arange(rows), dim // 2)[None].expand(columns, rows, -1)
-    return torch.cat([frequency, time], dim=-1).reshape(1, columns * rows, dim)
+    columns, freq_patches = grid
+    time = _sincos(torch.arange(columns), dim // 2)[:, None].expand(columns, freq_patches, -1)  # [T, F, dim / 2]
+    frequency = _sincos(torch.arange(freq_patches), dim // 2)[None].expand(columns, freq_patches, -1)
+    return torch.cat([frequency, time], dim=-1).reshape(1, columns * freq_patches, dim)
 
 
 def _sincos(position: Tensor, dim: int) -> Tensor:
-    """1-D code of `position` [P] as [P, dim]."""
-    rate = 10_000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    """Sines and cosines of `position` [P] at dim / 2 rates: [P, dim]."""
+    rate = 10_000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))  # rounded once, at the end
     angle = position.double()[:, None] * rate
     return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
 
 
 def pad_frames(spectrogram: Tensor, frames: int, floor: float) -> Tensor:
-    """Extend spectrogram [B, T, F] to `frames` rows of the frontend's `floor`."""
+    """Spectrogram [B, T, F] to [B, frames, F]: what is added holds the frontend's `floor`."""
     return F.pad(spectrogram, (0, 0, 0, frames - spectrogram.shape[1]), value=floor)
 
 
 def valid_patches(frames: Tensor, grid: tuple[int, int], patch_frames: int) -> Tensor:
-    """Patches that hold at least one of each clip's own `frames` [B]: bool [B, T * F]."""
-    columns, rows = grid
+    """True on patches that hold at least one of each clip's own `frames` [B]: bool [B, T * F]."""
+    columns, freq_patches = grid
     start = torch.arange(columns, device=frames.device) * patch_frames
-    return (start < frames[:, None]).repeat_interleave(rows, dim=1)
+    return (start < frames[:, None]).repeat_interleave(freq_patches, dim=1)

@@ -21,7 +21,7 @@ class Tagger(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = encoder
-        self.head = build_head(config.head, encoder.dim, encoder.depth, len(config.classes), rows=encoder.rows)
+        self.head = build_head(config.head, encoder.dim, encoder.depth, len(config.classes), rows=encoder.freq_patches)
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write a release with the head in it: as `AudioEncoder.save_pretrained`, and head.safetensors."""

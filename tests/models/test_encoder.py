@@ -1,9 +1,10 @@
-"""The encoder: padding never changes a clip, windows, embeddings, names; one clip in and out of a batch."""
+"""The encoder: what it answers when called, padding that never changes a clip, windows, embeddings, names."""
 
 import numpy as np
 import pytest
 import torch
 
+import audiobat
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder, pool_features
@@ -19,6 +20,73 @@ def tiny(pad="mask", max_frames=64, **frontend):
 @pytest.fixture(scope="module")
 def model():
     return tiny()
+
+
+def same(found, expected) -> bool:
+    fields = ("patch_tokens", "cls_token", "valid", "frame_times")
+    return found.grid == expected.grid and all(torch.equal(getattr(found, f), getattr(expected, f)) for f in fields)
+
+
+@torch.no_grad()
+def test_a_loaded_model_is_called_on_waveforms():
+    model = audiobat.load("bat_nano")
+    waveform, lengths = torch.randn(2, 30_000), torch.tensor([30_000, 9_000])
+    expected = model.forward_intermediates(waveform, lengths)
+    calls = []
+    handle = model.register_forward_hook(lambda _, args, features: calls.append((args[0], features)))
+    found = model(waveform, lengths)
+    handle.remove()
+    assert same(found, expected)
+    assert calls[0][0] is waveform
+    assert calls[0][1] is found
+    assert same(model(waveform), model.forward_intermediates(waveform))
+    with pytest.raises(AudiobatError, match=r"shape \[30000\]: give \[clips, samples\]"):
+        model(waveform[0])
+    with pytest.warns(FutureWarning, match="forward_intermediates"):
+        assert same(model.forward_layers(waveform, lengths), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pad", ["mask", "grid"])
+def test_pretraining_sees_what_inference_sees(pad):
+    """The tokens and the mask that the objective takes lead to the last block of `forward_intermediates`."""
+    model = tiny(pad)
+    for samples in (700, 5_000, 10_239):
+        waveform = torch.randn(3, samples)
+        for lengths in (None, torch.tensor([samples, samples // 2, 1])):
+            spectrogram, valid = model.spectrogram(waveform, lengths)
+            tokens = model.encode_tokens(model.embed_patches(spectrogram), valid)
+            features = model.forward_intermediates(waveform, lengths)
+            assert torch.equal(tokens[:, 1:], features.patch_tokens[-1])
+            assert torch.equal(tokens[:, 0], features.cls_token[-1])
+            if pad == "mask" and lengths is not None:
+                assert torch.equal(valid, features.valid)
+            else:
+                assert valid is None  # attention and the loss see every patch
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("indices", "numbers"), [(None, [0, 1, 2]), (1, [2]), (2, [1, 2]), ([0], [0]), ([-1, 0, 2], [0, 2]), ((1,), [1])]
+)
+def test_indices_choose_blocks_as_in_timm(model, indices, numbers):
+    waveform, lengths = torch.randn(2, 12_000), torch.tensor([12_000, 3_000])
+    every = model.forward_intermediates(waveform, lengths)
+    ran = []
+    handles = [block.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, block in enumerate(model.blocks)]
+    found = model.forward_intermediates(waveform, lengths, indices=indices)
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(found.patch_tokens, every.patch_tokens[numbers])
+    assert torch.equal(found.cls_token, every.cls_token[numbers])
+    assert torch.equal(found.valid, every.valid)
+    assert ran == list(range(numbers[-1] + 1))  # no block runs for nothing
+
+
+@pytest.mark.parametrize("indices", [0, -1, 4, [], [3], [-4]])
+def test_blocks_that_are_not_there_are_named(model, indices):
+    with pytest.raises(AudiobatError, match="the model has 3 blocks"):
+        model(torch.randn(1, 4_000), indices=indices)
 
 
 @pytest.mark.parametrize("samples", [1, 400, 4_000, 10_240, 25_000])
@@ -73,6 +141,8 @@ def test_protocol_frame_times_and_depth(model):
     assert isinstance(model, Encoder)
     features = model.forward_intermediates(torch.randn(2, 16_000))
     assert features.patch_tokens.shape == (3, 2, features.grid[0] * 2, 16)
+    assert features.grid[1] == model.freq_patches == 2
+    assert model.num_prefix_tokens == model.encode_tokens(torch.zeros(1, 5, 16)).shape[1] - 5
     torch.testing.assert_close(features.frame_times[1], torch.tensor(0.16))
 
 
@@ -138,6 +208,5 @@ def test_a_spectrogram_gives_what_its_waveform_gives(pad: str, samples: int):
         expected = model.forward_intermediates(waveform, own)
         spectrogram, frames = model.frontend(waveform, own)
         found = model.forward_spectrogram(spectrogram, None if own is None else frames)
-        for name in ("patch_tokens", "cls_token", "valid", "frame_times"):
-            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+        assert same(found, expected)
         assert torch.equal(model.column_times(spectrogram.shape[1]), expected.frame_times)

@@ -48,6 +48,18 @@ def test_an_object_and_a_function_will_do_and_neighbours_are_found(tmp_path: Pat
         assert load_encoder(f"{tmp_path / 'mine.py'}:{name}").sample_rate == 8000
 
 
+def test_a_file_with_the_methods_old_name_still_works(example: Path):
+    waveform = torch.randn(2, 1000)
+    expected = load_encoder(f"{example}:MyEncoder")
+    example.write_text(example.read_text().replace("def forward_intermediates", "def forward_layers"))
+    old = load_encoder(f"{example}:MyEncoder")
+    old.load_state_dict(expected.state_dict())
+    found = old.forward_intermediates(waveform, torch.tensor([1000, 640]))
+    assert torch.equal(found.patch_tokens, expected.forward_intermediates(waveform).patch_tokens)
+    with pytest.raises(AudiobatError, match="line 14: forward_layers fails"):
+        old.forward_intermediates(waveform[0])
+
+
 @pytest.mark.parametrize(
     ("code", "name", "sentence"),
     [

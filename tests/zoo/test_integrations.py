@@ -28,13 +28,13 @@ class Steps(WindowedEncoder):
 
     def __init__(self, rows: int = 1, span: int = 400):
         super().__init__()
-        self.grid = TimeGrid(window=32_000, hop=320, span=span, rows=rows)
+        self.grid = TimeGrid(window=32_000, hop=320, span=span, freq_patches=rows)
 
     def run(self, waveform):
         span = self.grid.span
         padded = torch.nn.functional.pad(waveform, (0, max(0, span - waveform.shape[1])))
         means = padded.unfold(1, span, 320).mean(2)  # [W, T]
-        rows = means[:, :, None] + torch.arange(self.grid.rows) * 2.0  # the mean over rows adds rows - 1
+        rows = means[:, :, None] + torch.arange(self.grid.freq_patches) * 2.0  # the mean over rows adds rows - 1
         tokens = rows.flatten(1)[:, :, None]
         return torch.stack([tokens.expand(-1, -1, 2), tokens.expand(-1, -1, 2) + 1]), None
 

@@ -1,11 +1,13 @@
 """Models from elsewhere as encoders: Hugging Face's (`hf:NAME_OR_FOLDER`) and a user's own (`my_file.py:MyEncoder`).
 
+In: a name, a folder or a Python file. Out: an object that meets the `Encoder` protocol.
+
 custom.py       a user's own class
-windows.py      what foreign models share: clips in windows of one length
+windows.py      base class of the adapters: clips in windows without padding
 spectrogram.py  AST, Whisper, CLAP
 waveform.py     wav2vec 2.0, HuBERT, WavLM
-remote.py       models whose code comes with their weights
-huggingface.py  a name or folder to one of these
+remote.py       Dasheng, BEATs and EAT, whose Python code comes with their weights
+huggingface.py  picks the adapter for a model's name or folder
 """
 
 from audiobat.zoo.adapters.custom import load_custom

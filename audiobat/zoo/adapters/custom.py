@@ -1,4 +1,4 @@
-"""A user's own encoder: `--model my_file.py:MyEncoder` to an instance of that class, checked for what all rely on.
+"""A user's own encoder: `--model my_file.py:MyEncoder` to an instance of that class, with the parts of the protocol.
 
 The whole of such a file, for a model of one token for each 20 ms:
 
@@ -19,7 +19,8 @@ The whole of such a file, for a model of one token for each 20 ms:
             valid = steps < counts[:, None].clamp(min=1)  # [B, T], False on padding
             return LayerFeatures(self.project(frames)[None], None, (T, 1), valid, steps * 0.02)
 
-`audiobat doctor --model my_file.py:MyEncoder` says whether it keeps the rules. What it raises names its line.
+`audiobat doctor --model my_file.py:MyEncoder` checks the features of such a class. An exception inside it becomes one
+sentence with the line of the user's file. `forward_layers`, the method's old name, serves too until version 0.2.
 """
 
 from __future__ import annotations
@@ -36,23 +37,31 @@ from audiobat.errors import AudiobatError
 from audiobat.models.features import Encoder
 
 SIZES = ("sample_rate", "dim", "depth")
-NEEDED = (*SIZES, "forward_intermediates")  # the Encoder protocol
+METHOD, OLD_METHOD = "forward_intermediates", "forward_layers"
 
 
 def load_custom(file: str | Path, name: str) -> Encoder:
-    """Run the Python file and make an encoder: `name` is a class or function without arguments, or an object.
+    """Run the Python file and make its encoder, in eval mode.
 
-    A module is put in eval mode. Whatever its `forward_intermediates` raises later is an AudiobatError with the line.
+    Args:
+        file: the Python file.
+        name: of a class or function in it, which is called without arguments, or of an object.
+
+    Returns:
+        The encoder. Whatever its `forward_intermediates` raises is an AudiobatError with the line of the file.
 
     Raises:
-        AudiobatError: no such file or name, the file or class fails, or the object lacks part of `Encoder`.
+        AudiobatError: no such file or name; the file or the class raises; the object lacks a part of `Encoder`.
     """
     found = find_in_file(Path(file), name)
     try:
         encoder = found() if callable(found) and not isinstance(found, nn.Module) else found
     except Exception as error:
         raise failure(error, Path(file), f"{name}()") from error
-    missing = [word for word in NEEDED if not hasattr(encoder, word)]
+    has_own = hasattr(encoder, "__dict__")  # not with __slots__: then its methods stay as they are
+    method = OLD_METHOD if has_own and not hasattr(encoder, METHOD) else METHOD
+    missing = [word for word in SIZES if not hasattr(encoder, word)]
+    missing += [METHOD] if not hasattr(encoder, method) else []
     if missing:
         raise AudiobatError(
             f"{file}:{name} has no {', '.join(missing)}: see the Encoder protocol in audiobat.models.features."
@@ -63,20 +72,20 @@ def load_custom(file: str | Path, name: str) -> Encoder:
             raise AudiobatError(f"{file}:{name}.{word} is {size!r}: set it to a whole number above 0.")
     if isinstance(encoder, nn.Module):
         encoder.eval()
-    if hasattr(encoder, "__dict__"):
-        vars(encoder)["forward_intermediates"] = located(encoder.forward_intermediates, Path(file))
-    made: Encoder = encoder
-    return made
+    if has_own:
+        vars(encoder)[METHOD] = located(getattr(encoder, method), Path(file))
+    checked: Encoder = encoder
+    return checked
 
 
 def located(method: Callable[..., Any], file: Path) -> Callable[..., Any]:
-    """`method`, but what it raises is one sentence with the line of the user's file."""
+    """`method`, with its exceptions turned into one sentence that names the line of the user's file."""
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return method(*args, **kwargs)
         except Exception as error:
-            raise failure(error, file, "forward_intermediates") from error
+            raise failure(error, file, method.__name__) from error
 
     return call

@@ -1,6 +1,6 @@
-"""A name or folder of a Hugging Face audio model to an encoder. Needs the extra audiobat[hf].
+"""The name or folder of a Hugging Face audio model to an encoder. Needs the extra audiobat[hf].
 
-Layers are the model's own `hidden_states` without the first, which is the input of the first block.
+Layers are the model's own `hidden_states` but for the first of them, which is the input of the first block.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ ADAPTERS = {
     "clap_audio_model": ClapAudioTower,
     **dict.fromkeys(WAVEFORM, WaveformEncoder),
 }
-NO_AUTO_MODEL = {"clap_audio_model": "ClapAudioModel"}  # the class, where AutoModel does not know the model_type
-REACH_SECONDS = 5.0  # that the hub has to answer
+NO_AUTO_MODEL = {"clap_audio_model": "ClapAudioModel"}  # classes of model types that AutoModel does not know
+REACH_SECONDS = 5.0  # after which the Hub counts as out of reach
 ABSENT = ("masked_spec_embed",)  # parameters that only training uses, which published weights may lack
 
 
 def load_huggingface(source: str | Path, trust_remote_code: bool = False) -> WindowedEncoder:
-    """Load a model of `ADAPTERS`, or one whose code comes with it, in float32, on the CPU, in eval mode.
+    """Load a model of `ADAPTERS`, or a model whose code comes with it, in float32, on the CPU, in eval mode.
 
     Args:
-        source: a name on the hub, such as `MIT/ast-finetuned-audioset-10-10-0.4593`, or a folder.
+        source: a name on the Hub, such as `MIT/ast-finetuned-audioset-10-10-0.4593`, or a folder.
         trust_remote_code: run Python files that come with the weights. Read them first.
 
     Raises:
-        AudiobatError: transformers is not installed; nothing there; a model of another kind; weights that lack part of
-            the model; code of its own that is not trusted.
+        AudiobatError: transformers is not installed; no such name or folder; a model of a kind without an adapter;
+            weights that lack part of the model; a model that brings its own code while `trust_remote_code` is off.
     """
     transformers = import_transformers()
     check_reachable(source)
@@ -61,21 +61,21 @@ def load_huggingface(source: str | Path, trust_remote_code: bool = False) -> Win
 
 
 def check_reachable(source: str | Path) -> None:
-    """Ask the hub once for a name that is neither a folder nor kept here: without a network, transformers would retry.
+    """Ask the Hub once for a model that is neither a folder nor in the cache: without a network, transformers retries.
 
     Raises AudiobatError if there is no answer, or no such model.
     """
     hub = importlib.import_module("huggingface_hub")
     try:
         kept = Path(source).is_dir() or hub.try_to_load_from_cache(str(source), "config.json") is not None
-    except hub.errors.HFValidationError:  # no name at all: transformers says what is wrong with it
+    except hub.errors.HFValidationError:  # not the form of a name: transformers explains that
         return
     if not kept:
         read("page", source, lambda name: hub.model_info(name, timeout=REACH_SECONDS))
 
 
 def load_remote(transformers: Any, source: str | Path, config: dict[str, Any]) -> RemoteEncoder:
-    """Load a model by the code beside its weights; its feature extractor too, if there is one."""
+    """Load a model, and its feature extractor if it has any, by the Python code beside the weights."""
     dynamic = importlib.import_module("transformers.dynamic_module_utils")
     made = read("config", source, lambda name: transformers.AutoConfig.from_pretrained(name, trust_remote_code=True))
     place = config["auto_map"]["AutoModel"]
@@ -101,14 +101,14 @@ def import_transformers() -> Any:
         raise AudiobatError('A model "hf:..." needs transformers: pip install "audiobat[hf]".') from None
 
 
-def read(what: str, source: str | Path, reader: Any) -> Any:
-    """`reader(source)`, its many kinds of failure turned into one sentence."""
+def read(part: str, source: str | Path, reader: Any) -> Any:
+    """`reader(source)`, whose many kinds of failure become one sentence that names the part."""
     try:
         return reader(str(source))
-    except Exception as error:  # its own code, or that beside the weights, may raise anything
+    except Exception as error:  # transformers, or the code beside the weights, may raise anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise AudiobatError(
-            f"The {what} of {source} cannot be read ({reason}): check the name, the folder or the network."
+            f"The {part} of {source} cannot be read ({reason}): check the name, the folder or the network."
         ) from error
 
 
@@ -123,7 +123,7 @@ def has_extractor(transformers: Any, source: str | Path) -> bool:
 
 
 def load_model(model_class: Any, source: str | Path, **more: Any) -> Any:
-    """The model with all of its weights, in float32; AudiobatError if some are missing, not a model half random."""
+    """The model in float32. Where weights are missing transformers would fill in random ones; here AudiobatError."""
     model, report = read(
         "model",
         source,

@@ -1,7 +1,7 @@
-"""Dasheng, BEATs and EAT, whose code comes with their weights and runs only if the user trusts it.
+"""Dasheng, BEATs and EAT, whose Python code comes with their weights and runs only if the user trusts it.
 
-In: windows [W, S]. Out: the outputs of all blocks [L, W, n, D] and cls. What such code gives is held against what is
-known of its kind of model, so that a change in it is an error and no wrong number.
+In: windows [W, S]. Out: the outputs of all blocks [L, W, n, D] and cls. Shapes are compared with the known ones of the
+kind of model, so that a change in such code is an error and no wrong number.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from audiobat.errors import AudiobatError
 from audiobat.models.patches import pad_frames
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, record_blocks
 
-RATE, HOP, WIN = 16_000, 160, 400  # all three: 16 kHz, frames of 25 ms (Dasheng: 32 ms, centred) every 10 ms
-BLOCK_LISTS = ("blocks", "layers", "layer")  # what the list of transformer blocks is called
+RATE, HOP, WIN = 16_000, 160, 400  # of all three: 16 kHz, frames of 25 ms (Dasheng: 32 ms, centred) every 10 ms
+BLOCK_LISTS = ("blocks", "layers", "layer")  # names that such code gives to its list of transformer blocks
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a kind of model makes of time and frequency."""
+    """How a kind of model cuts time and frequency into patches."""
 
     patch: tuple[int, int]  # frames, mel bins
     mels: int
     frames: int  # of its position table
-    first: int  # samples that a clip holds when its first column is valid
-    frame: int  # samples of the first frame; each further one takes HOP
-    cls: int = 0  # tokens before the patches
+    first: int  # samples that a clip must hold for its first column to be valid
+    frame: int  # samples of the first frame; each further frame takes HOP
+    prefix_tokens: int = 0  # before the patches; the first of them is cls
 
     def grid(self) -> TimeGrid:
         """The layout in samples."""
@@ -55,7 +55,7 @@ def layout_of(config: Any) -> Layout:
     if kind == "beats":
         return Layout((size, size), mels, 1024, WIN + HOP * (size - 1), WIN)
     if kind == "eat":
-        return Layout((size, size), mels, 1024, WIN, WIN, cls=1)
+        return Layout((size, size), mels, 1024, WIN, WIN, prefix_tokens=1)
     raise AudiobatError(
         f"model_type {kind!r} with code of its own is not known here (dasheng, beats and eat are): wrap it as "
         "--model my_file.py:MyEncoder (audiobat/zoo/adapters/custom.py shows how)."
@@ -82,9 +82,9 @@ class RemoteEncoder(WindowedEncoder):
         self.sample_rate = int(getattr(extractor, "sampling_rate", RATE))
         self.layout = layout_of(model.config)
         self.grid = self.layout.grid()
-        self.frontend = KaldiFrontend(fbank_config(self.layout.mels)) if model.config.model_type == "eat" else None
+        self.fbank = KaldiFrontend(fbank_config(self.layout.mels)) if model.config.model_type == "eat" else None
         self.blocks = block_list(model)
-        with torch.no_grad():
+        with torch.no_grad():  # depth and width are read off an answer: configs call them differently
             states = self.states(torch.zeros(1, self.grid.window, device=next(model.parameters()).device))
         self.depth, self.dim = len(states), states[0].shape[-1]
 
@@ -95,20 +95,20 @@ class RemoteEncoder(WindowedEncoder):
             batch = self.extractor(arrays, sampling_rate=self.sample_rate, return_tensors="pt")
             inputs = {name: value.to(waveform.device) for name, value in batch.items() if isinstance(value, Tensor)}
             return self.model(**inputs, output_hidden_states=True)
-        if self.frontend is not None:
+        if self.fbank is not None:
             return self.model.extract_features(self.spectrogram(waveform))
         return self.model(waveform, output_hidden_states=True)
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
-        """EAT's input [W, 1, frames, mels] of whole patches; its code brings no feature extractor."""
-        assert self.frontend is not None
-        fbank, _ = self.frontend(waveform)
+        """EAT's input [W, 1, frames, mels] of whole patches: its code brings no feature extractor."""
+        assert self.fbank is not None
+        spectrogram, _ = self.fbank(waveform)
         width = self.layout.patch[0]
-        frames = -(-fbank.shape[1] // width) * width
-        return pad_frames(fbank, frames, self.frontend.floor)[:, None]
+        frames = -(-spectrogram.shape[1] // width) * width
+        return pad_frames(spectrogram, frames, self.fbank.floor)[:, None]
 
     def states(self, waveform: Tensor) -> list[Tensor]:
-        """Windows [W, S] to every block's output [W, cls + n, D]: the model's own `hidden_states`, or else recorded."""
+        """Windows [W, S] to every block's output [W, prefix + n, D]: the model's `hidden_states`, or by hooks."""
         recorded: list[Tensor] = []
         handles = record_blocks(self.blocks, recorded)
         try:
@@ -122,17 +122,17 @@ class RemoteEncoder(WindowedEncoder):
         return recorded
 
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Windows [W, S] to patches [L, W, n, D] and cls [L, W, D]; AudiobatError if they are not what is known."""
+        """Windows [W, S] to patches [L, W, n, D] and cls [L, W, D]; AudiobatError if their shape is another."""
         states = torch.stack(self.states(waveform))
-        cls, rows, columns = self.layout.cls, self.grid.rows, self.grid.columns(waveform.shape[1])
-        tokens = states.shape[2] - cls
-        if states.shape[1] != len(waveform) or tokens % rows or tokens < columns * rows:
+        prefix, freq_patches = self.layout.prefix_tokens, self.freq_patches
+        columns, tokens = self.grid.columns(waveform.shape[1]), states.shape[2] - prefix
+        if states.shape[1] != len(waveform) or tokens % freq_patches or tokens < columns * freq_patches:
             raise AudiobatError(
                 f"{type(self.model).__name__} gives features {list(states.shape[1:])} for {len(waveform)} clips of "
                 f"{waveform.shape[1]} samples, but a model of type {self.model.config.model_type} has {columns} "
-                f"columns of {rows} patches after {cls} cls tokens: wrap it as --model my_file.py:MyEncoder."
+                f"columns of {freq_patches} patches after {prefix} cls tokens: wrap it as --model my_file.py:MyEncoder."
             )
-        return states[:, :, cls:], states[:, :, 0] if cls else None
+        return states[:, :, prefix:], states[:, :, 0] if prefix else None
 
 
 def block_list(model: nn.Module) -> nn.ModuleList:

@@ -39,7 +39,7 @@ class ASTEncoder(WindowedEncoder):
             window=win + (self.frames - 1) * hop,
             hop=config.time_stride * hop,
             span=win + (config.patch_size - 1) * hop,
-            rows=(config.num_mel_bins - config.patch_size) // config.frequency_stride + 1,
+            freq_patches=(config.num_mel_bins - config.patch_size) // config.frequency_stride + 1,
         )
 
     def inputs(self, waveform: Tensor) -> Tensor:
@@ -50,8 +50,8 @@ class ASTEncoder(WindowedEncoder):
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
         """Windows [W, S] to patches [L, W, T * F, D] and cls [L, W, D]."""
         states = torch.stack(self.model(self.inputs(waveform), output_hidden_states=True).hidden_states[1:])
-        by_row = states[:, :, 2:].unflatten(2, (self.grid.rows, -1))  # [L, W, F, T, D]
-        return by_row.transpose(2, 3).flatten(2, 3), states[:, :, :2].mean(2)
+        frequency_major = states[:, :, 2:].unflatten(2, (self.freq_patches, -1))  # [L, W, F, T, D]
+        return frequency_major.transpose(2, 3).flatten(2, 3), states[:, :, :2].mean(2)
 
 
 class WhisperAudioEncoder(WindowedEncoder):
@@ -90,9 +90,9 @@ class WhisperAudioEncoder(WindowedEncoder):
 class ClapAudioTower(WindowedEncoder):
     """CLAP's Swin tower: mel dB of 10 s; a shorter clip is repeated, as the extractor says.
 
-    The stages of a Swin differ in width and grid, so the layers are the blocks of the last stage. It folds time into
-    four bands of one square picture; here the bands are laid end to end again. No cls. To the extractor a clip alone
-    is `is_longer`, one among others not always; here each clip is what it is alone.
+    The stages of a Swin differ in width and grid, so the layers are the blocks of the last stage. The tower folds time
+    into four bands of one square image; here the bands are laid end to end again. No cls. CLAP's extractor marks a clip
+    that it gets alone as `is_longer`, and in a batch not always; here every clip is marked, as if it were alone.
     """
 
     window: Tensor
@@ -110,7 +110,10 @@ class ClapAudioTower(WindowedEncoder):
         self.hop, self.samples, self.padding = extractor.hop_length, extractor.nb_max_samples, extractor.padding
         self.copies = 4 if config.enable_fusion else 1
         self.grid = TimeGrid(
-            window=self.samples, hop=self.samples // (self.side * self.bands), span=1, rows=self.side // self.bands
+            window=self.samples,
+            hop=self.samples // (self.side * self.bands),
+            span=1,
+            freq_patches=self.side // self.bands,
         )
         fused = extractor.truncation == "fusion"
         filters = extractor.mel_filters if fused else extractor.mel_filters_slaney
@@ -137,8 +140,8 @@ class ClapAudioTower(WindowedEncoder):
         finally:
             for handle in handles:
                 handle.remove()
-        picture = torch.stack(states).unflatten(2, (self.bands, self.grid.rows, self.side))  # [L, W, band, F, t, D]
-        return picture.transpose(3, 4).flatten(2, 4), None
+        folded = torch.stack(states).unflatten(2, (self.bands, self.freq_patches, self.side))  # [L, W, band, F, t, D]
+        return folded.transpose(3, 4).flatten(2, 4), None
 
 
 def mel_power(waveform: Tensor, window: Tensor, hop: int, filters: Tensor) -> Tensor:
@@ -148,7 +151,7 @@ def mel_power(waveform: Tensor, window: Tensor, hop: int, filters: Tensor) -> Te
 
 
 def kaldi_config(sample_rate: int, extractor: Any) -> FrontendConfig:
-    """AST's filter bank as this project's frontend; (x - 0) / (2 * 0.5) leaves it as it is."""
+    """AST's filter bank as this project's frontend. Where AST does not normalise, (x - 0) / (2 * 0.5) does nothing."""
     return FrontendConfig(
         kind="kaldi_fbank",
         sample_rate=sample_rate,

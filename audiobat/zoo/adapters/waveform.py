@@ -1,4 +1,4 @@
-"""wav2vec 2.0, HuBERT, WavLM and their kin, which read samples: one token for each 20 ms, no cls.
+"""wav2vec 2.0, HuBERT, WavLM and their relatives, which read samples: one token for each 20 ms, no cls.
 
 In: windows [W, S]. Out: the outputs of all transformer blocks [L, W, T, D], as in the model's own `hidden_states`.
 """
@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
 
-WINDOW_SECONDS = 30  # ours: attention over longer clips costs too much; the models were trained on less
-EPS = 1e-7  # of the feature extractor's variance
+WINDOW_SECONDS = 30  # our choice: attention over longer clips costs too much, and the models were trained on less
+EPS = 1e-7  # that the feature extractor adds to the variance
 
 
 class WaveformEncoder(WindowedEncoder):
-    """A model of the wav2vec 2.0 family behind its convolutions, which need no padding and see none."""
+    """A model of the wav2vec 2.0 family. Its convolutions need no padding, and windows bring none."""
 
     def __init__(self, model: nn.Module, extractor: Any) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ class WaveformEncoder(WindowedEncoder):
         )
 
     def inputs(self, waveform: Tensor) -> Tensor:
-        """What the feature extractor makes of each clip: zero mean and unit variance, if the model was trained so."""
+        """As the feature extractor prepares each clip: zero mean and unit variance, if the model was trained so."""
         if not self.normalise:
             return waveform
         variance, mean = torch.var_mean(waveform, 1, correction=0, keepdim=True)
         return (waveform - mean) / torch.sqrt(variance + EPS)
 
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Windows [W, S] to block outputs [L, W, T, D]; one shorter than a single token is filled up with zeros."""
+        """Windows [W, S] to block outputs [L, W, T, D]; a window shorter than a single token is filled with zeros."""
         x = self.inputs(waveform)
         x = F.pad(x, (0, max(0, self.grid.span - x.shape[1])))
         states = self.model(x, output_hidden_states=True).hidden_states

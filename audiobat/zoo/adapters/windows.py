@@ -1,11 +1,13 @@
-"""What foreign models share: clips are cut into windows, windows of one length run together, and columns are joined.
+"""Base class of the adapters: clips are cut into windows, windows of one length run together, columns are joined.
 
-In: waveform [B, S], lengths [B]. Out: LayerFeatures in which a clip depends neither on its neighbours nor on padding.
+In: waveform [B, S], lengths [B]. Out: `LayerFeatures` in which a clip depends neither on its neighbours nor on padding,
+which most models from elsewhere cannot mask: they never see any.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,17 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.errors import AudiobatError
-from audiobat.models.features import LayerFeatures
+from audiobat.models.encoder import BaseEncoder
+from audiobat.models.features import LayerFeatures, block_numbers
 
 
 @dataclass(frozen=True)
 class TimeGrid:
-    """How a model's columns of tokens lie in time, in samples."""
+    """Where a model's columns of tokens lie in time; all numbers but the last are in samples."""
 
-    window: int  # the most that runs at once
-    hop: int  # from the start of one column to that of the next
-    span: int  # what a clip must hold, from a column's start on, for the column to be valid
-    rows: int = 1  # tokens of a column, low frequencies first
+    window: int  # the longest piece that the model runs on
+    hop: int  # from the start of one column to the start of the next
+    span: int  # samples that a clip must hold, from a column's start on, for the column to be valid
+    freq_patches: int = 1  # tokens of a column, low frequencies first
 
     def columns(self, samples: int) -> int:
         """Valid columns of a clip of `samples`: at least one."""
@@ -31,12 +34,12 @@ class TimeGrid:
 
     @property
     def step(self) -> int:
-        """From the start of one window to that of the next: whole columns, so that time goes on evenly."""
+        """From the start of one window to the start of the next: whole columns, so that all are `hop` apart."""
         return self.columns(self.window) * self.hop
 
 
 class Piece(NamedTuple):
-    """One window of one clip: its samples, and where its columns go."""
+    """One window of one clip: its samples, and the columns of the clip that it fills."""
 
     clip: int
     start: int
@@ -45,13 +48,15 @@ class Piece(NamedTuple):
     columns: int
 
 
-class WindowedEncoder(nn.Module):
-    """Base of the adapters, which meet the `Encoder` protocol: they give `run` and the four attributes."""
+class WindowedEncoder(BaseEncoder):
+    """Base of the adapters, which set `grid` beside the attributes of every encoder, and write `run`."""
 
-    sample_rate: int
-    dim: int
-    depth: int
     grid: TimeGrid
+
+    @property
+    def freq_patches(self) -> int:
+        """Patches above one another in a patch column."""
+        return self.grid.freq_patches
 
     @property
     def max_samples(self) -> int:
@@ -59,47 +64,50 @@ class WindowedEncoder(nn.Module):
         return self.grid.window
 
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Windows [W, S] of one length, without padding, to block outputs.
+        """Windows [W, S] of one length, without padding, to the outputs of all blocks.
 
-        Returns patch tokens [L, W, n, D], time-major, of which the first columns(S) * rows are used, and the cls token
-        [L, W, D] or None.
+        Returns patch tokens [L, W, n, D], time-major, of which the first columns(S) * freq_patches are used, and the
+        cls token [L, W, D] or None.
         """
         raise NotImplementedError
 
-    def forward_intermediates(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
-        """Waveform [B, S] to the block outputs of all layers; a long clip's cls is the mean over its windows.
-
-        Raises AudiobatError if the waveform is not [B, S] or empty.
-        """
+    def forward_intermediates(
+        self, waveform: Tensor, lengths: Tensor | None = None, indices: int | Sequence[int] | None = None
+    ) -> LayerFeatures:
+        """As `BaseEncoder` says, but all blocks run. A long clip's cls is the mean over its windows."""
         if waveform.ndim != 2 or 0 in waveform.shape:
             raise AudiobatError(f"The waveform has shape {list(waveform.shape)}: give [clips, samples], not empty.")
-        clips = len(waveform)
+        chosen = block_numbers(self.depth, indices)
+        clips, device = len(waveform), waveform.device
         samples = [waveform.shape[1]] * clips if lengths is None else [int(n) for n in lengths]
         counts = [self.grid.columns(n) for n in samples]
-        columns, rows = max(counts), self.grid.rows
-        patches = waveform.new_zeros(self.depth, clips, columns * rows, self.dim)
-        cls_sum: Tensor | None = None
+        columns, freq_patches = max(counts), self.grid.freq_patches
+        patches = waveform.new_zeros(len(chosen), clips, columns * freq_patches, self.dim)
+        cls_sum: Tensor | None = None  # [L, B, D]
         for pieces in self._batches(samples):
             stacked = torch.stack([waveform[p.clip, p.start : p.stop] for p in pieces])  # [W, S]
             tokens, cls = self.run(stacked)
             if cls is not None and cls_sum is None:
-                cls_sum = waveform.new_zeros(self.depth, clips, self.dim)
+                cls_sum = waveform.new_zeros(len(chosen), clips, self.dim)
             for i, p in enumerate(pieces):
-                first, count = p.first_column * rows, p.columns * rows
-                patches[:, p.clip, first : first + count] = tokens[:, i, :count].to(patches.dtype)
+                first, count = p.first_column * freq_patches, p.columns * freq_patches
+                patches[:, p.clip, first : first + count] = tokens[chosen, i, :count].to(patches.dtype)
                 if cls is not None and cls_sum is not None:
-                    cls_sum[:, p.clip] += cls[:, i]
-        own = torch.arange(columns, device=waveform.device) < torch.tensor(counts, device=waveform.device)[:, None]
-        times = torch.arange(columns, device=waveform.device) * (self.grid.hop / self.sample_rate)
+                    cls_sum[:, p.clip] += cls[chosen, i]
+        column = torch.arange(columns, device=device)
+        valid = column < torch.tensor(counts, device=device)[:, None]  # [B, T]
         cls_token = None
         if cls_sum is not None:
             per_window = self.grid.columns(self.grid.window)
-            windows = torch.tensor([-(-count // per_window) for count in counts], device=waveform.device)
+            windows = torch.tensor([-(-count // per_window) for count in counts], device=device)
             cls_token = cls_sum / windows[:, None]
-        return LayerFeatures(patches, cls_token, (columns, rows), own.repeat_interleave(rows, dim=1), times)
+        times = column * (self.grid.hop / self.sample_rate)
+        return LayerFeatures(
+            patches, cls_token, (columns, freq_patches), valid.repeat_interleave(freq_patches, dim=1), times
+        )
 
     def _batches(self, samples: list[int]) -> list[list[Piece]]:
-        """All windows of clips of `samples` each, those of one length together, at most as many as there are clips."""
+        """The windows of clips of `samples` each, in batches of equal length, none larger than the number of clips."""
         per_window = self.grid.columns(self.grid.window)
         by_length: defaultdict[int, list[Piece]] = defaultdict(list)
         for clip, total in enumerate(samples):
@@ -109,7 +117,7 @@ class WindowedEncoder(nn.Module):
                 stop = min(total, start + self.grid.window)
                 piece = Piece(clip, start, stop, first, min(per_window, count - first))
                 by_length[stop - start].append(piece)
-        size = len(samples)
+        size = len(samples)  # so that no batch needs more memory than the user's own batch of whole windows
         return [group[i : i + size] for group in by_length.values() for i in range(0, len(group), size)]
 
 

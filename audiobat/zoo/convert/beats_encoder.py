@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from audiobat.audio.frontend import KaldiFrontend
 from audiobat.config import FrontendConfig
-from audiobat.models.encoder import BaseEncoder
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
 
 MODEL_TYPE = "audiobat_beats"  # in config.json of a release
@@ -51,7 +50,7 @@ class Sizes(NamedTuple):
     max_distance: int  # the last bucket begins before it
 
 
-class BeatsEncoder(WindowedEncoder, BaseEncoder):
+class BeatsEncoder(WindowedEncoder):
     """Meets the `Encoder` protocol; clips run in windows without padding."""
 
     def __init__(self, sizes: Sizes) -> None:
@@ -63,7 +62,7 @@ class BeatsEncoder(WindowedEncoder, BaseEncoder):
             window=FBANK.win_length + (FRAMES - 1) * hop,
             hop=sizes.patch * hop,
             span=FBANK.win_length + (sizes.patch - 1) * hop,
-            rows=FBANK.mel_bins // sizes.patch,
+            freq_patches=FBANK.mel_bins // sizes.patch,
         )
         self.frontend = BeatsFrontend(FBANK)
         self.patch_embed = nn.Conv2d(1, sizes.patch_dim, sizes.patch, sizes.patch, bias=sizes.patch_bias)
@@ -73,11 +72,6 @@ class BeatsEncoder(WindowedEncoder, BaseEncoder):
         self.norm = nn.LayerNorm(sizes.dim)
         self.relative_bias = nn.Embedding(sizes.buckets, sizes.heads)
         self.blocks = nn.ModuleList(BeatsBlock(sizes) for _ in range(sizes.depth))
-
-    @property
-    def rows(self) -> int:
-        """Patches above one another in a column."""
-        return self.grid.rows
 
     def release_fields(self) -> dict[str, Any]:
         """The fields of a release of this encoder: every size but one is told by the tensors."""
