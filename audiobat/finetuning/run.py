@@ -20,7 +20,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import clip_order
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, hashed_share, splits_of
-from audiobat.engine.ranks import Ranks, launch, pick_precision
+from audiobat.engine.ranks import Ranks, check_batch, launch, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.evaluation.labels import pick_loss, task_for, untaught
@@ -33,7 +33,6 @@ from audiobat.finetuning.training import train_fold
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.input_stats import with_input_stats
 from audiobat.models.tagger import Tagger
-from audiobat.pretraining.run import check_batch
 from audiobat.zoo import release as release_io
 from audiobat.zoo.load import load_encoder
 
