@@ -1,4 +1,4 @@
-"""One fine-tuning from its newest checkpoint, or from the start, to its end: the head first if asked, then all."""
+"""One fine-tuning from its newest checkpoint, or from step 0, to its end: the head alone first if asked, then all."""
 
 from __future__ import annotations
 

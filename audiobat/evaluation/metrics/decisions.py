@@ -14,7 +14,7 @@ ROUNDING = 1e-9  # F1 values that differ by less are equal but for rounding
 def f1_macro(scores: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:
     """Mean F1 over classes at a probability of 0.5, [] or [R], of logits and 0/1 targets [n, C].
 
-    A probability of exactly 0.5 is a no; a class neither present nor predicted counts 0 (paper, Section 5).
+    A probability of exactly 0.5 is a no; a class neither present nor predicted counts 0, as in the paper's tables.
     """
     check_finite(scores)
     return _f1(scores.sigmoid().round().bool(), targets, counts)  # round: half to even, so 0.5 to 0
