@@ -1,6 +1,6 @@
 """One bat_nano training step on a CPU: precision x attention kernel, seconds and ratios in one run.
 
-python benchmarks/cpu_step.py [STEPS]: the figure behind `attention_for` in audiobat/pretraining/run.py and behind
+python benchmarks/cpu_step.py [STEPS]: the figure behind `attention_for` in audiobat/engine/loop.py and behind
 `precision: auto`. Rounds are interleaved and the median is shown, so that other load hits every variant alike.
 """
 

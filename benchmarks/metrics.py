@@ -19,14 +19,13 @@ from audiobat.evaluation.metrics import (
     average_precision,
     best_threshold,
     bootstrap,
+    bootstrap_values,
     f1_at,
     f1_macro,
     macro_auc,
-    macro_map,
     macro_map_frequent,
-    paired_bootstrap,
+    macro_map_present,
     rank_micro,
-    top1,
 )
 
 CLIPS, CLASSES = 18_886, 527
@@ -59,7 +58,7 @@ def main(samples: int) -> None:
 
     pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "macro mAP": (
-            lambda: float(macro_map(average_precision(scores, targets))),
+            lambda: float(macro_map_present(average_precision(scores, targets))),
             lambda: average_precision_score(t, s, average="macro"),
         ),
         "macro AUC": (
@@ -95,20 +94,17 @@ def main(samples: int) -> None:
     ranked, micro = Ranking(scores, targets), rank_micro(scores, targets)
     other = Ranking(scores + torch.randn(scores.shape, generator=torch.Generator().manual_seed(1)), targets)
     jobs: dict[str, Callable[[], object]] = {
-        "macro mAP": lambda: bootstrap(lambda c: macro_map(ranked.average_precision(c)), CLIPS, samples),
+        "macro mAP": lambda: bootstrap(lambda c: macro_map_present(ranked.average_precision(c)), CLIPS, samples),
         "cmAP5": lambda: bootstrap(lambda c: macro_map_frequent(ranked.average_precision(c), targets), CLIPS, samples),
         "macro AUC": lambda: bootstrap(lambda c: macro_auc(ranked.auc(c)), CLIPS, samples),
         "micro mAP": lambda: bootstrap(lambda c: micro.average_precision(c)[:, 0], CLIPS, samples),
         "macro F1 at 0.5": lambda: bootstrap(lambda c: f1_macro(scores, targets, c), CLIPS, samples),
         "macro F1 at the best": lambda: bootstrap(lambda c: f1_at(scores, targets, threshold, c), CLIPS, samples),
         "accuracy": lambda: bootstrap(lambda c: accuracy(scores, labels, c), CLIPS, samples),
-        "top-1": lambda: bootstrap(lambda c: top1(scores, targets, c), CLIPS, samples),
-        "paired, macro mAP": lambda: paired_bootstrap(
-            lambda c: macro_map(ranked.average_precision(c)),
-            lambda c: macro_map(other.average_precision(c)),
-            CLIPS,
-            samples,
-        ),
+        "paired, macro mAP": lambda: [
+            bootstrap_values(lambda c, one=one: macro_map_present(one.average_precision(c)), CLIPS, samples)
+            for one in (ranked, other)
+        ],
     }
     print(f"| {samples:,} bootstrap samples | seconds | in matrix products of {unit:.2f} s |\n| --- | --- | --- |")
     total = 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audiobat.evaluation.metrics import AveragePrecision, average_precision, f1_macro, macro_map_present
+from audiobat.evaluation.metrics import Ranking, average_precision, f1_macro, macro_map_present
 from audiobat.evaluation.record import DataInfo, Metric, ModelInfo, ResultRecord, Scores, save_scores
 
 
@@ -71,7 +71,7 @@ def scored(path: Path, skill: float, *, seed: int = 0, clips: int = 80, classes:
     ap = average_precision(logits, truth)
     names = [f"class_{i}" for i in range(classes)]
     record = make_record(
-        value=float(macro_map_present(AveragePrecision(logits, truth)(None))),
+        value=float(macro_map_present(Ranking(logits, truth).average_precision())),
         per_class=dict(zip(names, ap.tolist(), strict=True)),
         seed=seed,
         **fields,  # type: ignore[arg-type]

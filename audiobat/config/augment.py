@@ -1,4 +1,4 @@
-"""What training may change about its clips."""
+"""Settings of augmentation: the random changes that training makes to its clips."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from audiobat.config.checks import LARGEST, check, check_choice
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """Coloured noise on the waveform (Table 6, "Noise Augmentation"; what kind, the release says)."""
+    """Coloured noise on the waveform (Table 6, "Noise Augmentation"; which noise, only BAT's released code says)."""
 
     probability: float = 0.0  # of each clip
     snr_db: tuple[float, float] = (5.0, 25.0)  # lowest and highest ratio of a clip's power to the noise's
-    exponent: tuple[float, float] = (-2.0, 2.0)  # power falls as 1 / f^exponent: violet to brown; neither source says
+    exponent: tuple[float, float] = (-2.0, 2.0)  # power falls as 1 / f^exponent, from violet to brown noise; our choice
 
     def __post_init__(self) -> None:
         check(0 <= self.probability <= 1, "augment.noise.probability", self.probability, "use 0 to 1")
@@ -30,9 +30,9 @@ class NoiseConfig:
 class MixupConfig:
     """lambda x_i + (1 - lambda) x_j, for inputs and targets alike, with lambda ~ Beta(beta, beta)."""
 
-    probability: float = 0.0  # of mixing at all: of each clip (sample), or of the whole batch (batch)
+    probability: float = 0.0  # that a clip is mixed (per sample), or that the batch is (per batch)
     beta: float = 0.8
-    per: Literal["sample", "batch"] = "sample"  # sample: the release's; batch: one lambda, partners in reverse (EAT's)
+    per: Literal["sample", "batch"] = "sample"  # sample: BAT's release; batch: EAT, one lambda, partners in reverse
 
     def __post_init__(self) -> None:
         check_choice(self, "per")
@@ -42,11 +42,12 @@ class MixupConfig:
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """Stripes of the spectrogram that are blanked out; each one's width is uniform from 0 to the widest."""
+    """SpecAugment: stripes of the spectrogram are blanked; the width of each is uniform from 0 to the widest."""
 
     time_width: float = 0.0  # the widest stripe of frames; 0: none
     frequency_width: float = 0.0  # the widest stripe of mel bins; 0: none
-    unit: Literal["fraction", "absolute"] = "fraction"  # of a clip's own frames and of all bins; or frames and bins
+    unit: Literal["fraction", "absolute"] = "fraction"  # of widths: a share of a clip's own frames and of all
+    # bins (fraction), or a number of frames and bins (absolute)
     time_masks: int = 1
     frequency_masks: int = 1
     fill: float = 0.0  # EAT's; under norm "minmax" the floor, under "global" near the mean
@@ -67,13 +68,13 @@ class SpecAugmentConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What training changes about its clips, in the order of application; nothing unless asked for."""
+    """The changes in the order in which they are made; the defaults make none."""
 
-    roll: bool = False  # turn a clip's samples circularly by a uniform amount
+    roll: bool = False  # roll a clip's samples circularly by a uniform amount
     gain_beta: float | None = None  # multiply the waveform by 0.5 + Beta(gain_beta, gain_beta); EAT: 10
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     cell_noise: float = 0.0  # add U[0, 1) to each spectrogram cell, times one U[0, cell_noise) a clip; EAT's SPC-2: 0.1
-    time_roll: tuple[int, int] | None = None  # turn a clip's frames circularly by a uniform amount, both ends included
+    time_roll: tuple[int, int] | None = None  # roll a clip's frames circularly by a uniform amount; ends included
     mixup: MixupConfig = field(default_factory=MixupConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: Table 6, and which weights are kept."""
+"""Settings of a fine-tuning (Table 6), and which weights it keeps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
 
 @dataclass(frozen=True)
 class FinetuneOptimConfig(OptimConfig):
-    """AdamW, its schedule, and how much slower deeper layers learn (Table 6, AS-20K column)."""
+    """AdamW, its schedule, and how much slower lower layers learn (Table 6, column AS-20K)."""
 
     lr: float = 5e-5  # of the head
     warmup_steps: int = 4_000
-    layer_decay: float = 0.75  # rate of a layer relative to the one above it
-    layer_map: Literal["standard", "eat"] = "standard"  # the patch embedding is the deepest layer; or as fast as the
-    # head, and min_lr is one for all layers (eat)
+    layer_decay: float = 0.75  # learning rate of a layer relative to that of the layer above it
+    layer_map: Literal["standard", "eat"] = "standard"  # standard: the patch embedding is the slowest layer; eat: it
+    # learns as fast as the head, and all layers have one min_lr
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -30,15 +30,15 @@ class FinetuneOptimConfig(OptimConfig):
 
 @dataclass(frozen=True)
 class FinetuneTrainConfig(TrainConfig):
-    """Length, batch, loss and regularisation (Table 6, AS-20K column)."""
+    """Length, batch, loss and regularisation (Table 6, column AS-20K)."""
 
     steps: int = 40_000
     loss: Literal["auto", "bce", "ce", "asl"] = "auto"  # auto: ce if every clip has one label, else bce; asl: released
     label_smoothing: float = 0.0  # share of each target that is spread over all classes
-    drop_path: float = 0.1  # of the last block; from 0 at the first, evenly
-    freeze_steps: int = 0  # first the head alone learns, for this long; neither source does so
-    ema_decay: float | None = None  # test and keep a moving average of the weights; neither source does. The decay is
-    # (1 + n) / (10 + n) after n steps, up to this one
+    drop_path: float = 0.1  # chance at the last block; it grows evenly from 0 at the first
+    freeze_steps: int = 0  # steps at the start that train the head alone; neither the paper nor its release does so
+    ema_decay: float | None = None  # test and keep a moving average of the weights; neither the paper nor its release
+    # does so. The decay is (1 + n) / (10 + n) after n steps, up to this value
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,11 +53,11 @@ class FinetuneTrainConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class SelectConfig:
-    """Which weights a fine-tuning keeps. Both are tested and reported where there are validation clips."""
+    """Which weights the release holds. Where clips validate, both the last and the best are tested and reported."""
 
-    which: Literal["last", "best"] = "last"  # of the last step, or of the best validation; the paper does not say
-    every: int = 1_000  # steps between two validations; the last step has one, too
-    held_out: float = 0.0  # share of the training clips that validate, where the data have no validation split
+    which: Literal["last", "best"] = "last"  # step, or validation; the paper does not say which
+    every: int = 1_000  # steps between two validations; there is one after the last step, too
+    held_out: float = 0.0  # share of the training clips that validate, where no clips are marked valid
 
     def __post_init__(self) -> None:
         check_choice(self, "which")
@@ -78,10 +78,10 @@ class FinetuneConfig:
     )
     train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
-    task: Literal["auto", "clip", "frame"] = "auto"  # what has labels; auto: frames where the clips have events
-    keep_head: bool = False  # go on with the head that the model has, in place of a new one of `head`
-    max_frames: int | None = None  # of a window, at most; EAT pads ESC-50 to 512. null: the model's own
-    recipe: str | None = None  # which recipe these settings are meant to be; records check it
+    task: Literal["auto", "clip", "frame"] = "auto"  # label clips or patch columns; auto: columns if clips have events
+    keep_head: bool = False  # go on training the head that the model has, instead of a new one made from `head`
+    max_frames: int | None = None  # longest window, in frames; EAT pads ESC-50 to 512. null: the model's own
+    recipe: str | None = None  # the recipe that these settings follow; records check that they do
 
     def __post_init__(self) -> None:
         check_choice(self, "task")

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import monotonic
 from types import FrameType, TracebackType
@@ -14,13 +15,15 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
+from audiobat.config import OptimConfig, TrainConfig
 from audiobat.engine.checkpoint import Checkpoint, latest, restore, save_checkpoint
 from audiobat.engine.logs import Means, RunLog
-from audiobat.engine.optim import set_lr
+from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
-from audiobat.engine.ranks import Ranks
+from audiobat.engine.ranks import Ranks, pick_precision
 from audiobat.errors import AudiobatError
 
 Reason = Literal["done", "time", "signal"]
@@ -45,18 +48,12 @@ def fit(
     model: nn.Module,
     optimizer: Optimizer,
     batches: Iterable[Any],
+    train: TrainConfig,
+    optim: OptimConfig,
     *,
     log: RunLog,
     ranks: Ranks,
-    steps: int,
-    batch_size: int,
-    lr: Callable[[int], float],
-    seed: int = 0,
-    precision: torch.dtype | None = None,
-    grad_clip: float | None = None,
-    log_every: int = 50,
-    save_every: int = 2_000,
-    keep: int = 2,
+    until: int | None = None,
     max_seconds: float | None = None,
     resume: Checkpoint | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -64,19 +61,23 @@ def fit(
     on_log: Callable[[dict[str, Any]], None] | None = None,
     phase: str = "pre-train",
 ) -> FitResult:
-    """Train `model` up to `steps` steps, from `resume` if given, and leave a checkpoint in `log.folder` at the end.
+    """Train `model` for `train.steps` steps, from `resume` if given, and leave a checkpoint in `log.folder` at the end.
 
     Args:
         model: on `ranks.device`; `model(batch, step)` returns `(loss, stats)`, all scalars, as means over the batch.
-        optimizer: its learning rate is set to `lr(step)` before every step.
+        optimizer: its learning rate is set before every step.
         batches: yields this rank's batches, the first one for step `resume.step` (or 0).
-        batch_size: clips per step over all ranks, for the rate in the rows.
-        seed: each step seeds torch's generators from (seed, step, rank), so no random state is ever saved.
-        precision: the autocast type; None for none.
+        train: length, batch size, seed, precision, and how often to log and save. Each step seeds torch's generators
+            from (seed, step, rank), so no random state is ever saved.
+        optim: the schedule of the learning rate over `train.steps`, and `grad_clip`.
+        log: writes the rows; its folder takes the checkpoints.
+        ranks: of this process.
+        until: end after this many steps, as a phase of the run; None: after all.
         max_seconds: no step starts later than this many seconds after the start.
         extra: plain JSON values stored in every checkpoint.
         after_step: called with the step's number once the weights are updated (say, to move a teacher).
         on_log: called on every rank with every row.
+        phase: what the progress line says.
 
     A step's number counts from 0; a row's and a checkpoint's `step` is the number of steps done. SIGTERM and the first
     Ctrl-C end the run after the current step, with a checkpoint; a second Ctrl-C aborts it.
@@ -84,12 +85,19 @@ def fit(
     Raises AudiobatError for a loss that is not finite, for data that end early, and for a checkpoint of another shape.
     """
     start = resume.step if resume is not None else 0
+    steps = train.steps if until is None else until
+    precision = pick_precision(train.precision, ranks.device)
+
+    def lr(step: int) -> float:
+        warmup = optim.warmup_steps
+        return lr_at(step, peak=optim.lr, floor=optim.min_lr, warmup_steps=warmup, total_steps=train.steps)
+
     if resume is not None:
         restore(resume, model, optimizer)
     means = Means(resume.means if resume is not None else None)
     trained = ranks.wrap(model).train()
     watch = _FiniteWatch(ranks, log)
-    clock = _Clock(batch_size)
+    clock = _Clock(train.batch_size)
 
     def write_row() -> str:
         watch.check()
@@ -103,13 +111,13 @@ def fit(
         watch.check(model)
         state = means.state(ranks)
         if ranks.is_main:
-            save_checkpoint(log.folder, done, model, optimizer, means=state, extra=extra, keep=keep)
+            save_checkpoint(log.folder, done, model, optimizer, means=state, extra=extra, keep=train.keep)
         ranks.barrier()
 
     done, saved, stop = start, start, GO
     progress = Progress(phase, steps, done=start, limit=max_seconds, shown=ranks.is_main)
     # Signals first: a worker process that loads data inherits them, so Ctrl-C does not kill it in the middle of a step.
-    with _StopSignals() as signals, progress:
+    with _StopSignals() as signals, progress, attention_for(ranks.device):
         source = iter(batches)
         while done < steps:
             batch = clock.next_batch(source, signals)
@@ -120,17 +128,18 @@ def fit(
                 break
             if batch is None:
                 raise AudiobatError(f"The data ended after step {done} of {steps}: repeat them for as long as needed.")
-            torch.manual_seed(step_seed(seed, done, ranks.rank))
+            torch.manual_seed(step_seed(train.seed, done, ranks.rank))
             set_lr(optimizer, lr(done))
-            loss, stats = _update(trained, optimizer, to_device(batch, ranks.device), done, precision, grad_clip)
+            batch = to_device(batch, ranks.device)
+            loss, stats = _update(trained, optimizer, batch, done, precision, optim.grad_clip)
             if after_step is not None:
                 after_step(done)
             watch.add(loss, done)
             means.add({"loss": loss, **stats})
             done += 1
             clock.steps += 1
-            progress.advance(note=write_row() if done % log_every == 0 else "")
-            if done % save_every == 0:
+            progress.advance(note=write_row() if done % train.log_every == 0 else "")
+            if done % train.save_every == 0:
                 save()
                 saved = done
         if clock.steps and stop != SIGNAL:  # a signal leaves the started row to the run that resumes
@@ -148,6 +157,11 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     """The seed of one rank's random numbers in one step."""
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1  # 63 bits
+
+
+def attention_for(device: torch.device) -> AbstractContextManager[None]:
+    """The plain attention kernel on a CPU: for short sequences its backward is faster (benchmarks/cpu_step.py)."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

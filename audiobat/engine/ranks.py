@@ -63,6 +63,12 @@ class Ranks:
             dist.barrier()
 
 
+def check_batch(batch_size: int, ranks: Ranks) -> None:
+    """Raise an AudiobatError unless every rank gets the same number of clips."""
+    if batch_size % ranks.world_size:
+        raise AudiobatError(f"train.batch_size is {batch_size}: make it a multiple of the {ranks.world_size} ranks.")
+
+
 @contextmanager
 def launch(device: str = "auto") -> Iterator[Ranks]:
     """The ranks that torchrun started, or this process alone; a process group is made only for more than one."""

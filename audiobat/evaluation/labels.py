@@ -1,4 +1,4 @@
-"""The labels of clips as targets: classes of a whole clip, or of every patch column of it (Section 5 of the paper).
+"""The labels of clips as targets: classes of a whole clip, or of every patch column of it.
 
 In: a clip table and the features of some of its clips. Out: logits of a head and the labels they should match, row for
 row. Probing and fine-tuning share this file, so both mean the same by a label.

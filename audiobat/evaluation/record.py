@@ -1,6 +1,6 @@
-"""The result record: what was measured, on what, with which model, head and code. In and out: one JSON file each.
+"""The result record: one JSON file for each measured number, with the model, data, head, settings and code behind it.
 
-Tables, figures and pages are made from records alone. Beside a record lies what the head said to every test clip, for
+Tables, figures and pages are made from records alone. Beside a record lie the head's scores of every test clip, for
 paired comparisons.
 """
 
@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-result-1"
@@ -30,7 +30,7 @@ LAYER_NAME = "linear_block_"  # name of a head that probes a single block, befor
 
 @dataclass(frozen=True)
 class Metric:
-    """A value with its 95% (basic) bootstrap interval over test clips, and what it is, in words."""
+    """A value with its 95% (basic) bootstrap interval over test clips, and its definition in words."""
 
     value: float
     low: float
@@ -41,7 +41,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which weights were probed."""
+    """The weights that were probed or fine-tuned."""
 
     id: str
     sha256: str | None  # of the weights; None: the encoder is no torch module
@@ -50,20 +50,20 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Which clips trained and tested the head."""
+    """The clips that trained and tested the head."""
 
     name: str
     sha256: str  # of the clip table
     clips: dict[str, int]  # readable clips: {"train": n, "test": n}, or the test clips of each fold {"1": n, ...}
-    unreadable: int  # clips left out: missing or unreadable
+    unreadable: int  # clips left out because they are missing or damaged
     classes: int
     classes_present: int  # in the test clips
-    untaught: dict[str, int] = field(default_factory=dict)  # those that no training clip has: how many test clips have
+    untaught: dict[str, int] = field(default_factory=dict)  # class that no training clip has -> test clips that have it
 
 
 @dataclass(frozen=True)
 class ScoresFile:
-    """Which file beside the record holds its `Scores`."""
+    """The file beside the record that holds its `Scores`."""
 
     file: str
     sha256: str
@@ -71,12 +71,12 @@ class ScoresFile:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a head said to each test clip, and what is true of it."""
+    """A head's scores of every test clip, beside the true labels."""
 
-    keys: NDArray[np.str_]  # [n] of the clips
+    keys: NDArray[np.str_]  # [n] of the clips; a clip scored by patch columns has one row for each
     scores: NDArray[np.float32]  # [n, C]
     targets: NDArray[np.bool_]  # [n, C]
-    folds: NDArray[np.str_] | None = None  # [n] the fold that each clip tested
+    folds: NDArray[np.str_] | None = None  # [n] the fold in which each clip was tested
 
     def __post_init__(self) -> None:
         shape = self.scores.shape
@@ -85,12 +85,8 @@ class Scores:
             array = getattr(self, name)
             if array is None and name == "folds":
                 continue
-            if (
-                not np.issubdtype(array.dtype, kind)
-                or array.shape != shape[:axes]
-                or array.ndim != axes
-                or not array.size
-            ):
+            fits = array.ndim == axes and array.shape == shape[:axes] and array.size > 0
+            if not (fits and np.issubdtype(array.dtype, kind)):
                 form = f"{array.dtype} {list(array.shape)}"
                 raise AudiobatError(
                     f"Scores.{name} is {form}: give {kind.__name__} {list(shape[:axes])} of {axes} axes."
@@ -99,41 +95,43 @@ class Scores:
 
 @dataclass(frozen=True)
 class ResultRecord:
-    """One head on one model's frozen features of one data set."""
+    """One head on one model and one data set: probed on frozen features, or fine-tuned together with the model."""
 
     model: ModelInfo
     data: DataInfo
-    head: dict[str, Any]  # kind, its hyper-parameters and those of its training, as they were used
-    preset: str
+    head: dict[str, Any]  # kind, hyper-parameters and training settings, as they were used
+    # (`auto` and null replaced by what they meant)
+    preset: str  # whose settings these are; custom: nobody's
     seed: int
     metrics: dict[str, Metric]  # the first one is the main one, unless there is accuracy
     per_class: dict[str, float | None]  # average precision by label; None: no test clip has it
-    gate_weights: list[float] | None  # [L], where the head mixes layers (the mean over folds)
-    wall_seconds: float  # training and testing the head, features aside
-    clips_per_second: float | None  # clips (with repeats) that training took in per second; None: nothing was trained
+    gate_weights: list[float] | None  # [L], mean over folds, of a head that mixes layers
+    wall_seconds: float  # of training and testing the head, without the features that a probe caches
+    clips_per_second: float | None  # training clips, with repeats, per second; None: nothing was trained
     device: str
     environment: dict[str, Any]  # of `environment()`
     git_commit: str | None  # of the code
     folds: dict[str, dict[str, float]] | None = None  # test fold -> metric -> value
-    scores: ScoresFile | None = None  # None: nothing to compare it clip by clip
+    scores: ScoresFile | None = None  # None: the record cannot be compared clip by clip
 
     @property
     def main_metric(self) -> str:
-        """Name of the one to show where there is room for one: accuracy where a clip has one label, as in Table 5."""
+        """The metric to show where only one fits: accuracy where clips have one label each, as in Table 5, else mAP."""
         return "accuracy" if "accuracy" in self.metrics else next(iter(self.metrics))
 
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, whole or not at all; makes the folder."""
         plain = {"format": FORMAT, **dataclasses.asdict(self)}
         text = json.dumps(_without_nan(plain), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _write(Path(path), text.encode("utf-8"))
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
 
 
 def load_record(path: str | Path) -> ResultRecord:
     """Read a record back.
 
     Raises:
-        AudiobatError: not there, no JSON, no result record, or a field that is missing or unknown.
+        AudiobatError: no such file, no JSON, no result record, or a field that is missing or unknown.
     """
     try:
         plain = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -153,10 +151,10 @@ def load_record(path: str | Path) -> ResultRecord:
 
 
 def load_records(source: str | Path | Iterable[str | Path]) -> list[ResultRecord]:
-    """Read the records of a list of files, or of a folder: of its `results` folders at any depth, else its own.
+    """Read the records of a list of files, or of a folder: those of `results` folders at any depth, else its own.
 
     Raises:
-        AudiobatError: as for `load_record`, or nothing there.
+        AudiobatError: as for `load_record`, or no record is found.
     """
     paths = find_records(source) if isinstance(source, str | Path) else source
     return [load_record(path) for path in paths]
@@ -168,7 +166,7 @@ def find_records(source: str | Path) -> list[Path]:
     if source.is_file():
         return [source]
     files = sorted(source.rglob("results/*.json"))
-    if not files and (source / "config.yaml").exists():  # what else lies there is the run's own
+    if not files and (source / "config.yaml").exists():  # a run: JSON files at its top are no records
         raise AudiobatError(f"{source} is a run that has no result record yet: let it end, or probe it.")
     files = files or sorted(source.glob("*.json"))
     if not files:
@@ -177,15 +175,16 @@ def find_records(source: str | Path) -> list[Path]:
 
 
 def save_scores(record_path: str | Path, scores: Scores) -> ScoresFile:
-    """Write the scores beside where the record lies or will lie, NAME.scores.npz for NAME.json, whole or not at all.
+    """Write the scores of the record NAME.json to NAME.scores.npz beside it, whole or not at all.
 
-    Returns what the record must hold as its `scores`. Save them first: a record names only what is there.
+    Returns the record's `scores` field. Save the scores before the record, so that a record names only existing files.
     """
     arrays = {name: array for name, array in vars(scores).items() if array is not None}
     packed = io.BytesIO()
     np.savez(packed, allow_pickle=False, **arrays)
     path = Path(record_path).with_suffix(".scores.npz")
-    _write(path, packed.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, packed.getvalue())
     return ScoresFile(path.name, hashlib.sha256(packed.getvalue()).hexdigest())
 
 
@@ -193,7 +192,7 @@ def load_scores(record_path: str | Path, record: ResultRecord) -> Scores:
     """Read the scores of the record that lies at `record_path`.
 
     Raises:
-        AudiobatError: the record has none, or their file is not there, is another one, or is no file of scores.
+        AudiobatError: the record has none, or their file is missing, was changed, or is no file of scores.
     """
     if record.scores is None:
         raise AudiobatError(f"{record_path} has no scores of single clips: probe again with this version.")
@@ -209,10 +208,10 @@ def load_scores(record_path: str | Path, record: ResultRecord) -> Scores:
         raise AudiobatError(f"{path} is not the file that {record_path} names (sha256 differs): run the probe again.")
     try:
         if any(member.compress_type != zipfile.ZIP_STORED for member in zipfile.ZipFile(io.BytesIO(packed)).filelist):
-            raise ValueError("its arrays are compressed")  # a small file may not become a large one
+            raise ValueError("its arrays are compressed")  # a small file could unpack to a huge one
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
             return Scores(**arrays)
-    except Exception as error:  # numpy's parser throws what it likes at a hostile file
+    except Exception as error:  # numpy's parser raises errors of many kinds for a damaged file
         raise AudiobatError(f"{path} is no file of scores ({error}): run the probe again.") from None
 
 
@@ -221,14 +220,6 @@ def head_label(record: ResultRecord) -> str:
     kind, layer = record.head["kind"], record.head.get("layer", -1)
     name = HEADS.get(kind, kind)
     return name if kind == "cgp" or layer == -1 else f"{name}, block {layer}"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(content)
-    os.replace(beside, path)
 
 
 def _without_nan(value: Any) -> Any:
@@ -241,5 +232,5 @@ def _without_nan(value: Any) -> Any:
 
 
 def _with_nan(metric: dict[str, Any]) -> dict[str, Any]:
-    """NaN again for a metric's numbers that were undefined."""
+    """A metric's fields as read from JSON, with NaN in place of null in its numbers."""
     return {name: math.nan if v is None and name in ("value", "low", "high") else v for name, v in metric.items()}

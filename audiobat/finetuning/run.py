@@ -1,6 +1,6 @@
-"""`audiobat finetune`: a model and labelled clips in; a run folder out, with a release that tags, and its records.
+"""`audiobat finetune`: a model and labelled clips in; a run folder with a release that tags and result records out.
 
-Every fold of a data set with folds is a run of its own in OUT/folds; a data set with splits is one run, in OUT.
+A data set with folds is one training for each fold, in OUT/folds; a data set with splits is one training, in OUT.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import clip_order
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, hashed_share, splits_of
-from audiobat.engine.ranks import Ranks, launch, pick_precision
+from audiobat.engine.ranks import Ranks, check_batch, launch, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.evaluation.labels import pick_loss, task_for, untaught
@@ -33,7 +33,6 @@ from audiobat.finetuning.training import train_fold
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.input_stats import with_input_stats
 from audiobat.models.tagger import Tagger
-from audiobat.pretraining.run import check_batch
 from audiobat.zoo import release as release_io
 from audiobat.zoo.load import load_encoder
 
@@ -50,17 +49,17 @@ def finetune(
     dry_run: bool = False,
     max_seconds: float | None = None,
 ) -> list[ResultRecord]:
-    """Train an encoder with a head on labelled clips, test it, and keep it as a release.
+    """Train an encoder with a head on labelled clips, test it, and write it as a release.
 
     Args:
-        model: shipped weights by name, a release folder, a run folder, or a checkpoint file of BAT, EAT or SSLAM; a
-            head that it has is left out unless `config.keep_head`.
+        model: shipped weights by name, a release folder, a run folder, or a checkpoint file of BAT, EAT or SSLAM; its
+            own head, if any, is dropped unless `config.keep_head`.
         data: clips with labels, as for `probe`; those of split `valid` choose the best weights.
         out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/, results/, release/;
             with folds the run and the release of each are in folds/FOLD/.
         config: the head, its training and which weights are kept; by default Table 6, AS-20K.
-        test_fold: the one fold to test on; None, where clips have folds and no splits: each in turn.
-        resume: `auto` goes on from the newest checkpoint in `out`; `never` wants a new folder.
+        test_fold: the fold to test on; None, where clips have folds and no splits: each fold in turn.
+        resume: `auto` goes on from the newest checkpoint in `out`; `never` refuses a folder that holds a run.
         overwrite: remove the run that `out` holds, then start.
         dry_run: print clips, labels and learning rates, and write nothing.
         max_seconds: stop, with a checkpoint, after this long.

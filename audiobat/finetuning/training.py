@@ -1,4 +1,4 @@
-"""One fine-tuning from its newest checkpoint, or from the start, to its end: the head first if asked, then all."""
+"""One fine-tuning from its newest checkpoint, or from step 0, to its end: the head alone first if asked, then all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from audiobat.data.split import Split
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
-from audiobat.engine.optim import lr_at
 from audiobat.engine.ranks import Ranks
 from audiobat.evaluation.labels import task_for
 from audiobat.finetuning.layer_rates import build_adamw, own_encoder
@@ -21,7 +20,6 @@ from audiobat.finetuning.step import Finetuning
 from audiobat.finetuning.testing import Evaluator, Work
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.tagger import Tagger
-from audiobat.pretraining.run import attention_for
 
 
 def train_fold(
@@ -53,7 +51,7 @@ def train_fold(
     table = evaluator.table.select(split.train)
     checkpoint = load_checkpoint(folder)
     start = checkpoint.step if checkpoint else 0
-    with RunLog(folder, start, main=ranks.is_main) as log, attention_for(ranks.device):
+    with RunLog(folder, start, main=ranks.is_main) as log:
 
         def validate(candidate: Tagger, step: int) -> float:
             found = evaluator.validate(candidate, split.valid)
@@ -86,23 +84,11 @@ def train_fold(
                     model,
                     optimizer,
                     loader,
+                    config.train,
+                    config.optim,
                     log=log,
                     ranks=ranks,
-                    steps=end,
-                    batch_size=config.train.batch_size,
-                    lr=lambda step: lr_at(
-                        step,
-                        peak=config.optim.lr,
-                        floor=config.optim.min_lr,
-                        warmup_steps=config.optim.warmup_steps,
-                        total_steps=config.train.steps,
-                    ),
-                    seed=config.train.seed,
-                    precision=evaluator.precision,
-                    grad_clip=config.optim.grad_clip,
-                    log_every=config.train.log_every,
-                    save_every=config.train.save_every,
-                    keep=config.train.keep,
+                    until=end,
                     max_seconds=left,
                     resume=checkpoint,
                     extra={"clips": clips},

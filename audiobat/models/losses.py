@@ -1,4 +1,4 @@
-"""What training on labels minimises: logits and targets to a number (Table 6; the release's asymmetric loss)."""
+"""Losses of training on labels: logits and targets to a number (Table 6; asymmetric loss: BAT's released code)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Loss: TypeAlias = Literal["bce", "ce", "asl"]
 
 
 def probe_loss(kind: Loss, logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss of logits [M, C] against bool labels [M, C]; for `ce` each row has one label."""
+    """Mean loss of logits [M, C] against bool labels [M, C]; under `ce` each row must have exactly one label."""
     if kind == "ce":
-        return F.cross_entropy(logits, labels.int().argmax(1))
+        return F.cross_entropy(logits, labels.int().argmax(1))  # class numbers: cheaper than a distribution
     return soft_loss(kind, logits, labels.to(logits.dtype))
 
 
 def soft_loss(kind: Loss, logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean loss of logits [M, C] against targets [M, C] from 0 to 1, as mixup and label smoothing leave them.
+    """Mean loss of logits [M, C] against targets [M, C] from 0 to 1, as mixup and label smoothing make them.
 
-    `ce` takes a row of targets as a distribution over classes; the others ask of each class by itself.
+    `ce` reads a row of targets as a distribution over classes; `bce` and `asl` treat each class by itself.
 
-    `asl` is the asymmetric loss (Ridnik et al., 2021) with gamma- 1, gamma+ 0 and no clip: binary cross-entropy whose
-    negatives weigh as much as the probability that they wrongly have. The gradient passes through that weight.
+    `asl` is the asymmetric loss (Ridnik et al., 2021) with gamma- 1, gamma+ 0 and no clipping: binary cross-entropy in
+    which a negative counts by the probability that the model gives it. The gradient passes through that weight.
     """
     if kind == "ce":
         return F.cross_entropy(logits, targets)
@@ -34,5 +34,5 @@ def soft_loss(kind: Loss, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def smooth(targets: Tensor, share: float) -> Tensor:
-    """Targets [..., C] with `share` of each taken away and spread over all classes: (1 - share) t + share / C."""
+    """Label smoothing of targets [..., C]: (1 - share) * targets + share / C."""
     return targets if share == 0 else (1 - share) * targets + share / targets.shape[-1]

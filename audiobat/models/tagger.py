@@ -1,4 +1,4 @@
-"""An encoder with a head, as fine-tuning makes it: waveform to logits of classes, for a clip or its patch columns."""
+"""An encoder with a head that fine-tuning trained: waveform to logits of classes, for a clip or its patch columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audiobat.models.heads import build_head
 
 
 class Tagger(nn.Module):
-    """`encoder` and `head`, and what the head's logits mean; both are public, so that either serves alone."""
+    """An `encoder`, a `head` on it, and `config`, which names the classes of the logits."""
 
     def __init__(self, encoder: BaseEncoder, config: TaggerConfig) -> None:
         super().__init__()
@@ -24,21 +24,21 @@ class Tagger(nn.Module):
         self.head = build_head(config.head, encoder.dim, encoder.depth, len(config.classes), rows=encoder.freq_patches)
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Write a release with the head in it: as `AudioEncoder.save_pretrained`, and head.safetensors."""
+        """Write a release, as `AudioEncoder.save_pretrained` does, with head.safetensors besides."""
         from audiobat.zoo.release import save_new
 
         save_new(folder, self, overwrite)
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> Tagger:
-        """As `audiobat.zoo.release.load_tagger`: a release with a head, the run that made it, or `hub:OWNER/NAME`."""
+        """Read a release with a head, a fine-tuning's run folder, or `hub:OWNER/NAME` (`zoo.release.load_tagger`)."""
         from audiobat.zoo.release import load_tagger
 
         return load_tagger(name_or_folder, device)
 
     @property
     def sample_rate(self) -> int:
-        """Hz, of the waveforms."""
+        """Hz, of the waveforms that it takes."""
         return self.encoder.sample_rate
 
     @property
@@ -48,18 +48,18 @@ class Tagger(nn.Module):
 
     @property
     def task(self) -> Literal["clip", "frame"]:
-        """What the head was trained to label."""
+        """Whether the head was trained to label clips or patch columns."""
         return self.config.task
 
     @property
     def multi_label(self) -> bool:
-        """Whether several classes may be there at once."""
+        """Whether several classes may be present at once: then each has a sigmoid, else they share a softmax."""
         return self.config.multi_label
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Waveform [B, S], of any length, with its `lengths` [B] in samples (None: all S), to logits [B, C].
 
-        A head that labels frames says of a clip what it says of the frame where it is surest of a class.
+        A head that labels frames gives a clip the logit of its surest frame, class by class.
         """
         features = self.encoder.forward_intermediates(waveform, lengths)
         if self.task == "clip":
@@ -70,7 +70,7 @@ class Tagger(nn.Module):
     def frames(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [B, T, C] of the patch columns, zeros on padding, and the second [T] at which each column starts.
 
-        A head that was trained on clips answers too, as well as it can.
+        A head that was trained on clips gives logits of columns too, by the same parameters.
         """
         features = self.encoder.forward_intermediates(waveform, lengths)
         return self.frame_logits(features), features.frame_times
@@ -81,17 +81,17 @@ class Tagger(nn.Module):
         return logits
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Probabilities of logits [..., C]: each by itself, or summing to one where a class excludes the others."""
+        """Probabilities of logits [..., C]: of each class by itself, or summing to one if not `multi_label`."""
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
 
 def surest_frame(frame_logits: Tensor, features: LayerFeatures) -> Tensor:
-    """Greatest of the frames' logits [B, T, C], class by class, padding left out: [B, C]."""
+    """The greatest logit of each class over the frames [B, T, C] that are not padding: [B, C]."""
     padding = ~valid_columns(features)[:, :, None]
     return frame_logits.masked_fill(padding, -torch.inf).amax(1)
 
 
 def valid_columns(features: LayerFeatures) -> Tensor:
-    """Which patch columns hold any of a clip, [B, T]."""
+    """Which patch columns hold part of a clip, [B, T]; the others are padding alone."""
     valid: Tensor = features.valid.unflatten(1, features.grid).any(2)
     return valid

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from audiobat.config import PretrainConfig
 from audiobat.config.rungs import describe_rung, rung_of
@@ -19,8 +17,8 @@ from audiobat.data.sources.read import read_clips
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
-from audiobat.engine.optim import build_optimizer, lr_at
-from audiobat.engine.ranks import Ranks, launch, pick_device, pick_precision
+from audiobat.engine.optim import build_optimizer
+from audiobat.engine.ranks import Ranks, check_batch, launch, pick_device, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
@@ -103,7 +101,7 @@ def train_run(
         start_step=start,
     )
     try:
-        with RunLog(out, start, main=ranks.is_main) as log, attention_for(ranks.device):
+        with RunLog(out, start, main=ranks.is_main) as log:
             log.say(f"Pre-training on {len(table)} clips, {config.train.steps} steps, from step {start}, in {out}.")
             clips = table.sha256()
             if checkpoint is not None and checkpoint.extra.get("clips") != clips:
@@ -113,23 +111,10 @@ def train_run(
                 model,
                 optimizer,
                 loader,
+                config.train,
+                optim,
                 log=log,
                 ranks=ranks,
-                steps=config.train.steps,
-                batch_size=config.train.batch_size,
-                lr=lambda step: lr_at(
-                    step,
-                    peak=optim.lr,
-                    floor=optim.min_lr,
-                    warmup_steps=optim.warmup_steps,
-                    total_steps=config.train.steps,
-                ),
-                seed=config.train.seed,
-                precision=pick_precision(config.train.precision, ranks.device),
-                grad_clip=optim.grad_clip,
-                log_every=config.train.log_every,
-                save_every=config.train.save_every,
-                keep=config.train.keep,
                 max_seconds=max_seconds,
                 resume=checkpoint,
                 extra={"clips": clips},
@@ -184,16 +169,3 @@ class CollapseWatch:
                     f"Warning: collapse at step {row['step']}: {meaning} ({name} {row[name]:.3g}, below {limit}). "
                     f"Hint: {self.HINT}."
                 )
-
-
-def check_batch(batch_size: int, ranks: Ranks) -> None:
-    """Every rank must get the same number of clips."""
-    if batch_size % ranks.world_size:
-        raise AudiobatError(f"train.batch_size is {batch_size}: make it a multiple of the {ranks.world_size} ranks.")
-
-
-@contextmanager
-def attention_for(device: torch.device) -> Iterator[None]:
-    """The plain attention kernel on a CPU: for short sequences its backward is faster (benchmarks/cpu_step.py)."""
-    with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
-        yield

@@ -403,5 +403,5 @@ def test_help_tells_of_a_field_what_stands_beside_it_in_the_code(capsys):
         assert words.replace("_", "-", 1) in said or words in said, words
     assert cli.main(["finetune", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "the patch embedding is the deepest layer; or as fast as the head, and min_lr is one for all" in said
+    assert "the patch embedding is the slowest layer; eat: it learns as fast as the head, and all layers have" in said
     assert "--optim.min_lr FLOAT also where the warm-up starts" in said  # inherited

@@ -4,6 +4,7 @@ Run as a program it is the run that the tests stop from outside: `python test_tr
 """
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, IterableDataset
 
+from audiobat.config import OptimConfig, TrainConfig
 from audiobat.engine import loop
 from audiobat.engine.checkpoint import latest, load_checkpoint
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import FitResult, fit, to_device
-from audiobat.engine.optim import build_optimizer, lr_at
+from audiobat.engine.optim import build_optimizer
 from audiobat.engine.ranks import Ranks, launch
 from audiobat.errors import AudiobatError
 
@@ -80,17 +81,20 @@ def run(folder, *, model=None, ranks=ALONE, data=None, after=None, steps=STEPS, 
         if after is not None:
             after(step)
 
-    options = {"log_every": 4, "save_every": 5, "batch_size": BATCH} | options
-    lr = partial(lr_at, peak=0.02, floor=1e-4, warmup_steps=5, total_steps=STEPS)
+    settings = {"log_every": 4, "save_every": 5, "batch_size": BATCH, "steps": STEPS, "precision": "fp32"}
+    given = {name: options.pop(name) for name in vars(TrainConfig()) if name in options}
+    train = TrainConfig(**(settings | given))
+    optim = OptimConfig(lr=0.02, min_lr=1e-4, warmup_steps=5, grad_clip=options.pop("grad_clip", None))
     with RunLog(folder, start, main=ranks.is_main) as log:
         return fit(
             model,
             optimizer,
             data,
+            train,
+            optim,
             log=log,
             ranks=ranks,
-            steps=steps,
-            lr=lr,
+            until=steps,
             resume=checkpoint,
             after_step=after_step,
             **options,
@@ -234,6 +238,21 @@ def test_a_checkpoint_of_another_shape_stops_before_the_first_step(tmp_path, uni
         run(uninterrupted, model=wide, steps=30)
 
 
+def test_every_step_has_the_learning_rate_of_its_own_number(tmp_path):
+    rates = []
+    handle = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append([group["lr"] for group in optimizer.param_groups])
+    )
+    try:
+        run(tmp_path, after=raise_signal_at(6, signal.SIGTERM))
+        run(tmp_path)  # resumed
+    finally:
+        handle.remove()
+    warmup = [1e-4 + (0.02 - 1e-4) * step / 5 for step in range(5)]
+    decay = [1e-4 + (0.02 - 1e-4) * (1 + math.cos(math.pi * (step - 5) / (STEPS - 6))) / 2 for step in range(5, STEPS)]
+    assert rates == [pytest.approx([rate, rate]) for rate in warmup + decay]
+
+
 def test_gradients_are_clipped_and_their_norm_is_logged(tmp_path):
     norms = []
 
@@ -251,10 +270,10 @@ def test_gradients_are_clipped_and_their_norm_is_logged(tmp_path):
 
 def test_autocast_reaches_the_model(tmp_path):
     seen = []
-    for precision in (None, torch.bfloat16):
+    for precision in ("fp32", "bf16"):
         model = Toy()
         model.net[0].register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
-        run(tmp_path / str(precision), model=model, steps=1, precision=precision)
+        run(tmp_path / precision, model=model, steps=1, precision=precision)
     assert seen == [torch.float32, torch.bfloat16]
 
 

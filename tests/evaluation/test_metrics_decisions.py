@@ -1,4 +1,4 @@
-"""Decisions: F1 at a threshold and the best threshold against trying every one, top-1 against its words."""
+"""Decisions: F1 at a threshold and the best threshold against trying every one."""
 
 import math
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.metrics import best_threshold, f1_at, f1_macro, top1
+from audiobat.evaluation.metrics import best_threshold, f1_at, f1_macro
 
 
 @st.composite
@@ -75,11 +75,3 @@ def test_a_threshold_needs_scores_that_are_finite():
         best_threshold(torch.tensor([[math.inf]]), torch.ones(1, 1))
     with pytest.raises(AudiobatError, match="NaN or infinity"):
         f1_at(torch.tensor([[math.nan]]), torch.ones(1, 1), 0.5)
-
-
-def test_top1_is_the_share_of_labelled_clips_whose_likeliest_class_is_right():
-    scores = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0], [0.0, 3.0, 2.0], [1.0, 0.0, 0.0]])
-    targets = torch.tensor([[1, 0, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
-    assert top1(scores, targets).item() == pytest.approx(2 / 3)
-    counts = torch.tensor([[1, 3, 0, 9], [0, 0, 1, 0], [0, 0, 0, 4]])
-    np.testing.assert_allclose(top1(scores, targets, counts), [1 / 4, 1.0, math.nan])

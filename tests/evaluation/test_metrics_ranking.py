@@ -18,7 +18,6 @@ from audiobat.evaluation.metrics import (
     macro_auc,
     macro_map_frequent,
     macro_map_present,
-    rank_frames,
     rank_micro,
     ranking,
 )
@@ -90,10 +89,11 @@ def test_frames_count_as_often_as_their_clip_and_padding_never(clips, frames, cl
     scores[~valid] = 99.0
     counts = rng.multinomial(clips, np.full(clips, 1 / clips), size=2)
     s, t, v, c = (torch.from_numpy(a) for a in (scores, targets, valid, counts))
+    clip_of_row = torch.arange(clips)[:, None].expand_as(v)[v]
     for row, macro, micro in zip(
         counts,
-        rank_frames(s, t, v).average_precision(c).tolist(),
-        rank_frames(s, t, v, micro=True).average_precision(c)[:, 0].tolist(),
+        Ranking(s[v], t[v], clip_of_row).average_precision(c).tolist(),
+        rank_micro(s[v], t[v], clip_of_row).average_precision(c)[:, 0].tolist(),
         strict=True,
     ):
         kept = np.repeat(valid, row, 0)

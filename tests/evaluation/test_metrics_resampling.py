@@ -7,11 +7,19 @@ import pytest
 import torch
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.metrics import bootstrap, bootstrap_values, interval_of_difference, paired_bootstrap
+from audiobat.evaluation.metrics import bootstrap, bootstrap_values, interval_of_difference
 
 
 def mean_of(values: torch.Tensor):
     return lambda counts: counts @ values / counts.sum(-1)
+
+
+def paired_bootstrap(metric_a, metric_b, n, samples=1000, seed=0):
+    """The difference of two metrics, its interval and p, as `compare` takes them from shared resamples."""
+    whole = torch.ones(1, n, dtype=torch.float64)
+    difference = float(metric_a(whole)) - float(metric_b(whole))
+    resampled = bootstrap_values(metric_a, n, samples, seed) - bootstrap_values(metric_b, n, samples, seed)
+    return difference, *interval_of_difference(difference, resampled)
 
 
 def normal(*size: int, seed: int) -> torch.Tensor:

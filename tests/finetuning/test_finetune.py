@@ -1,4 +1,4 @@
-"""`audiobat finetune` from clips to a release: what a run leaves, how it goes on, what it refuses."""
+"""`audiobat finetune` from clips to a release: the files of a run, resuming, settings and models it refuses."""
 
 import csv
 import json
@@ -137,11 +137,11 @@ def test_a_run_learns_and_leaves_records_of_both_choices_and_a_release(model, mu
 
     tagger = release_io.load_tagger(run)
     assert (tagger.classes, tagger.task, tagger.multi_label) == (("low", "mid", "top"), "clip", True)
-    said = load_scores(run / "results" / "pretrained_finetune_best_0.json", best)
-    samples, _ = soundfile.read(multi.parent / str(said.keys[3]), dtype="float32")
+    scores = load_scores(run / "results" / "pretrained_finetune_best_0.json", best)
+    samples, _ = soundfile.read(multi.parent / str(scores.keys[3]), dtype="float32")
     with torch.no_grad():
         logits = tagger(torch.from_numpy(samples)[None])
-    torch.testing.assert_close(logits[0], torch.from_numpy(said.scores[3]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits[0], torch.from_numpy(scores.scores[3]), rtol=1e-4, atol=1e-4)
     extra = json.loads((run / "release" / "config.json").read_text())["extra"]
     assert extra["finetuned_from"] == {"model": "pretrained", "sha256": best.model.sha256}
     assert extra["step"] == best.head["choice"]["step"]
@@ -247,14 +247,14 @@ def test_five_folds_are_five_trainings_and_one_record_of_their_mean(model, folde
         tagger = release_io.load_tagger(run / "folds" / fold)
         assert not tagger.multi_label
         heads.append(tagger.head.classifier.weight)
-        said = load_checkpoint(run / "folds" / fold)
-        assert said.step == 3
-        assert said.extra["clips"] == table.select(table.folds != int(fold)).sha256()
+        checkpoint = load_checkpoint(run / "folds" / fold)
+        assert checkpoint.step == 3
+        assert checkpoint.extra["clips"] == table.select(table.folds != int(fold)).sha256()
     assert not torch.equal(heads[0], heads[1])
 
 
 def test_frames_are_learnt_through_the_same_command(model, tmp_path: Path, monkeypatch):
-    """A tone sounds in a part of each clip; what is asked is when."""
+    """A tone sounds in a part of each clip; the labels say when."""
     rng = np.random.default_rng(2)
     time = np.arange(int(0.8 * RATE)) / RATE
     events, splits = [], []
@@ -425,8 +425,8 @@ def test_two_processes_train_test_and_choose_as_one_does(model, multi, tmp_path:
     out = tmp_path / "together"
     ranks = [start(model, multi, out, settings, RANK=str(r), LOCAL_RANK=str(r), **world) for r in range(2)]
     for process in ranks:
-        _, told = process.communicate(timeout=600)
-        assert process.returncode == 0, told
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
     ours, theirs = rows(tmp_path / "alone"), rows(out)
     assert [list(row) for row in ours] == [list(row) for row in theirs]
     for one, two in zip(ours, theirs, strict=True):
@@ -435,8 +435,8 @@ def test_two_processes_train_test_and_choose_as_one_does(model, multi, tmp_path:
         name = f"pretrained_finetune_{record.head['selection']}_0.json"
         other = load_record(out / "results" / name)
         assert other.data == record.data
-        said = load_scores(out / "results" / name, other)
-        assert list(said.keys) == list(load_scores(tmp_path / "alone" / "results" / name, record).keys)
+        scores = load_scores(out / "results" / name, other)
+        assert list(scores.keys) == list(load_scores(tmp_path / "alone" / "results" / name, record).keys)
         assert other.metrics["map"].value == pytest.approx(record.metrics["map"].value, abs=0.05)
 
 
@@ -449,9 +449,9 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(model, multi, 
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0
-    assert "goes on from here" in told
+    assert "goes on from here" in errors
     stopped = load_checkpoint(tmp_path / "run").step
     assert stopped >= 3
     assert not (tmp_path / "run" / "release").exists()

@@ -1,4 +1,4 @@
-"""A step of fine-tuning: what the loss is of, what moves, what is kept."""
+"""A step of fine-tuning: its loss, which parameters it moves, which weights are kept."""
 
 import numpy as np
 import pytest
@@ -169,11 +169,11 @@ def test_a_frozen_encoder_neither_moves_nor_drops_paths():
 def test_the_best_weights_are_those_of_the_first_highest_score(ema):
     config = changed(train={"steps": 7, "ema_decay": ema}, select={"every": 2}, optim={"lr": 1e-2, "warmup_steps": 0})
     scores = iter([0.2, 0.7, 0.7, 0.1])
-    looked = []
+    validated = []
 
     def validate(tagger: Tagger, step: int) -> float:
         assert not tagger.training
-        looked.append((step, tagger.head.classifier.weight.detach().clone()))
+        validated.append((step, tagger.head.classifier.weight.detach().clone()))
         return next(scores)
 
     model = build(config, validate=validate)
@@ -181,12 +181,12 @@ def test_the_best_weights_are_those_of_the_first_highest_score(ema):
     for step in range(7):
         learn(model, optimizer, step)
         assert model.training
-    assert [step for step, _ in looked] == [2, 4, 6, 7]
+    assert [step for step, _ in validated] == [2, 4, 6, 7]
     best, last = model.kept("best"), model.kept("last")
     assert (best.step, best.validation) == (4, 0.7)
-    assert torch.equal(best.tagger.head.classifier.weight, looked[1][1])
+    assert torch.equal(best.tagger.head.classifier.weight, validated[1][1])
     assert (last.step, last.validation) == (7, None)
-    assert torch.equal(last.tagger.head.classifier.weight, looked[3][1])
+    assert torch.equal(last.tagger.head.classifier.weight, validated[3][1])
     assert last.tagger is (model.tagger if ema is None else model.ema)
 
 

@@ -1,9 +1,10 @@
 """Scores and labels to metrics, each from how often every clip counts; a bootstrap over clips to their intervals.
 
-Every metric takes `counts`, how often each clip stands in a resample: [n], or [R, n] for R resamples at once.
+Every metric takes `counts`, how often each clip is drawn in a resample: [n], or [R, n] for R resamples at once. None
+counts every clip once.
 
-    inputs.py       what metrics ask of scores and counts
-    decisions.py    F1 at a threshold, accuracy, top-1
+    inputs.py       checks and orders that all metrics share
+    decisions.py    F1 at a threshold, the best threshold, accuracy
     events.py       frame scores to events, and their F1
     ranking.py      average precision and AUC
     resampling.py   a metric to its 95% interval
@@ -12,25 +13,21 @@ Every metric takes `counts`, how often each clip stands in a resample: [n], or [
 
 from __future__ import annotations
 
-from audiobat.evaluation.metrics.decisions import accuracy, best_threshold, f1_at, f1_macro, top1
+from audiobat.evaluation.metrics.decisions import accuracy, best_threshold, f1_at, f1_macro
 from audiobat.evaluation.metrics.events import Events, event_f1, frames_to_events, match_events
 from audiobat.evaluation.metrics.ranking import (
-    AveragePrecision,
     Ranking,
     average_precision,
     d_prime,
     macro_auc,
-    macro_map,
     macro_map_frequent,
     macro_map_present,
-    rank_frames,
     rank_micro,
 )
-from audiobat.evaluation.metrics.resampling import bootstrap, bootstrap_values, interval_of_difference, paired_bootstrap
+from audiobat.evaluation.metrics.resampling import bootstrap, bootstrap_values, interval_of_difference
 from audiobat.evaluation.metrics.significance import holm, wilcoxon
 
 __all__ = [
-    "AveragePrecision",
     "Events",
     "Ranking",
     "accuracy",
@@ -46,13 +43,9 @@ __all__ = [
     "holm",
     "interval_of_difference",
     "macro_auc",
-    "macro_map",
     "macro_map_frequent",
     "macro_map_present",
     "match_events",
-    "paired_bootstrap",
-    "rank_frames",
     "rank_micro",
-    "top1",
     "wilcoxon",
 ]

@@ -1,6 +1,7 @@
 """Frame scores to events, and events to event-based onset F1, as sed_eval defines it and HEAR reports it.
 
-An estimated event is a hit if it has the class of a reference event and its onset lies within the collar of that one's.
+An estimated event is a hit if it has the class of a reference event and its onset lies within the collar, 0.2 s, of the
+reference event's onset (sed_eval by Mesaros et al., 2016; HEAR by Turian et al., 2022).
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ def frames_to_events(
     frames, _ = probabilities.shape
     if not frames:
         return Events(torch.zeros(0, dtype=torch.long), *torch.zeros(2, 0, dtype=torch.float64))
-    place = torch.arange(-(median // 2), frames + median // 2) % (2 * frames)
-    mirrored = torch.minimum(place, 2 * frames - 1 - place)  # ..., 1, 0, 0, 1, ..., T - 1, T - 1, T - 2, ...
+    index = torch.arange(-(median // 2), frames + median // 2) % (2 * frames)
+    mirrored = torch.minimum(index, 2 * frames - 1 - index)  # ..., 1, 0, 0, 1, ..., T - 1, T - 1, T - 2, ...
     smooth = probabilities[mirrored].unfold(0, median, 1).median(-1).values  # [T, C]
     active = (smooth > threshold).T.int()  # [C, T]
     change = torch.nn.functional.pad(active, (1, 1)).diff()  # [C, T + 1]: 1 where a run begins, -1 behind its end
     label, first = (change == 1).nonzero().T
-    _, end = (change == -1).nonzero().T  # in the same order, as runs of a class alternate with gaps
+    _, end = (change == -1).nonzero().T  # in the same order, as a class's runs begin and end in turn
     times = frame_times.double()
     return Events(label, times[first], times[end - 1] + hop_seconds)
 
@@ -53,15 +54,15 @@ def frames_to_events(
 def match_events(reference: Sequence[Events], estimated: Sequence[Events], classes: int, collar: float = 0.2) -> Tensor:
     """Hits, reference events and estimated events of each clip and class: [n, C, 3] in float64.
 
-    Hits are the largest one-to-one matching of onsets at most `collar` seconds apart (sed_eval's `optimal`, its
-    default). On a line the largest matching takes the earliest onsets that fit first.
+    Hits are the largest one-to-one matching of onsets at most `collar` seconds apart (`optimal`, sed_eval's default).
+    As onsets lie on a line, pairing the earliest onsets that fit, from the start on, gives the largest matching.
     """
     tally = torch.zeros(len(reference), classes, 3, dtype=torch.float64)
     for clip, (ref, est) in enumerate(zip(reference, estimated, strict=True)):
         for label in torch.cat([ref.label, est.label]).unique().tolist():
-            ours = ref.onset[ref.label == label].double().sort().values.tolist()
-            theirs = est.onset[est.label == label].double().sort().values.tolist()
-            tally[clip, label] = torch.tensor([_hits(ours, theirs, collar), len(ours), len(theirs)])
+            true = ref.onset[ref.label == label].double().sort().values.tolist()
+            found = est.onset[est.label == label].double().sort().values.tolist()
+            tally[clip, label] = torch.tensor([_hits(true, found, collar), len(true), len(found)])
     return tally
 
 

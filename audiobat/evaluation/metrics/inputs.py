@@ -1,4 +1,4 @@
-"""What metrics ask of their input: scores that are finite, their order, and counts of clips as numbers."""
+"""Checks and orders that all metrics share: finite scores, falling order, counts of clips as numbers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def weights_of(counts: Tensor | None, clips: int) -> Tensor:
 
 def check_finite(scores: Tensor) -> None:
     """Raise AudiobatError for NaN and infinity."""
-    if scores.sum().isfinite():  # either would show in the sum, which is the quicker look
+    if scores.sum().isfinite():  # the quicker look: a NaN or an infinity makes the sum one
         return
-    if not torch.stack(scores.aminmax()).isfinite().all():  # a sum of huge numbers may overflow; a NaN is both
+    if not torch.stack(scores.aminmax()).isfinite().all():  # the sum of huge finite scores may overflow
         raise AudiobatError("The scores hold NaN or infinity: the head diverged, lower train.lr.")
 
 
 def falling_order(scores: Tensor) -> Tensor:
-    """Places [..., n] of the scores [..., n] from the greatest to the least; equal ones in any order."""
-    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    """Indices [..., n] that sort the scores [..., n] from the greatest to the least; equal scores in any order."""
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))  # numpy has no bfloat16
     return torch.from_numpy(np.argsort(-wide.numpy(), axis=-1))  # several times as fast as torch's

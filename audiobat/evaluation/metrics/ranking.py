@@ -1,7 +1,8 @@
 """Scores of clips or frames, ranked once, to average precision and AUC of each class under many resamples.
 
-Rows of equal score share one threshold, as in scikit-learn. Only thresholds at which a class has a positive matter, so
-one pass sums the counts between two such thresholds, for all classes and a batch of resamples at once.
+Rows of equal score share one threshold, as in scikit-learn. Precision and recall matter only at thresholds where a
+class has a positive, so one pass sums the counts of the rows between two such thresholds, for all classes and a batch
+of resamples at once.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class _Cuts:
     """Weights under R resamples at the G thresholds that have positives, classes one after the other."""
 
     share: Tensor  # [G, R] positives at the threshold
-    hits: Tensor  # [G, R] positives at it or above
+    hits: Tensor  # [G, R] positives at or above it
     above: Tensor  # [G, R] rows above it
-    reached: Tensor  # [G, R] rows at it or above
+    reached: Tensor  # [G, R] rows at or above it
 
 
 class Ranking:
@@ -37,7 +38,7 @@ class Ranking:
     Args:
         scores: [n, C]; AudiobatError if one is not finite.
         targets: 0/1 [n, C].
-        clips: [n] the clip of each row, whose count is the row's; None: every row is a clip.
+        clips: [n] the clip of each row, counted from 0, whose count is the row's; None: every row is a clip.
     """
 
     def __init__(self, scores: Tensor, targets: Tensor, clips: Tensor | None = None) -> None:
@@ -103,14 +104,6 @@ class Ranking:
         return _sums(values, torch.arange(len(values)), self._thresholds)
 
 
-class AveragePrecision(Ranking):
-    """A ranking that is called for its average precision."""
-
-    def __call__(self, counts: Tensor | None = None) -> Tensor:
-        """AP [C] or [R, C]."""
-        return self.average_precision(counts)
-
-
 def average_precision(scores: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:
     """AP per class, [C] or [R, C], of scores and 0/1 targets [n, C]; NaN for classes without positives."""
     return Ranking(scores, targets).average_precision(counts)
@@ -121,17 +114,6 @@ def rank_micro(scores: Tensor, targets: Tensor, clips: Tensor | None = None) -> 
     rows = torch.arange(len(scores)) if clips is None else clips
     columns = scores.shape[1]
     return Ranking(scores.reshape(-1, 1), targets.reshape(-1, 1), rows.repeat_interleave(columns))
-
-
-def rank_frames(scores: Tensor, targets: Tensor, valid: Tensor, micro: bool = False) -> Ranking:
-    """Frames [B, T, C] of clips as rows, those that are valid [B, T]; resamples count clips, not frames."""
-    clips = torch.arange(len(valid))[:, None].expand_as(valid)[valid]
-    return (rank_micro if micro else Ranking)(scores[valid], targets[valid], clips)
-
-
-def macro_map(ap: Tensor) -> Tensor:
-    """Mean of AP [..., C] over all classes, an absent one counting 0 as scikit-learn has it."""
-    return ap.nan_to_num(nan=0.0).mean(-1)
 
 
 def macro_map_present(ap: Tensor) -> Tensor:
@@ -150,7 +132,7 @@ def macro_auc(auc: Tensor) -> Tensor:
 
 
 def d_prime(area: Tensor) -> Tensor:
-    """How far apart, in sd, two normal distributions lie whose AUC is `area`: sqrt(2) * ndtri(area).
+    """Distance, in standard deviations, of two normal distributions whose AUC is `area`: sqrt(2) * ndtri(area).
 
     It rises with the area, so its interval is that of the area, mapped: at an area of 1 it is infinite.
     """
@@ -159,7 +141,7 @@ def d_prime(area: Tensor) -> Tensor:
 
 
 def _rank(scores: Tensor, targets: Tensor, clips: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Some classes [c, n] to the clips of their rows by falling score and what lies where.
+    """Scores and targets of some classes [c, n] to the clips of their rows by falling score, and to where each lies.
 
     Returns:
         The clips of all rows down to a class's last threshold with a positive; the lengths [2G] of stretches of them,
@@ -170,9 +152,9 @@ def _rank(scores: Tensor, targets: Tensor, clips: Tensor) -> tuple[Tensor, Tenso
     order = falling_order(scores)
     falling = scores.gather(1, order)
     hit = targets.gather(1, order)
-    first = torch.ones_like(hit)  # of those with its score
+    first = torch.ones_like(hit)  # [c, n] whether a row is the first with its score
     first[:, 1:] = falling[:, 1:] != falling[:, :-1]
-    distinct = first.flatten().cumsum(0)  # [c * n] which of the distinct scores a row has
+    distinct = first.flatten().cumsum(0)  # [c * n] number of each row's distinct score
     used, ties = distinct[hit.flatten()].unique_consecutive(return_counts=True)  # [G]
     starts, ends = torch.searchsorted(distinct, used), torch.searchsorted(distinct, used, right=True)
     owner = starts // max(rows, 1)

@@ -1,4 +1,4 @@
-"""A metric to its values in resamples of the test clips, and these to 95% intervals, of one model or a difference."""
+"""A metric to its values in resamples of the test clips, and these to 95% intervals of it or of a difference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def bootstrap(
     """95% percentile interval of `metric` over resamples of n test clips, drawn with replacement.
 
     Resamples where it is NaN are left out. Average precision leans upwards under resampling, as copies of a clip rank
-    together: its interval sits high. Arguments as for `bootstrap_values`.
+    together, so its percentiles lie too high (see `scoring.mirrored`). Arguments as for `bootstrap_values`.
     """
     low, high = bootstrap_values(metric, n, samples, seed).nanquantile(LEVELS).tolist()
     return low, high
@@ -29,7 +29,7 @@ def bootstrap(
 def bootstrap_values(
     metric: Callable[[Tensor], Tensor], n: int | Sequence[int], samples: int = 1000, seed: int = 0
 ) -> Tensor:
-    """What `metric` is in each resample of the test clips, [samples] in float64; (n, samples, seed) fix the resamples.
+    """`metric` in each resample of the test clips, [samples] in float64; (n, samples, seed) fix the resamples.
 
     Args:
         metric: counts [R, n] (float64) of the clips in R resamples to values [R].
@@ -57,29 +57,13 @@ def bootstrap_values(
     return torch.cat(values)
 
 
-def paired_bootstrap(
-    metric_a: Callable[[Tensor], Tensor],
-    metric_b: Callable[[Tensor], Tensor],
-    n: int | Sequence[int],
-    samples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float, float, float]:
-    """How much higher A is than B on the same n test clips: difference, its 95% interval (low, high), and p.
-
-    Both see the same resamples. See `interval_of_difference`; arguments as for `bootstrap_values`.
-    """
-    whole = torch.ones(1, n if isinstance(n, int) else sum(n), dtype=torch.float64)
-    difference = float(metric_a(whole)) - float(metric_b(whole))
-    resampled = bootstrap_values(metric_a, n, samples, seed) - bootstrap_values(metric_b, n, samples, seed)
-    return difference, *interval_of_difference(difference, resampled)
-
-
 def interval_of_difference(difference: float, resampled: Tensor) -> tuple[float, float, float]:
     """Low and high end of the 95% basic bootstrap interval of a difference, and the two-sided p that it is 0.
 
-    The interval is the percentiles of the resamples [R] mirrored at the difference; p is what it takes to leave out 0:
-    twice the share of resamples that lie beyond the difference by as much as that is from 0. One is added to resamples
-    and beyond, so that p is never 0. Resamples that are NaN are left out; without any left, all three are NaN.
+    Both models are measured in the same resamples, so what they share cancels. The interval is the percentiles of the
+    resampled differences [R] mirrored at the difference. p is the level at which the interval just touches 0: twice the
+    share of resamples that lie beyond the difference by at least its distance from 0, with one added to both counts so
+    that p is never 0. Resamples that are NaN are left out; without any left, all three are NaN.
     """
     strayed = resampled[~resampled.isnan()] - difference
     if not len(strayed) or math.isnan(difference):

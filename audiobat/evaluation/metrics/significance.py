@@ -1,4 +1,4 @@
-"""Many p values, and paired values of many data sets, to p values that one may report."""
+"""p values of many comparisons, corrected for their number (Holm); p of paired values over data sets (Wilcoxon)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's correction of m p values for their number, in their order; a NaN stays one and does not count.
+    """Holm's correction of m p values for their number, in the order given; a NaN stays NaN and does not count.
 
     The k-th smallest (k = 0 ...) becomes (m - k) times itself, at most 1 and at least its predecessor.
     """
@@ -25,11 +25,11 @@ def wilcoxon(differences: Sequence[float]) -> float:
     """Two-sided p of Wilcoxon's signed-rank test that paired differences are symmetric about 0.
 
     Differences of 0 are left out and equal sizes share their mean rank. The distribution of the rank sum is exact: each
-    difference is as likely to have the one sign as the other. 1 if no difference is left.
+    difference is as likely to be positive as negative. 1 if no difference is left.
     """
     kept = np.asarray([d for d in differences if d != 0], dtype=np.float64)
     _, place, shared = np.unique(np.abs(kept), return_inverse=True, return_counts=True)
-    ranks = (2 * shared.cumsum() - shared + 1)[place]  # doubled, so that a mean of two is whole
+    ranks = (2 * shared.cumsum() - shared + 1)[place]  # doubled, so that a shared mean rank is a whole number
     ways = np.ones(1)  # share of the sign patterns with each sum of positive (doubled) ranks
     for rank in ranks.tolist():
         longer = np.zeros(len(ways) + rank)
