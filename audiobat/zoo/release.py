@@ -207,7 +207,7 @@ def student_of_run(folder: Path) -> tuple[AudioEncoder, Checkpoint]:
     checkpoint = load_checkpoint(folder)
     if checkpoint is None:
         raise AudiobatError(f"Run {folder} has no checkpoint yet: let it train until its first save.")
-    prefix = "student."
+    prefix = checkpoint.extra.get("encoder", "student.")  # checkpoints of before 0.2 name none
     student = {name.removeprefix(prefix): t for name, t in checkpoint.model.items() if name.startswith(prefix)}
     return build(config.model, student, checkpoint.path), checkpoint
 
