@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from audiobat.config import PretrainConfig, from_dict
 from audiobat.config.recipes import load_recipe
 from audiobat.engine.optim import build_optimizer
-from audiobat.pretraining.objective import MaskedLatentRegression
+from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
 
 KERNELS = {"fused": SDPBackend.FLASH_ATTENTION, "plain": SDPBackend.MATH}
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
-from audiobat.config.checks import check, check_choice, warmup_hint
+from audiobat.config.checks import check, warmup_hint
 from audiobat.config.frontend import FrontendConfig
 from audiobat.config.model import EncoderConfig, ModelConfig
 from audiobat.config.registry import check_kind, kind_field
@@ -16,14 +15,14 @@ from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
 class MaskConfig:
     """Masks for M clones (Section 3; EAT's constants)."""
 
-    kind: Literal["inverse_block", "random"] = "inverse_block"
+    kind: str = kind_field("mask", "inverse_block")
     ratio: float = 0.8
     clones: int = 16
     block_size: int = 5  # side of a visible block, in patches
     adjust: float = 0.07  # share of patches added to the expected block area before blocks are counted
 
     def __post_init__(self) -> None:
-        check_choice(self, "kind")
+        check_kind("mask", self.kind)
         check(0 < self.ratio < 1, "mask.ratio", self.ratio, "use a share between 0 and 1")
         check(self.clones > 0, "mask.clones", self.clones, "it must be positive")
         check(self.block_size > 0, "mask.block_size", self.block_size, "it must be positive")
@@ -53,7 +52,7 @@ class DecoderConfig:
 class TargetConfig:
     """What the student predicts (Section 3, Table 3): a layer output of its EMA teacher, or the spectrogram itself."""
 
-    source: Literal["block", "mlp", "spectrogram"] = "block"  # spectrogram: patches of it, no teacher (Audio-MAE)
+    source: str = kind_field("target", "block")  # block, mlp: of the teacher; spectrogram: no teacher (Audio-MAE)
     layers: int | None = None  # average the top `layers` blocks; None: all
     cls_layers: int | None = None  # the same for the cls token's target; None: as `layers`
     norm_eps: float = 1e-6  # of the targets' normalisation; EAT: 1e-5
@@ -62,7 +61,7 @@ class TargetConfig:
     ema_steps: int = 100_000
 
     def __post_init__(self) -> None:
-        check_choice(self, "source")
+        check_kind("target", self.source, "source")
         for name in ("layers", "cls_layers"):
             value = getattr(self, name)
             check(value is None or value > 0, f"target.{name}", value, "use a positive number or null")
@@ -76,11 +75,13 @@ class TargetConfig:
 class ObjectiveConfig:
     """Eq. 5 with all terms as means: loss = scale * (local + global_weight * global + retention_weight * retention)."""
 
+    kind: str = kind_field("objective", "masked_latent_regression")
     global_weight: float = 1.0
     retention_weight: float = 0.0  # SSLAM's loss on clips mixed with others; 0: nothing is mixed
     scale: float = 1.0  # EAT's sums over features amount to sqrt(768); AdamW does not see it, gradient clipping does
 
     def __post_init__(self) -> None:
+        check_kind("objective", self.kind)
         for name in ("global_weight", "retention_weight"):
             check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "it must not be negative")
         check(self.scale > 0, "objective.scale", self.scale, "it must be positive")
@@ -107,10 +108,6 @@ class PretrainConfig:
         for name in ("layers", "cls_layers"):
             layers = getattr(self.target, name)
             check(layers is None or layers <= depth, f"target.{name}", layers, f"the encoder has {depth} blocks")
-        teacherless = self.target.source == "spectrogram"
-        for name in ("global_weight", "retention_weight") if teacherless else ():
-            weight = getattr(self.objective, name)
-            check(weight == 0, f"objective.{name}", weight, "target.source spectrogram has no teacher: use 0")
         longest = self.encoder.max_frames * self.frontend.hop_length / self.frontend.sample_rate
         seconds = self.data.clip_seconds
         check(seconds <= longest, "data.clip_seconds", seconds, f"encoder.max_frames holds {longest:g} s")
@@ -135,9 +132,3 @@ class PretrainConfig:
     def model(self) -> ModelConfig:
         """The part that a release keeps."""
         return ModelConfig(self.frontend, self.encoder)
-
-    @property
-    def target_width(self) -> int:
-        """Numbers that the decoder predicts for each masked cell."""
-        frames, bins = self.encoder.patch_size
-        return frames * bins if self.target.source == "spectrogram" else self.encoder.dim

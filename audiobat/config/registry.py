@@ -35,7 +35,10 @@ class Seam:
 
 SEAMS = {
     "head": Seam("models/heads", ("build", "forward"), ("pooling", "base")),
+    "mask": Seam("pretraining/masks", ("build", "draw")),
     "decoder": Seam("pretraining/decoders", ("build", "forward")),
+    "target": Seam("pretraining/targets", ("build", "forward"), ("base", "teacher")),
+    "objective": Seam("pretraining/objectives", ("build", "forward"), ("base", "statistics")),
 }
 
 
@@ -60,6 +63,25 @@ def find(seam: str, kind: str) -> type[Any]:
     if len(classes) != 1:
         raise AudiobatError(f"{module.__file__} has {len(classes)} classes with a `build`: a kind is exactly one.")
     return _check_methods(seam, kind, classes[0])
+
+
+def class_for(config: object) -> type[Any]:
+    """The class of the kind that the config of a seam chooses, such as `class_for(pretrain_config.decoder)`.
+
+    Raises:
+        AudiobatError: as for `find`; a config of another class than the kind's own `Config`.
+    """
+    seam = seam_of(type(config))
+    assert seam is not None, config
+    kind = getattr(config, seam[1])
+    found = find(seam[0], kind)
+    wanted = getattr(found, "Config", object)
+    if not isinstance(config, wanted):
+        raise AudiobatError(
+            f"{seam[0]}.{seam[1]} {kind} has settings of its own, which this {type(config).__name__} lacks: make the "
+            "config from a recipe, flags or audiobat.config.from_dict."
+        )
+    return found
 
 
 def check_kind(seam: str, kind: str, field: str = "kind") -> None:

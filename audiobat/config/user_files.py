@@ -1,7 +1,8 @@
-"""A user's own Python file: `my_file.py:MyClass` to the class, the file's hash, and errors that name its line.
+"""A user's own Python files: `my_file.py:MyClass` to the class; their hashes and copies beside what was made with them.
 
-In: such a name. Out: what the file defines under it. A file is run once for each content, and exactly the bytes that
-were hashed are run.
+In: such a name, or the fields of a config that hold some. Out: what the file defines under the name, or files to keep.
+A file is run once for each content, and the bytes that are kept are exactly those that were run. Code that comes with
+a run or a release is never run unless the user allows it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,10 @@ from typing import Any
 
 from audiobat.errors import AudiobatError, did_you_mean
 
+KIND_FIELDS = ("kind", "source")  # of configs: the fields that name a kind of a seam
+CODE = "code"  # the folder, in a run or a release, of the files that it was made with
 _modules: dict[Path, ModuleType] = {}  # each user's file that was run, by its full path: the newest content
+_sources: dict[Path, bytes] = {}  # its bytes
 
 
 def is_user_class(kind: object) -> bool:
@@ -29,11 +33,6 @@ def split_name(kind: str) -> tuple[Path, str]:
     """`FILE.py:CLASS` to the file and the class's name."""
     file, _, name = kind.rpartition(":")
     return Path(file), name
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    return hashlib.sha256(read_file(file)).hexdigest()
 
 
 def read_file(file: Path) -> bytes:
@@ -64,7 +63,7 @@ def run_file(file: Path) -> ModuleType:
     module = ModuleType(name)
     module.__file__ = str(file)
     sys.modules[name] = module  # dataclasses look their module up
-    _modules[file.resolve()] = module
+    _modules[file.resolve()], _sources[file.resolve()] = module, source
     sys.path.insert(0, str(file.resolve().parent))
     try:
         exec(compile(source, str(file), "exec"), module.__dict__)  # no importlib: its cached bytecode may be stale
@@ -105,3 +104,85 @@ def errors_of_user_code() -> Iterator[None]:
 def _is_same(name: str, file: Path) -> bool:
     """Whether a traceback's file name is this file."""
     return Path(name).resolve() == file.resolve()
+
+
+def user_classes(fields: Mapping[str, Any]) -> list[str]:
+    """Every `FILE.py:CLASS` that the fields of a config hold as a kind, at any depth, each once."""
+    found = []
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            found += user_classes(value)
+        elif name in KIND_FIELDS and is_user_class(value):
+            found.append(value)
+        elif name == "heads" and isinstance(value, list | tuple):  # of a probe: several kinds
+            found += [kind for kind in value if is_user_class(kind)]
+    return list(dict.fromkeys(found))
+
+
+def files_used(fields: Mapping[str, Any]) -> dict[str, bytes]:
+    """The user's files that the fields of a config name, as they name them: the bytes that were run.
+
+    Raises AudiobatError for two files of one name, whose copies would lie in one place.
+    """
+    files: dict[str, bytes] = {}
+    for kind in user_classes(fields):
+        file, _ = split_name(kind)
+        twin = next((other for other in files if Path(other).name == file.name and other != str(file)), None)
+        if twin is not None:
+            raise AudiobatError(f"{twin} and {file} have one name: rename one, as both are copied into {CODE}/.")
+        files[str(file)] = _sources.get(file.resolve()) or read_file(file)
+    return files
+
+
+def hashes_of(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The SHA-256 of each file, in hexadecimal, by its name."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+def with_copies(fields: dict[str, Any], folder: Path, trust: bool) -> dict[str, Any]:
+    """The fields of a run or a release, `files` taken out, with each `FILE.py:CLASS` pointing to the copy in `folder`.
+
+    Raises:
+        AudiobatError: there are such classes and `trust` is False; a copy that is missing, or has another hash than was
+            recorded.
+    """
+    fields = dict(fields)
+    recorded = fields.pop("files", None) or {}
+    classes = user_classes(fields)
+    copies = {kind: (folder / CODE / split_name(kind)[0].name).resolve() for kind in classes}
+    if classes and not trust:
+        shown = ", ".join(sorted({str(copy) for copy in copies.values()}))
+        raise AudiobatError(
+            f"{folder} needs Python code that came with it: read {shown}, and if you trust it, allow it by "
+            "--trust-remote-code (in Python trust_remote_code=True)."
+        )
+    for kind, copy in copies.items():
+        wanted = recorded.get(str(split_name(kind)[0]))
+        if not copy.is_file() or hashlib.sha256(copy.read_bytes()).hexdigest() != wanted:
+            raise AudiobatError(f"{copy} is not the file that {folder} was made with: copy the folder again.")
+    renamed = {kind: f"{copy}:{split_name(kind)[1]}" for kind, copy in copies.items()}
+    return _with_kinds(fields, renamed)
+
+
+def to_share(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The fields as a release keeps them, `FILE.py:CLASS` without folders and hashes as `files`; and the files."""
+    files = {Path(name).name: content for name, content in files_used(fields).items()}
+    if not files:
+        return fields, {}
+    kinds = [(kind, *split_name(kind)) for kind in user_classes(fields)]
+    renamed = {kind: f"{file.name}:{name}" for kind, file, name in kinds}
+    return _with_kinds(fields, renamed) | {"files": hashes_of(files)}, files
+
+
+def _with_kinds(fields: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """The fields with other names for some kinds."""
+    return {
+        name: _with_kinds(value, renamed)
+        if isinstance(value, Mapping)
+        else [renamed.get(kind, kind) for kind in value]
+        if name == "heads" and isinstance(value, list | tuple)
+        else renamed.get(value, value)
+        if name in KIND_FIELDS and isinstance(value, str)
+        else value
+        for name, value in fields.items()
+    }

@@ -135,8 +135,9 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> N
 
 def check_shapes(weights: Mapping[str, Tensor], model: nn.Module, where: str) -> None:
     """Raise an AudiobatError naming the first tensor of `weights` (read from `where`) that `model` has otherwise."""
-    theirs = {name: list(tensor.shape) for name, tensor in weights.items()}
-    ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    # What is no tensor is a module's extra state, such as that of an optimizer of its own: the module judges it.
+    theirs = {name: list(tensor.shape) for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+    ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     for name in [*ours, *(n for n in theirs if n not in ours)]:
         if theirs.get(name) != ours.get(name):
             raise AudiobatError(

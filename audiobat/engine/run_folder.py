@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from audiobat.config import from_dict, to_dict
+from audiobat.config.user_files import CODE, files_used, hashes_of, user_classes
 from audiobat.engine.environment import environment
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
@@ -24,6 +25,7 @@ except ImportError:  # Windows has no such locks
 
 RUN_FILES = (
     *("env.json", "metrics.jsonl", "log.txt", "skipped.csv", "checkpoints", "results", "figures", "folds", "release"),
+    "code",
     "config.yaml",
 )
 FREE_FIELDS = (
@@ -85,7 +87,13 @@ def prepare_run(
     elif record.exists():
         check_same(record, config, about or {})
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(record, yaml.safe_dump({**(about or {}), **to_dict(config)}, sort_keys=False))
+    fields = to_dict(config)
+    if files := files_used(fields):  # the user's own: kept, so that the run can be understood and loaded later
+        fields["files"] = hashes_of(files)
+        (out / CODE).mkdir(exist_ok=True)
+        for name, content in files.items():
+            write_atomic(out / CODE / Path(name).name, content)
+    write_atomic(record, yaml.safe_dump({**(about or {}), **fields}, sort_keys=False))
     write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
 
 
@@ -95,6 +103,7 @@ def check_same(
     """Raise an AudiobatError that names the first field in which `about` or `config` differs from the run's own."""
     try:
         fields = dict(yaml.safe_load(record.read_text(encoding="utf-8")))
+        check_same_files(record, fields, to_dict(config), hint)
         known = {name: fields.pop(name, None) for name in about}
         before = known | dict(flat(to_dict(from_dict(type(config), fields))))
     except (ValueError, TypeError, yaml.YAMLError) as error:  # among them AudiobatError, and bytes that are no UTF-8
@@ -105,6 +114,24 @@ def check_same(
                 f"{record.parent} holds a run with {name} {before[name]!r}, not {value!r}: "
                 f"use the run's own value, {hint}."
             )
+
+
+def check_same_files(record: Path, fields: dict[str, Any], config: dict[str, Any], hint: str) -> None:
+    """Take `files` out of a run's recorded fields; AudiobatError if `config` uses other files, or changed ones.
+
+    What the run used is not run again to find out: a class that `config` does not name may be anything.
+    """
+    recorded = fields.pop("files", None) or {}
+    now = hashes_of(files_used(config))
+    for name, sha256 in recorded.items():
+        if name not in now:
+            raise AudiobatError(f"the run uses {name}, and this config does not: use the run's own config, {hint}.")
+        if now[name] != sha256:
+            copy = record.parent / CODE / Path(name).name
+            raise AudiobatError(f"{name} has changed since the run began: put back {copy}, {hint}.")
+    for kind in user_classes(fields):
+        if kind not in user_classes(config):
+            raise AudiobatError(f"the run uses {kind}, and this config does not: use the run's own config, {hint}.")
 
 
 def flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from audiobat.config import FinetuneConfig, PretrainConfig, from_dict, to_dict
 from audiobat.config.recipes import load_recipe, recipe_names
+from audiobat.config.user_files import with_copies
 from audiobat.engine.run_folder import FREE_FIELDS, flat
 from audiobat.engine.tensors import read_json
 from audiobat.errors import AudiobatError
@@ -50,7 +51,8 @@ def facts_of_run(run: Path, log_folder: Path) -> Facts:
     tuned = "model" in fields
     about = {name: fields.pop(name, None) for name in ("model", "test_fold")} if tuned else {}
     try:
-        config = from_dict(FinetuneConfig if tuned else PretrainConfig, fields)
+        # Whoever made a release of the run has loaded its model by now, and trusted its code.
+        config = from_dict(FinetuneConfig if tuned else PretrainConfig, with_copies(fields, run, trust=True))
     except AudiobatError as error:
         raise AudiobatError(f"{run / 'config.yaml'}: {error}") from None
     assert isinstance(config, FinetuneConfig | PretrainConfig)

@@ -167,7 +167,9 @@ class AudioEncoder(BaseEncoder):
         nn.init.normal_(self.cls_token, std=1.0 if is_eat else 0.02)
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> AudioEncoder:
+    def from_pretrained(
+        cls, name_or_folder: str | Path, device: str = "cpu", trust_remote_code: bool = False
+    ) -> AudioEncoder:
         """As `audiobat.zoo.release.load`: shipped weights by name, a release or run folder, or `hub:OWNER/NAME`.
 
         Raises:
@@ -175,7 +177,7 @@ class AudioEncoder(BaseEncoder):
         """
         from audiobat.zoo.release import load
 
-        encoder = load(name_or_folder, device)
+        encoder = load(name_or_folder, device, trust_remote_code)
         if not isinstance(encoder, cls):
             raise AudiobatError(f"{name_or_folder} holds a {type(encoder).__name__}: load it by audiobat.load.")
         return encoder

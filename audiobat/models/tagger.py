@@ -30,11 +30,13 @@ class Tagger(nn.Module):
         save_new(folder, self, overwrite)
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> Tagger:
+    def from_pretrained(
+        cls, name_or_folder: str | Path, device: str = "cpu", trust_remote_code: bool = False
+    ) -> Tagger:
         """Read a release with a head, a fine-tuning's run folder, or `hub:OWNER/NAME` (`zoo.release.load_tagger`)."""
         from audiobat.zoo.release import load_tagger
 
-        return load_tagger(name_or_folder, device)
+        return load_tagger(name_or_folder, device, trust_remote_code)
 
     @property
     def sample_rate(self) -> int:

@@ -1,12 +1,14 @@
-"""Masked latent regression (Sections 3 and 5): from a batch of waveforms to a loss, and from clips to a run folder.
+"""Pre-training: from a batch of waveforms to a loss, and from clips to a run folder (Sections 3 and 5).
 
-Read `objective.py` first: one step of the method on a page.
+Read `objectives/masked_latent_regression.py` first: its `forward` is the method. Masks, decoders, targets and
+objectives are seams: each file of their folders is a kind that a config names; docs/variants.md says how to add one.
 
-    masking.py      inverse-block masks for M clones
+    cost.py         what a training step computes
+    masks/          which patches of a clone the encoder sees
     mixing.py       partial mixtures of a batch (SSLAM)
     decoders/       visible tokens to predictions at the masked cells (Section 5.3, Table 4)
-    targets.py      the EMA teacher, or the spectrogram itself (Table 3)
-    objective.py    a batch to the loss of Eq. 5 and its parts
-    cost.py         what a run will cost
+    targets/        what is predicted: an EMA teacher's features, or the spectrogram itself (Table 3)
+    objectives/     a batch to the loss of Eq. 5 and its parts
+    plan.py         what a run will cost
     run.py          `audiobat pretrain`
 """

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 
 from audiobat.config import PretrainConfig
 from audiobat.config.rungs import describe_rung, rung_of
+from audiobat.config.user_files import errors_of_user_code
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import CropLoader, write_skipped
 from audiobat.data.sampler import ClipOrder, clip_order
@@ -22,8 +24,8 @@ from audiobat.engine.ranks import Ranks, check_batch, launch, pick_device, pick_
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
-from audiobat.pretraining.cost import make_plan
-from audiobat.pretraining.objective import MaskedLatentRegression
+from audiobat.pretraining.objectives.base import Objective, build_objective, encoder_prefix
+from audiobat.pretraining.plan import make_plan
 from audiobat.zoo.load import load_encoder
 
 
@@ -50,35 +52,48 @@ def pretrain(
     used, for a run of another config in `out`, and when the loss is no longer finite.
     """
     out = Path(out)
-    if dry_run:
-        bf16 = pick_precision(config.train.precision, pick_device(config.train.device)) is not None
-        print(make_plan(config, bytes_per_value=2 if bf16 else 4))
-        if rung := rung_of(config):
-            print(f"{'ladder':>14}  {describe_rung(rung)}")
-        return out
-    if max_seconds is not None and not max_seconds >= 0:
-        raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
-    if not config.data.path:
-        raise AudiobatError("No data to train on: give --data, a folder of audio or a CSV with a path column.")
-    table = read_clips(config.data.path)
-    order = clip_order(table, config.data, config.train.seed)
-    with launch(config.train.device) as ranks, sole_use(out) if ranks.is_main else nullcontext():
-        check_batch(config.train.batch_size, ranks)
-        if ranks.is_main:
-            prepare_run(out, config, resume, overwrite)
-        ranks.barrier()
-        train_run(config, out, table, order, ranks, max_seconds)
+    with errors_of_user_code():
+        if dry_run:
+            print_plan(config)
+            return out
+        if max_seconds is not None and not max_seconds >= 0:
+            raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
+        if not config.data.path:
+            raise AudiobatError("No data to train on: give --data, a folder of audio or a CSV with a path column.")
+        table = read_clips(config.data.path)
+        order = clip_order(table, config.data, config.train.seed)
+        with launch(config.train.device) as ranks:
+            check_batch(config.train.batch_size, ranks)
+            torch.manual_seed(config.train.seed)
+            objective = build_objective(config, ranks.rank)  # before anything is written: its parts may not fit
+            with sole_use(out) if ranks.is_main else nullcontext():
+                if ranks.is_main:
+                    prepare_run(out, config, resume, overwrite)
+                ranks.barrier()
+                train_run(config, objective, out, table, order, ranks, max_seconds)
     return out
 
 
+def print_plan(config: PretrainConfig) -> None:
+    """Print what a run of `config` computes, and which rung of the ladder it stands on, if any."""
+    bf16 = pick_precision(config.train.precision, pick_device(config.train.device)) is not None
+    print(make_plan(config, bytes_per_value=2 if bf16 else 4))
+    if rung := rung_of(config):
+        print(f"{'ladder':>14}  {describe_rung(rung)}")
+
+
 def train_run(
-    config: PretrainConfig, out: Path, table: ClipTable, order: ClipOrder, ranks: Ranks, max_seconds: float | None
+    config: PretrainConfig,
+    model: Objective,
+    out: Path,
+    table: ClipTable,
+    order: ClipOrder,
+    ranks: Ranks,
+    max_seconds: float | None,
 ) -> None:
     """Train the run in `out` from its newest checkpoint, or from step 0, to its end."""
     checkpoint = load_checkpoint(out)
     start = checkpoint.step if checkpoint else 0
-    torch.manual_seed(config.train.seed)
-    model = MaskedLatentRegression(config, ranks.rank)
     if checkpoint is None and config.init is not None:
         begin_with(model, config.init)
     model.to(ranks.device)
@@ -106,7 +121,6 @@ def train_run(
             clips = table.sha256()
             if checkpoint is not None and checkpoint.extra.get("clips") != clips:
                 log.say(f"Warning: {config.data.path} has other clips than before step {start}: their order changes.")
-            watch = CollapseWatch(log)
             fit(
                 model,
                 optimizer,
@@ -117,17 +131,17 @@ def train_run(
                 ranks=ranks,
                 max_seconds=max_seconds,
                 resume=checkpoint,
-                extra={"clips": clips},
+                extra={"clips": clips, "encoder": encoder_prefix(model)},
                 after_step=model.after_step,
-                on_log=watch,
+                on_log=CollapseWatch(log, model.health),
             )
     finally:
         if loader.skipped and ranks.is_main:
             write_skipped(out / "skipped.csv", loader.skipped)
 
 
-def begin_with(model: MaskedLatentRegression, source: str) -> None:
-    """Give the student, and its teacher, the encoder of another model.
+def begin_with(model: Objective, source: str) -> None:
+    """Give every encoder of an objective, such as student and teacher, the weights of another model.
 
     Raises:
         AudiobatError: it cannot be loaded, or is built otherwise.
@@ -135,9 +149,7 @@ def begin_with(model: MaskedLatentRegression, source: str) -> None:
     encoder = load_encoder(source)
     if not isinstance(encoder, AudioEncoder):
         raise AudiobatError(f"init {source} is a {type(encoder).__name__}: name a model of audiobat's own kind.")
-    for part in (model.student, getattr(model.teacher, "encoder", None)):
-        if part is None:
-            continue
+    for part in [module for module in model.modules() if isinstance(module, AudioEncoder)]:
         try:
             part.load_state_dict(encoder.state_dict())
         except RuntimeError as error:
@@ -148,23 +160,17 @@ def begin_with(model: MaskedLatentRegression, source: str) -> None:
 class CollapseWatch:
     """Says in words, once for each sign, that the representation is collapsing."""
 
-    SIGNS: ClassVar = {  # statistic of the objective: (alarm below, what it means)
-        "target_variance": (0.01, "the teacher's tokens are nearly one and the same"),
-        "feature_rank": (1.1, "the student's tokens vary in one direction only"),
-        "token_std": (0.01, "the student's cls token is nearly the same for every clip"),
-        "prediction_variance": (0.01, "the decoder predicts nearly the same everywhere"),
-    }
     HINT = "lower optim.lr, lengthen optim.warmup_steps, or raise target.ema_end towards 1"
 
-    def __init__(self, log: RunLog) -> None:
-        self.log = log
-        self.said: set[str] = set()
+    def __init__(self, log: RunLog, health: Mapping[str, tuple[float, str]]) -> None:
+        self.log, self.health = log, health  # an objective's: statistic to alarm below this, and what that means
+        self.warned: set[str] = set()
 
     def __call__(self, row: dict[str, Any]) -> None:
         """Look at one row of the log."""
-        for name, (limit, meaning) in self.SIGNS.items():
-            if row[name] < limit and name not in self.said:
-                self.said.add(name)
+        for name, (limit, meaning) in self.health.items():
+            if name in row and row[name] < limit and name not in self.warned:
+                self.warned.add(name)
                 self.log.say(
                     f"Warning: collapse at step {row['step']}: {meaning} ({name} {row[name]:.3g}, below {limit}). "
                     f"Hint: {self.HINT}."

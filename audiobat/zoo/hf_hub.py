@@ -17,7 +17,7 @@ from audiobat.zoo.card import CARD, FIGURE, is_licensed, without_licence
 PREFIX = "hub:"
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
-FILES = ("config.json", "model.safetensors", "head.safetensors", CARD, FIGURE)  # of a release
+FILES = ("config.json", "model.safetensors", "head.safetensors", CARD, FIGURE, "code/*.py")  # of a release
 CODE = ("*.py", "preprocessor_config.json")  # besides, of a folder for transformers
 SECONDS = 5.0  # to wait for the hub's first word
 LOG_IN = "log in with `hf auth login`"
@@ -88,7 +88,9 @@ def upload(folder: Path, name: str, private: bool) -> str:
     with tempfile.TemporaryDirectory(prefix="audiobat-") as stage:
         for pattern in (*FILES, *CODE):
             for file in folder.glob(pattern):
-                shutil.copyfile(file, Path(stage) / file.name)
+                copy = Path(stage) / file.relative_to(folder)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, copy)
         card = Path(stage) / CARD
         if card.exists() and not is_licensed(text := card.read_text(encoding="utf-8")):
             card.write_text(without_licence(text), encoding="utf-8")

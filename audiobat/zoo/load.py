@@ -18,7 +18,7 @@ from audiobat.zoo.hf_hub import is_shared
 HUGGING_FACE = "hf:"
 
 
-def load(path_or_name: str | Path, device: str = "cpu") -> BaseEncoder:
+def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
     """Load an encoder, in eval mode on `device`.
 
     Args:
@@ -27,6 +27,7 @@ def load(path_or_name: str | Path, device: str = "cpu") -> BaseEncoder:
             a checkpoint file of BAT, EAT, SSLAM, Audio-MAE or BEATs, or a Hugging Face folder of BAT, EAT or SSLAM.
             `:teacher` behind a file takes the EMA copy that some hold.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
+        trust_remote_code: run the Python files that came with the model, if it has any; read them first.
 
     Raises:
         AudiobatError: nothing there; a file that is missing, damaged, of no known kind, or does not fit the others.
@@ -34,7 +35,7 @@ def load(path_or_name: str | Path, device: str = "cpu") -> BaseEncoder:
     source = release_io.find(path_or_name) if is_shared(path_or_name) else path_or_name
     if is_foreign(source):
         return convert_file(source).encoder.to(pick_device(device))
-    return release_io.load(source, device)
+    return release_io.load(source, device, trust_remote_code)
 
 
 def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> Encoder:
@@ -44,7 +45,7 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
         source: what `load` takes (weights of this project and files of others), `hf:NAME_OR_FOLDER`, or
             `my_file.py:MyEncoder`.
         device: `cpu`, `cuda`, `cuda:1` or `auto`; an encoder that is no torch module stays where it is.
-        trust_remote_code: let a Hugging Face model run the Python files that come with it.
+        trust_remote_code: run the Python files that come with a model, if it has any; read them first.
 
     Raises:
         AudiobatError: nothing there, or nothing that can be used.
@@ -57,7 +58,7 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
     elif str(source).endswith(".py"):
         raise AudiobatError(f"{source} names a file of Python but no class in it: give --model {source}:CLASS.")
     else:
-        return load(source, device)
+        return load(source, device, trust_remote_code)
     if isinstance(encoder, nn.Module):
         encoder.to(pick_device(device))
     return encoder

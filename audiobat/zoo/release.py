@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from audiobat.config import ModelConfig, PretrainConfig, TaggerConfig, from_dict, to_dict
+from audiobat.config.user_files import CODE, to_share, with_copies
 from audiobat.engine.checkpoint import Checkpoint, load_checkpoint
 from audiobat.engine.files import write_atomic
 from audiobat.engine.ranks import pick_device
@@ -32,12 +33,12 @@ FOREIGN = {  # model_type in config.json: the module whose `read` builds the enc
     "bat": "audiobat.zoo.convert.bat",
     "audiobat_beats": "audiobat.zoo.convert.beats",
 }
-FIELDS = ("model_type", "format", "frontend", "encoder", "tagger", "extra")
+FIELDS = ("model_type", "format", "frontend", "encoder", "tagger", "extra", "files")
 RELEASE = "release"  # the folder, inside a fine-tuning run, of what it made
 LONGEST = 400  # letters of a sentence about a config, which may say anything at any length
 
 
-def load(path_or_name: str | Path, device: str = "cpu") -> BaseEncoder:
+def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
     """Load an encoder, in eval mode on `device`.
 
     Args:
@@ -45,21 +46,24 @@ def load(path_or_name: str | Path, device: str = "cpu") -> BaseEncoder:
             `hub:OWNER/NAME`, or a run folder: of pre-training, whose latest checkpoint's student it is then, or of
             fine-tuning. A head that is there is left out.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
+        trust_remote_code: run the Python files that came with the model, if it has any; read them first.
 
     Raises:
         AudiobatError: nothing there; a file that is missing, damaged or does not fit the others.
     """
     folder = find(path_or_name)
-    encoder = read_release(folder) if (folder / "config.json").exists() else read_run(folder)
+    read = read_release if (folder / "config.json").exists() else read_run
+    encoder = read(folder, trust_remote_code)
     return encoder.to(pick_device(device)).eval()
 
 
-def load_tagger(path_or_name: str | Path, device: str = "cpu") -> Tagger:
+def load_tagger(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> Tagger:
     """Load an encoder with its head, in eval mode on `device`: what `audiobat finetune` wrote.
 
     Args:
         path_or_name: a release folder with a head, the run folder that holds it, or `hub:OWNER/NAME`.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
+        trust_remote_code: run the Python files that came with the model, if it has any; read them first.
 
     Raises:
         AudiobatError: as for `load`; a release without a head.
@@ -69,8 +73,9 @@ def load_tagger(path_or_name: str | Path, device: str = "cpu") -> Tagger:
     config = read_json(file) if file.exists() else {}
     if "tagger" not in config:
         raise AudiobatError(without_head(folder))
-    encoder, weights = read_release(folder), folder / "head.safetensors"
+    encoder, weights = read_release(folder, trust_remote_code), folder / "head.safetensors"
     try:
+        config = with_copies(config, folder, trust_remote_code)
         described = from_dict(TaggerConfig, config["tagger"], "tagger")
         tagger = build_tagger(encoder, described, read_tensors(weights), weights)
     except AudiobatError as error:
@@ -137,7 +142,7 @@ def find(path_or_name: str | Path) -> Path:
     return path / RELEASE if (path / RELEASE / "config.json").exists() else path
 
 
-def read_release(folder: Path) -> BaseEncoder:
+def read_release(folder: Path, trust: bool = False) -> BaseEncoder:
     """Build the encoder of a release folder, of this project's layout or one that FOREIGN lists."""
     file = folder / "config.json"
     config = read_json(file)
@@ -149,6 +154,7 @@ def read_release(folder: Path) -> BaseEncoder:
         if "auto_map" in config:
             raise AudiobatError("it was made for transformers: load it there, or give what it was exported from.")
         check_fields(config, "audiobat", FIELDS)
+        config = with_copies(config, folder, trust)
         model = from_dict(ModelConfig, {name: config[name] for name in ("frontend", "encoder") if name in config})
         return build(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     except AudiobatError as error:
@@ -188,12 +194,12 @@ def run_fields(run: Path) -> dict[str, Any]:
     return fields
 
 
-def read_run(folder: Path) -> AudioEncoder:
+def read_run(folder: Path, trust: bool = False) -> AudioEncoder:
     """Build the student of the latest checkpoint of a run folder."""
-    return student_of_run(folder)[0]
+    return student_of_run(folder, trust)[0]
 
 
-def student_of_run(folder: Path) -> tuple[AudioEncoder, Checkpoint]:
+def student_of_run(folder: Path, trust: bool = False) -> tuple[AudioEncoder, Checkpoint]:
     """The student of the latest checkpoint of a run folder, and that checkpoint."""
     file = folder / "config.yaml"
     if not file.exists():
@@ -201,13 +207,13 @@ def student_of_run(folder: Path) -> tuple[AudioEncoder, Checkpoint]:
     if why := unfinished(folder):
         raise AudiobatError(why)
     try:
-        config = from_dict(PretrainConfig, run_fields(folder))
+        config = from_dict(PretrainConfig, with_copies(run_fields(folder), folder, trust))
     except AudiobatError as error:
         raise told(file, error) from None
     checkpoint = load_checkpoint(folder)
     if checkpoint is None:
         raise AudiobatError(f"Run {folder} has no checkpoint yet: let it train until its first save.")
-    prefix = "student."
+    prefix = checkpoint.extra.get("encoder", "student.")  # checkpoints of before 0.2 name none
     student = {name.removeprefix(prefix): t for name, t in checkpoint.model.items() if name.startswith(prefix)}
     return build(config.model, student, checkpoint.path), checkpoint
 
@@ -251,6 +257,7 @@ def save_release(
         config["tagger"] = to_dict(tagger.config)
     if extra:
         config["extra"] = dict(extra)
+    config, code = to_share(config)  # classes of the user's own travel with the release
     try:
         clear(beside)
         beside.mkdir(parents=True)
@@ -260,6 +267,9 @@ def save_release(
             write_tensors(beside / "head.safetensors", tagger.head)
         for name, content in (files or {}).items():
             write_atomic(beside / name, content)
+        for name, content in code.items():
+            (beside / CODE).mkdir(exist_ok=True)
+            write_atomic(beside / CODE / name, content)
         write_atomic(beside / "README.md", card or write_card(folder.name, model, Facts()))
         swap(beside, folder)
     except OSError as error:

@@ -23,7 +23,8 @@ from audiobat.evaluation.analysis.similarity import linear_cka
 from audiobat.evaluation.analysis.views import cropped_views, masked_views, views_of
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import LayerFeatures
-from audiobat.pretraining.masking import draw_masks, seeded_generator
+from audiobat.pretraining.masks.base import seeded_generator
+from audiobat.pretraining.masks.inverse_block import InverseBlockMask
 
 RATE = 8000
 FRONTEND = FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16)
@@ -239,7 +240,8 @@ def test_masked_views_are_means_of_what_each_clone_sees(encoder: AudioEncoder):
     found = masked_views(encoder, waveform, 3, number=5)
     assert found.shape == (2, 3, 16)
     tokens = encoder.embed_patches(encoder.spectrogram(waveform[None])[0])
-    visible = draw_masks(3, (tokens.shape[1] // 2, 2), MaskConfig(), seeded_generator(torch.device("cpu"), 5)).visible
+    generator = seeded_generator(torch.device("cpu"), 5)
+    visible = InverseBlockMask(MaskConfig()).draw(3, (tokens.shape[1] // 2, 2), generator).visible
     assert visible.shape[1] < tokens.shape[1]
     for view, seen in enumerate(visible):
         x = torch.cat([encoder.cls_token, tokens[:, seen]], 1)  # a clone alone, block by block

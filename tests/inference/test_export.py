@@ -45,7 +45,7 @@ from audiobat.finetuning.layer_rates import own_encoder
 from audiobat.inference.export_facts import last_name, recipe_followed
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.tagger import Tagger
-from audiobat.pretraining.objective import MaskedLatentRegression
+from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
 from audiobat.zoo import release as release_io
 from audiobat.zoo.convert import convert_file
 

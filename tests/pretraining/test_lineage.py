@@ -26,21 +26,25 @@ from audiobat.config import (
     TargetConfig,
     TrainConfig,
     from_dict,
-    to_dict,
 )
 from audiobat.config.recipes import load_recipe, recipe_names
-from audiobat.config.rungs import changes, describe_rung, flat, rung_of, rungs
+from audiobat.config.registry import class_for
+from audiobat.config.rungs import changes, describe_rung, rung_of, rungs
 from audiobat.data.scenes import demo_folder
 from audiobat.errors import AudiobatError
 from audiobat.finetuning.training import crop_seconds
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.input_stats import with_input_stats
-from audiobat.pretraining import objective as objective_module
-from audiobat.pretraining.masking import Masks, block_count, draw_masks, seeded_generator
+from audiobat.pretraining.masks.base import Masks, seeded_generator
+from audiobat.pretraining.masks.inverse_block import block_count
 from audiobat.pretraining.mixing import draw_mixed_columns, mix
-from audiobat.pretraining.objective import Clones, MaskedLatentRegression
+from audiobat.pretraining.objectives import masked_latent_regression as objective_module
+from audiobat.pretraining.objectives.base import build_objective
+from audiobat.pretraining.objectives.masked_latent_regression import Clones, MaskedLatentRegression
 from audiobat.pretraining.run import begin_with, pretrain
-from audiobat.pretraining.targets import SpectrogramTargets, Targets, Teacher
+from audiobat.pretraining.targets.base import Targets
+from audiobat.pretraining.targets.spectrogram import SpectrogramTargets
+from audiobat.pretraining.targets.teacher import Teacher
 from audiobat.probing import run as probe_module
 from audiobat.probing.run import probe
 from audiobat.zoo import release as release_io
@@ -75,7 +79,11 @@ def objective(config: PretrainConfig) -> MaskedLatentRegression:
     return MaskedLatentRegression(config)
 
 
-# -- EAT's loss (lineage 6) --
+def draw_masks(count: int, grid: tuple[int, int], config: MaskConfig, generator: torch.Generator) -> Masks:
+    return class_for(config).build(config, ModelConfig()).draw(count, grid, generator)
+
+
+# -- EAT's loss --
 
 
 def plain_mlp_targets(teacher: Teacher, tokens: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -142,70 +150,12 @@ def test_data2vecs_weight_is_its_own_of_256_rows():
     assert recipe("data2vec2").objective.global_weight == pytest.approx(0.01 * 16 * 16)
 
 
-EAT = {  # all that sets it apart from bat_base; lineage sections 1, 2, 5, 6 and 8.1
-    **{"frontend.kind": "kaldi_fbank", "frontend.norm": "global", "frontend.statistics": "audioset_eat"},
-    **{"frontend.n_fft": 512, "frontend.win_length": 400, "frontend.f_min": 20.0},
-    **{"encoder.gated_attention": False, "encoder.pad": "grid", "encoder.init": "eat"},
-    **{"decoder.kind": "cnn", "target.source": "mlp", "target.norm_eps": 1e-5},
-    **{"objective.global_weight": 192.0, "objective.scale": 768**0.5},
-    **{"optim.warmup_steps": 53_333, "optim.min_lr": 0.0, "optim.grad_clip": 4.0},
-}
-MAE_STATISTICS = {"frontend.statistics": "audioset_mae", "frontend.mean": -4.2677393, "frontend.std": 4.5689974}
-SSLAM = {"mask.clones": 8, "objective.retention_weight": 1.0, "optim.lr": 5e-5}
-SSLAM |= {"optim.warmup_steps": 25_000, "train.steps": 200_000}
-APART = {
-    "eat_base": EAT,
-    "eat_large": {  # section 2.5
-        **EAT,
-        **{"encoder.dim": 1024, "encoder.depth": 24, "encoder.heads": 16, "objective.scale": 32.0},
-        **{"decoder.depth": 3, "decoder.kernel_size": 5, "mask.ratio": 0.75, "mask.adjust": 0.1},
-        **{"target.ema_steps": 150_000, "optim.lr": 4e-4},
-    },
-    "data2vec2": EAT | {"mask.block_size": 3, "objective.global_weight": 2.56},
-    "sslam": EAT | MAE_STATISTICS | SSLAM | {"target.cls_layers": 1, "objective.global_weight": 96.0},  # section 8.3
-    "sslam_from_bat": SSLAM,
-    "audio_mae": {
-        **{name: EAT[name] for name in EAT if name.startswith(("frontend.", "encoder."))},
-        **MAE_STATISTICS,
-        **{"encoder.block_norm": "pre", "encoder.final_norm": True, "encoder.init": "xavier"},
-        **{"decoder.depth": 16, "decoder.heads": 16, "mask.kind": "random", "mask.clones": 1},
-        **{"target.source": "spectrogram", "objective.global_weight": 0.0},
-        **{"optim.lr": 2e-4, "train.batch_size": 512},
-    },
-}
-
-
-@pytest.mark.parametrize("name", APART)
-def test_a_recipe_differs_from_bat_base_in_what_its_makers_did_and_in_nothing_else(name):
-    bat, own = (flat(to_dict(recipe(which))) for which in ("bat_base", name))
-    assert own == bat | APART[name]
-
-
-def test_what_all_recipes_share_is_eats_too():
-    """Lineage sections 2.1, 4, 5, 7 and 8.1, where BAT has EAT's values, so that no recipe names them."""
-    eat = recipe("eat_base")
-    optim, mask, target = eat.optim, eat.mask, eat.target
-    assert (optim.lr, optim.betas, optim.weight_decay, optim.decay_1d) == (5e-4, (0.9, 0.95), 0.05, True)
-    assert (eat.train.batch_size, eat.train.steps) == (12 * 4, 400_000)
-    assert (mask.ratio, mask.clones, mask.block_size, mask.adjust) == (0.8, 16, 5, 0.07)
-    assert (target.ema_start, target.ema_end, target.ema_steps, target.layers) == (0.9998, 0.99999, 100_000, None)
-    assert (eat.decoder.depth, eat.decoder.kernel_size, eat.decoder.groups) == (6, 3, 16)
-    assert (eat.encoder.dim, eat.encoder.depth, eat.encoder.heads, eat.encoder.mlp_ratio) == (768, 12, 12, 4.0)
-    assert eat.frontend.moments == (-4.268, 4.569)
-
-
 def test_eat_base_writes_its_ratio_out():
     eat = recipe("eat_base")
     assert eat.objective.global_weight == 12 * 16
     assert eat.objective.scale == pytest.approx(eat.encoder.dim**0.5)
     large = recipe("eat_large")
     assert large.objective.scale == large.encoder.dim**0.5
-    assert (eat.frontend.n_fft, eat.frontend.win_length, eat.frontend.f_min, eat.frontend.norm) == (
-        512,
-        400,
-        20.0,
-        "global",
-    )
 
 
 def test_parameter_counts_are_eats():
@@ -472,7 +422,8 @@ def test_what_is_mixed_changes_nothing_of_the_clean_loss():
 
 def test_spectrogram_targets_are_standardised_patches():
     spectrogram = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
-    found = SpectrogramTargets((2, 4), 1e-6)(spectrogram)
+    model = ModelConfig(FrontendConfig(mel_bins=8), EncoderConfig(patch_size=(2, 4)))
+    found = SpectrogramTargets(TargetConfig(source="spectrogram"), model, None)(spectrogram)
     assert found.cls_target is None
     for t in range(3):
         for f in range(2):
@@ -495,7 +446,7 @@ def test_audio_mae_needs_no_teacher():
 def test_without_a_teacher_nothing_else_can_be_asked_for(name):
     weights = {"global_weight": 0.0, "retention_weight": 0.0, name: 1.0}
     with pytest.raises(AudiobatError, match=f"objective.{name} is 1.0: target.source spectrogram has no teacher"):
-        PretrainConfig(target=TargetConfig(source="spectrogram"), objective=ObjectiveConfig(**weights))
+        build_objective(dataclasses.replace(shrunk("audio_mae"), objective=ObjectiveConfig(**weights)))
 
 
 # -- fine-tuning on other data sets (lineage 1.3) --

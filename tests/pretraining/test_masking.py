@@ -5,11 +5,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiobat.config import MaskConfig
-from audiobat.pretraining.masking import _first_block, block_count, draw_masks, seeded_generator, visible_count
+from audiobat.config import MaskConfig, ModelConfig
+from audiobat.config.registry import class_for, kinds
+from audiobat.pretraining.masks.base import Masks, seeded_generator, visible_count
+from audiobat.pretraining.masks.inverse_block import block_count, first_blocks
 
 CPU = torch.device("cpu")
 BASE_GRID = (64, 8)
+
+
+def draw_masks(count: int, grid: tuple[int, int], config: MaskConfig, generator: torch.Generator) -> Masks:
+    return class_for(config).build(config, ModelConfig()).draw(count, grid, generator)
 
 
 @settings(max_examples=40)
@@ -18,7 +24,7 @@ BASE_GRID = (64, 8)
     rows=st.integers(1, 9),
     ratio=st.floats(0.05, 0.95),
     block=st.integers(1, 6),
-    kind=st.sampled_from(["inverse_block", "random"]),
+    kind=st.sampled_from(kinds("mask")),
     seed=st.integers(0, 2**40),
 )
 def test_every_row_shows_the_same_count_and_splits_the_patches(columns, rows, ratio, block, kind, seed):
@@ -54,28 +60,26 @@ def test_rows_of_one_call_differ():
 def test_block_union_matches_the_published_simulation():
     """20,000 rows of EAT's masks: union mean 95.7, sd 11.7, 29% above 102."""
     config = MaskConfig()
-    first = _first_block(20_000, BASE_GRID, config, seeded_generator(CPU, 7))
+    first = first_blocks(20_000, BASE_GRID, config, seeded_generator(CPU, 7))
     union = (first < block_count(512, config)).sum(1).float()
     assert union.mean().item() == pytest.approx(95.7, abs=0.5)
     assert union.std().item() == pytest.approx(11.7, abs=0.4)
     assert (union > 102).float().mean().item() == pytest.approx(0.29, abs=0.02)
 
 
-def test_blocks_stay_whole_but_for_the_last_one():
-    config = MaskConfig()
-    first = _first_block(200, BASE_GRID, config, seeded_generator(CPU, 3))
-    visible = torch.zeros(200, 512, dtype=torch.bool)
-    # the same stream in the same order: priorities are drawn first, then blocks
-    generator = seeded_generator(CPU, 3)
-    masks = draw_masks(200, BASE_GRID, config, generator)
-    visible.scatter_(1, masks.visible, True)
-    generator = seeded_generator(CPU, 3)
-    torch.rand(200, 512, generator=generator)
-    first = _first_block(200, BASE_GRID, config, generator)
-    for number in range(block_count(512, config)):
-        later_shown = (visible & (first > number)).any(1)
-        whole = (visible | (first != number)).all(1)
-        assert (whole | ~later_shown).all(), "a patch of a later block shows while an earlier block is cut"
+@pytest.mark.parametrize(("block", "side"), [(3, 3), (4, 4)])
+def test_one_block_that_is_as_large_as_what_is_visible_is_shown_whole(block, side):
+    """A mask of one block, of exactly so many patches as may be visible: the visible patches are that block."""
+    grid = (20, 20)
+    config = MaskConfig(ratio=1 - (side**2 + 0.5) / 400, adjust=0.0, block_size=block)
+    assert (visible_count(400, config.ratio), block_count(400, config)) == (side**2, 1)
+    visible = draw_masks(300, grid, config, seeded_generator(CPU, 3)).visible
+    times, frequencies = visible // 20, visible % 20
+    inside = (times.amin(1) > 0) & (times.amax(1) < 19) & (frequencies.amin(1) > 0) & (frequencies.amax(1) < 19)
+    whole = inside & (times.amax(1) - times.amin(1) < side) & (frequencies.amax(1) - frequencies.amin(1) < side)
+    # A centre off the edges (at least 14 x 14 of 400 places) gives a whole block; random patches never lie so close.
+    assert whole.float().mean() > 0.4
+    assert len({tuple(row) for row in visible[whole].tolist()}) > 50
 
 
 def test_visible_patches_cluster_more_than_random_ones():

@@ -17,9 +17,10 @@ from audiobat.config import (
     PretrainConfig,
     TargetConfig,
 )
-from audiobat.pretraining.masking import Masks, draw_masks, seeded_generator
-from audiobat.pretraining.objective import MaskedLatentRegression, participation_ratio, take
-from audiobat.pretraining.targets import Teacher
+from audiobat.pretraining.masks.base import seeded_generator, take
+from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
+from audiobat.pretraining.objectives.statistics import participation_ratio, spread
+from audiobat.pretraining.targets.teacher import Teacher
 
 
 def tiny(**parts) -> PretrainConfig:
@@ -98,7 +99,10 @@ def test_ema_decay_and_update_follow_the_formula():
 @pytest.mark.parametrize("kind", ["vit", "cnn"])
 @pytest.mark.parametrize("lengths", [None, torch.tensor([10_000, 3_000])])
 def test_the_loss_matches_a_loop_over_clips_and_clones(kind, lengths):
-    config = {"decoder": DecoderConfig(kind=kind, depth=2, heads=2, groups=4), "objective": ObjectiveConfig(0.5)}
+    config = {
+        "decoder": DecoderConfig(kind=kind, depth=2, heads=2, groups=4),
+        "objective": ObjectiveConfig(global_weight=0.5),
+    }
     model = model_of(**config)
     batch = batch_of(2, lengths=lengths)
     torch.manual_seed(5)
@@ -109,7 +113,7 @@ def test_the_loss_matches_a_loop_over_clips_and_clones(kind, lengths):
     targets = model.teacher(spectrogram, valid)
     tokens = model.student.embed_patches(spectrogram)
     grid = (tokens.shape[1] // 4, 4)
-    masks = draw_masks(6, grid, model.config.mask, seeded_generator(torch.device("cpu"), 0, 9, 0))
+    masks = model.mask.draw(6, grid, seeded_generator(torch.device("cpu"), 0, 9, 0))
     torch.manual_seed(5)  # the CNN's filler
     noise = torch.randn(6, tokens.shape[1], 16) * 0.01
     local_sum, local_count, global_sum = 0.0, 0, 0.0
@@ -194,8 +198,6 @@ def test_collapse_statistics_tell_one_token_from_many():
 
 
 def test_position_share_is_one_for_pure_positions_and_zero_for_noise():
-    from audiobat.pretraining.objective import spread
-
     cls, predicted = torch.randn(6, 4), torch.randn(6, 3, 4)
     positions = torch.randn(1, 200, 4).expand(6, -1, -1)
     assert spread(positions, None, cls, predicted)["position_share"].item() == pytest.approx(1, abs=1e-5)
@@ -210,11 +212,6 @@ def test_ranks_draw_different_masks():
     second = MaskedLatentRegression(config, rank=1)
     second.load_state_dict(first.state_dict())
     assert first(batch_of(2), 0)[0].item() != second(batch_of(2), 0)[0].item()
-
-
-def test_masks_hold_every_patch_once():
-    masks = Masks(torch.tensor([[0, 2]]), torch.tensor([[1, 3]]))
-    assert sorted(torch.cat(masks, 1)[0].tolist()) == [0, 1, 2, 3]
 
 
 def test_no_target_layers_beyond_the_depth():

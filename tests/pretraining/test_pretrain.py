@@ -33,7 +33,8 @@ from audiobat.engine import run_folder as module
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.run_folder import sole_use
 from audiobat.errors import AudiobatError
-from audiobat.pretraining.cost import make_plan
+from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
+from audiobat.pretraining.plan import make_plan
 from audiobat.pretraining.run import CollapseWatch, pretrain
 from audiobat.zoo.release import load
 
@@ -142,13 +143,13 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
 
 def test_the_base_plan_is_the_papers():
     plan = make_plan(PretrainConfig())
-    assert (plan.grid, plan.visible, plan.masked) == ((64, 8), 102, 410)
-    assert plan.student_tokens == 48 * 16 * 103
-    assert plan.encoder_parameters == 92_341_248
+    assert (plan.grid, plan.step.visible, plan.step.masked) == ((64, 8), 102, 410)
+    assert plan.step.tokens["student"] == 48 * 16 * 103
+    assert plan.parameters["encoder"] == 92_341_248
     assert plan.clips_seen == 400_000 * 48
     sslam = make_plan(from_dict(PretrainConfig, load_recipe("sslam")))
-    assert sslam.student_tokens == 48 * 8 * 2 * 103, "clean and mixed"
-    assert sslam.teacher_tokens == 48 * (513 + 273), "the clip, and its partner in the mixed columns"
+    assert sslam.step.tokens["student"] == 48 * 8 * 2 * 103, "clean and mixed"
+    assert sslam.step.tokens["teacher"] == 48 * (513 + 273), "the clip, and its partner in the mixed columns"
 
 
 @pytest.mark.parametrize(
@@ -157,8 +158,9 @@ def test_the_base_plan_is_the_papers():
         {},
         {"objective": {"retention_weight": 1.0}},
         {"target": {"source": "spectrogram"}, "objective": {"global_weight": 0.0}},
+        {"decoder": {"kind": "cnn", "groups": 1}, "target": {"source": "mlp"}, "mask": {"kind": "random"}},
     ],
-    ids=["latents", "mixtures", "spectrogram"],
+    ids=["latents", "mixtures", "spectrogram", "cnn"],
 )
 def test_flops_match_a_count_of_every_matrix_product(tones, fields):
     """The plan's forward FLOPs against torch's own counter, for one step of a small run."""
@@ -166,8 +168,6 @@ def test_flops_match_a_count_of_every_matrix_product(tones, fields):
 
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
-
-    from audiobat.pretraining.objective import MaskedLatentRegression
 
     config = config_for(tones)
     config = from_dict(PretrainConfig, merge(to_dict(config), {"encoder": {"dim": 96, "depth": 3}, **fields}))
@@ -177,7 +177,7 @@ def test_flops_match_a_count_of_every_matrix_product(tones, fields):
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         loss, _ = model(batch, 0)
         loss.backward()
-    assert plan.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
+    assert plan.step.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
 @pytest.mark.parametrize("name", [n for n in recipe_names() if n.startswith("bat_")])
@@ -321,9 +321,10 @@ def test_a_checkpoint_of_another_shape_is_named(tones, tmp_path):
 def test_collapse_is_said_in_words_once():
     said = []
     log = type("Log", (), {"say": lambda self, sentence: said.append(sentence)})()
-    watch = CollapseWatch(log)
+    watch = CollapseWatch(log, MaskedLatentRegression.health)
     healthy = {"step": 1, "target_variance": 0.3, "feature_rank": 9.0, "token_std": 0.4, "prediction_variance": 0.5}
     watch(healthy)
+    watch({"step": 1, "loss": 0.1})  # of an objective without these statistics
     assert not said
     for step in (2, 3):
         watch(healthy | {"step": step, "target_variance": 1e-4})

@@ -29,7 +29,7 @@ from audiobat.errors import AudiobatError
 from audiobat.models import building
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.tagger import Tagger
-from audiobat.pretraining.objective import MaskedLatentRegression
+from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
 from audiobat.zoo import release as release_io
 from audiobat.zoo.convert import convert_file
 

@@ -109,6 +109,7 @@ def _load(name: str, beside: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
         fields = {}
     if not isinstance(fields, dict):
         raise AudiobatError(f"Recipe {path} holds no fields: write `group:` and below it `  field: value`.")
+    fields.pop("files", None)  # of the config.yaml of a run: hashes of the user's own files
     base = fields.pop("base", None)
     return fields if base is None else merge(_load(str(base), path.parent, (*heirs, path)), fields)
 

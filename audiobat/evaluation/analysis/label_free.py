@@ -18,7 +18,7 @@ from audiobat.evaluation.analysis.rank import spectrum_measures
 from audiobat.evaluation.analysis.similarity import FEWEST, linear_cka
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.pooling import mean_valid
-from audiobat.pretraining.masking import seeded_generator
+from audiobat.pretraining.masks.base import seeded_generator
 
 PATCHES = 64  # drawn from each clip: 400 clips make the 25,600 vectors of RankMe's paper
 ARTEFACT_STD = 4.0  # standard deviations above the mean from which a patch's norm makes it an artefact

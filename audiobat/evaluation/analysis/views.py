@@ -9,7 +9,8 @@ from audiobat.config import MaskConfig
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
 from audiobat.models.heads.pooling import mean_valid
-from audiobat.pretraining.masking import draw_masks, seeded_generator
+from audiobat.pretraining.masks.base import seeded_generator
+from audiobat.pretraining.masks.inverse_block import InverseBlockMask
 
 CROP_SHARE = 0.5  # of the clip
 MASKED = "mean visible patch of masked clones (inverse blocks, 80% masked)"
@@ -28,7 +29,7 @@ def masked_views(encoder: AudioEncoder, waveform: Tensor, count: int, number: in
     tokens = encoder.embed_patches(encoder.spectrogram(waveform[None])[0])  # [1, N, D]
     rows = encoder.config.grid[1]
     generator = seeded_generator(tokens.device, number)
-    visible = draw_masks(count, (tokens.shape[1] // rows, rows), MaskConfig(), generator).visible  # [q, n]
+    visible = InverseBlockMask(MaskConfig()).draw(count, (tokens.shape[1] // rows, rows), generator).visible  # [q, n]
     return torch.stack([block[:, 1:].mean(1) for block, _ in encoder.run_blocks(tokens[0][visible])])
 
 

@@ -8,7 +8,8 @@ from typing import Self
 from torch import Tensor, nn
 
 from audiobat.config import DecoderConfig, ModelConfig
-from audiobat.pretraining.masking import Masks
+from audiobat.pretraining.cost import Cost
+from audiobat.pretraining.masks.base import Masks
 
 
 class Decoder(nn.Module, ABC):
@@ -21,6 +22,7 @@ class Decoder(nn.Module, ABC):
 
     def __init__(self, config: DecoderConfig, model: ModelConfig, width: int) -> None:
         super().__init__()
+        self.config = config
 
     @abstractmethod
     def forward(self, tokens: Tensor, masks: Masks, grid: tuple[int, int], valid: Tensor | None = None) -> Tensor:
@@ -36,11 +38,9 @@ class Decoder(nn.Module, ABC):
             Predictions [R, m, width].
         """
 
-    def cost(self, clones: int, grid: tuple[int, int], visible: int) -> tuple[float, float]:
-        """FLOPs of a forward pass, and values kept for the backward pass, of `clones` clones.
+    def cost(self, clones: int, grid: tuple[int, int], visible: int, masked: int) -> Cost:
+        """The cost of a forward pass of `clones` clones, for the plan.
 
         Unless a decoder knows better, each parameter is taken to serve every cell once, as in a stack of linear layers.
         """
-        parameters = sum(p.numel() for p in self.parameters())
-        cells = clones * grid[0] * grid[1]
-        return 2.0 * parameters * cells, 0.0
+        return Cost(2.0 * sum(p.numel() for p in self.parameters()) * clones * (visible + masked))

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiobat.config import DecoderConfig, ModelConfig, check
+from audiobat.pretraining.cost import Cost
 from audiobat.pretraining.decoders.base import Decoder
-from audiobat.pretraining.masking import Masks
+from audiobat.pretraining.masks.base import Masks
 
 NOISE_STD = 0.01  # of the filler for masked cells, EAT's
 
@@ -37,3 +38,10 @@ class CNNDecoder(Decoder):
         x = x.flatten(2).transpose(1, 2)  # [R, N, D]
         out: Tensor = self.proj(x.gather(1, masks.masked.unsqueeze(-1).expand(-1, -1, dim)))
         return out
+
+    def cost(self, clones: int, grid: tuple[int, int], visible: int, masked: int) -> Cost:
+        """Convolutions over all cells, the projection at masked ones."""
+        cells, dim = clones * (visible + masked), self.proj.in_features
+        convs = self.config.depth * cells * 2 * self.config.kernel_size**2 * dim**2 / self.config.groups
+        kept = self.config.depth * 5 * cells * dim
+        return Cost(convs + clones * masked * 2 * dim * self.proj.out_features, kept)

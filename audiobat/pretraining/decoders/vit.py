@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from audiobat.config import DecoderConfig, ModelConfig, check
 from audiobat.models.layers import Block, init_weights
 from audiobat.models.patches import sincos_positions
+from audiobat.pretraining.cost import Cost, transformer_cost
 from audiobat.pretraining.decoders.base import Decoder
-from audiobat.pretraining.masking import Masks
+from audiobat.pretraining.masks.base import Masks
 
 
 class ViTDecoder(Decoder):
@@ -27,6 +28,7 @@ class ViTDecoder(Decoder):
             for _ in range(config.depth)
         )
         self.proj = nn.Linear(dim, width, bias=False)
+        self.gated = encoder.gated_attention
         self.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
@@ -43,3 +45,9 @@ class ViTDecoder(Decoder):
             x, _ = block(x, keep)
         out: Tensor = self.proj(x[:, masks.visible.shape[1] :])
         return out
+
+    def cost(self, clones: int, grid: tuple[int, int], visible: int, masked: int) -> Cost:
+        """Blocks over all cells, the projection at masked ones."""
+        clip = clones, visible + masked, self.proj.in_features
+        blocks = transformer_cost(*clip, self.config.depth, self.config.mlp_ratio, self.gated)
+        return Cost(blocks.flops + clones * masked * 2 * self.proj.in_features * self.proj.out_features, blocks.kept)

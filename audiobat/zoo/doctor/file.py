@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from audiobat.audio.read import AUDIO_EXTENSIONS
+from audiobat.config.user_files import CODE, user_classes
 from audiobat.engine.tensors import read_json
 from audiobat.errors import AudiobatError
 from audiobat.models.features import Encoder
@@ -20,7 +21,7 @@ from audiobat.zoo.convert import Converted, convert_file, hugging_face, layout_o
 from audiobat.zoo.convert.pickles import Stub, shown
 from audiobat.zoo.convert.reading import Survey, TensorInfo
 from audiobat.zoo.convert.weights import split
-from audiobat.zoo.release import find, load, load_tagger
+from audiobat.zoo.release import find, load, load_tagger, run_fields
 
 SHOWN = 6  # names in a line
 LISTS = (".csv", ".parquet", ".txt")
@@ -103,6 +104,10 @@ def facts_of_folder(folder: Path) -> Iterator[tuple[str, str]]:
         )
     kind = "a release" if (place / "config.json").exists() else "a run"
     yield "folder", f"{folder}, {kind}" + (f" in {place}" if place != folder else "")
+    fields = read_json(place / "config.json") if (place / "config.json").exists() else run_fields(place)
+    if classes := user_classes(fields):
+        yield "code", f"! {listed(classes)}: Python of its own in {place / CODE}, which was not run; read it first"
+        return
     yield from facts_of_encoder(load(folder))
     if (place / "config.json").exists() and "tagger" in read_json(place / "config.json"):
         tagger = load_tagger(folder).config

@@ -1,0 +1,83 @@
+"""The protocol of objectives: all that the run, its log, its plan and its release know of how an encoder is trained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Protocol, Self
+
+from torch import Tensor, nn
+
+from audiobat.config import PretrainConfig
+from audiobat.config.registry import class_for
+from audiobat.errors import AudiobatError
+from audiobat.models.encoder import AudioEncoder
+from audiobat.pretraining.cost import StepCost
+
+Stats = dict[str, Tensor]
+
+
+class Waveforms(Protocol):
+    """What an objective needs of a batch."""
+
+    waveform: Tensor  # [B, S]
+    lengths: Tensor | None  # [B], None when every clip is full
+
+
+class Objective(nn.Module, ABC):
+    """Base of every objective; a subclass in this folder is a kind, one in a user's file is `FILE.py:CLASS`.
+
+    The run's optimizer trains each parameter that requires a gradient. Parameters that an objective moves by itself do
+    not require one; the state of an optimizer of its own goes into checkpoints by `get_extra_state` and
+    `set_extra_state`, which torch calls.
+    """
+
+    encoder: AudioEncoder  # what a release of the run keeps: a part of this module, or a property that gives one
+    health: ClassVar[Mapping[str, tuple[float, str]]] = {}  # statistic: alarm below this, and what that means
+
+    def __init__(self, config: PretrainConfig, rank: int = 0) -> None:
+        super().__init__()
+        self.config, self.rank = config, rank
+
+    @classmethod
+    def build(cls, config: PretrainConfig, rank: int = 0) -> Self:
+        """The objective of a run; `rank` is this process's, for random numbers that ranks must not share."""
+        return cls(config, rank)
+
+    @abstractmethod
+    def forward(self, batch: Waveforms, step: int) -> tuple[Tensor, Stats]:
+        """The loss of global step `step`, to be minimised, and statistics for the log: scalars, means over the batch.
+
+        Random numbers come from torch's global generator, which each step seeds anew from (seed, step, rank), or from
+        a generator that is seeded from these: a resumed run draws the same.
+        """
+
+    def after_step(self, step: int) -> None:
+        """Called once the optimizer has made update number `step`: move a teacher, update a codebook."""
+
+    def cost(self) -> StepCost | None:
+        """What one step computes, for the plan of `--dry-run`; None where nobody has counted it."""
+        return None
+
+
+def build_objective(config: PretrainConfig, rank: int = 0) -> Objective:
+    """The objective that `config.objective.kind` names.
+
+    Raises:
+        AudiobatError: an unknown kind, parts that do not fit each other, or an `encoder` that cannot be released.
+    """
+    objective: Objective = class_for(config.objective).build(config, rank)
+    encoder_prefix(objective)
+    return objective
+
+
+def encoder_prefix(objective: Objective) -> str:
+    """Where the names of the released encoder's weights begin in a checkpoint, such as `student.`."""
+    encoder = getattr(objective, "encoder", None)
+    for name, module in objective.named_modules():
+        if module is encoder and isinstance(encoder, AudioEncoder):
+            return f"{name}."
+    raise AudiobatError(
+        f"{type(objective).__name__}.encoder is a {type(encoder).__name__}: set it to the AudioEncoder among the "
+        "objective's modules that a release keeps."
+    )

@@ -1,0 +1,196 @@
+"""Masked latent regression (Sections 3 and 5): the loss of Eq. 5 and its parts, for M masked clones of every clip.
+
+`forward` is the method on one screen. Everything that clones share is computed once per clip: spectrogram, patch
+embedding, targets. With a retention weight, clones of partial mixtures follow those of the clips, under the same masks
+(SSLAM).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from audiobat.config import PretrainConfig, check
+from audiobat.config.registry import class_for
+from audiobat.models.encoder import AudioEncoder
+from audiobat.pretraining.cost import StepCost, transformer_cost
+from audiobat.pretraining.decoders.base import Decoder
+from audiobat.pretraining.masks.base import Mask, Masks, seeded_generator, take
+from audiobat.pretraining.mixing import draw_mixed_columns, mix, mixed_count, partner
+from audiobat.pretraining.objectives.base import Objective, Stats, Waveforms
+from audiobat.pretraining.objectives.statistics import participation_ratio, spread
+from audiobat.pretraining.targets.base import Targets, TargetSource
+from audiobat.pretraining.targets.teacher import Teacher, encoder_flops
+
+
+class Clones(NamedTuple):
+    """What the student made of R masked clones."""
+
+    clip: Tensor  # [R, 1] the clip of each
+    masks: Masks
+    cls: Tensor  # [R, D] float32
+    visible: Tensor  # [R, n, D]
+    predicted: Tensor  # [R, m, P] float32
+
+
+class MaskedLatentRegression(Objective):
+    """A student sees a few patches of each clone and predicts its EMA teacher's features of all others."""
+
+    health: ClassVar[Mapping[str, tuple[float, str]]] = {
+        "target_variance": (0.01, "the teacher's tokens are nearly one and the same"),
+        "feature_rank": (1.1, "the student's tokens vary in one direction only"),
+        "token_std": (0.01, "the student's cls token is nearly the same for every clip"),
+        "prediction_variance": (0.01, "the decoder predicts nearly the same everywhere"),
+    }
+
+    def __init__(self, config: PretrainConfig, rank: int = 0) -> None:
+        super().__init__(config, rank)
+        self.student = AudioEncoder(config.model)
+        self.mask: Mask = class_for(config.mask).build(config.mask, config.model)
+        targets: TargetSource = class_for(config.target).build(config.target, config.model, self.student)
+        self.decoder: Decoder = class_for(config.decoder).build(config.decoder, config.model, targets.width)
+        self.teacher = targets  # the name under which checkpoints know its weights; code reads `targets`
+        weights, source = config.objective, config.target.source
+        for name, possible in (
+            ("global_weight", targets.has_cls_target),
+            ("retention_weight", isinstance(targets, Teacher)),
+        ):
+            weight = getattr(weights, name)
+            check(possible or weight == 0, f"objective.{name}", weight, f"target.source {source} has no teacher: use 0")
+
+    @property
+    def encoder(self) -> AudioEncoder:  # type: ignore[override]
+        """A release keeps the student."""
+        return self.student
+
+    @property
+    def targets(self) -> TargetSource:
+        """What makes the targets: a teacher, or the spectrogram itself."""
+        return self.teacher
+
+    def forward(self, batch: Waveforms, step: int) -> tuple[Tensor, Stats]:
+        """The loss (Eq. 5) and statistics of global step `step`; masks are a function of (seed, step, rank)."""
+        weights = self.config.objective
+        with torch.no_grad():  # no frontend is trained
+            spectrogram, valid = self.student.spectrogram(batch.waveform, batch.lengths)  # [B, T, F], [B, N]
+        targets = self.targets(spectrogram, valid, batch.waveform, batch.lengths)
+        tokens = self.student.embed_patches(spectrogram)  # [B, N, D], once for all clones of a clip
+        freq_patches = self.config.model.grid[1]
+        grid = (tokens.shape[1] // freq_patches, freq_patches)
+        generator = seeded_generator(tokens.device, self.config.train.seed, step, self.rank)
+        masks = self.mask.draw(len(tokens) * self.config.mask.clones, grid, generator)
+
+        clones = self.run_clones(tokens, valid, masks, grid)
+        local_loss = local_error(clones, targets.patch_targets, valid)  # Eq. 7
+        global_loss = cls_error(clones, targets)  # Eq. 6
+        loss = local_loss + weights.global_weight * global_loss
+        stats = {"local_loss": local_loss, "global_loss": global_loss, "target_variance": targets.variance}
+        if weights.retention_weight:
+            retention_loss = self.retain_sources(spectrogram, valid, tokens, targets, masks, grid, generator)
+            loss = loss + weights.retention_weight * retention_loss
+            stats["retention_loss"] = retention_loss
+        loss = weights.scale * loss
+
+        # One clone of each clip is enough to tell the rank, and a sixteenth of the work.
+        one_clone = clones.visible.unflatten(0, (len(tokens), -1))[:, 0].flatten(0, 1).float()  # [B * n, D]
+        stats["feature_rank"] = participation_ratio(one_clone.detach())
+        stats |= spread(targets.patch_targets, valid, clones.cls, clones.predicted)
+        return loss, {name: value.detach() for name, value in {"loss": loss, **stats}.items()}
+
+    def run_clones(self, tokens: Tensor, valid: Tensor | None, masks: Masks, grid: tuple[int, int]) -> Clones:
+        """Encode and decode the clones of patch tokens [B, N, D] under R masks, R / B for each clip in turn."""
+        clip = torch.arange(len(tokens), device=tokens.device)
+        clip = clip.repeat_interleave(len(masks.visible) // len(tokens))[:, None]  # [R, 1]
+        clone_valid = None if valid is None else valid.index_select(0, clip[:, 0])  # [R, N]
+        visible_valid = None if clone_valid is None else clone_valid.gather(1, masks.visible)
+        encoded = self.student.encode_tokens(take(tokens, clip, masks.visible), visible_valid)  # [R, 1 + n, D]
+        predicted = self.decoder(encoded[:, 1:], masks, grid, clone_valid).float()  # [R, m, P]
+        return Clones(clip, masks, encoded[:, 0].float(), encoded[:, 1:], predicted)
+
+    def retain_sources(
+        self,
+        spectrogram: Tensor,
+        valid: Tensor | None,
+        tokens: Tensor,
+        targets: Targets,
+        masks: Masks,
+        grid: tuple[int, int],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """SSLAM's loss: clones of partial mixtures predict, in mixed columns, the mean of both sources' targets.
+
+        A source's targets are those of the teacher that sees it alone: the clip whole, its partner in the mixed
+        columns. Cells that are padding in either source are left out.
+        """
+        assert isinstance(self.targets, Teacher)  # __init__ refuses the others
+        mixed = draw_mixed_columns(grid[0], generator)
+        cells = mixed.repeat_interleave(grid[1])  # [N]
+        other_valid = None if valid is None else partner(valid)
+        other = self.targets.of_tokens(
+            partner(self.targets.encoder.embed_patches(spectrogram))[:, cells],
+            None if other_valid is None else other_valid[:, cells],
+        )
+        wanted = targets.patch_targets.clone()
+        wanted[:, cells] = (wanted[:, cells] + other.patch_targets) / 2
+        mixture = mix(spectrogram, mixed, self.config.encoder.patch_size[0])
+        clones = self.run_clones(self.student.embed_patches(mixture), valid, masks, grid)
+        both = cells.expand(len(tokens), -1)
+        if valid is not None and other_valid is not None:
+            both = both & valid & other_valid
+        return local_error(clones, wanted, both)
+
+    def after_step(self, step: int) -> None:
+        """Let the teacher follow the student's update number `step`."""
+        self.targets.update(self.student, step)
+
+    def cost(self) -> StepCost:
+        """Student and decoder run on every clone, forward and backward; the teacher once per clip, forward only."""
+        config, e = self.config, self.config.encoder
+        grid = config.crop_grid
+        clips, patches = config.train.batch_size, grid[0] * grid[1]
+        masks = self.mask.draw(config.mask.clones, grid, torch.Generator())
+        visible, masked = masks.visible.shape[1], masks.masked.shape[1]
+        versions = 2 if config.objective.retention_weight else 1  # of a clip: itself, and a mixture
+        clones = clips * config.mask.clones * versions
+        student = transformer_cost(clones, 1 + visible, e.dim, e.depth, e.mlp_ratio, e.gated_attention)
+        decoder = self.decoder.cost(clones, grid, visible, masked)
+        embed = clips * patches * 2 * e.patch_size[0] * e.patch_size[1] * e.dim
+        teacher_tokens, teacher = 0, self.targets.flops(clips, patches)
+        if isinstance(self.targets, Teacher):
+            teacher_tokens = clips * (1 + patches)
+        if versions == 2:  # the teacher runs on the partner's mixed columns alone, too
+            mixed = mixed_count(grid[0]) * grid[1]
+            teacher_tokens += clips * (1 + mixed)
+            teacher += encoder_flops(config.model, clips, mixed, embedded=patches)
+        return StepCost(
+            tokens={"student": clones * (1 + visible), "decoder": clones * patches, "teacher": teacher_tokens},
+            flops=3 * (student.flops + decoder.flops) + 2 * embed * versions + teacher,
+            kept=student.kept + decoder.kept,
+            visible=visible,
+            masked=masked,
+        )
+
+
+def local_error(clones: Clones, patch_targets: Tensor, valid: Tensor | None) -> Tensor:
+    """Eq. 7: mean squared error at the masked cells that are `valid` (bool [B, N]; None: all), against [B, N, P]."""
+    scored = None if valid is None else take(valid.unsqueeze(-1), clones.clip, clones.masks.masked)[..., 0]  # [R, m]
+    return mean_squared_error(clones.predicted, take(patch_targets, clones.clip, clones.masks.masked), scored)
+
+
+def cls_error(clones: Clones, targets: Targets) -> Tensor:
+    """Eq. 6 as a mean over clones and features; zero where there is no target."""
+    if targets.cls_target is None:
+        return clones.cls.new_zeros(())
+    return F.mse_loss(clones.cls, targets.cls_target.index_select(0, clones.clip[:, 0]))
+
+
+def mean_squared_error(predicted: Tensor, wanted: Tensor, scored: Tensor | None) -> Tensor:
+    """Mean of squared errors over the masked cells [R, m, P] that are `scored` (bool [R, m]; None: all) and over P."""
+    if scored is None:
+        return F.mse_loss(predicted, wanted)
+    error = (predicted - wanted).square().mean(-1)
+    return (error * scored).sum() / scored.sum().clamp(min=1)

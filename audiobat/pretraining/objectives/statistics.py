@@ -1,0 +1,45 @@
+"""What shows a collapse: the spread of targets, tokens and predictions, watched from the first step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@torch.no_grad()
+def spread(patch_targets: Tensor, valid: Tensor | None, cls: Tensor, predicted: Tensor) -> dict[str, Tensor]:
+    """What falls when a model collapses.
+
+    Args:
+        patch_targets: [B, N, P].
+        valid: bool [B, N], False on padding; None where there is none.
+        cls: the student's cls tokens of R clones, [R, D].
+        predicted: the decoder's output at masked cells, [R, m, P].
+
+    Returns:
+        token_std: std over clones of the unit cls tokens, times sqrt(D): 1 for isotropic tokens, 0 for one token.
+        prediction_variance: of the predictions over masked cells, mean over features.
+        position_share: share of the targets' variance that position alone explains, the finite batch corrected for.
+    """
+    token_std = F.normalize(cls, dim=-1).std(0).mean() * cls.shape[-1] ** 0.5
+    prediction_variance = predicted.flatten(0, 1).var(0).mean()
+    weight = torch.ones(patch_targets.shape[:2], device=cls.device) if valid is None else valid.float()
+    weight = weight.unsqueeze(-1)  # [B, N, 1]
+    count = weight.sum(0)  # [N, 1] clips that reach a position
+    at_position = (patch_targets * weight).sum(0) / count.clamp(min=1)  # [N, P]
+    within = ((patch_targets - at_position).square() * weight).sum((0, 1)) / (count - 1).clamp(min=0).sum().clamp(min=1)
+    overall = (patch_targets * weight).sum((0, 1)) / count.sum()
+    total = ((patch_targets - overall).square() * weight).sum((0, 1)) / (count.sum() - 1).clamp(min=1)
+    return {
+        "token_std": token_std,
+        "prediction_variance": prediction_variance,
+        "position_share": 1 - within.mean() / total.mean().clamp(min=1e-12),
+    }
+
+
+def participation_ratio(tokens: Tensor) -> Tensor:
+    """Rank of tokens [n, D] without a decomposition: (sum of covariance eigenvalues)^2 / sum of their squares."""
+    centred = tokens - tokens.mean(0)
+    covariance = centred.T @ centred  # [D, D]; its trace is the sum, its squared entries add up to the sum of squares
+    return covariance.trace().square() / covariance.square().sum().clamp(min=1e-12)
