@@ -22,9 +22,9 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.prepare.merge import merge_shards
 from audiobat.data.prepare.pack import Job, cut_table
 from audiobat.data.prepare.pool import pack_shards
-from audiobat.data.prepare.shard_index import ShardIndex, load_index
+from audiobat.data.prepare.shard import ShardIndex, load_index
 from audiobat.data.prepare.shard_plan import make_plan, shard_keys
-from audiobat.data.prepare.statistics_run import default_file, statistics
+from audiobat.data.prepare.statistics import default_file, statistics
 from audiobat.data.shards import (
     CLIPS,
     DUPLICATES,
@@ -253,11 +253,11 @@ def pack(folder: Path, table: ClipTable, plan: ShardPlan, chosen: tuple[int, int
 
     def jobs() -> Iterator[Job]:
         for number in todo:
-            rows = plan.rows(number)
-            yield Job(folder, number, plan, cut_table(table, rows), keys[rows.start : rows.stop])
+            own = plan.clip_ids(number)
+            yield Job(folder, number, plan, cut_table(table, own), keys[own.start : own.stop])
 
     remove_unfinished(folder, todo)
-    total, left = (sum(len(plan.rows(number)) for number in numbers) for numbers in (own, todo))
+    total, left = (sum(len(plan.clip_ids(number)) for number in numbers) for numbers in (own, todo))
     try:
         with Progress("prepare", total, "clip", done=total - left) as bar:
             pack_shards(jobs(), workers, bar.advance)
