@@ -1,8 +1,9 @@
-"""The indexes of finished shards and the table of the source to the table of the prepared clips, and the reports."""
+"""The indexes of finished shards and the source's table to the clip table of a prepared folder, and its two reports."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import shutil
@@ -16,13 +17,62 @@ import numpy as np
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged, Strings
 from audiobat.data.prepare.shard import ShardIndex
-from audiobat.data.shards import CLIPS, DUPLICATES, SHARDS, SKIPPED, PackSettings, beside, write_shared
+from audiobat.data.shards import (
+    CLIPS,
+    DUPLICATES,
+    SHARDS,
+    SKIPPED,
+    PackSettings,
+    ShardPlan,
+    beside,
+    is_unfinished,
+    open_prepared,
+    write_shared,
+)
 from audiobat.errors import AudiobatError
 
 R = TypeVar("R", bound=Ragged)
 
 
-def merge_shards(folder: Path, source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:
+def finish(folder: Path, source: ClipTable, plan: ShardPlan, indexes: Sequence[ShardIndex]) -> None:
+    """Write the table of a folder whose shards are all there, unless a readable one is there, and remove what killed runs have left.
+
+    Raises:
+        AudiobatError: not one clip could be read.
+    """
+    if (folder / CLIPS).exists() and not is_finished(folder):  # in this order: another part may finish in between
+        remove(folder / CLIPS)
+    if not is_finished(folder):
+        try:
+            _merge_shards(folder, source, plan.settings, indexes)
+        except OSError:
+            if not is_finished(folder):  # another part found all shards too, and was faster
+                raise
+    for path in filter(is_unfinished, folder.iterdir()):
+        remove(path)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder has a table that can be read."""
+    try:
+        open_prepared(folder)
+    except AudiobatError:
+        return False
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    while path.is_dir():
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # another part removes it too, or still writes there
+                raise
+    path.unlink(missing_ok=True)
+
+
+def _merge_shards(folder: Path, source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:
     """Write skipped.csv, duplicates.csv and, last, the clip table of a folder whose shards are all done.
 
     Raises:
