@@ -35,7 +35,9 @@ R = TypeVar("R", bound=Ragged)
 
 
 def finish(folder: Path, source: ClipTable, plan: ShardPlan, indexes: Sequence[ShardIndex]) -> None:
-    """Write the table of a folder whose shards are all there, unless a readable one is there, and remove what killed runs have left.
+    """Write the table of a folder whose shards are all there, unless a readable one is there.
+
+    Files that killed runs have left are removed.
 
     Raises:
         AudiobatError: not one clip could be read.
