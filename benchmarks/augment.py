@@ -3,7 +3,7 @@
     python benchmarks/augment.py [--batch 48] [--seconds 10] [--rounds 5] [--device cpu]
 
 Both ways run in turns in one process on the same clips; medians, and their ratio. Noise and mixup touch every clip
-where they are timed alone, and as many as the settings say in the lines of whole presets. What a batch
+where they are timed alone, and as many as the settings say in the lines of whole recipes. What a batch
 is for is a device that is fed by few calls: on one core a loop's rolls are mere copies, which no gather reaches.
 """
 
@@ -17,8 +17,9 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from audiobat.audio.augment import augment_preset, augment_spectrogram, augment_waveform
-from audiobat.config import AugmentConfig, MixupConfig, NoiseConfig, SpecAugmentConfig
+from audiobat.audio.augment import augment_spectrogram, augment_waveform
+from audiobat.config import AugmentConfig, FinetuneConfig, MixupConfig, NoiseConfig, SpecAugmentConfig, from_dict
+from audiobat.config.recipes import load_recipe
 
 RATE, BINS, CLASSES = 16_000, 128, 527
 WAVEFORM = {
@@ -32,7 +33,7 @@ SPECTROGRAM = {
     "mixup": AugmentConfig(mixup=MixupConfig(1.0)),
     "SpecAugment": AugmentConfig(spec_augment=SpecAugmentConfig(0.2, 0.2)),
 }
-TOGETHER = ("eat_audioset", "eat_spc2", "bat_audioset", "bat_audioset_released", "bat_spc2_released")
+RECIPES = ("eat_as20k", "eat_spc2-35", "as20k", "as20k_released", "spc2-35_released")
 
 
 def plain_waveform(clip: torch.Tensor, config: AugmentConfig, rng: np.random.Generator) -> torch.Tensor:
@@ -111,6 +112,11 @@ def seconds(work: Callable[[], None], device: torch.device) -> float:
     return perf_counter() - start
 
 
+def recipe_settings(name: str) -> AugmentConfig:
+    """The augmentation of a fine-tuning recipe."""
+    return from_dict(FinetuneConfig, load_recipe(f"finetune/{name}")).augment
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=48)
@@ -132,7 +138,7 @@ def main() -> None:
     )
     rows = [(name, config, True, False) for name, config in WAVEFORM.items()]
     rows += [(name, config, False, True) for name, config in SPECTROGRAM.items()]
-    rows += [(name, augment_preset(name), True, True) for name in TOGETHER]
+    rows += [(name, recipe_settings(name), True, True) for name in RECIPES]
     where = f"{args.device}, {torch.get_num_threads()} threads" if args.device.type == "cpu" else args.device
     print(f"{args.batch} clips of {args.seconds:g} s, {where}")
     print("| augmentation | batch, ms | clip by clip, ms | clip by clip / batch |")

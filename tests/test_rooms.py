@@ -25,7 +25,6 @@ NARROW = {  # what these rooms and folders may know of the others
 LATE = {
     ("models.encoder", "zoo.release"),
     ("models.tagger", "zoo.release"),
-    ("data.sources.public.audioset", "data.sources.public.audioset_coverage"),
 }
 
 

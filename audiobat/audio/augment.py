@@ -1,9 +1,10 @@
 """Augmentation of a batch: waveforms [B, S], spectrograms [B, T, F] and targets in, changed copies of them out.
 
-A training step calls `augment_waveform`, its frontend, and `augment_spectrogram`. Decisions are drawn on the host from
-`rng`, such as `np.random.default_rng((seed, step, rank))`, so they are the same on every device and wait for none. What
-a clip gets depends on its place in the batch, never on what its neighbours hold or how long they are (mixup apart), and
-touches its own samples or frames alone: padding stays padding.
+The settings of each task are in its recipe, `config/recipes/finetune` (Table 6 of the paper). A training step calls
+`augment_waveform`, its frontend, and `augment_spectrogram`. All decisions are drawn on the host from `rng`, such as
+`np.random.default_rng((seed, step, rank))`, so that they are the same on every device and the host waits for none. A
+clip's augmentation depends on its place in the batch, never on its neighbours' samples or lengths (mixup apart), and
+changes the clip's own samples or frames alone: padding stays padding.
 """
 
 from __future__ import annotations
@@ -17,74 +18,21 @@ from torch import Tensor
 
 from audiobat.audio.frontend import below
 from audiobat.config import AugmentConfig, MixupConfig, NoiseConfig, SpecAugmentConfig
-from audiobat.errors import AudiobatError, did_you_mean
-
-EAT_MIXUP = MixupConfig(0.9, beta=0.8, per="batch")  # lineage 8.2
-BAT_MIXUP = MixupConfig(0.9, beta=0.8)  # Table 6: 0.9; A48: Beta(.8, .8); A49: per sample
-BAT_NOISE = NoiseConfig(0.3, snr_db=(5.0, 25.0))  # Table 6: yes for SPC-2; A55: how
-TIME_ROLL = (-10, 9)  # lineage 1.4; A55 names a time roll without its range
-
-
-def _stripes(fraction: float) -> SpecAugmentConfig:
-    """One stripe an axis, up to `fraction` of it: Table 6 read as EAT's mask_ratio (A50), filled with 0 (A51)."""
-    return SpecAugmentConfig(fraction, fraction)
-
-
-def _fixed_stripes(frames: int, masks: int) -> SpecAugmentConfig:
-    """The release's absolute widths, with 16 mel bins (A50)."""
-    return SpecAugmentConfig(frames, 16, "absolute", time_masks=masks, frequency_masks=masks)
-
-
-PRESETS = {
-    # EAT, and SSLAM, which fine-tunes in the same way: lineage 1.1 (roll, gain), 1.4 (SPC-2's noise), 8.2 (the rest).
-    "eat_audioset": AugmentConfig(roll=True, gain_beta=10.0, mixup=EAT_MIXUP, spec_augment=_stripes(0.2)),
-    "eat_esc50": AugmentConfig(spec_augment=_stripes(0.4)),
-    "eat_spc2": AugmentConfig(
-        roll=True,
-        gain_beta=10.0,
-        cell_noise=0.1,
-        time_roll=TIME_ROLL,
-        mixup=EAT_MIXUP,
-        spec_augment=_stripes(0.2),
-    ),
-    # BAT as in Table 6, where it is silent as in the release.
-    "bat_audioset": AugmentConfig(mixup=BAT_MIXUP, spec_augment=_stripes(0.2)),
-    "bat_esc50": AugmentConfig(spec_augment=_stripes(0.2)),
-    "bat_spc2": AugmentConfig(noise=BAT_NOISE, mixup=BAT_MIXUP, spec_augment=_stripes(0.1)),
-    # BAT as in the release: Appendix X A48 to A50 and A55; mixup is Table 6's where those rows do not name the task.
-    "bat_audioset_released": AugmentConfig(mixup=BAT_MIXUP, spec_augment=_fixed_stripes(64, masks=2)),
-    "bat_esc50_released": AugmentConfig(noise=BAT_NOISE, time_roll=TIME_ROLL, spec_augment=_fixed_stripes(32, masks=1)),
-    "bat_spc2_released": AugmentConfig(
-        noise=BAT_NOISE, time_roll=TIME_ROLL, mixup=BAT_MIXUP, spec_augment=_fixed_stripes(32, masks=1)
-    ),
-}
-
-
-def augment_preset(name: str) -> AugmentConfig:
-    """The fine-tuning settings that `name` stands for, such as `bat_audioset` or `eat_spc2`.
-
-    Raises:
-        AudiobatError: no preset has this name.
-    """
-    if name not in PRESETS:
-        raise AudiobatError(
-            f"Unknown augmentation preset {name!r}{did_you_mean(name, PRESETS)}: choose one of {', '.join(PRESETS)}."
-        )
-    return PRESETS[name]
+from audiobat.errors import AudiobatError
 
 
 class Augmented(NamedTuple):
-    """A batch after mixup."""
+    """A batch of spectrograms after mixup."""
 
     inputs: Tensor  # [B, S] or [B, T, F]
-    counts: Tensor | None  # [B] samples or frames that each row now owns; None: all
+    counts: Tensor | None  # [B] samples or frames that each clip now has; None: all
     targets: Tensor  # [B, ...] float32
 
 
 def augment_waveform(
     waveform: Tensor, lengths: Tensor | None, config: AugmentConfig, rng: np.random.Generator
 ) -> Tensor:
-    """Roll, gain and coloured noise. Switching one of them off leaves the draws of the others as they were.
+    """Roll, gain and coloured noise.
 
     Args:
         waveform: [B, S].
@@ -99,7 +47,7 @@ def augment_waveform(
         AudiobatError: the shapes do not fit.
     """
     own = _own_counts(waveform, lengths, "waveform [clips, samples]", dims=2)
-    for_roll, for_gain, for_noise = rng.spawn(3)
+    for_roll, for_gain, for_noise = rng.spawn(3)  # a stream each: switching one off leaves the others' draws alone
     batch = len(waveform)
     if config.roll:
         turn = _move(for_roll.random(batch), waveform)
@@ -113,7 +61,7 @@ def augment_waveform(
 def augment_spectrogram(
     spectrogram: Tensor, frames: Tensor | None, targets: Tensor, config: AugmentConfig, rng: np.random.Generator
 ) -> Augmented:
-    """Cell noise, time roll, mixup and SpecAugment, in EAT's order (lineage 1.4, 8.2), each with draws of its own.
+    """Cell noise, time roll, mixup and SpecAugment, in the order of EAT's code, each with draws of its own.
 
     Args:
         spectrogram: [B, T, F], normalised.
@@ -123,7 +71,7 @@ def augment_spectrogram(
         rng: where every draw comes from.
 
     Returns:
-        Spectrogram (device and dtype kept), the frames that each row owns after mixing, and the mixed targets.
+        Spectrogram (device and dtype kept), the frames that each clip has after mixing, and the mixed targets.
 
     Raises:
         AudiobatError: the shapes do not fit.

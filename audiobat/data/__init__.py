@@ -6,7 +6,6 @@ an order that is a function of (seed, epoch).
     columns.py      columns of a clip table: numbers of any length, text
     clip_table.py   which clips there are, where their bytes are, what is known of each
     build.py        Python lists to a clip table
-    files.py        the audio files below a folder
     remote.py       files behind URLs, through fsspec
     shards.py       what a prepared folder holds, and how it is opened
     sources/        folders, lists, Parquet files, public data sets: each layout to a clip table

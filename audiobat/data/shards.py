@@ -1,6 +1,6 @@
 """What a prepared folder holds, and how it is opened: the plan, the shards with their indexes, and the clip table.
 
-prepared.json               the plan: settings, digest of the source, which rows go to which shard
+prepared.json               the plan: settings, digest of the source, which clips go to which shard
 shards/00000.tar            KEY.flac or KEY.pcm, then KEY.json; one that grows beyond 1 GB goes on in 00000-1.tar
 shards/00000.index.npz      what the shard holds; written last: with it, the shard is done
 clips/                      the clip table; written last of all: with it, the folder is done
@@ -22,13 +22,14 @@ from typing import Any
 
 from audiobat.data.clip_table import HEADER, ClipTable, open_table, table_files
 from audiobat.data.remote import exists, is_remote, read_range
+from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-shards-1"
 PLAN, SHARDS, CLIPS = "prepared.json", "shards", "clips"
 SKIPPED, DUPLICATES = "skipped.csv", "duplicates.csv"
 UNFINISHED = ".part"  # in the names of what is being written, which begin with a dot
-RUN = secrets.token_hex(4)  # machines that share a folder may share process ids
+RUN = secrets.token_hex(4)  # of this process: on machines that share a folder, process ids may be the same
 
 
 @dataclass(frozen=True)
@@ -53,30 +54,33 @@ class PackSettings:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Which rows of a source go to which shard: a function of the source and the settings alone."""
+    """Which clips of a source go to which shard: a function of the source and the settings alone.
+
+    Fields are those of prepared.json, and its digest is of them.
+    """
 
     sha256: str  # of the source
-    clips: int  # rows of the source
+    clips: int  # of the source
     settings: PackSettings
-    first_rows: tuple[int, ...]  # of each shard
+    first_rows: tuple[int, ...]  # the first clip_id of each shard
 
     def __len__(self) -> int:
         return len(self.first_rows)
 
-    def rows(self, number: int) -> range:
-        """Rows of the source that go to shard `number`."""
+    def clip_ids(self, number: int) -> range:
+        """The clips of the source's table that go to shard `number`."""
         return range(self.first_rows[number], (*self.first_rows, self.clips)[number + 1])
 
     @property
     def digest(self) -> str:
-        """What tells the shards of this plan from all others."""
+        """A digest that the shards of this plan carry, and no others."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path, source: str) -> None:
         """Write it as FOLDER/prepared.json; `source` is for people to read."""
         fields = {"format": FORMAT, "source": source, **asdict(self)}
         text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
-        write_whole(folder / PLAN, text.encode(errors="backslashreplace"))  # a name that is not UTF-8, as JSON says it
+        write_shared(folder / PLAN, text.encode(errors="backslashreplace"))  # a name that is not UTF-8, as JSON says it
 
     def check_begun(self, folder: Path) -> None:
         """Raise an AudiobatError, which names the difference, if `folder` was begun with another plan."""
@@ -121,17 +125,12 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{RUN}{UNFINISHED}")
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place, then rename it: at every instant it is there whole or not at all."""
-    unfinished = beside(path)
+def write_shared(path: Path, data: bytes) -> None:
+    """Write a file of a folder that several machines may write at the same moment."""
     try:
-        with unfinished.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        write_atomic(path, data, beside(path))
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        beside(path).unlink(missing_ok=True)  # nobody else would write, or remove, a file of this name
         raise
 
 

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Write text (as UTF-8) or bytes to the file `path`, flushed to the disk before the rename; its folder exists."""
+def write_atomic(path: str | Path, content: str | bytes, beside: Path | None = None) -> None:
+    """Write text (as UTF-8) or bytes to the file `path`, flushed to the disk before the rename; its folder exists.
+
+    Where several processes may write one file at the same moment, each gives a sibling of its own, `beside`.
+    """
     path = Path(path)
-    beside = path.with_name(path.name + ".tmp")
+    beside = path.with_name(path.name + ".tmp") if beside is None else beside
     with beside.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()

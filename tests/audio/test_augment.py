@@ -1,4 +1,4 @@
-"""Augmentation: exact properties, distributions against their formulas, and what padding and neighbours may not see."""
+"""Augmentation: exact properties, distributions against their formulas, what padding and neighbours may not change."""
 
 from dataclasses import replace
 
@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from audiobat.audio.augment import (
-    PRESETS,
     add_noise,
-    augment_preset,
     augment_spectrogram,
     augment_waveform,
     coloured_noise,
@@ -20,7 +18,16 @@ from audiobat.audio.augment import (
     roll,
     spec_augment,
 )
-from audiobat.config import AugmentConfig, MixupConfig, NoiseConfig, SpecAugmentConfig, from_dict, to_dict
+from audiobat.config import (
+    AugmentConfig,
+    FinetuneConfig,
+    MixupConfig,
+    NoiseConfig,
+    SpecAugmentConfig,
+    from_dict,
+    to_dict,
+)
+from audiobat.config.recipes import load_recipe, recipe_names
 from audiobat.errors import AudiobatError
 
 SEEDS = st.integers(0, 2**32)
@@ -459,28 +466,32 @@ def test_full_clips_need_no_lengths():
     assert without[1].counts is None
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_run_and_survive_yaml(name):
-    config = augment_preset(name)
+@pytest.mark.parametrize(
+    "name", [name for name in recipe_names() if name.startswith("finetune/") and name != "finetune/demo"]
+)
+def test_the_recipes_settings_run(name):
+    config = from_dict(FinetuneConfig, load_recipe(name)).augment
     assert from_dict(AugmentConfig, to_dict(config)) == config
     batch = (*clips([90, 60, 40], 100), *spectrograms([100, 60, 40], 128, 128), torch.eye(3))
     mixed = both(config, *batch)[1]
     assert not torch.equal(mixed.inputs, batch[2])
-    mixes = config.mixup.probability > 0
-    assert mixes == ("esc50" not in name)
-    assert (config.mixup.per == "batch") == name.startswith("eat") or not mixes
+    assert mixed.inputs.isfinite().all()
 
 
-def test_presets_hold_the_papers_table_6():
-    widths = {name: augment_preset(f"bat_{name}").spec_augment.time_width for name in ("audioset", "esc50", "spc2")}
-    assert widths == {"audioset": 0.2, "esc50": 0.2, "spc2": 0.1}
-    noisy = [name for name in ("audioset", "esc50", "spc2") if augment_preset(f"bat_{name}").noise.probability > 0]
-    assert noisy == ["spc2"]
-
-
-def test_unknown_presets_are_named():
-    with pytest.raises(AudiobatError, match=r"bat_spc.*did you mean bat_spc2"):
-        augment_preset("bat_spc")
+@pytest.mark.parametrize(
+    ("name", "width", "noise", "mixup"),
+    [
+        ("as20k", 0.2, False, True),
+        ("as2m", 0.2, False, True),
+        ("esc50", 0.2, False, False),
+        ("spc2-12-tfds", 0.1, True, True),
+    ],
+)
+def test_the_papers_recipes_hold_table_6(name, width, noise, mixup):
+    config = from_dict(FinetuneConfig, load_recipe(f"finetune/{name}")).augment
+    assert (config.spec_augment.time_width, config.spec_augment.frequency_width) == (width, width)
+    assert (config.noise.probability > 0) == noise
+    assert config.mixup.probability == (0.9 if mixup else 0.0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import pytest
 import soundfile
 import torch
 
-from audiobat.audio.augment import augment_preset
 from audiobat.audio.frontend import build_frontend
 from audiobat.config import (
     EncoderConfig,
@@ -166,35 +165,6 @@ def test_recipes_are_the_published_settings(name: str, row: tuple):
     assert optim.layer_map == ("standard" if name in TABLE_6 else "eat")
     assert train.label_smoothing == (0.1 if name in ("eat_esc50", "sslam_esc50") else 0.0)
     assert train.ema_decay is None
-
-
-@pytest.mark.parametrize(
-    ("name", "preset"),
-    [
-        ("as20k", "bat_audioset"),
-        ("as2m", "bat_audioset"),
-        ("esc50", "bat_esc50"),
-        ("spc2-12-tfds", "bat_spc2"),
-        ("spc2-12-folder", "bat_spc2"),
-        ("spc2-35", "bat_spc2"),
-        ("as20k_released", "bat_audioset_released"),
-        ("as2m_released", "bat_audioset_released"),
-        ("esc50_released", "bat_esc50_released"),
-        ("spc2-12-tfds_released", "bat_spc2_released"),
-        ("spc2-12-folder_released", "bat_spc2_released"),
-        ("spc2-35_released", "bat_spc2_released"),
-        ("eat_as20k", "eat_audioset"),
-        ("eat_as2m", "eat_audioset"),
-        ("eat_esc50", "eat_esc50"),
-        ("eat_spc2-35", "eat_spc2"),
-        ("sslam_as20k", "eat_audioset"),
-        ("sslam_as2m", "eat_audioset"),
-        ("sslam_esc50", "eat_esc50"),
-        ("sslam_spc2-35", "eat_spc2"),
-    ],
-)
-def test_augmentation_is_the_preset_of_the_data_layer(name: str, preset: str):
-    assert settings(name).augment == augment_preset(preset)
 
 
 # lineage 1.3, 8.2 and A14: seconds of a crop, frames of a window (None: the model's own), statistics, seed

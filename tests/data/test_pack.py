@@ -20,12 +20,12 @@ from audiobat.data.build import clip_table
 from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import EVENT
 from audiobat.data.columns import Ragged, Strings
-from audiobat.data.prepare import pack, shard_plan, shard_writer
+from audiobat.data.prepare import pack, shard, shard_plan
 from audiobat.data.prepare import pool as pack_pool
 from audiobat.data.prepare.merge import join_ragged
 from audiobat.data.prepare.pack import cut_events, encode, to_int16
+from audiobat.data.prepare.shard import ShardWriter
 from audiobat.data.prepare.shard_plan import fit, make_plan, shard_keys
-from audiobat.data.prepare.shard_writer import ShardWriter
 from audiobat.data.shards import PackSettings
 from audiobat.data.windows import cut_windows
 from audiobat.errors import AudiobatError
@@ -150,7 +150,7 @@ def test_shards_are_cut_by_clips_and_by_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(shard_plan, "LEAST_BYTES", 100)
     table = sized_table(tmp_path, [10, 10, 10, 10, 60, 50, 500, 1])
     plan = make_plan(table, FLAC)
-    assert [list(plan.rows(number)) for number in range(len(plan))] == [[0, 1, 2], [3, 4], [5], [6], [7]]
+    assert [list(plan.clip_ids(number)) for number in range(len(plan))] == [[0, 1, 2], [3, 4], [5], [6], [7]]
     windows_of_one = clip_table(tmp_path, ["0006.wav"] * 5, keys=list("abcde"), begins=[0, 1, 2, 3, 4])
     assert len(make_plan(windows_of_one, FLAC)) == 5  # each has its share of the file's bytes
 
@@ -202,7 +202,7 @@ def test_members_are_where_the_writer_says(tmp_path, stem):
 
 
 def test_what_is_taken_back_leaves_no_trace_and_long_shards_go_on_in_another_volume(tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_writer, "VOLUME_BYTES", 3_000)
+    monkeypatch.setattr(shard, "VOLUME_BYTES", 3_000)
     (tmp_path / "shards").mkdir()
     with ShardWriter(tmp_path, 0) as writer:
         for name, broken in (("a", False), ("b", True), ("c", False), ("d", False), ("e", True)):
@@ -254,7 +254,7 @@ def test_columns_join(tmp_path):
 
 
 class Job:
-    """Stands for a shard of three rows, done by `behave`."""
+    """Stands for a shard."""
 
     def __init__(self, number):
         self.number, self.skip = number, {}
@@ -262,12 +262,12 @@ class Job:
 
 def test_deaths_are_blamed_on_a_clip_only_when_they_repeat(monkeypatch):
     monkeypatch.setattr(pack_pool, "replace", lambda job, skip: (job.number, skip))
-    deaths = pack_pool.Deaths()
+    blame = pack_pool.Blame()
     job = Job(5)
 
     def died(row, code=-signal.SIGKILL):
         worker = pack_pool.Worker(job, type("P", (), {"exitcode": code}), row)
-        return deaths.judge(worker)
+        return blame.job_again(worker)
 
     for row in (7, 8, 7, 7, 8, 7, 7, 7, None, 7):  # who got to 8, or to the end, got past 7
         assert died(row) is job
@@ -296,13 +296,13 @@ def test_reports_reach_the_bar_and_errors_come_out():
 
     worker = pack_pool.Worker(Job(0), None)
     counted = []
-    while pack_pool.listen(Connection(), worker, counted.append):
+    while pack_pool.receive(Connection(), worker, counted.append):
         pass
     assert counted == [1, 1]
-    assert (worker.row, worker.rows, worker.done) == (None, 2, True)
+    assert (worker.clip_id, worker.begun, worker.done) == (None, 2, True)
     reports.append(OSError(errno.ENOSPC, "full"))
     with pytest.raises(OSError, match="full"):
-        pack_pool.listen(Connection(), worker, counted.append)
+        pack_pool.receive(Connection(), worker, counted.append)
 
 
 @pytest.mark.parametrize("window", [None, 0.5])
@@ -312,6 +312,6 @@ def test_less_than_a_sample_is_one_and_numbers_too_large_are_a_reason(tmp_path, 
     settings = PackSettings(16_000, "flac", window, window)
     table = clip_table(tmp_path, ["short.wav", "huge.wav"])
     job = pack.Job(tmp_path, 0, make_plan(table, settings), table, ["short", "huge"])
-    assert [len(clip.samples) for clip in pack.read_row(job, 0, 0)] == [1]
+    assert [len(clip.samples) for clip in pack.read_pieces(job, 0, 0)] == [1]
     with pytest.raises(pack.UnreadableError, match=r"huge\.wav, resampled, holds NaN or infinite samples: repair it"):
-        list(pack.read_row(job, 1, 1))
+        list(pack.read_pieces(job, 1, 1))

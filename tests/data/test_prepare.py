@@ -24,10 +24,11 @@ from audiobat.cli import command as cli
 from audiobat.data.build import clip_table
 from audiobat.data.clip import open_clip, read_clip
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.prepare import pack, shard_plan
+from audiobat.data.prepare import merge, pack, shard_plan
 from audiobat.data.prepare import pool as pack_pool
 from audiobat.data.prepare import run as command
-from audiobat.data.prepare.run import prepare, remove
+from audiobat.data.prepare.merge import remove
+from audiobat.data.prepare.run import prepare
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.errors import AudiobatError
 
@@ -374,13 +375,13 @@ def test_a_damaged_table_is_written_again(source, tmp_path, clean, name):
 
 def test_another_machine_may_write_the_table_first(source, tmp_path, clean, monkeypatch):
     out = tmp_path / "out"
-    merge = command.merge_shards
+    save = merge.save_once
 
     def late(*args):
-        merge(*args)
+        save(*args)
         raise FileNotFoundError(2, "gone: another machine tidied up")
 
-    monkeypatch.setattr(command, "merge_shards", late)
+    monkeypatch.setattr(merge, "save_once", late)
     prepare(source, out, workers=1)
     assert same(tree(out), clean)
 

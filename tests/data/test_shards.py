@@ -9,7 +9,7 @@ import pytest
 from audiobat.data import shards
 from audiobat.data.clip_table import EVENT
 from audiobat.data.columns import Ragged, Strings
-from audiobat.data.prepare.shard_index import ShardIndex, load_index
+from audiobat.data.prepare.shard import ShardIndex, load_index
 from audiobat.data.shards import (
     PackSettings,
     ShardPlan,
@@ -20,7 +20,7 @@ from audiobat.data.shards import (
     open_prepared,
     remove_unfinished,
     volume_path,
-    write_whole,
+    write_shared,
 )
 from audiobat.errors import AudiobatError
 
@@ -29,8 +29,8 @@ PLAN = ShardPlan("ab" * 32, 10, SETTINGS, (0, 4, 8))
 
 
 def index(plan=PLAN, number=1, size=5, **columns):
-    """An index of two clips in one volume, one row skipped."""
-    counts = {name: np.arange(2) for name in ("rows", "starts", "volume_ids", "offsets", "sizes", "lengths")}
+    """An index of two clips in one volume, one clip skipped."""
+    counts = {name: np.arange(2) for name in ("clip_ids", "starts", "volume_ids", "offsets", "sizes", "lengths")}
     fields = {
         "plan": plan.digest,
         "number": number,
@@ -59,7 +59,7 @@ def folder(tmp_path):
 
 def test_a_plan_is_read_as_it_was_written(folder):
     assert load_plan(folder) == PLAN
-    assert [list(PLAN.rows(number)) for number in range(len(PLAN))] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [list(PLAN.clip_ids(number)) for number in range(len(PLAN))] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert (SETTINGS.window, SETTINGS.hop) == (40_000, 16_000)
     PLAN.check_begun(folder)
     assert is_prepared(folder)
@@ -132,14 +132,14 @@ def test_an_unfinished_folder_says_what_to_do(folder):
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    write_whole(tmp_path / "a", b"1")
+    write_shared(tmp_path / "a", b"1")
 
     def broken(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards.os, "fsync", broken)
     with pytest.raises(OSError, match="No space"):
-        write_whole(tmp_path / "a", b"2")
+        write_shared(tmp_path / "a", b"2")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"1")]
 
 
@@ -156,3 +156,9 @@ def test_what_killed_processes_left_of_these_shards_goes(folder):
     assert not any(path.exists() for path in ours)
     assert all(path.exists() for path in theirs)
     assert load_index(folder, 1, PLAN) is not None
+
+
+def test_names_in_an_index_file_stay_those_of_earlier_versions(folder):
+    with np.load(index_path(folder, 1)) as arrays:
+        assert {"rows", "starts", "volume_ids", "keys.values", "labels.offsets", "skipped"} <= set(arrays)
+        assert "clip_ids" not in arrays

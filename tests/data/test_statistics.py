@@ -17,15 +17,14 @@ from audiobat.audio.frontend import build_frontend
 from audiobat.cli import command as cli
 from audiobat.config import STATISTICS, FinetuneConfig, FrontendConfig, PretrainConfig, Statistics, from_dict, to_dict
 from audiobat.config.recipes import load_recipe, merge
-from audiobat.data.prepare import statistics as sums_module
-from audiobat.data.prepare import statistics_run as statistics_command
+from audiobat.data.prepare import statistics as statistics_module
 from audiobat.data.prepare.statistics import LogMelSums, log_mel_sums
 from audiobat.data.sources.read import read_clips
 from audiobat.errors import AudiobatError
 
 # -- presets --
 
-PUBLISHED = {  # lineage 1.3 and X.3
+PUBLISHED = {  # in the code of EAT, Audio-MAE and SSLAM, and in BAT's release
     "audioset_eat": (-4.268, 4.569),
     "esc50_eat": (-6.627, 5.359),
     "speech_commands_eat": (-6.846, 5.565),
@@ -119,7 +118,7 @@ RATE = 16_000
 
 
 def kaldi_oracle(samples: np.ndarray, shift: int = 160, width: int = 400, bins: int = 128) -> np.ndarray:
-    """Kaldi's filter bank in float64, frame by frame: [T, bins] (lineage 1.1 and 1.2)."""
+    """Kaldi's filter bank in float64, frame by frame: [T, bins]."""
     samples = samples.astype(np.float64) - samples.astype(np.float64).mean()
     if len(samples) < width:
         samples = np.pad(samples, (0, width - len(samples)))
@@ -153,7 +152,7 @@ LENGTHS = (0.5, 0.02, 1.0, 0.73, 0.3, 0.4, 0.11, 0.6, 0.25, 0.9, 0.31, 0.2)  # s
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Twelve clips of many lengths, two of them silent; two clips a chunk."""
-    monkeypatch.setattr(sums_module, "CHUNK", 2)
+    monkeypatch.setattr(statistics_module, "CHUNK", 2)
     clips = tmp_path / "clips"
     clips.mkdir()
     for i, seconds in enumerate(LENGTHS):
@@ -230,7 +229,7 @@ def test_the_command_prints_what_a_recipe_takes(folder, tmp_path, capsys):
 def test_what_is_written_is_not_computed_again_but_anew_if_asked(folder, tmp_path, capsys, monkeypatch):
     file = tmp_path / "mine.json"
     _, first, _ = stats(capsys, folder, file)
-    monkeypatch.setattr(statistics_command, "log_mel_sums", None)
+    monkeypatch.setattr(statistics_module, "log_mel_sums", None)
     code, again, _ = stats(capsys, folder, file)
     assert (code, again) == (0, first)
     monkeypatch.undo()
@@ -280,26 +279,26 @@ def test_more_parts_than_clips(folder, tmp_path, capsys):
 
 
 def test_a_killed_run_goes_on_where_it_was(folder, tmp_path, capsys, monkeypatch):
-    """The same bytes as of a run that nobody stopped, and no clip is heard twice."""
-    monkeypatch.setattr(statistics_command, "SAVE_SECONDS", 0.0)
+    """The same bytes as of a run that nobody stopped, and no clip is read twice."""
+    monkeypatch.setattr(statistics_module, "SAVE_SECONDS", 0.0)
     whole, file = tmp_path / "whole.json", tmp_path / "stopped.json"
     stats(capsys, folder, whole)
-    heard, really = [], sums_module.clip_sums
+    read, really = [], statistics_module.clip_sums
 
-    def listen(table, row, frontend):
-        if len(heard) == 7:
-            heard.append("stop")
+    def interrupted(table, row, frontend):
+        if len(read) == 7:
+            read.append("stop")
             raise KeyboardInterrupt
-        heard.append(row)
+        read.append(row)
         return really(table, row, frontend)
 
-    monkeypatch.setattr(sums_module, "clip_sums", listen)
+    monkeypatch.setattr(statistics_module, "clip_sums", interrupted)
     table, frontend = read_clips(folder), FrontendConfig(kind="kaldi_fbank")
     with pytest.raises(KeyboardInterrupt):
-        statistics_command.statistics(table, frontend, file, (0, 1), 0, False)
+        statistics_module.statistics(table, frontend, file, (0, 1), 0, False)
     assert not file.exists()
-    statistics_command.statistics(table, frontend, file, (0, 1), 0, False)
-    assert heard[8:] == [6, 7, 8, 9, 10, 11]  # two clips a chunk: three were done
+    statistics_module.statistics(table, frontend, file, (0, 1), 0, False)
+    assert read[8:] == [6, 7, 8, 9, 10, 11]  # two clips a chunk: three were done
     assert file.read_bytes() == whole.read_bytes()
 
 

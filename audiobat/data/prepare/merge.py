@@ -1,8 +1,9 @@
-"""The indexes of finished shards and the table of the source to the table of the prepared clips, and the reports."""
+"""The indexes of finished shards and the source's table to the clip table of a prepared folder, and its two reports."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import shutil
@@ -15,36 +16,87 @@ import numpy as np
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged, Strings
-from audiobat.data.prepare.shard_index import ShardIndex
-from audiobat.data.shards import CLIPS, DUPLICATES, SHARDS, SKIPPED, PackSettings, beside, write_whole
+from audiobat.data.prepare.shard import ShardIndex
+from audiobat.data.shards import (
+    CLIPS,
+    DUPLICATES,
+    SHARDS,
+    SKIPPED,
+    PackSettings,
+    ShardPlan,
+    beside,
+    is_unfinished,
+    open_prepared,
+    write_shared,
+)
 from audiobat.errors import AudiobatError
 
 R = TypeVar("R", bound=Ragged)
 
 
-def merge_shards(folder: Path, source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:
+def finish(folder: Path, source: ClipTable, plan: ShardPlan, indexes: Sequence[ShardIndex]) -> None:
+    """Write the table of a folder whose shards are all there, unless a readable one is there.
+
+    Files that killed runs have left are removed.
+
+    Raises:
+        AudiobatError: not one clip could be read.
+    """
+    if (folder / CLIPS).exists() and not is_finished(folder):  # in this order: another part may finish in between
+        remove(folder / CLIPS)
+    if not is_finished(folder):
+        try:
+            _merge_shards(folder, source, plan.settings, indexes)
+        except OSError:
+            if not is_finished(folder):  # another part found all shards too, and was faster
+                raise
+    for path in filter(is_unfinished, folder.iterdir()):
+        remove(path)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder has a table that can be read."""
+    try:
+        open_prepared(folder)
+    except AudiobatError:
+        return False
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    while path.is_dir():
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # another part removes it too, or still writes there
+                raise
+    path.unlink(missing_ok=True)
+
+
+def _merge_shards(folder: Path, source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:
     """Write skipped.csv, duplicates.csv and, last, the clip table of a folder whose shards are all done.
 
     Raises:
         AudiobatError: not one clip could be read.
     """
     skipped = [
-        (source.keys[int(row)], reason)
+        (source.keys[int(clip_id)], reason)
         for index in indexes
-        for row, reason in zip(index.skipped, index.reasons, strict=True)
+        for clip_id, reason in zip(index.skipped, index.reasons, strict=True)
     ]
     write_csv(folder / SKIPPED, ("path", "reason"), skipped)
     if len(skipped) == len(source):
         raise AudiobatError(
             f"None of the {len(source)} clips can be read; one is {skipped[0][0]}: {skipped[0][1]} "
-            f"Mend that, then use --overwrite; {folder / SKIPPED} lists all."
+            f"Fix that, then use --overwrite; {folder / SKIPPED} lists all."
         )
     table = merged_table(source, settings, indexes)
-    origin = [source.keys[int(row)] for index in indexes for row in index.rows]
+    origin = [source.keys[int(clip_id)] for index in indexes for clip_id in index.clip_ids]
     copies = [
-        (origin[row], origin[int(group[0])], table.keys[row], table.keys[int(group[0])])
+        (origin[copy], origin[int(group[0])], table.keys[copy], table.keys[int(group[0])])
         for group in table.duplicates()
-        for row in group[1:].tolist()
+        for copy in group[1:].tolist()
     ]
     write_csv(folder / DUPLICATES, ("path", "first_path", "key", "first_key"), copies)
     save_once(table, folder / CLIPS)
@@ -52,12 +104,12 @@ def merge_shards(folder: Path, source: ClipTable, settings: PackSettings, indexe
 
 
 def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:
-    """The clips of all shards, in order, with all that the source says of them."""
-    rows = np.concatenate([index.rows for index in indexes])
+    """The clips of all shards, in order, with all that the source's table has of them."""
+    clip_ids = np.concatenate([index.clip_ids for index in indexes])
     starts = np.concatenate([index.starts for index in indexes])
     volumes = [len(index.volumes) for index in indexes]
     before = np.cumsum([0, *volumes[:-1]])
-    picked = source.select(rows)
+    picked = source.select(clip_ids)
     begins = starts / settings.sample_rate + (0.0 if picked.begins is None else picked.begins)
     columns = {"source": Strings.of_texts(source.files[int(file_id)] for file_id in picked.file_ids)}
     if begins.any():
@@ -72,7 +124,7 @@ def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[Sh
         sizes=np.concatenate([index.sizes for index in indexes]),
         begins=None,
         seconds=np.concatenate([index.lengths for index in indexes]) / settings.sample_rate,
-        sample_rates=np.full(len(rows), settings.sample_rate, np.int32),
+        sample_rates=np.full(len(clip_ids), settings.sample_rate, np.int32),
         labels=None if source.labels is None else join_ragged([i.labels for i in indexes if i.labels is not None]),
         events=None if source.events is None else join_ragged([i.events for i in indexes if i.events is not None]),
         hashes=np.concatenate([index.hashes for index in indexes]),
@@ -89,7 +141,7 @@ def join_ragged(parts: Sequence[R]) -> R:
 
 
 def save_once(table: ClipTable, folder: Path) -> None:
-    """Save a table under a name of this process, then rename it: another machine may have found all shards too."""
+    """Save a table under a name of this process's own, then rename it: another machine may be doing the same."""
     own = beside(folder)
     try:
         table.save(own)
@@ -99,8 +151,8 @@ def save_once(table: ClipTable, folder: Path) -> None:
         shutil.rmtree(own, ignore_errors=True)
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     """Write a CSV, whole or not at all."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([header, *rows])
-    write_whole(path, text.getvalue().encode())
+    csv.writer(text).writerows([header, *lines])
+    write_shared(path, text.getvalue().encode())

@@ -1,4 +1,8 @@
-"""Shards to processes, one at a time: a process that is killed is replaced; a clip that kills each is left out."""
+"""Shards to worker processes: one that dies is replaced, and a clip that kills one after another is skipped.
+
+A decoder in C may crash on a damaged file, and the system kills processes for want of memory: neither may end a run of
+days. That is why this is no pool of the standard library, which gives up when one of its processes dies.
+"""
 
 from __future__ import annotations
 
@@ -17,50 +21,53 @@ from audiobat.data.prepare.pack import Job, pack_shard
 from audiobat.errors import AudiobatError
 
 DEATHS = 2  # in a row at the same clip of a shard, after which the clip is to blame
-KILLS = 4  # the same, where the system killed the process: for want of memory, perhaps another's
+KILLS = 4  # the same, where the system killed the process: for want of memory, perhaps another process's
 STARTS = 4  # processes that may die outside any clip, in a row for one shard
 
 
 @dataclass
 class Worker:
-    """A process that writes shards, and the shard that it is at."""
+    """A process that writes shards, and its shard at the moment."""
 
     job: Job
     process: BaseProcess
-    row: int | None = None  # that it reads
-    rows: int = 0  # begun
-    done: bool = False
+    clip_id: int | None = None  # the clip that it reads; None: none
+    begun: int = 0  # clips of the shard
+    done: bool = False  # with the shard
 
     def give(self, job: Job, connection: Connection) -> None:
         """Hand it the next shard."""
-        self.job, self.row, self.rows, self.done = job, None, 0, False
-        tell(connection, job)
+        self.job, self.clip_id, self.begun, self.done = job, None, 0, False
+        _send(connection, job)
 
 
-class Deaths:
-    """Which clips processes died of. Who gets past a clip clears it: one that is to blame kills whoever comes."""
+class Blame:
+    """Counts the processes that died at each clip, to find clips that kill.
+
+    Only deaths at the same clip in a row count: where another process got past the clip, the clip was not the cause.
+    """
 
     def __init__(self) -> None:
-        self._latest: dict[int, tuple[int | None, int]] = {}  # of each shard: row, and deaths there in a row
+        self._latest: dict[int, tuple[int | None, int]] = {}  # of each shard: clip_id, and deaths there in a row
 
-    def judge(self, worker: Worker) -> Job:
-        """The job of a worker that died, to be done again: without the clip that has killed too many in a row.
+    def job_again(self, worker: Worker) -> Job:
+        """The job of a worker that died, to be done again: without the clip at which too many have died in a row.
 
         Raises:
             AudiobatError: processes die without having begun a clip.
         """
-        job, row, cause = worker.job, worker.row, cause_of_death(worker.process.exitcode)
-        before, count = self._latest.get(job.number, (row, 0))
-        count = count + 1 if before == row else 1
-        self._latest[job.number] = (row, count)
-        if row is None and count == STARTS:
+        job, clip_id, cause = worker.job, worker.clip_id, cause_of_death(worker.process.exitcode)
+        before, count = self._latest.get(job.number, (clip_id, 0))
+        count = count + 1 if before == clip_id else 1
+        self._latest[job.number] = (clip_id, count)
+        if clip_id is None and count == STARTS:
             raise AudiobatError(
                 f"Processes cannot be started, or die outside any clip ({cause}): in a script of your own, call "
                 'prepare under `if __name__ == "__main__":`; if memory ran out, use fewer --workers.'
             )
-        if row is not None and count == (KILLS if cause == "SIGKILL" else DEATHS):
+        if clip_id is not None and count == (KILLS if cause == "SIGKILL" else DEATHS):
             reason = f"{count} processes died reading it ({cause}): if memory ran out, cut it with --window-seconds."
-            job = replace(job, skip=job.skip | {row: reason})
+            job = replace(job, skip=job.skip | {clip_id: reason})
         return job
 
 
@@ -74,41 +81,41 @@ def pack_shards(jobs: Iterable[Job], workers: int, advance: Callable[[int], None
     context = worker_context()
     waiting = iter(jobs)
     again: deque[Job] = deque()
-    crew: dict[Connection, Worker] = {}
-    deaths = Deaths()
+    running: dict[Connection, Worker] = {}
+    blame = Blame()
 
     def next_job() -> Job | None:
         job = next(waiting, None)
-        return again.popleft() if job is None and again else job  # by then, what killed processes may have passed
+        return again.popleft() if job is None and again else job  # last: by then, memory may be free again
 
     try:
         while True:
-            while len(crew) < workers and (job := next_job()) is not None:
-                connection, worker = hire(context, job)
-                crew[connection] = worker  # before anything can fail
+            while len(running) < workers and (job := next_job()) is not None:
+                connection, worker = _start_worker(context, job)
+                running[connection] = worker  # before anything can fail
                 worker.give(job, connection)
-            if not crew:
+            if not running:
                 return
-            for ready in wait(list(crew)):
+            for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
-                worker = crew[ready]
-                alive = listen(ready, worker, advance)
+                worker = running[ready]
+                alive = receive(ready, worker, advance)
                 if alive and not worker.done:
                     continue
                 if alive and (job := next_job()) is not None:
                     worker.give(job, ready)
                     continue
-                tell(ready, None)
-                del crew[ready]
+                _send(ready, None)
+                del running[ready]
                 ready.close()
                 worker.process.join()
                 if not worker.done:
-                    advance(-worker.rows)
-                    again.append(deaths.judge(worker))
+                    advance(-worker.begun)
+                    again.append(blame.job_again(worker))
     finally:
-        for worker in crew.values():
+        for worker in running.values():
             worker.process.kill()
-        for worker in crew.values():
+        for worker in running.values():
             worker.process.join()
 
 
@@ -121,19 +128,19 @@ def worker_context() -> BaseContext:
     return context
 
 
-def hire(context: BaseContext, job: Job) -> tuple[Connection, Worker]:
-    """A new process for a job, and the connection by which it gets that and reports."""
+def _start_worker(context: BaseContext, job: Job) -> tuple[Connection, Worker]:
+    """A new process for a job, and the connection by which it gets the job and reports."""
     ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
+    process = context.Process(target=_work, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
     process.start()
     theirs.close()
     return ours, Worker(job, process)
 
 
-def work(connection: Connection) -> None:
+def _work(connection: Connection) -> None:
     """In a process of its own: write the shards that come, until None does.
 
-    Reports each row before it is read (None: all are), and how each shard ended.
+    Reports each clip_id before the clip is read (None: all are), and how each shard ended.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -150,14 +157,14 @@ def work(connection: Connection) -> None:
                 connection.send("done")
 
 
-def tell(connection: Connection, job: Job | None) -> None:
-    """Send a shard, or None for no more; a process that is dead shows so when listened to."""
+def _send(connection: Connection, job: Job | None) -> None:
+    """Send a shard, or None for no more; that a process is dead is found when its report is received."""
     with suppress(OSError):
         connection.send(job)
 
 
-def listen(connection: Connection, worker: Worker, advance: Callable[[int], None]) -> bool:
-    """Take one report; returns whether there will be more. Raises what the worker could not go on after."""
+def receive(connection: Connection, worker: Worker, advance: Callable[[int], None]) -> bool:
+    """Take one report of a worker; returns whether there will be more. Raises what the worker could not go on after."""
     try:
         report = connection.recv()
     except (EOFError, OSError):  # OSError: it was killed in the midst of a report
@@ -167,9 +174,9 @@ def listen(connection: Connection, worker: Worker, advance: Callable[[int], None
     if report == "done":
         worker.done = True
     else:
-        worker.row = report
+        worker.clip_id = report
         if report is not None:
-            worker.rows += 1
+            worker.begun += 1
             advance(1)
     return True
 

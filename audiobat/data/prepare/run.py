@@ -1,14 +1,12 @@
 """`audiobat prepare`: any source of clips to shards of mono clips at one rate, and the clip table that opens them.
 
-What is done stays done: the same command goes on after whatever stopped it, and parts done elsewhere count. With
-`--stats`, the mean and deviation of their log-mel in place of shards.
+Finished shards are kept: the same command goes on after whatever stopped it, and parts made elsewhere count. With
+`--stats`, the mean and deviation of the clips' log-mel in place of shards.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,15 +14,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from audiobat.audio.read import MIN_RATE
 from audiobat.config import PrepareConfig, check
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.prepare.merge import merge_shards
+from audiobat.data.prepare.merge import finish, remove
 from audiobat.data.prepare.pack import Job, cut_table
 from audiobat.data.prepare.pool import pack_shards
-from audiobat.data.prepare.shard_index import ShardIndex, load_index
+from audiobat.data.prepare.shard import ShardIndex, load_index
 from audiobat.data.prepare.shard_plan import make_plan, shard_keys
-from audiobat.data.prepare.statistics_run import default_file, statistics
+from audiobat.data.prepare.statistics import default_file, statistics
 from audiobat.data.shards import (
     CLIPS,
     DUPLICATES,
@@ -77,7 +77,7 @@ def prepare(
         window_seconds: cut every clip into windows of this length, of which the last may be shorter; None: leave it
             whole.
         hop_seconds: step between windows; None: the window.
-        part: `3/16`: do the third of sixteen parts; who finds that all parts are there writes the table.
+        part: `3/16`: do the third of sixteen parts; the one that finds all parts there writes the table.
         workers: processes; None: one for each core.
         overwrite: begin anew, whatever `out` holds of an earlier preparation.
         dry_run: print what there is and the plan, and write nothing.
@@ -131,7 +131,7 @@ def prepare(
 
 
 def check_statistics(source: str | Path, out: str | Path | None, part: str | None, alone: bool) -> Path | None:
-    """The file that statistics go to, if what else is given can be meant."""
+    """The file that statistics go to; raises an AudiobatError for flags that do not go with `--stats`."""
     check(
         alone, "--stats", True, "it packs nothing, so it goes with --part, --workers, --overwrite and --frontend only"
     )
@@ -143,7 +143,7 @@ def check_statistics(source: str | Path, out: str | Path | None, part: str | Non
 
 
 def about_data_set(name: str) -> str | None:
-    """What is to be known of a named data set; None if there is none of that name."""
+    """Where to get a public data set, its licence and layout; None if there is none of that name."""
     if os.path.exists(name):
         return None
     ambiguous = ambiguous_names()
@@ -156,7 +156,7 @@ def about_data_set(name: str) -> str | None:
 def check_settings(
     sample_rate: int, encoding: str, window_seconds: float | None, hop_seconds: float | None
 ) -> PackSettings:
-    """The settings, if they can be meant."""
+    """The settings; raises an AudiobatError that names a flag whose value cannot be used."""
     check(MIN_RATE <= sample_rate <= MAX_RATE, "--sample-rate", sample_rate, f"use {MIN_RATE} to {MAX_RATE} Hz")
     check(encoding in ("flac", "pcm"), "--encoding", encoding, "use flac or pcm")
     if window_seconds is None:
@@ -179,7 +179,7 @@ def parse_part(part: str | None) -> tuple[int, int]:
 
 
 def claim(folder: Path, table: ClipTable, plan: ShardPlan, source: str, overwrite: bool) -> None:
-    """Make `folder` one of this plan: new, or begun with it before.
+    """Make `folder`, or check that it was begun with this plan; `overwrite` clears one that was begun with another.
 
     Raises:
         AudiobatError: it holds something else.
@@ -189,9 +189,9 @@ def claim(folder: Path, table: ClipTable, plan: ShardPlan, source: str, overwrit
         raise AudiobatError(f"{folder} is the source itself: name another folder for OUT.")
     if folder.exists() and not folder.is_dir():
         raise AudiobatError(f"{folder} is a file: name a new folder for OUT.")
-    held = list(folder.iterdir()) if folder.exists() else []
+    found = list(folder.iterdir()) if folder.exists() else []
     begun = is_prepared(folder)  # looked up last: another part may begin at this moment
-    if not begun and not all(map(is_unfinished, held)):
+    if not begun and not all(map(is_unfinished, found)):
         raise AudiobatError(f"{folder} holds something other than prepared data: name a new folder for OUT.")
     if begun and not overwrite:
         plan.check_begun(folder)
@@ -202,44 +202,6 @@ def claim(folder: Path, table: ClipTable, plan: ShardPlan, source: str, overwrit
     if overwrite or not begun:
         plan.save(folder, source)  # before any shard: without it, the folder would be taken for another's
     (folder / SHARDS).mkdir(exist_ok=True)
-
-
-def finish(folder: Path, table: ClipTable, plan: ShardPlan, indexes: Sequence[ShardIndex]) -> None:
-    """Write the table of a folder whose shards are all there, unless it can be read, and remove what kills have left.
-
-    Raises:
-        AudiobatError: not one clip could be read.
-    """
-    if (folder / CLIPS).exists() and not is_finished(folder):  # in this order: another part may finish in between
-        remove(folder / CLIPS)
-    if not is_finished(folder):
-        try:
-            merge_shards(folder, table, plan.settings, indexes)
-        except OSError:
-            if not is_finished(folder):  # another part found all shards too, and was faster
-                raise
-    for path in filter(is_unfinished, folder.iterdir()):
-        remove(path)
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the folder has a table that can be read."""
-    try:
-        open_prepared(folder)
-    except AudiobatError:
-        return False
-    return True
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    while path.is_dir():
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # another part removes it too, or still writes there
-                raise
-    path.unlink(missing_ok=True)
 
 
 def pack(folder: Path, table: ClipTable, plan: ShardPlan, chosen: tuple[int, int], workers: int) -> None:
@@ -253,11 +215,11 @@ def pack(folder: Path, table: ClipTable, plan: ShardPlan, chosen: tuple[int, int
 
     def jobs() -> Iterator[Job]:
         for number in todo:
-            rows = plan.rows(number)
-            yield Job(folder, number, plan, cut_table(table, rows), keys[rows.start : rows.stop])
+            own = plan.clip_ids(number)
+            yield Job(folder, number, plan, cut_table(table, own), keys[own.start : own.stop])
 
     remove_unfinished(folder, todo)
-    total, left = (sum(len(plan.rows(number)) for number in numbers) for numbers in (own, todo))
+    total, left = (sum(len(plan.clip_ids(number)) for number in numbers) for numbers in (own, todo))
     try:
         with Progress("prepare", total, "clip", done=total - left) as bar:
             pack_shards(jobs(), workers, bar.advance)
@@ -267,7 +229,7 @@ def pack(folder: Path, table: ClipTable, plan: ShardPlan, chosen: tuple[int, int
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Say in a sentence that `folder` cannot be written, and why."""
+    """Turn an OSError into one sentence: `folder` cannot be written, and why."""
     try:
         yield
     except OSError as error:
@@ -293,15 +255,16 @@ def stoppable() -> Iterator[None]:
 
 
 def describe_plan(plan: ShardPlan, table: ClipTable, chosen: tuple[int, int]) -> str:
-    """The plan in a line or two: shards, settings, size if the length is known."""
+    """The plan in a line or two: shards, settings, and their size if the clips' lengths are known."""
     settings = plan.settings
     window, hop = settings.window_seconds, settings.hop_seconds
     cut = "" if window is None else f", windows of {window:g} s every {hop:g} s"
     lines = [f"plan: {len(plan):,} shards of {settings.encoding} at {settings.sample_rate} Hz{cut}"]
     if chosen[1] > 1:
         lines[0] += f"; {len(range(chosen[0], len(plan), chosen[1])):,} of them in this part"
-    if table.seconds is not None and table.seconds[table.seconds == table.seconds].size:
-        samples = float(table.seconds[table.seconds == table.seconds].mean()) * len(table) * settings.sample_rate
+    known = np.zeros(0) if table.seconds is None else table.seconds[~np.isnan(table.seconds)]
+    if len(known):
+        samples = float(known.mean()) * len(table) * settings.sample_rate
         overlap = 1.0 if window is None or hop is None else window / hop
         size = samples * overlap * 2 * (FLAC_RATIO if settings.encoding == "flac" else 1.0)
         lines.append(f"they will take about {show_bytes(size)}")
@@ -309,7 +272,7 @@ def describe_plan(plan: ShardPlan, table: ClipTable, chosen: tuple[int, int]) ->
 
 
 def describe_missing(folder: Path, missing: Sequence[int], shards: int, parts: int) -> str:
-    """Which shards are to come, and from which parts."""
+    """How many shards are missing, and which parts make them."""
     wanted = [f"{part}/{parts}" for part in sorted({number % parts + 1 for number in missing})]
     shown = ", ".join(wanted[:PARTS_SHOWN]) + (", ..." if wanted[PARTS_SHOWN:] else "")
     return (
@@ -319,7 +282,7 @@ def describe_missing(folder: Path, missing: Sequence[int], shards: int, parts: i
 
 
 def summary(folder: Path, indexes: Sequence[ShardIndex]) -> str:
-    """What a finished folder holds, what was left out of it, and its size."""
+    """The clips of a finished folder, how many were skipped, and its size."""
     files = (path for name in (SHARDS, CLIPS) for path in (folder / name).iterdir() if not is_unfinished(path))
     size = sum(path.stat().st_size for path in files)
     skipped, loud = sum(len(index.skipped) for index in indexes), sum(int(index.loud.sum()) for index in indexes)

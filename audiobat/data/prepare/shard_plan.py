@@ -1,4 +1,4 @@
-"""A clip table and settings to the plan of its shards, and to the keys under which shards keep its clips."""
+"""A clip table and settings to the plan of its shards, and to the keys of its clips in them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ LEAST_CLIPS, LEAST_BYTES = 64, 16 << 20  # but not finer than this
 
 
 def make_plan(table: ClipTable, settings: PackSettings) -> ShardPlan:
-    """Cut the rows of a table, in their order, into shards: by number and by the bytes of the source's local files."""
+    """Cut the clips of a table, in their order, into shards: by number and by the bytes of the source's local files."""
     sizes = file_sizes(table)
     in_file = np.bincount(table.file_ids, minlength=len(sizes))
     costs = (np.maximum(sizes, 0) / np.maximum(in_file, 1))[table.file_ids]  # [n] bytes
     most_clips = min(SHARD_CLIPS, max(LEAST_CLIPS, -(-len(table) // SHARES)))
     most_bytes = min(SHARD_BYTES, max(LEAST_BYTES, float(costs.sum()) / SHARES))
     first_rows, held = [0], 0.0
-    for row, cost in enumerate(costs.tolist()):
-        if row > first_rows[-1] and (row - first_rows[-1] == most_clips or held + cost > most_bytes):
-            first_rows.append(row)
+    for clip_id, cost in enumerate(costs.tolist()):
+        if clip_id > first_rows[-1] and (clip_id - first_rows[-1] == most_clips or held + cost > most_bytes):
+            first_rows.append(clip_id)
             held = 0.0
         held += cost
     return ShardPlan(source_digest(table, sizes), len(table), settings, tuple(first_rows))

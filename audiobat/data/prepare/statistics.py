@@ -1,60 +1,67 @@
-"""Clips to the mean and deviation of their log-mel spectrograms, which a frontend with `norm: global` wants.
+"""`audiobat prepare --stats`: clips to the mean and deviation of their log-mel, which `norm: global` takes (Table 2).
 
-Sums are kept, not means: those of parts add up to those of the whole, in any order.
+In: a clip table and a frontend. Out: YAML to paste into a recipe, and a small JSON file. Sums are kept, not means,
+so that the sums of parts, each in a file beside the result, add up to those of the whole.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from audiobat.audio.frontend import KaldiFrontend, MelFrontend, build_frontend
-from audiobat.config import FrontendConfig
+from audiobat.config import FrontendConfig, to_dict
 from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import check_skipped, load
+from audiobat.data.remote import is_remote
+from audiobat.data.shards import is_prepared
+from audiobat.engine.files import write_atomic
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
 
 CHUNK = 64  # clips that a worker sums at once
-FRAMES = 1024  # of a window, such as a model hears: longer clips are cut, so that memory holds them
+FRAMES = 1024  # of a window, as models take them: longer clips are cut, so that memory holds them
+FILE = "statistics.json"  # in a prepared folder
+SAVE_SECONDS = 10.0  # between two files of a part under way
+SKIPPED_SHOWN = 5  # unreadable clips that are printed; the file has all
+NOT_OF_LOG_MEL = ("norm", "statistics", "mean", "std")  # fields of a frontend on which its log-mel does not depend
+DIFFERENCE = {"clips": "other clips", "data_sha256": "other clips", "frontend": "another frontend"}
 
 
 @dataclass(frozen=True)
 class LogMelSums:
-    """Of all cells of the spectrograms of some clips; no padding is ever in them."""
+    """Sums over all cells of the spectrograms of some clips; padding is never among them."""
 
     clips: int = 0
-    silent: int = 0  # clips whose cells are one and the same number; they count like others
+    silent: int = 0  # clips whose cells are all the same number; they count like others
     cells: int = 0
     total: float = 0.0
     squares: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)  # key -> reason, of the clips that cannot be read
 
     def __add__(self, other: LogMelSums) -> LogMelSums:
-        return LogMelSums(
-            self.clips + other.clips,
-            self.silent + other.silent,
-            self.cells + other.cells,
-            self.total + other.total,
-            self.squares + other.squares,
-            self.skipped | other.skipped,
-        )
+        numbers = [getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "skipped"]
+        return LogMelSums(*numbers, self.skipped | other.skipped)
 
     @property
-    def seen(self) -> int:
-        """Clips, read or not."""
+    def tried(self) -> int:
+        """Clips that were read or skipped."""
         return self.clips + len(self.skipped)
 
     @property
     def mean(self) -> float:
-        """Of a cell."""
+        """Mean of a cell."""
         return self.total / self.cells
 
     @property
@@ -86,33 +93,33 @@ def log_mel_sums(
     begun: LogMelSums | None = None,
     keep: Callable[[LogMelSums], None] | None = None,
 ) -> LogMelSums:
-    """Go over the clips once.
+    """Read the clips once and sum up their log-mel.
 
     Args:
-        table: the clips; of those that cannot be read, `skipped` of the sums says why.
+        table: the clips; `skipped` of the sums says which of them cannot be read, and why.
         frontend: whose log-mel spectrogram it is, before its `norm`. Clips beyond 1,024 frames are cut into windows.
         workers: processes that decode and transform; 0: this one does.
-        begun: what an earlier run kept of the first clips; it goes on behind them.
+        begun: sums over the first clips, from an earlier run; the others are added to them.
         keep: is given the sums so far, every 64 clips.
 
     Raises:
         AudiobatError: more than 5% of the clips are unreadable.
     """
     sums = begun or LogMelSums()
-    chunks = _Chunks(table, build_frontend(frontend), sums.seen)
-    with Progress("statistics", len(table), "clip", done=sums.seen) as bar:
+    chunks = _Chunks(table, build_frontend(frontend), sums.tried)
+    with Progress("statistics", len(table), "clip", done=sums.tried) as bar:
         for chunk in load(chunks, range(len(chunks)), workers):
             sums += chunk
-            check_skipped(sums.skipped, sums.seen, len(table))
+            check_skipped(sums.skipped, sums.tried, len(table))
             if keep is not None:
                 keep(sums)
-            bar.advance(chunk.seen)
+            bar.advance(chunk.tried)
     return sums
 
 
 @dataclass(frozen=True, eq=False)
 class _Chunks(Dataset[LogMelSums]):
-    """Item i is the sum over the i-th 64 clips from row `first` on."""
+    """Item i is the sum over the i-th 64 clips from clip `first` on."""
 
     table: ClipTable
     frontend: MelFrontend | KaldiFrontend
@@ -124,30 +131,184 @@ class _Chunks(Dataset[LogMelSums]):
     def __getitem__(self, number: int) -> LogMelSums:
         begin = self.first + number * CHUNK
         sums = LogMelSums()
-        for row in range(begin, min(begin + CHUNK, len(self.table))):
+        for clip_id in range(begin, min(begin + CHUNK, len(self.table))):
             try:
-                sums += clip_sums(self.table, row, self.frontend)
+                sums += clip_sums(self.table, clip_id, self.frontend)
             except AudiobatError as error:
-                sums += LogMelSums(skipped={str(self.table.keys[row]): str(error)})
+                sums += LogMelSums(skipped={str(self.table.keys[clip_id]): str(error)})
         return sums
 
 
-def clip_sums(table: ClipTable, row: int, frontend: MelFrontend | KaldiFrontend) -> LogMelSums:
+def clip_sums(table: ClipTable, clip_id: int, frontend: MelFrontend | KaldiFrontend) -> LogMelSums:
     """The sums of one clip, window by window."""
     sums = LogMelSums()
     low, high = math.inf, -math.inf
-    for samples in windows(table, row, frontend.config):
+    for samples in _windows(table, clip_id, frontend.config):
         cells = frontend.log_mel(torch.from_numpy(samples)[None], torch.tensor([len(samples)])).double()
         sums += LogMelSums(0, 0, cells.numel(), float(cells.sum()), float(cells.square().sum()))
         low, high = min(low, float(cells.min())), max(high, float(cells.max()))
     return replace(sums, clips=1, silent=int(low == high))
 
 
-def windows(table: ClipTable, row: int, frontend: FrontendConfig) -> Iterator[NDArray[Any]]:
+def _windows(table: ClipTable, clip_id: int, frontend: FrontendConfig) -> Iterator[NDArray[np.float32]]:
     """A clip in pieces of 1,024 hops [S]; a last one shorter than the analysis window is left out, if others are."""
     rate = frontend.sample_rate
     seconds, shortest = FRAMES * frontend.hop_length / rate, frontend.win_length / rate
-    with open_clip(table, row) as clip:
+    with open_clip(table, clip_id) as clip:
         count = max(1, math.ceil((clip.seconds - shortest) / seconds))
         for number in range(count):
             yield clip.read(rate, number * seconds, seconds)
+
+
+def statistics(
+    table: ClipTable,
+    frontend: FrontendConfig,
+    file: Path | None,
+    part: tuple[int, int],
+    workers: int,
+    overwrite: bool,
+) -> None:
+    """Compute, or take from `file`, the statistics of the clips, and print them.
+
+    Args:
+        table: the clips.
+        frontend: whose log-mel it is.
+        file: a .json to write; None: print only.
+        part: (r, d): sum over the r-th of d equal runs of clips, counted from 0. The part that finds all others done
+            adds them up.
+        workers: processes that decode and transform.
+        overwrite: begin anew, whatever `file` or its parts hold.
+
+    Raises:
+        AudiobatError: `file` holds those of other clips or of another frontend; too many clips cannot be read; all are
+            silent.
+    """
+    if file is None:
+        print(describe(log_mel_sums(table, frontend, workers=workers), frontend))
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "clips": len(table),
+        "data_sha256": table.sha256(),
+        "frontend": {name: value for name, value in to_dict(frontend).items() if name not in NOT_OF_LOG_MEL},
+    }
+    remainder, divisor = part
+    own = _part_file(file, remainder, divisor)
+    if overwrite:
+        file.unlink(missing_ok=True)
+        own.unlink(missing_ok=True)
+    whole = _load(file, about) if file.exists() else None
+    if whole is None:
+        _sum_part(table, frontend, own, about, part, workers)
+        whole, missing = _merge(file, about, divisor)
+        if whole is None:
+            shown = ", ".join(f"{number + 1}/{divisor}" for number in missing)
+            print(
+                f"# --part {shown} of the statistics are missing; whoever finds all of them beside {file} adds them up."
+            )
+            return
+    print(describe(whole, frontend))
+    print(f"# written to {file}")
+
+
+def _part_file(file: Path, remainder: int, divisor: int) -> Path:
+    """`statistics.3-of-16.json`."""
+    return file.with_name(f"{file.stem}.{remainder + 1}-of-{divisor}.json")
+
+
+def _clips_of_part(clips: int, remainder: int, divisor: int) -> range:
+    """The clips of a part: neighbours, which lie in the same shards."""
+    return range(clips * remainder // divisor, clips * (remainder + 1) // divisor)
+
+
+def _sum_part(
+    table: ClipTable,
+    frontend: FrontendConfig,
+    file: Path,
+    about: Mapping[str, Any],
+    part: tuple[int, int],
+    workers: int,
+) -> None:
+    """Sum over a part's clips, on from where its file was left, and write the sums now and then and at the end."""
+    own = _clips_of_part(len(table), *part)
+    begun = _load(file, about) if file.exists() else LogMelSums()
+    last = monotonic()
+
+    def keep(sums: LogMelSums) -> None:
+        nonlocal last
+        if monotonic() - last >= SAVE_SECONDS or sums.tried == len(own):
+            _save(file, about, sums)
+            last = monotonic()
+
+    if not len(own):  # more parts than clips
+        _save(file, about, begun)
+    elif begun.tried < len(own):
+        log_mel_sums(table.select(np.arange(own.start, own.stop)), frontend, workers=workers, begun=begun, keep=keep)
+
+
+def _merge(file: Path, about: Mapping[str, Any], divisor: int) -> tuple[LogMelSums | None, list[int]]:
+    """Add up the parts if all are done, write `file` and remove them; else None, and which are missing."""
+    files = [_part_file(file, number, divisor) for number in range(divisor)]
+    try:
+        found = [_load(path, about) if path.exists() else None for path in files]
+    except FileNotFoundError:  # another machine found all parts too, and was faster
+        return _load(file, about), []
+    wanted = [len(_clips_of_part(int(about["clips"]), number, divisor)) for number in range(divisor)]
+    done = {i: sums for i, sums in enumerate(found) if sums is not None and sums.tried == wanted[i]}
+    if len(done) < divisor:
+        return (_load(file, about), []) if file.exists() else (None, [i for i in range(divisor) if i not in done])
+    whole = sum(done.values(), LogMelSums())
+    whole.fields()  # raises where there are none
+    _save(file, about, whole, {"mean": whole.mean, "std": whole.std})
+    for path in files:
+        path.unlink(missing_ok=True)
+    return whole, []
+
+
+def _save(file: Path, about: Mapping[str, Any], sums: LogMelSums, result: Mapping[str, float] | None = None) -> None:
+    """Write sums, what they are of, and the result if they are of all clips."""
+    content = {**(result or {}), **about, "sums": asdict(sums)}
+    write_atomic(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _load(file: Path, about: Mapping[str, Any]) -> LogMelSums:
+    """The sums that `file` holds.
+
+    Raises:
+        AudiobatError: they are of something else, or the file is damaged.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = {name: content[name] for name in about}
+        sums = LogMelSums(**content["sums"])
+    except (KeyError, TypeError, ValueError):
+        raise AudiobatError(f"{file} holds no statistics: remove it, or give --overwrite.") from None
+    for name, value in about.items():
+        if found[name] != value:
+            raise AudiobatError(f"{file} holds statistics of {DIFFERENCE[name]}: give --overwrite, or another OUT.")
+    return sums
+
+
+def describe(sums: LogMelSums, frontend: FrontendConfig) -> str:
+    """Lines of YAML to paste into a recipe; all else as comments.
+
+    Raises:
+        AudiobatError: as for `LogMelSums.fields`.
+    """
+    values = {"statistics": "auto", **sums.fields()}
+    lines = [f"# {frontend.kind} over {sums.clips:,} clips, {sums.cells:,} cells"]
+    if sums.silent:
+        lines.append(f"# silent: {sums.silent:,} of them hold one value throughout, and count")
+    if sums.skipped:
+        lines.append(f"# skipped: {len(sums.skipped):,} clips that cannot be read")
+        lines += [f"#   {' '.join(f'{key}: {why}'.split())}" for key, why in [*sums.skipped.items()][:SKIPPED_SHOWN]]
+        lines += ["#   ..."] if len(sums.skipped) > SKIPPED_SHOWN else []
+    lines += ["frontend:", *(f"  {name}: {value}" for name, value in values.items())]
+    if frontend.norm != "global":
+        lines.append("  norm: global  # its own, minmax, takes each clip's minimum and maximum, and no statistics")
+    return "\n".join(lines)
+
+
+def default_file(source: str | Path) -> Path | None:
+    """statistics.json beside the clips of a prepared folder; None for any other source."""
+    return Path(source) / FILE if is_prepared(source) and not is_remote(source) else None

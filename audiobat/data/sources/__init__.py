@@ -1,10 +1,9 @@
 """What a user has, to a clip table: one file for each layout.
 
 catalog.py      public data sets by name, and where a user gets each
-event_list.py   a list with a row for each event
-lists.py        a list of clips as a CSV, every value checked
+lists.py        a list of clips, or of events in them, as a CSV; every value checked
 parquet.py      the same as a Parquet file
 folders.py      a folder of recordings, or of one folder per class
 public/         public data sets, one file each
-read.py         whatever --data names
+read.py         any of these, as --data names it
 """

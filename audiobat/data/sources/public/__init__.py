@@ -1,8 +1,8 @@
-"""Public data sets, one file each: the layout in which people have it, to a clip table (see `catalog.py` of the room).
+"""Public data sets, one file each: the layout in which people have it, to a clip table (see `sources/catalog.py`).
 
 lists.py            the CSVs, lines and JSON that they come with
+audioset_lists.py   AudioSet's official lists, and which of the listed clips are here
 audioset.py         AudioSet
-audioset_coverage.py  how much of AudioSet is here
 beans.py            BEANS
 birdset.py          BirdSet
 dcase2016.py        DCASE 2016 Task 2

@@ -19,8 +19,8 @@ import numpy as np
 
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.files import files_below, is_audio
 from audiobat.data.sources.catalog import DataSet
+from audiobat.data.sources.folders import files_below, is_audio
 from audiobat.data.sources.parquet import open_parquet
 from audiobat.data.sources.public.lists import check_some_there, read_rows
 from audiobat.errors import AudiobatError

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.files import files_below, is_audio
 from audiobat.data.sources.catalog import DataSet
+from audiobat.data.sources.folders import files_below, is_audio
 from audiobat.data.sources.public.lists import AGAIN, check_some_there, read_rows, read_text
 from audiobat.errors import AudiobatError
 
