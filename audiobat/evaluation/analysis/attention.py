@@ -1,4 +1,4 @@
-"""Whom tokens listen to: attention maps to shares, sink rates and entropies for each block and head (Fig. 5).
+"""Attention maps to the shares that tokens get, sink rates and entropies, for each block and head (Fig. 5).
 
 Token 0 is cls. Maps are formed for one clip at a time, and only their means are kept.
 """
@@ -20,7 +20,7 @@ Measures = Mapping[str, Tensor]
 
 
 def attention_measures(attention: Tensor) -> dict[str, Tensor]:
-    """What `DEFINITIONS` lists, each [H], of maps [H, N, N] whose rows (queries) sum to one."""
+    """The measures of `DEFINITIONS`, each [H], of maps [H, N, N] whose rows (queries) sum to one."""
     tokens = attention.shape[-1]
     received = attention.mean(1)  # [H, N] a_k
     own = attention.diagonal(dim1=1, dim2=2)  # [H, N]
@@ -79,10 +79,10 @@ def mean_measures(encoder: AudioEncoder, clips: Iterable[Tensor]) -> dict[str, d
 def attention_inputs(encoder: AudioEncoder, waveform: Tensor) -> Iterator[list[tuple[GatedAttention, Tensor]]]:
     """For each window of a clip [S], every block's attention module and its input [1, n, D] without padding."""
     modules = [module for module in encoder.modules() if isinstance(module, GatedAttention)]
-    seen: list[tuple[GatedAttention, Tensor, Tensor | None]] = []
+    inputs: list[tuple[GatedAttention, Tensor, Tensor | None]] = []
 
     def keep(module: GatedAttention, arguments: tuple[Tensor, Tensor | None]) -> None:
-        seen.append((module, *arguments))
+        inputs.append((module, *arguments))
 
     handles = [module.register_forward_pre_hook(keep) for module in modules]
     try:
@@ -90,8 +90,8 @@ def attention_inputs(encoder: AudioEncoder, waveform: Tensor) -> Iterator[list[t
     finally:
         for handle in handles:
             handle.remove()
-    for i in range(len(seen[0][1])):
-        yield [(m, x[i : i + 1] if valid is None else x[i : i + 1, valid[i]]) for m, x, valid in seen]
+    for i in range(len(inputs[0][1])):
+        yield [(m, x[i : i + 1] if valid is None else x[i : i + 1, valid[i]]) for m, x, valid in inputs]
 
 
 def _measures_of(blocks: list[tuple[GatedAttention, Tensor]]) -> dict[str, dict[str, Tensor]]:
