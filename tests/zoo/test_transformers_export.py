@@ -16,6 +16,7 @@ import transformers
 from torch.nn import functional as F
 
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig
+from audiobat.config.user_files import find_in_file
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder, pool_features
 from audiobat.models.tagger import Tagger
@@ -302,7 +303,7 @@ def full_disk(*_: object) -> None:
 
 
 def test_the_code_in_a_folder_imports_nothing_else():
-    tree = ast.parse(bundle.bundle("zoo.export.remote_code"))
+    tree = ast.parse(transformers_export.source_of(make(head=HEADS["clips"])))
     modules = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {
         alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
@@ -316,14 +317,72 @@ def test_the_code_in_a_folder_imports_nothing_else():
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        ("models.patches", "__init__ of audiobat.models.encoder is called, and uses what is not PORTABLE"),
+        ("models.patches", "__init__ of audiobat.models.encoder is called, and uses a module that is not PORTABLE"),
         ("models.features", r"uses \{'audiobat.models.features'\}, which is not PORTABLE"),
     ],
 )
 def test_what_cannot_come_along_is_told(missing: str, sentence: str, monkeypatch):
     monkeypatch.setattr(bundle, "PORTABLE", tuple(name for name in bundle.PORTABLE if name != missing))
     with pytest.raises(ValueError, match=sentence):
-        bundle.bundle("zoo.export.remote_code")
+        bundle.bundle("zoo.export.remote_code", {})
+
+
+MINE = """
+import math
+from audiobat.models.heads.pooling import mean_valid
+{line}
+
+def scaled(x):
+    return math.pi * x
+
+class Mine:
+    def logits(self, features):
+        return scaled(mean_valid(features.patch_tokens[-1], features.valid))
+
+    def used(self):
+        return {name}
+
+class NotUsed:
+    pass
+"""
+
+
+def test_a_users_own_class_comes_along(tmp_path: Path):
+    """The text runs by itself; its registry has the class under the kind that a config gives."""
+    (tmp_path / "mine.py").write_text(MINE.format(line="import json", name="json"))
+    mine = find_in_file(tmp_path / "mine.py", "Mine")
+    text = bundle.bundle("zoo.export.kinds", {("head", "mine.py:Mine"): mine})
+    assert "from audiobat" not in text
+    assert "NotUsed" not in text
+    values = {"__name__": "audiobat_exported"}
+    exec(compile(text, "exported.py", "exec"), values)
+    assert list(values["KINDS"]) == [("head", "mine.py:Mine")]
+    features = make().forward_intermediates(torch.randn(2, 3000), torch.tensor([3000, 700]))
+    assert torch.equal(values["find"]("head", "mine.py:Mine")().logits(features), mine().logits(features))
+    with pytest.raises(ValueError, match=r"'cgp', but this file has the code of mine\.py:Mine only"):
+        values["find"]("head", "cgp")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("from neighbour import B", "put that file's code into this file"),
+        ("import neighbour as B", "put that file's code into this file"),
+        ("import audiobat.models as B", "write `from audiobat.X import Y`"),
+        ("from audiobat.errors import AudiobatError as B", "write `from audiobat.X import Y`"),
+        (
+            "from audiobat.models.heads import linear",
+            r"mine\.py uses linear of .* which is not PORTABLE",
+        ),
+        ("from audiobat.data.sampler import clip_order", r"used of .*mine\.py is called, and uses a module"),
+    ],
+)
+def test_what_a_users_class_cannot_bring_is_told(line: str, sentence: str, tmp_path: Path):
+    (tmp_path / "neighbour.py").write_text("B = 2")
+    (tmp_path / "mine.py").write_text(MINE.format(line=line, name=line.split()[-1]).replace("math.pi", "self.used"))
+    mine = find_in_file(tmp_path / "mine.py", "Mine")
+    with pytest.raises(AudiobatError, match=sentence):
+        bundle.bundle("zoo.export.kinds", {("head", "mine.py:Mine"): mine})
 
 
 def test_a_name_with_two_meanings_is_told():

@@ -1,79 +1,108 @@
-"""A module of audiobat to the text of one file that does without audiobat, for those who run a model elsewhere.
+"""A module of audiobat to the text of one file that runs without audiobat.
 
-In: the name of a module. Out: all that it uses of PORTABLE, each definition as it stands there, then the module's own.
+In: the name of a module, and the classes that its model has of kinds that a config names (frontend, head). Out: the
+source of every definition that it uses, copied as it is, in the order of the imports; then the module's own.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
+
+from audiobat.errors import AudiobatError
 
 # A model and no more: no files, no audio, no training. A method that needs anything else is left out.
 PORTABLE = (
     *("errors", "config", "audio.frontend", "models.features", "models.patches", "models.layers", "models.encoder"),
-    *("models.heads", "models.tagger"),
+    *("models.heads", "models.tagger", "zoo.export.kinds"),
 )
+REGISTRY, KINDS = "audiobat.config.registry", "audiobat.zoo.export.kinds"  # functions of KINDS replace the registry's
 
 
 def is_portable(module: str) -> bool:
-    """Whether a module of audiobat, by its full name, is one of PORTABLE or lies in one."""
-    return f"{module}.".startswith(tuple(f"audiobat.{name}." for name in PORTABLE))
+    """Whether a module, by its full name, is a PORTABLE one of audiobat, or lies in one, or is a user's own file."""
+    portable = tuple(f"audiobat.{name}." for name in PORTABLE)
+    return module.split(".")[0] != "audiobat" or f"{module}.".startswith(portable)
 
 
-def bundle(module: str) -> str:
-    """The text of `audiobat.` `module` and, in front of it, of what it uses.
+def bundle(module: str, kinds: Mapping[tuple[str, str], type]) -> str:
+    """The text of `audiobat.` `module` and, in front of it, of all that it uses.
 
-    Raises ValueError if a function, or a method that is called, uses what is not PORTABLE, or if two modules define a
-    name that both need.
+    Args:
+        module: the name without `audiobat.`.
+        kinds: seam and kind, as a config names it, to the class; a class may come from a user's own file.
+
+    Raises:
+        AudiobatError: a function, or a method that is called, uses a module that is not PORTABLE; two modules define a
+            name that both need; a user's file needs a file beside it.
     """
     modules: dict[str, Module] = {}
+    kinds_module = open_module(KINDS, modules)
+    for found in kinds.values():
+        open_module(found.__module__, modules).need(found.__name__, modules)
     root = open_module(f"audiobat.{module}", modules)
     for name in root.definitions:
         root.need(name, modules)
+    kinds_module.need("KINDS", modules)
+    check_imports(modules.values())
     check_names(modules.values())
     check_methods(modules.values())
     imports = sorted({line for found in modules.values() for line in found.imports.values()})
     parts = ["from __future__ import annotations", "\n".join(imports)]
     parts += [found.text() for found in modules.values() if found.needed]
+    entries = [f"    {key!r}: {found.__name__}," for key, found in kinds.items()]
+    parts += ["\n".join(["KINDS |= {", *entries, "}"])]
     return "\n\n\n".join(parts) + "\n"
 
 
+def check_imports(modules: Collection[Module]) -> None:
+    """Raise an AudiobatError if the text would import audiobat, or a file that lies beside a user's own."""
+    for module in modules:
+        for line in module.imports.values():
+            top = line.split()[1].split(".")[0]
+            beside = [module.file.with_name(f"{top}.py"), module.file.with_name(top) / "__init__.py"]
+            if top == "audiobat":
+                raise AudiobatError(f"{module.shown} has `{line}`: to export it, write `from audiobat.X import Y`.")
+            if module.shown != module.name and any(file.is_file() for file in beside):
+                raise AudiobatError(f"{module.shown} has `{line}`: to export it, put that file's code into this file.")
+
+
 def check_names(modules: Collection[Module]) -> None:
-    """Raise ValueError if a name stands for two things."""
+    """Raise an AudiobatError if a name stands for two things."""
     homes: dict[str, str] = {}
     for module in modules:
         kept = {name: module.name for name, node in module.definitions.items() if node in module.needed}
         for name, home in (kept | module.imports).items():
             if homes.setdefault(name, home) != home:
-                raise ValueError(f"{name} is {homes[name]} and {home}: rename one.")
+                raise AudiobatError(f"{name} is {homes[name]} and {home}: rename one.")
 
 
 def check_methods(modules: Collection[Module]) -> None:
-    """Raise ValueError if a method that is left out is called."""
+    """Raise an AudiobatError if a method that is left out is called."""
     called = {"__init__"}.union(*(module.attributes() for module in modules))
     for module in modules:
         for method in sorted(module.left_out & called):
-            raise ValueError(f"{method} of {module.name} is called, and uses what is not PORTABLE.")
+            raise AudiobatError(f"{method} of {module.shown} is called, and uses a module that is not PORTABLE.")
 
 
 class Module:
     """One module: its definitions, where its names come from, and what of it is needed."""
 
     def __init__(self, name: str) -> None:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.origin is not None
-        self.name = name
-        self.lines = Path(spec.origin).read_text(encoding="utf-8").splitlines()
+        self.name, self.file = name, file_of(name)
+        self.shown = name if name.startswith("audiobat.") else str(self.file)  # in errors
+        self.lines = self.file.read_text(encoding="utf-8").splitlines()
         self.definitions: dict[str, ast.stmt] = {}
         self.own: dict[str, str] = {}  # name: the module of audiobat it is imported from
         self.foreign: dict[str, str] = {}  # name: the line that imports it
         self.needed: dict[ast.stmt, list[ast.stmt]] = {}  # definition: its methods that are left out
         self.imports: dict[str, str] = {}  # those of `foreign` that are needed
         for node in ast.parse("\n".join(self.lines)).body:
-            if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "audiobat":
+            is_own = isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "audiobat"
+            if isinstance(node, ast.ImportFrom) and is_own and not any(alias.asname for alias in node.names):
                 self.own |= {alias.name: str(node.module) for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 self.foreign |= {a.asname or a.name: f"from {node.module} import {ast.unparse(a)}" for a in node.names}
@@ -83,33 +112,40 @@ class Module:
                 self.definitions |= dict.fromkeys(defined(node), node)
 
     def need(self, name: str, modules: dict[str, Module]) -> None:
-        """Note that `name` is needed, and all that it uses."""
+        """Note that `name` is needed, and all that it uses; names of Python itself are in no module."""
         if name in self.foreign:
             self.imports[name] = self.foreign[name]
         elif name in self.own:
-            open_module(self.own[name], modules).need(name, modules)
+            home = self.own[name]
+            if not is_portable(home) or not open_module(home, modules).has(name):
+                raise AudiobatError(f"{self.shown} uses {name} of {home}, which is not PORTABLE.")
+            modules[home].need(name, modules)
         elif name in self.definitions and (node := self.definitions[name]) not in self.needed:
             methods = node.body if isinstance(node, ast.ClassDef) else []
             left_out = [method for method in methods if self.strangers(method)]
             if not methods and self.strangers(node):
-                raise ValueError(f"{self.name}.{name} uses {self.strangers(node)}, which is not PORTABLE.")
+                raise AudiobatError(f"{name} of {self.shown} uses {self.strangers(node)}, which is not PORTABLE.")
             self.needed[node] = left_out
             for used in sorted(uses(node, left_out)):
                 self.need(used, modules)
 
+    def has(self, name: str) -> bool:
+        """Whether a name at the module's top has a meaning."""
+        return name in self.foreign or name in self.own or name in self.definitions
+
     def strangers(self, node: ast.stmt) -> set[str]:
-        """The modules of audiobat, not PORTABLE, that a definition uses, by name or by an import inside it."""
+        """The modules of audiobat that a definition uses, by name or by an import inside it, and that stay behind."""
         inside = {str(n.module) for n in ast.walk(node) if isinstance(n, ast.ImportFrom)}
         theirs = {self.own[name] for name in uses(node, []) if name in self.own}
-        return {m for m in inside | theirs if m.split(".")[0] == "audiobat" and not is_portable(m)}
+        return {m for m in inside | theirs if not is_portable(m)}
 
     @property
     def left_out(self) -> set[str]:
-        """The names of the methods that stay behind."""
+        """The names of the methods that are left out."""
         return {name for methods in self.needed.values() for method in methods for name in defined(method)}
 
     def attributes(self) -> set[str]:
-        """Every name behind a dot in what comes along."""
+        """Every name behind a dot in the definitions that are copied."""
         return {
             child.attr
             for node, left_out in self.needed.items()
@@ -131,13 +167,24 @@ class Module:
         return "\n\n\n".join(parts)
 
 
+def file_of(module: str) -> Path:
+    """The source file of a module, which is not imported for this; a user's own file was."""
+    if module in sys.modules:
+        return Path(str(sys.modules[module].__file__))
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    return Path(str(spec.origin))
+
+
 def open_module(name: str, modules: dict[str, Module]) -> Module:
-    """The module of that name, once, after those that it imports."""
+    """The module of that name, which comes behind those that it imports in `modules`."""
     if name not in modules:
         module = Module(name)
         for home in dict.fromkeys(module.own.values()):
             if is_portable(home):
                 open_module(home, modules)
+        if name == REGISTRY:
+            module.own |= dict.fromkeys(Module(KINDS).definitions, KINDS)
         modules[name] = module
     return modules[name]
 

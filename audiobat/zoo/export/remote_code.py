@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel, SequenceFeatureExtractor
 from transformers.utils import ModelOutput
 
-from audiobat.audio.frontend import KaldiFrontend, MelFrontend, below, build_frontend
+from audiobat.audio.frontend import below, build_frontend
 from audiobat.config import HeadConfig, ModelConfig, from_dict
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder, pool_features
@@ -151,10 +151,14 @@ class AudiobatModel(PreTrainedModel):
         """Here: none."""
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Compute filters again, in float32 whatever the model's type; the rest as transformers does."""
-        if isinstance(module, MelFrontend | KaldiFrontend):
-            for (name, old), new in zip(module.named_buffers(), build_frontend(module.config).buffers(), strict=True):
-                setattr(module, name, new.to(old.device))
+        """Compute the frontend's filters, which are in no file, in float32 whatever the model's type.
+
+        The rest as transformers does.
+        """
+        if module is self.encoder.frontend:
+            computed = build_frontend(self.config.model.frontend)
+            for name in module._non_persistent_buffers_set:
+                setattr(module, name, getattr(computed, name).to(getattr(module, name).device))
         else:
             super()._init_weights(module)
 

@@ -1,7 +1,8 @@
 """An encoder, or one with its head, as a folder that transformers 5 loads with `trust_remote_code=True`.
 
-The folder needs no audiobat: its modeling_audiobat.py is made of audiobat's own sources, so there is no second model to
-keep in step. Weights are named as `AudioEncoder` and `Tagger` name them, the encoder's behind `encoder.`.
+The folder needs no audiobat: its modeling_audiobat.py is copied from audiobat's own sources, so that no second version
+of the model has to be maintained. Weights have the names of `AudioEncoder` and `Tagger`, the encoder's with `encoder.`
+in front.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from audiobat.zoo.export.bundle import bundle
 from audiobat.zoo.export.onnx import encoder_of
 
 CODE = "modeling_audiobat"
-HEADER = '"""The model of this folder for transformers, made by audiobat {version} of its own sources (MIT licence)."""'
+HEADER = '"""The model of this folder for transformers, copied by audiobat {version} from its sources (MIT licence)."""'
 CARD = """---
 library_name: transformers
 pipeline_tag: {task}
@@ -59,9 +60,9 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
         card: text of README.md; by default how to load the model.
 
     Raises:
-        AudiobatError: a folder with other files; an encoder of another class, such as BEATs's; weights that are not
-            finite; a choice among one class, which transformers does not know; a disk that is full or not to be
-            written. The folder is as it was then.
+        AudiobatError: a folder with other files; an encoder of another class, such as BEATs's; a frontend or head whose
+            code cannot be copied; weights that are not finite; a choice among one class, which transformers does not
+            know; a disk that is full or not to be written. The folder is as it was then.
     """
     folder = Path(folder)
     beside, old = (folder.with_name(folder.name + suffix) for suffix in (".tmp", ".old.tmp"))
@@ -85,7 +86,7 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
                 "sampling_rate": model.sample_rate,
             }
         ),
-        f"{CODE}.py": HEADER.format(version=__version__) + "\n\n" + bundle("zoo.export.remote_code"),
+        f"{CODE}.py": source_of(model),
         "README.md": card or own_card(model, folder.name),
     }
     try:
@@ -103,6 +104,15 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise AudiobatError(f"{error.filename or folder} cannot be written ({error.strerror}): fix that.") from error
+
+
+def source_of(model: AudioEncoder | Tagger) -> str:
+    """The text of the Python file: the classes for transformers, and the model's own frontend and head."""
+    encoder = encoder_of(model)
+    kinds = {("frontend", encoder.config.frontend.kind): type(encoder.frontend)}
+    if isinstance(model, Tagger):
+        kinds["head", model.config.head.kind] = type(model.head)
+    return HEADER.format(version=__version__) + "\n\n" + bundle("zoo.export.remote_code", kinds)
 
 
 def model_config(model: AudioEncoder | Tagger) -> dict[str, Any]:
