@@ -22,14 +22,13 @@ from audiobat.zoo import release as release_io
 from audiobat.zoo.card import CARD, OPEN, is_licensed, write_card
 from audiobat.zoo.hf_hub import check_name, upload
 
-Target = Literal["release", "onnx", "transformers"]
 SHOWN = 6  # classes in a line
 OURS = ("audiobat", *release_io.FOREIGN)  # model types of folders that --overwrite may replace
 
 
 def export(
     model: str | Path,
-    to: Target,
+    to: Literal["release", "onnx", "transformers"],
     out: str | Path,
     *,
     push: str | None = None,

@@ -21,7 +21,7 @@ from audiobat.inference.journal import Journal, Rows, sibling, told_when_full
 from audiobat.inference.predict_rows import FrameEvents, WindowLabels
 from audiobat.inference.recordings import list_clips, longest_clip
 from audiobat.inference.window_pass import Cut, Task, run_pass
-from audiobat.inference.writers import Format, Prediction, Table, pick_format
+from audiobat.inference.writers import Prediction, Table, pick_format
 from audiobat.models.tagger import Tagger
 from audiobat.zoo.release import load_tagger
 
@@ -38,7 +38,7 @@ def predict(
     top: int | None = None,
     threshold: float | None = None,
     median: int | None = None,
-    format: Literal["auto"] | Format = "auto",
+    format: Literal["auto", "csv", "parquet", "jsonl", "audacity", "raven"] = "auto",
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
     batch_size: int = 16,
@@ -56,11 +56,11 @@ def predict(
     Files that cannot be read are listed, with the reason, in `out`.skipped.csv.
 
     Args:
-        model: a release folder with a head, the run that made it, or a Tagger.
-        data: an audio file, a .txt list of files (relative to it), or whatever `read_clips` takes: a folder, a CSV or
-            Parquet file, prepared shards, NAME:FOLDER; or several of these.
+        model: a release folder with a head, the run that made it, or a Tagger object.
+        data: one or several of: an audio file, a .txt list of files (relative to it), a folder, a CSV or Parquet file
+            with a path column, prepared shards, NAME:FOLDER of a public data set.
         out: file to write; for Audacity and Raven with several recordings, a folder with a file for each.
-        top: at most so many labels of each window; None: one if classes exclude each other, else all.
+        top: labels of each window, at most; None: one if classes exclude each other, else all.
         threshold: only scores above it; None: 0.3 for events; 0.5 for windows where several labels may be there at
             once and `top` is not given; else none.
         median: frames under the filter of events, odd; None: 3.
