@@ -64,7 +64,7 @@ def run(argv: list[str]) -> None:
     elif name not in VERBS:
         raise AudiobatError(f"No verb {name!r}{did_you_mean(name, VERBS)}: choose one of {', '.join(VERBS)}.")
     elif {"-h", "--help", "--help-all"} & set(argv[1:]):
-        print(help_text(name, everything="--help-all" in argv), end="")
+        print(help_text(name, argv[1:]), end="")
     else:
         arguments = parse(name, argv[1:])
         if arguments.get("out") is not None:

@@ -12,14 +12,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import audiobat
 from audiobat.cli.verbs import VERBS
 from audiobat.config.field_help import help_of
 from audiobat.config.recipes import recipe_names
+from audiobat.config.registry import choices, config_class_of, kinds, seam_of
+from audiobat.config.user_files import is_user_class
 
 PACKAGE = Path(audiobat.__file__).parent
+USER_CLASS = "FILE.py:CLASS"  # among the choices of a kind: a class of the user's own
 WIDEST_TYPE = 40  # characters; a longer list of choices goes into the text of the help
 ARGUMENT_LINE = re.compile(r"^    (\w+): (.+(?:\n     +.+)*)", re.MULTILINE)  # and the lines that continue it
 
@@ -44,6 +48,11 @@ class Flag:
     def is_switch(self) -> bool:
         """Whether it takes no value."""
         return self.hint is bool and "." not in self.name
+
+    @property
+    def is_kind(self) -> bool:
+        """Whether it chooses the kind of a seam, and with it a config class that may have more fields."""
+        return USER_CLASS in get_args(self.hint)
 
     @property
     def takes_words(self) -> bool:
@@ -76,15 +85,18 @@ class Flag:
         return text if plain else f"{text} (default: {as_typed(self.default)})".lstrip()
 
 
-def flags_of(name: str) -> dict[str, Flag]:
-    """By name: the arguments of verb `name`, --config, the shortcuts to config fields, and all config fields."""
+def flags_of(name: str, chosen: Mapping[str, object] = MappingProxyType({})) -> dict[str, Flag]:
+    """By name: the arguments of verb `name`, --config, the shortcuts to config fields, and all config fields.
+
+    `chosen` holds kinds, such as {"frontend.kind": "pcen.py:PCEN"}, whose own settings are fields too.
+    """
     verb = VERBS[name]
     home = PACKAGE.joinpath(*audiobat.HOMES[name].split(".")[1:]).with_suffix(".py")
     flags = sorted(function_flags(name, home.read_text(encoding="utf-8")), key=lambda flag: not flag.by_place)
     if verb.config is not None:
         recipes = f"a recipe ({', '.join(recipe_names(verb.recipes))})" if verb.recipes else "any recipe"
         flags.append(Flag("config", str, None, f"{recipes}, or a YAML file of config fields"))
-        fields = {flag.name: flag for flag in config_flags(verb.config)}
+        fields = {flag.name: flag for flag in config_flags(verb.config, chosen)}
         for shortcut, path in verb.shortcuts.items():
             text = f"{fields[path].help}; the same as --{path}".removeprefix("; ")
             flags.append(dataclasses.replace(fields[path], name=shortcut, help=text, group="flags"))
@@ -132,17 +144,26 @@ def as_help(text: str, arguments: Mapping[str, str]) -> str:
     return re.sub(r"`([^`]+)`", spelled, text).replace("None", "null").rstrip(".")
 
 
-def config_flags(config_class: type, prefix: str = "") -> Iterator[Flag]:
+def config_flags(config_class: Any, chosen: Mapping[str, object], prefix: str = "") -> Iterator[Flag]:
     """A flag for each field of a config dataclass, `encoder.depth` for nested ones; mappings are left to YAML."""
     hints = get_type_hints(config_class)
     for f in dataclasses.fields(config_class):
-        hint = hints[f.name]
+        hint, path = hints[f.name], prefix + f.name
         if dataclasses.is_dataclass(hint):
-            yield from config_flags(hint, f"{prefix}{f.name}.")  # type: ignore[arg-type]
+            yield from config_flags(class_chosen(hint, path, chosen), chosen, f"{path}.")
         elif get_origin(hint) is not Mapping:
             group = f"{prefix.rstrip('.') or 'config'}: {' '.join((config_class.__doc__ or '').split())}"
-            path = prefix + f.name
-            yield Flag(path, hint, f.default, help_of(config_class, f.name), path, group)
+            names = choices(config_class, f.name)
+            own: Any = Literal[(*names, USER_CLASS)] if names else hint
+            yield Flag(path, own, f.default, help_of(config_class, f.name), path, group)
+
+
+def class_chosen(config_class: Any, path: str, chosen: Mapping[str, object]) -> Any:
+    """The config class of the kind that is chosen for the group at `path`; an unknown kind is left to `from_dict`."""
+    seam, field = seam_of(config_class) or ("", "")
+    kind = chosen.get(f"{path}.{field}")
+    known = isinstance(kind, str) and seam and (is_user_class(kind) or kind in kinds(seam))
+    return config_class_of(config_class, str(kind)) if known else config_class
 
 
 def type_name(hint: Any) -> str:

@@ -7,7 +7,7 @@ the same sentences for flags and for recipes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, replace
 from types import UnionType
 from typing import Any, Literal, NoReturn, get_args, get_origin
@@ -25,13 +25,10 @@ def parse(name: str, argv: Sequence[str]) -> dict[str, Any]:
 
     Raises AudiobatError for an unknown or missing flag, an unknown recipe or field, or a bad value.
     """
-    verb, flags = VERBS[name], flags_of(name)
+    verb = VERBS[name]
+    recipe_name, recipe, kinds = choices_first(name, argv)
+    flags = flags_of(name, kinds)
     given = flags_given(name, flags, argv)
-    recipe_name = given.pop("config", None)
-    recipe: Fields = {}
-    if recipe_name is not None:
-        check_recipe(recipe_name, verb.recipes)
-        recipe = verb.taken(load_recipe(recipe_name))
     arguments: dict[str, Any] = {}
     config = recipe
     for flag in flags.values():
@@ -46,6 +43,23 @@ def parse(name: str, argv: Sequence[str]) -> dict[str, Any]:
     return arguments
 
 
+def choices_first(name: str, argv: Sequence[str]) -> tuple[str | None, Fields, dict[str, object]]:
+    """What decides which flags there are: the recipe's name, its fields, and the kinds that it or a flag chooses."""
+    early = [flag for flag in flags_of(name).values() if flag.is_kind or flag.name == "config"]
+    given = vars(build_parser(name, early).parse_known_args(argv)[0])
+    recipe_name, recipe = given.pop("config", None), Fields()
+    if recipe_name is not None and VERBS[name].config is not None:
+        check_recipe(recipe_name, VERBS[name].recipes)
+        recipe = VERBS[name].taken(load_recipe(recipe_name))
+    kinds: dict[str, object] = {}
+    for flag in early:
+        group, _, field = flag.name.rpartition(".")
+        fields = recipe.get(group)
+        if isinstance(fields, Mapping) and field in fields:
+            kinds[flag.name] = fields[field]
+    return recipe_name, recipe, kinds | given
+
+
 def flags_given(name: str, flags: dict[str, Flag], argv: Sequence[str]) -> dict[str, Any]:
     """The values that a command line gives, by the name of their flag."""
     by_spelling = {spelling(flag.shown): flag for flag in flags.values()}
@@ -56,7 +70,7 @@ def flags_given(name: str, flags: dict[str, Flag], argv: Sequence[str]) -> dict[
             if spelling(flag_word) not in by_spelling:
                 hint = flag_hint(flag_word, [flag.shown for flag in flags.values()])
                 raise AudiobatError(
-                    f"audiobat {name} has no flag {flag_word}{hint}: `audiobat {name} --help` lists them."
+                    f"audiobat {name} has no flag {flag_word}{hint}: `audiobat {name} --help-all` lists them."
                 )
             word = by_spelling[spelling(flag_word)].shown + equals + value
         words.append(word)
@@ -124,10 +138,10 @@ def build_config(
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with one sentence for an error."""
+    """argparse that answers an error with one sentence, where it would print the usage and exit."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise an AudiobatError, where argparse prints the usage and exits."""
+        """Raise an AudiobatError."""
         raise AudiobatError(f"{self.prog}: {message}.")
 
 
@@ -164,9 +178,10 @@ def usage(flag: Flag) -> str:
     return text if flag.default is MISSING else f"[{text}]"
 
 
-def help_text(name: str, everything: bool) -> str:
-    """The help of a verb: the flags that most users need, or `everything`."""
-    flags = flags_of(name)
+def help_text(name: str, argv: Sequence[str]) -> str:
+    """The help of a verb: the flags that most users need; with --help-all every one, also of the kinds in `argv`."""
+    everything = "--help-all" in argv
+    flags = flags_of(name, choices_first(name, argv)[2] if everything else {})
     if everything or VERBS[name].config is None:
         return build_parser(name, flags.values()).format_help()
     settings = [replace(flags[field], group="settings") for field in VERBS[name].settings]

@@ -301,6 +301,53 @@ def test_help_shows_the_flags_that_matter_and_where_the_rest_are(name: str, caps
     assert f"audiobat {name} --help-all" in brief
 
 
+USER_DECODER = '''
+from dataclasses import dataclass
+from audiobat.config import DecoderConfig
+
+class Mine:
+    """A decoder of a user's own."""
+
+    @dataclass(frozen=True)
+    class Config(DecoderConfig):
+        """What a user set."""
+
+        smoothing: float = 0.1  # how much of the frame before
+        names: tuple[str, ...] = ()
+
+    @classmethod
+    def build(cls, config, model, width):
+        return cls()
+
+    def forward(self, tokens, masks, grid, valid=None):
+        return tokens
+'''
+
+
+def test_the_fields_of_a_users_own_kind_are_flags(tmp_path: Path, monkeypatch, capsys, called):
+    (tmp_path / "mine.py").write_text(USER_DECODER)
+    monkeypatch.chdir(tmp_path)
+    recipe = write(tmp_path / "recipe.yaml", decoder={"kind": "mine.py:Mine", "smoothing": 0.3})
+    for argv in ("--decoder.kind mine.py:Mine --decoder.smoothing 0.02", f"--config {recipe} --decoder.smoothing 0.02"):
+        assert cli.main(["pretrain", *argv.split(), "--decoder.names", "a,b"]) == 0
+        decoder = called["pretrain"]["config"].decoder
+        assert (type(decoder).__qualname__, decoder.smoothing, decoder.names) == ("Mine.Config", 0.02, ("a", "b"))
+    text = help_of(capsys, "pretrain", "--help-all", "--decoder.kind", "mine.py:Mine")
+    assert "--decoder.kind {cnn,vit,FILE.py:CLASS} (default: vit)" in text
+    assert "--decoder.smoothing FLOAT how much of the frame before (default: 0.1)" in text
+    called.clear()
+    for argv, hint in (
+        ("--decoder.kind mine.py:Mine --decoder.smothing 1", "did you mean --decoder.smoothing?"),
+        ("--decoder.kind mine.py:Nine", "mine.py defines no Nine (did you mean Mine?)"),
+        ("--decoder.kind vot", "decoder.kind is 'vot': choose one of cnn, vit (did you mean vit?)"),
+        ("--decoder.smoothing 1", "has no flag --decoder.smoothing"),
+        ("--decoder.kind mine.py:Mine --decoder.smoothing much", "decoder.smoothing is 'much'"),
+    ):
+        assert cli.main(["pretrain", *argv.split()]) == 2
+        assert hint in sentence(capsys)
+    assert called == {}
+
+
 def test_every_verb_is_in_the_overview(capsys):
     assert cli.main([]) == 0
     overview = capsys.readouterr().out
