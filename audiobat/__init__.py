@@ -6,25 +6,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from audiobat.data.prepare.run import prepare
-    from audiobat.evaluation.compare import compare
-    from audiobat.evaluation.report.run import report
-    from audiobat.finetuning.run import finetune
-    from audiobat.inference.embed import embed
-    from audiobat.inference.export import export
-    from audiobat.inference.predict import predict
-    from audiobat.inference.push import push
-    from audiobat.pretraining.run import pretrain
-    from audiobat.probing.analyze.run import analyze
-    from audiobat.probing.run import probe
-    from audiobat.studies.benchmark import benchmark
-    from audiobat.studies.demo import demo
-    from audiobat.studies.ladder import ladder
-    from audiobat.zoo.doctor.run import doctor
-    from audiobat.zoo.load import load
+    from audiobat.data.prepare.run import prepare as prepare
+    from audiobat.evaluation.compare import compare as compare
+    from audiobat.evaluation.report.run import report as report
+    from audiobat.finetuning.run import finetune as finetune
+    from audiobat.inference.embed import embed as embed
+    from audiobat.inference.export import export as export
+    from audiobat.inference.predict import predict as predict
+    from audiobat.inference.push import push as push
+    from audiobat.pretraining.run import pretrain as pretrain
+    from audiobat.probing.analyze.run import analyze as analyze
+    from audiobat.probing.run import probe as probe
+    from audiobat.studies.benchmark import benchmark as benchmark
+    from audiobat.studies.demo import demo as demo
+    from audiobat.studies.ladder import ladder as ladder
+    from audiobat.zoo.doctor.run import doctor as doctor
+    from audiobat.zoo.load import load as load
 
 __version__ = "0.1.0"
-_HOMES = {  # where each public name is defined
+HOMES = {  # the module that defines each public name
     "analyze": "audiobat.probing.analyze.run",
     "benchmark": "audiobat.studies.benchmark",
     "compare": "audiobat.evaluation.compare",
@@ -42,32 +42,14 @@ _HOMES = {  # where each public name is defined
     "push": "audiobat.inference.push",
     "report": "audiobat.evaluation.report.run",
 }
-__all__ = [
-    "__version__",
-    "analyze",
-    "benchmark",
-    "compare",
-    "demo",
-    "doctor",
-    "embed",
-    "export",
-    "finetune",
-    "ladder",
-    "load",
-    "predict",
-    "prepare",
-    "pretrain",
-    "probe",
-    "push",
-    "report",
-]
+__all__ = ["__version__", *HOMES]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `import audiobat` alone must not wait for torch."""
-    if name not in _HOMES:
+    if name not in HOMES:
         raise AttributeError(f"module 'audiobat' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

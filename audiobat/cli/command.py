@@ -1,23 +1,17 @@
-"""The command `audiobat VERB --flags`: flags over a recipe over the defaults become the arguments of a verb's function.
-
-A verb is one dataclass of `verbs.py`, and the public function of its name: `audiobat.VERB`.
-"""
+"""The command `audiobat VERB --flags`: flags over a recipe over the defaults become arguments of `audiobat.VERB`."""
 
 from __future__ import annotations
 
-import dataclasses
 import errno
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import audiobat
-from audiobat import __version__
-from audiobat.cli.flags import build_parser, config_of, flags_given, nest, options, typed
-from audiobat.cli.verbs import KINDS, VERBS, Verb
-from audiobat.config import from_dict
-from audiobat.config.recipes import check_recipe, load_recipe, merge
+from audiobat.cli.parse import help_text, parse
+from audiobat.cli.verbs import VERBS
 from audiobat.errors import AudiobatError, did_you_mean
 
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # errors of writing, which name no file
@@ -39,11 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(error))
     except OSError as error:
         if error.filename is None and error.errno not in WRITING:
-            raise
+            raise  # a defect of the program, whose traceback is of use
         hint = f": {HINTS[error.errno]}" if error.errno in HINTS else ""
         return fail(f"{error.filename or 'Writing failed'}: {error.strerror}{hint}.")
     except RuntimeError as error:
-        from audiobat.data.loader import lost_worker  # torch is there by now
+        from audiobat.data.loader import lost_worker  # torch is imported by now
 
         if (sentence := lost_worker(error)) is None:
             raise
@@ -61,19 +55,18 @@ def fail(sentence: str) -> int:
 
 
 def run(argv: list[str]) -> None:
-    """Parse `argv`, then import and call the verb's function; torch is imported no earlier."""
+    """Print help, or parse `argv` and call the verb's function; torch is imported no earlier than by that call."""
     name = argv[0] if argv else "--help"
     if name in ("-h", "--help"):
         print(overview())
     elif name in ("-V", "--version"):
-        print(f"audiobat {__version__}")
+        print(f"audiobat {audiobat.__version__}")
     elif name not in VERBS:
         raise AudiobatError(f"No verb {name!r}{did_you_mean(name, VERBS)}: choose one of {', '.join(VERBS)}.")
-    elif {"-h", "--help"} & set(argv[1:]):
-        build_parser(name).print_help()
+    elif {"-h", "--help", "--help-all"} & set(argv[1:]):
+        print(help_text(name, argv[1:]), end="")
     else:
-        verb = parse(name, argv[1:])
-        arguments = {f.name: getattr(verb, f.name) for f in dataclasses.fields(verb)}
+        arguments = parse(name, argv[1:])
         if arguments.get("out") is not None:
             arguments["out"] = Path(arguments["out"])
         getattr(audiobat, name)(**arguments)
@@ -81,56 +74,10 @@ def run(argv: list[str]) -> None:
 
 def overview() -> str:
     """Every verb with its line."""
-    verbs = [f"  {name:<10}{verb.__doc__}" for name, verb in VERBS.items()]
-    end = "audiobat VERB --help lists the flags of a verb."
-    return "\n".join(["usage: audiobat VERB [--flag value ...]", "", *verbs, "", end])
-
-
-def parse(name: str, argv: list[str]) -> Verb:
-    """Fill the dataclass of verb `name` from its defaults, the recipe of --config and the flags: the last one wins.
-
-    Raises AudiobatError for an unknown or missing flag, an unknown recipe or field, or a bad value.
-    """
-    verb = VERBS[name]
-    known = options(verb)
-    given = flags_given(name, argv)
-    own: dict[str, Any] = {}
-    recipe_name = given.pop("config", None)
-    recipe = read_recipe(verb, recipe_name) if recipe_name is not None else {}
-    config = recipe
-    for flag_name, text in given.items():
-        field_path = verb.shortcuts.get(flag_name, flag_name)
-        value = typed(known[flag_name], text)
-        if flag_name in {f.name for f in dataclasses.fields(verb)}:
-            own[flag_name] = value
-        else:
-            config = merge(config, nest(field_path, value))
-    for f in dataclasses.fields(verb):
-        if f.name not in own and f.default is f.default_factory is dataclasses.MISSING:
-            wanted = known[f.name].shown_name
-            raise AudiobatError(f"audiobat {name} needs {wanted}: {f.metadata['help']}.")
-    parsed = from_dict(verb, own)
-    config_class = config_of(verb)
-    if config_class is None:
-        return parsed
-    try:
-        built: Any = from_dict(config_class, merge(verb.base(own, config), config))
-    except AudiobatError as error:
-        mistaken = str(error) == complaint(config_class, merge(verb.base(own, recipe), recipe))
-        raise AudiobatError(f"{recipe_name}: {error}" if mistaken and recipe else str(error)) from None
-    return dataclasses.replace(parsed, config=built)  # type: ignore[call-arg]
-
-
-def read_recipe(verb: type[Verb], name: str) -> dict[str, Any]:
-    """The fields that the verb takes of a recipe of its kind."""
-    check_recipe(name, KINDS.get(config_of(verb)))
-    return verb.taken(load_recipe(name))
-
-
-def complaint(config_class: type, fields: dict[str, Any]) -> str:
-    """What is wrong with these fields, nothing else being said."""
-    try:
-        from_dict(config_class, fields)
-    except AudiobatError as error:
-        return str(error)
-    return ""
+    columns = shutil.get_terminal_size().columns
+    verbs = [
+        textwrap.fill(f"  {name:<11}{verb.summary}", columns, subsequent_indent=" " * 13)
+        for name, verb in VERBS.items()
+    ]
+    usage, end = "usage: audiobat VERB [--flag value ...]", "audiobat VERB --help lists the flags of a verb."
+    return "\n".join([usage, "", *verbs, "", end])

@@ -46,11 +46,11 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
         path = f"{where}.{name}" if where else str(name)
         if name not in known:
             raise AudiobatError(f"Unknown field {path}{did_you_mean(str(name), known)}.")
-        kwargs[name] = _typed(hints[name], value, path)
+        kwargs[name] = checked(hints[name], value, path)
     return cls(**kwargs)
 
 
-def _typed(hint: Any, value: Any, path: str) -> Any:
+def checked(hint: Any, value: Any, path: str) -> Any:
     """Check `value` against the type of a field: dataclass, tuple, mapping, optional, Literal or a plain one."""
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, path)  # type: ignore[arg-type]
@@ -60,18 +60,18 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
         return value
     if origin is UnionType:
         inner = next(a for a in args if a is not type(None))
-        return None if value is None else _typed(inner, value, path)
+        return None if value is None else checked(inner, value, path)
     if origin is Mapping:
         check(isinstance(value, Mapping), path, value, "give values by name")
-        return {str(name): _typed(args[1], v, f"{path}.{name}") for name, v in value.items()}
+        return {str(name): checked(args[1], v, f"{path}.{name}") for name, v in value.items()}
     if hint is Any:
         return value
     if origin is tuple:
         if args[-1] is Ellipsis:
             check(isinstance(value, list | tuple), path, value, "give a list")
-            return tuple(_typed(args[0], v, path) for v in value)
+            return tuple(checked(args[0], v, path) for v in value)
         check(isinstance(value, list | tuple) and len(value) == len(args), path, value, f"give {len(args)} values")
-        return tuple(_typed(a, v, path) for a, v in zip(args, value, strict=True))
+        return tuple(checked(a, v, path) for a, v in zip(args, value, strict=True))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     check(type(value) is hint, path, value, f"it must be of type {hint.__name__}")

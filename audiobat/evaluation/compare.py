@@ -92,7 +92,7 @@ def compare(
         records: record files, or folders of them such as a run's.
         metric: name of the metric to compare; None: the main one of each data set.
         samples: resamples of the test clips; clips of a fold are resampled within it.
-        seed: of the resamples.
+        seed: seed of the resamples.
 
     Raises:
         AudiobatError: records that cannot be read or have no scores, fewer than two systems on a data set, test clips

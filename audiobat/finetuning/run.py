@@ -52,9 +52,10 @@ def finetune(
     """Train an encoder with a head on labelled clips, test it, and write it as a release.
 
     Args:
-        model: shipped weights by name, a release folder, a run folder, or a checkpoint file of BAT, EAT or SSLAM; its
-            own head, if any, is dropped unless `config.keep_head`.
-        data: clips with labels, as for `probe`; those of split `valid` choose the best weights.
+        model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, or a checkpoint of BAT, EAT, SSLAM,
+            Audio-MAE or BEATs; a head that it has is left out unless `config.keep_head`.
+        data: clips with labels: a folder, a CSV or Parquet file with a path column, prepared shards, or NAME:FOLDER of
+            a public data set; clips of split `valid` choose the best weights.
         out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/, results/, release/;
             with folds the run and the release of each are in folds/FOLD/.
         config: the head, its training and which weights are kept; by default Table 6, AS-20K.

@@ -1,12 +1,14 @@
-"""Audio files of any length to a table of embeddings: one row (path, start, end, e0 .. eD-1) for each window.
+"""Recordings of any length to a table of embeddings: a row (path, start, end, e0 .. eD-1) for each window.
 
-Windows are those of `audio.windows` at the model's rate. OUT.parts/ keeps what is done, so that a run that was killed
-goes on where it stopped, to the same bytes.
+In: an encoder and recordings. Out: .parquet, .npz or .csv. Windows are those of `audio.windows` at the model's rate.
+OUT.parts/ keeps what is done, so that a run that was killed goes on where it stopped, to the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +20,13 @@ from torch import Tensor, nn
 from audiobat.config import check
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.windows import Window
+from audiobat.engine.files import replacing
 from audiobat.engine.ranks import pick_device
 from audiobat.engine.run_folder import sole_use
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
-from audiobat.inference.embedding_table import pick_writer
-from audiobat.inference.journal import Journal, Rows, sibling, told_when_full
-from audiobat.inference.recordings import list_clips, longest_clip
-from audiobat.inference.window_pass import Cut, run_pass
+from audiobat.inference.journal import CLIP_ID, Journal, Rows, errors_of_writing, sibling
+from audiobat.inference.window_pass import Windows, list_clips, run_pass
 from audiobat.models.encoder import pool_features
 from audiobat.models.features import Encoder
 from audiobat.zoo.load import load_encoder
@@ -46,25 +47,26 @@ def embed(
     trust_remote_code: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Embed every window of every file of `data` into the table `out`; returns its path.
+    """Write an embedding of every window of every recording of `data` to the table `out`; returns its path.
 
     Files that cannot be read are listed, with the reason, in `out`.skipped.csv.
 
     Args:
-        model: whatever `audiobat.load` takes, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder.
-        data: an audio file, a .txt list of files (relative to it), or whatever `read_clips` takes: a folder, a CSV or
-            Parquet file, prepared shards, NAME:FOLDER.
+        model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
+            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder object.
+        data: an audio file, a .txt list of files (relative to it), a folder, a CSV or Parquet file with a path column,
+            prepared shards, or NAME:FOLDER of a public data set.
         out: .parquet or .csv with columns path, start, end (seconds), e0 to eD-1; or .npz with arrays path, start, end
             [R] and embedding [R, D].
         layer: block to read, 1 to the model's depth, or -1 for the last.
         pool: `mean` over valid patches, or the `cls` token, which masked latent regression trains little.
-        window_seconds: length of a window; None: the model's longest clip.
+        window_seconds: length of a window; None: the longest clip that the model takes.
         hop_seconds: step between windows; None: the window.
         batch_size: windows that are computed at once.
         workers: threads that decode ahead; 0: none.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: let a Hugging Face model run the Python files that come with it.
-        overwrite: replace `out`, which is an error if it exists otherwise.
+        overwrite: replace `out` if it exists, which is an error otherwise.
 
     Raises:
         AudiobatError: a bad argument, nothing to embed, more than 5% of the files unreadable, parts of other settings.
@@ -76,26 +78,24 @@ def embed(
     if out.exists() and not overwrite:
         raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
     clips = list_clips(data)
-    where = pick_device(device)
+    torch_device = pick_device(device)
     encoder = load_encoder(model, "cpu", trust_remote_code) if isinstance(model, str | Path) else model
     if isinstance(encoder, nn.Module):
-        encoder.to(where).eval()
-    window = longest_clip(encoder) if window_seconds is None else window_seconds
-    cut = Cut(encoder.sample_rate, window, window if hop_seconds is None else hop_seconds, batch_size, workers)
+        encoder.to(torch_device).eval()
+    windows = Windows.of(encoder, window_seconds, hop_seconds, batch_size, workers)
     task = EmbedTask(encoder, layer, pool)
-    with told_when_full(out), sole_use(sibling(out, "parts")):
-        journal = Journal(sibling(out, "parts"), clips, task.settings(cut), overwrite)
-        run_pass("embed", task, clips, cut, journal, where, sibling(out, "skipped.csv"))
-        beside = sibling(out, "tmp")
-        write(beside, named(journal.read(), clips))
-        beside.replace(out)
+    with errors_of_writing(out), sole_use(sibling(out, "parts")):
+        journal = Journal(sibling(out, "parts"), clips, task.settings(windows), overwrite)
+        run_pass("embed", task, clips, windows, journal, torch_device, sibling(out, "skipped.csv"))
+        with replacing(out) as beside:
+            write(beside, with_paths(journal.read(), clips))
         journal.close()
     return out
 
 
 @dataclass(frozen=True)
 class EmbedTask:
-    """An encoder and how its features become rows."""
+    """An encoder, and how the features of a window become a vector."""
 
     encoder: Encoder
     layer: int
@@ -106,20 +106,20 @@ class EmbedTask:
         check(layer == -1 or 1 <= layer <= depth, "layer", layer, f"use 1 to {depth}, or -1 for the last")
         check(self.pool in ("mean", "cls"), "pool", self.pool, "choose mean or cls")
 
-    def settings(self, cut: Cut) -> dict[str, Any]:
-        """What the values of a row depend on, besides the audio."""
+    def settings(self, windows: Windows) -> dict[str, Any]:
+        """Everything besides the audio that rows depend on."""
         weights = weights_sha256(self.encoder) if isinstance(self.encoder, nn.Module) else type(self.encoder).__name__
         return {
             "verb": "embed",
             "model": weights,
             "layer": self.layer,
             "pool": self.pool,
-            "window_seconds": cut.window_seconds,
-            "hop_seconds": cut.hop_seconds,
+            "window_seconds": windows.window_seconds,
+            "hop_seconds": windows.hop_seconds,
         }
 
     def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[NDArray[np.float32]]:
-        """One vector [D] for each window of [B, S]."""
+        """A vector [D] for each window of [B, S]."""
         features = self.encoder.forward_intermediates(waveform, lengths)
         return list(pool_features(features, self.pool, self.layer).float().cpu().numpy())
 
@@ -127,22 +127,68 @@ class EmbedTask:
         """The row of a window."""
         rate = self.encoder.sample_rate
         return {
-            "row": np.array([window.clip_id]),
+            CLIP_ID: np.array([window.clip_id]),
             "start": np.array([window.start / rate]),
             "end": np.array([(window.start + len(window.samples)) / rate]),
-            "embedding": value[None],
+            "embedding": value[None],  # [1, D]
         }
 
     def state(self) -> Rows:
-        """Nothing: a window stands by itself."""
+        """Nothing: no window's row depends on another window."""
         return {}
 
     def restore(self, state: Rows) -> None:
-        """Nothing to remember."""
+        """Nothing to restore."""
 
 
-def named(chunks: Iterator[Rows], clips: ClipTable) -> Iterator[Rows]:
-    """Rows with the clips' names, `path`, in the place of their numbers."""
+def with_paths(chunks: Iterator[Rows], clips: ClipTable) -> Iterator[Rows]:
+    """Rows with a column `path`, the clips' names, in place of the clip ids."""
     for rows in chunks:
-        names = np.array([clips.keys[row] for row in rows["row"].tolist()], dtype=np.str_)
-        yield {"path": names, **{name: values for name, values in rows.items() if name != "row"}}
+        names = np.array([clips.keys[clip_id] for clip_id in rows[CLIP_ID].tolist()], dtype=np.str_)
+        yield {"path": names, **{name: values for name, values in rows.items() if name != CLIP_ID}}
+
+
+def pick_writer(out: Path) -> Callable[[Path, Iterator[Rows]], None]:
+    """The function that writes a table in the format that the ending of `out` names."""
+    writers = {".parquet": write_parquet, ".npz": write_npz, ".csv": write_csv}
+    if out.suffix.lower() not in writers:
+        raise AudiobatError(f"--out {out} ends in {out.suffix or 'nothing'}: use one of {', '.join(writers)}.")
+    if out.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise AudiobatError(f"--out {out} needs pyarrow: install 'audiobat[parquet]', or write .npz or .csv.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return writers[out.suffix.lower()]
+
+
+def write_parquet(path: Path, chunks: Iterator[Rows]) -> None:
+    """Write the table as Parquet, a row group for each chunk."""
+    import pyarrow
+    import pyarrow.parquet
+
+    writer = None
+    for rows in chunks:
+        columns = {name: rows[name] for name in ("path", "start", "end")}
+        columns |= {f"e{i}": rows["embedding"][:, i] for i in range(rows["embedding"].shape[1])}
+        table = pyarrow.table(columns)
+        writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+def write_csv(path: Path, chunks: Iterator[Rows]) -> None:
+    """Write the table as CSV; nine digits are enough to give back every float32."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        for number, rows in enumerate(chunks):
+            if number == 0:
+                writer.writerow(["path", "start", "end", *(f"e{i}" for i in range(rows["embedding"].shape[1]))])
+            for name, start, end, vector in zip(*rows.values(), strict=True):
+                writer.writerow([name, start, end, *(f"{value:.9g}" for value in vector)])
+
+
+def write_npz(path: Path, chunks: Iterator[Rows]) -> None:
+    """Write the table as arrays path, start, end [R] and embedding [R, D]."""
+    parts = list(chunks)
+    with path.open("wb") as file:
+        columns = {name: np.concatenate([rows[name] for rows in parts]) for name in parts[0]}
+        np.savez(file, allow_pickle=False, **columns)

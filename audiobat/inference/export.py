@@ -1,6 +1,7 @@
-"""A model, of whatever kind `--model` takes, to a release folder with its card, to ONNX, or to a transformers folder.
+"""A model to share or to run elsewhere: as a release folder with its card, as ONNX, as a folder for transformers.
 
-What is written is written beside its place and renamed; the card fills itself from what `export_source` found.
+In: whatever `--model` takes, with what `export_source` finds out about it, which fills the card. Out: the folder or
+file, and with `push` its copy on the Hugging Face Hub.
 """
 
 from __future__ import annotations
@@ -22,14 +23,13 @@ from audiobat.zoo import release as release_io
 from audiobat.zoo.card import CARD, OPEN, is_licensed, write_card
 from audiobat.zoo.hf_hub import check_name, upload
 
-Target = Literal["release", "onnx", "transformers"]
-SHOWN = 6  # classes in a line
+CLASSES_LISTED = 6  # in the line that describes the head
 OURS = ("audiobat", *release_io.FOREIGN)  # model types of folders that --overwrite may replace
 
 
 def export(
     model: str | Path,
-    to: Target,
+    to: Literal["release", "onnx", "transformers"],
     out: str | Path,
     *,
     push: str | None = None,
@@ -42,11 +42,11 @@ def export(
         model: a run or release folder, shipped weights by name, `hub:OWNER/NAME`, or weights of another project: a
             checkpoint file of BAT, EAT, SSLAM, Audio-MAE or BEATs (`:teacher` behind it takes its EMA copy), or their
             folder from Hugging Face. A head comes along.
-        to: `release` for audiobat; `onnx`, one file with the spectrogram inside (extra `onnx`); `transformers`, a
-            folder that `AutoModel.from_pretrained` loads (extra `transformers`).
+        to: `release` for audiobat; `onnx`, one file that computes the spectrogram, too (extra `onnx`); `transformers`,
+            a folder that `AutoModel.from_pretrained` loads (extra `hf`).
         out: folder to write, or the file of ONNX.
-        push: OWNER/NAME on the Hugging Face Hub, to put the folder there too.
-        private: let only its owner see it there, if it is new.
+        push: OWNER/NAME on the Hugging Face Hub, to upload the folder there.
+        private: if the folder is new there, let only its owner see it.
         overwrite: replace the older export at `out`.
 
     Raises:
@@ -118,7 +118,7 @@ def check_apart(out: Path, place: Path) -> None:
 
 
 def describe(source: Source) -> list[str]:
-    """What is exported, what comes along and what is left out, in lines."""
+    """Lines that say what is exported, with which head, and what is left out."""
     model = source.model
     encoder = model.encoder if isinstance(model, Tagger) else model
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -136,25 +136,25 @@ def describe(source: Source) -> list[str]:
 
 def listed(classes: Sequence[str]) -> str:
     """The first names, and how many more there are."""
-    more = f", and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
-    return ", ".join(classes[:SHOWN]) + more
+    more = f", and {len(classes) - CLASSES_LISTED} more" if len(classes) > CLASSES_LISTED else ""
+    return ", ".join(classes[:CLASSES_LISTED]) + more
 
 
 def grouped(names: Sequence[str]) -> str:
-    """All names, those that differ in their numbers alone as one."""
+    """All names, and names that differ only in their numbers as one."""
     counted = Counter(re.sub(r"\d+", "N", name) for name in names)
     return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in counted.items())
 
 
 def to_release(source: Source, out: Path) -> None:
-    """What `audiobat.load` takes."""
+    """Write a release folder, which `audiobat.load` takes."""
     extra = {**source.extra, "facts": dataclasses.asdict(source.facts)}
     card = write_card(out.resolve().name, source.model, source.facts)
     release_io.save_release(out, source.model, card, extra, source.files)
 
 
 def to_onnx(source: Source, out: Path) -> None:
-    """What onnxruntime takes."""
+    """Write an ONNX file, which onnxruntime takes."""
     from audiobat.zoo.export.onnx import export_onnx
 
     model: Any = source.model
@@ -162,7 +162,7 @@ def to_onnx(source: Source, out: Path) -> None:
 
 
 def to_transformers(source: Source, out: Path) -> None:
-    """What `transformers.AutoModel.from_pretrained` takes; it is made beside its place, with the card's figure."""
+    """Write a folder with the card's figure, which `transformers.AutoModel.from_pretrained` takes."""
     from audiobat.zoo.export.transformers import export_transformers
 
     stage = out.with_name(f"{out.name}.tmp")

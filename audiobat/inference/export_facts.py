@@ -1,6 +1,6 @@
-"""What a run folder knows of its model, for the card: config.yaml, env.json, log.txt and results/ to Facts.
+"""What the files of a run tell of its model, for the model card: config.yaml, env.json, log.txt, results/ to `Facts`.
 
-Nothing is guessed: what no file says stays None. Folders are named without the path to them, which concerns nobody.
+Nothing is guessed: a fact that no file holds stays None. Folders are named without their path, which is private.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from audiobat.zoo.card import FIGURE, Facts, Result
 from audiobat.zoo.release import run_fields
 
 CLIPS = re.compile(r"(?:Pre-training|Fine-tuning) on (\d+) clips")
-CUSTOM = "custom"  # as in records
-UNTOLD = (*FREE_FIELDS, "data.path", "recipe")  # fields that the card tells elsewhere, or that change nothing
+CUSTOM = "custom"  # settings of no recipe, as in records
+NOT_LISTED = (*FREE_FIELDS, "data.path", "recipe")  # fields that the card has elsewhere, or that change nothing
 VERSIONS = ("audiobat", "torch", "git_commit")
 
 
 @dataclass(frozen=True)
 class Records:
-    """The result records of a run that are about the weights at hand, and how many are about others."""
+    """The result records of a run that measure the exported weights, and how many measure others."""
 
     own: tuple[Loaded, ...] = ()
     others: int = 0
 
 
 def facts_of_run(run: Path, log_folder: Path) -> Facts:
-    """What the run's own files say; `log_folder` has the log of this very training, which may be that of a fold.
+    """The facts in the files of the run `run`; `log_folder` has the log of the training, which may be that of a fold.
 
     Raises:
         AudiobatError: a config.yaml that is damaged.
@@ -70,17 +70,17 @@ def facts_of_run(run: Path, log_folder: Path) -> Facts:
 
 
 def recipe_followed(config: FinetuneConfig | PretrainConfig) -> str:
-    """The recipe whose settings these are, but for what does not change a method; else that they are one's own."""
+    """The name of the recipe that has these settings, apart from fields that change no method; else `custom`."""
     if isinstance(config, FinetuneConfig):
         kept = config.recipe is None or preset_of(config) == config.recipe
         return config.recipe or CUSTOM if kept else f"{config.recipe} with changes"
     method = method_of(config)
-    names = (name for name in recipe_names("pretrain") if not name.startswith("ladder/"))  # its last rung is bat_base
+    names = (name for name in recipe_names("pretrain") if not name.startswith("ladder/"))  # whose last is bat_base
     return next((n for n in names if method_of(from_dict(PretrainConfig, load_recipe(n))) == method), CUSTOM)
 
 
 def method_of(config: PretrainConfig) -> dict[str, object]:
-    """The settings that a recipe is about."""
+    """The settings that make a recipe, by dotted name."""
     return {name: value for name, value in flat(to_dict(config)) if name not in NOT_RECIPE}
 
 
@@ -88,7 +88,7 @@ def settings_changed(config: FinetuneConfig | PretrainConfig) -> Iterator[tuple[
     """Name, value and default of the fields that differ from the defaults."""
     defaults = dict(flat(to_dict(type(config)())))
     for name, value in flat(to_dict(config)):
-        if name not in UNTOLD and value != defaults[name]:
+        if name not in NOT_LISTED and value != defaults[name]:
             shown = last_name(value) if isinstance(value, str) else str(value)
             yield name, shown, str(defaults[name])
 
@@ -102,7 +102,7 @@ def last_name(source: str) -> str:
 
 
 def clips_logged(log: Path) -> int | None:
-    """How many clips a training had when it was last begun."""
+    """The number of clips in a training's log, when it was begun or resumed for the last time."""
     if not log.is_file():
         return None
     found = CLIPS.findall(log.read_text(encoding="utf-8", errors="replace"))
@@ -110,9 +110,9 @@ def clips_logged(log: Path) -> int | None:
 
 
 def records_of(run: Path, encoder_sha256: str) -> Records:
-    """The records below a run that are about its weights: probes of them, and the test of those that are kept.
+    """The records below a run that measure its weights: probes of them, and the test of the weights that were kept.
 
-    A fine-tuning's own records name the weights that it began with, and say whether they are of the kept ones.
+    The records of a fine-tuning name the weights that it began with, and say whether they measure the kept ones.
     """
     paths = sorted({*run.rglob("results/*.json"), *run.rglob("results/layers/*.json")})
     loaded = load_all(paths) if paths else []
@@ -121,14 +121,14 @@ def records_of(run: Path, encoder_sha256: str) -> Records:
 
 
 def is_own(record: ResultRecord, encoder_sha256: str) -> bool:
-    """Whether a record is about the weights at hand."""
+    """Whether a record measures the weights with this hash."""
     if record.head["kind"] == "finetune":
         return bool(record.head.get("selected"))
     return record.model.sha256 == encoder_sha256
 
 
 def with_results(facts: Facts, records: Records) -> tuple[Facts, dict[str, bytes]]:
-    """Facts with what the records measured, and the figure of layers, by name, if they have gates."""
+    """The facts with the records' results; and the figure of layers, as {file name: PNG}, if a head has gates."""
     if all(is_block_probe(record) for _, record in records.own):
         return facts, {}
     found = collect(records.own)
@@ -144,11 +144,11 @@ def with_results(facts: Facts, records: Records) -> tuple[Facts, dict[str, bytes
 
 
 def results_of(row: Row) -> Iterator[Result]:
-    """Every metric of a head, with its interval and seeds."""
+    """Each metric of a head, with its interval and seeds."""
     seeds = tuple(record.seed for record in row.records)
     clips = row.first.data.clips
     tested = sum(clips.values()) if row.first.folds else clips.get("test")
-    order = {name: place for place, name in enumerate(METRIC_NAMES)}  # in which each definition follows its own
+    order = {name: place for place, name in enumerate(METRIC_NAMES)}  # as tables have them
     for name, found in sorted(row.summaries.items(), key=lambda item: order.get(item[0], len(order))):
         value, low, high = (None if math.isnan(x) else x for x in (found.value, found.low, found.high))
         yield Result(

@@ -1,4 +1,4 @@
-"""Whatever `--model` of export may name, to a model with what is known of it: a Source."""
+"""Whatever `export --model` names, to a model and what is known of it: a `Source`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LARGEST_FIGURE = 10_000_000  # bytes
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A model and what goes with it."""
+    """A model to export, and what goes into the exported folder with it."""
 
     model: BaseEncoder | Tagger
-    place: Path  # the file or folder that it was read from, which must stay as it is
-    facts: Facts
-    files: Mapping[str, bytes]  # for beside the card
-    extra: Mapping[str, Any]  # of config.json
-    notes: tuple[str, ...] = ()  # what the user should hear
+    place: Path  # the file or folder that it was read from, which the export must not touch
+    facts: Facts  # for the model card
+    files: Mapping[str, bytes]  # more files for the folder, such as the card's figure
+    extra: Mapping[str, Any]  # `extra` of the release's config.json
+    notes: tuple[str, ...] = ()  # lines to print
 
 
 def open_source(source: str | Path) -> Source:
@@ -47,17 +47,17 @@ def open_source(source: str | Path) -> Source:
     """
     local = release_io.find(source) if is_shared(source) else source
     if is_foreign(local):
-        return foreign(local)
+        return from_other_project(local)
     folder = release_io.find(local)
     if not (folder / "config.json").exists():
-        return run(folder)
+        return from_run(folder)
     config = read_json(folder / "config.json")
     model = release_io.load_tagger(folder) if "tagger" in config else release_io.load(folder)
-    return release(folder, model, config, str(source))
+    return from_release(folder, model, config, str(source))
 
 
-def foreign(source: str | Path) -> Source:
-    """Weights of another project, strictly converted, with their head if it can be kept."""
+def from_other_project(source: str | Path) -> Source:
+    """Weights of another project, converted to the last tensor, with their head if it can be kept."""
     place = Path(str(source).removesuffix(TEACHER))
     file = place / WEIGHTS if place.is_dir() else place
     found = convert_file(source)
@@ -67,35 +67,35 @@ def foreign(source: str | Path) -> Source:
     return Source(model.eval(), place, facts, {}, {}, (note,))
 
 
-def run(folder: Path) -> Source:
-    """A run of pre-training: the student of its latest checkpoint."""
+def from_run(folder: Path) -> Source:
+    """A run of pre-training: the student in its latest checkpoint."""
     encoder, checkpoint = release_io.student_of_run(folder)
     facts = replace(facts_of_run(folder, folder), steps=checkpoint.step, data_sha256=checkpoint.extra.get("clips"))
-    return recorded(Source(encoder.eval(), folder, facts, {}, {}), folder)
+    return with_records(Source(encoder.eval(), folder, facts, {}, {}), folder)
 
 
-def release(folder: Path, model: BaseEncoder | Tagger, config: Mapping[str, Any], name: str) -> Source:
-    """A release: one that a fine-tuning has just made, or one that tells what it is itself."""
+def from_release(folder: Path, model: BaseEncoder | Tagger, config: Mapping[str, Any], name: str) -> Source:
+    """A release, either inside the run of fine-tuning that made it or anywhere else."""
     extra = config.get("extra", {})
     if not isinstance(extra, Mapping):
         raise AudiobatError(f"{folder / 'config.json'}: extra is no object: take it out.")
     made_in = run_of(folder)
     if made_in is None:
         file = folder / WEIGHTS
-        known = shipped_facts(folder) if folder.parent == release_io.WEIGHTS else told_facts(folder, extra)
+        known = facts_of_shipped(folder) if folder.parent == release_io.WEIGHTS else facts_of_release(folder, extra)
         where = name if is_shared(name) else folder.name
         facts = replace(known, sources=(*known.sources, (f"{where}/{WEIGHTS}", sha256_of(file))))
         figure = folder / FIGURE
         has_figure = known.figure and figure.is_file() and figure.stat().st_size <= LARGEST_FIGURE
         files = {FIGURE: figure.read_bytes()} if has_figure else {}
         return Source(model, folder, replace(facts, figure=has_figure), files, extra)
-    told = told_facts(folder, extra)
-    facts = replace(facts_of_run(made_in, folder.parent), steps=told.steps, data_sha256=told.data_sha256)
-    return recorded(Source(model, made_in, facts, {}, extra), made_in)
+    known = facts_of_release(folder, extra)
+    facts = replace(facts_of_run(made_in, folder.parent), steps=known.steps, data_sha256=known.data_sha256)
+    return with_records(Source(model, made_in, facts, {}, extra), made_in)
 
 
-def recorded(source: Source, folder: Path) -> Source:
-    """A source with what the records of its run say."""
+def with_records(source: Source, folder: Path) -> Source:
+    """The source with the results in the records of its run."""
     encoder = source.model.encoder if isinstance(source.model, Tagger) else source.model
     records = records_of(folder, weights_sha256(encoder))
     facts, files = with_results(source.facts, records)
@@ -105,7 +105,7 @@ def recorded(source: Source, folder: Path) -> Source:
 
 
 def run_of(release_folder: Path) -> Path | None:
-    """The run of fine-tuning in which a release lies, RUN/release or RUN/folds/FOLD/release."""
+    """The run of fine-tuning that a release lies in, as RUN/release or RUN/folds/FOLD/release; None: in no run."""
     above = release_folder.resolve().parents
     if release_folder.name != release_io.RELEASE:
         return None
@@ -113,8 +113,8 @@ def run_of(release_folder: Path) -> Path | None:
     return next((folder for folder in candidates if (folder / "config.yaml").is_file()), None)
 
 
-def shipped_facts(folder: Path) -> Facts:
-    """What the record of shipped weights tells."""
+def facts_of_shipped(folder: Path) -> Facts:
+    """The facts in the record.json of shipped weights."""
     record = read_json(folder / "record.json")
     return Facts(
         origin=f"pre-trained without labels, shipped with audiobat as {folder.name}",
@@ -127,8 +127,8 @@ def shipped_facts(folder: Path) -> Facts:
     )
 
 
-def told_facts(folder: Path, extra: Mapping[str, Any]) -> Facts:
-    """What a release tells of itself: what an export has written there, or the little that a fine-tuning has."""
+def facts_of_release(folder: Path, extra: Mapping[str, Any]) -> Facts:
+    """The facts in a release's config.json: all that an export writes there, or the few that a fine-tuning does."""
     if "facts" in extra:
         try:
             return from_dict(Facts, extra["facts"], "extra.facts")
@@ -143,6 +143,6 @@ def told_facts(folder: Path, extra: Mapping[str, Any]) -> Facts:
 
 
 def sha256_of(file: Path) -> str:
-    """Digest of a file's bytes."""
+    """SHA-256 of a file's bytes, in hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

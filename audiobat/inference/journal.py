@@ -1,6 +1,7 @@
-"""Rows on their way to a table: parts in OUT.parts/, so that a run killed at any instant goes on where it stopped.
+"""What a pass over recordings has made so far, as files in OUT.parts/: a run that was killed goes on from there.
 
-Parts follow one another in the order of the clips. A part counts while the files it was made from stay as they were.
+In: the rows of consecutive windows. Out: parts, NUMBER.npz, in the order of the clips, and the rows of all of them. A
+part counts as long as the audio files that it was made from have not changed.
 """
 
 from __future__ import annotations
@@ -23,46 +24,47 @@ from audiobat.data.windows import FileStamp, file_stamp
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
-Rows: TypeAlias = dict[str, NDArray[Any]]  # columns of one length; `row` is the clip's
-Place: TypeAlias = tuple[int, int]  # a clip's row and a window of it
+Rows: TypeAlias = dict[str, NDArray[Any]]  # rows of a table as columns of one length [R, ...]
+WindowId: TypeAlias = tuple[int, int]  # a clip's place in the clip table, and a window's place in the clip
 
+CLIP_ID = "row"  # the column of clip ids; parts of earlier versions have it under this name
 SETTINGS = "settings.json"
-CHUNK_ROWS = 4096  # rows that `Journal.read` gives at once, whatever the parts hold
+CHUNK_ROWS = 4096  # rows that `Journal.read` gives at once, however many a part holds
 
 
 @dataclass
 class Part:
-    """What became of consecutive windows."""
+    """The rows that consecutive windows gave."""
 
     rows: Rows
-    state: Rows
-    next: Place  # of the window after them
-    stamps: dict[int, FileStamp | None]  # of the clips' files, by row
-    broken: dict[int, str]  # row -> reason
+    state: Rows  # what the task remembers of these windows, such as an event that has not ended
+    next: WindowId  # the window after them
+    stamps: dict[int, FileStamp | None]  # clip id: size and time of the file that was read
+    broken: dict[int, str]  # clip id: why it cannot be read
 
 
 class Journal:
     """The parts of one run.
 
     Attributes:
-        next: the window that comes after the last part.
-        state: what the last part's writer asked to be kept.
-        broken: clips that cannot be read (row -> reason) as far as the parts go.
+        next: the window after the last part.
+        state: the state that the last part holds.
+        broken: clip id -> reason, of the clips up to `next` that cannot be read.
 
     Raises:
-        AudiobatError: the folder holds parts of other settings, and `overwrite` is not given.
+        AudiobatError: the folder holds parts of other settings and `overwrite` is not given, or other files.
     """
 
     def __init__(self, folder: Path, clips: ClipTable, settings: Mapping[str, Any], overwrite: bool) -> None:
         self.folder, self._clips = folder, clips
         self._begin(dict(settings), overwrite)
-        self.next: Place = (0, 0)
+        self.next: WindowId = (0, 0)
         self.state: Rows = {}
         self.broken: dict[int, str] = {}
         self._parts: list[Path] = []
         for path in sorted(folder.glob("*.npz")):
-            if path != self._path(len(self._parts)) or not self._adopt(path):
-                path.unlink()
+            if path != self._path(len(self._parts)) or not self._continue_after(path):
+                path.unlink()  # and with it every later part, which now follows a gap
 
     def _begin(self, settings: dict[str, Any], overwrite: bool) -> None:
         record = self.folder / SETTINGS
@@ -70,10 +72,10 @@ class Journal:
             before = json.loads(record.read_text(encoding="utf-8"))
             changed = [name for name in settings if before.get(name) != settings[name]]
             if changed and not overwrite:
-                what = " and ".join(changed)
-                raise AudiobatError(f"{self.folder} was begun with another {what}: use the same, or give --overwrite.")
+                names = " and ".join(changed)
+                raise AudiobatError(f"{self.folder} was begun with another {names}: use the same, or give --overwrite.")
             if changed:
-                for path in self.folder.glob("*.npz"):  # the record stays longest: no part is ever taken for another's
+                for path in self.folder.glob("*.npz"):  # before the record changes: no part may pass for another run's
                     path.unlink()
         elif self.folder.exists() and {path.name for path in self.folder.iterdir()} - {f"{SETTINGS}.tmp"}:
             raise AudiobatError(f"{self.folder} holds other files: move it away, or choose another --out.")
@@ -83,8 +85,8 @@ class Journal:
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.npz"
 
-    def _adopt(self, path: Path) -> bool:
-        """Go on after the part at `path`, if it is whole and its files are the same as then."""
+    def _continue_after(self, path: Path) -> bool:
+        """Take over the part at `path` if it is whole, comes next, and its audio files are unchanged."""
         try:
             with np.load(path, allow_pickle=False) as part:
                 meta = json.loads(part["meta"].tobytes())
@@ -93,17 +95,18 @@ class Journal:
                 state = {name.removeprefix("state."): part[name] for name in part.files if name.startswith("state.")}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return False
-        for row, key, found in meta["files"]:
-            if row >= len(self._clips) or self._clips.keys[row] != key or found != _plain(file_stamp(self._clips, row)):
+        for clip_id, key, found in meta["files"]:
+            same_clip = clip_id < len(self._clips) and self._clips.keys[clip_id] == key
+            if not same_clip or found != _as_json(file_stamp(self._clips, clip_id)):
                 return False
         self._parts.append(path)
         self.next, self.state = tuple(meta["next"]), state
-        self.broken |= {int(row): reason for row, reason in meta["broken"].items()}
+        self.broken |= {int(clip_id): reason for clip_id, reason in meta["broken"].items()}
         return True
 
     def add(self, part: Part) -> None:
-        """Keep a part: all of it or nothing."""
-        files = [[row, self._clips.keys[row], found] for row, found in part.stamps.items()]
+        """Write a part, whole or not at all."""
+        files = [[clip_id, self._clips.keys[clip_id], found] for clip_id, found in part.stamps.items()]
         meta = {"first": self.next, "next": part.next, "files": files, "broken": part.broken}
         packed = io.BytesIO()
         arrays = {f"rows.{name}": values for name, values in part.rows.items()}
@@ -117,16 +120,16 @@ class Journal:
         self.broken |= part.broken
 
     def read(self) -> Iterator[Rows]:
-        """All rows but those of broken clips, in chunks of CHUNK_ROWS; the last one may be empty."""
+        """All rows in chunks of CHUNK_ROWS, without those of clips that broke later; the last chunk may be empty."""
         held: list[Rows] = []
         for path in self._parts:
             with np.load(path, allow_pickle=False) as part:
                 rows = {n.removeprefix("rows."): part[n] for n in part.files if n.startswith("rows.")}
-            if not rows:
+            if not rows:  # all clips of the part were broken
                 continue
-            keep = ~np.isin(rows["row"], list(self.broken))
+            keep = ~np.isin(rows[CLIP_ID], list(self.broken))
             held.append({name: values[keep] for name, values in rows.items()})
-            while sum(len(rows["row"]) for rows in held) > CHUNK_ROWS:
+            while sum(len(rows[CLIP_ID]) for rows in held) > CHUNK_ROWS:
                 joined = join_rows(held)
                 yield {name: values[:CHUNK_ROWS] for name, values in joined.items()}
                 held = [{name: values[CHUNK_ROWS:] for name, values in joined.items()}]
@@ -134,12 +137,12 @@ class Journal:
             yield join_rows(held)
 
     def close(self) -> None:
-        """Remove the parts: the table is written."""
+        """Remove the parts, once the table is written."""
         shutil.rmtree(self.folder)
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:
-    """Several lots of rows as one."""
+    """The rows of several tables with the same columns, one after another."""
     return {name: np.concatenate([rows[name] for rows in parts]) for name in parts[0]}
 
 
@@ -149,8 +152,8 @@ def sibling(out: Path, ending: str) -> Path:
 
 
 @contextmanager
-def told_when_full(out: Path) -> Iterator[None]:
-    """Turn the system's refusal to write into one sentence; what is finished stays."""
+def errors_of_writing(out: Path) -> Iterator[None]:
+    """Turn a full disk, or another refusal to write, into one sentence; the parts that are written stay."""
     try:
         yield
     except OSError as error:
@@ -160,6 +163,6 @@ def told_when_full(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _plain(found: tuple[int, int] | None) -> list[int] | None:
+def _as_json(found: tuple[int, int] | None) -> list[int] | None:
     """A stamp as JSON gives it back."""
     return None if found is None else list(found)

@@ -1,7 +1,7 @@
-"""Audio of any length and a release with a head to a table: file, start, end, label, score for each window or event.
+"""Recordings of any length to a table of labels: file, start, end, label, score of each window or event.
 
-Windows are those of `audio.windows` at the model's rate. OUT.parts/ keeps what is done, so that a run that was killed
-goes on where it stopped, to the same bytes.
+In: a model with a head, and recordings. Windows are those of `audio.windows` at the model's rate. OUT.parts/ keeps what
+is done, so that a run that was killed goes on where it stopped, to the same bytes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.engine.ranks import pick_device
 from audiobat.engine.run_folder import sole_use
 from audiobat.engine.tensors import weights_sha256
-from audiobat.inference.journal import Journal, Rows, sibling, told_when_full
-from audiobat.inference.predict_rows import FrameEvents, WindowLabels
-from audiobat.inference.recordings import list_clips, longest_clip
-from audiobat.inference.window_pass import Cut, Task, run_pass
-from audiobat.inference.writers import Format, Prediction, Table, pick_format
+from audiobat.inference.events import FrameEvents, WindowLabels
+from audiobat.inference.journal import CLIP_ID, Journal, Rows, errors_of_writing, sibling
+from audiobat.inference.window_pass import Task, Windows, list_clips, run_pass
+from audiobat.inference.writers import Output, Prediction, pick_format
 from audiobat.models.tagger import Tagger
 from audiobat.zoo.release import load_tagger
 
 MULTI_LABEL_THRESHOLD = 0.5
-EVENT_THRESHOLD = 0.3  # as events are scored (`metrics.frames_to_events`): DCASE-2016 task 2
-EVENT_MEDIAN = 3
+EVENT_THRESHOLD = 0.3  # with the median, as `metrics.frames_to_events` scores events: DCASE-2016 task 2
+EVENT_MEDIAN = 3  # frames
+COLUMNS = (CLIP_ID, "start", "end", "label", "score")  # of the rows in the journal
 
 
 def predict(
@@ -38,7 +38,7 @@ def predict(
     top: int | None = None,
     threshold: float | None = None,
     median: int | None = None,
-    format: Literal["auto"] | Format = "auto",
+    format: Literal["auto", "csv", "parquet", "jsonl", "audacity", "raven"] = "auto",
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
     batch_size: int = 16,
@@ -46,59 +46,58 @@ def predict(
     device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
-    """Write what a model with a head hears in every file of `data` to the table `out`; returns its path.
+    """Label every recording of `data` with a model that has a head, and write a table; returns its path, `out`.
 
-    A head that labels clips gives rows for each window, best label first: all labels above the threshold where several
-    may be there at once, else the best one. A head that labels frames gives a row for each event: a run of frames above
-    the threshold after a median filter over time, across windows; its score is the mean of its frames'. Where windows
-    overlap, each gives the frames nearer to its own middle.
+    A head that labels clips gives rows for each window, the best label first: all labels above the threshold if several
+    can hold at once, else the best. A head that labels frames gives a row for each event: a run of frames above the
+    threshold after a median filter over time, also across windows, scored by the mean of its frames. Where windows
+    overlap, a frame is taken from the window whose middle is nearer.
 
-    Files that cannot be read are listed, with the reason, in `out`.skipped.csv.
+    Recordings that cannot be read are listed, with the reason, in `out`.skipped.csv.
 
     Args:
-        model: a release folder with a head, the run that made it, or a Tagger.
-        data: an audio file, a .txt list of files (relative to it), or whatever `read_clips` takes: a folder, a CSV or
-            Parquet file, prepared shards, NAME:FOLDER; or several of these.
+        model: a release folder with a head, the run that made it, or a Tagger object.
+        data: one or several of: an audio file, a .txt list of files (relative to it), a folder, a CSV or Parquet file
+            with a path column, prepared shards, NAME:FOLDER of a public data set.
         out: file to write; for Audacity and Raven with several recordings, a folder with a file for each.
-        top: at most so many labels of each window; None: one if classes exclude each other, else all.
-        threshold: only scores above it; None: 0.3 for events; 0.5 for windows where several labels may be there at
-            once and `top` is not given; else none.
-        median: frames under the filter of events, odd; None: 3.
+        top: labels of each window, at most; None: 1 if they exclude each other, else all.
+        threshold: only scores above it; None: 0.3 for events; 0.5 for windows if several labels can hold at once and
+            `top` is not given; else none.
+        median: length of the median filter of events, in frames, odd; None: 3.
         format: `csv`, `parquet`, `jsonl`, `audacity` (label track) or `raven` (selection table); `auto`: by the ending
             of `out`: .csv, .parquet, .jsonl, .txt (Audacity), .selections.txt (Raven).
-        window_seconds: length of a window; None: the model's longest clip.
+        window_seconds: length of a window; None: the longest clip that the model takes.
         hop_seconds: step between windows; None: the window.
         batch_size: windows that are computed at once.
         workers: threads that decode ahead; 0: none.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
-        overwrite: replace `out`, which is an error if it exists otherwise.
+        overwrite: replace `out` if it exists, which is an error otherwise.
 
     Raises:
-        AudiobatError: a bad argument, a release without a head, nothing to hear, more than 5% of the files unreadable,
-            parts of other settings, no room on the disk.
+        AudiobatError: a bad argument, a release without a head, no recordings, more than 5% of them unreadable, parts
+            of other settings, no room on the disk.
     """
-    out, where = Path(out), pick_device(device)
-    form = pick_format(out, format)
+    out, torch_device = Path(out), pick_device(device)
+    table_format = pick_format(out, format)
     clips = list_clips(data)
     tagger = load_tagger(model) if isinstance(model, str | Path) else model
-    tagger.to(where).eval()
-    window = longest_clip(tagger.encoder) if window_seconds is None else window_seconds
-    cut = Cut(tagger.sample_rate, window, window if hop_seconds is None else hop_seconds, batch_size, workers)
-    table = Table(out, form, clips.keys, tagger.sample_rate / 2, overwrite)
-    task, settings = build_task(tagger, cut, top, threshold, median)
-    with told_when_full(out), sole_use(sibling(out, "parts")):
-        journal = Journal(sibling(out, "parts"), clips, settings | model_settings(tagger, cut), overwrite)
-        run_pass("predict", task, clips, cut, journal, where, sibling(out, "skipped.csv"))
-        broken = {clips.keys[row] for row in journal.broken}
-        table.write(predictions(journal.read(), clips, tagger.classes, by_start=tagger.task == "frame"), broken)
+    tagger.to(torch_device).eval()
+    windows = Windows.of(tagger.encoder, window_seconds, hop_seconds, batch_size, workers)
+    output = Output(out, table_format, clips.keys, tagger.sample_rate / 2, overwrite)
+    task, settings = build_task(tagger, windows, top, threshold, median)
+    with errors_of_writing(out), sole_use(sibling(out, "parts")):
+        journal = Journal(sibling(out, "parts"), clips, settings | model_settings(tagger, windows), overwrite)
+        run_pass("predict", task, clips, windows, journal, torch_device, sibling(out, "skipped.csv"))
+        broken = {clips.keys[clip_id] for clip_id in journal.broken}
+        output.write(predictions(journal.read(), clips, tagger.classes, by_start=tagger.task == "frame"), broken)
         journal.close()
     return out
 
 
 def build_task(
-    tagger: Tagger, cut: Cut, top: int | None, threshold: float | None, median: int | None
+    tagger: Tagger, windows: Windows, top: int | None, threshold: float | None, median: int | None
 ) -> tuple[Task, dict[str, Any]]:
-    """What to do with windows, and what of it rows depend on."""
+    """The task for the head, and those of its settings that rows depend on; what is None gets its default."""
     classes, is_frame = len(tagger.classes), tagger.task == "frame"
     check(threshold is None or 0 <= threshold <= 1, "threshold", threshold, "use 0 to 1")
     if is_frame:
@@ -106,7 +105,7 @@ def build_task(
         median = EVENT_MEDIAN if median is None else median
         check(median > 0 and median % 2 == 1, "median", median, "use an odd number of frames, 1 for no filter")
         threshold = EVENT_THRESHOLD if threshold is None else threshold
-        task: Task = FrameEvents(tagger, threshold, median, cut.window, cut.hop)
+        task: Task = FrameEvents(tagger, threshold, median, windows.length, windows.hop)
         return task, {"threshold": threshold, "median": median}
     check(median is None, "median", median, "it filters frames, and this head labels clips: leave it out")
     check(top is None or 1 <= top <= classes, "top", top, f"use 1 to {classes}, as many as the head has classes")
@@ -117,28 +116,25 @@ def build_task(
     return WindowLabels(tagger, top, threshold), {"top": top, "threshold": threshold}
 
 
-def model_settings(tagger: Tagger, cut: Cut) -> dict[str, Any]:
-    """What else rows depend on, besides the audio."""
+def model_settings(tagger: Tagger, windows: Windows) -> dict[str, Any]:
+    """What else rows depend on besides the audio: the model and the windows."""
     classes = hashlib.sha256("\n".join(tagger.classes).encode()).hexdigest()
     return {
         "verb": "predict",
         "model": weights_sha256(tagger),
         "classes": classes,
         "task": [tagger.task, tagger.multi_label],
-        "window_seconds": cut.window_seconds,
-        "hop_seconds": cut.hop_seconds,
+        "window_seconds": windows.window_seconds,
+        "hop_seconds": windows.hop_seconds,
     }
 
 
 def predictions(
     chunks: Iterator[Rows], clips: ClipTable, classes: Sequence[str], by_start: bool
 ) -> Iterator[Prediction]:
-    """Rows of the journal as predictions, recording by recording; `by_start`: those of each in order of their start."""
-    plain = (row for rows in chunks for row in zip(*(rows[name].tolist() for name in ("row", *COLUMNS)), strict=True))
-    for clip, own in itertools.groupby(plain, key=lambda row: row[0]):
-        name = clips.keys[clip]
+    """The rows of the journal as predictions, recording by recording; `by_start` sorts those of a recording."""
+    lines = (line for rows in chunks for line in zip(*(rows[name].tolist() for name in COLUMNS), strict=True))
+    for clip_id, own in itertools.groupby(lines, key=lambda line: line[0]):
+        name = clips.keys[clip_id]
         for _, start, end, label, score in sorted(own) if by_start else own:
             yield Prediction(name, start, end, classes[label], score)
-
-
-COLUMNS = ("start", "end", "label", "score")

@@ -1,11 +1,13 @@
-"""One pass of a model over all windows of many files: batches across files, rows into the journal, broken files aside.
+"""One pass of a model over all windows of many recordings; embedding and predicting are tasks of it.
 
-Batches are made within pools of consecutive windows, longest first, so that short windows are not padded to long ones;
-rows come in the order of the windows. What a pool holds depends neither on threads nor on where a run was stopped.
+In: the clips, how they are cut into windows, a task. Out: rows in the journal, in the order of the windows, and a list
+of the clips that cannot be read. Batches hold windows of several clips, the longest first within a pool, so that short
+windows are not padded to long ones. A pool does not depend on threads, nor on where a run was stopped.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,27 +19,75 @@ from torch import Tensor
 
 from audiobat.audio.read import pad_batch
 from audiobat.config import check
+from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import check_skipped, write_skipped
+from audiobat.data.sources.read import read_clips
 from audiobat.data.windows import BrokenClip, FileStamp, Window, WindowStream, read_ahead
 from audiobat.engine.progress import Progress
-from audiobat.inference.journal import Journal, Part, Place, Rows, join_rows
+from audiobat.errors import AudiobatError
+from audiobat.inference.journal import CLIP_ID, Journal, Part, Rows, WindowId, join_rows
+from audiobat.models.features import Encoder
 
-POOL_BATCHES = 4  # batches in a pool
-POOL_FILES = 4096  # broken files at most in a pool
-PART_SECONDS = 10.0  # a part is written after the pool that ends so much later
-PART_ROWS = 1 << 14  # or that makes so many rows
+CLIP_SECONDS = 10.0  # window for an encoder that has no longest clip
+POOL_BATCHES = 4  # batches of windows in a pool
+POOL_BROKEN = 4096  # broken clips in a pool, at most
+PART_SECONDS = 10.0  # a part is written with the first pool that ends so long after the last part
+PART_ROWS = 1 << 14  # or that brings the rows to so many
+
+
+def list_clips(data: str | Path | Sequence[str | Path]) -> ClipTable:
+    """The clips of one or several of: an audio file, a .txt list of files, any source that `read_clips` takes.
+
+    The clips of several sources are named by their paths.
+
+    Raises:
+        AudiobatError: as for `read_clips`; no source; one of several sources has its clips inside other files.
+    """
+    if isinstance(data, str | Path):
+        return _list_source(data)
+    if not data:
+        raise AudiobatError("--data names nothing: give files or folders of audio.")
+    if len(data) == 1:
+        return _list_source(data[0])
+    paths: dict[str, None] = {}  # a file that two sources name is taken once
+    for source in data:
+        table = _list_source(source)
+        if table.offsets is not None or table.begins is not None:
+            raise AudiobatError(f"--data {source} has its clips inside other files: give it alone.")
+        paths |= dict.fromkeys(table.path(clip_id) for clip_id in range(len(table)))
+    return clip_table("", list(paths))
+
+
+def _list_source(data: str | Path) -> ClipTable:
+    source = Path(data)
+    if not source.is_file() or source.suffix.lower() in (".csv", ".parquet"):
+        return read_clips(data)
+    if source.suffix.lower() != ".txt":
+        return clip_table("", [str(source)])
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise AudiobatError(f"{source} is not UTF-8 text (byte {error.start}): save it in UTF-8.") from None
+    files = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not files:
+        raise AudiobatError(f"{source} lists no files: write one path on each line.")
+    if not any("://" in file or (source.parent / file).exists() for file in files):
+        raise AudiobatError(
+            f"{source} is a list of files, none of which is there, such as {files[0]!r}: write one path on each line."
+        )
+    return clip_table(source.parent, files)
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How recordings are cut into windows and these into batches."""
+class Windows:
+    """How recordings are cut into windows, and windows put into batches."""
 
     sample_rate: int
     window_seconds: float
     hop_seconds: float
     batch_size: int
-    workers: int
+    workers: int  # threads that decode ahead
 
     def __post_init__(self) -> None:
         window = self.window_seconds
@@ -46,49 +96,57 @@ class Cut:
         check(self.batch_size > 0, "batch_size", self.batch_size, "it must be positive")
         check(self.workers >= 0, "workers", self.workers, "use 0 or more")
 
+    @classmethod
+    def of(cls, encoder: Encoder, window: float | None, hop: float | None, batch_size: int, workers: int) -> Windows:
+        """Windows of so many seconds for an encoder; None: the longest clip that it takes, and windows end to end."""
+        samples = getattr(encoder, "max_samples", None)
+        longest = CLIP_SECONDS if samples is None else math.floor(samples / encoder.sample_rate * 100) / 100
+        window = longest if window is None else window
+        return cls(encoder.sample_rate, window, window if hop is None else hop, batch_size, workers)
+
     @property
-    def window(self) -> int:
+    def length(self) -> int:
         """Samples of a window."""
         return max(1, round(self.window_seconds * self.sample_rate))
 
     @property
     def hop(self) -> int:
-        """Samples from the start of one window to that of the next."""
+        """Samples from the start of a window to the start of the next."""
         return max(1, round(self.hop_seconds * self.sample_rate))
 
     def stream(self, clips: ClipTable) -> WindowStream:
         """The windows of all clips."""
-        return WindowStream(clips, self.sample_rate, self.window, self.hop, self.workers)
+        return WindowStream(clips, self.sample_rate, self.length, self.hop, self.workers)
 
 
 class Task(Protocol):
-    """What is done with windows."""
+    """What a pass computes of each window."""
 
     def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[Any]:
-        """The model's word on windows [B, S], one value for each; the values do not depend on the batch."""
+        """The model's output for windows [B, S] of `lengths` [B] samples, one value each, which no batch changes."""
         ...
 
     def rows(self, window: Window, value: Any) -> Rows:
-        """The rows that are certain after this window. Windows come in order."""
+        """The rows that are final after this window; called for all windows in order."""
         ...
 
     def state(self) -> Rows:
-        """What `rows` remembers of windows before."""
+        """What `rows` remembers of the windows so far, as arrays."""
         ...
 
     def restore(self, state: Rows) -> None:
-        """Remember that again."""
+        """Go on from an earlier state."""
         ...
 
 
 @dataclass
 class Pool:
-    """Consecutive windows, and the clips that broke among them."""
+    """Consecutive windows, and the clips among them that cannot be read."""
 
     windows: list[Window] = field(default_factory=list)
-    broken: dict[int, str] = field(default_factory=dict)
-    stamps: dict[int, FileStamp | None] = field(default_factory=dict)
-    next: Place = (0, 0)
+    broken: dict[int, str] = field(default_factory=dict)  # clip id: reason
+    stamps: dict[int, FileStamp | None] = field(default_factory=dict)  # clip id: its file's size and time
+    next: WindowId = (0, 0)
 
     def add(self, item: Window | BrokenClip) -> None:
         """Take the next item of the stream."""
@@ -102,9 +160,9 @@ class Pool:
 
 
 def run_pass(
-    verb: str, task: Task, clips: ClipTable, cut: Cut, journal: Journal, device: torch.device, skipped: Path
+    verb: str, task: Task, clips: ClipTable, windows: Windows, journal: Journal, device: torch.device, skipped: Path
 ) -> None:
-    """Do `task` on every window from where the journal ends; broken clips are listed in the file `skipped`.
+    """Do `task` on every window from where the journal ends; write the clips that cannot be read to `skipped`, a CSV.
 
     Raises:
         AudiobatError: more than 5% of the clips are unreadable.
@@ -112,39 +170,39 @@ def run_pass(
     task.restore(journal.state)
     skipped.unlink(missing_ok=True)
     if journal.broken:
-        write_skipped(skipped, {clips.keys[row]: reason for row, reason in journal.broken.items()})
-    rows: list[Rows] = []
-    stamps: dict[int, FileStamp | None] = {}  # since the last part, as are `rows` and `broken`
+        write_skipped(skipped, {clips.keys[clip_id]: reason for clip_id, reason in journal.broken.items()})
+    rows: list[Rows] = []  # since the last part, as are `stamps` and `broken`
+    stamps: dict[int, FileStamp | None] = {}
     broken: dict[int, str] = {}
-    done, windows, written = journal.next[0], 0, monotonic()
+    done, count, written = journal.next[0], 0, monotonic()
     with Progress(verb, total=len(clips), unit="file", done=done) as bar:
-        size = cut.batch_size * POOL_BATCHES
-        first = cut.batch_size if journal.next == (0, 0) else size  # a run begins to compute as soon as it can
-        for pool in read_ahead(pools(cut.stream(clips)(*journal.next), first, size)):
-            values = compute(task, pool.windows, cut.batch_size, device)
+        size = windows.batch_size * POOL_BATCHES
+        first = windows.batch_size if journal.next == (0, 0) else size  # small, so that the model starts early
+        for pool in read_ahead(pools(windows.stream(clips)(*journal.next), first, size)):
+            values = compute(task, pool.windows, windows.batch_size, device)
             if pool.windows:
                 pairs = zip(pool.windows, values, strict=True)
                 rows.append(join_rows([task.rows(window, value) for window, value in pairs]))
             stamps |= pool.stamps
             broken |= pool.broken
-            windows += len(pool.windows)
-            bar.advance(pool.next[0] - done, f"{windows} windows")
+            count += len(pool.windows)
+            bar.advance(pool.next[0] - done, f"{count} windows")
             done = pool.next[0]
-            many = sum(len(found["row"]) for found in rows) >= PART_ROWS
+            many = sum(len(found[CLIP_ID]) for found in rows) >= PART_ROWS
             if many or done == len(clips) or monotonic() - written >= PART_SECONDS:
                 journal.add(Part(join_rows(rows) if rows else {}, task.state(), pool.next, stamps, broken))
                 rows, stamps, broken, written = [], {}, {}, monotonic()
-            if unreadable := {clips.keys[row]: reason for row, reason in (journal.broken | broken).items()}:
+            if unreadable := {clips.keys[clip_id]: reason for clip_id, reason in (journal.broken | broken).items()}:
                 write_skipped(skipped, unreadable)
                 check_skipped(unreadable, done, len(clips))
 
 
 def pools(items: Iterator[Window | BrokenClip], first: int, size: int) -> Iterator[Pool]:
-    """The stream in pools of `size` windows, the first one of `first`; the last one may be smaller."""
+    """The stream in pools of `size` windows, the first pool of `first`; the last may be smaller."""
     pool, wanted = Pool(), first
     for item in items:
         pool.add(item)
-        if len(pool.windows) == wanted or len(pool.broken) == POOL_FILES:
+        if len(pool.windows) == wanted or len(pool.broken) == POOL_BROKEN:
             yield pool
             pool, wanted = Pool(), size
     if pool.stamps:
@@ -153,7 +211,7 @@ def pools(items: Iterator[Window | BrokenClip], first: int, size: int) -> Iterat
 
 @torch.inference_mode()
 def compute(task: Task, windows: Sequence[Window], batch_size: int, device: torch.device) -> list[Any]:
-    """The value of each window, from batches of the longest first."""
+    """The task's value for each window, from batches that begin with the longest windows."""
     order = sorted(range(len(windows)), key=lambda i: -len(windows[i].samples))
     values: list[Any] = [None] * len(windows)
     for first in range(0, len(order), batch_size):

@@ -1,4 +1,4 @@
-"""Predictions to files: CSV, JSON lines, Parquet; or, one for each recording, label tracks and selection tables.
+"""Predictions to files: a CSV, JSON-lines or Parquet table, or a label track or selection table for each recording.
 
 Audacity: tab-separated start, end, label. Raven: tab-separated, columns under Raven Pro's names, selections in view 1.
 """
@@ -9,15 +9,14 @@ import csv
 import importlib.util
 import itertools
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, NamedTuple, get_args
 
 from audiobat.data.columns import Strings
+from audiobat.engine.files import replacing, restore
 from audiobat.errors import AudiobatError, did_you_mean
-from audiobat.inference.journal import sibling
 
 Format = Literal["csv", "parquet", "jsonl", "audacity", "raven"]
 
@@ -32,7 +31,7 @@ CHUNK_ROWS = 4096  # in a row group of Parquet
 
 
 class Prediction(NamedTuple):
-    """One row; the fields are the columns."""
+    """A row of the table; the fields are its columns."""
 
     file: str
     start: float  # seconds
@@ -60,8 +59,8 @@ def pick_format(out: Path, name: str) -> Format:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Where predictions go, and how they are written there.
+class Output:
+    """Where predictions are written, and in which format.
 
     Raises:
         AudiobatError: `out` exists and `overwrite` is not given, or is something else than this would write; two
@@ -70,7 +69,7 @@ class Table:
 
     out: Path
     format: Format
-    recordings: Strings  # all there are
+    recordings: Strings  # the names of all
     nyquist: float  # Hz: half the model's rate
     overwrite: bool
 
@@ -101,36 +100,27 @@ class Table:
 
     @property
     def is_folder(self) -> bool:
-        """Whether `out` holds a file for each recording: formats that know one only, of several recordings."""
+        """Whether `out` is a folder with a file for each recording: for formats whose files are of one recording."""
         return self.format in TRACKS and len(self.recordings) > 1
 
     def track(self, recording: str) -> PurePath:
-        """The file of one recording, in the folder `out`."""
+        """The file of a recording, relative to the folder `out`."""
         parts = [part for part in PurePath(recording).parts if part not in (PurePath(recording).anchor, "..")]
         return PurePath(*parts[:-1], parts[-1] + TRACKS[self.format])
 
     def write(self, predictions: Iterator[Prediction], broken: Iterable[str]) -> None:
-        """Write all rows, which come recording by recording: all of them or nothing."""
-        beside = sibling(self.out, "tmp")
-        if beside.is_dir():
-            shutil.rmtree(beside)
-        if self.is_folder:
-            self._write_tracks(beside, predictions, set(broken))
-        elif self.format in TRACKS:
-            self._write_track(beside, predictions)
-        else:
-            {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}[self.format](beside, predictions)
-        if self.is_folder and self.out.exists():
-            old = sibling(self.out, "old")
-            shutil.rmtree(old, ignore_errors=True)
-            self.out.rename(old)
-            beside.rename(self.out)
-            shutil.rmtree(old)
-        else:
-            beside.replace(self.out)
+        """Write all predictions, which come recording by recording; the files are replaced together, or not at all."""
+        restore(self.out)  # a folder that an earlier run, killed while it replaced it, left aside
+        with replacing(self.out) as beside:
+            if self.is_folder:
+                self._write_tracks(beside, predictions, set(broken))
+            elif self.format in TRACKS:
+                self._write_track(beside, predictions)
+            else:
+                {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}[self.format](beside, predictions)
 
     def _write_tracks(self, folder: Path, predictions: Iterator[Prediction], broken: set[str]) -> None:
-        """A file for each recording, also for those without a row."""
+        """Write a file for each recording that could be read, also if nothing was found in it."""
         groups = itertools.groupby(predictions, key=lambda prediction: prediction.file)
         following = next(groups, None)
         for name in self.recordings:
@@ -165,7 +155,7 @@ def write_jsonl(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def write_parquet(path: Path, predictions: Iterable[Prediction]) -> None:
-    """The same columns, seconds and scores as doubles."""
+    """The same columns; seconds and scores as doubles."""
     import pyarrow
     import pyarrow.parquet
 
@@ -195,5 +185,5 @@ def write_raven(path: Path, predictions: Iterable[Prediction], nyquist: float) -
 
 
 def one_line(text: str) -> str:
-    """Text as one cell of a table that knows no quotes."""
+    """Text as a cell of a table without quotes: on one line, without tabs."""
     return " ".join(text.split())

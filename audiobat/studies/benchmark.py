@@ -38,7 +38,7 @@ def benchmark(
     out: str | Path,
     models: Sequence[str] = (),
     data: Sequence[str] = (),
-    only: Sequence[str] = (),
+    only: tuple[str, ...] = (),
     device: str = "auto",
     overwrite: bool = False,
     dry_run: bool = False,

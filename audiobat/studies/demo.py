@@ -88,7 +88,7 @@ def demo(out: str | Path = "runs/demo", seconds: float = 120.0, seed: int = 0) -
         out: folder to write: index.html, table.md, results/, figures/, run/, scenes/, data/. An earlier demo there is
             replaced; a folder that holds anything else is refused.
         seconds: how long the live pre-training runs.
-        seed: of the live run, the scenes, the untrained network and the heads.
+        seed: seed of the live run, the scenes, the untrained network and the heads.
 
     Raises:
         AudiobatError: no shipped weights, or `out` holds files that no demo wrote.

@@ -97,7 +97,7 @@ def ladder(
         config: how CGP is trained; its `seeds` are those of the runs, so that each rung is pre-trained as often.
         out: folder to write: runs/, results/, ladder.md, figures/.
         scale: the networks, masks and batches of `bat_nano`, `bat_small` or `bat_base`.
-        steps: of pre-training; the warm-up and the EMA's ramp are shortened with it. None: the scale's own.
+        steps: steps of pre-training; the warm-up and the EMA's ramp are shortened with it. None: the scale's own.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         dry_run: print the rungs, what each changes, and stop.
 

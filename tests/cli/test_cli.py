@@ -11,7 +11,7 @@ import yaml
 
 import audiobat
 from audiobat.cli import command as cli
-from audiobat.cli import verbs
+from audiobat.cli import flags, verbs
 from audiobat.config import FinetuneConfig, PretrainConfig, ProbeConfig, from_dict, recipes, to_dict
 from audiobat.config.benchmark import BenchmarkConfig
 from audiobat.errors import AudiobatError
@@ -135,30 +135,42 @@ def test_a_mistake_prints_one_sentence_and_exits_with_2(argv: str, words: list[s
     assert called == {}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Join(verbs.Verb):
-    """Join tables."""
+FUNCTIONS = '''
+def join(first: str | Path, others: Sequence[str | Path], out: str | Path | None = None, quiet: bool = False) -> Path:
+    """Join tables.
 
-    first: str = verbs.argument("the table to join to")
-    others: tuple[str, ...] = verbs.argument("tables to join")
-    out: str | None = verbs.flag("file to write", None)
-    quiet: bool = verbs.flag("say nothing", False)
+    Args:
+        first: the table to join to.
+        others: tables to join; with `quiet` nothing
+            is printed, and None is a Table.
+        out: file to write.
+        quiet: print nothing.
+
+    Raises:
+        AudiobatError: never.
+    """
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Copy(verbs.Verb):
-    """Copy a table."""
+def copy(table: Table | str, out: Path | None = None, *, rows: int = 3, tags: tuple[str, ...] = ()) -> None:
+    """Copy a table.
 
-    table: str = verbs.argument("the table")
-    out: str | None = verbs.argument("where to", None)
-    rows: int = verbs.flag("how many", 3)
+    Args:
+        table: the table.
+        out: where to.
+        rows: how many.
+        tags: of the copy.
+    """
+'''
 
 
 @pytest.fixture
-def places(monkeypatch, called):
-    """Two verbs that take arguments by their place."""
-    monkeypatch.setitem(verbs.VERBS, "join", Join)
-    monkeypatch.setitem(verbs.VERBS, "copy", Copy)
+def places(monkeypatch, called, tmp_path):
+    """Two verbs that take arguments by their place; their functions are read and not imported."""
+    (tmp_path / "tables.py").write_text(FUNCTIONS)
+    monkeypatch.setattr(flags, "PACKAGE", tmp_path)
+    for name, given_by_place in (("join", ("first", "others")), ("copy", ("table", "out"))):
+        monkeypatch.setitem(audiobat.HOMES, name, "audiobat.tables")
+        monkeypatch.setitem(verbs.VERBS, name, verbs.Verb(name, places=given_by_place))
     return called
 
 
@@ -172,9 +184,9 @@ def test_arguments_keep_their_order_among_flags(places, argv: str):
 
 def test_arguments_may_have_a_default(places):
     assert cli.main(["copy", "1e3", "--rows", "-1"]) == 0
-    assert places["copy"] == {"table": "1e3", "out": None, "rows": -1}
-    assert cli.main(["copy", "x", "y=z"]) == 0
-    assert places["copy"] == {"table": "x", "out": Path("y=z"), "rows": 3}
+    assert places["copy"] == {"table": "1e3", "out": None, "rows": -1, "tags": ()}
+    assert cli.main(["copy", "x", "y=z", "--tags", "a,b"]) == 0
+    assert places["copy"] == {"table": "x", "out": Path("y=z"), "rows": 3, "tags": ("a", "b")}
 
 
 @pytest.mark.parametrize(
@@ -195,12 +207,14 @@ def test_mistakes_with_arguments(places, capsys, argv: str, words: list[str]):
     assert places == {}
 
 
-def test_help_shows_arguments_first(places, capsys):
+def test_help_is_what_the_function_says_of_its_arguments(places, capsys):
     assert cli.main(["join", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "usage: audiobat join FIRST OTHERS ... [--flag value ...]" in text
     assert "FIRST the table to join to" in text
-    assert "OTHERS tables to join" in text
+    assert "OTHERS tables to join; with --quiet nothing is printed, and null is a Table" in text
+    assert text.index("FIRST the") < text.index("--out STR|NULL file to write (default: null)")
+    assert text.endswith("--quiet print nothing")
     assert cli.main(["copy", "--help"]) == 0
     assert "audiobat copy TABLE [OUT] [--flag" in " ".join(capsys.readouterr().out.split())
 
@@ -254,27 +268,122 @@ def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
         broken(ZeroDivisionError())
 
 
-def test_help_lists_every_flag_and_field_with_its_default(capsys):
-    assert cli.main(["pretrain", "--help"]) == 0
-    text = " ".join(capsys.readouterr().out.split())
-    for flag in ("--out STR", "--resume {auto,never}", "--dry-run", "--config STR", "--data STR|NULL", "--seed INT"):
+def help_of(capsys, *argv: str) -> str:
+    assert cli.main(list(argv)) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_all_help_lists_every_flag_and_field_with_its_default(capsys):
+    text = help_of(capsys, "pretrain", "--help-all")
+    for flag in ("--resume {auto,never}", "--dry-run", "--config NAME|PATH", "--data STR|NULL", "--seed INT"):
         assert flag in text
-    assert "--encoder.depth INT default: 12" in text
+    assert "--encoder.depth INT (default: 12)" in text
     assert "--target.layers INT|NULL average the top `layers` blocks; null: all (default: null)" in text
-    assert "--optim.betas [FLOAT,FLOAT] default: [0.9, 0.95]" in text
+    assert "--optim.betas FLOAT,FLOAT (default: 0.9,0.95)" in text
     assert "--data.roll BOOL circular roll of the waveform (the release's; the paper names none)" in text
     groups = {g.name: g.default_factory for g in dataclasses.fields(PretrainConfig) if g.name != "init"}
     fields = ["--init ", *(f"--{name}.{f.name} " for name, group in groups.items() for f in dataclasses.fields(group))]
     assert [field for field in fields if field not in text] == []
 
 
-def test_every_verb_is_in_the_overview_and_its_flags_are_its_functions_arguments(capsys):
+@pytest.mark.parametrize("name", [name for name, verb in verbs.VERBS.items() if verb.config])
+def test_help_shows_the_flags_that_matter_and_where_the_rest_are(name: str, capsys):
+    brief, everything = help_of(capsys, name, "--help"), help_of(capsys, name, "--help-all")
+    shown = []
+    for flag in flags.flags_of(name).values():
+        assert f" {flag.shown} " in everything
+        if f" {flag.shown} " in brief:
+            shown.append(flag)
+        else:
+            assert flag.field is not None
+            assert flag.name not in verbs.VERBS[name].settings
+    assert len(shown) <= 28
+    assert f"audiobat {name} --help-all" in brief
+
+
+USER_DECODER = '''
+from dataclasses import dataclass
+from audiobat.config import DecoderConfig
+
+class Mine:
+    """A decoder of a user's own."""
+
+    @dataclass(frozen=True)
+    class Config(DecoderConfig):
+        """What a user set."""
+
+        smoothing: float = 0.1  # how much of the frame before
+        names: tuple[str, ...] = ()
+
+    @classmethod
+    def build(cls, config, model, width):
+        return cls()
+
+    def forward(self, tokens, masks, grid, valid=None):
+        return tokens
+'''
+
+
+def test_the_fields_of_a_users_own_kind_are_flags(tmp_path: Path, monkeypatch, capsys, called):
+    (tmp_path / "mine.py").write_text(USER_DECODER)
+    monkeypatch.chdir(tmp_path)
+    recipe = write(tmp_path / "recipe.yaml", decoder={"kind": "mine.py:Mine", "smoothing": 0.3})
+    for argv in ("--decoder.kind mine.py:Mine --decoder.smoothing 0.02", f"--config {recipe} --decoder.smoothing 0.02"):
+        assert cli.main(["pretrain", *argv.split(), "--decoder.names", "a,b"]) == 0
+        decoder = called["pretrain"]["config"].decoder
+        assert (type(decoder).__qualname__, decoder.smoothing, decoder.names) == ("Mine.Config", 0.02, ("a", "b"))
+    text = help_of(capsys, "pretrain", "--help-all", "--decoder.kind", "mine.py:Mine")
+    assert "--decoder.kind {cnn,vit,FILE.py:CLASS} (default: vit)" in text
+    assert "--decoder.smoothing FLOAT how much of the frame before (default: 0.1)" in text
+    called.clear()
+    for argv, hint in (
+        ("--decoder.kind mine.py:Mine --decoder.smothing 1", "did you mean --decoder.smoothing?"),
+        ("--decoder.kind mine.py:Nine", "mine.py defines no Nine (did you mean Mine?)"),
+        ("--decoder.kind vot", "decoder.kind is 'vot': choose one of cnn, vit (did you mean vit?)"),
+        ("--decoder.smoothing 1", "has no flag --decoder.smoothing"),
+        ("--decoder.kind mine.py:Mine --decoder.smoothing much", "decoder.smoothing is 'much'"),
+    ):
+        assert cli.main(["pretrain", *argv.split()]) == 2
+        assert hint in sentence(capsys)
+    assert called == {}
+
+
+def test_every_verb_is_in_the_overview(capsys):
     assert cli.main([]) == 0
-    shown = capsys.readouterr().out
-    for name, verb in verbs.VERBS.items():
-        assert f"  {name} " in shown
-        function = getattr(audiobat, name)
-        assert set(inspect.signature(function).parameters) == {f.name for f in dataclasses.fields(verb)}
+    overview = capsys.readouterr().out
+    assert [name for name in verbs.VERBS if f"  {name} " not in overview] == []
+
+
+@pytest.mark.parametrize("name", verbs.VERBS)
+def test_a_verb_is_a_function_with_the_arguments_that_its_flags_name(name: str):
+    arguments = inspect.signature(getattr(audiobat, name)).parameters
+    verb = verbs.VERBS[name]
+    own = {flag.name: flag for flag in flags.flags_of(name).values() if flag.field is None}
+    assert set(arguments) == set(own)
+    for argument in set(arguments) - {"config"}:
+        default = arguments[argument].default
+        wanted = dataclasses.MISSING if default is inspect.Parameter.empty else default
+        assert own[argument].default == verb.defaults.get(argument, wanted)
+    assert ("config" in arguments) == (verb.config is not None)
+
+
+@pytest.mark.parametrize("name", verbs.VERBS)
+def test_the_table_of_verbs_names_arguments_and_fields_that_exist(name: str):
+    verb, known = verbs.VERBS[name], flags.flags_of(name)
+    assert {*verb.settings, *verb.shortcuts.values()} <= {flag.field for flag in known.values()}
+    assert {*verb.places, *verb.defaults} <= {flag.name for flag in known.values() if flag.field is None}
+
+
+def test_values_of_each_type_arrive_as_such(called):
+    argv = "pretrain --optim.betas 0.8,0.9 --encoder.patch_size [8,8] --encoder.gate_bias false --init null"
+    assert cli.main([*argv.split(), "--optim.lr", "1e-3"]) == 0
+    config = called["pretrain"]["config"]
+    assert (config.optim.betas, config.encoder.patch_size, config.optim.lr) == ((0.8, 0.9), (8, 8), 1e-3)
+    assert (config.encoder.gate_bias, config.init) == (False, None)
+    assert cli.main(["predict", "--model", "m", "--out", "o.csv", "--data", "a.wav", "b,c.wav"]) == 0
+    assert called["predict"]["data"] == ("a.wav", "b,c.wav")
+    assert cli.main(["benchmark", "--config", "benchmark/table1", "--only", "BAT,esc50"]) == 0
+    assert called["benchmark"]["only"] == ("BAT", "esc50")
 
 
 def test_help_imports_nothing_heavy():
@@ -378,19 +487,16 @@ def test_recipes_are_listed_for_the_verbs_that_take_them(capsys):
     taken = {"pretrain": "pretrain", "finetune": "finetune", "probe": "probe", "analyze": "probe", "ladder": "probe"}
     taken["benchmark"] = "benchmark"
     for verb, kind in taken.items():
-        assert cli.main([verb, "--help"]) == 0
-        said = " ".join(capsys.readouterr().out.split())
-        assert f"a recipe ({', '.join(recipes.recipe_names(kind))}) or" in said
+        assert f"a recipe ({', '.join(recipes.recipe_names(kind))}), or" in help_of(capsys, verb, "--help")
     kinds = [recipes.recipe_names(kind) for kind in ("pretrain", "finetune", "probe", "benchmark")]
     assert sorted(name for names in kinds for name in names) == recipes.recipe_names()
     assert kinds[2] == ["demo_probe"]
 
 
 def test_help_tells_of_a_field_what_stands_beside_it_in_the_code(capsys):
-    assert cli.main(["probe", "--help"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
+    text = help_of(capsys, "probe", "--help-all")
     for words in (
-        "--heads STR,... kinds trained side by side, each otherwise as `head`; none: `head` alone (default: [])",
+        "--heads STR,... kinds trained side by side, each otherwise as `head`; none: `head` alone (default: none)",
         "--layers besides, a linear probe of every block",
         "--seeds INT,... one record for each; none: `train.seed` alone",
         "--preset {paper,released,fair} whose settings these are meant to be",
@@ -400,8 +506,7 @@ def test_help_tells_of_a_field_what_stands_beside_it_in_the_code(capsys):
         "--cache_gb FLOAT memory for frozen features; more than that, up to 64 GB and half of what is free, go to "
         "OUT/features, and what fits neither is computed again for every batch; 0: always again (default: 8.0)",
     ):
-        assert words.replace("_", "-", 1) in said or words in said, words
-    assert cli.main(["finetune", "--help"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "the patch embedding is the slowest layer; eat: it learns as fast as the head, and all layers have" in said
-    assert "--optim.min_lr FLOAT also where the warm-up starts" in said  # inherited
+        assert words.replace("_", "-", 1) in text or words in text, words
+    text = help_of(capsys, "finetune", "--help-all")
+    assert "the patch embedding is the slowest layer; eat: it learns as fast as the head, and all layers have" in text
+    assert "--optim.min_lr FLOAT also where the warm-up starts" in text  # inherited

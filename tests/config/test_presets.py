@@ -147,5 +147,5 @@ def test_fair_is_followed_whatever_was_chosen_and_by_no_other_grid():
     ],
 )
 def test_the_data_set_chooses_the_papers_column_unless_something_else_is_said(argv: str, wanted: tuple):
-    config = cli.parse("probe", ["--model", "m", "--out", "o", *argv.split()]).config
+    config = cli.parse("probe", ["--model", "m", "--out", "o", *argv.split()])["config"]
     assert (config.preset, config.preset_task, config.train.steps, config.train.loss) == wanted

@@ -16,8 +16,8 @@ from audiobat.audio.read import load_audio
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.data import clip, windows
 from audiobat.errors import AudiobatError
-from audiobat.inference import embedding_table as table
-from audiobat.inference import journal, recordings, window_pass
+from audiobat.inference import embed as embed_module
+from audiobat.inference import journal, window_pass
 from audiobat.inference.embed import embed
 from audiobat.models.encoder import AudioEncoder
 from audiobat.zoo import release as release_io
@@ -86,7 +86,7 @@ def test_rows_are_the_encoders_own_vectors_of_the_windows(folder: Path, encoder:
 
 
 def test_the_default_window_fits_the_position_table(encoder: AudioEncoder):
-    window = recordings.longest_clip(encoder)
+    window = window_pass.Windows.of(encoder, None, None, 1, 0).window_seconds
     assert window == WINDOW
 
     def columns(samples: int) -> int:
@@ -160,9 +160,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_table(
     whole = embed(encoder, folder, tmp_path / "whole.npz", batch_size=2)
     out = tmp_path / "out.npz"
     with monkeypatch.context() as patch:
-        home = {"forward_intermediates": encoder, "open_clip": windows, "write_atomic": journal, "write_npz": table}[
-            where
-        ]
+        homes = {"forward_intermediates": encoder, "open_clip": windows, "write_atomic": journal}
+        home = homes.get(where, embed_module)
         kill_at(patch, call, home, where)
         with pytest.raises(Killed):
             embed(encoder, folder, out, batch_size=2)
@@ -341,17 +340,17 @@ def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, t
     fails(r"empty\.txt lists no files", data=tmp_path / "empty.txt")
     (tmp_path / "README.txt").write_text("Recordings of a wood\nMay 2024\n")
     fails(r"README\.txt is a list of files, none of which is there", data=tmp_path / "README.txt")
-    monkeypatch.setattr(table.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(embed_module.importlib.util, "find_spec", lambda name: None)
     fails(r"needs pyarrow: install 'audiobat\[parquet\]'", out=tmp_path / "o.parquet")
 
 
 def test_a_list_of_a_windows_editor_is_read_and_another_encoding_is_named(folder: Path, tmp_path: Path):
     files = tmp_path / "files.txt"
     files.write_bytes(b"\xef\xbb\xbfclips/a/0.wav\r\nclips/b/1.wav\r\n")
-    assert recordings.list_clips(files).keys.tolist() == ["clips/a/0.wav", "clips/b/1.wav"]
+    assert window_pass.list_clips(files).keys.tolist() == ["clips/a/0.wav", "clips/b/1.wav"]
     files.write_bytes(b"caf\xe9.wav\n")
     with pytest.raises(AudiobatError, match=r"files\.txt is not UTF-8 text \(byte 3\)"):
-        recordings.list_clips(files)
+        window_pass.list_clips(files)
 
 
 def test_a_folder_in_the_place_of_the_table_is_refused_before_any_work(folder: Path, encoder, tmp_path: Path):

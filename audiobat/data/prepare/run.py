@@ -68,11 +68,12 @@ def prepare(
     duplicates.csv. Run again, it goes on where it stopped, and yields the same bytes.
 
     Args:
-        source: whatever `read_clips` takes; the bare name of a public data set prints where to get it, and that is all.
+        source: a folder, a CSV or Parquet file with a path column, prepared shards, or NAME:FOLDER of a public data
+            set; NAME alone prints where to get it, and that is all.
         out: folder to write; not needed for a dry run. With `stats` a .json file; None: statistics.json in `source` if
             that is a prepared folder, else they are printed only.
         config: the frontend of `stats`.
-        sample_rate: Hz.
+        sample_rate: sample rate of the shards, Hz.
         encoding: `flac`, 16 bit; or `pcm`, headerless 16-bit samples, twice as large and far faster to read.
         window_seconds: cut every clip into windows of this length, of which the last may be shorter; None: leave it
             whole.

@@ -62,14 +62,16 @@ def analyze(
     What memory is too small for is kept in `features/` there, as `probe` does.
 
     Args:
-        model: whatever `audiobat.models.load_encoder` takes, or an encoder.
-        data: clips from any source; without labels there are no probes and no prototypes.
+        model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
+            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder object.
+        data: clips, as for `probe`: a folder, a CSV or Parquet file with a path column, prepared shards, or NAME:FOLDER
+            of a public data set; without labels there are no probes and no prototypes.
         config: how CGP and the blocks' linear probes are trained; sizes of CGP from `grid.prototypes` (else five up to
             `head.prototypes`), spread over `seeds` (else three).
         out: folder to write.
-        clips: at most so many, of the test split where there is one, are looked at besides the probes.
-        views: of each clip, for LiDAR; fewer than 2 leave it out.
-        pictures: of how many best and of how many worst classes the prototypes are drawn.
+        clips: clips that are measured besides the probes, of the test split where there is one.
+        views: views of each clip for LiDAR; fewer than 2: no LiDAR.
+        pictures: how many of the best and how many of the worst classes have their prototypes drawn.
         test_fold: the fold to test on, where clips have folds in place of splits; None: the first.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: let a Hugging Face model run the Python files that come with it.

@@ -44,8 +44,9 @@ def doctor(
     file, print what it is, what is in it and whether it is safe, without running any of it.
 
     Args:
-        model: whatever `audiobat.models.load_encoder` takes, or an encoder.
-        file: a checkpoint, whoever made it.
+        model: a model to check: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of
+            BAT, EAT, SSLAM, Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder object.
+        file: a checkpoint, a release or a run, whoever made it.
         device: where the model runs: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: let a Hugging Face model run the Python files that come with it.
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiobat.evaluation.metrics import frames_to_events
+from audiobat.inference.events import EventTracker
 from audiobat.inference.journal import join_rows
-from audiobat.inference.predict_rows import Tracker
 
 
 @given(
@@ -23,13 +23,13 @@ def test_events_are_those_of_all_frames_at_once(frames, classes, median, thresho
     rng = np.random.default_rng(seed)
     scores = (rng.integers(0, 5, (frames, classes)) / 4).astype(np.float32)  # also exactly the threshold
     spans = np.stack([np.arange(frames) * 0.5, np.arange(frames) * 0.5 + 0.5], 1)
-    tracker = Tracker(classes, threshold, median)
+    tracker = EventTracker(classes, threshold, median)
     found = []
     for part, span in zip(np.split(scores, sorted(cuts)), np.split(spans, sorted(cuts)), strict=True):
         found.append(tracker.push(part, span))
         if resumed:
             state = {name: np.array(value) for name, value in tracker.state().items()}
-            tracker = Tracker(classes, threshold, median)
+            tracker = EventTracker(classes, threshold, median)
             tracker.restore(state)
     rows = join_rows([*found, tracker.finish()])
     wanted = frames_to_events(torch.from_numpy(scores), torch.from_numpy(spans[:, 0]), 0.5, threshold, median)
@@ -39,7 +39,7 @@ def test_events_are_those_of_all_frames_at_once(frames, classes, median, thresho
 
 
 def test_the_score_of_an_event_is_the_mean_of_its_frames():
-    tracker = Tracker(2, 0.5, 1)
+    tracker = EventTracker(2, 0.5, 1)
     scores = np.array([[0.6, 0.1], [0.8, 0.9], [0.4, 0.7], [0.9, 0.2]], np.float32)
     spans = np.stack([np.arange(4.0), np.arange(4.0) + 1], 1)
     rows = join_rows([tracker.push(scores[:1], spans[:1]), tracker.push(scores[1:], spans[1:]), tracker.finish()])
