@@ -52,7 +52,7 @@ class LogMelSums:
 
     def __add__(self, other: LogMelSums) -> LogMelSums:
         numbers = [getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "skipped"]
-        return LogMelSums(*numbers, self.skipped | other.skipped)
+        return LogMelSums(*numbers, skipped=self.skipped | other.skipped)
 
     @property
     def tried(self) -> int:

@@ -109,7 +109,7 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
 def source_of(model: AudioEncoder | Tagger) -> str:
     """The text of the Python file: the classes for transformers, and the model's own frontend and head."""
     encoder = encoder_of(model)
-    kinds = {("frontend", encoder.config.frontend.kind): type(encoder.frontend)}
+    kinds: dict[tuple[str, str], type] = {("frontend", encoder.config.frontend.kind): type(encoder.frontend)}
     if isinstance(model, Tagger):
         kinds["head", model.config.head.kind] = type(model.head)
     return HEADER.format(version=__version__) + "\n\n" + bundle("zoo.export.remote_code", kinds)
