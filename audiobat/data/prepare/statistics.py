@@ -51,8 +51,9 @@ class LogMelSums:
     skipped: dict[str, str] = field(default_factory=dict)  # key -> reason, of the clips that cannot be read
 
     def __add__(self, other: LogMelSums) -> LogMelSums:
-        numbers = [getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "skipped"]
-        return LogMelSums(*numbers, skipped=self.skipped | other.skipped)
+        names = [f.name for f in fields(self) if f.name != "skipped"]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return LogMelSums(**sums, skipped=self.skipped | other.skipped)
 
     @property
     def tried(self) -> int:
