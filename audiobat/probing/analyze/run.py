@@ -17,8 +17,8 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import Split, splits_of
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.analysis.similarity import FEWEST
+from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.report.curves import sweeps
 from audiobat.evaluation.report.record_figures import layer_curves, prototype_curve
 from audiobat.evaluation.report.style import save
