@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads import ConvexGatedProbe
+from audiobat.models.heads.cgp import ConvexGatedProbe
 from audiobat.models.heads.pooling import extremes
 
 PATCHES, DIM, DEPTH, PROTOTYPES, CLASSES = 512, 768, 12, 10_000, 527

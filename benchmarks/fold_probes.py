@@ -29,7 +29,7 @@ from audiobat.evaluation.labels import ClipTask
 from audiobat.models.encoder import AudioEncoder
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob, layer_jobs
-from audiobat.probing.training import Trainee
+from audiobat.probing.training import HeadTrainer
 
 CLIPS, SECONDS, CLASSES, FOLDS, SEEDS = 2_000, 5.0, 50, 5, 5
 TRAIN = from_dict(ProbeConfig, preset_fields("paper", "esc50")).train
@@ -64,16 +64,16 @@ def main(rounds: int = 3, device: str = "cpu") -> None:
         anew = FeatureSource(encoder, table, kept.indices, {}, None, kept.device)
         task = ClipTask.of_matrix(torch.from_numpy(table.targets()), True)
         jobs = [HeadJob(kind, HeadConfig(kind), TRAIN) for kind in KINDS] + layer_jobs(config.encoder.depth, TRAIN)
-        groups = {kind: [Trainee(job, kept, task)] for kind, job in zip(KINDS, jobs, strict=False)}
-        groups["all 5 and 12 blocks"] = [Trainee(job, kept, task) for job in jobs]
+        groups = {kind: [HeadTrainer(job, kept, task)] for kind, job in zip(KINDS, jobs, strict=False)}
+        groups["all 5 and 12 blocks"] = [HeadTrainer(job, kept, task) for job in jobs]
         steps: dict[str, list[Times]] = defaultdict(list)
         encoded = []
         for step in range(rounds + 1):
             if step:
                 encoded.append(one_step(anew, groups["attentive"], task, rows, step)["features"][0])
             kept.batch(rows)  # brings the file back to mind, of which the encoder has taken the place
-            for name, trainees in groups.items():
-                steps[name].append(one_step(kept, trainees, task, rows, step))
+            for name, trainers in groups.items():
+                steps[name].append(one_step(kept, trainers, task, rows, step))
         size = kept._store.bytes / len(rows) * CLIPS / 1e9  # type: ignore[union-attr]
     encode = float(np.median(encoded))
     print(

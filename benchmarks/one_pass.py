@@ -24,7 +24,7 @@ from audiobat.evaluation.labels import ClipTask
 from audiobat.models.encoder import AudioEncoder
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob, layer_jobs
-from audiobat.probing.training import Trainee, seen_batches
+from audiobat.probing.training import HeadTrainer
 
 SECONDS, CLASSES = 10.0, 527
 KINDS = ("cgp", "protobin", "linear", "linear_cgp", "attentive")
@@ -33,17 +33,17 @@ TRAIN = ProbeTrainConfig()  # Table 6, AS-20K
 Times = dict[str, list[float]]  # what -> seconds in each round
 
 
-def one_step(source: FeatureSource, trainees: list[Trainee], task: ClipTask, rows: np.ndarray, step: int) -> Times:
+def one_step(source: FeatureSource, trainers: list[HeadTrainer], task: ClipTask, rows: np.ndarray, step: int) -> Times:
     """Seconds of a training step of some heads: in all, in making the features, and in each head."""
     seconds: Times = defaultdict(list)
     start = now(source)
-    [batch] = seen_batches(source, trainees, [rows])
-    labels = task.labels(batch.rows, batch.seen[trainees[0].sight]).to(source.device)
+    [(clip_ids, inputs)] = source.inputs({trainer.reads for trainer in trainers}, [rows])
+    labels = task.labels(clip_ids, inputs[trainers[0].reads]).to(source.device)
     seconds["features"].append(now(source) - start)
-    for trainee in trainees:
+    for trainer in trainers:
         before = now(source)
-        trainee.learn(step, batch.seen[trainee.sight], labels)
-        name = "linear of every block" if trainee.job.name.startswith("linear_block") else trainee.job.name
+        trainer.train_step(step, inputs[trainer.reads], labels)
+        name = "linear of every block" if trainer.job.name.startswith("linear_block") else trainer.job.name
         seconds[name].append(now(source) - before)
     seconds["in all"].append(now(source) - start)
     return {name: [sum(parts)] for name, parts in seconds.items()}
@@ -79,12 +79,12 @@ def main(batch: int = 8, rounds: int = 3, device: str = "cpu") -> None:
         rows = np.arange(batch)
         task = ClipTask.of_matrix(torch.rand(batch, CLASSES) < 0.005, False)
         jobs = [HeadJob(kind, HeadConfig(kind), TRAIN) for kind in KINDS] + layer_jobs(config.encoder.depth, TRAIN)
-        trainees = [Trainee(job, kept, task) for job in jobs]
+        trainers = [HeadTrainer(job, kept, task) for job in jobs]
         steps: dict[tuple[str, int], list[Times]] = defaultdict(list)
         for step in range(rounds + 1):
             for way, source in (("encoded", anew), ("at hand", kept)):
                 for count in (1, len(jobs)):
-                    steps[way, count].append(one_step(source, trainees[:count], task, rows, step))
+                    steps[way, count].append(one_step(source, trainers[:count], task, rows, step))
     taken = {key: medians(found[1:]) for key, found in steps.items()}  # the first ones warm up
     print(f"{batch} clips a step, {torch.get_num_threads()} threads, {kept.device}, medians of {rounds} rounds\n")
     print("| features | making them, s | " + " | ".join(list(taken["encoded", len(jobs)])[1:-1]) + " |")

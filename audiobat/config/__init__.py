@@ -37,13 +37,12 @@ from audiobat.config.frontend import (
 from audiobat.config.model import EncoderConfig, ModelConfig
 from audiobat.config.plain import from_dict, to_dict
 from audiobat.config.pretrain import DecoderConfig, MaskConfig, ObjectiveConfig, PretrainConfig, TargetConfig
-from audiobat.config.probe import PASSIVE_HEADS, GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, TaggerConfig
+from audiobat.config.probe import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, TaggerConfig
 from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
 
 __all__ = [
     "FRONTEND_OWN",
     "LARGEST",
-    "PASSIVE_HEADS",
     "STATISTICS",
     "AugmentConfig",
     "DataConfig",

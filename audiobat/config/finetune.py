@@ -8,7 +8,7 @@ from typing import Literal
 from audiobat.config.augment import AugmentConfig, MixupConfig, SpecAugmentConfig
 from audiobat.config.checks import check, check_choice, warmup_hint
 from audiobat.config.frontend import StatisticsConfig
-from audiobat.config.probe import PASSIVE_HEADS, HeadConfig
+from audiobat.config.probe import HeadConfig
 from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
 
 
@@ -85,9 +85,6 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         check_choice(self, "task")
-        check(
-            self.head.kind not in PASSIVE_HEADS, "head.kind", self.head.kind, "it cannot teach a model; choose another"
-        )
         steps, warmup = self.train.steps, self.optim.warmup_steps
         check(warmup < steps, "optim.warmup_steps", warmup, warmup_hint("optim.warmup_steps", steps))
         check(not self.data.roll, "data.roll", self.data.roll, "fine-tuning has augment.roll")

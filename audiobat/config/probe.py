@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal, get_args, get_type_hints
+from typing import Literal
 
-from audiobat.config.checks import LARGEST, check, check_choice, check_one_of
+from audiobat.config.checks import LARGEST, check, check_choice
 from audiobat.config.frontend import StatisticsConfig
+from audiobat.config.registry import check_kind, config_class_of, kind_field
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """Which probe sits on the frozen features (Section 4)."""
 
-    kind: Literal[
-        "cgp",
-        "protobin",
-        "linear",
-        "linear_cgp",
-        "attentive",
-        "ep",
-        "head2toe",
-        "vqt",
-        "proto_classwise",
-        "knn",
-        "mean_time_keep_freq",
-    ] = "cgp"
+    kind: str = kind_field("head", "cgp")
     prototypes: int = 10_000  # cgp and protobin
     dropout: float = 0.0  # the release: 0.2
     layer: int = -1  # the block to read, 1..L or -1 for the last; cgp, linear_cgp, head2toe and vqt read all
@@ -40,7 +29,8 @@ class HeadConfig:
     temperature: float = 0.07  # knn
 
     def __post_init__(self) -> None:
-        for name in ("kind", "pool", "norm"):
+        check_kind("head", self.kind)
+        for name in ("pool", "norm"):
             check_choice(self, name)
         for name in ("prototypes", "reduction", "per_class", "neighbours", "temperature"):
             check(getattr(self, name) > 0, f"head.{name}", getattr(self, name), "it must be positive")
@@ -50,8 +40,11 @@ class HeadConfig:
         check(0 <= self.dropout < 1, "head.dropout", self.dropout, "use 0 up to, not including, 1")
         check(self.layer == -1 or self.layer >= 1, "head.layer", self.layer, "use 1 to the number of blocks, or -1")
 
-
-PASSIVE_HEADS = ("vqt", "knn")  # one asks frozen blocks, the other remembers clips: neither gives a model gradients
+    def with_kind(self, kind: str) -> HeadConfig:
+        """These settings for a head of another kind: fields that both have; others take their defaults."""
+        config_class = config_class_of(HeadConfig, kind)
+        shared = {f.name for f in dataclasses.fields(config_class)} & {f.name for f in dataclasses.fields(self)}
+        return config_class(**{name: getattr(self, name) for name in shared} | {"kind": kind})
 
 
 @dataclass(frozen=True)
@@ -68,8 +61,6 @@ class TaggerConfig:
         check_choice(self, "task")
         check(len(self.classes) > 0, "tagger.classes", self.classes, "name at least one class")
         check(len(set(self.classes)) == len(self.classes), "tagger.classes", self.classes, "name each class once")
-        kind = self.head.kind
-        check(kind not in PASSIVE_HEADS, "head.kind", kind, "it cannot be kept with a model; choose another")
 
 
 @dataclass(frozen=True)
@@ -148,10 +139,9 @@ class ProbeConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("task", "preset"):
             check_choice(self, name)
-        kinds = get_args(get_type_hints(HeadConfig)["kind"])
         for kind in self.heads:
-            check_one_of(kinds, "heads", kind)
-            dataclasses.replace(self.head, kind=kind)  # type: ignore[arg-type]  # its other settings must suit it
+            check_kind("head", kind, "kind")
+            self.head.with_kind(kind)  # the other settings must suit it
         for name in ("heads", "seeds"):
             values = getattr(self, name)
             check(len(set(values)) == len(values), name, values, "name each once")

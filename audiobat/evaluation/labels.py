@@ -12,21 +12,19 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiobat.config import FinetuneConfig, FinetuneTrainConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged
 from audiobat.data.frames import frame_targets
-from audiobat.data.loader import ClipBatch
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads.pooling import columns
+from audiobat.models.heads import Head
 from audiobat.models.losses import Loss
 from audiobat.models.tagger import valid_columns
 
 ClipIds: TypeAlias = NDArray[np.int64]  # positions in the clip table
-Inputs: TypeAlias = LayerFeatures | ClipBatch  # what a head reads: features, or (vqt alone) the waveforms themselves
 
 
 class Task(Protocol):
@@ -50,19 +48,19 @@ class Task(Protocol):
         """Values of `targets`' shape as rows [M, C], in the order of `logits`; patch columns of padding are dropped."""
         ...
 
-    def logits(self, head: nn.Module, inputs: Inputs) -> Tensor:
+    def logits(self, head: Head, features: LayerFeatures) -> Tensor:
         """A head's logits [M, C]."""
         ...
 
-    def tokens(self, head: nn.Module, features: LayerFeatures) -> Tensor:
+    def tokens(self, head: Head, features: LayerFeatures) -> Tensor:
         """The vectors [M, D] that a nearest-neighbour head keeps."""
         ...
 
-    def labels(self, clip_ids: ClipIds, inputs: Inputs) -> Tensor:
+    def labels(self, clip_ids: ClipIds, features: LayerFeatures) -> Tensor:
         """The true labels [M, C], bool on the CPU, of whole clips."""
         ...
 
-    def places(self, clip_ids: ClipIds, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def places(self, clip_ids: ClipIds, features: LayerFeatures) -> tuple[Tensor, Tensor]:
         """The clip id [M] of each row and its second [M] in that clip, on the CPU."""
         ...
 
@@ -90,21 +88,20 @@ class ClipTask:
         """[B, C]: the values as they are."""
         return values
 
-    def logits(self, head: nn.Module, inputs: Inputs) -> Tensor:
+    def logits(self, head: Head, features: LayerFeatures) -> Tensor:
         """[B, C]."""
-        logits: Tensor = head(inputs.waveform, inputs.lengths) if isinstance(inputs, ClipBatch) else head(inputs)
+        logits: Tensor = head(features)
         return logits
 
-    def tokens(self, head: nn.Module, features: LayerFeatures) -> Tensor:
+    def tokens(self, head: Head, features: LayerFeatures) -> Tensor:
         """[B, D]."""
-        pooled: Tensor = head.pool(features)  # type: ignore[operator]
-        return pooled
+        return head.pool(features)
 
-    def labels(self, clip_ids: ClipIds, inputs: Inputs) -> Tensor:
+    def labels(self, clip_ids: ClipIds, features: LayerFeatures) -> Tensor:
         """[B, C]."""
         return self._matrix(clip_ids)
 
-    def places(self, clip_ids: ClipIds, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def places(self, clip_ids: ClipIds, features: LayerFeatures) -> tuple[Tensor, Tensor]:
         """The clips themselves, at second 0."""
         return torch.from_numpy(clip_ids), torch.zeros(len(clip_ids))
 
@@ -141,27 +138,23 @@ class FrameTask:
         """[M, C], clip after clip, each in order of time."""
         return values[valid_columns(features)]
 
-    def logits(self, head: nn.Module, inputs: Inputs) -> Tensor:
+    def logits(self, head: Head, features: LayerFeatures) -> Tensor:
         """[M, C]."""
-        assert isinstance(inputs, LayerFeatures)
-        frames: Tensor = head.frames(inputs)  # type: ignore[operator]  # [B, T, C]
-        return self.rows(frames, inputs)
+        return self.rows(head.frames(features), features)
 
-    def tokens(self, head: nn.Module, features: LayerFeatures) -> Tensor:
+    def tokens(self, head: Head, features: LayerFeatures) -> Tensor:
         """[M, D]."""
-        pooled: Tensor = head.pool(columns(features))  # type: ignore[operator]  # [B * T, D]
+        pooled = head.pool_columns(features)  # [B * T, D]
         return pooled[valid_columns(features).flatten()]
 
-    def labels(self, clip_ids: ClipIds, inputs: Inputs) -> Tensor:
+    def labels(self, clip_ids: ClipIds, features: LayerFeatures) -> Tensor:
         """[M, C]."""
-        assert isinstance(inputs, LayerFeatures)
-        return self.targets(clip_ids, inputs.frame_times)[valid_columns(inputs).cpu()]
+        return self.targets(clip_ids, features.frame_times)[valid_columns(features).cpu()]
 
-    def places(self, clip_ids: ClipIds, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def places(self, clip_ids: ClipIds, features: LayerFeatures) -> tuple[Tensor, Tensor]:
         """Clip and start of each patch column."""
-        assert isinstance(inputs, LayerFeatures)
-        clip, column = valid_columns(inputs).cpu().nonzero().T
-        return torch.from_numpy(clip_ids)[clip], inputs.frame_times.cpu()[column]
+        clip, column = valid_columns(features).cpu().nonzero().T
+        return torch.from_numpy(clip_ids)[clip], features.frame_times.cpu()[column]
 
 
 def task_for(config: ProbeConfig | FinetuneConfig, table: ClipTable) -> ClipTask | FrameTask:

@@ -17,10 +17,8 @@ from audiobat.config import FinetuneOptimConfig
 from audiobat.engine.optim import is_vector
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
-from audiobat.models.heads import parameter_groups
+from audiobat.models.heads import head_class, parameter_groups
 from audiobat.models.tagger import Tagger
-
-READS_ALL_BLOCKS = ("cgp", "linear_cgp", "head2toe")  # heads for which `head.layer` means nothing
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def train_only_what_is_read(tagger: Tagger) -> None:
     """Train every parameter but those of blocks above the block that the head reads, which would get no gradient."""
     tagger.requires_grad_(True)
     head = tagger.config.head
-    if head.kind not in READS_ALL_BLOCKS and head.layer != -1:
+    if head_class(head.kind).layers == "one" and head.layer != -1:
         for block in own_encoder(tagger).blocks[head.layer :]:
             block.requires_grad_(False)
 

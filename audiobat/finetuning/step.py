@@ -115,7 +115,7 @@ class Finetuning(nn.Module):
         logits = self.task.logits(self.tagger.head, features)  # [M, C] of clips, or of patch columns with sound
         wanted = smooth(self.task.rows(mixed.targets, features), self.config.train.label_smoothing)
         loss = soft_loss(self.loss, logits.float(), wanted)
-        return loss + self.tagger.head.penalty(), {}  # type: ignore[operator]
+        return loss + self.tagger.head.penalty(), {}
 
     def after_step(self, step: int) -> None:
         """After update number `step` (from 0): move the average, and validate where it is time to."""

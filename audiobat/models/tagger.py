@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from audiobat.config import TaggerConfig
 from audiobat.models.encoder import BaseEncoder
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads import build_head
+from audiobat.models.heads import build_head, check_teaches
 
 
 class Tagger(nn.Module):
@@ -21,7 +21,8 @@ class Tagger(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = encoder
-        self.head = build_head(config.head, encoder.dim, encoder.depth, len(config.classes), rows=encoder.freq_patches)
+        check_teaches(config.head.kind)
+        self.head = build_head(config.head, encoder.dim, encoder.depth, len(config.classes), encoder.freq_patches)
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write a release, as `AudioEncoder.save_pretrained` does, with head.safetensors besides."""
@@ -79,8 +80,7 @@ class Tagger(nn.Module):
 
     def frame_logits(self, features: LayerFeatures) -> Tensor:
         """Logits [B, T, C] of the patch columns of `features`, zeros on padding."""
-        logits: Tensor = self.head.frames(features)  # type: ignore[operator]
-        return logits
+        return self.head.frames(features)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Probabilities of logits [..., C]: of each class by itself, or summing to one if not `multi_label`."""

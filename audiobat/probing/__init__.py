@@ -9,8 +9,9 @@ In: a model and labelled clips. Out: result records, and the scores beside them.
     training.py     many heads on the same batches
     testing.py      trained heads to their outputs for test clips
     selection.py    learning rate and weight decay chosen on held-out clips
-    plan.py         what a probe is about to do
+    plan.py         a config and clips to what is trained, and that in lines for people
     records.py      test outputs to result records
+    one_pass.py     features once, then all heads, seeds and folds on them
     listening_clips.py  test clips to listen to, of the classes that the best head knows best and worst
     run.py          `audiobat probe`
     analyze/        `audiobat analyze`

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
+from itertools import tee
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,6 +27,7 @@ from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
 from audiobat.models.features import Encoder, LayerFeatures, check_features
+from audiobat.models.heads import BlockInputs, block_inputs
 from audiobat.models.heads.pooling import mean_valid
 from audiobat.probing.feature_files import FeatureFiles, cache_key
 from audiobat.probing.feature_store import FLOAT_BYTES, Chunk, FeatureStore, pack
@@ -35,7 +37,7 @@ POOL_BATCH = 64  # clips of which means are taken at once
 GATHERED_AHEAD = 3  # batches on their way to a GPU
 SPILL_GB = 64.0  # more is faster encoded again than read from a disk
 
-Rows: TypeAlias = NDArray[np.int64]  # of the clip table
+ClipIds: TypeAlias = NDArray[np.int64]  # of the clip table
 
 
 class FeatureSource:
@@ -45,18 +47,20 @@ class FeatureSource:
         self,
         encoder: Encoder,
         table: ClipTable,
-        indices: Rows,
+        indices: ClipIds,
         skipped: dict[str, str],
         store: FeatureStore | None,
         device: torch.device,
+        freq_patches: int,
         *,
         workers: int = 0,
         budget: float = float("inf"),
         pools: bool = False,
     ) -> None:
         self.table, self.device = table, device
-        self.indices = indices  # readable clips: rows of the table, ascending
+        self.indices = indices  # ids of the readable clips, ascending
         self.skipped = skipped  # key -> reason, of the others
+        self.freq_patches = freq_patches  # F, the model's patches above one another
         self.dim, self.depth = encoder.dim, encoder.depth
         self.encoder, self.workers = encoder, workers
         self._store, self._budget, self._pools = store, budget, pools
@@ -66,42 +70,56 @@ class FeatureSource:
         """Whether the features are kept."""
         return self._store is not None
 
-    @cached_property
-    def patch_rows(self) -> int:
-        """F, the patches along frequency."""
-        return self.batch(self.indices[:1]).grid[1]
-
-    def batch(self, rows: Rows | Sequence[int]) -> LayerFeatures:
-        """Features, float32 on the device, of the clips at `rows` of the table; padding is not valid.
+    def batch(self, clip_ids: ClipIds | Sequence[int]) -> LayerFeatures:
+        """Features, float32 on the device, of the clips `clip_ids` of the table; padding is not valid.
 
         Raises AudiobatError for a clip that was skipped, or that can no longer be read.
         """
-        rows = self._known(np.asarray(rows, dtype=np.int64))
+        clip_ids = self._known(np.asarray(clip_ids, dtype=np.int64))
         if self._store is not None:
-            return _move(self._store.gather(rows), self.device)
-        return self._encode(next(load_clips(self.table, self.encoder.sample_rate, [rows])))
+            return _move(self._store.gather(clip_ids), self.device)
+        return self._encode(next(load_clips(self.table, self.encoder.sample_rate, [clip_ids])))
 
-    def batches(self, draws: Iterable[Rows]) -> Iterator[tuple[Rows, LayerFeatures]]:
-        """`batch` of one list of rows after the other, each with its rows; audio is decoded ahead of the encoder."""
+    def batches(self, draws: Iterable[ClipIds]) -> Iterator[tuple[ClipIds, LayerFeatures]]:
+        """`batch` of one list of ids after the other, each with its ids; audio is decoded ahead of the encoder."""
         if self._store is None:
             for drawn in self.waveforms(draws):
                 yield drawn.clip_ids, self._encode(drawn)
         elif self.device.type == "cpu":
-            for rows in draws:
-                yield rows, self.batch(rows)
+            for clip_ids in draws:
+                yield clip_ids, self.batch(clip_ids)
         else:
             yield from self._gathered_ahead(self._store, draws)
 
-    def waveforms(self, draws: Iterable[Rows]) -> Iterator[ClipBatch]:
+    def inputs(
+        self, kinds: Collection[str], draws: Iterable[ClipIds]
+    ) -> Iterator[tuple[ClipIds, dict[str, LayerFeatures]]]:
+        """Each batch in all forms that heads ask for, `Head.reads`, made once; a form nobody asks for is never made."""
+        pools = {"patches", "means"} <= set(kinds) and not self.cached  # then means cost no pass of their own
+        makers = {"patches": self.batches, "means": self.pooled_batches, "blocks": self.block_inputs}
+        made = sorted(set(kinds) - {"means"} if pools else kinds)
+        drawn, *copies = tee(draws, 1 + len(made))
+        streams = {kind: makers[kind](copy) for kind, copy in zip(made, copies, strict=True)}
+        for clip_ids in drawn:
+            inputs = {kind: next(stream)[1] for kind, stream in streams.items()}
+            yield clip_ids, inputs | ({"means": pool(inputs["patches"])} if pools else {})
+
+    def pooled_batches(self, draws: Iterable[ClipIds]) -> Iterator[tuple[ClipIds, LayerFeatures]]:
+        """`batches` of one patch a clip, the mean over its valid ones."""
+        return self.pooled.batches(draws)
+
+    def block_inputs(self, draws: Iterable[ClipIds]) -> Iterator[tuple[ClipIds, BlockInputs]]:
+        """What goes into each block of the encoder, by a pass through it for every batch: nothing of it is kept."""
+        for drawn in self.waveforms(draws):
+            clips = drawn.to(self.device)
+            yield clips.clip_ids, block_inputs(self.encoder, clips.waveform, clips.lengths)
+
+    def waveforms(self, draws: Iterable[ClipIds]) -> Iterator[ClipBatch]:
         """The clips themselves, on the CPU, decoded ahead by `workers` processes; AudiobatError if one is gone."""
-        known = (self._known(rows) for rows in draws)
+        known = (self._known(clip_ids) for clip_ids in draws)
         for drawn in load_clips(self.table, self.encoder.sample_rate, known, self.workers):
             _check_all_read(drawn)
             yield drawn
-
-    def means(self, rows: Rows, features: LayerFeatures) -> LayerFeatures:
-        """What `pooled` holds of the clips at `rows`, whose `features` are at hand."""
-        return self.pooled.batch(rows) if self.cached else pool(features)
 
     @cached_property
     def pooled(self) -> FeatureSource:
@@ -113,8 +131,8 @@ class FeatureSource:
         if self.cached or 2 * len(self.table) * self.depth * self.dim * FLOAT_BYTES <= self._budget:
             store = FeatureStore(len(self.table))
             cuts = range(0, len(self.indices), POOL_BATCH)
-            for rows, features in self.batches(self.indices[first : first + POOL_BATCH] for first in cuts):
-                store.add(pack(pool(features), rows))
+            for clip_ids, features in self.batches(self.indices[first : first + POOL_BATCH] for first in cuts):
+                store.add(pack(pool(features), clip_ids))
         return FeatureSource(
             self.encoder,
             self.table,
@@ -122,31 +140,32 @@ class FeatureSource:
             self.skipped,
             store,
             self.device,
+            self.freq_patches,
             workers=self.workers,
             pools=True,
         )
 
-    def _known(self, rows: Rows) -> Rows:
-        missing = rows[~np.isin(rows, self.indices)]
+    def _known(self, clip_ids: ClipIds) -> ClipIds:
+        missing = clip_ids[~np.isin(clip_ids, self.indices)]
         if len(missing):
-            raise AudiobatError(f"Clip {missing[0]} of the table has no features: take rows of `source.indices`.")
-        return rows
+            raise AudiobatError(f"Clip {missing[0]} of the table has no features: take ids of `source.indices`.")
+        return clip_ids
 
     def _encode(self, drawn: ClipBatch) -> LayerFeatures:
         _check_all_read(drawn)
         features = encode(self.encoder, drawn.waveform, drawn.lengths, self.device)
         return pool(features) if self._pools else features
 
-    def _gathered_ahead(self, store: FeatureStore, draws: Iterable[Rows]) -> Iterator[tuple[Rows, LayerFeatures]]:
+    def _gathered_ahead(self, store: FeatureStore, draws: Iterable[ClipIds]) -> Iterator[tuple[ClipIds, LayerFeatures]]:
         """Gather in threads while the device computes: copying memory is all that they do."""
 
-        def gather(rows: Rows) -> LayerFeatures:
-            return _move(_pinned(store.gather(self._known(rows))), self.device)
+        def gather(clip_ids: ClipIds) -> LayerFeatures:
+            return _move(_pinned(store.gather(self._known(clip_ids))), self.device)
 
-        waiting: list[tuple[Rows, Future[LayerFeatures]]] = []
+        waiting: list[tuple[ClipIds, Future[LayerFeatures]]] = []
         with ThreadPoolExecutor(GATHERED_AHEAD) as threads:
-            for rows in draws:
-                waiting.append((rows, threads.submit(gather, rows)))
+            for clip_ids in draws:
+                waiting.append((clip_ids, threads.submit(gather, clip_ids)))
                 if len(waiting) > GATHERED_AHEAD:
                     first, features = waiting.pop(0)
                     yield first, features.result()
@@ -196,7 +215,7 @@ def cache_features(
     budget = cache_gb * GB
     store, found = FeatureStore(len(table)), np.zeros(len(table), bool)
     cuts = [np.arange(first, min(first + batch_size, len(table))) for first in range(0, len(table), batch_size)]
-    needs = 0
+    needs = freq_patches = 0
     spilled = cache_dir is None and spill_dir is not None and Path(spill_dir).is_dir()
     if spilled and Path(spill_dir or "", cache_key(encoder, table)).is_dir():
         cache_dir = spill_dir  # an earlier run's features are there
@@ -204,14 +223,14 @@ def cache_features(
     def computed(drawn: ClipBatch) -> Chunk:
         return pack(encode(encoder, drawn.waveform, drawn.lengths, where), drawn.clip_ids)
 
-    def again(cut: Rows) -> Chunk:
+    def again(cut: ClipIds) -> Chunk:
         return computed(next(load_clips(table, encoder.sample_rate, [cut])))
 
     with ExitStack() as opened:
         files = None if cache_dir is None else opened.enter_context(FeatureFiles(cache_dir, encoder, table))
         missing = cuts if files is None else files.load(cuts, skipped, again)
         left = sum(map(len, missing))
-        held: list[tuple[Rows, Chunk, dict[str, str]]] = []  # as `keep` wants them, while they are in memory
+        held: list[tuple[ClipIds, Chunk, dict[str, str]]] = []  # as `keep` wants them, while they are in memory
         with Progress("features", len(table), "clip", done=len(table) - left, shown=progress) as bar:
             batches = load_clips(table, encoder.sample_rate, missing, workers)
             for cut, drawn in zip(missing, batches, strict=True):
@@ -224,7 +243,7 @@ def cache_features(
                 elif len(drawn.clip_ids) and needs <= budget:
                     held.append((cut, computed(drawn), drawn.skipped))
                     store.add(held[-1][1])
-                    needs = store.needs(len(table))
+                    needs, freq_patches = store.needs(len(table)), held[-1][1].freq_patches
                     if needs > budget:
                         if spill_dir is not None and has_room(spill_dir, needs):
                             files = opened.enter_context(FeatureFiles(spill_dir, encoder, table))
@@ -235,6 +254,7 @@ def cache_features(
         for chunk in files.chunks() if files is not None else ():
             store.add(chunk)
             found[chunk.rows] = True
+            freq_patches = chunk.freq_patches
     fits = files is not None or needs <= budget
     check_skipped(skipped, len(table), len(table))
     if not found.any():
@@ -248,7 +268,9 @@ def cache_features(
             words = f"{size}: at least {needs / GB:.3g} GB, more than cache_gb {cache_gb:g}: computed for every batch"
         print(words, file=sys.stderr, flush=True)
     kept = store if fits else None
-    return FeatureSource(encoder, table, np.flatnonzero(found), skipped, kept, where, workers=workers, budget=budget)
+    return FeatureSource(
+        encoder, table, np.flatnonzero(found), skipped, kept, where, freq_patches, workers=workers, budget=budget
+    )
 
 
 def has_room(folder: str | Path, needs: int) -> bool:
@@ -266,14 +288,14 @@ def encode(encoder: Encoder, waveform: Tensor, lengths: Tensor, device: torch.de
     with frozen(encoder):
         features = encoder.forward_intermediates(waveform.to(device), lengths.to(device))
     check_features(encoder, features, len(waveform))
-    rows = features.grid[1]
+    freq_patches = features.grid[1]
     reached = features.valid.unflatten(1, features.grid).any(2).any(0)
     columns = int(reached.nonzero().max()) + 1
     return LayerFeatures(
-        features.patch_tokens[:, :, : columns * rows].float(),
+        features.patch_tokens[:, :, : columns * freq_patches].float(),
         None if features.cls_token is None else features.cls_token.float(),
-        (columns, rows),
-        features.valid[:, : columns * rows],
+        (columns, freq_patches),
+        features.valid[:, : columns * freq_patches],
         features.frame_times[:columns],
     )
 

@@ -34,6 +34,11 @@ class Chunk:
         return int(self.spans[0][-1])
 
     @property
+    def freq_patches(self) -> int:
+        """F, patches above one another."""
+        return int(self.shape[2])
+
+    @property
     def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where each clip begins, and the last one ends, in `values` and in `valid`: [b + 1] twice."""
         depth, dim, _, cls = self.shape.tolist()

@@ -10,10 +10,9 @@ from audiobat.config import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfi
 from audiobat.config.presets import preset_fields
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import LAYER_NAME
+from audiobat.models.heads import head_class
 from audiobat.models.losses import Loss
 
-PROTOTYPE_KINDS = ("cgp", "protobin")  # heads of which `prototypes` says something
-NOT_TRAINED = ("knn",)
 PROTOTYPE_DECAY, LINEAR_DECAY = 0.5, 0.005  # Table 6
 
 
@@ -35,9 +34,9 @@ def head_jobs(config: ProbeConfig, depth: int) -> list[HeadJob]:
         AudiobatError: settings that no head can work with.
     """
     jobs = list(_expand(config, depth))
-    check_jobs(jobs)
     for job in jobs:
-        check_head(job, depth)
+        check_schedule(job.head, job.train)
+        check_layer(job.head, depth)
     return jobs
 
 
@@ -49,7 +48,7 @@ def layer_jobs(depth: int, train: ProbeTrainConfig) -> list[HeadJob]:
 
 def candidates(job: HeadJob, grid: GridConfig) -> list[HeadJob]:
     """The job with every learning rate and weight decay of the grid; its name gets those that vary."""
-    lrs, decays = ((), ()) if job.head.kind in NOT_TRAINED else (grid.lr, grid.weight_decay)
+    lrs, decays = (grid.lr, grid.weight_decay) if head_class(job.head.kind).trains else ((), ())
     found = []
     for lr, decay in product(lrs or (job.train.lr,), decays or (job.train.weight_decay,)):
         name = job.name + (f"_lr{lr:g}" if len(lrs) > 1 else "") + (f"_wd{decay:g}" if len(decays) > 1 else "")
@@ -68,7 +67,7 @@ def decay_of(head: HeadConfig, train: ProbeTrainConfig) -> float:
     """The weight decay of the classifier's matrix."""
     if train.weight_decay is not None:
         return train.weight_decay
-    return PROTOTYPE_DECAY if head.kind in PROTOTYPE_KINDS else LINEAR_DECAY
+    return PROTOTYPE_DECAY if head_class(head.kind).has_prototypes else LINEAR_DECAY
 
 
 def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
@@ -81,7 +80,7 @@ def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
         meant = from_dict(ProbeConfig, preset_fields(config.preset, config.preset_task or task))
     except AudiobatError:  # it has no such task, so nobody can have followed it
         return "custom"
-    wanted = HeadJob(job.name, replace(meant.head, kind=job.head.kind), replace(meant.train, seed=job.train.seed))
+    wanted = HeadJob(job.name, meant.head.with_kind(job.head.kind), replace(meant.train, seed=job.train.seed))
     if (config.frontend, config.max_frames) != (meant.frontend, meant.max_frames):
         return "custom"
     chose = (config.grid.choose, config.grid.lr, config.grid.weight_decay, config.seeds)
@@ -106,15 +105,23 @@ def check_jobs(jobs: Sequence[HeadJob]) -> None:
             )
 
 
-def check_head(job: HeadJob, depth: int) -> None:
-    """What can be known of a head before the features are: its block, its batches, its schedule."""
-    head, train = job.head, job.train
-    if head.layer > depth:
-        raise AudiobatError(f"head.layer is {head.layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
+def check_schedule(head: HeadConfig, train: ProbeTrainConfig) -> None:
+    """Raise an AudiobatError for settings that suit no model: a batch norm of one clip, a warm-up that never ends."""
     if head.norm == "batch" and train.batch_size == 1:
         raise AudiobatError("train.batch_size is 1 and head.norm is batch: use at least 2 clips per batch.")
     name = "train.warmup_steps"
     check(train.warmup_steps < train.steps, name, train.warmup_steps, warmup_hint(name, train.steps))
+
+
+def check_layer(head: HeadConfig, depth: int) -> None:
+    """Raise an AudiobatError if the head reads a block that the model does not have."""
+    if head.layer > depth:
+        raise AudiobatError(f"head.layer is {head.layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
+
+
+def short_name(kind: str) -> str:
+    """A kind in names of files: the class alone of a user's own `my_head.py:MyHead`."""
+    return kind.rpartition(":")[2]
 
 
 def _expand(config: ProbeConfig, depth: int) -> Iterator[HeadJob]:
@@ -124,10 +131,10 @@ def _expand(config: ProbeConfig, depth: int) -> Iterator[HeadJob]:
         return [job] if grid.choose else candidates(job, grid)
 
     for kind in config.heads or (base.kind,):
-        counts = grid.prototypes if kind in PROTOTYPE_KINDS else ()
+        counts = grid.prototypes if head_class(kind).has_prototypes else ()
         for count in counts or (base.prototypes,):
-            head = replace(base, kind=kind, prototypes=count)  # type: ignore[arg-type]
-            name = f"{kind}_k{count}" if len(counts) > 1 else kind
+            head = replace(base.with_kind(kind), prototypes=count)
+            name = short_name(kind) + (f"_k{count}" if len(counts) > 1 else "")
             yield from rated(HeadJob(name, head, config.train))
     for job in layer_jobs(depth, config.train) if config.layers else ():
         yield from rated(job)

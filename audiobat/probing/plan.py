@@ -1,35 +1,82 @@
-"""What a probe is about to do, in a few lines: split, classes that nothing teaches, whose settings, trainings."""
+"""A probe's config and clips to its plan, made once before features are computed, and the plan to lines for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from audiobat.config import ProbeConfig
 from audiobat.config.presets import DEFAULT_TASK, tasks_of
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import Split
-from audiobat.evaluation.labels import Task, pick_loss, untaught
-from audiobat.probing.jobs import NOT_TRAINED, HeadJob, candidates, preset_of
+from audiobat.evaluation.labels import Task, pick_loss, task_for, untaught
+from audiobat.models.heads import head_class
+from audiobat.models.losses import Loss
+from audiobat.probing.jobs import HeadJob, candidates, check_schedule, head_jobs, preset_of, with_seeds
 
 SHOWN = 6  # classes in a line
 
 
-def plan_lines(
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, on which clips, and what the records will say of it."""
+
+    config: ProbeConfig
+    table: ClipTable
+    splits: Sequence[Split]  # one, or one for each fold, which tests
+    task: Task
+    loss: Loss
+    jobs: list[HeadJob]  # of one seed; under `grid.choose` the heads for which rates are to be chosen
+    data_name: str  # of the data in records
+    preset_task: str  # column of the preset's table for a config that names none
+
+
+def make_plan(
     table: ClipTable,
     splits: Sequence[Split],
     config: ProbeConfig,
-    jobs: Sequence[HeadJob],
-    task: Task,
-    preset_task: str,
-) -> Iterator[str]:
-    """Lines for people. `splits` has one entry for each test fold, `jobs` one for every head and seed."""
-    yield f"split: {split_text(table, splits)}"
-    lost = untaught(table, [(split.train, split.test) for split in splits])
+    depth: int,
+    *,
+    data_name: str = "clips",
+    preset_task: str = DEFAULT_TASK,
+) -> Plan:
+    """The plan for a model of `depth` blocks.
+
+    Raises:
+        AudiobatError: a task or a loss that does not suit the labels, a block that the model does not have.
+    """
+    task = task_for(config, table)
+    loss = pick_loss(config.train, task.single_label)
+    return Plan(config, table, splits, task, loss, head_jobs(config, depth), data_name, preset_task)
+
+
+def check_config(config: ProbeConfig) -> None:
+    """Raise an AudiobatError for settings that suit no model, before anything is read."""
+    check_schedule(config.head, config.train)
+
+
+def keep_used(table: ClipTable, splits: Sequence[Split]) -> tuple[ClipTable, list[Split]]:
+    """Without the clips that no split uses (those of `valid`), so that nobody computes their features."""
+    used = np.unique(np.concatenate([ids for split in splits for ids in (split.train, split.test)]))
+    place = [
+        Split(np.searchsorted(used, split.train), np.searchsorted(used, split.test), fold=split.fold)
+        for split in splits
+    ]
+    return table.select(used), place
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """The split, the classes without training clips, whose settings these are, and how many trainings that makes."""
+    yield f"split: {split_text(plan.table, plan.splits)}"
+    lost = untaught(plan.table, [(split.train, split.test) for split in plan.splits])
     if lost:
         yield f"! {untaught_text(lost)}"
-    yield f"settings: {settings_text(config, jobs, task, preset_task)}"
-    if config.grid.choose:
-        yield f"trainings: {choice_text(config, jobs, len(splits))}"
+    jobs = with_seeds(plan.jobs, plan.config)
+    yield f"settings: {settings_text(plan, jobs)}"
+    if plan.config.grid.choose:
+        yield f"trainings: {choice_text(plan.config, jobs, len(plan.splits))}"
 
 
 def split_text(table: ClipTable, splits: Sequence[Split]) -> str:
@@ -54,22 +101,22 @@ def untaught_text(lost: Mapping[str, int]) -> str:
     return f"{one if len(lost) == 1 else several}, near chance: {names}{more}"
 
 
-def settings_text(config: ProbeConfig, jobs: Sequence[HeadJob], task: Task, preset_task: str) -> str:
+def settings_text(plan: Plan, jobs: Sequence[HeadJob]) -> str:
     """Whose settings they are, and whether records will say so."""
-    column = config.preset_task or preset_task
-    if column not in tasks_of(config.preset):
-        return f"those of {DEFAULT_TASK}, as preset {config.preset} has none for {column}; records read custom"
-    found = [preset_of(job, pick_loss(job.train, task.single_label), config, preset_task) for job in jobs]
-    changed = sum(name != config.preset for name in found)
+    preset, column = plan.config.preset, plan.config.preset_task or plan.preset_task
+    if column not in tasks_of(preset):
+        return f"those of {DEFAULT_TASK}, as preset {preset} has none for {column}; records read custom"
+    found = [preset_of(job, plan.loss, plan.config, plan.preset_task) for job in jobs]
+    changed = sum(name != preset for name in found)
     if not changed:
-        return f"preset {config.preset}, {column}"
+        return f"preset {preset}, {column}"
     some = "records" if changed == len(found) else f"{changed} of {len(found)} records"
-    return f"preset {config.preset}, {column}, with changes: {some} will read custom"
+    return f"preset {preset}, {column}, with changes: {some} will read custom"
 
 
 def choice_text(config: ProbeConfig, jobs: Sequence[HeadJob], folds: int) -> str:
     """How many heads a choice of rates trains before and after it is made."""
-    trained = {job.name: job for job in jobs if job.head.kind not in NOT_TRAINED}
+    trained = {job.name: job for job in jobs if head_class(job.head.kind).trains}
     tried = folds * sum(len(candidates(job, config.grid)) for job in trained.values())
     kept = folds * sum(job.name in trained for job in jobs)
     return (

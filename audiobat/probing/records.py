@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from audiobat.config import ProbeConfig, StatisticsConfig, to_dict
 from audiobat.evaluation.results import FoldResult, Result, RunInfo, build_result
-from audiobat.probing.jobs import NOT_TRAINED, HeadJob, decay_of, preset_of
+from audiobat.models.heads import head_class
+from audiobat.probing.jobs import HeadJob, decay_of, preset_of
 
 
 def record_of(
@@ -45,7 +46,7 @@ def record_of(
         preset=preset_of(job, loss, config, preset_task),
         seed=job.train.seed,
         wall_seconds=wall,
-        clips_per_second=None if job.head.kind in NOT_TRAINED else clips / training,
+        clips_per_second=clips / training if head_class(job.head.kind).trains else None,
     )
 
 

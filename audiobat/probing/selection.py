@@ -6,18 +6,19 @@ side by side on the same features; the test clips are never looked at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from audiobat.config import ProbeConfig
+from audiobat.config import GridConfig
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import hashed_share
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.labels import Task
+from audiobat.evaluation.labels import ClipIds, Task
 from audiobat.evaluation.metrics import average_precision, macro_map_present
 from audiobat.evaluation.scoring import scores_of
 from audiobat.probing.cache import FeatureSource
-from audiobat.probing.jobs import HeadJob, candidates, decay_of, head_jobs
-from audiobat.probing.training import Rows, predict_heads, train_heads
+from audiobat.probing.jobs import HeadJob, candidates, decay_of
+from audiobat.probing.training import predict_heads, train_heads
 
 HELD_OUT = 0.1
 
@@ -42,9 +43,15 @@ class Choice:
 
 
 def choose_jobs(
-    source: FeatureSource, table: ClipTable, train: Rows, task: Task, config: ProbeConfig, label: str = ""
+    source: FeatureSource,
+    table: ClipTable,
+    train: ClipIds,
+    task: Task,
+    heads: Sequence[HeadJob],
+    grid: GridConfig,
+    label: str = "",
 ) -> tuple[list[HeadJob], dict[str, Choice]]:
-    """The config's heads, each with the learning rate and weight decay of highest mAP on clips held out of `train`.
+    """The heads, each with the learning rate and weight decay of highest mAP on clips held out of `train`.
 
     Also returns how each was chosen, by name; a head that is not trained has no choice.
 
@@ -59,18 +66,17 @@ def choose_jobs(
         raise AudiobatError(
             f"Nothing can be held out of {len(train)} training clips in one group: leave grid.choose out."
         )
-    bases = head_jobs(config, source.depth)
-    tried = [(base, job) for base in bases for job in candidates(base, config.grid)]
-    trainees, _ = train_heads(source, train[~held], task, [job for _, job in tried], f"{label}choose: ", tolerant=True)
-    said = predict_heads(trainees, source, train[held], task)
+    tried = [(base, job) for base in heads for job in candidates(base, grid)]
+    trainers, _ = train_heads(source, train[~held], task, [job for _, job in tried], f"{label}choose: ", tolerant=True)
+    predicted = predict_heads(trainers, source, train[held], task)
     found: dict[str, list[tuple[float, HeadJob]]] = {}
-    for (base, job), trainee, logits in zip(tried, trainees, said.logits, strict=True):
-        finite = trainee.diverged is None and bool(logits.isfinite().all())
+    for (base, job), trainer, logits in zip(tried, trainers, predicted.logits, strict=True):
+        finite = trainer.diverged is None and bool(logits.isfinite().all())
         score = float("-inf")
         if finite:
-            score = float(macro_map_present(average_precision(scores_of(logits, trainee.loss), said.labels)))
+            score = float(macro_map_present(average_precision(scores_of(logits, trainer.loss), predicted.labels)))
         found.setdefault(base.name, []).append((score, job))
-    jobs = [chosen_of(base, found[base.name]) for base in bases]
+    jobs = [chosen_of(base, found[base.name]) for base in heads]
     return jobs, {name: choice_of(tried, int(held.sum())) for name, tried in found.items() if len(tried) > 1}
 
 

@@ -1,72 +1,66 @@
-"""Heads on frozen features: many train side by side on the same batches (Table 6), and answer for the same clips.
+"""Heads on frozen features: many train side by side on the same batches (Table 6), and label the same clips.
 
-In: a `FeatureSource`, rows of its clip table, a task. Out: trained heads; their logits. Each batch's features are made
-once for all heads. A head becomes what it would become alone: it has its own weights, optimiser, schedule, dropout and
-penalty, and shares only the order of clips, which depends on `train.order_seed` and not on its own seed.
+In: a `FeatureSource`, ids of clips of its table, a task, jobs. Out: trained heads; their logits. The features of each
+batch are made once for all heads. A head becomes what it would become alone: it has its own weights, optimiser,
+schedule, dropout and penalty, and shares only the order of clips, which depends on `train.order_seed` and not on the
+head's own seed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import TypeAlias
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
 
 from audiobat.config import HeadConfig, ProbeTrainConfig
-from audiobat.data.loader import ClipBatch
 from audiobat.data.sampler import ClipOrder
 from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.labels import ClipTask, Task, pick_loss
+from audiobat.evaluation.labels import ClipIds, ClipTask, Task, pick_loss
 from audiobat.models.features import Encoder, LayerFeatures
-from audiobat.models.heads import LinearProbe, NearestNeighbours, VisualQueryTuning, build_head, parameter_groups
+from audiobat.models.heads import Head, head_class, parameter_groups
 from audiobat.models.losses import probe_loss
 from audiobat.probing.cache import FeatureSource
-from audiobat.probing.jobs import NOT_TRAINED, HeadJob, check_head, check_jobs, decay_of
+from audiobat.probing.jobs import HeadJob, check_jobs, check_layer, check_schedule, decay_of
 
-MEANS_KINDS = ("linear", "linear_cgp", "head2toe", "knn")  # of a clip they see cls and the mean patch alone
-QUERIES = 10  # of vqt in each block, the release's
-LOOK_EVERY = 50  # steps between two looks at the losses: looking waits for the device
+LOOK_EVERY = 50  # steps between two looks at the losses: to read one, the host waits for the device
 PREDICT_BATCH = 64
 
-Rows: TypeAlias = NDArray[np.int64]  # of the clip table
-Seen: TypeAlias = LayerFeatures | ClipBatch  # what a head looks at
 
-
-class Trainee:
-    """A head, what trains it, and where it stands."""
+class HeadTrainer:
+    """A head with its optimiser, and how far its training has come."""
 
     def __init__(self, job: HeadJob, source: FeatureSource, task: Task) -> None:
         self.job, self.task = job, task
         self.loss = pick_loss(job.train, task.single_label)
         self.head = new_head(job, source, task.classes)
-        self.sight = sight_of(job.head.kind, task)
+        self.reads = input_kind(type(self.head), task)
         self.last = torch.zeros(())  # loss of the last step
-        self.diverged: int | None = None  # the step at which its loss was seen not to be finite
-        self.steps = job.train.steps if job.head.kind not in NOT_TRAINED else 0
+        self.diverged: int | None = None  # the step at which its loss was found not to be finite
+        self.steps = job.train.steps if self.head.trains else 0
         if self.steps:
             groups = parameter_groups(self.head, decay_of(job.head, job.train))
             self._optimizer = AdamW(groups, lr=job.train.lr, betas=job.train.betas, fused=True)
 
-    def wants(self, step: int) -> bool:
+    def is_active(self, step: int) -> bool:
         """Whether this head still trains at `step`."""
         return step < self.steps and self.diverged is None
 
-    def learn(self, step: int, seen: Seen, labels: Tensor) -> None:
-        """One step of AdamW on what this head sees of a batch and labels [M, C]."""
+    def train_step(self, step: int, inputs: LayerFeatures, labels: Tensor) -> None:
+        """One step of AdamW on a batch and its labels [M, C]."""
         train = self.job.train
         reseed(labels.device, train.seed, step)
-        loss = probe_loss(self.loss, self.task.logits(self.head, seen), labels)
+        loss = probe_loss(self.loss, self.task.logits(self.head, inputs), labels)
         self._optimizer.zero_grad()
-        (loss + self.head.penalty()).backward()  # type: ignore[operator]
+        (loss + self.head.penalty()).backward()
         rate = lr_at(step, peak=train.lr, floor=train.min_lr, warmup_steps=train.warmup_steps, total_steps=train.steps)
         set_lr(self._optimizer, rate)
         self._optimizer.step()
@@ -75,24 +69,24 @@ class Trainee:
 
 def train_heads(
     source: FeatureSource,
-    rows: Rows,
+    clip_ids: ClipIds,
     task: Task,
     jobs: Sequence[HeadJob],
     label: str = "",
     *,
     tolerant: bool = False,
-) -> tuple[list[Trainee], float]:
-    """Train all `jobs` on the clips at `rows`, each batch's features made once; also returns the seconds.
+) -> tuple[list[HeadTrainer], float]:
+    """Train all `jobs` on the same batches, each made once; also returns the seconds that took.
 
-    Same seeds, same result, whoever trains beside; global random state is left alone. Heads of fewer steps are done
-    earlier.
+    The same seed gives the same head, whichever others train beside it; global random state is left alone. Heads of
+    fewer steps are done earlier.
 
     Args:
         source: features.
-        rows: clips of the table that train.
+        clip_ids: the training clips.
         task: their labels.
         jobs: what to train; all with one batch size and one order of clips.
-        label: what the progress line says besides.
+        label: what the progress line begins with.
         tolerant: let the others go on when a head's loss is not finite; its `diverged` says so.
 
     Raises:
@@ -101,195 +95,134 @@ def train_heads(
     check_jobs(jobs)
     start = monotonic()
     with torch.random.fork_rng():
-        trainees = [Trainee(job, source, task) for job in jobs]
-        for group in groups(trainees):
-            _train_group(source, rows, task, group, label, tolerant)
-    fit_neighbours(source, rows, task, trainees)
-    return trainees, monotonic() - start
-
-
-def groups(trainees: Sequence[Trainee]) -> list[list[Trainee]]:
-    """Heads that share their batches: all but those that look at waveforms, which share among themselves."""
-    shared = [trainee for trainee in trainees if trainee.sight != "waveforms"]
-    tuned = [trainee for trainee in trainees if trainee.sight == "waveforms"]
-    return [group for group in (shared, tuned) if group]
-
-
-def _train_group(
-    source: FeatureSource, rows: Rows, task: Task, trainees: list[Trainee], label: str, tolerant: bool
-) -> None:
-    steps = max(trainee.steps for trainee in trainees)
-    what = trainees[0].job.name if len(trainees) == 1 else f"{len(trainees)} heads"
-    draws = draw_rows(rows, trainees[0].job.train, steps)
-    with Progress(f"{label}train {what}", total=steps, shown=steps > 0) as bar:
-        for step, batch in enumerate(seen_batches(source, trainees, draws)):
-            labels = task.labels(batch.rows, batch.seen[trainees[0].sight]).to(source.device)
-            active = [trainee for trainee in trainees if trainee.wants(step)]
-            for trainee in active:
-                trainee.learn(step, batch.seen[trainee.sight], labels)
-            looked = step % LOOK_EVERY == 0 or any(step + 1 == trainee.steps for trainee in active)
-            bar.advance(note=look_at(active, step) if looked else "")
-            if not tolerant:
-                check_finite(active)
-            if not any(trainee.wants(step + 1) for trainee in trainees):
-                break
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch as heads see it, made once for all."""
-
-    rows: Rows  # [B] of the clip table
-    seen: dict[str, Seen]  # by `Trainee.sight`
-
-
-def seen_batches(source: FeatureSource, trainees: Sequence[Trainee], draws: Iterable[Rows]) -> Iterator[Batch]:
-    """Each batch as the heads of a group see it; what none of them looks at is never made."""
-    sights = {trainee.sight for trainee in trainees}
-    if sights == {"waveforms"}:
-        for drawn in source.waveforms(draws):
-            yield Batch(drawn.clip_ids, {"waveforms": drawn.to(source.device)})
-    elif sights == {"means"}:
-        for rows, means in source.pooled.batches(draws):
-            yield Batch(rows, {"means": means})
-    else:
-        for rows, features in source.batches(draws):
-            seen: dict[str, Seen] = {"features": features}
-            if "means" in sights:
-                seen["means"] = source.means(rows, features)
-            yield Batch(rows, seen)
+        trainers = [HeadTrainer(job, source, task) for job in jobs]
+        steps = max(trainer.steps for trainer in trainers)
+        title = trainers[0].job.name if len(trainers) == 1 else f"{len(trainers)} heads"
+        draws = draw_clips(clip_ids, trainers[0].job.train, steps)
+        with Progress(f"{label}train {title}", total=steps, shown=steps > 0) as bar:
+            for step, (drawn, inputs) in enumerate(source.inputs({t.reads for t in trainers if t.steps}, draws)):
+                active = [trainer for trainer in trainers if trainer.is_active(step)]
+                labels = task.labels(drawn, inputs[active[0].reads]).to(source.device)
+                for trainer in active:
+                    trainer.train_step(step, inputs[trainer.reads], labels)
+                due = step % LOOK_EVERY == 0 or any(step + 1 == trainer.steps for trainer in active)
+                bar.advance(note=look_at(active, step) if due else "")
+                if not tolerant:
+                    check_finite(active)
+                if not any(trainer.is_active(step + 1) for trainer in trainers):
+                    break  # all that are left have diverged
+    fit_stored_clips(source, clip_ids, task, [trainer for trainer in trainers if not trainer.head.trains])
+    return trainers, monotonic() - start
 
 
 @torch.no_grad()
-def fit_neighbours(source: FeatureSource, rows: Rows, task: Task, trainees: Sequence[Trainee]) -> None:
-    """Show the training clips to the heads that only remember them, in one pass."""
-    fitted = [trainee for trainee in trainees if isinstance(trainee.head, NearestNeighbours)]
-    if not fitted:
+def fit_stored_clips(source: FeatureSource, clip_ids: ClipIds, task: Task, trainers: Sequence[HeadTrainer]) -> None:
+    """Give the training clips to the heads that only store them, in one pass."""
+    if not trainers:
         return
-    tokens: list[list[Tensor]] = [[] for _ in fitted]
+    pooled: list[list[Tensor]] = [[] for _ in trainers]
     labels = []
-    for batch in seen_batches(source, fitted, cut(rows)):
-        labels.append(task.labels(batch.rows, batch.seen[fitted[0].sight]))
-        for part, trainee in zip(tokens, fitted, strict=True):
-            seen = batch.seen[trainee.sight]
-            assert isinstance(seen, LayerFeatures)
-            part.append(task.tokens(trainee.head, seen))
-    for part, trainee in zip(tokens, fitted, strict=True):
-        assert isinstance(trainee.head, NearestNeighbours)
-        trainee.head.fit(torch.cat(part), torch.cat(labels))
+    for ids, inputs in source.inputs({trainer.reads for trainer in trainers}, batches_of(clip_ids)):
+        labels.append(task.labels(ids, inputs[trainers[0].reads]))
+        for part, trainer in zip(pooled, trainers, strict=True):
+            part.append(task.tokens(trainer.head, inputs[trainer.reads]))
+    for part, trainer in zip(pooled, trainers, strict=True):
+        trainer.head.fit(torch.cat(part), torch.cat(labels))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of heads for the same clips, on the CPU; M counts clips, or the patch columns of clips."""
+
+    logits: list[Tensor]  # [M, C] of each head
+    labels: Tensor  # [M, C] bool
+    clip_ids: Tensor  # [M] of the clip table
+    times: Tensor  # [M] seconds from the clip's start
+
+
+@torch.no_grad()
+def predict_heads(trainers: Sequence[HeadTrainer], source: FeatureSource, clip_ids: ClipIds, task: Task) -> Predictions:
+    """Logits of every head for the clips `clip_ids`, in one pass over them; heads end in eval mode."""
+    logits: list[list[Tensor]] = [[] for _ in trainers]
+    labels, clips, times = [], [], []
+    for trainer in trainers:
+        trainer.head.eval()
+    for ids, inputs in source.inputs({trainer.reads for trainer in trainers}, batches_of(clip_ids)):
+        some = inputs[trainers[0].reads]
+        labels.append(task.labels(ids, some))
+        places = task.places(ids, some)
+        clips.append(places[0])
+        times.append(places[1])
+        for part, trainer in zip(logits, trainers, strict=True):
+            part.append(task.logits(trainer.head, inputs[trainer.reads]).float().cpu())
+    return Predictions([torch.cat(part) for part in logits], torch.cat(labels), torch.cat(clips), torch.cat(times))
 
 
 def train_head(
     source: FeatureSource,
-    rows: Rows,
+    clip_ids: ClipIds,
     targets: Tensor,
     head_config: HeadConfig,
     train_config: ProbeTrainConfig,
     classes: int,
     single_label: bool,
-) -> tuple[nn.Module, float]:
-    """Train one head on clips `rows` of the table, whose labels are bool `targets` [n, C]; also returns the seconds.
+) -> tuple[Head, float]:
+    """Train one head on the clips `clip_ids`; `targets` [n, C] bool are of the whole table. Also returns the seconds.
 
     Raises:
         AudiobatError: as for `train_heads`; a loss that is not finite.
     """
     job = HeadJob(head_config.kind, head_config, train_config)
-    check_head(job, source.depth)
-    trainees, seconds = train_heads(source, rows, ClipTask.of_matrix(targets, single_label), [job])
-    return trainees[0].head, seconds
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What heads said to some clips, on the CPU; M rows are clips, or the patch columns of clips."""
-
-    logits: list[Tensor]  # [M, C] of each head
-    labels: Tensor  # [M, C] bool
-    rows: Tensor  # [M] the clip of each, a row of the table
-    times: Tensor  # [M] seconds from the clip's start
+    check_schedule(job.head, job.train)
+    check_layer(job.head, source.depth)
+    trainers, seconds = train_heads(source, clip_ids, ClipTask.of_matrix(targets, single_label), [job])
+    return trainers[0].head, seconds
 
 
 @torch.no_grad()
-def predict_heads(trainees: Sequence[Trainee], source: FeatureSource, rows: Rows, task: Task) -> Predicted:
-    """Ask every head about the clips at `rows`, in one pass over them; heads end in eval mode."""
-    logits: dict[int, Tensor] = {}
-    for group in groups(trainees):
-        parts: list[list[Tensor]] = [[] for _ in group]
-        labels, where, when = [], [], []
-        for trainee in group:
-            trainee.head.eval()
-        for batch in seen_batches(source, group, cut(rows)):
-            any_seen = batch.seen[group[0].sight]
-            labels.append(task.labels(batch.rows, any_seen))
-            places = task.places(batch.rows, any_seen)
-            where.append(places[0])
-            when.append(places[1])
-            for part, trainee in zip(parts, group, strict=True):
-                part.append(task.logits(trainee.head, batch.seen[trainee.sight]).float().cpu())
-        logits |= {id(trainee): torch.cat(part) for trainee, part in zip(group, parts, strict=True)}
-    ordered = [logits[id(trainee)] for trainee in trainees]
-    return Predicted(ordered, torch.cat(labels), torch.cat(where), torch.cat(when))
-
-
-@torch.no_grad()
-def predict(head: nn.Module, source: FeatureSource, rows: Rows) -> Tensor:
-    """Logits [len(rows), C] of one head for clips, on the CPU; the head is left in eval mode."""
+def predict(head: Head, source: FeatureSource, clip_ids: ClipIds) -> Tensor:
+    """Logits [n, C] of one head for the clips `clip_ids`, on the CPU; the head is left in eval mode."""
     head.eval()
-    seen = source.pooled if isinstance(head, LinearProbe) else source
-    return torch.cat([head(features).float().cpu() for _, features in seen.batches(cut(rows))])
+    batches = source.inputs({head.reads}, batches_of(clip_ids))
+    return torch.cat([head(inputs[head.reads]).float().cpu() for _, inputs in batches])
 
 
-def cut(rows: Rows) -> Iterator[Rows]:
-    """Rows in batches, in their order."""
-    for first in range(0, len(rows), PREDICT_BATCH):
-        yield rows[first : first + PREDICT_BATCH]
+def batches_of(clip_ids: ClipIds) -> Iterator[ClipIds]:
+    """The ids in batches, in their order."""
+    for first in range(0, len(clip_ids), PREDICT_BATCH):
+        yield clip_ids[first : first + PREDICT_BATCH]
 
 
-def sight_of(kind: str, task: Task) -> str:
-    """What a head looks at: all features, means over patches, or waveforms.
-
-    Raises:
-        AudiobatError: vqt, which answers for clips, is asked for frames.
-    """
-    if kind == "vqt" and not isinstance(task, ClipTask):
-        raise AudiobatError("head.kind vqt answers for clips, not for patch columns: leave it out, or set task: clip.")
-    if kind == "vqt":
-        return "waveforms"
-    return "means" if kind in MEANS_KINDS and isinstance(task, ClipTask) else "features"
-
-
-def draw_rows(rows: Rows, train: ProbeTrainConfig, steps: int) -> Iterator[Rows]:
+def draw_clips(clip_ids: ClipIds, train: ProbeTrainConfig, steps: int) -> Iterator[ClipIds]:
     """The clips of every step, a function of `order_seed` alone, so that heads of all seeds share one pass."""
-    order = ClipOrder(len(rows), train.order_seed)
+    order = ClipOrder(len(clip_ids), train.order_seed)
     for step in range(steps):
-        yield rows[order.batch_indices(step, train.batch_size)]
+        yield clip_ids[order.batch_indices(step, train.batch_size)]
 
 
-def new_head(job: HeadJob, source: FeatureSource, classes: int) -> nn.Module:
+def input_kind(head: type[Head], task: Task) -> Literal["patches", "means", "blocks"]:
+    """What a head is given of a clip for this task: the logits of patch columns need the patches, not their mean."""
+    return "patches" if head.reads == "means" and task.unit == "frame" else head.reads
+
+
+def input_kinds(jobs: Sequence[HeadJob], task: Task) -> set[str]:
+    """What the heads of all jobs are given of a clip."""
+    return {input_kind(head_class(job.head.kind), task) for job in jobs}
+
+
+def new_head(job: HeadJob, source: FeatureSource, classes: int) -> Head:
     """A head in train mode on the source's device; its weights depend on the seed alone."""
-    rows = source.patch_rows if job.head.kind == "mean_time_keep_freq" else None
     with torch.random.fork_rng():
         torch.manual_seed(job.train.seed)
-        if job.head.kind == "vqt":
-            head = tuned_head(job.head, source.encoder, classes)
-        else:
-            head = build_head(job.head, source.dim, source.depth, classes, rows)
+        head = head_class(job.head.kind).build_for(job.head, source.encoder, classes, source.freq_patches)
     return head.to(source.device).train()
 
 
-def tuned_head(head: HeadConfig, encoder: Encoder, classes: int) -> nn.Module:
-    """A head that runs queries of its own through the encoder."""
-    return VisualQueryTuning(encoder, classes, head.queries or QUERIES, head.dropout)
-
-
-def check_buildable(jobs: Sequence[HeadJob], encoder: Encoder, task: Task) -> None:
-    """Raise the AudiobatError of a head that suits this model or task badly, before features are computed."""
+def check_buildable(jobs: Sequence[HeadJob], encoder: Encoder, classes: int) -> None:
+    """Raise the AudiobatError of a head that does not suit the model, before features are computed."""
     with torch.device("meta"):  # no memory, no random numbers
         for job in jobs:
-            if sight_of(job.head.kind, task) == "waveforms":
-                tuned_head(job.head, encoder, task.classes)
-            else:
-                build_head(job.head, encoder.dim, encoder.depth, task.classes, rows=1)
+            head_class(job.head.kind).build_for(job.head, encoder, classes, freq_patches=1)
 
 
 def reseed(device: torch.device, seed: int, step: int) -> None:
@@ -301,19 +234,19 @@ def reseed(device: torch.device, seed: int, step: int) -> None:
         torch.manual_seed(state)
 
 
-def check_finite(trainees: Sequence[Trainee]) -> None:
-    """Raise an AudiobatError that names the first head whose training came apart."""
-    for trainee in trainees:
-        if trainee.diverged is not None:
+def check_finite(trainers: Sequence[HeadTrainer]) -> None:
+    """Raise an AudiobatError that names the first head whose loss is no longer finite."""
+    for trainer in trainers:
+        if trainer.diverged is not None:
             raise AudiobatError(
-                f"The loss of head {trainee.job.name} is {float(trainee.last)} at step {trainee.diverged}: "
-                f"lower train.lr, {trainee.job.train.lr:g}."
+                f"The loss of head {trainer.job.name} is {float(trainer.last)} at step {trainer.diverged}: "
+                f"lower train.lr, {trainer.job.train.lr:g}."
             )
 
 
-def look_at(trainees: Sequence[Trainee], step: int) -> str:
-    """The mean loss as the progress bar shows it; marks heads whose training has come apart."""
-    losses = torch.stack([trainee.last for trainee in trainees]).tolist()
-    for trainee, loss in zip(trainees, losses, strict=True):
-        trainee.diverged = None if math.isfinite(loss) else step
+def look_at(trainers: Sequence[HeadTrainer], step: int) -> str:
+    """The mean loss as the progress bar shows it; marks heads whose loss is no longer finite."""
+    losses = torch.stack([trainer.last for trainer in trainers]).tolist()
+    for trainer, loss in zip(trainers, losses, strict=True):
+        trainer.diverged = None if math.isfinite(loss) else step
     return f"loss {sum(losses) / len(losses):.4f}"

@@ -246,7 +246,7 @@ def probe_model(
 
 def head_of(config: ProbeConfig, kind: str, layer: int) -> ProbeConfig:
     """The probe's settings for one kind of head on block `layer` (cgp mixes all)."""
-    return dataclasses.replace(config, head=dataclasses.replace(config.head, kind=kind, layer=layer))  # type: ignore[arg-type]
+    return dataclasses.replace(config, head=dataclasses.replace(config.head, kind=kind, layer=layer))
 
 
 def listen(source: FeatureSource, table: ClipTable, config: ProbeConfig, count: int) -> tuple[Card, ...]:

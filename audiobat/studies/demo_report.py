@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-from torch import nn
 
 from audiobat.audio.frontend import KaldiFrontend, MelFrontend
 from audiobat.config import FrontendConfig
@@ -26,6 +25,7 @@ from audiobat.evaluation.report.html import Exhibit
 from audiobat.evaluation.report.listening import Card, spectrogram_png
 from audiobat.evaluation.report.style import save
 from audiobat.models.encoder import AudioEncoder
+from audiobat.models.heads import Head
 from audiobat.probing.analyze.pictures import KALDI, busy_clip, labels_of, look, read
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.training import predict
@@ -67,7 +67,7 @@ def draw(folder: Path, encoder: AudioEncoder, table: ClipTable, log: Sequence[Ma
     return [Exhibit(save(figure, folder, name), *CAPTIONS[name]) for name, figure in drawn.items()]
 
 
-def cards(head: nn.Module, source: FeatureSource, table: ClipTable, count: int) -> tuple[Card, ...]:
+def cards(head: Head, source: FeatureSource, table: ClipTable, count: int) -> tuple[Card, ...]:
     """The first `count` test clips, not selected by result, with the predictions of `head`."""
     mel = MelFrontend(FrontendConfig())
     rate = mel.config.sample_rate

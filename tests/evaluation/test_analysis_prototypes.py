@@ -7,7 +7,7 @@ import torch
 
 from audiobat.evaluation.analysis.prototypes import PrototypeTally, patch_similarities, prototype_use
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads import ConvexGatedProbe
+from audiobat.models.heads.cgp import ConvexGatedProbe
 
 LAYERS, CLIPS, DIM, PROTOTYPES, CLASSES = 2, 7, 6, 9, 3
 GRID = (4, 2)

@@ -372,7 +372,7 @@ def test_a_dry_run_writes_nothing_and_shows_the_rates(model, multi, tmp_path: Pa
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"head": {"kind": "knn"}}, "head.kind is 'knn': it cannot teach a model"),
+        ({"head": {"kind": "knn"}}, "head.kind is 'knn': it gives no gradients to a model"),
         ({"train": {"freeze_steps": 6}}, "train.freeze_steps is 6: use 0 or more, and less than train.steps 6"),
         ({"optim": {"warmup_steps": 6}}, "optim.warmup_steps is 6: it must end before train.steps 6"),
         ({"optim": {"layer_decay": 0.0}}, "optim.layer_decay is 0.0"),

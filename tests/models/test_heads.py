@@ -10,9 +10,11 @@ from torch import nn
 from audiobat.config import HeadConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads import ConvexGatedProbe, LinearProbe, Protobin, build_head, parameter_groups
-from audiobat.models.heads.cgp import mix_layers
-from audiobat.models.heads.pooling import extremes, repeat_valid
+from audiobat.models.heads import build_head, parameter_groups
+from audiobat.models.heads.cgp import ConvexGatedProbe
+from audiobat.models.heads.linear import LinearProbe
+from audiobat.models.heads.pooling import extremes, mix_layers, repeat_valid
+from audiobat.models.heads.protobin import Protobin
 
 DEPTH, CLIPS, PATCHES, DIM, CLASSES, PROTOTYPES = 3, 2, 6, 8, 4, 5
 HEADS = {

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
-from audiobat.models.heads import VisualQueryTuning, parameter_groups
+from audiobat.models.heads import block_inputs, parameter_groups
+from audiobat.models.heads.vqt import VisualQueryTuning
 
 CLASSES, QUERIES, DIM, DEPTH = 3, 2, 16, 2
 HOP = 160
@@ -45,6 +46,12 @@ def head_of(encoder: AudioEncoder) -> VisualQueryTuning:
     head = VisualQueryTuning(encoder, CLASSES, QUERIES).eval()
     torch.nn.init.normal_(head.queries)
     return head
+
+
+def logits_of(head: VisualQueryTuning, waveform: torch.Tensor, lengths: torch.Tensor | None = None):
+    """Logits of clips, and of their patch columns."""
+    features = block_inputs(head.encoder, waveform, lengths)
+    return head(features), head.frames(features)
 
 
 def waveform_of(frames: int, clips: int = 2) -> torch.Tensor:
@@ -107,7 +114,7 @@ def gradients_of(logits, head):
 def test_logits_and_gradients_are_those_of_a_query_that_no_token_sees(gated, norm):
     encoder = encoder_of(gated, norm=norm)
     head, waveform = head_of(encoder), waveform_of(16)
-    for got, slow in ((head(waveform), slow_clip), (head.frames(waveform), slow_frames)):
+    for got, slow in zip(logits_of(head, waveform), (slow_clip, slow_frames), strict=True):
         wanted = torch.stack([slow(head, encoder, one) for one in waveform])
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
         for one, other in zip(gradients_of(got, head), gradients_of(wanted, head), strict=True):
@@ -120,7 +127,7 @@ def test_a_padded_clip_answers_as_it_does_alone():
     head, waveform = head_of(encoder), waveform_of(16)
     lengths = torch.tensor([waveform.shape[1], 8 * HOP - 1])
     waveform[1, 8 * HOP - 1 :] = 5.0  # garbage beyond the clip's end
-    clips, frames = head(waveform, lengths), head.frames(waveform, lengths)
+    clips, frames = logits_of(head, waveform, lengths)
     short = waveform[1, : 8 * HOP - 1]
     torch.testing.assert_close(clips[0], slow_clip(head, encoder, waveform[0]), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(clips[1], slow_clip(head, encoder, short), atol=1e-5, rtol=1e-4)
@@ -140,7 +147,7 @@ def test_queries_never_look_at_padding_that_the_model_itself_looks_at():
         for query in own
     ]
     line = torch.cat([F.normalize(v, dim=0) for v in [*answers, last[0]]])
-    torch.testing.assert_close(head(waveform)[0], head.classifier(line), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(logits_of(head, waveform)[0][0], head.classifier(line), atol=1e-5, rtol=1e-4)
 
 
 def test_a_long_clip_averages_the_answers_of_its_windows():
@@ -154,7 +161,7 @@ def test_a_long_clip_averages_the_answers_of_its_windows():
     encoder.forward_intermediates(waveform, lengths)
     for hook in hooks:
         hook.remove()
-    clips, frames = head(waveform, lengths), head.frames(waveform, lengths)
+    clips, frames = logits_of(head, waveform, lengths)
     assert frames.shape == (2, 30, CLASSES)
     for b, windows in ((0, 5), (1, 2)):
         answers = []
@@ -172,7 +179,7 @@ def test_a_long_clip_averages_the_answers_of_its_windows():
     with torch.no_grad():
         head.classifier.weight.zero_()
         head.classifier.weight[0, :DIM] = first
-    probed = head.frames(waveform, lengths)[0, :, 0] - head.classifier.bias[0]
+    probed = logits_of(head, waveform, lengths)[1][0, :, 0] - head.classifier.bias[0]
     assert probed[8].item() == pytest.approx(1.0)
     assert probed.argmax() == 8
     assert torch.equal(frames[1].abs().sum(-1) > 0, features.valid[1].view(30, 2).any(1))
@@ -184,9 +191,9 @@ def test_the_encoder_stays_what_it_was():
         block.drop_path.rate = 0.9  # would show in the answers of a model in train mode
     head, waveform = head_of(encoder), waveform_of(16)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    logits = head(waveform)
+    logits, _ = logits_of(head, waveform)
     logits.sum().backward()
-    assert torch.equal(head(waveform), logits)
+    assert torch.equal(logits_of(head, waveform)[0], logits)
     assert encoder.training
     assert encoder.blocks[0].training
     assert all(parameter.grad is None and parameter.requires_grad for parameter in encoder.parameters())
@@ -197,7 +204,7 @@ def test_the_encoder_stays_what_it_was():
 def test_no_hook_outlives_an_error():
     encoder = encoder_of()
     with pytest.raises((RuntimeError, AudiobatError, IndexError)):
-        head_of(encoder)(torch.zeros(0, 0, dtype=torch.float32))
+        block_inputs(encoder, torch.zeros(0, 0, dtype=torch.float32))
     assert not encoder.blocks[0]._forward_pre_hooks
 
 
@@ -222,9 +229,15 @@ def test_the_head_is_its_queries_and_its_classifier():
     one, other = head_of(encoder), VisualQueryTuning(encoder, CLASSES, QUERIES)
     other.load_state_dict(one.state_dict())
     assert set(one.state_dict()) == set(shapes)
-    assert torch.equal(one(waveform_of(16)), other(waveform_of(16)))
+    assert torch.equal(logits_of(one, waveform_of(16))[0], logits_of(other, waveform_of(16))[0])
 
 
 def test_an_encoder_without_such_blocks_is_refused():
     with pytest.raises(AudiobatError, match=r"vqt .* Linear has none"):
         VisualQueryTuning(torch.nn.Linear(2, 2), CLASSES)
+
+
+def test_features_without_the_inputs_of_blocks_are_refused():
+    encoder = encoder_of()
+    with pytest.raises(AudiobatError, match=r"give it `block_inputs\(encoder, waveform\)`"):
+        head_of(encoder)(encoder.forward_intermediates(waveform_of(16)))

@@ -515,9 +515,9 @@ def test_a_layer_beyond_the_model_is_refused(kind):
 
 
 def test_what_a_head_cannot_be_built_from_is_named():
-    with pytest.raises(AudiobatError, match="rows=grid"):
+    with pytest.raises(AudiobatError, match="freq_patches=grid"):
         build_head(HeadConfig("mean_time_keep_freq"), DIM, DEPTH, CLASSES)
-    with pytest.raises(AudiobatError, match=r"reads 2 patch rows and the model has 3"):
+    with pytest.raises(AudiobatError, match=r"reads 2 patches above one another and the model has 3"):
         build_head(HeadConfig("mean_time_keep_freq"), DIM, DEPTH, CLASSES, 2).double()(features_of())
     with pytest.raises(AudiobatError, match=r"head\.queries is 3 .* width 8"):
         build_head(HeadConfig("ep", queries=3), DIM, DEPTH, CLASSES)

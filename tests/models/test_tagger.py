@@ -108,7 +108,7 @@ def test_an_encoder_alone_is_no_tagger(tmp_path: Path):
         ({"classes": [1, 2, 3]}, "config.json: tagger.classes is 1: it must be of type str"),
         ({"color": 1}, "config.json: Unknown field tagger.color"),
         ({"task": "song"}, "config.json: .*task is 'song'"),
-        ({"head": {"kind": "vqt"}}, "config.json: head.kind is 'vqt': it cannot be kept"),
+        ({"head": {"kind": "vqt"}}, "config.json: head.kind is 'vqt': it gives no gradients"),
         ({"head": {"kind": "cgp", "prototypes": 10**12}}, "head.safetensors has no tensor prototypes"),
         (
             {"head": {"kind": "linear", "norm": "none", "pool": "mean"}, "classes": ["x"] * 1},

@@ -131,8 +131,8 @@ def test_dropout_is_on_while_heads_are_compared(table):
     task = ClipTask.of_matrix(torch.from_numpy(table.targets()), False)
     for kind in set(SHARING) - {"knn"}:
         pair = [HeadJob(kind, replace(HEAD, kind=kind, dropout=rate), TRAIN) for rate in (0.0, 0.3)]
-        trainees, _ = train_heads(source, np.arange(20), task, pair)
-        weights = [trainee.head.classifier.weight for trainee in trainees]
+        trainers, _ = train_heads(source, np.arange(20), task, pair)
+        weights = [trainer.head.classifier.weight for trainer in trainers]
         assert not torch.equal(*weights), kind
 
 
@@ -197,13 +197,13 @@ def test_where_features_are_not_kept_heads_share_each_epochs_pass(table, count: 
     """Ten batches of six are three epochs of 20 clips: every clip is encoded three times, for one head or for all."""
     encoder = Counting()
     source = cache_features(encoder, table, cache_gb=0, progress=False)
-    assert source.patch_rows == 2  # one clip tells it, once
+    assert source.freq_patches == 2  # one clip tells it, once
     encoder.clips()
     task = ClipTask.of_matrix(torch.from_numpy(table.targets()), False)
     jobs = [replace(job, train=replace(job.train, steps=10)) for job in JOBS[:count]]
     train, test = np.arange(20), np.arange(20, 30)
-    trainees, _ = train_heads(source, train, task, jobs)
+    trainers, _ = train_heads(source, train, task, jobs)
     remembered = Counter(range(20)) if count > 1 else Counter()  # by knn, in a pass of its own
     assert encoder.clips() == Counter(list(range(20)) * 3) + remembered
-    evaluate_heads(trainees, source, table, Split(train, test), task)
+    evaluate_heads(trainers, source, table, Split(train, test), task)
     assert encoder.clips() == Counter(range(30))  # test clips, and those that choose the threshold of F1

@@ -35,7 +35,7 @@ from audiobat.models.encoder import AudioEncoder
 from audiobat.models.heads import build_head
 from audiobat.probing import run as module
 from audiobat.probing.cache import FeatureSource, cache_features
-from audiobat.probing.run import per_layer_linear, probe, probe_source
+from audiobat.probing.run import probe, probe_source
 from audiobat.probing.training import predict, train_head
 from audiobat.zoo import release as release_io
 
@@ -237,25 +237,6 @@ def test_a_linear_head_sees_through_means_what_it_sees_in_all_patches(shared):
     torch.testing.assert_close(predict(head, source, test), expected, rtol=0, atol=1e-5)
 
 
-def test_linear_probes_of_all_layers_are_those_of_each_alone(shared):
-    source, table, train, test = shared
-    together = per_layer_linear(source, train, test, torch.from_numpy(table.targets()), TRAIN)
-    alone = [
-        probe_source(
-            "net",
-            AudioEncoder(MODEL),
-            source,
-            table,
-            train,
-            test,
-            replace(LINEAR, head=replace(LINEAR.head, layer=layer)),
-        )[0]
-        for layer in (1, 2)
-    ]
-    assert together == pytest.approx([record.metrics["map"].value for record in alone])
-    assert together[0] != pytest.approx(together[1])
-
-
 def test_each_fold_tests_in_turn_on_features_computed_once(encoder, folded: Path, monkeypatch):
     seen = []
     forward = AudioEncoder.forward_intermediates
@@ -328,7 +309,7 @@ def test_a_record_is_not_replaced_by_accident(encoder, multi: Path, tmp_path: Pa
     [first] = probe(encoder, multi, LINEAR, out=tmp_path, device="cpu")
     path = tmp_path / "results" / "AudioEncoder_linear_0.json"
     with monkeypatch.context() as patch:
-        patch.setattr(module, "cache_features", lambda *a, **k: pytest.fail("worked before it looked"))
+        patch.setattr(module, "compute_features", lambda *a, **k: pytest.fail("worked before it looked"))
         with pytest.raises(AudiobatError, match=f"{path.name} exists: choose another --out"):
             probe(encoder, multi, LINEAR, out=tmp_path, device="cpu")
     changed = replace(LINEAR, train=replace(TRAIN, steps=10))
@@ -377,7 +358,7 @@ def test_data_that_cannot_be_probed_is_refused(encoder, multi: Path, folded: Pat
 
 def test_a_split_without_a_readable_clip_is_refused(shared):
     source, table, train, test = shared
-    source = FeatureSource(AudioEncoder(MODEL), table, source.indices[:40], {}, None, source.device)
+    source = FeatureSource(AudioEncoder(MODEL), table, source.indices[:40], {}, None, source.device, 2)
     with pytest.raises(AudiobatError, match="None of the 16 clips of split test can be read"):
         probe_source("net", AudioEncoder(MODEL), source, table, train, test, LINEAR)
 
@@ -404,13 +385,13 @@ def test_the_command_line_probes_a_release(encoder, multi: Path, tmp_path: Path,
     ],
 )
 def test_a_head_that_cannot_work_is_refused_before_the_features(encoder, multi, tmp_path, config, monkeypatch):
-    monkeypatch.setattr(module, "cache_features", lambda *args, **options: pytest.fail("computed features"))
+    monkeypatch.setattr(module, "compute_features", lambda *args, **options: pytest.fail("computed features"))
     with pytest.raises(AudiobatError):
         probe(encoder, multi, config, out=tmp_path / "out")
 
 
 def test_an_out_that_is_a_file_is_refused_before_the_features(encoder, multi, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "cache_features", lambda *args, **options: pytest.fail("computed features"))
+    monkeypatch.setattr(module, "compute_features", lambda *args, **options: pytest.fail("computed features"))
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OSError, match="out"):
         probe(encoder, multi, CGP, out=tmp_path / "out")
@@ -475,7 +456,7 @@ def test_the_settings_of_a_public_data_set_are_its_column_of_the_paper(encoder, 
     monkeypatch.setattr(module, "read_labelled_clips", lambda source: table)
     seen = []
     monkeypatch.setattr(module, "check_buildable", lambda jobs, *rest: seen.extend(jobs))
-    monkeypatch.setattr(module, "cache_features", lambda *args, **rest: 1 / 0)
+    monkeypatch.setattr(module, "compute_features", lambda *args, **rest: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         probe(encoder, "esc50:/data/ESC-50-master")
     assert (seen[0].train.steps, seen[0].train.warmup_steps, seen[0].train.loss) == (4_000, 400, "ce")

@@ -19,7 +19,8 @@ from audiobat.models.features import LayerFeatures
 from audiobat.probing import selection
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import candidates, head_jobs
-from audiobat.probing.run import probe_splits
+from audiobat.probing.one_pass import probe_splits
+from audiobat.probing.plan import make_plan
 from audiobat.probing.selection import HELD_OUT, choose_jobs
 from audiobat.probing.training import predict, train_head
 
@@ -71,7 +72,7 @@ def task_of(table: ClipTable) -> ClipTask:
 
 
 def choose(source: FeatureSource, table: ClipTable, config: ProbeConfig = CONFIG):
-    return choose_jobs(source, table, TRAIN, task_of(table), config)
+    return choose_jobs(source, table, TRAIN, task_of(table), head_jobs(config, 1), config.grid)
 
 
 def test_the_best_on_a_held_out_tenth_is_chosen(source, table):
@@ -108,7 +109,7 @@ def test_takes_of_a_recording_are_on_one_side(table):
 def test_test_clips_are_never_looked_at(table):
     """Features of training clips alone are enough to choose."""
     source = cache_features(Means(), table, progress=False)
-    blind = FeatureSource(Means(), table, TRAIN, {}, source._store, source.device)
+    blind = FeatureSource(Means(), table, TRAIN, {}, source._store, source.device, 1)
     with pytest.raises(AudiobatError, match="has no features"):
         blind.batch(TEST[:1])
     assert choose(blind, table) == choose(source, table)
@@ -140,12 +141,12 @@ def test_a_rate_that_comes_apart_is_left_behind(source, table):
 
 def test_training_clips_of_one_recording_cannot_be_divided(source, table):
     with pytest.raises(AudiobatError, match="Nothing can be held out of 3 training clips in one group"):
-        choose_jobs(source, table, np.arange(3), task_of(table), CONFIG)
+        choose_jobs(source, table, np.arange(3), task_of(table), head_jobs(CONFIG, 1), GRID)
 
 
 def test_records_tell_the_choice_of_each_fold_and_every_seed_has_it(source, table):
     splits = [Split(TRAIN, TEST, fold="1"), Split(np.arange(30, 90), np.arange(30), fold="2")]
-    found = probe_splits("net", Means(), source, table, splits, CONFIG)
+    found = [one for one, _ in probe_splits("net", Means(), source, make_plan(table, splits, CONFIG, depth=1))]
     assert [(one.name, one.record.seed) for one in found] == [(k, s) for k in CONFIG.heads for s in (3, 4)]
     for one in found:
         head = one.record.head

@@ -17,7 +17,7 @@ from audiobat.models.encoder import AudioEncoder
 from audiobat.models.losses import probe_loss
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob
-from audiobat.probing.training import PREDICT_BATCH, Trainee, draw_rows, predict_heads, train_heads
+from audiobat.probing.training import PREDICT_BATCH, HeadTrainer, draw_clips, predict_heads, train_heads
 
 RATE = 8000
 FRONTEND = FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16)
@@ -92,8 +92,8 @@ def clip_task(table: ClipTable) -> ClipTask:
     return ClipTask.of_matrix(torch.from_numpy(table.targets()), table.single_label)
 
 
-def states(trainees: list[Trainee]) -> list[dict[str, torch.Tensor]]:
-    return [trainee.head.state_dict() for trainee in trainees]
+def states(trainers: list[HeadTrainer]) -> list[dict[str, torch.Tensor]]:
+    return [trainer.head.state_dict() for trainer in trainers]
 
 
 def test_a_head_becomes_in_company_what_it_becomes_alone(source, table):
@@ -113,9 +113,8 @@ def test_a_head_becomes_in_company_what_it_becomes_alone(source, table):
 
 def test_frame_heads_become_in_company_what_they_become_alone(kept, table):
     task = FrameTask(table)
-    company = [one for one in COMPANY if one.name != "vqt"]
-    together, _ = train_heads(kept, ROWS, task, company)
-    for i, one in enumerate(company):
+    together, _ = train_heads(kept, ROWS, task, COMPANY)
+    for i, one in enumerate(COMPANY):
         alone, _ = train_heads(kept, ROWS, task, [one])
         for name, value in states(alone)[0].items():
             torch.testing.assert_close(value, states(together)[i][name], rtol=0, atol=1e-5)
@@ -123,19 +122,20 @@ def test_frame_heads_become_in_company_what_they_become_alone(kept, table):
 
 def test_seeds_vary_weights_and_dropout_and_not_the_order(kept, table):
     first, second = (replace(TRAIN, seed=seed) for seed in (0, 1))
-    assert all(np.array_equal(a, b) for a, b in zip(draw_rows(ROWS, first, 9), draw_rows(ROWS, second, 9), strict=True))
+    draws = [draw_clips(ROWS, train, 9) for train in (first, second)]
+    assert all(np.array_equal(a, b) for a, b in zip(*draws, strict=True))
     other = replace(TRAIN, order_seed=1)
     assert not all(
-        np.array_equal(a, b) for a, b in zip(draw_rows(ROWS, first, 9), draw_rows(ROWS, other, 9), strict=True)
+        np.array_equal(a, b) for a, b in zip(draw_clips(ROWS, first, 9), draw_clips(ROWS, other, 9), strict=True)
     )
-    trainees, _ = train_heads(kept, ROWS, clip_task(table), [job("cgp"), job("cgp", seed=1)])
-    assert not torch.equal(*(trainee.head.prototypes for trainee in trainees))
+    trainers, _ = train_heads(kept, ROWS, clip_task(table), [job("cgp"), job("cgp", seed=1)])
+    assert not torch.equal(*(trainer.head.prototypes for trainer in trainers))
 
 
 def test_dropout_is_of_a_heads_own_seed(kept, table):
     """Two heads of one seed that differ in nothing are one head; of other seeds, masks differ."""
-    trainees, _ = train_heads(kept, ROWS, clip_task(table), [job("linear"), job("linear"), job("linear", seed=4)])
-    weights = [trainee.head.classifier.weight for trainee in trainees]
+    trainers, _ = train_heads(kept, ROWS, clip_task(table), [job("linear"), job("linear"), job("linear", seed=4)])
+    weights = [trainer.head.classifier.weight for trainer in trainers]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -146,17 +146,17 @@ def test_each_batch_is_encoded_once_for_all_heads(encoder, table, monkeypatch):
     forward = AudioEncoder.forward_intermediates
     monkeypatch.setattr(AudioEncoder, "forward_intermediates", lambda *a: (seen.append(len(a[1])), forward(*a))[1])
     heads = [job(kind) for kind in ("cgp", "protobin", "linear", "linear_cgp", "attentive")]
-    trainees, _ = train_heads(source, ROWS, clip_task(table), heads)
+    trainers, _ = train_heads(source, ROWS, clip_task(table), heads)
     assert seen == [TRAIN.batch_size] * TRAIN.steps
     seen.clear()
-    predict_heads(trainees, source, np.arange(24, 36), clip_task(table))
+    predict_heads(trainers, source, np.arange(24, 36), clip_task(table))
     assert seen == [12]
     assert PREDICT_BATCH >= 12
 
 
 def test_heads_that_look_at_means_alone_make_nothing_else(encoder, table, monkeypatch):
     source = cache_features(encoder, table, cache_gb=0.01, progress=False)
-    again = FeatureSource(encoder, table, source.indices, {}, None, source.device, budget=1e7)
+    again = FeatureSource(encoder, table, source.indices, {}, None, source.device, 2, budget=1e7)
     seen = []
     forward = AudioEncoder.forward_intermediates
     monkeypatch.setattr(AudioEncoder, "forward_intermediates", lambda *a: (seen.append(len(a[1])), forward(*a))[1])
@@ -166,13 +166,13 @@ def test_heads_that_look_at_means_alone_make_nothing_else(encoder, table, monkey
 
 def test_heads_of_fewer_steps_are_done_earlier(kept, table, monkeypatch):
     steps: dict[str, int] = {}
-    learn = Trainee.learn
+    learn = HeadTrainer.train_step
 
-    def counting(self: Trainee, *arguments) -> None:
+    def counting(self: HeadTrainer, *arguments) -> None:
         steps[self.job.name] = steps.get(self.job.name, 0) + 1
         learn(self, *arguments)
 
-    monkeypatch.setattr(Trainee, "learn", counting)
+    monkeypatch.setattr(HeadTrainer, "train_step", counting)
     train_heads(kept, ROWS, clip_task(table), [job("cgp", steps=7), job("linear", steps=19), job("knn")])
     assert steps == {"cgp": 7, "linear": 19}
 
@@ -187,32 +187,32 @@ def test_a_head_that_comes_apart_is_named_or_left_behind(kept, table):
     heads = [job("cgp"), replace(job("linear", lr=1e30), name="wild")]
     with pytest.raises(AudiobatError, match=r"The loss of head wild is (nan|inf) at step"):
         train_heads(kept, ROWS, clip_task(table), heads)
-    trainees, _ = train_heads(kept, ROWS, clip_task(table), heads, tolerant=True)
-    assert [trainee.diverged is None for trainee in trainees] == [True, False]
+    trainers, _ = train_heads(kept, ROWS, clip_task(table), heads, tolerant=True)
+    assert [trainer.diverged is None for trainer in trainers] == [True, False]
     alone, _ = train_heads(kept, ROWS, clip_task(table), heads[:1])
-    torch.testing.assert_close(trainees[0].head.prototypes, alone[0].head.prototypes, rtol=0, atol=1e-5)
+    torch.testing.assert_close(trainers[0].head.prototypes, alone[0].head.prototypes, rtol=0, atol=1e-5)
 
 
 def test_a_heads_penalty_is_a_part_of_what_it_minimises(kept, table, monkeypatch):
     heavy, light = (job("head2toe", penalty=weight, lr=3e-3, steps=200, dropout=0.0) for weight in (1.0, 0.0))
-    trainees, _ = train_heads(kept, ROWS, clip_task(table), [heavy, light])
-    norms = [torch.linalg.vector_norm(trainee.head.classifier.weight) for trainee in trainees]
+    trainers, _ = train_heads(kept, ROWS, clip_task(table), [heavy, light])
+    norms = [torch.linalg.vector_norm(trainer.head.classifier.weight) for trainer in trainers]
     assert norms[0] < norms[1] / 3
 
 
 def test_nearest_neighbours_remember_exactly_the_training_clips(kept, table):
-    trainees, _ = train_heads(kept, ROWS, clip_task(table), [job("knn", neighbours=1), job("cgp")])
-    knn = trainees[0].head
+    trainers, _ = train_heads(kept, ROWS, clip_task(table), [job("knn", neighbours=1), job("cgp")])
+    knn = trainers[0].head
     assert torch.equal(knn.targets, torch.from_numpy(table.targets()[:24]).float())
-    said = predict_heads(trainees, kept, ROWS, clip_task(table))
+    said = predict_heads(trainers, kept, ROWS, clip_task(table))
     assert torch.equal(said.logits[0] > 0, said.labels)  # the nearest clip to a training clip is itself
 
 
 def test_labels_of_frames_are_those_at_the_start_of_valid_columns(kept, table):
     task = FrameTask(table)
     rows = np.array([3, 30, 7])
-    trainees, _ = train_heads(kept, ROWS, task, [job("cgp", dropout=0.0, steps=300, lr=3e-2)])
-    said = predict_heads(trainees, kept, rows, task)
+    trainers, _ = train_heads(kept, ROWS, task, [job("cgp", dropout=0.0, steps=300, lr=3e-2)])
+    said = predict_heads(trainers, kept, rows, task)
     expected, clips, times = [], [], []
     for row in rows.tolist():
         seconds = max(offset for _, _, offset in table.events.row(row).tolist())
@@ -223,22 +223,17 @@ def test_labels_of_frames_are_those_at_the_start_of_valid_columns(kept, table):
             clips.append(row)
             times.append(time)
     assert said.labels.tolist() == expected
-    assert said.rows.tolist() == clips
+    assert said.clip_ids.tolist() == clips
     assert said.times.tolist() == pytest.approx(times)
     right = (said.logits[0] > 0) == said.labels
     assert right.float().mean() > 0.8  # a tone that is heard in a column is found there
 
 
-def test_queries_have_no_answer_for_frames(kept, table):
-    with pytest.raises(AudiobatError, match="vqt answers for clips"):
-        train_heads(kept, ROWS, FrameTask(table), [job("vqt")])
-
-
 def test_tuned_queries_leave_the_encoder_as_it_was(encoder, kept, table):
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    trainees, _ = train_heads(kept, ROWS, clip_task(table), [job("vqt", lr=3e-2, steps=60)])
+    trainers, _ = train_heads(kept, ROWS, clip_task(table), [job("vqt", lr=3e-2, steps=60)])
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-    said = predict_heads(trainees, kept, ROWS, clip_task(table))
+    said = predict_heads(trainers, kept, ROWS, clip_task(table))
     assert probe_loss("bce", said.logits[0], said.labels) < 0.5  # 0.69 is chance
 
 

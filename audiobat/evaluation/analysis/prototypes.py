@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads import ConvexGatedProbe
-from audiobat.models.heads.cgp import mix_layers
-from audiobat.models.heads.pooling import unit_rows
+from audiobat.models.heads.cgp import ConvexGatedProbe
+from audiobat.models.heads.pooling import mix_layers, unit_rows
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads.base import Probe, build_norm, classify_frames, normalise_valid
+from audiobat.models.heads.base import Probe, build_norm, normalise_valid
 from audiobat.models.heads.pooling import attend, columns, layer_index
 
 HEAD_DIM = 64
@@ -23,6 +24,14 @@ class AttentiveProbe(Probe):
     are D / 64 heads: at least one, and fewer where D / 64 does not divide D. `norm` is of the tokens that come in: none
     by default, as in the papers that compare probes; batch (without learned scale) is AIM's.
     """
+
+    kind = "attentive"
+    title = "Attentive"
+
+    @classmethod
+    def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """See `Head.build`."""
+        return cls(dim, classes, config.layer, config.norm, config.dropout)
 
     def __init__(
         self,
@@ -44,9 +53,9 @@ class AttentiveProbe(Probe):
         """What the query takes from the values, heads side by side, [B, D]."""
         return self._attend(self._block(features))
 
-    def frames(self, features: LayerFeatures) -> Tensor:
-        """Logits [B, T, C], the query attending to one column's rows at a time; zeros where all is padding."""
-        return classify_frames(self._attend(columns(self._block(features))), features, self.classify)
+    def pool_columns(self, features: LayerFeatures) -> Tensor:
+        """The same, [B * T, D], the query attending to the patches of one column at a time."""
+        return self._attend(columns(self._block(features)))
 
     def _block(self, features: LayerFeatures) -> LayerFeatures:
         """The features of one block, normalised while padding can still be told from the rest."""

@@ -1,21 +1,102 @@
-"""What trainable heads have in common: pool, normalise, drop out, classify; for a clip or for each patch column."""
+"""What every head is: its class says what other code asks of a kind, and an instance turns features into logits.
+
+A new head is one file in this folder, named after its `head.kind`: a class that derives from `Probe`, or from `Head`
+where it does not end in a linear classifier. A user's own `my_head.py:MyHead` is written the same way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.pooling import columns
 
-NORM_EPS = 1e-6  # of the batch norm of masked autoencoders' linear probe and of the release's layer norms
+NORM_EPS = 1e-6  # of the batch norm of masked autoencoders' linear probe, and of the layer norms of BAT's release
 
 
-class Probe(nn.Module):
-    """A head is its `pool`; norm, dropout and `classifier`, a matrix with bias, follow."""
+class Head(nn.Module):
+    """Features of a batch of clips to logits, for whole clips (`forward`) or for patch columns (`frames`).
+
+    The class attributes describe the kind. They are all that training, tables and configs know of it.
+    """
+
+    kind: ClassVar[str]  # its name as `head.kind`, which is the name of its file
+    title: ClassVar[str]  # its name in tables
+    Config: ClassVar[type[HeadConfig]] = HeadConfig  # a subclass may add fields, which become `head.FIELD`
+    # What the head is given of a clip. patches: the features of all patches. means: the same with one patch a clip, the
+    # mean of the valid ones, which is far less to keep. blocks: a `BlockInputs`, made by a pass through the model.
+    reads: ClassVar[Literal["patches", "means", "blocks"]] = "patches"
+    layers: ClassVar[Literal["one", "all"]] = "one"  # one: the block that `head.layer` names; all: every block
+    trains: ClassVar[bool] = True  # False: there are no steps; `fit` is given the training clips once
+    teaches: ClassVar[bool] = True  # whether gradients reach the model, so that it is fine-tuned and kept with the head
+    has_prototypes: ClassVar[bool] = False  # whether `head.prototypes` is a setting of it (and Table 6's decay of 0.5)
+
+    @classmethod
+    def build(cls, config: Any, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """The head that `config`, a `cls.Config`, describes.
+
+        Args:
+            config: the settings `head.*`.
+            dim: D, the width of the model.
+            depth: L, how many blocks the model has.
+            classes: C, how many logits the head gives.
+            freq_patches: F, how many patches of a column lie above one another; None if the caller does not know.
+
+        Raises:
+            AudiobatError: the settings do not suit the model.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def build_for(cls, config: Any, encoder: Any, classes: int, freq_patches: int | None = None) -> Self:
+        """The same for a model at hand. A head that runs the model's own blocks overrides this."""
+        return cls.build(config, encoder.dim, encoder.depth, classes, freq_patches)
+
+    def pool(self, features: LayerFeatures) -> Tensor:
+        """One vector a clip, [B, width]."""
+        raise NotImplementedError
+
+    def pool_columns(self, features: LayerFeatures) -> Tensor:
+        """One vector a patch column, [B * T, width]: each column pooled as a clip of its own, which has no cls."""
+        return self.pool(columns(features))
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Vectors [M, width] to logits [M, C]."""
+        raise NotImplementedError
+
+    def forward(self, features: LayerFeatures) -> Tensor:
+        """Logits [B, C]. Every clip needs at least one valid patch; padding has no influence."""
+        return self.classify(self.pool(features))
+
+    def frames(self, features: LayerFeatures) -> Tensor:
+        """Logits [B, T, C] by the same parameters, pooling over the frequency axis alone; zeros where all is padding.
+
+        A column has no cls token: a head that reads cls reads the mean patch of the column in its place.
+        """
+        return classify_frames(self.pool_columns(features), features, self.classify)
+
+    def fit(self, pooled: Tensor, targets: Tensor) -> None:
+        """For a head with `trains = False`: store the training clips, `pooled` [M, width] and `targets` [M, C]."""
+        raise NotImplementedError
+
+    def penalty(self) -> Tensor:
+        """What the head adds to the loss, a scalar: nothing, unless a subclass says otherwise."""
+        return torch.zeros(())
+
+    @property
+    def gate_weights(self) -> Tensor | None:
+        """Share of each block [L] in the mix that the head reads, summing to one; None if it does not mix blocks."""
+        return None
+
+
+class Probe(Head):
+    """A head that is its `pool`, and after it a norm, dropout and `classifier`, a matrix with bias."""
 
     def __init__(self, classifier: nn.Linear, norm: nn.Module | None = None, dropout: float = 0.0) -> None:
         super().__init__()
@@ -23,35 +104,43 @@ class Probe(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = classifier
 
-    def pool(self, features: LayerFeatures) -> Tensor:
-        """LayerFeatures to one vector a clip, [B, width], in the classifier's precision."""
-        raise NotImplementedError
-
-    def forward(self, features: LayerFeatures) -> Tensor:
-        """Logits [B, C]. Every clip needs at least one valid patch; padding is never seen."""
-        return self.classify(self.pool(features))
-
-    def frames(self, features: LayerFeatures) -> Tensor:
-        """Logits [B, T, C] by the same parameters, pooling over the frequency axis alone; zeros where all is padding.
-
-        There is no cls token of a column: a head that reads cls reads the column's mean patch in its place.
-        """
-        return classify_frames(self.pool(columns(features)), features, self.classify)
-
     def classify(self, pooled: Tensor) -> Tensor:
         """Vectors [M, width] to logits [M, C]."""
         logits: Tensor = self.classifier(self.dropout(self.norm(pooled)))
         return logits
 
     def penalty(self) -> Tensor:
-        """What the head adds to the loss, a scalar: nothing unless it says so."""
+        """What the head adds to the loss, a scalar: nothing, unless a subclass says otherwise."""
         return self.classifier.weight.new_zeros(())
 
 
+@dataclass(frozen=True)
+class BlockInputs(LayerFeatures):
+    """Features, and the tokens that went into each block to make them: what a head with `reads = "blocks"` is given."""
+
+    inputs: tuple[Tensor, ...]  # of each block, [B * windows, cls + n, D]: a long clip runs in several windows
+
+
+@torch.no_grad()
+def block_inputs(encoder: Any, waveform: Tensor, lengths: Tensor | None = None) -> BlockInputs:
+    """Run `encoder` in eval mode, without gradients, on waveform [B, S] with its `lengths` [B] in samples (None: S)."""
+    inputs: list[Tensor] = []
+    hooks = [block.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for block in encoder.blocks]
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        features = encoder.forward_intermediates(waveform, lengths)
+    finally:
+        encoder.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return BlockInputs(**vars(features), inputs=tuple(inputs))
+
+
 def classify_frames(pooled: Tensor, features: LayerFeatures, classify: Callable[[Tensor], Tensor]) -> Tensor:
-    """Columns' vectors [B * T, X] to logits [B, T, C]; columns of padding get zeros and never reach a batch norm."""
+    """Vectors of columns [B * T, X] to logits [B, T, C]; padding gets zeros and never reaches a batch norm."""
     real = features.valid.unflatten(1, features.grid).any(-1)  # [B, T]
-    if torch.compiler.is_exporting():  # no rows that depend on values: padding is computed too, then cleared
+    if torch.compiler.is_exporting():  # a graph has no shapes that depend on values: compute padding too, then clear it
         every: Tensor = classify(pooled).unflatten(0, real.shape).masked_fill(~real[..., None], 0.0)
         return every
     logits = classify(pooled[real.flatten()])
@@ -72,9 +161,25 @@ def normalise_valid(norm: nn.Module, tokens: Tensor, valid: Tensor) -> Tensor:
 
 
 def build_norm(norm: Literal["none", "layer", "batch"], width: int, layer_eps: float = NORM_EPS) -> nn.Module:
-    """A norm of `width` values without learned scale: a matrix follows, which can learn that as well."""
+    """A norm of `width` values without learned scale: the matrix that follows can learn the scale as well."""
     if norm == "layer":
         return nn.LayerNorm(width, eps=layer_eps, elementwise_affine=False)
     if norm == "batch":
         return nn.BatchNorm1d(width, eps=NORM_EPS, affine=False)
     return nn.Identity()
+
+
+def parameter_groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for an optimizer: the classifier's matrix with `weight_decay`, everything else without.
+
+    What else there is, by head: prototypes, which are normalised or binarised, so that decay would only change their
+    learning rate (cgp, protobin, proto_classwise); gates (cgp, linear_cgp), where decay would pull the mix to the
+    uniform one; queries and projections (attentive, ep, vqt); biases. Norms have no parameters. The matrix of
+    proto_classwise is its class weights [C, J]. A head without parameters (knn) has no groups.
+    """
+    named = dict(head.named_parameters())
+    if not named:
+        return []
+    matrix = [named.pop(name) for name in ("classifier.weight",) if name in named]  # a user's head may have none
+    groups = [(matrix, weight_decay), (list(named.values()), 0.0)]
+    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from audiobat.config import HeadConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Probe, build_norm
 from audiobat.models.heads.pooling import attend, layer_index
+
+QUERIES = 32  # of `head.queries: null`
 
 
 class EfficientProbe(Probe):
@@ -21,8 +25,16 @@ class EfficientProbe(Probe):
     [D / reduction], pass a batch norm without learned scale (the linear probe of masked autoencoders) to the matrix.
     """
 
+    kind = "ep"
+    title = "EP"
+
+    @classmethod
+    def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """See `Head.build`."""
+        return cls(dim, classes, config.queries or QUERIES, config.reduction, config.layer, config.dropout)
+
     def __init__(
-        self, dim: int, classes: int, queries: int = 32, reduction: int = 1, layer: int = -1, dropout: float = 0.0
+        self, dim: int, classes: int, queries: int = QUERIES, reduction: int = 1, layer: int = -1, dropout: float = 0.0
     ) -> None:
         if dim % (reduction * queries) != 0:
             raise AudiobatError(

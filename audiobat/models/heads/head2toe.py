@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Probe, build_norm
-from audiobat.models.heads.cgp import check_depth
-from audiobat.models.heads.pooling import check_pool, clip_tokens
+from audiobat.models.heads.pooling import check_depth, check_pool, clip_tokens
+
+LASSO = 1e-4  # of `head.penalty: null`, as in BAT's release
 
 
 class Head2Toe(Probe):
@@ -21,6 +23,17 @@ class Head2Toe(Probe):
     weights to all C classes. The norm has no learned scale, through which a feature could escape the lasso.
     """
 
+    kind = "head2toe"
+    title = "Head2Toe"
+    reads = "means"
+    layers = "all"
+
+    @classmethod
+    def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """See `Head.build`."""
+        lasso = LASSO if config.penalty is None else config.penalty
+        return cls(dim, depth, classes, config.pool, config.dropout, lasso)
+
     def __init__(
         self,
         dim: int,
@@ -28,7 +41,7 @@ class Head2Toe(Probe):
         classes: int,
         pool: Literal["auto", "cls", "mean"] = "auto",
         dropout: float = 0.0,
-        lasso: float = 1e-4,
+        lasso: float = LASSO,
     ) -> None:
         super().__init__(nn.Linear(depth * dim, classes), build_norm("layer", depth * dim), dropout)
         self.depth = depth
@@ -36,7 +49,7 @@ class Head2Toe(Probe):
         self.lasso = lasso
 
     def forward(self, features: LayerFeatures) -> Tensor:
-        """Logits [B, C]. Every clip needs at least one valid patch; padding is never seen."""
+        """Logits [B, C]. Every clip needs at least one valid patch; padding has no influence."""
         check_pool(features, self.token)
         return super().forward(features)
 

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from audiobat.config import HeadConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads.base import classify_frames
-from audiobat.models.heads.pooling import check_pool, clip_token, columns, layer_index
+from audiobat.models.heads.base import Head
+from audiobat.models.heads.pooling import check_pool, clip_token, layer_index
 
 LEAST = 1e-6  # share of a class that no neighbour has, so that its logit is finite
 
 
-class NearestNeighbours(nn.Module):
+class NearestNeighbours(Head):
     """LayerFeatures to logits [B, classes] from block `layer` (1 .. L, or -1): cls, or the mean of valid patches.
 
     `fit` stores the training clips. The k nearest by cosine s vote with weight exp(s / temperature); a class's share p
     is its part of the votes. Logits are log p if every stored clip has one label, so that their softmax is p, and
     log(p / (1 - p)) else, so that their sigmoid is p. No parameters: `parameter_groups` has no group for it.
     """
+
+    kind = "knn"
+    title = "k-NN"
+    reads = "means"
+    trains = False
+    teaches = False
+
+    @classmethod
+    def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """See `Head.build`."""
+        return cls(dim, classes, config.layer, config.pool, config.neighbours, config.temperature)
 
     def __init__(
         self,
@@ -61,18 +73,13 @@ class NearestNeighbours(nn.Module):
         """The token [B, D] by which clips are compared."""
         return clip_token(features, layer_index(self.layer), self.token, self.bank.dtype)
 
-    @torch.no_grad()
     def forward(self, features: LayerFeatures) -> Tensor:
-        """Logits [B, C]. Every clip needs at least one valid patch; padding is never seen."""
+        """Logits [B, C]. Every clip needs at least one valid patch; padding has no influence."""
         check_pool(features, self.token)
-        return self.vote(self.pool(features))
+        return super().forward(features)
 
     @torch.no_grad()
-    def frames(self, features: LayerFeatures) -> Tensor:
-        """Logits [B, T, C] from the mean of each column's valid patches; zeros where all is padding."""
-        return classify_frames(self.pool(columns(features)), features, self.vote)
-
-    def vote(self, pooled: Tensor) -> Tensor:
+    def classify(self, pooled: Tensor) -> Tensor:
         """Tokens [M, D] to logits [M, C]."""
         if not len(self.bank):
             raise AudiobatError("The nearest neighbours have no clips to look at: call fit with the training clips.")

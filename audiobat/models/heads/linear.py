@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from torch import Tensor, nn
 
+from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Probe, build_norm
 from audiobat.models.heads.pooling import check_pool, clip_token, layer_index
@@ -17,6 +18,15 @@ class LinearProbe(Probe):
     `pool`: auto takes cls if the model has one, else the mean. `norm`: layer and batch have no learned scale; batch is
     the linear probe of masked autoencoders (He et al., 2021).
     """
+
+    kind = "linear"
+    title = "Linear"
+    reads = "means"
+
+    @classmethod
+    def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """See `Head.build`."""
+        return cls(dim, classes, config.layer, config.pool, config.norm, config.dropout)
 
     def __init__(
         self,
@@ -32,7 +42,7 @@ class LinearProbe(Probe):
         self.token = pool
 
     def forward(self, features: LayerFeatures) -> Tensor:
-        """Logits [B, C]. Every clip needs at least one valid patch; padding is never seen."""
+        """Logits [B, C]. Every clip needs at least one valid patch; padding has no influence."""
         check_pool(features, self.token)
         return super().forward(features)
 

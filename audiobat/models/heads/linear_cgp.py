@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Probe, build_norm
-from audiobat.models.heads.cgp import check_depth
-from audiobat.models.heads.pooling import check_pool, clip_tokens
+from audiobat.models.heads.pooling import check_depth, check_pool, clip_tokens
 
 
 class LinearGatedProbe(Probe):
@@ -19,6 +19,16 @@ class LinearGatedProbe(Probe):
     Each block's raw cls token (or mean valid patch), weighted by the softmax of `gate` [L], summed; a layer norm
     without learned scale; a matrix. `pool`: auto takes cls if the model has one, else the mean.
     """
+
+    kind = "linear_cgp"
+    title = "Linear CGP"
+    reads = "means"
+    layers = "all"
+
+    @classmethod
+    def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """See `Head.build`."""
+        return cls(dim, depth, classes, config.pool, config.dropout)
 
     def __init__(
         self,
@@ -38,7 +48,7 @@ class LinearGatedProbe(Probe):
         return self.gate.softmax(0)
 
     def forward(self, features: LayerFeatures) -> Tensor:
-        """Logits [B, C]. Every clip needs at least one valid patch; padding is never seen."""
+        """Logits [B, C]. Every clip needs at least one valid patch; padding has no influence."""
         check_pool(features, self.token)
         return super().forward(features)
 

@@ -1,12 +1,13 @@
-"""Mean over time, frequency rows kept side by side, and a matrix: the plain rival of prototypes (Niizumi et al.)."""
+"""Mean over time, frequencies kept side by side, and a matrix: the plain rival of prototypes (Niizumi et al.)."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from audiobat.config import HeadConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Probe, build_norm
@@ -14,30 +15,44 @@ from audiobat.models.heads.pooling import layer_index
 
 
 class KeepFrequencyProbe(Probe):
-    """LayerFeatures of `rows` patch rows and width `dim` to logits [B, classes] from block `layer` (1 .. L, or -1).
+    """LayerFeatures of F = `freq_patches` and width `dim` to logits [B, classes] from block `layer` (1 .. L, or -1).
 
-    Each row's mean over its valid patches, the rows in a line [F * D], `norm` without learned scale, a matrix. A row
-    without any valid patch counts as zeros. A column's frame-level vector is its own rows in a line.
+    At each of the F frequencies the mean over its valid patches, the F means in a line [F * D], `norm` without learned
+    scale, a matrix. A frequency without any valid patch counts as zeros. The vector of a single column is its F patches
+    in a line.
     """
+
+    kind = "mean_time_keep_freq"
+    title = "Mean over time"
+
+    @classmethod
+    def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """See `Head.build`."""
+        if freq_patches is None:
+            raise AudiobatError(
+                "head.kind mean_time_keep_freq needs the number of patches above one another: give build_head "
+                "freq_patches=grid[1] of the features."
+            )
+        return cls(dim, freq_patches, classes, config.layer, config.norm, config.dropout)
 
     def __init__(
         self,
         dim: int,
-        rows: int,
+        freq_patches: int,
         classes: int,
         layer: int = -1,
         norm: Literal["none", "layer", "batch"] = "none",
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(nn.Linear(rows * dim, classes), build_norm(norm, rows * dim), dropout)
-        self.rows = rows
+        super().__init__(nn.Linear(freq_patches * dim, classes), build_norm(norm, freq_patches * dim), dropout)
+        self.freq_patches = freq_patches
         self.layer = layer
 
     def pool(self, features: LayerFeatures) -> Tensor:
         """Means over time, [B, F * D], the lowest frequencies first."""
-        if features.grid[1] != self.rows:
+        if features.grid[1] != self.freq_patches:
             raise AudiobatError(
-                f"The probe reads {self.rows} patch rows and the model has {features.grid[1]}: "
+                f"The probe reads {self.freq_patches} patches above one another and the model has {features.grid[1]}: "
                 "use the model it was made for."
             )
         tokens = features.patch_tokens[layer_index(self.layer)].to(self.classifier.weight.dtype)

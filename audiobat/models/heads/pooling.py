@@ -1,4 +1,5 @@
-"""What probes share: picking a block, clips cut into columns, means, attention, and extremes over valid patches."""
+"""What heads share, as functions of tensors: picking a block, clips cut into columns, means, mixes of blocks,
+attention, and the least and greatest similarity over valid patches (Eq. 8-10)."""
 
 from __future__ import annotations
 
@@ -65,6 +66,32 @@ def attend(tokens: Tensor, queries: Tensor, scale: float, valid: Tensor) -> Tens
     """Each of queries [Q, D] attends to the valid ones of tokens [B, N, D] and takes their weighted mean: [B, Q, D]."""
     score = (tokens @ (queries * scale).T).masked_fill(~valid[..., None], float("-inf"))  # [B, N, Q]
     return score.softmax(1).transpose(1, 2) @ tokens
+
+
+def mix_layers(features: LayerFeatures, gate_weights: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Sum over blocks of gate weight [L] times unit token (Eq. 9): patches [B, N, D] and cls [B, D] if there is one.
+
+    A mix is shorter than one where blocks disagree; it is not made a unit vector again.
+    """
+    check_depth(features, len(gate_weights))
+    cls = None if features.cls_token is None else _mix(features.cls_token, gate_weights)
+    return _mix(features.patch_tokens, gate_weights), cls
+
+
+def check_depth(features: LayerFeatures, depth: int) -> None:
+    """Raise AudiobatError if the features are not of `depth` blocks."""
+    found = len(features.patch_tokens)
+    if found != depth:
+        raise AudiobatError(f"The probe mixes {depth} blocks and the model has {found}: use the model it was made for.")
+
+
+def _mix(stack: Tensor, gate_weights: Tensor) -> Tensor:
+    """Mix [L, ..., D] to [..., D], block by block: no normalised copy of the stack, which may be of lower precision."""
+    mixed = torch.zeros_like(stack[0], dtype=gate_weights.dtype)
+    for weight, tokens in zip(gate_weights, stack, strict=True):
+        norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=gate_weights.dtype)
+        mixed = torch.addcmul(mixed, tokens, weight / norm.clamp_min(TINY))
+    return mixed
 
 
 def repeat_valid(tokens: Tensor, valid: Tensor) -> Tensor:

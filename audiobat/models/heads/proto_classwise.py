@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Probe
 from audiobat.models.heads.pooling import extremes, layer_index, repeat_valid
 
 EPSILON = 1e-4  # value of the two channels added to tokens and prototypes, so that no length is zero
 SHRINK = 1.01  # similarities are divided by this: 64 / (64 * 1.01) in the original
+ORTHOGONALITY = 1.0  # of `head.penalty: null`: ours
 BIAS = -2.0  # ours: neither similarities nor weights are negative, so from 0 no class could fall below one half
 
 
@@ -24,6 +28,15 @@ class ClasswisePrototypes(Probe):
     for frequency rows and the pruning of prototypes, both optional there.
     """
 
+    kind = "proto_classwise"
+    title = "Class-wise prototypes"
+
+    @classmethod
+    def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """See `Head.build`."""
+        weight = ORTHOGONALITY if config.penalty is None else config.penalty
+        return cls(dim, classes, config.per_class, config.layer, config.dropout, weight)
+
     def __init__(
         self,
         dim: int,
@@ -31,7 +44,7 @@ class ClasswisePrototypes(Probe):
         per_class: int = 20,
         layer: int = -1,
         dropout: float = 0.0,
-        orthogonality: float = 1.0,
+        orthogonality: float = ORTHOGONALITY,
     ) -> None:
         super().__init__(OwnScores(per_class, classes), dropout=dropout)
         self.prototypes = nn.Parameter(torch.rand(classes * per_class, dim))

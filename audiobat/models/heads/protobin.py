@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Probe
 from audiobat.models.heads.pooling import extremes, layer_index, repeat_valid
@@ -18,6 +20,15 @@ class Protobin(Probe):
 
     `prototypes` [K, D] are real shadow weights; every forward pass sees their signs.
     """
+
+    kind = "protobin"
+    title = "Protobin"
+    has_prototypes = True
+
+    @classmethod
+    def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """See `Head.build`."""
+        return cls(dim, classes, config.prototypes, config.layer, config.dropout)
 
     def __init__(self, dim: int, classes: int, prototypes: int, layer: int = -1, dropout: float = 0.0) -> None:
         start = torch.randn(prototypes, dim) * 0.02  # drawn before the classifier is: a seed keeps its meaning

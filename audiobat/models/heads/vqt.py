@@ -1,26 +1,29 @@
 """Visual query tuning: learned queries look into every frozen block and leave it unchanged (Tu et al., 2212.03220).
 
-In: waveforms, not LayerFeatures, as the queries need a pass of their own through the blocks. Out: logits.
+In: what goes into each block (`BlockInputs`), from a pass of the head's own through the model. Out: logits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiobat.config import HeadConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads.base import classify_frames
+from audiobat.models.heads.base import BlockInputs, Probe
 from audiobat.models.heads.pooling import columns, mean_valid
 
+QUERIES = 10  # of each block under `head.queries: null`, as in BAT's release
 
-class VisualQueryTuning(nn.Module):
-    """Waveforms to logits [B, classes] through `encoder`, whose tokens are what they would be without the queries.
+
+class VisualQueryTuning(Probe):
+    """BlockInputs to logits [B, classes] through the blocks of `encoder`, whose tokens the queries do not change.
 
     `queries` [L, Q, D]: each block gets its own Q, which take its attention (with its gate), norms and MLP, but no
     token attends to them, nor they to each other. The blocks' outputs and the last block's cls token (or mean patch),
@@ -31,31 +34,49 @@ class VisualQueryTuning(nn.Module):
     `norm2`, `mlp`, `pre_norm`) and `patch_embed.patch_size`; AudiobatError if it has not.
     """
 
+    kind = "vqt"
+    title = "VQT"
+    reads = "blocks"
+    layers = "all"
+    teaches = False
+
     encoder: Any
 
-    def __init__(self, encoder: Any, classes: int, queries: int = 10, dropout: float = 0.0) -> None:
-        super().__init__()
+    @classmethod
+    def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
+        """Refused: width and depth are not enough to run a model's blocks."""
+        raise AudiobatError(
+            "head.kind vqt runs its own pass through the encoder's blocks and shares none: build it as "
+            "VisualQueryTuning(encoder, classes), or choose another head."
+        )
+
+    @classmethod
+    def build_for(cls, config: HeadConfig, encoder: Any, classes: int, freq_patches: int | None = None) -> Self:
+        """See `Head.build_for`."""
+        return cls(encoder, classes, config.queries or QUERIES, config.dropout)
+
+    def __init__(self, encoder: Any, classes: int, queries: int = QUERIES, dropout: float = 0.0) -> None:
         if not hasattr(encoder, "blocks") or not hasattr(encoder, "patch_embed"):
             raise AudiobatError(
                 f"head.kind vqt runs queries through audiobat's own blocks and {type(encoder).__name__} has none: "
                 "choose another head."
             )
+        reach = math.sqrt(6 / (3 * math.prod(encoder.patch_embed.patch_size) + encoder.dim))  # as VPT starts prompts
+        start = torch.empty(encoder.depth, queries, encoder.dim).uniform_(-reach, reach)  # before the classifier's
+        super().__init__(nn.Linear((encoder.depth * queries + 1) * encoder.dim, classes), dropout=dropout)
+        self.queries = nn.Parameter(start)
         object.__setattr__(self, "encoder", encoder)  # past nn.Module, which would make it a part of the head
-        reach = math.sqrt(6 / (3 * math.prod(encoder.patch_embed.patch_size) + encoder.dim))
-        self.queries = nn.Parameter(torch.empty(encoder.depth, queries, encoder.dim).uniform_(-reach, reach))
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear((encoder.depth * queries + 1) * encoder.dim, classes)
 
-    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Waveform [B, S], with its `lengths` [B] in samples (None: all S), to logits [B, C].
+    def pool(self, features: LayerFeatures) -> Tensor:
+        """The blocks' answers to the queries and the summary of the last block in a line, [B, (L * Q + 1) * D].
 
-        A clip longer than the position table runs in windows; answers are averaged over those that hold any of it, as
-        cls is. Padding is never attended to by a query.
+        A clip longer than the position table runs in windows; its answers are averaged over the windows that hold any
+        of it, as cls is. A query never attends to padding.
         """
-        features, inputs = watch_blocks(self.encoder, waveform, lengths)
-        seen = features.valid.view(len(inputs[0]), -1)  # [B * windows, n]
-        used = seen.any(1).view(len(waveform), -1)  # [B, windows]
-        keys = F.pad(seen, (inputs[0].shape[1] - seen.shape[1], 0), value=True)  # cls is always valid
+        inputs = block_inputs_of(features)
+        valid = features.valid.view(len(inputs[0]), -1)  # [B * windows, n]
+        used = valid.any(1).view(len(features.valid), -1)  # [B, windows]
+        keys = F.pad(valid, (inputs[0].shape[1] - valid.shape[1], 0), value=True)  # cls is always valid
         answers = [
             mean_valid(answer.flatten(1).unflatten(0, used.shape), used) for answer in self._answers(inputs, keys)
         ]  # each [B, Q * D]
@@ -63,62 +84,42 @@ class VisualQueryTuning(nn.Module):
             summary = mean_valid(features.patch_tokens[-1], features.valid)
         else:
             summary = features.cls_token[-1]
-        return self._classify(self._line(answers, summary))
+        return in_a_line(answers, summary)
 
-    def frames(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits [B, T, C] by the same parameters: queries attend to one column's patches; zeros where all is padding.
-
-        The column's mean patch stands for cls.
-        """
-        features, inputs = watch_blocks(self.encoder, waveform, lengths)
+    def pool_columns(self, features: LayerFeatures) -> Tensor:
+        """The same of each patch column, [B * T, (L * Q + 1) * D]; its mean patch stands for cls."""
+        inputs = block_inputs_of(features)
         cut = columns(features)
         count = features.valid.numel() // len(inputs[0])  # patches of a window
         patches = [x[:, -count:].reshape(*cut.valid.shape, -1) for x in inputs]  # each [B * T, F, D]
         answers = [answer.flatten(1) for answer in self._answers(patches, cut.valid)]
-        pooled = self._line(answers, mean_valid(cut.patch_tokens[-1], cut.valid))
-        return classify_frames(pooled, features, self._classify)
+        return in_a_line(answers, mean_valid(cut.patch_tokens[-1], cut.valid))
 
-    def penalty(self) -> Tensor:
-        """What the head adds to the loss: nothing."""
-        return self.queries.new_zeros(())
-
-    def _answers(self, inputs: list[Tensor], valid: Tensor) -> Iterator[Tensor]:
+    def _answers(self, inputs: Sequence[Tensor], valid: Tensor) -> Iterator[Tensor]:
         """Each block's answer [M, Q, D] to its queries about its input [M, n, D]."""
         for queries, block, tokens in zip(self.queries, self.encoder.blocks, inputs, strict=True):
             yield ask(block, queries.expand(len(tokens), -1, -1), tokens, valid)
 
-    def _line(self, answers: list[Tensor], summary: Tensor) -> Tensor:
-        """Answers [M, Q * D] and summary [M, D] as unit vectors of length D in a line."""
-        vectors = torch.cat([*answers, summary], dim=1).unflatten(1, (-1, summary.shape[1]))
-        return F.normalize(vectors, dim=-1).flatten(1)
 
-    def _classify(self, pooled: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.dropout(pooled))
-        return logits
+def block_inputs_of(features: LayerFeatures) -> tuple[Tensor, ...]:
+    """What went into each block; AudiobatError if `features` do not hold it."""
+    if not isinstance(features, BlockInputs):
+        raise AudiobatError("head.kind vqt reads the inputs of blocks: give it `block_inputs(encoder, waveform)`.")
+    return features.inputs
 
 
-@torch.no_grad()
-def watch_blocks(encoder: Any, waveform: Tensor, lengths: Tensor | None) -> tuple[LayerFeatures, list[Tensor]]:
-    """Features of `encoder`, and what went into each of its blocks, [B * windows, cls + n, D]; it runs in eval mode."""
-    inputs: list[Tensor] = []
-    hooks = [block.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for block in encoder.blocks]
-    was_training = encoder.training
-    encoder.eval()
-    try:
-        features = encoder.forward_intermediates(waveform, lengths)
-    finally:
-        encoder.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    return features, inputs
+def in_a_line(answers: list[Tensor], summary: Tensor) -> Tensor:
+    """Answers [M, Q * D] of each block and a summary [M, D] as unit vectors of length D in a line."""
+    vectors = torch.cat([*answers, summary], dim=1).unflatten(1, (-1, summary.shape[1]))
+    return F.normalize(vectors, dim=-1).flatten(1)
 
 
 def ask(block: Any, queries: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
     """What `block` would make of queries [M, Q, D] that attend to the valid ones of tokens [M, n, D] alone."""
     attn, pre_norm = block.attn, block.pre_norm
-    asking, heard = (_frozen(block.norm1, x) if pre_norm else x for x in (queries, tokens))
+    asking, asked = (_frozen(block.norm1, x) if pre_norm else x for x in (queries, tokens))
     query, _, _ = _split(attn, asking)
-    _, key, value = _split(attn, heard)
+    _, key, value = _split(attn, asked)
     taken = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None, :])
     taken = taken.transpose(1, 2).flatten(2)  # [M, Q, D]
     if attn.gate is not None:

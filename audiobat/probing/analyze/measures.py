@@ -12,20 +12,21 @@ from audiobat.engine.progress import Progress
 from audiobat.evaluation.analysis import attention, label_free, prototypes
 from audiobat.evaluation.analysis.rank import Lidar
 from audiobat.evaluation.analysis.views import views_of
+from audiobat.evaluation.labels import ClipIds
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
-from audiobat.models.heads import ConvexGatedProbe
+from audiobat.models.heads.cgp import ConvexGatedProbe
 from audiobat.probing.cache import FeatureSource, frozen
-from audiobat.probing.training import Rows, cut
+from audiobat.probing.training import batches_of
 
 STRONGEST = 3  # prototypes named for each class
 
 
-def measure_features(source: FeatureSource, rows: Rows, views: int) -> dict[str, Any]:
+def measure_features(source: FeatureSource, rows: ClipIds, views: int) -> dict[str, Any]:
     """Ranks, spread and CKA of the clips at `rows`, and LiDAR over `views` of each."""
     measures = label_free.LabelFree(source.depth, source.dim)
     with Progress("look at features", len(rows), "clip") as bar:
-        for part, features in source.batches(cut(rows)):
+        for part, features in source.batches(batches_of(rows)):
             measures.update(features)
             bar.advance(len(part))
     blocks = measures.blocks()
@@ -41,7 +42,7 @@ def measure_features(source: FeatureSource, rows: Rows, views: int) -> dict[str,
     return {"blocks": blocks, "cka": measures.cka()}
 
 
-def measure_attention(encoder: Encoder, source: FeatureSource, rows: Rows) -> dict[str, Any] | None:
+def measure_attention(encoder: Encoder, source: FeatureSource, rows: ClipIds) -> dict[str, Any] | None:
     """Sinks of every block and head; None if the model does not let us look."""
     if not isinstance(encoder, AudioEncoder):
         return None
@@ -52,18 +53,18 @@ def measure_attention(encoder: Encoder, source: FeatureSource, rows: Rows) -> di
     return {"clips": len(rows), "means": means, "measures": measures}
 
 
-def each_clip(source: FeatureSource, rows: Rows) -> Iterator[Tensor]:
+def each_clip(source: FeatureSource, rows: ClipIds) -> Iterator[Tensor]:
     """Each clip [S] on the encoder's device, without padding."""
     for drawn in source.waveforms(rows[i : i + 1] for i in range(len(rows))):
         yield drawn.waveform[0, : int(drawn.lengths[0])].to(source.device)
 
 
-def tally_prototypes(source: FeatureSource, rows: Rows, head: ConvexGatedProbe) -> prototypes.PrototypeTally:
+def tally_prototypes(source: FeatureSource, rows: ClipIds, head: ConvexGatedProbe) -> prototypes.PrototypeTally:
     """How the head's prototypes are used by the clips at `rows`."""
     targets = torch.from_numpy(source.table.targets())
     tally = prototypes.PrototypeTally(head, targets.shape[1])
     with Progress("look at prototypes", len(rows), "clip") as bar:
-        for part, features in source.batches(cut(rows)):
+        for part, features in source.batches(batches_of(rows)):
             chosen = torch.from_numpy(part)
             tally.update(features, chosen, targets[chosen])
             bar.advance(len(part))
@@ -74,7 +75,7 @@ def prototype_use(
     source: FeatureSource, tally: prototypes.PrototypeTally, per_class: Mapping[str, float]
 ) -> dict[str, Any]:
     """What prototypes are used for, and for each class those that speak for it: clip, time and frequency band."""
-    table, bands = source.table, source.patch_rows
+    table, bands = source.table, source.freq_patches
     classes = {}
     for label, strongest in zip(table.classes, tally.strongest(STRONGEST), strict=True):
         listed = [

@@ -16,15 +16,15 @@ from audiobat.config import FrontendConfig
 from audiobat.data.clip import read_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.evaluation.analysis.prototypes import patch_similarities
+from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.report import analysis_figures, figures
 from audiobat.evaluation.report.analysis_figures import Excited, class_prototypes
 from audiobat.evaluation.report.style import save
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
-from audiobat.models.heads import ConvexGatedProbe
+from audiobat.models.heads.cgp import ConvexGatedProbe
 from audiobat.models.layers import GatedAttention
 from audiobat.probing.cache import FeatureSource, frozen
-from audiobat.probing.training import Rows
 
 BUSY = 3  # labels of the clip that is shown
 NAME = 60  # letters of a label in the name of a file
@@ -43,7 +43,7 @@ def measure_pictures(found: Mapping[str, Any], folder: Path) -> list[Path]:
     return drawn
 
 
-def clip_pictures(encoder: Encoder, table: ClipTable, rows: Rows, folder: Path) -> list[Path]:
+def clip_pictures(encoder: Encoder, table: ClipTable, rows: ClipIds, folder: Path) -> list[Path]:
     """Draw one clip through both frontends and, of our encoders, the last block's attention to it."""
     row = busy_clip(table, rows)
     labels = labels_of(table, row)
@@ -107,7 +107,7 @@ def column_seconds(frame_times: Tensor, seconds: float) -> float:
     return float(frame_times[1] - frame_times[0]) if len(frame_times) > 1 else seconds
 
 
-def busy_clip(table: ClipTable, rows: Rows) -> int:
+def busy_clip(table: ClipTable, rows: ClipIds) -> int:
     """The first of the clips at `rows` with three labels or more, else with the most."""
     if table.labels is None:
         return int(rows[0])

@@ -8,26 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from audiobat.config import ProbeConfig
-from audiobat.data.clip_table import ClipTable
-from audiobat.data.split import Split
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.labels import pick_loss, task_for
 from audiobat.evaluation.report.collect import Collection, collect, load_all
 from audiobat.evaluation.report.curves import rhos, sweeps
 from audiobat.evaluation.report.rows import deviation
-from audiobat.evaluation.results import RunInfo, model_info
 from audiobat.models.features import Encoder
-from audiobat.models.heads import ConvexGatedProbe
+from audiobat.models.heads.cgp import ConvexGatedProbe
 from audiobat.probing.cache import FeatureSource
-from audiobat.probing.jobs import head_jobs, with_seeds
-from audiobat.probing.records import record_of
-from audiobat.probing.run import readable
-from audiobat.probing.testing import evaluate_heads
-from audiobat.probing.training import check_buildable, train_heads
+from audiobat.probing.one_pass import probe_splits
+from audiobat.probing.plan import Plan
 
 SEEDS = 3
 SHARES = (100, 30, 10, 3, 1)  # the sizes of CGP: `head.prototypes` over these
@@ -76,39 +68,14 @@ def analysis_config(config: ProbeConfig) -> ProbeConfig:
     )
 
 
-def check_probes(config: ProbeConfig, encoder: Encoder, table: ClipTable) -> None:
-    """Raise AudiobatError for what can be refused before features are computed: a schedule, a loss, a size."""
-    task = task_for(config, table)
-    pick_loss(config.train, task.single_label)
-    check_buildable(head_jobs(config, encoder.depth), encoder, task)
-
-
-def train_probes(
-    name: str,
-    encoder: Encoder,
-    source: FeatureSource,
-    table: ClipTable,
-    split: Split,
-    config: ProbeConfig,
-    out: Path,
-    data_name: str,
-    preset_task: str,
-) -> AnalysisProbes:
+def train_probes(name: str, encoder: Encoder, source: FeatureSource, plan: Plan, out: Path) -> AnalysisProbes:
     """Train and test every probe of an `analysis_config`, and write the records into `out`."""
-    start = monotonic()
-    task = task_for(config, table)
-    split = Split(readable(source, split.train, "train"), readable(source, split.test, "test"))
-    trainees, seconds = train_heads(source, split.train, task, with_seeds(head_jobs(config, source.depth), config))
-    info = model_info(name, encoder)
-    run = RunInfo(info, data_name, table, task.single_label, str(source.device), source.skipped)
-    paths = []
-    for job, result in evaluate_heads(trainees, source, table, split, task):
-        probed = record_of([job], [result], run, config, preset_task, seconds, monotonic() - start)
-        paths.append(probed.save(out).path(out))
+    trained = probe_splits(name, encoder, source, plan)
+    paths = [result.save(out).path(out) for result, _ in trained]
     found = collect(load_all(paths))
-    largest = config.head.prototypes
-    head = next(t.head for t in trainees if t.job.head.kind == "cgp" and t.job.head.prototypes == largest)
-    assert isinstance(head, ConvexGatedProbe)
+    largest = plan.config.head.prototypes
+    heads = [head for _, head in trained if isinstance(head, ConvexGatedProbe)]  # seed by seed within a size
+    head = next(head for head in heads if len(head.prototypes) == largest)
     row = next(row for row in found.rows if row.first.head["prototypes"] == largest)
     return AnalysisProbes(found, head, row.per_class, paths)
 

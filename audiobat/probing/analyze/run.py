@@ -16,29 +16,25 @@ from audiobat.config.presets import task_of
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import Split, splits_of
-from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.analysis.similarity import FEWEST
+from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.report.curves import sweeps
 from audiobat.evaluation.report.record_figures import layer_curves, prototype_curve
 from audiobat.evaluation.report.style import save
-from audiobat.evaluation.results import list_skipped
 from audiobat.models.features import Encoder
-from audiobat.models.input_stats import with_input_stats
 from audiobat.probing.analyze import measures
 from audiobat.probing.analyze.pictures import class_pictures, clip_pictures, measure_pictures
 from audiobat.probing.analyze.probes import (
     analysis_config,
-    check_probes,
     layer_numbers,
     prototype_numbers,
     train_probes,
 )
 from audiobat.probing.analyze.summary import about, left_out, listed_files, plain, print_summary, write_json
-from audiobat.probing.cache import cache_features
-from audiobat.probing.run import keep_used, readable
-from audiobat.probing.training import Rows
-from audiobat.zoo.load import load_encoder
+from audiobat.probing.one_pass import compute_features, open_model, readable
+from audiobat.probing.plan import keep_used, make_plan
+from audiobat.probing.training import check_buildable
 
 ATTENTION_CLIPS = 64  # of which maps are formed
 
@@ -88,36 +84,24 @@ def analyze(
             raise AudiobatError(f"{name} is {value}: use {least} or more.")
     config, out = analysis_config(config or ProbeConfig()), Path(out)
     old = listed_files(out, overwrite)
-    name = Path(model).resolve().name if isinstance(model, str | Path) else type(model).__name__
     table, split = read_table(data, test_fold, clips)
-    given = load_encoder(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
-    encoder = with_input_stats(given, config.frontend, config.max_frames)
+    name, given = open_model(model, trust_remote_code)
+    plan = None
     if split is not None:
-        check_probes(config, encoder, table)
+        data_name = Path(data).resolve().stem
+        plan = make_plan(table, [split], config, given.depth, data_name=data_name, preset_task=task_of(data))
+        check_buildable(plan.jobs, given, plan.task.classes)
     out.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
-    skipped: dict[str, str] = {}
-    try:
-        source = cache_features(
-            encoder,
-            table,
-            cache_gb=config.cache_gb,
-            cache_dir=config.cache_dir,
-            spill_dir=out / "features" if config.cache_gb > 0 else None,
-            device=str(pick_device(device)),
-            workers=config.workers,
-            skipped=skipped,
-        )
-    finally:
-        list_skipped(out, skipped)
+    source = compute_features(given, table, config, out, device, ("patches", "means"))
+    encoder = source.encoder
     looked_at = spread(source.indices if split is None else readable(source, split.test, "test"), clips)
     found = about(name, encoder, table, data, len(looked_at), views)
     found["label_free"] = measures.measure_features(source, looked_at, views)
     found["attention"] = measures.measure_attention(encoder, source, looked_at[:ATTENTION_CLIPS])
     figures = out / "figures"
     files = [*measure_pictures(found, figures), *clip_pictures(encoder, table, looked_at, figures)]
-    if split is not None:
-        data_name, task = Path(data).resolve().stem, task_of(data)
-        probes = train_probes(name, given, source, table, split, config, out, data_name, task)
+    if plan is not None:
+        probes = train_probes(name, given, source, plan, out)
         found["layers"] = layer_numbers(probes.found)
         found["prototype_curve"] = prototype_numbers(probes.found)
         files += [*probes.files, save(layer_curves(probes.found.layers), figures, "layers")]
@@ -154,7 +138,7 @@ def has_class_folders(table: ClipTable) -> bool:
     return all("/" in key for key in table.keys.tolist())
 
 
-def spread(rows: Rows, count: int) -> Rows:
+def spread(rows: ClipIds, count: int) -> ClipIds:
     """At most `count` of the rows, evenly over all of them."""
     if len(rows) <= count:
         return rows
