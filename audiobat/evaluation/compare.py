@@ -1,7 +1,7 @@
-"""`audiobat compare`: result records of the same clips in; who is better, by how much, and how sure that is, out.
+"""`audiobat compare`: result records of the same clips in; which system is better, by how much, and how sure, out.
 
-Each pair is judged by a paired bootstrap over test clips with Holm's correction for the number of pairs; over many data
-sets by win rates and Wilcoxon's signed-rank test.
+Each pair is judged by a paired bootstrap over test clips, with Holm's correction for the number of pairs; over many
+data sets by win rates and Wilcoxon's signed-rank test.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from rich.text import Text
 from torch import Tensor
 
 from audiobat.errors import AudiobatError, did_you_mean
-from audiobat.evaluation.compare_records import Entry, check_same_clips, folds_of, name_systems, ordered, read_entries
+from audiobat.evaluation.compare_records import Entry, check_same_clips, folds_of, in_order, name_systems, read_entries
 from audiobat.evaluation.metrics import bootstrap_values, holm, interval_of_difference, wilcoxon
 from audiobat.evaluation.record import Scores, load_scores
 from audiobat.evaluation.scoring import ClipOutputs
 
 ALPHA = 0.05  # a Holm-corrected p below it is a win or a loss
-ENOUGH = 5  # data sets for Wilcoxon's test: with fewer its p cannot even come near 0.05
-ROWS = 4_000_000  # counts of rows held at once: 32 MB
-BY_HOLM = ("= Holm", "")  # a tie whose own interval leaves 0 out
+ENOUGH = 5  # data sets for Wilcoxon's test: with fewer its least possible p is 0.125 or more
+COUNTS = 4_000_000  # counts of rows of scores held at once: 32 MB
+BY_HOLM = ("= Holm", "")  # a tie by the correction alone: the pair's own interval leaves 0 out
 MARKS = {"win": ("▲ win", "green"), "loss": ("▼ loss", "red"), "tie": ("= tie", "")}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher system `a` is than `b` on one data set."""
+    """Two systems on one data set: the metric of each, and the difference a - b."""
 
     data: str
     metric: str
@@ -50,13 +50,13 @@ class Difference:
     p_holm: float = math.nan
 
     @property
-    def undone(self) -> bool:
-        """Whether it would be a win or a loss if the pair were the only one."""
+    def tie_by_holm(self) -> bool:
+        """Whether it would be a win or a loss if this pair were the only one."""
         return self.verdict == "tie" and self.p < ALPHA
 
     @property
     def verdict(self) -> Literal["win", "loss", "tie"]:
-        """Of `a`: a tie where the corrected p is not below 0.05."""
+        """The verdict on `a`: a tie where the corrected p is not below 0.05."""
         if not self.p_holm < ALPHA:
             return "tie"
         return "win" if self.value_a > self.value_b else "loss"
@@ -64,19 +64,19 @@ class Difference:
 
 @dataclass(frozen=True)
 class Duel:
-    """Two systems over all data sets that both were measured on."""
+    """Two systems over all data sets on which both were measured."""
 
     a: str
     b: str
     data_sets: int
-    win_rate: float  # share of them on which `a` is higher; equal counts half
+    win_rate: float  # share of the data sets on which `a` is higher; equal values count half
     p: float  # Wilcoxon's; NaN for fewer than `ENOUGH` data sets
     p_holm: float = math.nan
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every pair on every data set, and every pair over all of them (none for a single one)."""
+    """Every pair of systems on every data set, and, of several data sets, every pair over all of them."""
 
     systems: list[str]
     differences: list[Difference]
@@ -115,15 +115,15 @@ def compare(
 
 
 def on_one_data_set(entries: Sequence[Entry], metric: str | None, samples: int, seed: int) -> list[Difference]:
-    """Every pair of systems, with Holm's correction; nothing if there is one system."""
+    """Every pair of systems on one data set, with Holm's correction; nothing if there is one system."""
     systems = list(dict.fromkeys(entry.system for entry in entries))
     if len(systems) < 2:
         return []
     name = entries[0].record.main_metric if metric is None else metric
-    first = ordered(load_scores(entries[0].path, entries[0].record))
+    first = in_order(load_scores(entries[0].path, entries[0].record))
     found: dict[str, list[tuple[float, Tensor]]] = {system: [] for system in systems}
     for entry in entries:
-        scores = ordered(load_scores(entry.path, entry.record))
+        scores = in_order(load_scores(entry.path, entry.record))
         check_same_clips(entries[0], first, entry, scores)
         measure, sizes = measure_of(entry, scores, name)
         whole = float(measure(torch.ones(1, sum(sizes), dtype=torch.float64)))
@@ -139,7 +139,11 @@ def on_one_data_set(entries: Sequence[Entry], metric: str | None, samples: int, 
 
 
 def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Callable[[Tensor], Tensor], list[int]]:
-    """The metric `name`, mean over folds, as a function of counts [R, n] of clips; and the clips n of each fold."""
+    """The metric `name` as a function of counts [R, n] of clips, mean over folds; and the number of clips of each fold.
+
+    Raises:
+        AudiobatError: the record lacks the metric, or it cannot be computed from the scores of clips.
+    """
     record, parts, sizes = entry.record, [], []
     if name not in record.metrics:
         hint = did_you_mean(name, record.metrics)
@@ -160,7 +164,7 @@ def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Callable[[Tenso
     def mean(counts: Tensor) -> Tensor:
         each = []
         for (measure, clip_of_row), part in zip(parts, counts.split(sizes, dim=1), strict=True):
-            batches = part.split(max(1, ROWS // len(clip_of_row)))
+            batches = part.split(max(1, COUNTS // len(clip_of_row)))
             each.append(torch.cat([measure(batch[:, clip_of_row]) for batch in batches]))
         return torch.stack(each).mean(0)
 
@@ -191,9 +195,9 @@ def show(comparison: Comparison, samples: int) -> None:
         console.print(difference_table(pairs, letter))
     console.print(
         f"95% basic interval and p of a paired bootstrap over test clips, {samples:,} resamples. Holm: p corrected for "
-        f"the pairs of a table; below {ALPHA} the first one wins or loses."
+        f"the pairs of a table; below {ALPHA} the first system wins or loses."
     )
-    if any(d.undone for d in comparison.differences):
+    if any(d.tie_by_holm for d in comparison.differences):
         console.print(
             f'"{BY_HOLM[0]}": a tie, though the interval of this pair by itself leaves 0 out: among so many pairs one '
             "like it is expected by chance. Compare fewer systems, chosen beforehand, to ask about a single pair."
@@ -207,18 +211,18 @@ def show(comparison: Comparison, samples: int) -> None:
 
 
 def difference_table(pairs: Sequence[Difference], letter: dict[str, str]) -> Table:
-    """The pairs of one data set."""
+    """A table of the pairs of one data set."""
     table = table_of(f"{pairs[0].data}: {pairs[0].metric}", "Pair", "Values", "Difference [95%]", "p", "Holm", "")
     for d in pairs:
         gap = f"{d.value_a - d.value_b:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
         values = f"{d.value_a:.3f} {d.value_b:.3f}"
-        mark, style = BY_HOLM if d.undone else MARKS[d.verdict]
+        mark, style = BY_HOLM if d.tie_by_holm else MARKS[d.verdict]
         table.add_row(f"{letter[d.a]} - {letter[d.b]}", values, gap, p_text(d.p), p_text(d.p_holm), Text(mark, style))
     return table
 
 
 def win_table(comparison: Comparison, letter: dict[str, str]) -> Table:
-    """Share of data sets on which the row is higher than the column."""
+    """Share of data sets on which the system of the row is higher than that of the column."""
     rate = {(d.a, d.b): d.win_rate for d in comparison.duels} | {(d.b, d.a): 1 - d.win_rate for d in comparison.duels}
     table = table_of("Win rate over data sets, row against column", "", *letter.values())
     for row, short in letter.items():
@@ -228,7 +232,7 @@ def win_table(comparison: Comparison, letter: dict[str, str]) -> Table:
 
 
 def duel_table(found: Sequence[Duel], letter: dict[str, str]) -> Table:
-    """The pairs over all data sets."""
+    """A table of the pairs over all data sets."""
     table = table_of("Wilcoxon's signed-rank test over data sets", "Pair", "Data sets", "Win rate", "p", "Holm")
     for d in found:
         cells = str(d.data_sets), f"{d.win_rate:.2f}", p_text(d.p), p_text(d.p_holm)
@@ -238,7 +242,7 @@ def duel_table(found: Sequence[Duel], letter: dict[str, str]) -> Table:
 
 def table_of(title: str, *columns: str) -> Table:
     """An empty table; all columns but the first are numbers."""
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE)  # a row fits into 80 columns
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE)  # with this box a line fits into 80 columns
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left", no_wrap=True)
     return table
@@ -252,5 +256,5 @@ def p_text(p: float) -> str:
 
 
 def letters(place: int) -> str:
-    """0 to A, 25 to Z, 26 to AA."""
+    """The letters of a system: A for 0, Z for 25, AA for 26."""
     return (letters(place // 26 - 1) if place >= 26 else "") + chr(ord("A") + place % 26)

@@ -1,6 +1,6 @@
-"""Files and folders of result records to named systems, and whether two records are of the same test clips.
+"""Files and folders of result records to named systems, and the check that two records are of the same test clips.
 
-Records that differ in their seed alone are one system.
+A system is a model under a head: records that differ in their seed alone are one system.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SEEDS = ("seed", "order_seed")
 
 @dataclass(frozen=True)
 class Entry:
-    """A record, where it lies, and which system it is a measurement of."""
+    """A record with its path and the name of its system."""
 
     path: Path
     record: ResultRecord
@@ -28,19 +28,19 @@ class Entry:
 
     @property
     def data(self) -> str:
-        """The data set it is of."""
+        """The key of its data set."""
         return self.record.data.sha256
 
 
 def read_entries(sources: Sequence[str | Path]) -> list[Entry]:
     """The records of files and folders, each once; AudiobatError for two different tables of one name.
 
-    Of a folder, the probes of single blocks that `--layers` makes are left out: named as files they are taken.
+    Of a folder, the probes of single blocks that `--layers` makes are left out: to compare them, name their files.
     """
     named = {Path(source).resolve() for source in sources}
     paths = dict.fromkeys(path.resolve() for source in sources for path in find_records(source))
     found = [Entry(path, load_record(path)) for path in paths]
-    entries = [entry for entry in found if entry.path in named or not of_layers(entry.record)]
+    entries = [entry for entry in found if entry.path in named or not is_layer_probe(entry.record)]
     if len(entries) < len(found):
         count = len(found) - len(entries)
         print(f"left out: {count} probe{'s' if count > 1 else ''} of single blocks; name files to compare them too")
@@ -55,58 +55,58 @@ def read_entries(sources: Sequence[str | Path]) -> list[Entry]:
     return entries
 
 
-def of_layers(record: ResultRecord) -> bool:
-    """Whether it is one of the linear probes of every block."""
+def is_layer_probe(record: ResultRecord) -> bool:
+    """Whether it is a linear probe of one block, made by `--layers`."""
     return str(record.head.get("name")).startswith(LAYER_NAME)
 
 
 def name_systems(entries: Sequence[Entry]) -> list[Entry]:
     """Call each record by its model and head, and by those settings in which it differs from others of that name.
 
-    Seeds make systems only where they are all that differs; two records that differ in nothing are told apart by file.
+    Seeds make systems only where nothing else differs; records that differ in nothing get the names of their files.
     """
     named = [replace(e, system=f"{e.record.model.id} {head_label(e.record)}") for e in entries]
-    named = told_apart(named, settings_of)
+    named = distinguished(named, settings_of)
     if len({e.system for e in named}) == 1:
-        named = told_apart(named, lambda record: {"seed": str(record.seed)})
+        named = distinguished(named, lambda record: {"seed": str(record.seed)})
     twins = {(e.system, e.data, e.record.seed) for e in named}
     return named if len(twins) == len(named) else [replace(e, system=f"{e.system} ({e.path})") for e in named]
 
 
-def told_apart(entries: Sequence[Entry], facets: Callable[[ResultRecord], dict[str, str]]) -> list[Entry]:
-    """Add to the systems' names the facets in which records of one name and data set differ."""
+def distinguished(entries: Sequence[Entry], settings: Callable[[ResultRecord], dict[str, str]]) -> list[Entry]:
+    """Add to the systems' names the settings in which records of one name and data set differ."""
     values: dict[tuple[str, str, str], set[str]] = {}
     for e in entries:
-        for name, value in facets(e.record).items():
+        for name, value in settings(e.record).items():
             values.setdefault((e.system, name, e.data), set()).add(value)
     varying = {(system, name) for (system, name, _), found in values.items() if len(found) > 1}
     named = []
     for e in entries:
-        tags = [f"{name} {value}" for name, value in facets(e.record).items() if (e.system, name) in varying]
+        tags = [f"{name} {value}" for name, value in settings(e.record).items() if (e.system, name) in varying]
         named.append(replace(e, system=", ".join([e.system, *tags])))
     return named
 
 
 def settings_of(record: ResultRecord) -> dict[str, str]:
-    """What makes a record's system, but for the seed."""
+    """The settings that make a record's system: weights, preset and head, without seeds."""
     head = {name: str(value) for name, value in record.head.items() if name not in SEEDS}
     return {"weights": (record.model.sha256 or "")[:8], "preset": record.preset, **head}
 
 
-def ordered(scores: Scores) -> Scores:
-    """The rows by fold and clip; those of one clip, its frames, stay in their order."""
+def in_order(scores: Scores) -> Scores:
+    """The scores sorted by fold and clip; the patch columns of a clip stay in their order."""
     order = np.lexsort((scores.keys, folds_of(scores)))
     folds = None if scores.folds is None else scores.folds[order]
     return Scores(scores.keys[order], scores.scores[order], scores.targets[order], folds)
 
 
 def folds_of(scores: Scores) -> NDArray[np.str_]:
-    """The fold of each row, one and the same where there are none."""
+    """The fold of each row of scores [n]; the same for all where there are no folds."""
     return np.zeros(len(scores.keys), dtype="U1") if scores.folds is None else scores.folds
 
 
 def check_same_clips(a: Entry, ours: Scores, b: Entry, theirs: Scores) -> None:
-    """AudiobatError if the test clips of two records, in order, differ in what they are, their fold or their labels."""
+    """AudiobatError if the test clips of two records, both `in_order`, differ in keys, folds or labels."""
     where = f"{a.path} and {b.path} are not of the same test clips"
     for mine, other, entry in ((ours, theirs, a), (theirs, ours, b)):
         alone = np.setdiff1d(mine.keys, other.keys)

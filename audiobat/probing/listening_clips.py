@@ -17,7 +17,7 @@ from audiobat.data.clip import read_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.engine.files import write_atomic
 from audiobat.evaluation.record import Scores
-from audiobat.evaluation.report.clips import LIST, HeardClip, clips_folder, listed, read_heard
+from audiobat.evaluation.report.clips import LIST, SavedClip, clips_folder, clips_json, read_saved_clips
 from audiobat.evaluation.report.curves import is_block_probe
 from audiobat.evaluation.results import Result
 
@@ -59,7 +59,7 @@ def save_clips(written: Sequence[tuple[Path, Result]], table: ClipTable) -> None
     for side, label, row, why in picks:
         likeliest = np.argsort(-scores[row], kind="stable")[:GUESSES]
         clips.append(
-            HeardClip(
+            SavedClip(
                 record=path.stem,
                 file=write_sound(folder, table, id_of[keys[row]]),
                 key=keys[row],
@@ -72,8 +72,8 @@ def save_clips(written: Sequence[tuple[Path, Result]], table: ClipTable) -> None
             )
         )
     replaced = {path.stem for path, _ in written}
-    kept = [clip for clip in read_heard(folder) if clip.record not in replaced]
-    write_atomic(folder / LIST, listed((*kept, *clips)))
+    kept = [clip for clip in read_saved_clips(folder) if clip.record not in replaced]
+    write_atomic(folder / LIST, clips_json((*kept, *clips)))
 
 
 def known_classes(result: Result) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """`audiobat benchmark`: the cells of Table 1 or 5 for which weights and data are here, beside the paper's numbers.
 
-Every cell is a run of its own below `out`; what is done stays done, so that a killed benchmark goes on, and a cell that
-fails stops none of the others.
+Every cell is a run of `probe` or `finetune` below `out`. What is done stays done, so that a benchmark that was killed
+goes on; a cell that fails stops none of the others.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from audiobat.engine.files import write_atomic
 from audiobat.engine.run_folder import check_same, prepare_run, remove, sole_use
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import load_record
-from audiobat.evaluation.report.benchmark_figure import benchmark_figure
 from audiobat.evaluation.report.style import save
 from audiobat.finetuning.run import finetune
 from audiobat.probing.run import probe
 from audiobat.studies.benchmark_cells import Cell, cells_of, with_paths
 from audiobat.studies.benchmark_plan import plan_tables, survey
-from audiobat.studies.benchmark_table import FAILED, Result, markdown_table, summary_line, tables
+from audiobat.studies.benchmark_table import FAILED, Result, by_data, markdown_table, summary_line, tables
+from audiobat.studies.figures import Panels, beside_figure
 
-NOT_ASKED = "not asked for"
+FIGURE = "Here and in the paper, with 95% intervals of ours"
 
 
 def benchmark(
@@ -64,8 +64,8 @@ def benchmark(
     asked = cells_of(config, only)
     console = Console()
     if dry_run:
-        for table in plan_tables(asked, survey(config), out):
-            console.print(table)
+        for part in plan_tables(asked, survey(config), out):
+            console.print(part, soft_wrap=isinstance(part, str), markup=False)  # no line break within a path
         return []
     if not any(not cell.missing or cell.is_done(out) for cell in asked):
         raise AudiobatError(
@@ -79,52 +79,49 @@ def benchmark(
             print(f"[{number} of {len(asked)}] {cell}: {state}", flush=True)
             attempt(cell, out, device, overwrite, failed)
     results = [result_of(cell, out, failed, cell in asked) for cell in cells_of(config)]
-    write_atomic(out / "table.md", markdown_table(config, results).encode())
-    for table in tables(results):
-        console.print(table)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "table.md", markdown_table(config, results))
+    for part in tables(results):
+        console.print(part)
     console.print(summary_line(results))
     print(f"table: {out / 'table.md'}")
-    if any(result.records for result in results):
-        figure = save(
-            benchmark_figure([line for result in results for line in result.lines()]), out / "figures", "table"
-        )
-        print(f"figure: {figure}")
+    if panels := panels_of(results):
+        print(f"figure: {save(beside_figure(panels, FIGURE), out / 'figures', 'table')}")
     if failed:
-        raise AudiobatError(f"{len(failed)} of {len(results)} cells failed. {told(failed)}")
+        cells = defaultdict(list)
+        for cell, sentence in failed.items():
+            cells[sentence].append(str(cell))
+        sentences = " ".join(f"{'; '.join(names)}: {sentence}" for sentence, names in cells.items())
+        raise AudiobatError(f"{len(failed)} of {len(results)} cells failed. {sentences}")
     return results
 
 
 def attempt(cell: Cell, out: Path, device: str, overwrite: bool, failed: dict[Cell, str]) -> None:
-    """Run a cell unless it is done; if it fails, put its sentence into `failed`."""
+    """Run a cell unless it is done; if it fails, put the error's sentence into `failed`."""
     log = cell.folder(out).with_suffix(".error.txt")
     log.unlink(missing_ok=True)
     try:
         if cell.is_done(out) and not overwrite:
-            check_settings(cell, out)
+            for seed in cell.seeds():
+                config, about = defined_by(cell, seed)
+                check_same(cell.run(out, seed) / "config.yaml", config, about)
         elif cell.protocol == FINETUNE:
             run_finetune(cell, out, device, overwrite)
         else:
             run_probe(cell, out, device, overwrite)
     except AudiobatError as error:
         failed[cell] = str(error)
-    except Exception as error:  # the other cells, which may take days, must not pay for it
+    except Exception as error:  # whatever it is, the other cells may take days and must not be lost for it
         log.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(log, traceback.format_exc().encode())
+        write_atomic(log, traceback.format_exc())
         line = next(iter(str(error).splitlines()), "")
         failed[cell] = f"{type(error).__name__}: {line} (see {log})."
     if cell in failed:
         print(f"failed: {cell}: {failed[cell]}", flush=True)
 
 
-def check_settings(cell: Cell, out: Path) -> None:
-    """Raise an AudiobatError unless the runs of a cell that is done had the settings that it has now."""
-    for seed in cell.seeds():
-        config, about = defined_by(cell, seed)
-        check_same(cell.run(out, seed) / "config.yaml", config, about)
-
-
 def defined_by(cell: Cell, seed: int) -> tuple[ProbeConfig | FinetuneConfig, dict[str, str | int | None]]:
-    """What the run of a cell depends on, as its folder keeps it."""
+    """The settings that define a cell's run, in the form in which its config.yaml keeps them."""
     if cell.protocol != FINETUNE:
         return cell.probe_config(), {"model": cell.weights, "clips": cell.source}
     config = cell.finetune_config(seed)
@@ -137,20 +134,20 @@ def run_finetune(cell: Cell, out: Path, device: str, overwrite: bool) -> None:
         config = cell.finetune_config(seed)
         config = replace(config, train=replace(config.train, device=device))
         if not finetune(cell.weights, cell.source, cell.run(out, seed), config, overwrite=overwrite):
-            raise KeyboardInterrupt  # it was told to stop, and so are we
+            raise KeyboardInterrupt  # a signal stopped the fine-tuning, so the benchmark stops too
 
 
 def run_probe(cell: Cell, out: Path, device: str, overwrite: bool) -> None:
-    """Train and test all seeds in one pass over the clips; those of a pass that was stopped begin anew."""
+    """Train and test all seeds in one pass over the clips; a pass that was stopped begins anew."""
     folder, config = cell.folder(out), cell.probe_config()
     with sole_use(folder):
         prepare_run(folder, config, "auto", overwrite, defined_by(cell, 0)[1])
         probe(cell.weights, cell.source, config, out=folder, device=device, overwrite=True)
-        remove(folder / "features")  # up to 64 GB that nothing asks for again
+        remove(folder / "features")  # up to 64 GB that no later run reads
 
 
 def result_of(cell: Cell, out: Path, failed: dict[Cell, str], asked: bool) -> Result:
-    """What the records of a cell say, or why there are none; a record that says nothing is a failure, too."""
+    """The records of a cell, or why there are none; records without the table's metrics count as a failure."""
     try:
         if cell not in failed and cell.is_done(out):
             result = Result(cell, tuple(load_record(path) for path in cell.records(out)))
@@ -158,12 +155,20 @@ def result_of(cell: Cell, out: Path, failed: dict[Cell, str], asked: bool) -> Re
             return result
     except AudiobatError as error:
         failed[cell] = str(error)
-    return Result(cell, (), FAILED, failed[cell]) if cell in failed else Result(cell, (), cell.missing or NOT_ASKED)
+    if cell in failed:
+        return Result(cell, (), FAILED, failed[cell])
+    return Result(cell, (), cell.missing or "not asked for")
 
 
-def told(failed: dict[Cell, str]) -> str:
-    """Every sentence once, behind the cells that it is of."""
-    cells = defaultdict(list)
-    for cell, sentence in failed.items():
-        cells[sentence].append(str(cell))
-    return " ".join(f"{'; '.join(names)}: {sentence}" for sentence, names in cells.items())
+def panels_of(results: Sequence[Result]) -> Panels:
+    """The figure's panels: a data set and metric of which there is a number of ours, to its lines."""
+    lines = [line for found in by_data(results).values() for line in found]
+    keys = dict.fromkeys((line.cell.data, line.metric) for line in lines if line.ours is not None)
+    return {
+        key: [
+            (f"{line.cell.model}, {line.cell.protocol}", line.ours, line.paper)
+            for line in lines
+            if (line.cell.data, line.metric) == key
+        ]
+        for key in keys
+    }

@@ -1,4 +1,4 @@
-"""A benchmark's config to its cells: which run each is, of which settings and clips, where it lies, its records."""
+"""A benchmark's config to its cells: one model on one data set by one protocol, with settings, runs and records."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from audiobat.data.shards import is_prepared
 from audiobat.data.sources.catalog import data_sets
 from audiobat.errors import AudiobatError, did_you_mean
 
-RUNS = "runs"
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -32,22 +30,22 @@ class Cell:
 
     @property
     def about_model(self) -> BenchmarkModel:
-        """What the config says of its model."""
+        """The config's entry of its model."""
         return self.config.models[self.model]
 
     @property
     def about_data(self) -> BenchmarkData:
-        """What the config says of its data set."""
+        """The config's entry of its data set."""
         return self.config.data[self.data]
 
     @property
     def recipe(self) -> str:
-        """How it is fine-tuned."""
+        """The recipe by which the model is fine-tuned: its own, else that of the data set."""
         return self.about_model.recipes.get(self.data, self.about_data.recipe)
 
     @property
     def settings(self) -> str:
-        """Whose settings it has, in words."""
+        """Where its settings come from, in words."""
         return self.recipe if self.protocol == FINETUNE else f"preset {self.config.preset}, {self.about_data.task}"
 
     @property
@@ -58,18 +56,18 @@ class Cell:
 
     @property
     def missing(self) -> str:
-        """What nobody said where it lies, in words; empty if nothing."""
+        """Which of weights and data have no path, in words; "" if both have one."""
         paths = {"no weights": self.about_model.path, "no data": self.about_data.path}
         return ", ".join(words for words, path in paths.items() if path is None)
 
     @property
     def weights(self) -> str:
-        """Where its weights lie, once nothing is missing: the same from whatever folder the command is given in."""
+        """Its model as `--model` takes it."""
         return absolute(str(self.about_model.path))
 
     @property
     def source(self) -> str:
-        """Its clips as `--data` takes them: a folder of the data set gets the name by which it is read."""
+        """Its clips as `--data` takes them: a folder gets the reader of the data set, unless the path names one."""
         path = str(self.about_data.path)
         reader, colon, folder = path.partition(":")
         if colon and reader in data_sets():
@@ -84,13 +82,13 @@ class Cell:
         return replace(built, seeds=self.config.seeds) if self.config.seeds else built
 
     def finetune_config(self, seed: int | None = None) -> FinetuneConfig:
-        """The recipe's settings; those of one seed, if it is given."""
+        """The recipe's settings, with another seed if one is given."""
         fields = merge(load_recipe(self.recipe), self.config.finetune)
         built = from_dict(FinetuneConfig, fields, "finetune")
         return built if seed is None else replace(built, train=replace(built.train, seed=seed))
 
     def seeds(self) -> tuple[int, ...]:
-        """Of its records."""
+        """Seeds of its records."""
         if self.protocol != FINETUNE:
             config = self.probe_config()
             return config.seeds or (config.train.seed,)
@@ -98,20 +96,20 @@ class Cell:
 
     def folder(self, out: Path) -> Path:
         """Where it lies below the benchmark's folder."""
-        return out.joinpath(RUNS, *(re.sub(r"[^\w.-]+", "-", name) for name in (self.model, self.data, self.protocol)))
+        names = (re.sub(r"[^\w.-]+", "-", name) for name in (self.model, self.data, self.protocol))
+        return out.joinpath("runs", *names)
 
     def run(self, out: Path, seed: int) -> Path:
-        """The run of one seed; a probe has all seeds in one."""
-        folder = self.folder(out)
-        return folder / f"seed{seed}" if self.protocol == FINETUNE else folder
+        """The run folder of one seed; a probe has all seeds in one."""
+        return self.folder(out) / f"seed{seed}" if self.protocol == FINETUNE else self.folder(out)
 
     def records(self, out: Path) -> list[Path]:
-        """The records of its seeds that are there; they carry the name of its weights, whatever that was."""
+        """The records of its seeds that are there; their names begin with that of the weights, whatever it is."""
         head = PROTOCOLS[self.protocol]
         if self.protocol == FINETUNE:
             head = f"finetune_{self.finetune_config().select.which}"
-        runs = [(self.run(out, seed), seed) for seed in self.seeds()]
-        return [path for run, seed in runs for path in sorted(run.glob(f"results/*_{head}_{seed}.json"))]
+        found = [sorted(self.run(out, seed).glob(f"results/*_{head}_{seed}.json")) for seed in self.seeds()]
+        return [path for paths in found for path in paths]
 
     def is_done(self, out: Path) -> bool:
         """Whether all of its records are there."""
@@ -119,7 +117,7 @@ class Cell:
 
 
 def absolute(path: str) -> str:
-    """The whole path of what is there; else the same words, which may be a name or a URL."""
+    """The full path of a file or folder, so that it is the same from every working folder; a name or URL as it is."""
     return str(Path(path).resolve()) if Path(path).exists() else path
 
 
@@ -129,11 +127,11 @@ def cells_of(config: BenchmarkConfig, only: Sequence[str] = ()) -> list[Cell]:
     Raises:
         AudiobatError: a config without cells; `only` has a name that is none of these.
     """
-    if not (config.models and config.data and config.protocols):
+    groups = [list(config.models), list(config.data), list(config.protocols)]
+    if not all(groups):
         raise AudiobatError(
             "There are no cells: give --config benchmark/table1, benchmark/table5, or a file of your own."
         )
-    groups = [list(config.models), list(config.data), list(config.protocols)]
     known = [name for names in groups for name in names]
     for name in only:
         if name not in known:
@@ -144,16 +142,15 @@ def cells_of(config: BenchmarkConfig, only: Sequence[str] = ()) -> list[Cell]:
 
 
 def with_paths(config: BenchmarkConfig, models: Sequence[str] = (), data: Sequence[str] = ()) -> BenchmarkConfig:
-    """The config with the places that the words NAME=PATH say; a model of a new name is a new line.
+    """The config with the paths of words NAME=PATH; a model of a new name is a new line of the table.
 
     Raises:
         AudiobatError: a word without =, a name twice, or a data set that the config does not have.
     """
-    new_models = dict(config.models)
-    for name, path in places(models, "--models").items():
+    new_models, new_data = dict(config.models), dict(config.data)
+    for name, path in paths_of(models, "--models").items():
         new_models[name] = replace(new_models.get(name, BenchmarkModel()), path=path)
-    new_data = dict(config.data)
-    for name, path in places(data, "--data").items():
+    for name, path in paths_of(data, "--data").items():
         if name not in new_data:
             hint = did_you_mean(name, new_data)
             raise AudiobatError(f"--data has {name!r}{hint}: the benchmark has {', '.join(new_data)}.")
@@ -161,8 +158,8 @@ def with_paths(config: BenchmarkConfig, models: Sequence[str] = (), data: Sequen
     return replace(config, models=new_models, data=new_data)
 
 
-def places(words: Sequence[str], flag: str) -> Mapping[str, str]:
-    """NAME=PATH to names and paths."""
+def paths_of(words: Sequence[str], flag: str) -> Mapping[str, str]:
+    """Words NAME=PATH to names and paths."""
     found: dict[str, str] = {}
     for word in words:
         name, equals, path = word.partition("=")

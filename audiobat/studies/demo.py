@@ -1,6 +1,6 @@
 """`audiobat demo`: real audio to a page in minutes: a live pre-training, three models under three heads, figures.
 
-Nothing is precomputed but the weights of `bat_nano`. In: the recordings that the package carries. Out: a folder.
+In: the recordings that the package holds; only the weights of `bat_nano` are computed beforehand. Out: a folder.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ from audiobat.engine.files import write_atomic
 from audiobat.engine.progress import duration
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import ResultRecord
-from audiobat.evaluation.report.page import PlayableClip, write_page
-from audiobat.evaluation.report.tables import markdown, terminal
+from audiobat.evaluation.report.collect import collect, load_all
+from audiobat.evaluation.report.listening import Card, CardGroup, listening_html
+from audiobat.evaluation.report.page import write_page
+from audiobat.evaluation.report.run_figures import CAPTIONS as REPORT_CAPTIONS
+from audiobat.evaluation.report.run_figures import draw_all
+from audiobat.evaluation.report.verdicts import judge
 from audiobat.evaluation.results import record_path
 from audiobat.models.baselines import LogMelEncoder
 from audiobat.models.encoder import AudioEncoder
@@ -40,29 +44,34 @@ from audiobat.pretraining.run import pretrain
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.run import probe_source
 from audiobat.probing.training import train_head
-from audiobat.studies.demo_report import CAPTIONS, Probed, draw, facts, licence, playable_clips, read_log
+from audiobat.studies.demo_report import CAPTIONS, cards, draw, facts, licence, read_log
+from audiobat.studies.demo_table import markdown, terminal
 
 HEADS = ("cgp", "protobin", "linear")
 PHASES = 5
-MARKER = "demo.json"  # says that a folder is a demo's
-DATA_NAME = "demo scenes"  # what records call the clips; those of `audiobat probe` never have this name
+MARKER = "demo.json"  # a folder that holds it is a demo's
+DATA_NAME = "demo scenes"  # of the clips in records; those of `audiobat probe` never have this name
 OWN = (
     *(MARKER, "index.html", "table.md", "data/clips.csv", "run/*"),
     *("scenes/scenes.csv", "scenes/scenes.json", "scenes/scenes.part", "scenes/audio/*.wav", "results/*.json"),
-    *(f"figures/{name}.{kind}" for name in CAPTIONS for kind in ("svg", "png")),
+    *(f"figures/{name}.{kind}" for name in (*CAPTIONS, *REPORT_CAPTIONS) for kind in ("svg", "png")),
 )
 CATEGORIES = {"voice": "voice", "ambient": "ambience", "music": "music"}  # prefixes of the unlabelled recordings
 LEAD = (
     "The clips that train and test the probes are scenes: real recordings, mixed from a seed for this demo. The "
     "weights of {model} were pre-trained beforehand, on a corpus that the record beside them describes. Everything "
     "else on this page was computed in this run: a live pre-training of {live}, and probes of three models under "
-    "three heads."
+    "three heads. Numbers of tables are in percent, with 95% bootstrap intervals over test clips in brackets."
+)
+LISTEN = (
+    "Test clips, their labels, and the five classes that a linear probe of {model} finds most likely (✓: the clip has "
+    "it)."
 )
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo runs, in one place; a test runs a smaller one."""
+    """The settings of a demo; tests run a smaller one."""
 
     model: str | Path = "bat_nano"
     pretrain: PretrainConfig = field(default_factory=lambda: from_dict(PretrainConfig, load_recipe("demo")))
@@ -82,7 +91,7 @@ def demo(out: str | Path = "runs/demo", seconds: float = 120.0, seed: int = 0) -
         seed: of the live run, the scenes, the untrained network and the heads.
 
     Raises:
-        AudiobatError: no shipped weights, or `out` holds what is not the demo's.
+        AudiobatError: no shipped weights, or `out` holds files that no demo wrote.
     """
     return _run(Path(out), seconds, seed, DemoSettings())
 
@@ -106,23 +115,26 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
         f"{name} untrained": untrained(shipped, seed),
         "log-mel statistics": LogMelEncoder(),
     }
-    probed = {}
+    records: list[ResultRecord] = []
+    sources = {}
     for place, (label, encoder) in enumerate(models.items(), start=1):
         say(3, f"probe model {place} of {len(models)}, {label}")
-        probed[label] = probe_model(label, encoder, table, config, out)
+        sources[label], found = probe_model(label, encoder, table, config, out)
+        records += found
     say(4, "draw the figures")
-    exhibits = draw(out / "figures", shipped, table, list(probed.values()), log)
+    collection = collect(load_all([out, out / "results" / "layers"]))
+    exhibits = [*draw(out / "figures", shipped, table, log), *draw_all(out / "figures", collection)]
     say(5, "write the page")
-    records = [record for model in probed.values() for record in model.records.values()]
     write_atomic(out / "table.md", markdown(records))
+    playable = CardGroup(f"{name}, Linear", listen(sources[name], table, config, settings.playable))
     write_page(
         out / "index.html",
+        collection,
+        judge(collection.rows, {}),  # the demo keeps no scores to pair: by overlap of intervals
+        exhibits,
+        listening_html([playable], intro=LISTEN.format(model=name)),
         heading="audiobat demo: pre-training and probing on real recordings",
         lead=LEAD.format(model=name, live=duration(seconds)),
-        records=records,
-        exhibits=exhibits,
-        clips=listen(probed[name].source, table, config, settings.playable),
-        predicted_by=f"{name} under a linear probe",
         facts=facts(records[0], log, clips, held_out, monotonic() - start),
         notices=[licence()],
     )
@@ -133,12 +145,16 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
 
 
 def say(phase: int, what: str) -> None:
-    """Name the phase; the bars below it show the time left."""
+    """Print which phase begins; progress bars below it show the time left."""
     print(f"[{phase}/{PHASES}] {what}", file=sys.stderr, flush=True)
 
 
 def make_room(out: Path) -> None:
-    """Make `out` a demo's folder, without what an earlier demo left but its scenes, which may serve again."""
+    """Make `out` a demo's folder, and remove all that an earlier demo wrote but its scenes, which may serve again.
+
+    Raises:
+        AudiobatError: `out` is a file, or holds a file that no demo wrote.
+    """
     if out.exists() and not out.is_dir():
         raise AudiobatError(f"{out} is a file: give another --out.")
     foreign = sorted(path for path in out.rglob("*") if not path.is_dir() and not is_own(path, out))
@@ -156,7 +172,7 @@ def make_room(out: Path) -> None:
 
 def is_own(path: Path, out: Path) -> bool:
     """Whether a demo, even one that was killed, wrote the file `path` into `out`."""
-    name = path.relative_to(out).as_posix().removesuffix(".tmp")  # what is being written beside its place
+    name = path.relative_to(out).as_posix().removesuffix(".tmp")  # of a file that was being written
     if not (out / MARKER).exists() or not any(fnmatch(name, own) for own in OWN):
         return False
     if not name.startswith("results/") or path.suffix == ".tmp":
@@ -176,14 +192,14 @@ def pretrain_live(out: Path, seconds: float, seed: int, config: PretrainConfig) 
     checkpoint = load_checkpoint(run)
     done = 0 if checkpoint is None else checkpoint.step
     if done < config.train.steps and monotonic() - start < seconds:
-        raise KeyboardInterrupt  # the run ended before its time: a signal came, which it took for itself
+        raise KeyboardInterrupt  # it stopped before its time: on a signal, which pretrain caught and the demo did not
     if done == 0:
         raise AudiobatError(f"--seconds is {seconds:g}, too short for one step: give more.")
     return run
 
 
 def write_clip_table(path: Path) -> tuple[int, int]:
-    """List the recordings for pre-training, all but those that test scenes are made of; returns how many of each."""
+    """List the recordings for pre-training, without those that test scenes are made of; returns both counts."""
     held_out = held_out_sources()
     rows = []
     for name in ("events", "unlabelled"):
@@ -206,24 +222,26 @@ def untrained(encoder: AudioEncoder, seed: int) -> AudioEncoder:
         return AudioEncoder(encoder.config).eval()
 
 
-def probe_model(name: str, encoder: Encoder, table: ClipTable, config: ProbeConfig, out: Path) -> Probed:
-    """All heads on one model's features, which are computed once, and a linear probe of every block."""
+def probe_model(
+    name: str, encoder: Encoder, table: ClipTable, config: ProbeConfig, out: Path
+) -> tuple[FeatureSource, list[ResultRecord]]:
+    """Train and test all heads, and a linear probe of every block, on a model's features, which are computed once.
+
+    Returns the features and the heads' records; the records of blocks are only written.
+    """
     train, test = split_for_probe(table)
     source = cache_features(encoder, table, cache_gb=config.cache_gb, device="auto")
 
     def record(kind: str, layer: int, path: Path) -> ResultRecord:
-        [found] = probe_source(
-            name, encoder, source, table, train, test, head_of(config, kind, layer), data_name=DATA_NAME
-        )
+        head = head_of(config, kind, layer)
+        [found] = probe_source(name, encoder, source, table, train, test, head, data_name=DATA_NAME)
         found.save(path)
         return found
 
-    records = {kind: record(kind, -1, record_path(out, name, kind, config.train.seed)) for kind in HEADS}
-    layers = [
+    records = [record(kind, -1, record_path(out, name, kind, config.train.seed)) for kind in HEADS]
+    for layer in range(1, encoder.depth):  # the last block's is that of HEADS
         record("linear", layer, out / "results" / "layers" / f"{name.replace(' ', '-')}_linear_block_{layer}.json")
-        for layer in range(1, encoder.depth)
-    ]
-    return Probed(source, records, [*layers, records["linear"]])
+    return source, records
 
 
 def head_of(config: ProbeConfig, kind: str, layer: int) -> ProbeConfig:
@@ -231,8 +249,8 @@ def head_of(config: ProbeConfig, kind: str, layer: int) -> ProbeConfig:
     return dataclasses.replace(config, head=dataclasses.replace(config.head, kind=kind, layer=layer))  # type: ignore[arg-type]
 
 
-def listen(source: FeatureSource, table: ClipTable, config: ProbeConfig, count: int) -> list[PlayableClip]:
-    """Clips for the page, heard by a linear probe: the recorded one, trained again, which takes seconds."""
+def listen(source: FeatureSource, table: ClipTable, config: ProbeConfig, count: int) -> tuple[Card, ...]:
+    """Clips for the page with the predictions of the recorded linear probe, trained again, which takes seconds."""
     head, _ = train_head(
         source,
         split_for_probe(table)[0],
@@ -242,4 +260,4 @@ def listen(source: FeatureSource, table: ClipTable, config: ProbeConfig, count: 
         len(table.classes),
         table.single_label,
     )
-    return playable_clips(head, source, table, count)
+    return cards(head, source, table, count)

@@ -1,13 +1,16 @@
-"""What `audiobat demo` computed, to pictures and words: figures with captions, clips to play, facts, the licence."""
+"""The results of `audiobat demo` to words and pictures for its page: figures with captions, clips to play, facts."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import soundfile
 from torch import nn
 
 from audiobat.audio.frontend import KaldiFrontend, MelFrontend
@@ -19,32 +22,27 @@ from audiobat.engine.environment import environment
 from audiobat.engine.progress import duration
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report import figures
-from audiobat.evaluation.report.page import Exhibit, PlayableClip
+from audiobat.evaluation.report.html import Exhibit
+from audiobat.evaluation.report.listening import Card, spectrogram_png
+from audiobat.evaluation.report.style import save
 from audiobat.models.encoder import AudioEncoder
-from audiobat.probing.analyze.pictures import KALDI, look, read
+from audiobat.probing.analyze.pictures import KALDI, busy_clip, labels_of, look, read
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.training import predict
 
 GUESSES = 5  # predictions shown for a clip
-
-# Name of a figure's file: its heading on the page, and what to see in it.
+# Name of a figure's file: its heading on the page, and its caption.
 CAPTIONS = {
     "frontends": (
         "One scene through both frontends",
-        "Above: mel spectrogram in dB, scaled between the clip's own minimum and maximum, as BAT sees it. Below: the "
-        "Kaldi filter bank with the statistics of AudioSet, as EAT sees it. Compare Figure 3 of the paper.",
+        "Above: mel spectrogram in dB, scaled between the clip's own minimum and maximum, the input of BAT. Below: the "
+        "Kaldi filter bank with the statistics of AudioSet, the input of EAT. Compare Figure 3 of the paper.",
     ),
     "live": (
         "Pre-training, live",
         "The loss falls as the student learns to predict the teacher's tokens of masked patches. That alone proves "
         "little: it would fall, too, if all tokens became one, so target variance and feature rank are watched. "
         "Position share is how much of the targets' variance a patch's place in the clip explains.",
-    ),
-    "layers": (
-        "Which block holds what the labels ask for",
-        "Top: a linear probe of each block's mean patch, with 95% intervals. Bottom: the weights that CGP's gate "
-        "learned; the dashed line is where it starts. Gate weights of blocks that say nearly the same are not unique. "
-        "Compare Figure 4 of the paper.",
     ),
     "attention": (
         "Attention without and with gate",
@@ -53,56 +51,37 @@ CAPTIONS = {
         "itself. Bottom: what cls takes from each patch of the clip. Figure 5 of the paper compares two networks, "
         "trained without and with gate; this is one network, whose gate is left out or left in.",
     ),
-    "classes": (
-        "Average precision of each class",
-        "Each model under the head that serves it best. The precision of a class that few test clips have depends much "
-        "on chance. Behind each model: its mean over classes.",
-    ),
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Probed:
-    """One model's features and the records of its heads."""
-
-    source: FeatureSource
-    records: dict[str, ResultRecord]  # by head
-    by_layer: list[ResultRecord]  # linear probes of blocks 1 to L
-
-
-def draw(
-    folder: Path, encoder: AudioEncoder, table: ClipTable, probed: Sequence[Probed], log: Sequence[Mapping[str, Any]]
-) -> list[Exhibit]:
-    """Write every figure into `folder` and return them with their captions."""
-    clip = busy_clip(table)
+def draw(folder: Path, encoder: AudioEncoder, table: ClipTable, log: Sequence[Mapping[str, Any]]) -> list[Exhibit]:
+    """Write the figures of CAPTIONS into `folder`: of one busy test clip, and of the live run's log."""
+    clip = busy_clip(table, split_for_probe(table)[1])
     waveform, labels = read(table, clip, encoder.sample_rate), labels_of(table, clip)
-    spectrogram, seen = look(encoder, waveform)
-    gated = [(model.records["cgp"], model.by_layer) for model in probed if model.source.depth > 1]
-    by_class = [max(model.records.values(), key=lambda r: r.metrics[r.main_metric].value) for model in probed]
+    spectrogram, attention = look(encoder, waveform)
     drawn = {
         "frontends": figures.frontends(waveform, labels, MelFrontend(FrontendConfig()), KaldiFrontend(KALDI)),
         "live": figures.live_curves(log),
-        "layers": figures.layers(gated),
-        "attention": figures.attention(seen, spectrogram, encoder.frontend, labels),
-        "classes": figures.per_class(by_class),
+        "attention": figures.attention(attention, spectrogram, encoder.frontend, labels),
     }
-    return [Exhibit(figures.save(figure, folder, name), *CAPTIONS[name]) for name, figure in drawn.items()]
+    return [Exhibit(save(figure, folder, name), *CAPTIONS[name]) for name, figure in drawn.items()]
 
 
-def playable_clips(head: nn.Module, source: FeatureSource, table: ClipTable, count: int) -> list[PlayableClip]:
-    """The first test clips, unchosen, with what `head` finds in them."""
+def cards(head: nn.Module, source: FeatureSource, table: ClipTable, count: int) -> tuple[Card, ...]:
+    """The first `count` test clips, not selected by result, with the predictions of `head`."""
     mel = MelFrontend(FrontendConfig())
     rate = mel.config.sample_rate
     rows = split_for_probe(table)[1][:count]
-    clips = []
-    for row, found in zip(rows.tolist(), predict(head, source, rows).sigmoid(), strict=True):
+    made = []
+    for row, probabilities in zip(rows.tolist(), predict(head, source, rows).sigmoid(), strict=True):
         waveform = read(table, row, rate)
-        likeliest = found.argsort(descending=True)[:GUESSES].tolist()
-        guesses = [(table.classes[i], float(found[i])) for i in likeliest]
-        picture = figures.png(figures.thumbnail(mel(waveform[None])[0][0].numpy(), mel))
-        name = Path(table.keys[row]).stem
-        clips.append(PlayableClip(name, waveform.numpy(), rate, labels_of(table, row), guesses, picture))
-    return clips
+        likeliest = probabilities.argsort(descending=True)[:GUESSES].tolist()
+        guesses = [(table.classes[i], float(probabilities[i])) for i in likeliest]
+        sound = io.BytesIO()
+        soundfile.write(sound, waveform.numpy(), rate, format="WAV", subtype="PCM_16")  # every browser plays it
+        name, labels = Path(table.keys[row]).stem, labels_of(table, row)
+        made.append(Card(name, name, "", labels, guesses, sound.getvalue(), spectrogram_png(waveform, mel)))
+    return tuple(made)
 
 
 def facts(
@@ -132,24 +111,13 @@ def facts(
 
 
 def licence() -> str:
-    """The notice of the demo recordings: its first paragraph."""
+    """The notice of the demo recordings, the first paragraph of their README, as HTML."""
     text = (demo_folder() / "README.md").read_text(encoding="utf-8")
-    return " ".join(text.split("\n\n")[1].split())
+    notice = escape(" ".join(text.split("\n\n")[1].split()))
+    notice = re.sub(r"`([^`]+)`", r"<code>\1</code>", re.sub(r"\*([^*]+)\*", r"<em>\1</em>", notice))
+    return notice.replace("(c)", "©")
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def busy_clip(table: ClipTable) -> int:
-    """Row of the first test clip with three labels or more, else with the most."""
-    assert table.labels is not None
-    test = split_for_probe(table)[1]
-    return int(test[table.labels.lengths[test].clip(max=3).argmax()])
-
-
-def labels_of(table: ClipTable, row: int) -> list[str]:
-    """Names of a clip's labels."""
-    assert table.labels is not None
-    return [table.classes[c] for c in table.labels.row(row)]

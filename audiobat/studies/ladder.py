@@ -1,12 +1,15 @@
-"""`audiobat ladder`: the rungs of Tables 2 to 4, pre-trained at a scale one can afford and probed by CGP.
+"""`audiobat ladder`: the steps from EAT's recipe to BAT's (Tables 2 to 4), at an affordable scale, under CGP.
 
-Every rung and seed is a run of its own below `out`; what is done stays done, so that a killed ladder goes on.
+Every rung is a recipe (`ladder/...`); every rung and seed is a run of its own below `out`. What is done stays done, so
+that a ladder that was killed goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,23 +19,63 @@ from rich.console import Console
 from audiobat.config import FrontendConfig, PretrainConfig, ProbeConfig, check, from_dict, to_dict
 from audiobat.config.recipes import load_recipe, merge, parse_yaml
 from audiobat.config.rungs import describe_rung, rungs
+from audiobat.data.clip_table import ClipTable
 from audiobat.data.prepare.statistics import log_mel_sums
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.engine.files import write_atomic
 from audiobat.engine.run_folder import check_same
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import load_record
-from audiobat.evaluation.report.ladder_figure import ladder_figure
+from audiobat.evaluation.record import ResultRecord, load_record
+from audiobat.evaluation.report.render import pipe_table
 from audiobat.evaluation.report.style import save
 from audiobat.evaluation.results import record_path
 from audiobat.pretraining.run import pretrain
 from audiobat.probing.run import probe
-from audiobat.studies.ladder_table import LABELS, PAPER, Rung, markdown_table, order_line, tables
+from audiobat.studies.figures import Panels, beside_figure
+from audiobat.studies.tables import Value, terminal_table
 
 SCALES = {"nano": "bat_nano", "small": "bat_small", "base": "bat_base"}
 HEADS = 12  # of the decoders in the paper's tables
 STATISTICS = "statistics.yaml"
 SETTINGS = "ladder.yaml"
+# Rung: its name in tables; the paper's mAP and F1 under CGP with 10,000 prototypes on AS-20K, in percent.
+PAPER = {
+    "ladder/1_eat_frontend": ("EAT's filter bank, global statistics", 34.86, 24.28),
+    "ladder/2_mel_db": ("mel in dB, each clip's own range", 35.03, 24.75),
+    "ladder/3_eob": ("end-of-block targets", 34.60, 25.00),
+    "ladder/4_gates": ("MLP targets, gates", 35.09, 26.12),
+    "ladder/5_gates_eob": ("end-of-block targets, gates", 35.42, 27.13),
+    "ladder/6_vit": ("ViT decoder, half the heads, MLP x2", 37.43, 28.91),
+    "ladder/7_bat": ("ViT decoder, all heads, MLP x4", 37.52, 29.11),
+}
+TABLES = {
+    "Table 2. Frontend": ("ladder/1_eat_frontend", "ladder/2_mel_db"),
+    "Table 3. Targets and gates": ("ladder/2_mel_db", "ladder/3_eob", "ladder/4_gates", "ladder/5_gates_eob"),
+    "Table 4. Decoder": ("ladder/5_gates_eob", "ladder/6_vit", "ladder/7_bat"),
+}
+HEADINGS = ("", "mAP", "95%", "paper", "F1", "paper")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung as it was measured: mAP and F1 under CGP over its seeds."""
+
+    name: str
+    seeds: int
+    map: Value
+    f1: Value
+
+    @staticmethod
+    def of(name: str, records: Sequence[ResultRecord]) -> Rung:
+        """The rung of its seeds' records; where clips have one label each, F1 is that of the likeliest class."""
+        f1 = "f1" if "f1" in records[0].metrics else "f1_top"
+        return Rung(name, len(records), Value.of(records, "map"), Value.of(records, f1))
+
+    def cells(self) -> tuple[str, ...]:
+        """The rung's line in a table."""
+        label, paper_map, paper_f1 = PAPER[self.name]
+        ours = (f"{self.map.mean:.2f}", self.map.interval, f"{paper_map:.2f}")
+        return (label, *ours, f"{self.f1.mean:.2f}", f"{paper_f1:.2f}")
 
 
 def ladder(
@@ -46,7 +89,7 @@ def ladder(
     device: str = "auto",
     dry_run: bool = False,
 ) -> list[Rung]:
-    """Climb the ladder from EAT's recipe to BAT's, and print Tables 2 to 4 with our numbers beside the paper's.
+    """Pre-train and probe every rung, and print Tables 2 to 4 with our numbers beside the paper's.
 
     Args:
         data: clips to pre-train on.
@@ -58,15 +101,18 @@ def ladder(
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         dry_run: print the rungs, what each changes, and stop.
 
+    Returns:
+        The rungs from the first to the last; none in a dry run.
+
     Raises:
-        AudiobatError: a bad argument, data that cannot be used, an `out` that was climbed with other settings.
+        AudiobatError: a bad argument, data that cannot be used, an `out` that holds rungs of other settings.
     """
     check(scale in SCALES, "--scale", scale, f"choose one of {', '.join(SCALES)}")
     config = config or ProbeConfig()
     seeds = config.seeds or (config.train.seed,)
     out = Path(out)
     table = read_clips(data)
-    read_labelled_clips(probe_data)  # what can be refused before hours of training
+    read_labelled_clips(probe_data)  # a mistake in it must not show after hours of pre-training
     if dry_run:
         plural = "" if len(seeds) == 1 else "s"
         print(f"{len(rungs())} rungs at scale {scale}, {len(seeds)} seed{plural} each, on {len(table):,} clips")
@@ -77,53 +123,41 @@ def ladder(
     statistics = own_statistics(out, table, scale)
     for seed in seeds:
         for name in rungs():
-            climb(name, seed, data, probe_data, config, out, scale, steps, device, statistics)
-    climbed = [rung_of_records(out, name, seeds) for name in rungs()]
-    write_atomic(out / "ladder.md", markdown_table(climbed, scale).encode())
-    names = [rung.name for rung in climbed]
-    figure = ladder_figure([LABELS[n] for n in names], [r.map for r in climbed], [PAPER[n][0] for n in names])
-    save(figure, out / "figures", "ladder")
+            if not record_of(out, name, seed).exists():
+                run = pretrain(
+                    rung_config(name, scale, steps, seed, data, device, statistics), out / "runs" / run_name(name, seed)
+                )
+                one = dataclasses.replace(config, heads=("cgp",), seeds=(seed,))
+                probe(run, probe_data, one, out=out, device=device)
+    measured = [rung_of_records(out, name, seeds) for name in rungs()]
+    write_atomic(out / "ladder.md", markdown_table(measured, scale))
+    paper = {rung.name: PAPER[rung.name] for rung in measured}
+    panels: Panels = {  # two, as each has a scale of its own
+        ("here", "mAP under CGP"): [(paper[rung.name][0], rung.map, None) for rung in measured],
+        ("in the paper (base, AudioSet)", "mAP under CGP"): [
+            (label, None, value) for label, value, _ in paper.values()
+        ],
+    }
+    figure = save(beside_figure(panels, "From EAT's recipe to BAT's, rung by rung"), out / "figures", "ladder")
     console = Console()
-    for one in tables(climbed):
-        console.print(one)
-    console.print(order_line(climbed))
-    print(f"table: {out / 'ladder.md'}, figure: {out / 'figures' / 'ladder.svg'}")
-    return climbed
+    for title, lines in table_lines(measured).items():
+        console.print(terminal_table(title, HEADINGS, lines, text=(0,)))
+    console.print(order_line(measured))
+    print(f"table: {out / 'ladder.md'}, figure: {figure}")
+    return measured
 
 
 def keep_settings(out: Path, config: ProbeConfig, about: Mapping[str, str | int | None]) -> None:
-    """Write what all rungs have in common, or raise an AudiobatError if those that are done had something else.
+    """Write the settings that all rungs have in common, or raise an AudiobatError if `out` holds rungs of other ones.
 
-    Seeds are free: more of them can be climbed later.
+    Seeds are left out, so that a ladder can be run again with more of them.
     """
     config = dataclasses.replace(config, seeds=(), train=dataclasses.replace(config.train, seed=0))
     record = out / SETTINGS
     if record.exists():
         check_same(record, config, about, "or a new --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(record, yaml.safe_dump({**about, **to_dict(config)}, sort_keys=False).encode())
-
-
-def climb(
-    name: str,
-    seed: int,
-    data: str,
-    probe_data: str,
-    probe_config: ProbeConfig,
-    out: Path,
-    scale: str,
-    steps: int | None,
-    device: str,
-    statistics: Mapping[str, Any],
-) -> None:
-    """Pre-train and probe one rung, as far as that is not done."""
-    label = run_name(name, seed)
-    if record_of(out, name, seed).exists():
-        return
-    config = rung_config(name, scale, steps, seed, data, device, statistics)
-    run = pretrain(config, out / "runs" / label)
-    probe_config = dataclasses.replace(probe_config, heads=("cgp",), seeds=(seed,))
-    probe(run, probe_data, probe_config, out=out, device=device)
+    write_atomic(record, yaml.safe_dump({**about, **to_dict(config)}, sort_keys=False))
 
 
 def run_name(name: str, seed: int) -> str:
@@ -132,20 +166,19 @@ def run_name(name: str, seed: int) -> str:
 
 
 def record_of(out: Path, name: str, seed: int) -> Path:
-    """Where a rung's record is, or will be."""
+    """Where the record of a rung and seed is, or will be."""
     return record_path(out, run_name(name, seed), "cgp", seed)
 
 
+def rung_of_records(out: Path, name: str, seeds: Sequence[int]) -> Rung:
+    """A rung from the records that lie below `out`."""
+    return Rung.of(name, [load_record(record_of(out, name, seed)) for seed in seeds])
+
+
 def rung_config(
-    name: str,
-    scale: str,
-    steps: int | None,
-    seed: int,
-    data: str,
-    device: str,
-    statistics: Mapping[str, Any],
+    name: str, scale: str, steps: int | None, seed: int, data: str, device: str, statistics: Mapping[str, Any]
 ) -> PretrainConfig:
-    """The config of a scale with a rung's method: its decoder's heads as a share of the scale's own."""
+    """The config of a scale with a rung's method; a rung's decoder has the same share of the scale's heads as of 12."""
     own = load_recipe(SCALES[scale])
     full = from_dict(PretrainConfig, own)
     method = load_recipe(name)
@@ -165,8 +198,8 @@ def rung_config(
     return from_dict(PretrainConfig, merge(merge(own, method), changes))
 
 
-def own_statistics(out: Path, table: Any, scale: str) -> Mapping[str, Any]:
-    """Mean and deviation of EAT's log-mel over the clips, computed once; at base scale those of AudioSet stand."""
+def own_statistics(out: Path, table: ClipTable, scale: str) -> Mapping[str, Any]:
+    """Mean and deviation of EAT's log-mel over the clips, computed once; at base scale AudioSet's are kept."""
     if scale == "base":
         return {}
     path = out / STATISTICS
@@ -175,14 +208,51 @@ def own_statistics(out: Path, table: Any, scale: str) -> Mapping[str, Any]:
         frontend = from_dict(FrontendConfig, {**own, "kind": "kaldi_fbank"})
         fields = log_mel_sums(table, frontend).fields()
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, "".join(f"{name}: {value}\n" for name, value in fields.items()).encode())
+        write_atomic(path, "".join(f"{name}: {value}\n" for name, value in fields.items()))
     found = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(found, dict) or set(found) != {"mean", "std"}:
         raise AudiobatError(f"{path} holds no mean and std: remove it, and it is computed again.")
     return found
 
 
-def rung_of_records(out: Path, name: str, seeds: Sequence[int]) -> Rung:
-    """What the records of a rung say."""
-    records = [load_record(record_of(out, name, seed)) for seed in seeds]
-    return Rung.of(name, records)
+def table_lines(measured: Sequence[Rung]) -> dict[str, list[tuple[str, ...]]]:
+    """The lines of Tables 2 to 4, by their titles."""
+    return {
+        title: [rung.cells() for name in names for rung in measured if rung.name == name]
+        for title, names in TABLES.items()
+    }
+
+
+def markdown_table(measured: Sequence[Rung], scale: str) -> str:
+    """Tables 2 to 4 as Markdown, with the changes of every rung."""
+    of = "seeds" if measured[0].seeds > 1 else "test clips"
+    lines = [
+        f"# The ladder at {scale} scale",
+        "",
+        f"CGP on frozen features, in percent; {measured[0].seeds} seed(s), 95% intervals over {of}. The paper's "
+        "numbers are of networks of base size, 400,000 steps on AudioSet and CGP on AS-20K: only their order can be "
+        "compared.",
+    ]
+    for title, cells in table_lines(measured).items():
+        lines += ["", f"## {title}", "", *pipe_table(HEADINGS, cells, labels=1)]
+    lines += ["", order_line(measured), "", *(f"- {describe_rung(rung.name)}" for rung in measured), ""]
+    return "\n".join(lines)
+
+
+def order_line(measured: Sequence[Rung]) -> str:
+    """How many of the paper's steps from rung to rung go the same way here, and which do not.
+
+    A step whose two intervals do not touch counts as beyond them.
+    """
+    steps = [(a, b) for names in TABLES.values() for a, b in pairwise(names)]
+    found = {rung.name: rung for rung in measured}
+    same, beyond = 0, 0
+    against = []
+    for a, b in steps:
+        ours, theirs = found[b].map.mean - found[a].map.mean, PAPER[b][1] - PAPER[a][1]
+        same += ours * theirs > 0
+        if ours * theirs <= 0:
+            against.append(f"{PAPER[a][0]} to {PAPER[b][0]} ({ours:+.2f} here, {theirs:+.2f} in the paper)")
+        beyond += found[a].map.high < found[b].map.low or found[b].map.high < found[a].map.low
+    text = f"{same} of the paper's {len(steps)} steps go the same way here; {beyond} are beyond both intervals."
+    return text + (f" The others: {'; '.join(against)}." if against else "")

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from audiobat.cli.command import main
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.compare import Difference, compare, measure_of
-from audiobat.evaluation.compare_records import name_systems, ordered, read_entries
+from audiobat.evaluation.compare_records import in_order, name_systems, read_entries
 from audiobat.evaluation.metrics import average_precision, macro_map_present, paired_bootstrap
 from audiobat.evaluation.record import DataInfo, Metric, ModelInfo, ResultRecord, Scores, load_scores, save_scores
 
@@ -112,7 +112,7 @@ def test_another_metric_is_compared_by_its_name(tmp_path: Path):
 def test_folds_are_means_of_their_own_clips(tmp_path: Path):
     path = write(tmp_path / "a.json", scores_of(1.0, 1, folds=True))
     (entry,) = read_entries([path])
-    scores = ordered(load_scores(path, entry.record))
+    scores = in_order(load_scores(path, entry.record))
     measure, sizes = measure_of(entry, scores, "map")
     assert sizes == [20, 20, 20]
     per_fold = [
@@ -132,7 +132,7 @@ def test_frames_of_a_clip_are_resampled_together(tmp_path: Path):
     frames = replace(plain, keys=np.array([f"{i // 5}.wav" for i in range(CLIPS)]))  # 12 clips of 5 frames
     path = write(tmp_path / "a.json", frames)
     (entry,) = read_entries([path])
-    scores = ordered(load_scores(path, entry.record))
+    scores = in_order(load_scores(path, entry.record))
     measure, sizes = measure_of(entry, scores, "map")
     assert sizes == [12]
     counts = torch.randint(0, 3, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -270,16 +270,16 @@ def test_a_row_fits_into_80_columns_and_says_what_holm_took_back(tmp_path: Path,
     paths = [write(tmp_path / f"{i}.json", scores_of(0.5 + 0.2 * i, seed=i), model=f"m{i}") for i in range(6)]
     found = compare(paths, samples=400)
     printed = capsys.readouterr().out
-    undone = [d for d in found.differences if d.undone]
-    assert undone, "the systems must be so close that a correction matters"
-    for d in undone:
+    by_holm = [d for d in found.differences if d.tie_by_holm]
+    assert by_holm, "the systems must be so close that a correction matters"
+    for d in by_holm:
         assert d.verdict == "tie"
         assert d.p < 0.05 <= d.p_holm
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= 80
-    assert sum(line.rstrip().endswith("= Holm") for line in printed.splitlines()) == len(undone)
+    assert sum(line.rstrip().endswith("= Holm") for line in printed.splitlines()) == len(by_holm)
     ties = sum(d.verdict == "tie" for d in found.differences)
-    assert sum(line.rstrip().endswith("= tie") for line in printed.splitlines()) == ties - len(undone)
+    assert sum(line.rstrip().endswith("= tie") for line in printed.splitlines()) == ties - len(by_holm)
     assert '"= Holm": a tie, though' in printed
     compare(paths[:1] + paths[5:], samples=400)
     assert '"= Holm"' not in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Clips to listen to: the ones that show what a head knows and what it does not, from a probe's run to the page."""
+"""Clips of the classes that a head knows best and worst, from a probe's run to the page."""
 
 import json
 from dataclasses import replace
@@ -14,10 +14,10 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import Scores, load_record
-from audiobat.evaluation.report.clips import read_heard
+from audiobat.evaluation.report.clips import read_saved_clips
 from audiobat.evaluation.report.collect import collect, load_all
+from audiobat.evaluation.report.listening import gather
 from audiobat.evaluation.report.run import report
-from audiobat.evaluation.report.run_clips import gather
 from audiobat.evaluation.results import Result
 from audiobat.models.baselines import LogMelEncoder
 from audiobat.probing.listening_clips import pick_clips, save_clips
@@ -73,7 +73,7 @@ def test_of_best_classes_the_surest_right_clip_and_of_worst_ones_the_misses():
     assert [why for side, _, _, why in everywhere if side == "worst"] == ["has the class, least sure of it"]
 
 
-def test_the_best_head_is_heard_and_no_block(table: ClipTable, tmp_path: Path):
+def test_clips_are_of_the_best_head_and_of_no_block(table: ClipTable, tmp_path: Path):
     heads = [
         probed(table, "cgp", 0.3),
         probed(table, "linear", 0.5, kind="linear"),
@@ -81,7 +81,7 @@ def test_the_best_head_is_heard_and_no_block(table: ClipTable, tmp_path: Path):
         probed(table, "linear_block1", 0.9, kind="linear", layer=1),
     ]
     save_clips([(tmp_path / "results" / f"bat_{one.name}_0.json", one) for one in heads], table)
-    clips = read_heard(tmp_path / "clips")
+    clips = read_saved_clips(tmp_path / "clips")
     assert {clip.record for clip in clips} == {"bat_linear_0"}
     assert [clip.label for clip in clips if clip.side == "best"] == list(table.classes[:3])
     assert {clip.label for clip in clips if clip.side == "worst"} == set(table.classes[3:])
@@ -96,7 +96,7 @@ def test_the_best_head_is_heard_and_no_block(table: ClipTable, tmp_path: Path):
         assert (rate, len(sound)) == (RATE, 10 * RATE if row == 9 else RATE // 2)
 
 
-def test_blocks_alone_are_not_heard(table: ClipTable, tmp_path: Path):
+def test_blocks_alone_have_no_clips(table: ClipTable, tmp_path: Path):
     block = probed(table, "linear_block1", 0.9, kind="linear", layer=1)
     save_clips([(tmp_path / "results" / "bat_linear_block1_0.json", block)], table)
     assert not (tmp_path / "clips").exists()
@@ -105,32 +105,32 @@ def test_blocks_alone_are_not_heard(table: ClipTable, tmp_path: Path):
 def test_of_a_head_with_log_probabilities_the_page_gets_probabilities(table: ClipTable, tmp_path: Path):
     one = probed(table, "cgp", 0.5, np.log(np.full((10, 5), 0.2)), loss="ce")
     save_clips([(tmp_path / "results" / "r.json", one)], table)
-    assert all(p == pytest.approx(0.2) for clip in read_heard(tmp_path / "clips") for _, p in clip.predictions)
+    assert all(p == pytest.approx(0.2) for clip in read_saved_clips(tmp_path / "clips") for _, p in clip.predictions)
 
 
-def test_patch_columns_of_a_clip_are_heard_as_one(table: ClipTable, tmp_path: Path):
+def test_patch_columns_of_a_clip_are_taken_together(table: ClipTable, tmp_path: Path):
     one = probed(table, "cgp", 0.5)
-    said = one.scores
-    low = np.full_like(said.scores, -9.0)
+    kept = one.scores
+    low = np.full_like(kept.scores, -9.0)
     frames = Scores(
-        np.concatenate([said.keys, said.keys]),
-        np.concatenate([low, said.scores]),
-        np.concatenate([np.zeros_like(said.targets), said.targets]),
+        np.concatenate([kept.keys, kept.keys]),
+        np.concatenate([low, kept.scores]),
+        np.concatenate([np.zeros_like(kept.targets), kept.targets]),
     )
-    for name, scores in (("clip", said), ("frame", frames)):
+    for name, scores in (("clip", kept), ("frame", frames)):
         save_clips([(tmp_path / name / "results" / "r.json", replace(one, scores=scores))], table)
-    heard = [read_heard(tmp_path / name / "clips") for name in ("clip", "frame")]
-    assert heard[0] == heard[1]
+    clips = [read_saved_clips(tmp_path / name / "clips") for name in ("clip", "frame")]
+    assert clips[0] == clips[1]
 
 
 def test_runs_in_one_folder_keep_each_others_clips_but_not_their_own_old_ones(table: ClipTable, tmp_path: Path):
     first, second = (tmp_path / "results" / f"{name}.json" for name in ("first", "second"))
     save_clips([(first, probed(table, "cgp", 0.5))], table)
     save_clips([(second, probed(table, "linear", 0.5, kind="linear"))], table)
-    names = [clip.record for clip in read_heard(tmp_path / "clips")]
+    names = [clip.record for clip in read_saved_clips(tmp_path / "clips")]
     save_clips([(first, probed(table, "cgp", 0.4)), (second, probed(table, "x", 0.5))], table)
     assert set(names) == {"first", "second"}
-    assert {clip.record for clip in read_heard(tmp_path / "clips")} == {"second"}
+    assert {clip.record for clip in read_saved_clips(tmp_path / "clips")} == {"second"}
 
 
 @pytest.mark.parametrize("heads", [("linear",), ("linear", "cgp")])
@@ -139,7 +139,7 @@ def test_what_probe_writes_report_shows(data: Path, tmp_path: Path, heads: tuple
     config = ProbeConfig(HeadConfig(prototypes=8, pool="mean", norm="batch"), train, heads=heads, workers=0)
     records = probe(LogMelEncoder(), data, config, out=tmp_path / "run", device="cpu")
     best = max(records, key=lambda record: record.metrics["map"].value)
-    clips = read_heard(tmp_path / "run" / "clips")
+    clips = read_saved_clips(tmp_path / "run" / "clips")
     (name,) = {clip.record for clip in clips}
     assert load_record(tmp_path / "run" / "results" / f"{name}.json").head["kind"] == best.head["kind"]
     sounds = {path.stem for path in (tmp_path / "run" / "clips").glob("*.wav")}
@@ -158,15 +158,16 @@ def test_a_page_carries_so_many_bytes_and_says_what_it_leaves_out(table: ClipTab
         save_clips([(path, one)], table)
     found = collect(load_all([tmp_path]))
     groups, left_out = gather(found)
-    assert [(group.row.model, len(group.cards)) for group in groups] == [("better", 7), ("worse", 7)]
+    assert [(group.heading.partition(",")[0], len(group.cards)) for group in groups] == [("better", 7), ("worse", 7)]
     assert left_out == 0
     card = groups[0].cards[0]
-    assert card.sound == (tmp_path / "better" / "clips" / f"{card.clip.file}.wav").read_bytes()
+    saved = {clip.key: clip.file for clip in read_saved_clips(tmp_path / "better" / "clips")}
+    assert card.sound == (tmp_path / "better" / "clips" / f"{saved[card.name]}.wav").read_bytes()
     assert card.picture.startswith(b"\x89PNG")
-    monkeypatch.setattr("audiobat.evaluation.report.run_clips.PAGE_BYTES", 100_000)
+    monkeypatch.setattr("audiobat.evaluation.report.listening.PAGE_BYTES", 100_000)
     groups, left_out = gather(found)
     assert 0 < sum(len(group.cards) for group in groups) == 14 - left_out < 14
-    assert groups[0].row.model == "better"
+    assert groups[0].heading.startswith("better,")
 
 
 def test_lists_that_are_damaged_or_lie_are_refused(table: ClipTable, tmp_path: Path):
@@ -177,8 +178,8 @@ def test_lists_that_are_damaged_or_lie_are_refused(table: ClipTable, tmp_path: P
     for text in ("{", "[]", good.replace("heard-1", "heard-9"), good.replace('"why"', '"whence"')):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(AudiobatError, match="no list of clips"):
-            read_heard(tmp_path / "clips")
+            read_saved_clips(tmp_path / "clips")
     plain["clips"][0]["file"] = "../../secret"
     path.write_text(json.dumps(plain), encoding="utf-8")
     with pytest.raises(AudiobatError, match="must lie in the folder"):
-        read_heard(tmp_path / "clips")
+        read_saved_clips(tmp_path / "clips")

@@ -1,8 +1,12 @@
-"""The report's page in a real headless Chromium: it renders, fetches nothing, sorts, marks, answers to the mouse."""
+"""The report's page: one whole file that fetches nothing; in a headless Chromium it renders, sorts and answers."""
 
+import base64
+import io
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ from report_browser import NAMES, Browser, find_browser
 from report_samples import make_record, save_all
 
 from audiobat.evaluation.record import ResultRecord
-from audiobat.evaluation.report.clips import HeardClip, listed
+from audiobat.evaluation.report.clips import SavedClip, clips_json
 from audiobat.evaluation.report.run import report
 
 HOSTILE = "<script>alert(1)</script>"
@@ -39,9 +43,62 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = folder / "run" / "clips"
     clips.mkdir()
     soundfile.write(clips / "tone.wav", 0.3 * np.sin(np.arange(8_000) / 5), 16_000)
-    clip = HeardClip("r001", "tone", QUOTED, HOSTILE, "worst", 0.25, "has the class", (HOSTILE,), ((HOSTILE, 0.75),))
-    (clips / "clips.json").write_text(listed((clip,)), encoding="utf-8")
+    clip = SavedClip("r001", "tone", QUOTED, HOSTILE, "worst", 0.25, "has the class", (HOSTILE,), ((HOSTILE, 0.75),))
+    (clips / "clips.json").write_text(clips_json((clip,)), encoding="utf-8")
     return report([folder / "run"], folder / "out") / "index.html"
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, and the text it would show."""
+
+    VOID = ("meta", "link", "img", "br", "input")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.text, self.open, self.unbalanced = "", [], []
+        self.attributes: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes.append((tag, dict(attrs)))
+        self.fetched += [v for k, v in attrs if k in ("src", "href", "srcset", "poster", "data", "action") and v]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):  # <circle/> of an SVG
+        self.attributes.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_is_whole_and_fetches_nothing(page: Path):
+    html = page.read_text(encoding="utf-8")
+    parsed = Page(html)
+    assert (parsed.unbalanced, parsed.open) == ([], [])
+    assert parsed.fetched
+    assert all(uri.startswith("data:") for uri in parsed.fetched)
+    assert not re.search(r"url\(|@import|https?://|fetch\(|XMLHttpRequest|WebSocket|import\(", html)
+    policies = [a["content"] for tag, a in parsed.attributes if tag == "meta" and "http-equiv" in a]
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none'")
+    assert [path.name for path in page.parent.glob("*.tmp")] == []
+
+
+def test_the_page_holds_the_records_and_the_sound_of_the_clip(page: Path):
+    parsed = Page(page.read_text(encoding="utf-8"))
+    values = {a.get("data-value") for tag, a in parsed.attributes if tag == "td"}
+    assert {repr(record.metrics["map"].value) for record in records() if record.head["layer"] == -1} - {"nan"} <= values
+    (uri,) = [a["src"] for tag, a in parsed.attributes if tag == "audio"]
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(uri.removeprefix("data:audio/wav;base64,"))))
+    assert rate == 16_000
+    assert np.abs(samples - 0.3 * np.sin(np.arange(8_000) / 5)).max() < 1 / 2**14
+    assert len([a for tag, a in parsed.attributes if tag == "li" and a.get("class") == "hit"]) == 1
 
 
 @pytest.fixture(scope="module")
@@ -126,23 +183,23 @@ def test_words_sort_from_a_to_z_and_back(tab: Browser):
 
 def marks(tab: Browser) -> dict[str, str]:
     """Model to mark, of the rows of CGP on the first data set."""
-    rows = zip(*(shown(tab, name) for name in ("Data set", "Model", "Head", "Held against")), strict=True)
+    rows = zip(*(shown(tab, name) for name in ("Data set", "Model", "Head", "Compared")), strict=True)
     return {model: mark for data, model, head, mark in rows if (data, head) == ("scenes", "CGP")}
 
 
-def test_marks_are_held_against_the_row_that_one_chooses(tab: Browser):
+def test_rows_are_compared_with_the_row_that_one_chooses(tab: Browser):
     """All intervals are 3 points to either side."""
-    tie, worse, better, own = "= no difference", "▼ worse", "▲ better", "◆ held against"
+    tie, worse, better, own = "= no difference", "▼ worse", "▲ better", "◆ reference"
     assert marks(tab) == {"beta": own, "near": tie, HOSTILE: worse, "alpha": worse, "undefined": tie}
-    others = [m for d, m in zip(shown(tab, "Data set"), shown(tab, "Held against"), strict=True) if d == QUOTED]
+    others = [m for d, m in zip(shown(tab, "Data set"), shown(tab, "Compared"), strict=True) if d == QUOTED]
     assert others == [own]
     place = shown(tab, "Model").index(HOSTILE)
-    tab.point(f'{ROWS}[{place}].querySelector(".versus button")', click=True)
+    tab.point(f'{ROWS}[{place}].querySelector(".compared button")', click=True)
     assert marks(tab) == {"beta": better, "near": better, HOSTILE: own, "alpha": worse, "undefined": tie}
     pressed = f'{ROWS}.filter(row => row.querySelector("[aria-pressed=true]")).map(row => row.cells[1].textContent)'
     assert tab.run(pressed) == ["alpha", HOSTILE]  # one for each data set
-    click_heading(tab, "Held against")
-    assert shown(tab, "Held against")[0] == own  # marks sort as they are now
+    click_heading(tab, "Compared")
+    assert shown(tab, "Compared")[0] == own  # marks sort as they are now
 
 
 def test_a_block_says_its_numbers_to_mouse_and_keys(tab: Browser):

@@ -1,4 +1,4 @@
-"""Records to rows, marks and tables: what a table says is what the records hold, whatever their names are."""
+"""Records to rows, verdicts and tables: a table shows the records' own numbers, whatever the names in them are."""
 
 import csv
 import io
@@ -17,12 +17,12 @@ from audiobat.cli import command as cli
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.collect import Collection, collect, load_all
-from audiobat.evaluation.report.marks import MIXED, OVERLAP, PAIRED, Marks, mark
+from audiobat.evaluation.report.curves import rho_text, rhos
 from audiobat.evaluation.report.paper_tables import Grid, Number, everything, table1, table5
-from audiobat.evaluation.report.record_figures import rho_text, rhos
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
 from audiobat.evaluation.report.rows import natural, ranked
-from audiobat.evaluation.report.run import paired, report
+from audiobat.evaluation.report.run import report
+from audiobat.evaluation.report.verdicts import MIXED, OVERLAP, PAIRED, Verdicts, judge, paired_verdicts
 
 HOSTILE = "a|b_c & 50% #1 $x$ [z] \\ {q} ~^ <i>`*\nnext"
 
@@ -31,9 +31,9 @@ def collected(records: list[ResultRecord]) -> Collection:
     return collect([(Path(f"r{i}.json"), record) for i, record in enumerate(records)])
 
 
-def both(records: list[ResultRecord]) -> tuple[Collection, Marks]:
+def both(records: list[ResultRecord]) -> tuple[Collection, Verdicts]:
     found = collected(records)
-    return found, mark(found.rows, {})
+    return found, judge(found.rows, {})
 
 
 def cells(grid: Grid) -> dict[tuple[str, str], list[float | None]]:
@@ -169,8 +169,8 @@ def test_table_5_has_fine_tuning_cgp_and_linear_probing_under_data():
 
 
 def test_markdown_latex_and_csv_hold_the_same_numbers():
-    found, marks = both([make_record("a", value=0.41237, sd=0.01, seed=s) for s in (0, 1)] + [make_record("b")])
-    grid = table1(found, marks)
+    found, verdicts = both([make_record("a", value=0.41237, sd=0.01, seed=s) for s in (0, 1)] + [make_record("b")])
+    grid = table1(found, verdicts)
     line = next(line for line in markdown(grid).splitlines() if line.startswith("| a |"))
     assert line.split(" | ")[1] == "**41.24** ±0.00ˢ ±1.00ᶠ [38.2, 44.2] 0/1/0"
     assert r"\textbf{41.24} {\scriptsize $\pm$0.00\textsuperscript{s} $\pm$1.00\textsuperscript{f} [38.2, 44.2]" in (
@@ -181,7 +181,7 @@ def test_markdown_latex_and_csv_hold_the_same_numbers():
         ("CGP", "a", "41.2370", "38.2370", "44.2370"),
         ("CGP", "b", "40.0000", "37.0000", "43.0000"),
     ]
-    lines = list(csv.DictReader(io.StringIO(csv_lines(everything(found, marks)))))
+    lines = list(csv.DictReader(io.StringIO(csv_lines(everything(found, verdicts)))))
     assert len(lines) == 4  # two rows, two metrics
     assert float(lines[0]["value"]) == pytest.approx(0.41237, abs=1e-15)
     assert (lines[0]["won"], lines[0]["tied"], lines[1]["won"]) == ("0", "1", "")
@@ -206,26 +206,26 @@ def test_names_cannot_break_a_table():
 
 def test_without_scores_rows_win_where_intervals_part():
     records = [make_record(f"m{i}", value=v) for i, v in enumerate((0.2, 0.25, 0.5, math.nan))]
-    marks = both(records)[1]
-    assert [marks.tally(i) for i in range(4)] == [(0, 2, 1), (0, 2, 1), (2, 1, 0), (0, 3, 0)]
-    assert marks.duels[2, 0].outcome == "win"
-    assert marks.duels[0, 2].outcome == "loss"
-    assert OVERLAP in marks.legend
-    assert MIXED not in marks.legend
+    verdicts = both(records)[1]
+    assert [verdicts.tally(i) for i in range(4)] == [(0, 2, 1), (0, 2, 1), (2, 1, 0), (0, 3, 0)]
+    assert verdicts.of_pairs[2, 0] == "win"
+    assert verdicts.of_pairs[0, 2] == "loss"
+    assert OVERLAP in verdicts.legend
+    assert MIXED not in verdicts.legend
 
 
-def test_with_scores_of_the_same_clips_rows_are_held_against_each_other(tmp_path: Path):
+def test_with_scores_of_the_same_clips_rows_are_compared_pair_by_pair(tmp_path: Path):
     for name, skill, seed in (("strong", 1.2, 0), ("weak", 0.3, 0), ("weaker", 0.3, 1)):
         scored(tmp_path / "results" / f"{name}.json", skill, seed=seed, model=name)
     rows = collect(load_all([tmp_path])).rows
     assert [row.model for row in rows] == ["strong", "weak", "weaker"]
-    outcomes = paired(rows)
-    assert outcomes == {(0, 1): "win", (0, 2): "win", (1, 2): "tie"}
-    marks = mark(rows, outcomes)
-    assert [marks.tally(i) for i in range(3)] == [(2, 0, 0), (0, 1, 1), (0, 1, 1)]
-    assert PAIRED in marks.legend
-    mixed = mark(rows, {(0, 1): "tie"})
-    assert mixed.duels[1, 0].outcome == "tie"  # what the clips say counts, not the intervals
+    found = paired_verdicts(rows)
+    assert found == {(0, 1): "win", (0, 2): "win", (1, 2): "tie"}
+    verdicts = judge(rows, found)
+    assert [verdicts.tally(i) for i in range(3)] == [(2, 0, 0), (0, 1, 1), (0, 1, 1)]
+    assert PAIRED in verdicts.legend
+    mixed = judge(rows, {(0, 1): "tie"})
+    assert mixed.of_pairs[1, 0] == "tie"  # what the clips say counts, not the intervals
     assert MIXED in mixed.legend
 
 
@@ -234,8 +234,8 @@ def test_a_row_that_wins_by_a_hair_on_every_clip_wins_paired_though_intervals_ov
         scored(tmp_path / "results" / f"{name}.json", skill, model=name, clips=200, half=0.3)
     rows = collect(load_all([tmp_path])).rows
     assert rows[0].main.low < rows[1].main.high, "the intervals must overlap for this to tell anything"
-    assert mark(rows, {}).tally(0) == (0, 1, 0)
-    assert mark(rows, paired(rows)).tally(0) == (1, 0, 0)
+    assert judge(rows, {}).tally(0) == (0, 1, 0)
+    assert judge(rows, paired_verdicts(rows)).tally(0) == (1, 0, 0)
 
 
 def test_scores_of_other_clips_are_refused(tmp_path: Path):

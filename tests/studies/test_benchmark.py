@@ -1,4 +1,4 @@
-"""`audiobat benchmark`: cells have the published settings; killed, it goes on; what fails is told at the end."""
+"""`audiobat benchmark`: cells have the published settings; killed, it goes on; failures are listed at the end."""
 
 import re
 from dataclasses import replace
@@ -25,7 +25,7 @@ from audiobat.studies import benchmark as verb
 from audiobat.studies import benchmark_plan
 from audiobat.studies.benchmark import benchmark
 from audiobat.studies.benchmark_cells import cells_of, with_paths
-from audiobat.studies.benchmark_cost import BASE, cost_of, forward_flops, head_flops, patches_of
+from audiobat.studies.benchmark_plan import BASE, cost_of, forward_flops, head_flops, patches_of
 from audiobat.zoo import release as release_io
 
 pytestmark = pytest.mark.filterwarnings("ignore:spc2-")  # that a fixture is smaller than the real one
@@ -115,12 +115,12 @@ def test_the_papers_numbers_are_those_of_its_tables():
     five = config_of("table5").paper
     columns = ("AS-2M", "AS-20K", "ESC-50", "SC-2")
     rows = {name: [five[name][data][p] for data in columns for p in ("FT", "CGP", "LP")] for name in five}
-    told = {
+    printed = {
         "EAT": "47.61 41.04 30.36 40.28 35.20 17.95 95.45 94.05 81.30 97.88 95.57 72.68",
         "SSLAM": "47.69 40.18 28.92 39.97 34.62 17.03 94.80 94.70 88.00 97.87 95.53 53.51",
         "BAT": "48.55 42.90 34.27 41.32 37.52 25.59 95.52 95.80 87.25 98.13 97.13 72.83",
     }
-    assert rows == {name: [(float(x),) for x in line.split()] for name, line in told.items()}
+    assert rows == {name: [(float(x),) for x in line.split()] for name, line in printed.items()}
     one = config_of("table1").paper
     lines = {
         ("FT", "EAT"): "40.28 30.73 47.61 36.63",
@@ -252,7 +252,7 @@ def test_a_benchmark_is_run_killed_and_goes_on(tmp_path, model, esc, words, monk
     again = benchmark(config, out=out)
     assert calls == []
     assert [r.records for r in again] == [r.records for r in results]
-    # Asked for by other settings, the cells that are done are told, not mixed with new ones.
+    # With other settings, the cells that are done are an error, not mixed with new ones.
     other = replace(config, probe=merge(SMALL["probe"], {"train": {"steps": 5}}))
     with pytest.raises(AudiobatError, match=r"(?s)4 of 36 cells failed.*train.steps 30, not 5"):
         benchmark(other, out=out, **places)
@@ -279,9 +279,9 @@ def test_a_cell_that_fails_stops_none_of_the_others(tmp_path, model, esc, monkey
     argv = ["benchmark", "--config", str(own), "--models", f"EAT={broken}", f"MINE={model}", "--data", f"ESC-50={esc}"]
     argv += ["--out", str(tmp_path / "out"), "--only", "EAT,MINE,CGP,LP", "--device", "cpu"]
     assert cli.main(argv) == 2
-    told = capsys.readouterr()
-    assert told.err.count("\n") >= 1
-    sentence = told.err.splitlines()[-1]
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") >= 1
+    sentence = printed.err.splitlines()[-1]
     assert sentence.startswith("audiobat: 3 of 48 cells failed. EAT, ESC-50, CGP; EAT, ESC-50, LP: ")
     assert sentence.count(str(broken)) == 1
     log = tmp_path / "out/runs/MINE/ESC-50/CGP.error.txt"
@@ -290,7 +290,7 @@ def test_a_cell_that_fails_stops_none_of_the_others(tmp_path, model, esc, monkey
     text = (tmp_path / "out/table.md").read_text()
     assert "| CGP | MINE | Accuracy | - | failed |  | - |  |" in text
     assert "- MINE, ESC-50, CGP: RuntimeError: CUDA out of memory (see " in text
-    assert "AS-20K: no cell was run (no data; no weights, no data)." in " ".join(told.out.split())
+    assert "AS-20K: no cell was run (no data; no weights, no data)." in " ".join(printed.out.split())
     assert "| FT | MINE | Accuracy | - | not asked for |  | - |  |" in text
     assert "1 of 48 cells measured." in text
     monkeypatch.setattr(verb, "probe", really)  # mended: only what failed runs
@@ -313,19 +313,19 @@ def test_seeds_are_of_every_cell(tmp_path, model, esc):
     assert "95% intervals over seeds" in (tmp_path / "out/table.md").read_text()
 
 
-def test_a_dry_run_says_what_can_run_what_is_missing_and_the_hours(tmp_path, model, esc, capsys):
+def test_a_dry_run_lists_runnable_cells_missing_things_and_hours(tmp_path, model, esc, capsys):
     argv = ["benchmark", "--config", "benchmark/table5", "--models", f"BAT={model}", f"EAT={tmp_path / 'gone.pt'}"]
     argv += ["--data", f"ESC-50={esc}", "--out", str(tmp_path / "out"), "--dry-run"]
     assert cli.main(argv) == 0
-    said = capsys.readouterr().out
-    flat = " ".join(said.replace("│", " ").split())
+    shown = capsys.readouterr().out
+    flat = " ".join(shown.replace("│", " ").split())
     assert "3 of 36 cells can run, 0 are done." in flat
     assert "Here: ESC-50: 40 clips." in flat
-    assert "weights of SSLAM ta012/SSLAM_pretrain on Hugging Face" in flat
+    assert "weights of SSLAM (--models SSLAM=PATH), size: about 344 MiB get it: ta012/SSLAM_pretrain on" in flat
     assert "--data AS-2M=FOLDER" in flat
     assert "39,436 clips" in flat
     assert "No such folder or name" in flat
-    assert "gone.pt" in said.replace("\n", "").replace("│", "").replace(" ", "")
+    assert str(tmp_path / "gone.pt") in shown, "a path to copy stands on one line, however long it is"
     assert flat.count("weights of no use") == 3  # and ESC-50 is there
     assert not (tmp_path / "out").exists()
 
@@ -384,7 +384,7 @@ def test_table_1_is_run_on_audioset_as_people_have_it(tmp_path, model):
     )
 
 
-def test_a_fine_tuning_that_is_told_to_stop_stops_the_benchmark(tmp_path, model, esc, monkeypatch):
+def test_a_signal_that_stops_a_fine_tuning_stops_the_benchmark(tmp_path, model, esc, monkeypatch):
     monkeypatch.setattr(verb, "finetune", lambda *args, **kwargs: [])
     monkeypatch.setattr(verb, "probe", lambda *args, **kwargs: pytest.fail("went on"))
     with pytest.raises(KeyboardInterrupt):
@@ -414,7 +414,7 @@ def test_a_dry_run_fetches_nothing(tmp_path, monkeypatch, capsys):
         ("--config finetune/esc50", "Recipe finetune/esc50 is one to finetune"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(argv, sentence, tmp_path, capsys):
+def test_a_mistake_is_one_sentence(argv, sentence, tmp_path, capsys):
     assert cli.main(["benchmark", "--out", str(tmp_path / "out"), *argv.split()]) == 2
     assert re.search(sentence, capsys.readouterr().err)
 

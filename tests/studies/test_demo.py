@@ -26,10 +26,10 @@ from audiobat.data.scenes import held_out_sources, make_scenes
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import load_records
-from audiobat.evaluation.report.tables import rows
 from audiobat.models.encoder import AudioEncoder
 from audiobat.studies import demo as module
 from audiobat.studies.demo import HEADS, DemoSettings, _run, demo, write_clip_table
+from audiobat.studies.demo_table import interval
 from audiobat.zoo.release import save_release
 
 SMALL = PretrainConfig(
@@ -74,10 +74,11 @@ def test_the_table_holds_three_models_under_three_heads(out, release):
     assert {(r.head["steps"], r.head["prototypes"], r.head["lr"], r.seed) for r in records} == {(6, 8, 1e-3, 3)}
     text = (out / "table.md").read_text(encoding="utf-8")
     page = (out / "index.html").read_text(encoding="utf-8")
-    for row in rows(records):
-        for cell in row[2:4]:
-            assert cell.text in text
-            assert cell.text in page
+    for record in records:
+        metric = record.metrics["map"]
+        assert interval(metric) in text
+        assert f'data-value="{metric.value!r}"' in page
+        assert f"[{100 * metric.low:.1f}, {100 * metric.high:.1f}]" in page
 
 
 def test_shipped_and_untrained_differ_in_weights_alone(out):
@@ -91,13 +92,19 @@ def test_every_block_has_its_linear_record(out):
     assert sorted((r.model.id, r.head["layer"]) for r in layers) == [("tiny", 1), ("tiny untrained", 1)]
 
 
-def test_the_page_is_small_whole_and_honest(out):
+def test_the_page_is_small_and_holds_all_parts(out):
     page = (out / "index.html").read_text(encoding="utf-8")
     assert len(page) < 6e6
     assert set(re.findall(r'(?:src|href)="(\w+:)', page)) == {"data:"}
     assert page.count("<audio") == 2
-    assert page.count("data:image/svg+xml") == 5
-    for words in ("pre-trained beforehand", "mixed from a seed for this demo", "CC BY-SA 3.0", "computed in this run"):
+    assert page.count("data:image/svg+xml") == 6
+    for words in (
+        "pre-trained beforehand",
+        "mixed from a seed for this demo",
+        "CC BY-SA 3.0",
+        "computed in this run",
+        "Shipped weights",
+    ):
         assert words in page
     rows_of_run = (out / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in rows_of_run] == [1, 2, 3, 4]
@@ -105,7 +112,7 @@ def test_the_page_is_small_whole_and_honest(out):
 
 
 def test_figures_are_written_in_both_kinds(out):
-    names = {"frontends", "live", "layers", "attention", "classes"}
+    names = {"frontends", "live", "attention", "heads", "layers", "classes"}
     assert {p.name for p in (out / "figures").iterdir()} == {f"{n}.{kind}" for n in names for kind in ("svg", "png")}
 
 

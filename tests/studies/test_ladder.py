@@ -1,4 +1,4 @@
-"""`audiobat ladder`: runs that go on where they were killed, tables beside the paper's, honest words on the order."""
+"""`audiobat ladder`: runs that go on where they were killed, tables beside the paper's, which steps go its way."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,18 @@ from audiobat.data.sources.read import read_clips
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import Metric, load_record, load_scores
 from audiobat.studies import ladder as command
-from audiobat.studies.ladder import STATISTICS, ladder, record_of, rung_config, rung_of_records
-from audiobat.studies.ladder_table import PAPER, Rung, Value, markdown_table, order_line
+from audiobat.studies.ladder import (
+    PAPER,
+    STATISTICS,
+    Rung,
+    ladder,
+    markdown_table,
+    order_line,
+    record_of,
+    rung_config,
+    rung_of_records,
+)
+from audiobat.studies.tables import Value
 
 TINY = """
 frontend: {hop_length: 320, mel_bins: 32}
@@ -56,7 +66,7 @@ PROBE = ProbeConfig(
 )
 
 
-def test_a_ladder_is_climbed_and_a_killed_one_goes_on(tmp_path, clips, tiny, monkeypatch, capsys):
+def test_a_ladder_runs_and_a_killed_one_goes_on(tmp_path, clips, tiny, monkeypatch, capsys):
     out = tmp_path / "out"
     done = []
     really = command.pretrain
@@ -75,15 +85,15 @@ def test_a_ladder_is_climbed_and_a_killed_one_goes_on(tmp_path, clips, tiny, mon
     kept = {path: path.read_bytes() for path in first}
 
     monkeypatch.setattr(command, "pretrain", lambda config, run: done.append(run.name) or really(config, run))
-    climbed = ladder(str(clips), str(clips), PROBE, out=out)
+    measured = ladder(str(clips), str(clips), PROBE, out=out)
     assert done[2:] == [f"{name.rpartition('/')[2]}-seed0" for name in rungs()[2:]]
     assert all(path.read_bytes() == data for path, data in kept.items())
-    assert [rung.name for rung in climbed] == rungs()
-    for rung in climbed:
+    assert [rung.name for rung in measured] == rungs()
+    for rung in measured:
         record = load_record(next((out / "results").glob(f"{rung.name.rpartition('/')[2]}-seed0*.json")))
         assert rung.map.mean == pytest.approx(100 * record.metrics["map"].value)
     text = (out / "ladder.md").read_text()
-    for paper_map, paper_f1 in PAPER.values():
+    for _, paper_map, paper_f1 in PAPER.values():
         assert f"| {paper_map:.2f} |" in text
         assert f"| {paper_f1:.2f} |" in text
     assert "only their order can be compared" in text
@@ -93,7 +103,7 @@ def test_a_ladder_is_climbed_and_a_killed_one_goes_on(tmp_path, clips, tiny, mon
 
 def test_rungs_that_are_done_are_not_shown_for_other_settings(tmp_path, clips, tiny, monkeypatch):
     out = tmp_path / "out"
-    monkeypatch.setattr(command, "climb", lambda name, *rest: None)  # all rungs are done
+    monkeypatch.setattr(command, "record_of", lambda *rung: clips)  # a file that is there: all rungs are done
     monkeypatch.setattr(command, "rung_of_records", lambda out, name, seeds: rung(name, 30.0))
     ladder(str(clips), str(clips), PROBE, out=out, steps=5)
     ladder(str(clips), str(clips), replace(PROBE, seeds=(0, 1), workers=1), out=out, steps=5, device="cpu")
@@ -156,14 +166,14 @@ def rung(name, mean, half=0.1):
     return Rung(name, 1, Value(mean, mean - half, mean + half), Value(1.0, 0.0, 2.0))
 
 
-def test_the_order_is_told_as_it_is():
-    paper = [rung(name, values[0]) for name, values in PAPER.items()]
+def test_steps_that_go_another_way_than_the_papers_are_named():
+    paper = [rung(name, values[1]) for name, values in PAPER.items()]
     assert order_line(paper) == "6 of the paper's 6 steps go the same way here; 4 are beyond both intervals."
     fallen = [*paper[:-1], rung("ladder/7_bat", 30.0)]
-    told = order_line(fallen)
-    assert told.startswith("5 of the paper's 6 steps go the same way here; 5 are")
+    line = order_line(fallen)
+    assert line.startswith("5 of the paper's 6 steps go the same way here; 5 are")
     assert (
-        "ViT decoder, half the heads, MLP x2 to ViT decoder, all heads, MLP x4 (-7.43 here, +0.09 in the paper)" in told
+        "ViT decoder, half the heads, MLP x2 to ViT decoder, all heads, MLP x4 (-7.43 here, +0.09 in the paper)" in line
     )
     assert "| 30.00 | [29.90, 30.10] | 37.52 |" in markdown_table(fallen, "nano")
 
@@ -182,8 +192,8 @@ def test_an_interval_over_seeds_is_students():
 
 def test_the_table_that_is_kept_is_that_of_its_records():
     kept = Path(__file__).parents[2] / "docs" / "results" / "ladder_nano"
-    climbed = [rung_of_records(kept, name, (0, 1, 2)) for name in rungs()]
-    assert (kept / "ladder.md").read_text() == markdown_table(climbed, "nano")
+    measured = [rung_of_records(kept, name, (0, 1, 2)) for name in rungs()]
+    assert (kept / "ladder.md").read_text() == markdown_table(measured, "nano")
     for path in (record_of(kept, name, seed) for name in rungs() for seed in (0, 1, 2)):
         record = load_record(path)
         scores = load_scores(path, record)

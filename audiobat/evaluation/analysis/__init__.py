@@ -1,4 +1,4 @@
-"""What can be said of features, attention and prototypes beyond a score: tensors in, plain numbers out.
+"""Measures of features, attention and prototypes besides a score: tensors in, plain numbers out.
 
 moments.py      vectors to mean and scatter
 rank.py         spectra to RankMe, effective rank, LiDAR
@@ -6,5 +6,5 @@ similarity.py   how alike layers are: linear CKA
 views.py        a clip to several views of it
 attention.py    attention maps to shares and sinks (Fig. 5)
 prototypes.py   how a CGP head's prototypes are used
-label_free.py   all that frozen features say without labels
+label_free.py   all measures of frozen features that need no labels
 """

@@ -1,4 +1,4 @@
-"""Whom tokens listen to: attention maps to shares, sink rates and entropies for each block and head (Fig. 5).
+"""Attention maps to the shares that tokens get, sink rates and entropies, for each block and head (Fig. 5).
 
 Token 0 is cls. Maps are formed for one clip at a time, and only their means are kept.
 """
@@ -20,7 +20,7 @@ Measures = Mapping[str, Tensor]
 
 
 def attention_measures(attention: Tensor) -> dict[str, Tensor]:
-    """What `DEFINITIONS` lists, each [H], of maps [H, N, N] whose rows (queries) sum to one."""
+    """The measures of `DEFINITIONS`, each [H], of maps [H, N, N] whose rows (queries) sum to one."""
     tokens = attention.shape[-1]
     received = attention.mean(1)  # [H, N] a_k
     own = attention.diagonal(dim1=1, dim2=2)  # [H, N]

@@ -1,12 +1,11 @@
-"""Frozen features of some clips to what they say without labels: rank, spread, artefacts, likeness of blocks.
+"""Frozen features of some clips to measures that need no labels: rank, spread, artefacts, likeness of blocks.
 
-Of patches a few are drawn from each clip, so that D x D numbers for each block are all that grows with the model.
+A few patches are drawn from each clip, and only D x D numbers are kept for each block.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -43,7 +42,7 @@ class Population:
         self._unit_squares = torch.zeros(dim, dtype=torch.float64)
 
     def update(self, vectors: Tensor) -> None:
-        """Take in vectors [n, D]."""
+        """Add vectors [n, D]."""
         vectors = vectors.detach().cpu().double()
         self._moments.update(vectors)
         unit = F.normalize(vectors, dim=-1)
@@ -59,7 +58,7 @@ class Population:
 
 
 class LabelFree:
-    """What to look at of L blocks of width D, batch after batch; `seed` draws the patches."""
+    """Label-free measures of L blocks of width D, batch after batch; `seed` draws the patches."""
 
     def __init__(self, depth: int, dim: int, seed: int = 0) -> None:
         self._seed, self._batches = seed, 0
@@ -68,7 +67,7 @@ class LabelFree:
         self._means: list[Tensor] = []  # [L, B, D] of each batch
 
     def update(self, features: LayerFeatures) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         generator = seeded_generator(torch.device("cpu"), self._seed, self._batches)
         self._batches += 1
         drawn = draw_patches(features.valid.cpu(), generator).to(features.valid.device)  # [B, N]
@@ -106,10 +105,5 @@ def draw_patches(valid: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def artefact_share(norms: Tensor) -> float:
-    """Share of norms [n] that stand far above the others (Darcet et al., 2309.16588, of registers)."""
+    """Share of norms [n] far above the others, as of artefact tokens (Darcet et al., 2309.16588)."""
     return float((norms > norms.mean() + ARTEFACT_STD * norms.std(correction=0)).double().mean())
-
-
-def column(blocks: Iterable[Mapping[str, Any]], kind: str, name: str) -> list[float]:
-    """One measure of one kind of vector, block by block."""
-    return [block[kind][name] for block in blocks]

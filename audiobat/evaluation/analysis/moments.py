@@ -1,4 +1,4 @@
-"""Vectors, batch after batch, to their count, mean and scatter in float64: all that spectra need, in D x D numbers."""
+"""Vectors, batch after batch, to their count, mean and scatter in float64: D x D numbers, enough for all spectra."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 class Moments:
-    """Running mean [D] and scatter [D, D] of vectors, joined as Chan et al. (1979) do: a large mean costs no digits."""
+    """Running mean [D] and scatter [D, D] of vectors, joined batch by batch by the formula of Chan et al. (1979).
+
+    Unlike sums of squares, it loses no digits where the mean is large.
+    """
 
     def __init__(self, dim: int) -> None:
         self.count = 0
@@ -15,7 +18,7 @@ class Moments:
         self.scatter = torch.zeros(dim, dim, dtype=torch.float64)  # sum of (z - mean)(z - mean)^T
 
     def update(self, vectors: Tensor) -> None:
-        """Take in vectors [n, D]."""
+        """Add vectors [n, D]."""
         if not len(vectors):
             return
         z = vectors.detach().cpu().double()

@@ -1,4 +1,4 @@
-"""A trained CGP head and clips to how its prototypes are used, and which of them speak for a class, where and when."""
+"""A trained CGP head and clips to how its prototypes are used, and which of them mark which class, where and when."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audiobat.models.heads.pooling import unit_rows
 
 @dataclass(frozen=True)
 class Strongest:
-    """A prototype that speaks for a class, and the patch of the class's clips that excites it most."""
+    """A prototype that raises a class's logit, and the patch of the class's clips that is most similar to it."""
 
     prototype: int
     strength: float  # what it adds to the class's logit in the class's clips, above what it adds in others
@@ -25,7 +25,7 @@ class Strongest:
 
 
 class PrototypeTally:
-    """Streams over clips of C classes and remembers of a head's K prototypes what is asked, in C x K numbers."""
+    """Statistics of a head's K prototypes over clips of C classes, batch after batch, in C x K numbers."""
 
     def __init__(self, head: ConvexGatedProbe, classes: int) -> None:
         self._head = head
@@ -41,7 +41,7 @@ class PrototypeTally:
 
     @torch.no_grad()
     def update(self, features: LayerFeatures, rows: Tensor, targets: Tensor) -> None:
-        """Take in a batch: its clips' rows [B] of the table and their labels, bool [B, C]."""
+        """Add a batch: its clips' rows [B] in the clip table and their labels, bool [B, C]."""
         count = len(self._head.prototypes)
         self._first = count if features.cls_token is not None else 2 * count  # [min, max, cls] or [min, mean, max]
         for i, row in enumerate(rows.tolist()):
@@ -65,7 +65,7 @@ class PrototypeTally:
         return prototype_use(self._nearest)
 
     def strongest(self, count: int) -> list[list[Strongest]]:
-        """The `count` prototypes that speak most for each class; none for a class without clips."""
+        """The `count` prototypes that raise the logit of each class most; none for a class without clips."""
         columns = slice(self._first, self._first + len(self._head.prototypes))
         weight = self._head.classifier.weight.detach()[:, columns].cpu()  # [C, K]
         sizes = self._sizes[:, None]

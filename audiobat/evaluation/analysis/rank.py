@@ -9,14 +9,14 @@ from torch import Tensor
 
 from audiobat.evaluation.analysis.moments import Moments
 
-EPS = 1e-7  # RankMe's and LiDAR's: it is added to each share, so that a larger one would count where nothing is
+EPS = 1e-7  # of RankMe and LiDAR, added to each share; a larger one would count directions that hold nothing
 LIDAR_DELTA = 1e-4  # on the diagonal of the scatter within clips
-ALPHA_RANGE = (10, 100)  # places in the spectrum, counted from 1, through which alpha-ReQ lays its line
-ALPHA_POINTS = 5  # fewer make no line
+ALPHA_RANGE = (10, 100)  # places in the spectrum, counted from 1, to which alpha-ReQ fits its line
+ALPHA_POINTS = 5  # with fewer the exponent is not computed
 
 
 def spectrum_measures(moments: Moments) -> dict[str, float]:
-    """Every rank measure of the vectors behind `moments`; RankMe sees them as they are, the others less their mean."""
+    """Every rank measure of the vectors behind `moments`; RankMe's of the vectors as they are, the others' centred."""
     singular = torch.linalg.eigvalsh(moments.gram).clamp(min=0).sqrt()
     eigenvalues = torch.linalg.eigvalsh(moments.covariance).clamp(min=0)
     return {
@@ -67,14 +67,14 @@ def alpha_req(eigenvalues: Tensor) -> float:
 
 
 class Lidar:
-    """Rank of what tells clips apart, in units of how views of one clip differ (Thilak et al., 2312.04000)."""
+    """Rank of the scatter between clips, whitened by that between views of a clip (Thilak et al., 2312.04000)."""
 
     def __init__(self, dim: int) -> None:
         self._within = Moments(dim)  # of views less their clip's mean
         self._between = Moments(dim)  # of the clips' means
 
     def update(self, views: Tensor) -> None:
-        """Take in the views [q, D] of one clip."""
+        """Add the views [q, D] of one clip."""
         views = views.detach().cpu().double()
         mean = views.mean(0)
         self._within.update(views - mean)
@@ -82,7 +82,7 @@ class Lidar:
 
     @property
     def clips(self) -> int:
-        """How many clips were taken in."""
+        """The number of clips added."""
         return self._between.count
 
     def value(self) -> float:
@@ -91,4 +91,4 @@ class Lidar:
         scales, axes = torch.linalg.eigh(within + LIDAR_DELTA * torch.eye(len(within), dtype=within.dtype))
         whiten = axes * scales.rsqrt()  # [D, D]: the same eigenvalues as with the symmetric root
         eigenvalues = torch.linalg.eigvalsh(whiten.T @ self._between.covariance @ whiten).clamp(min=0)
-        return rankme(eigenvalues)  # the same formula, of these
+        return rankme(eigenvalues)

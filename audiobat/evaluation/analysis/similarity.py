@@ -1,4 +1,4 @@
-"""Features of the same clips from L layers to a map [L, L] that says how alike layers are: linear CKA."""
+"""Features of the same clips from L layers to a map [L, L] of how alike the layers are: linear CKA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clip to q views of it as every block sees them, [L, q, D]: masked clones for our encoders, crops for others."""
+"""A clip to q views of it after every block, [L, q, D]: masked clones for our own encoders, crops for others."""
 
 from __future__ import annotations
 

@@ -1,27 +1,21 @@
-"""Tables, figures and the page: they read result records only.
+"""Tables, figures and the page: they read result records, and the clips that runs keep to be played.
 
-rows.py         one model under one head on one data set
-curves.py       curves over blocks and prototype counts
+rows.py         one model under one head on one data set, seeds together
+curves.py       curves over blocks (Fig. 4, 6) and prototype counts (Fig. 2)
 collect.py      files of records to rows and curves
-marks.py        which rows win, tie and lose
-paper_tables.py  Table 1 and Table 5
+verdicts.py     which rows win, tie and lose
+paper_tables.py  the layouts of Table 1 and Table 5
 render.py       a table to Markdown, LaTeX, CSV
 style.py        how figures look
 record_figures.py  figures of rows and curves
-ladder_figure.py   the ladder
-benchmark_figure.py  a benchmark
-tables.py       records to one table for a terminal
-figures.py      signals and logs to figures
-analysis_figures.py  what `analyze` measured
-prose.py        a line of Markdown to HTML
-assets.py       style and scripts of pages
+figures.py      figures of waveforms, logs and attention (Fig. 3, 5)
+analysis_figures.py  figures of the measures of `analyze`
 clips.py        the clips that a run folder keeps for pages
+html.py         what pages are made of
 charts.py       curves as SVG inside the page
 results_table.py  the page's table
-page.py         the demo's page
-listening.py    the part of the page with clips to hear
-overview.py     the report's page
-run_clips.py    the clips of run folders for the page
+listening.py    the page's clips to play
+page.py         the page
 run_figures.py  every figure that the records allow
 run.py          `audiobat report`
 """

@@ -1,4 +1,4 @@
-"""Layer curves (Fig. 4) as SVG inside the page: a pointer or the arrow keys show each block's numbers."""
+"""Layer curves (Fig. 4 of the paper) as SVG inside the page: a pointer or the arrow keys show each block's numbers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from audiobat.evaluation.report.curves import Layers
-from audiobat.evaluation.report.record_figures import rho_text
-from audiobat.evaluation.report.rows import METRIC_NAMES, Summary, deviation
+from audiobat.evaluation.report.curves import Layers, rho_text
+from audiobat.evaluation.report.rows import Summary, deviation, metric_title
 
-WIDE, HIGH = 340, 290  # of the view, its own units
+WIDE, HIGH = 340, 290  # of the view box; the page scales it
 LEFT, RIGHT = 42, 334
-TOP, MIDDLE = (26, 142), (176, 256)  # y of the probes' panel and of the gate's, upper and lower end
+PROBES, GATES = (26, 142), (176, 256)  # upper and lower end of the two panels, in y
 
 
 def layer_chart(curve: Layers) -> str:
@@ -25,14 +24,14 @@ def layer_chart(curve: Layers) -> str:
     spots = [spot_svg(curve, block, centre, step, summaries, gates) for block, centre in enumerate(centres)]
     every = math.ceil(curve.depth / 12)
     ticks = [
-        f'<text x="{centre:.1f}" y="{MIDDLE[1] + 14}" text-anchor="middle">{block + 1}</text>'
+        f'<text x="{centre:.1f}" y="{GATES[1] + 14}" text-anchor="middle">{block + 1}</text>'
         for block, centre in enumerate(centres)
         if block % every == 0
     ]
-    metric = METRIC_NAMES.get(curve.metric, curve.metric)
+    metric = metric_title(curve.metric)
     names = [
         f'<text x="4" y="10">linear probe, {escape(metric)}, %</text>' if summaries else "",
-        f'<text x="4" y="{MIDDLE[0] - 12}">gate weight</text>' if gates else "",
+        f'<text x="4" y="{GATES[0] - 12}">gate weight</text>' if gates else "",
         f'<text x="{(LEFT + RIGHT) / 2}" y="{HIGH - 4}" text-anchor="middle">block</text>',
     ]
     return (
@@ -51,17 +50,17 @@ def probes_svg(summaries: Sequence[Summary], centres: Sequence[float]) -> list[s
         return []
     ends = [v for _, s in known for v in (s.low, s.high, s.value) if not math.isnan(v)]
     low, high = min(ends), max(ends)
-    high += (high == low) * 0.01
+    high += (high == low) * 0.01  # one value alone still needs a scale
 
     def y(value: float) -> float:
-        return TOP[1] - (value - low) / (high - low) * (TOP[1] - TOP[0])
+        return PROBES[1] - (value - low) / (high - low) * (PROBES[1] - PROBES[0])
 
     line = " ".join(f"{x:.1f},{y(s.value):.1f}" for x, s in known)
     sure = [(x, s) for x, s in known if not math.isnan(s.low + s.high)]
     upper = [f"{x:.1f},{y(s.high):.1f}" for x, s in sure]
     lower = [f"{x:.1f},{y(s.low):.1f}" for x, s in reversed(sure)]
     return [
-        *axis(TOP, f"{100 * high:.1f}", f"{100 * low:.1f}"),
+        *axis(PROBES, f"{100 * high:.1f}", f"{100 * low:.1f}"),
         f'<polygon class="band" points="{" ".join(upper + lower)}"/><polyline class="curve" points="{line}"/>',
         *(f'<circle class="dot" cx="{x:.1f}" cy="{y(s.value):.1f}" r="3.2"/>' for x, s in known),
     ]
@@ -72,12 +71,12 @@ def gates_svg(gates: Sequence[Sequence[float]], centres: Sequence[float], step: 
     if not gates:
         return []
     means = [sum(weights) / len(weights) for weights in gates]
-    scale = (MIDDLE[1] - MIDDLE[0]) / max(*means, 1 / len(means))
-    even = MIDDLE[1] - scale / len(means)
+    scale = (GATES[1] - GATES[0]) / max(*means, 1 / len(means))
+    even = GATES[1] - scale / len(means)
     return [
-        *axis(MIDDLE, f"{max(*means, 1 / len(means)):.2f}", "0"),
+        *axis(GATES, f"{max(*means, 1 / len(means)):.2f}", "0"),
         *(
-            f'<rect class="gate" x="{x - 0.36 * step:.1f}" y="{MIDDLE[1] - scale * mean:.1f}" '
+            f'<rect class="gate" x="{x - 0.36 * step:.1f}" y="{GATES[1] - scale * mean:.1f}" '
             f'width="{0.72 * step:.1f}" height="{scale * mean:.1f}"/>'
             for x, mean in zip(centres, means, strict=True)
         ),
@@ -86,7 +85,7 @@ def gates_svg(gates: Sequence[Sequence[float]], centres: Sequence[float], step: 
 
 
 def axis(panel: tuple[int, int], high: str, low: str) -> list[str]:
-    """Two lines and the ends of a panel's scale."""
+    """The two axes of a panel, with the ends of its scale."""
     top, bottom = panel
     return [
         f'<path class="axis" fill="none" d="M{LEFT} {top}V{bottom}H{RIGHT}"/>',
@@ -103,12 +102,12 @@ def spot_svg(
     summaries: Sequence[Summary],
     gates: Sequence[Sequence[float]],
 ) -> str:
-    """What one points at: a block's column, which says its numbers."""
+    """A block's column, which page.js shows the numbers of when it is pointed at or has the focus."""
     lines = [f"block {block + 1}"]
     if summaries:
         s = summaries[block]
         spread = "" if s.sd_seeds is None else f", sd {100 * s.sd_seeds:.2f} over seeds"
-        name = METRIC_NAMES.get(curve.metric, curve.metric)
+        name = metric_title(curve.metric)
         lines.append(f"{name} {100 * s.value:.2f} [{100 * s.low:.1f}, {100 * s.high:.1f}]{spread}")
     if gates:
         sd = deviation(gates[block])
@@ -117,6 +116,6 @@ def spot_svg(
     text = escape("\n".join(lines)).replace("\n", "&#10;")
     return (
         f'<g class="spot" role="img" tabindex="{-1 if block else 0}" data-tip="{text}" aria-label="{text}">'
-        f'<rect class="column" x="{centre - step / 2:.1f}" y="{TOP[0] - 4}" width="{step:.1f}" '
-        f'height="{MIDDLE[1] - TOP[0] + 4}"/></g>'
+        f'<rect class="column" x="{centre - step / 2:.1f}" y="{PROBES[0] - 4}" width="{step:.1f}" '
+        f'height="{GATES[1] - PROBES[0] + 4}"/></g>'
     )

@@ -1,6 +1,6 @@
-"""Test clips of the classes that a head knows best and worst, as a run folder keeps them in clips/, for pages to play.
+"""The folder clips/ of a run: test clips of the classes that a head knows best and worst, for pages to play.
 
-clips/clips.json lists them; beside it lie KEY.wav, what one hears.
+clips/clips.json lists the clips; beside it lie their sounds, KEY.wav.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any, Literal
 
 from audiobat.errors import AudiobatError
 
-FORMAT = "audiobat-heard-1"
+FORMAT = "audiobat-heard-1"  # as folders of earlier versions have it
 FOLDER, LIST = "clips", "clips.json"
 
 
 @dataclass(frozen=True)
-class HeardClip:
-    """A test clip and what a head says to it."""
+class SavedClip:
+    """A test clip with a head's predictions for it."""
 
     record: str  # name of the head's record file, without .json
     file: str  # KEY of KEY.wav
     key: str  # of the clip
-    label: str  # the class it is shown for
+    label: str  # the class that the clip is shown for
     side: Literal["best", "worst"]  # of the classes
     average_precision: float  # of that class
-    why: str  # this clip of all
+    why: str  # the reason to choose this clip, such as "has the class, surest of it"
     labels: tuple[str, ...]
     predictions: tuple[tuple[str, float], ...]  # the likeliest classes and their probabilities
 
@@ -37,7 +37,7 @@ def clips_folder(record: Path) -> Path:
     return record.parent.parent / FOLDER
 
 
-def read_heard(folder: Path) -> tuple[HeardClip, ...]:
+def read_saved_clips(folder: Path) -> tuple[SavedClip, ...]:
     """The list of a clips folder; empty where there is none.
 
     Raises:
@@ -50,25 +50,25 @@ def read_heard(folder: Path) -> tuple[HeardClip, ...]:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if plain["format"] != FORMAT:
             raise ValueError(f"its format is {plain['format']!r}")
-        clips = tuple(heard_clip(clip) for clip in plain["clips"])
+        clips = tuple(saved_clip(clip) for clip in plain["clips"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise AudiobatError(f"{path} is no list of clips ({error}): remove {folder} or run the probe again.") from None
     for clip in clips:
-        if Path(clip.file).name != clip.file:
+        if Path(clip.file).name != clip.file:  # a run from elsewhere must not read files of this machine
             raise AudiobatError(f"{path} names the file {clip.file!r}: it must lie in the folder itself.")
     return clips
 
 
-def heard_clip(plain: dict[str, Any]) -> HeardClip:
+def saved_clip(plain: dict[str, Any]) -> SavedClip:
     """One entry of the list."""
     predictions = tuple((str(label), float(p)) for label, p in plain["predictions"])
     words = {name: str(plain[name]) for name in ("record", "file", "key", "label", "side", "why")}
     labels = tuple(map(str, plain["labels"]))
     ap = float(plain["average_precision"])
-    return HeardClip(**words, average_precision=ap, labels=labels, predictions=predictions)  # type: ignore[arg-type]
+    return SavedClip(**words, average_precision=ap, labels=labels, predictions=predictions)  # type: ignore[arg-type]
 
 
-def listed(clips: tuple[HeardClip, ...]) -> str:
-    """The list as JSON."""
+def clips_json(clips: tuple[SavedClip, ...]) -> str:
+    """The content of clips.json."""
     plain = {"format": FORMAT, "clips": [dataclasses.asdict(clip) for clip in clips]}
     return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"

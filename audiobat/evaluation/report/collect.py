@@ -1,4 +1,4 @@
-"""Files of result records to everything that a report shows: rows for tables, curves over blocks."""
+"""Files of result records to all that a report shows: rows for tables, and curves over blocks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import ResultRecord, find_records, load_record
+from audiobat.evaluation.record import ResultRecord, find_records, head_order, load_record
 from audiobat.evaluation.report.curves import Layers, is_block_probe, layers_of
 from audiobat.evaluation.report.rows import (
-    HEADS,
     Key,
     Loaded,
     Row,
@@ -26,24 +25,24 @@ from audiobat.evaluation.report.rows import (
 
 @dataclass(frozen=True)
 class Collection:
-    """Everything that a report shows."""
+    """All that a report shows."""
 
     rows: tuple[Row, ...]
     layers: tuple[Layers, ...]
 
     @property
     def data_sets(self) -> list[str]:
-        """Names, in the order of the tables."""
+        """Names of data sets, in the order of the tables."""
         return list(dict.fromkeys(row.data for row in self.rows))
 
 
 def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
-    """The records of files and folders, each file once, with their paths.
+    """The records of files and folders with their paths, each file once.
 
     Raises:
         AudiobatError: nothing there, a record that cannot be read, or two files that record the same probe.
     """
-    paths = list(dict.fromkeys(path.resolve() for source in sources for path in find_records(present(source))))
+    paths = list(dict.fromkeys(path.resolve() for source in sources for path in find_records(existing(source))))
     if not paths:
         raise AudiobatError("RUNS is empty: name folders that `audiobat probe` wrote, or result records.")
     loaded = [(path, load_record(path)) for path in paths]
@@ -59,8 +58,8 @@ def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
     return loaded
 
 
-def present(source: str | Path) -> Path:
-    """A path that is there."""
+def existing(source: str | Path) -> Path:
+    """The source as a path; AudiobatError if it does not exist."""
     if not Path(source).exists():
         raise AudiobatError(f"{source} is not there: name folders that `audiobat probe` wrote, or result records.")
     return Path(source)
@@ -82,7 +81,11 @@ def check_record(path: Path, record: ResultRecord) -> None:
 
 
 def collect(loaded: Sequence[Loaded]) -> Collection:
-    """Rows in the order data set, head, model; linear probes of single blocks become layer curves instead."""
+    """Rows in the order data set, head, model; linear probes of single blocks become curves, no rows.
+
+    Raises:
+        AudiobatError: nothing but linear probes of single blocks.
+    """
     models = distinct({(r.model.id, r.model.sha256) for _, r in loaded})
     data = distinct({(r.data.name, r.data.sha256) for _, r in loaded})
     groups: dict[Key, list[Loaded]] = defaultdict(list)
@@ -98,8 +101,6 @@ def collect(loaded: Sequence[Loaded]) -> Collection:
     ]
     if not rows:
         raise AudiobatError("All records are linear probes of single blocks: add the record of a head, such as cgp.")
-    order = {kind: place for place, kind in enumerate(HEADS)}
-    rows.sort(key=lambda row: (row.data, order.get(row.kind, len(order)), natural(row.head), natural(row.model)))
-    return Collection(
-        tuple(rows), tuple(layers_of(rows, [record for key in blocks for _, record in groups[key]], models, data))
-    )
+    rows.sort(key=lambda row: (row.data, head_order(row.kind), natural(row.head), natural(row.model)))
+    probes = [record for key in blocks for _, record in groups[key]]
+    return Collection(tuple(rows), tuple(layers_of(rows, probes, models, data)))

@@ -1,11 +1,16 @@
-"""Curves from records: probes of single blocks with the gate weights of CGP (Fig. 4, 6); prototype counts (Fig. 2)."""
+"""Records to curves: linear probes of single blocks and the gate weights of CGP (Fig. 4, 6); prototypes (Fig. 2)."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.rows import (
@@ -14,6 +19,7 @@ from audiobat.evaluation.report.rows import (
     Row,
     Summary,
     data_of,
+    deviation,
     model_of,
     natural,
     settings_of,
@@ -23,7 +29,7 @@ from audiobat.evaluation.report.rows import (
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """One model on one data set, block by block and seed by seed; either list may be empty."""
+    """One model on one data set, block by block and seed by seed; probes or gates may be missing."""
 
     model: str
     data: str
@@ -32,12 +38,12 @@ class Layers:
 
     @property
     def depth(self) -> int:
-        """Blocks L."""
+        """The number of blocks L."""
         return len((*self.probes, *self.gates)[0])
 
     @property
     def metric(self) -> str:
-        """What the probes are measured by."""
+        """The main metric of the probes; "" without probes."""
         return self.probes[0][0].main_metric if self.probes else ""
 
     @property
@@ -92,14 +98,17 @@ def layers_of(
 
 
 def rest_of(record: ResultRecord, but: str = "layer") -> str:
-    """Equal for records whose heads differ in seed and `but` alone."""
+    """A key that is equal for records whose heads differ in seed and in the setting `but` alone."""
     return repr(sorted((name, value) for name, value in settings_of(record).items() if name != but))
 
 
 def whole_curves(
     found: Mapping[int, dict[int, ResultRecord]], depth: int, last: Mapping[int, ResultRecord]
 ) -> tuple[tuple[ResultRecord, ...], ...]:
-    """For each seed the probes of blocks 1 to `depth`, the last one from `last` if need be; seeds that lack one go."""
+    """For each seed the probes of blocks 1 to `depth`, the last block's from `last` if need be.
+
+    Seeds that lack a block are left out: a curve with a hole would be read as a whole one.
+    """
     curves = []
     for seed, probes in sorted(found.items()):
         whole = {depth: last[seed], **probes} if seed in last else probes
@@ -116,3 +125,48 @@ def sweeps(rows: Sequence[Row]) -> list[list[Row]]:
             groups[row.data, row.model, row.kind, rest_of(row.first, "prototypes")].append(row)
     found = [sorted(group, key=lambda row: int(row.first.head["prototypes"])) for group in groups.values()]
     return [group for group in found if len(group) > 1]
+
+
+def rho_text(curve: Layers) -> str:
+    """`ρ +0.83 ± 0.05 (3 seeds)`: Spearman's correlation of probes and gate, or why there is none."""
+    found = rhos(curve)
+    if not found:
+        return "gate weights alone" if curve.gates else "no gate weights"
+    if any(map(math.isnan, found)):
+        return "Spearman's ρ n/a, as a seed's probes or gates are all equal"
+    if len(found) == 1:
+        return f"Spearman's ρ {signed(found[0])}, one seed"
+    return f"ρ {signed(statistics.fmean(found))} ± {deviation(found):.2f} ({len(found)} seeds)"
+
+
+def rhos(curve: Layers) -> list[float]:
+    """Spearman's correlation of probes and gate by seed; where seeds do not pair up, of each gate and the mean."""
+    if not curve.probes or not curve.gates:
+        return []
+    values = curve.values
+    if len(values) != len(curve.gates):
+        values = [np.mean(values, axis=0).tolist()] * len(curve.gates)
+    return [spearman(x, y) for x, y in zip(values, curve.gates, strict=True)]
+
+
+def signed(value: float) -> str:
+    """`+0.83`, with a typographic minus sign; n/a where undefined."""
+    return "n/a" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's rank correlation, ties sharing the mean of their ranks; nan if all of one are equal or one is nan."""
+    if any(map(math.isnan, (*x, *y))):
+        return math.nan
+    a, b = (mean_ranks(np.asarray(values, dtype=float)) for values in (x, y))
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale else math.nan
+
+
+def mean_ranks(values: NDArray[Any]) -> NDArray[Any]:
+    """Ranks of n values [n]; equal values share the mean of their ranks."""
+    below = (values[None, :] < values[:, None]).sum(1)
+    equal = (values[None, :] == values[:, None]).sum(1)
+    ranks: NDArray[Any] = below + (equal - 1) / 2
+    return ranks

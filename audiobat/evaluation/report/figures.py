@@ -1,4 +1,4 @@
-"""Signals, rows of a run's log and arrays to figures, one function each (Fig. 3 and 5 of the paper); and the demo's."""
+"""Waveforms, a run's log and attention maps to figures, one function each (Fig. 3 and 5 of the paper)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,7 @@ from numpy.typing import NDArray
 
 from audiobat.audio.frontend import KaldiFrontend, MelFrontend
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import ResultRecord, head_label
-from audiobat.evaluation.report.curves import Layers
-from audiobat.evaluation.report.record_figures import layer_curves
-from audiobat.evaluation.report.record_figures import spearman as spearman
-from audiobat.evaluation.report.style import BLUE, COLOURS, LINES, MARKERS, WIDTH, styled
-from audiobat.evaluation.report.style import png as png
-from audiobat.evaluation.report.style import save as save
+from audiobat.evaluation.report.style import BLUE, COLOURS, LINES, WIDTH, headline, styled
 
 HEAT = "magma"  # its lightness rises evenly, so it reads in grey
 SHOWN: dict[str, Any] = {"origin": "lower", "aspect": "auto", "cmap": HEAT, "interpolation": "none"}
@@ -46,7 +40,7 @@ def frontends(waveform: torch.Tensor, labels: Sequence[str], mel: MelFrontend, k
         ax.set_title(title)
         figure.colorbar(image, ax=ax, label=unit, pad=0.01)
     axes[1].set_xlabel("time (s)")
-    figure.suptitle(f"One scene, two frontends. It holds: {listed(labels)}", x=0.01, ha="left", weight="bold")
+    headline(figure, f"One scene, two frontends. It holds: {listed(labels)}")
     return figure
 
 
@@ -108,29 +102,14 @@ def live_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for ax in (rank, share):
         ax.set_xlabel("step")
     first, last = rows[0], rows[-1]
-    figure.suptitle(
-        f"Live pre-training, {last['step']:,} steps in {last['seconds']:.0f} s: "
-        f"loss {first['loss']:.2f} to {last['loss']:.2f}",
-        x=0.01,
-        ha="left",
-        weight="bold",
-    )
+    length = f"{last['step']:,} steps in {last['seconds']:.0f} s"
+    headline(figure, f"Live pre-training, {length}: loss {first['loss']:.2f} to {last['loss']:.2f}")
     return figure
-
-
-def layers(probed: Sequence[tuple[ResultRecord, Sequence[ResultRecord]]]) -> Figure:
-    """Fig. 4 from, for each model, its CGP record and its linear records, block 1 to L."""
-    return layer_curves(
-        [
-            Layers(cgp.model.id, cgp.data.name, (tuple(linear),), (tuple(cgp.gate_weights or ()),))
-            for cgp, linear in probed
-        ]
-    )
 
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """What one block's tokens take from one another, means over heads; token 0 is cls."""
+    """The attention of one block between its tokens, means over heads; token 0 is cls."""
 
     layer: int
     weights: Array  # [1 + N, 1 + N] softmax of Eq. 12, rows are queries
@@ -141,16 +120,16 @@ class Attention:
 
 @styled
 def attention(
-    seen: Attention, spectrogram: Array, frontend: MelFrontend | KaldiFrontend, labels: Sequence[str]
+    shown: Attention, spectrogram: Array, frontend: MelFrontend | KaldiFrontend, labels: Sequence[str]
 ) -> Figure:
-    """Fig. 5 for one clip: who listens to whom in a block, without and with gate, and where its cls token listens.
+    """Fig. 5 for one clip: the attention of a block without and with gate, and the attention of its cls token.
 
-    A model without a gate has no panels of it.
+    A model without a gate has no panels with gate.
     """
     figure = Figure(figsize=(WIDTH, 6.0))
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2, 1)).ravel()
-    gated = [] if seen.gated is None else [seen.gated]
-    matrices = [rows_to_one(m) for m in (seen.weights, seen.ungated, *gated)]
+    gated = [] if shown.gated is None else [shown.gated]
+    matrices = [rows_to_one(m) for m in (shown.weights, shown.ungated, *gated)]
     titles = ("attention weights", "without gate: weight × value" if gated else "weight × value", "with gate")
     norm = PowerNorm(0.5, vmin=0, vmax=max(float(np.quantile(m, 0.999)) for m in matrices))
     axes = upper.subplots(1, len(matrices), sharey=True)
@@ -164,7 +143,7 @@ def attention(
     draw_spectrogram(panels[0], spectrogram, frontend)
     panels[0].set_title("the clip")
     seconds, rows = panels[0].get_xlim()[1], frontend.config.mel_bins
-    maps = [rows_to_one(m[:1, 1:]).reshape(seen.grid) for m in (seen.ungated, *gated)]
+    maps = [rows_to_one(m[:1, 1:]).reshape(shown.grid) for m in (shown.ungated, *gated)]
     top = max(float(m.max()) for m in maps)
     titles = ("cls takes, without gate" if gated else "cls takes", "cls takes, with gate", "")
     for ax, patches, title in zip(panels[1:], maps, titles, strict=False):
@@ -173,41 +152,16 @@ def attention(
     for ax in panels:
         ax.set_xlabel("time (s)")
     lower.colorbar(image, ax=panels, label="share over patches", pad=0.01, format=PercentFormatter(1.0, 1))
-    figure.suptitle(f"Who listens to whom in block {seen.layer}: {listed(labels)}", x=0.01, ha="left", weight="bold")
+    headline(figure, f"Attention of block {shown.layer}: {listed(labels)}")
     return figure
 
 
 def rows_to_one(matrix: Array) -> Array:
-    """Scale each row of a matrix that is not negative to a sum of 1."""
+    """A matrix without negative numbers, each of its rows scaled to a sum of 1."""
     scaled: Array = matrix / np.maximum(matrix.sum(1, keepdims=True), 1e-12)
     return scaled
 
 
-@styled
-def per_class(records: Sequence[ResultRecord]) -> Figure:
-    """Average precision of every class that test clips have, for each record, sorted by the first record's."""
-    first = records[0].per_class
-    names = sorted((n for n, v in first.items() if v is not None), key=lambda n: (first[n] or 0.0, n))
-    places = np.arange(len(names))
-    figure = Figure(figsize=(WIDTH, 1.8 + 0.19 * len(names)))
-    ax = figure.subplots()
-    values = np.array([[record.per_class[name] or 0.0 for name in names] for record in records])
-    ax.hlines(places, values.min(0), values.max(0), color="#bbbbbb", linewidth=1.2)
-    for record, row, colour, marker in zip(records, values, COLOURS, MARKERS, strict=False):
-        first_one = record is records[0]
-        look = {"markersize": 6, "zorder": 4, "markerfacecolor": colour} if first_one else {"markerfacecolor": "none"}
-        label = f"{record.model.id}, {head_label(record)}: mAP {record.metrics['map'].value:.3f}"
-        ax.plot(row, places, marker, color=colour, label=label, **look)
-    ax.set_yticks(places, [name.replace("_", " ") for name in names], fontsize=8.5)
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.8, len(names) - 0.2), xlabel="average precision on the test clips")
-    ax.grid(True, axis="x")
-    figure.legend(loc="outside lower left", ncols=3, fontsize=8.5, handletextpad=0.1, columnspacing=1.2)
-    figure.suptitle(
-        f"Average precision of each class, best known to {records[0].model.id} on top", x=0.01, ha="left", weight="bold"
-    )
-    return figure
-
-
 def listed(labels: Sequence[str]) -> str:
-    """Class names as one reads them."""
+    """Class names in a sentence."""
     return ", ".join(label.replace("_", " ") for label in labels)

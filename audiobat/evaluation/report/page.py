@@ -1,172 +1,157 @@
-"""Records, figures and clips to one index.html that holds everything: no request leaves it, online or off."""
+"""Rows, verdicts, curves, figures and clips of a report to its one index.html, which needs no network."""
 
 from __future__ import annotations
 
-import base64
-import io
-import os
+from collections.abc import Collection as Sized
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import numpy as np
-import soundfile
-from numpy.typing import NDArray
+from audiobat.evaluation.record import DataInfo, head_title
+from audiobat.evaluation.report.charts import layer_chart
+from audiobat.evaluation.report.collect import Collection
+from audiobat.evaluation.report.html import (
+    Exhibit,
+    definitions_html,
+    exhibit_html,
+    section_html,
+    table_html,
+    text_cell,
+    write_html,
+)
+from audiobat.evaluation.report.results_table import results_html
+from audiobat.evaluation.report.verdicts import Verdicts
 
-from audiobat.evaluation.record import ResultRecord
-from audiobat.evaluation.report.assets import CSS, POLICY, SCRIPT
-from audiobat.evaluation.report.prose import html_of
-from audiobat.evaluation.report.tables import LEGEND, columns, definitions, rows, title
-
-MIME = {".svg": "image/svg+xml", ".png": "image/png"}
-
-
-@dataclass(frozen=True)
-class Exhibit:
-    """A figure's SVG or PNG file, its heading, and what to see in it."""
-
-    path: Path
-    heading: str
-    caption: str
-    data: str = ""  # the data set it is about, where it is about one
-
-
-@dataclass(frozen=True, eq=False)
-class PlayableClip:
-    """A clip to listen to: waveform [S] in [-1, 1], its labels, and what a model hears in it, most likely first."""
-
-    name: str
-    waveform: NDArray[np.float32]
-    sample_rate: int
-    labels: Sequence[str]
-    predictions: Sequence[tuple[str, float]]  # label, probability
-    picture: bytes  # PNG of its spectrogram
+BLOCKS = (
+    "<p>Linear probes of single blocks, and below them the weights that CGP's gate learned. Point at a block, or walk "
+    "with the arrow keys, for its numbers. The dashed line is where the gate starts; ρ is Spearman's rank correlation "
+    "of the two.</p>"
+)
+PROVENANCE = (
+    "Data set",
+    "Model",
+    "Head",
+    "Preset",
+    "Settings",
+    "Clips",
+    "Unreadable",
+    "Classes",
+    "Weights",
+    "Table",
+    "Run",
+)
 
 
 def write_page(
     path: str | Path,
-    *,
-    heading: str,
-    lead: str,
-    records: Sequence[ResultRecord],
+    found: Collection,
+    verdicts: Verdicts,
     exhibits: Sequence[Exhibit],
-    clips: Sequence[PlayableClip],
-    predicted_by: str,
-    facts: Sequence[tuple[str, str]],
-    notices: Sequence[str],
+    listening: str = "",
+    *,
+    heading: str = "",
+    lead: str = "",
+    facts: Sequence[tuple[str, str]] = (),
+    notices: Sequence[str] = (),
 ) -> Path:
     """Write the page, whole or not at all, and return its path.
 
     Args:
         path: the .html file.
-        heading: of the page.
-        lead: what was done and where the numbers come from, in two or three sentences.
-        records: rows of the table, in this order.
+        found: the rows and curves to show.
+        verdicts: who wins among the rows.
         exhibits: figures, in this order.
-        clips: to listen to.
-        predicted_by: whose predictions the clips show.
-        facts: what was run, as (name, value).
-        notices: licences, one paragraph each.
+        listening: the section of `listening_html`.
+        heading: of the page; "" counts models, heads and data sets.
+        lead: two or three sentences below the heading; "" says how many records the page is made of.
+        facts: what was run besides, as (name, value).
+        notices: licences, as HTML paragraphs.
     """
+    charts = "".join(map(layer_chart, found.layers))
     sections = [
-        f"<section><h2>Results</h2>{table_html(records)}</section>",
-        *(exhibit_html(exhibit) for exhibit in exhibits),
-        f"<section><h2>Listen</h2><p>Test clips, their labels, and the five classes that {escape(predicted_by)} finds "
-        f"most likely (✓: the clip has it).</p><div class=clips>{''.join(map(clip_html, clips))}</div></section>",
-        f"<section><h2>What was run</h2><dl>{''.join(map(fact_html, facts))}</dl></section>",
-        f"<section><h2>Licences</h2>{''.join(f'<p>{html_of(notice)}</p>' for notice in notices)}</section>",
+        section_html("Results", results_html(found, verdicts)),
+        section_html("Block by block", f"{BLOCKS}<div class=charts>{charts}</div>") if charts else "",
+        listening,
+        *map(exhibit_html, exhibits),
+        section_html("What was run", (definitions_html(facts) if facts else "") + provenance_html(found)),
+        section_html("Licences", "".join(f"<p>{notice}</p>" for notice in notices)) if notices else "",
     ]
-    return write_html(path, heading, lead, sections, CSS, SCRIPT)
+    top = f'{filters_html(found)}<div id="tip" role="status" hidden></div>'  # where page.js shows a block's numbers
+    return write_html(path, heading or heading_of(found), lead or lead_of(found), sections, top)
 
 
-def write_html(
-    path: str | Path, heading: str, lead: str, sections: Sequence[str], css: str, script: str, top: str = ""
-) -> Path:
-    """A page of sections, whole or not at all; `top` is HTML that follows the lead."""
-    html = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(heading)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<link rel="icon" href="data:,"><style>{css}</style></head>'
-        f"<body><main><h1>{escape(heading)}</h1><p class=lead>{escape(lead)}</p>{top}{''.join(sections)}</main>"
-        f"<script>{script}</script></body></html>\n"
+def heading_of(found: Collection) -> str:
+    """How many models, heads and data sets there are."""
+    models, kinds = {row.model for row in found.rows}, {row.kind for row in found.rows}
+    return f"Probing report: {some(models, 'model')}, {some(kinds, 'head')}, {some(found.data_sets, 'data set')}"
+
+
+def lead_of(found: Collection) -> str:
+    """How many records the page is made of, and how its numbers read."""
+    heads = sum(len(row.records) for row in found.rows)
+    blocks = sum(len(probes) for curve in found.layers for probes in curve.probes)
+    return (
+        f"Made from {heads} result records of heads"
+        + (f" and {blocks} of single blocks" if blocks else "")
+        + ". Numbers are in percent where nothing else is said, "
+        "with 95% bootstrap intervals over test clips in brackets."
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(html, encoding="utf-8")
-    os.replace(beside, path)
-    return path
 
 
-def table_html(records: Sequence[ResultRecord]) -> str:
-    """The table, its headings buttons that sort by their column."""
-    head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in columns(records))
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td data-value="{escape(str(cell.value))}"{" class=best" if cell.best else ""}>{escape(cell.text)}</td>'
-            for cell in row
+def some(things: Sized[str], name: str) -> str:
+    """`3 models`, `1 model`."""
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def filters_html(found: Collection) -> str:
+    """A box for each data set and kind of head; page.js hides everything of a box that is not ticked."""
+    kinds = list(dict.fromkeys(row.kind for row in found.rows))
+    groups = (
+        ("Data sets", "data", [(data, data) for data in found.data_sets]),
+        ("Heads", "head", [(kind, head_title(kind)) for kind in kinds]),
+    )
+    html = ""
+    for title, name, boxes in groups:
+        labels = "".join(
+            f'<label><input type="checkbox" checked data-filter="{name}" value="{escape(value)}"> '
+            f"{escape(text)}</label>"
+            for value, text in boxes
         )
-        + "</tr>"
-        for row in rows(records)
-    )
-    notes = "".join(f"<li>{escape(line.removeprefix('- '))}</li>" for line in definitions(records).splitlines())
+        html += f"<fieldset><legend>{title}</legend>{labels}</fieldset>"
+    return f"<div class=filters>{html}</div>"
+
+
+def classes_text(data: DataInfo) -> str:
+    """`37 of 40 present`, and the classes that no training clip has."""
+    untaught = f"; without training clips: {', '.join(data.untaught)}" if data.untaught else ""
+    return f"{data.classes_present} of {data.classes} present{untaught}"
+
+
+def provenance_html(found: Collection) -> str:
+    """A line for each row: settings, clips, weights, code."""
+    body = ""
+    for row in found.rows:
+        record = row.first
+        settings = {name: value for name, value in record.head.items() if name not in ("kind", "seed")}
+        seeds = ", ".join(str(r.seed) for r in row.records)
+        about = record.environment
+        cells = [
+            row.data,
+            row.model,
+            row.head,
+            record.preset,
+            ", ".join(f"{name} {value}" for name, value in settings.items()) + f"; seeds {seeds}",
+            ", ".join(f"{count:,} {split}" for split, count in record.data.clips.items()),
+            str(record.data.unreadable),
+            classes_text(record.data),
+            (record.model.sha256 or "no weights")[:12],
+            record.data.sha256[:12],
+            f"{record.device}, torch {about.get('torch', '?')}, audiobat {about.get('audiobat', '?')}, "
+            f"code {(record.git_commit or 'not in git')[:12]}, {about.get('created', '')}",
+        ]
+        line = "".join(map(text_cell, cells))
+        body += f'<tr data-data="{escape(row.data)}" data-head="{escape(row.kind)}">{line}</tr>'
     return (
-        f"<p>{escape(title(records))}.</p><div class=scroll><table class=sortable><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div><p class=note>{escape(LEGEND)} Click a heading to sort.</p>"
-        f"<ul class=note>{notes}</ul>"
+        "<details><summary>Settings, clips, weights and code of every row</summary>"
+        f"{table_html(PROVENANCE, body)}<p class=note>Weights and Table: the starts of their sha256.</p></details>"
     )
-
-
-def exhibit_html(exhibit: Exhibit) -> str:
-    """A figure with its heading and caption."""
-    about = f' data-data="{escape(exhibit.data)}"' if exhibit.data else ""
-    return (
-        f"<section{about}><h2>{escape(exhibit.heading)}</h2><figure>"
-        f'<div class=scroll><img src="{file_uri(exhibit.path)}" alt="{escape(exhibit.heading)}"></div>'
-        f"<figcaption>{escape(exhibit.caption)}</figcaption></figure></section>"
-    )
-
-
-def clip_html(clip: PlayableClip) -> str:
-    """A card: spectrogram, player, labels and predictions."""
-    guesses = "".join(
-        f"<li{' class=hit' if label in clip.labels else ''}><span>{escape(plain(label))}</span>"
-        f'<meter min="0" max="1" value="{probability:.3f}"></meter><b>{probability:.2f}</b></li>'
-        for label, probability in clip.predictions
-    )
-    labels = ", ".join(map(plain, clip.labels))
-    return (
-        f'<article><img src="{data_uri("image/png", clip.picture)}" alt="Spectrogram of {escape(clip.name)}">'
-        f'<audio controls preload="none" src="{audio_uri(clip)}"></audio>'
-        f"<p><b>{escape(clip.name)}</b>: {escape(labels)}</p><ol>{guesses}</ol></article>"
-    )
-
-
-def fact_html(fact: tuple[str, str]) -> str:
-    """One thing that was run, and how."""
-    return f"<dt>{escape(fact[0])}</dt><dd>{escape(fact[1])}</dd>"
-
-
-def plain(label: str) -> str:
-    """A class name as one reads it."""
-    return label.replace("_", " ")
-
-
-def audio_uri(clip: PlayableClip) -> str:
-    """The clip as 16-bit WAV, which every browser plays."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, clip.waveform, clip.sample_rate, format="WAV", subtype="PCM_16")
-    return data_uri("audio/wav", buffer.getvalue())
-
-
-def file_uri(path: Path) -> str:
-    """A picture's file as a data URI."""
-    return data_uri(MIME[path.suffix], path.read_bytes())
-
-
-def data_uri(mime: str, content: bytes) -> str:
-    """Bytes as a URI that holds them."""
-    return f"data:{mime};base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""Rows of records to the layouts of the paper's Table 1 and Table 5, numbers in percent; and one list of everything."""
+"""Rows to the layouts of the paper's Table 1 and Table 5, numbers in percent; and one list of all numbers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from audiobat.evaluation.record import head_order, head_title
 from audiobat.evaluation.report.collect import Collection
-from audiobat.evaluation.report.marks import Marks
-from audiobat.evaluation.report.rows import HEADS, METRIC_NAMES, Row, Summary, natural
+from audiobat.evaluation.report.rows import Row, Summary, metric_title, natural
+from audiobat.evaluation.report.verdicts import Verdicts
 
 TABLE5 = {"finetune": "FT", "cgp": "CGP", "linear": "LP"}  # its columns for each data set
 F1 = ("f1", "f1_top")
@@ -17,7 +18,7 @@ F1 = ("f1", "f1_top")
 
 @dataclass(frozen=True)
 class Number:
-    """A measured cell; None stands for one that nobody measured."""
+    """A measured cell; a cell that was not measured is None."""
 
     summary: Summary
     best: bool = False  # highest of its column
@@ -45,18 +46,18 @@ class Grid:
     notes: tuple[str, ...]
 
 
-def table1(found: Collection, marks: Marks) -> Grid:
+def table1(found: Collection, verdicts: Verdicts) -> Grid:
     """Heads as sections, models as lines; for each data set its main metric and F1."""
     shown = {data: metrics_of(found, data) for data in found.data_sets}
     place = {(row.head, row.model, row.data): i for i, row in enumerate(found.rows)}
     sections = []
-    for head in dict.fromkeys(row.head for row in sorted(found.rows, key=head_order)):
+    for head in dict.fromkeys(row.head for row in sorted(found.rows, key=lambda row: head_order(row.kind))):
         lines: list[tuple[str | Number | None, ...]] = []
         for model in models_of(found, head):
             cells: list[Number | None] = []
             for data, names in shown.items():
                 i = place.get((head, model, data))
-                cells += [None if i is None else number(found.rows[i], name, marks, i) for name in names]
+                cells += [None if i is None else number(found.rows[i], name, verdicts, i) for name in names]
             lines.append((model, *cells))
         sections.append(Section(head, tuple(lines)))
     return with_best(
@@ -64,15 +65,15 @@ def table1(found: Collection, marks: Marks) -> Grid:
             name="table1",
             caption="Models under each head (the layout of the paper's Table 1), in percent.",
             upper=(("", 1), *((data, len(names)) for data, names in shown.items())),
-            lower=("Model", *(METRIC_NAMES.get(name, name) for names in shown.values() for name in names)),
+            lower=("Model", *(metric_title(name) for names in shown.values() for name in names)),
             labels=1,
             sections=tuple(sections),
-            notes=notes(found, marks),
+            notes=notes(found, verdicts),
         )
     )
 
 
-def table5(found: Collection, marks: Marks) -> Grid:
+def table5(found: Collection, verdicts: Verdicts) -> Grid:
     """Models as lines; for each data set fine-tuning, CGP and the linear probe, by its main metric.
 
     Where CGP or linear probes of one data set differ in more than their seed, each has a column of its own.
@@ -86,9 +87,9 @@ def table5(found: Collection, marks: Marks) -> Grid:
         for data, heads in columns.items():
             for head in heads:
                 i = place.get((head, model, data))
-                cells.append(None if i is None else number(found.rows[i], found.rows[i].main_metric, marks, i))
+                cells.append(None if i is None else number(found.rows[i], found.rows[i].main_metric, verdicts, i))
         lines.append(tuple(cells))
-    names = {data: METRIC_NAMES.get(metrics_of(found, data)[0], metrics_of(found, data)[0]) for data in columns}
+    names = {data: metric_title(metrics_of(found, data)[0]) for data in columns}
     return with_best(
         Grid(
             name="table5",
@@ -98,24 +99,24 @@ def table5(found: Collection, marks: Marks) -> Grid:
             lower=("Model", "# Params", *(short(head) for heads in columns.values() for head in heads)),
             labels=2,
             sections=(Section("", tuple(lines)),),
-            notes=notes(found, marks),
+            notes=notes(found, verdicts),
         )
     )
 
 
 def metrics_of(found: Collection, data: str) -> list[str]:
-    """What Table 1 shows of a data set: its main metric and F1, as far as its rows have them."""
+    """The metrics that Table 1 shows of a data set: its main metric and F1, as far as its rows have them."""
     rows = [row for row in found.rows if row.data == data]
     names = {name for row in rows for name in row.summaries}
     return list(dict.fromkeys([*(row.main_metric for row in rows), *(name for name in F1 if name in names)]))
 
 
 def heads_of(found: Collection, data: str) -> list[str]:
-    """What Table 5 shows of a data set: the heads of its kinds that are there, a kind's name where none is."""
+    """Columns of a data set in Table 5: its heads of each kind of TABLE5, or the kind's title where there is none."""
     rows = [row for row in found.rows if row.data == data]
     heads = []
     for kind in TABLE5:
-        heads += list(dict.fromkeys(row.head for row in rows if row.kind == kind)) or [HEADS[kind]]
+        heads += list(dict.fromkeys(row.head for row in rows if row.kind == kind)) or [head_title(kind)]
     return heads
 
 
@@ -124,27 +125,22 @@ def models_of(found: Collection, head: str | None = None) -> list[str]:
     return sorted({row.model for row in found.rows if head in (None, row.head)}, key=natural)
 
 
-def head_order(row: Row) -> int:
-    """Place of its kind in HEADS."""
-    return list(HEADS).index(row.kind) if row.kind in HEADS else len(HEADS)
-
-
 def short(head: str) -> str:
     """`CGP, 64 prototypes` for Table 5: FT and LP in place of the long names."""
-    kind = {HEADS[kind]: name for kind, name in TABLE5.items()}
+    shorter = {head_title(kind): name for kind, name in TABLE5.items()}
     name, comma, settings = head.partition(",")
-    return kind.get(name, name) + comma + settings
+    return shorter.get(name, name) + comma + settings
 
 
-def number(row: Row, name: str, marks: Marks, place: int) -> Number | None:
+def number(row: Row, name: str, verdicts: Verdicts, place: int) -> Number | None:
     """A cell, with the tally where it is the metric that rows are judged by."""
     if name not in row.summaries:
         return None
-    return Number(row.summaries[name], tally=marks.tally(place) if name == row.main_metric else None)
+    return Number(row.summaries[name], tally=verdicts.tally(place) if name == row.main_metric else None)
 
 
 def with_best(grid: Grid) -> Grid:
-    """The highest of each column marked; equal ones all are."""
+    """The grid with the highest number of each column marked; equal numbers are all marked."""
     body = [line for section in grid.sections for line in section.rows]
     top = [best([cell for cell in column if isinstance(cell, Number)]) for column in zip(*body, strict=True)]
     sections = tuple(
@@ -164,21 +160,22 @@ def with_best(grid: Grid) -> Grid:
 
 
 def best(cells: Sequence[Number]) -> float | None:
-    """The highest value of a column; None where there is nothing to compare."""
+    """The highest value of a column; None where there are fewer than two to compare."""
     values = [cell.summary.value for cell in cells if not math.isnan(cell.summary.value)]
     return max(values) if len(values) > 1 else None
 
 
 def parameters(count: int | None) -> str:
-    """`91M`, or `-` where nobody counted."""
+    """`91M`, or `-` where it is not known."""
     if count is None:
         return "-"
     return f"{count / 1e6:.0f}M" if count >= 1e7 else f"{count / 1e6:.2g}M" if count >= 1e5 else f"{count:,}"
 
 
-def notes(found: Collection, marks: Marks) -> tuple[str, ...]:
-    """What stands below a table: how to read its cells."""
-    seeds, folds = (any(value(row.main) is not None for row in found.rows) for value in (sd_seeds, sd_folds))
+def notes(found: Collection, verdicts: Verdicts) -> tuple[str, ...]:
+    """The notes below a table: how to read its cells."""
+    seeds = any(row.main.sd_seeds is not None for row in found.rows)
+    folds = any(row.main.sd_folds is not None for row in found.rows)
     spread = [
         "± standard deviation over seeds (ˢ)" if seeds else "",
         "± standard deviation over folds (ᶠ)" if folds else "",
@@ -188,27 +185,17 @@ def notes(found: Collection, marks: Marks) -> tuple[str, ...]:
         "Brackets: 95% basic bootstrap interval over test clips"
         + (", its ends averaged over seeds." if seeds else "."),
         " and ".join(filter(None, spread)) + "." if seeds or folds else "",
-        f"Behind a cell, won/tied/lost. {marks.legend}" if marks.duels else "",
+        f"Behind a cell, won/tied/lost. {verdicts.legend}" if verdicts.of_pairs else "",
         "- not measured.",
     ]
     return tuple(filter(None, parts))
 
 
-def sd_seeds(summary: Summary) -> float | None:
-    """Its spread over seeds."""
-    return summary.sd_seeds
-
-
-def sd_folds(summary: Summary) -> float | None:
-    """Its spread over folds."""
-    return summary.sd_folds
-
-
-def everything(found: Collection, marks: Marks) -> list[dict[str, Any]]:
-    """One dictionary for each row and metric, for a CSV file: fractions as the records hold them, not percent."""
+def everything(found: Collection, verdicts: Verdicts) -> list[dict[str, Any]]:
+    """One dictionary for each row and metric, for a CSV file: fractions as in the records, not percent."""
     lines = []
     for place, row in enumerate(found.rows):
-        won, tied, lost = marks.tally(place)
+        won, tied, lost = verdicts.tally(place)
         for name, summary in row.summaries.items():
             main = name == row.main_metric
             lines.append(

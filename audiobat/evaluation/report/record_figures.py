@@ -1,9 +1,8 @@
-"""Rows and layer curves of result records to figures, one function each: Fig. 2, Fig. 4 and 6, heads, classes, F1."""
+"""Rows and curves to figures, one function each: prototypes (Fig. 2), blocks (Fig. 4 and 6), heads, classes, F1."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.report.curves import Layers
-from audiobat.evaluation.report.rows import HEADS, METRIC_NAMES, Row, deviation
+from audiobat.evaluation.record import head_title
+from audiobat.evaluation.report.curves import Layers, rho_text
+from audiobat.evaluation.report.rows import Row, metric_title
 from audiobat.evaluation.report.style import BLACK, ORANGE, SKY, WIDTH, folded, headline, look, styled
 
 PANELS = 4  # side by side
-CLASSES = 15  # best ones and worst ones shown
+CLASSES = 15  # best and worst classes shown, where not all are
+ALL_CLASSES = 40  # up to so many are all shown, in one panel
 OTHERS = 4  # models beside the best one in the figure of classes
 LINES_SHOWN = 8  # in the figure of F1 by threshold
 LARGEST = 40.0  # inches a figure is high at most
@@ -53,7 +54,7 @@ def layer_curves(curves: Sequence[Layers]) -> Figure:
             draw_layers(top, bottom, curve)
         panels[0, 0].set(ylabel=f"linear probe, {metric_of(curves)}", ylim=(0, top_limit))
         panels[1, 0].set(ylabel="CGP gate weight", ylim=(0, gate_limit))
-    headline(figure, f"{curves[0].data}: which block knows most, and which one CGP listens to")
+    headline(figure, f"{curves[0].data}: linear probes of each block, and the weight that CGP gives it")
     return figure
 
 
@@ -64,7 +65,8 @@ def draw_layers(top: Axes, bottom: Axes, curve: Layers) -> None:
         values = np.array(curve.values)  # [seeds, L]
         summaries = curve.summaries
         bars(top, blocks, values, SKY)
-        ends = np.array([((s.low + s.high) / 2, (s.high - s.low) / 2) for s in summaries])  # may not surround the value
+        # Drawn about the middle of the interval: a basic bootstrap interval need not surround its value.
+        ends = np.array([((s.low + s.high) / 2, (s.high - s.low) / 2) for s in summaries])
         top.errorbar(blocks, ends[:, 0], ends[:, 1], fmt="none", ecolor=BLACK, elinewidth=1, capsize=2)
     if curve.gates:
         bars(bottom, blocks, np.array(curve.gates), ORANGE)
@@ -75,7 +77,7 @@ def draw_layers(top: Axes, bottom: Axes, curve: Layers) -> None:
 
 
 def bars(ax: Axes, blocks: Array, values: Array, colour: str) -> None:
-    """Means over seeds [seeds, L] as bars, and the seeds as dots."""
+    """Values [seeds, L] as bars of their means over seeds, and as a dot for each seed."""
     ax.bar(blocks, values.mean(0), color=colour, edgecolor=BLACK, linewidth=0.6)
     if len(values) > 1:
         shift = np.linspace(-0.25, 0.25, len(values))[:, None]
@@ -84,54 +86,9 @@ def bars(ax: Axes, blocks: Array, values: Array, colour: str) -> None:
 
 
 def metric_of(curves: Iterable[Layers]) -> str:
-    """What the probes of the first curve that has some are measured by."""
-    names = [METRIC_NAMES.get(curve.metric, curve.metric) for curve in curves if curve.probes]
+    """The metric of the first curve that has probes."""
+    names = [metric_title(curve.metric) for curve in curves if curve.probes]
     return names[0] if names else "no records"
-
-
-def rho_text(curve: Layers) -> str:
-    """`ρ +0.83 ± 0.05 (3 seeds)`, of Spearman's ρ."""
-    found = rhos(curve)
-    if not found:
-        return "gate weights alone" if curve.gates else "no gate weights"
-    if any(map(math.isnan, found)):
-        return "Spearman's ρ n/a, as a seed's probes or gates are all equal"
-    if len(found) == 1:
-        return f"Spearman's ρ {signed(found[0])}, one seed"
-    return f"ρ {signed(statistics.fmean(found))} ± {deviation(found):.2f} ({len(found)} seeds)"
-
-
-def rhos(curve: Layers) -> list[float]:
-    """Spearman's correlation of probes and gate by seed; where seeds do not pair up, of each gate and the mean."""
-    if not curve.probes or not curve.gates:
-        return []
-    values = curve.values
-    if len(values) != len(curve.gates):
-        values = [np.mean(values, axis=0).tolist()] * len(curve.gates)
-    return [spearman(x, y) for x, y in zip(values, curve.gates, strict=True)]
-
-
-def signed(value: float) -> str:
-    """`+0.83`, with a minus sign that is one; n/a where undefined."""
-    return "n/a" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's rank correlation, ties sharing the mean of their ranks; nan if all of one are equal or one is nan."""
-    if any(map(math.isnan, (*x, *y))):
-        return math.nan
-    a, b = (mean_ranks(np.asarray(values, dtype=float)) for values in (x, y))
-    a, b = a - a.mean(), b - b.mean()
-    scale = math.sqrt(float((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale else math.nan
-
-
-def mean_ranks(values: Array) -> Array:
-    """Rank of each of n values, equal ones sharing the mean of theirs."""
-    below = (values[None, :] < values[:, None]).sum(1)
-    equal = (values[None, :] == values[:, None]).sum(1)
-    ranks: Array = below + (equal - 1) / 2
-    return ranks
 
 
 @styled
@@ -166,23 +123,23 @@ def prototype_curve(sweeps: Sequence[Sequence[Row]]) -> Figure:
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value)))
         metric = next(sweep[0].main_metric for sweep in sweeps if sweep[0].data == data)
-        ax.set(title=folded(data, 36), xlabel="prototypes", ylabel=METRIC_NAMES.get(metric, metric))
+        ax.set(title=folded(data, 36), xlabel="prototypes", ylabel=metric_title(metric))
         ax.grid(True)
     handles = {label: handle for ax in panels for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(
         handles.values(), [folded(n, 44, 1) for n in handles], loc="outside lower left", ncols=2, fontsize=8.5
     )
-    headline(figure, "What more prototypes bring")
+    headline(figure, "Main metric by the number of prototypes")
     return figure
 
 
 def series_name(row: Row) -> str:
     """Model and kind of head."""
-    return f"{row.model}, {HEADS.get(row.kind, row.kind)}"
+    return f"{row.model}, {head_title(row.kind)}"
 
 
 def thousands(value: float) -> str:
-    """`500`, `1,024`, `10k`."""
+    """A count as an axis shows it: `500`, `1,024`, `10k`."""
     return f"{value:,.0f}" if value < 10_000 or value % 100 else f"{value / 1000:g}k"
 
 
@@ -208,7 +165,7 @@ def head_comparison(rows: Sequence[Row]) -> Figure:
         ax.axhline(place - 1, color="#cccccc", linewidth=0.8)
     ax.set_yticks(ticks, [folded(model, 32, 2 if len(rows) > len(models) else 1) for model in models])
     metric = rows[0].main_metric
-    ax.set(ylim=(place - 1, -1), xlabel=f"{METRIC_NAMES.get(metric, metric)} with 95% interval over test clips")
+    ax.set(ylim=(place - 1, -1), xlabel=f"{metric_title(metric)} with 95% interval over test clips")
     ax.grid(True, axis="x")
     keys = [ax.plot([], [], **(look(i) | {"linestyle": "none"}))[0] for i in range(len(heads))]
     figure.legend(keys, [folded(h, 40, 1) for h in heads], loc="outside lower left", ncols=3, fontsize=8.5)
@@ -224,13 +181,13 @@ def best_value(rows: Sequence[Row], model: str) -> float:
 
 @styled
 def class_bars(rows: Sequence[Row]) -> Figure:
-    """Average precision of the classes that the first row knows best and worst, as bars; of the others, as marks."""
+    """Average precision of classes: the first row's as bars, the others' as marks; all, or the best and the worst."""
     first, others = rows[0], rows[1 : 1 + OTHERS]
     known = first.per_class
     names = sorted((name for name in known if not math.isnan(known[name])), key=lambda name: (known[name], name))
     if not names:
         raise AudiobatError(f"{first.model} has no average precision of a single class: probe again with this version.")
-    whole = len(names) <= 2 * CLASSES
+    whole = len(names) <= ALL_CLASSES
     parts = [("all classes", names)] if whole else [("worst", names[:CLASSES]), ("best", names[-CLASSES:])]
     longest = max(len(shown) for _, shown in parts)
     figure = Figure(figsize=(WIDTH if whole else 9.5, 1.9 + 0.22 * longest))
@@ -246,14 +203,16 @@ def class_bars(rows: Sequence[Row]) -> Figure:
         ax.grid(True, axis="x")
     handles, labels = ([*part[-1:], *part[:-1]] for part in ax.get_legend_handles_labels())  # the bars come first
     figure.legend(handles, labels, loc="outside lower left", ncols=2, fontsize=8.5)
-    headline(figure, f"{first.data}: classes that {first.model} knows best and worst")
+    subject = "average precision of each class" if whole else f"classes that {first.model} knows best and worst"
+    headline(figure, f"{first.data}: {subject}")
     return figure
 
 
 def row_name(row: Row) -> str:
     """Model and head for a legend, with the main metric."""
-    metric = METRIC_NAMES.get(row.main_metric, row.main_metric)
-    return f"{folded(row.model, 28, 1)}, {folded(row.head, 22, 1)}: {metric} {row.main.value:.3f}"
+    return (
+        f"{folded(row.model, 28, 1)}, {folded(row.head, 22, 1)}: {metric_title(row.main_metric)} {row.main.value:.3f}"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +226,7 @@ class Thresholds:
 
 @styled
 def f1_by_threshold(data: str, lines: Sequence[Thresholds]) -> Figure:
-    """How much F1 depends on the threshold: each line's best place is marked, and 0.5, which F1 is reported at."""
+    """F1 over the threshold: the best threshold of each line is marked, and 0.5, at which F1 is reported."""
     if not lines:
         raise AudiobatError("No record has scores beside it: probe again with this version.")
     figure = Figure(figsize=(WIDTH, 3.9 + 0.17 * len(lines)))

@@ -1,11 +1,11 @@
-"""A table's grid to Markdown, LaTeX (booktabs) and CSV. Text from records is escaped in each."""
+"""A grid to Markdown, LaTeX (booktabs) and CSV, with text from records escaped; and plain lines to a Markdown table."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from audiobat.evaluation.report.paper_tables import Grid, Number
@@ -36,7 +36,7 @@ MARKDOWN = r"\`*_[]<>|"
 
 
 def percent(value: float, digits: int = 2) -> str:
-    """A fraction in percent, without the sign; what is undefined reads n/a."""
+    """A fraction in percent, without the sign; n/a where undefined."""
     return "n/a" if math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
@@ -57,24 +57,26 @@ def tally(number: Number) -> str:
 
 
 def markdown(grid: Grid) -> str:
-    """A pipe table under its caption, notes below; sections are lines of their own."""
+    """A Markdown table under its caption, notes below; a section's heading is a line of its own."""
     spans = [text for text, count in grid.upper for _ in range(count)]
     lower = [f"{over}: {text}" if over else text for over, text in zip(spans, grid.lower, strict=True)]
-    lines = [pipe(map(escape_markdown, lower)), pipe(["---"] * grid.labels + ["---:"] * (len(lower) - grid.labels))]
+    lines: list[list[str]] = []
     for section in grid.sections:
         if section.heading:
-            lines.append(pipe([f"*{escape_markdown(section.heading)}*", *[""] * (len(lower) - 1)]))
-        lines += [pipe(map(markdown_cell, row)) for row in section.rows]
-    return "\n".join([f"**{escape_markdown(grid.caption)}**", "", *lines, "", " ".join(grid.notes), ""])
+            lines.append([f"*{escape_markdown(section.heading)}*", *[""] * (len(lower) - 1)])
+        lines += [list(map(markdown_cell, row)) for row in section.rows]
+    table = pipe_table(list(map(escape_markdown, lower)), lines, grid.labels)
+    return "\n".join([f"**{escape_markdown(grid.caption)}**", "", *table, "", " ".join(grid.notes), ""])
 
 
-def pipe(cells: Any) -> str:
-    """One line of a pipe table."""
-    return f"| {' | '.join(cells)} |"
+def pipe_table(headings: Sequence[str], lines: Iterable[Sequence[str]], labels: int) -> list[str]:
+    """The lines of a Markdown table; its first `labels` columns are text, the others numbers, to the right."""
+    rule = ["---"] * labels + ["---:"] * (len(headings) - labels)
+    return [f"| {' | '.join(line)} |" for line in (headings, rule, *lines)]
 
 
 def markdown_cell(cell: str | Number | None) -> str:
-    """A cell of a pipe table."""
+    """A cell of a Markdown table."""
     if not isinstance(cell, Number):
         return "-" if cell is None else escape_markdown(cell)
     value = percent(cell.summary.value)
@@ -82,7 +84,7 @@ def markdown_cell(cell: str | Number | None) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
+    """Text that Markdown shows unchanged, on one line."""
     return "".join("\\" + c if c in MARKDOWN else c for c in " ".join(text.split()))
 
 
@@ -125,7 +127,7 @@ def latex_cell(cell: str | Number | None) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it is."""
+    """Text that LaTeX sets unchanged."""
     return "".join(LATEX.get(c, c) for c in " ".join(text.split()))
 
 
@@ -143,23 +145,23 @@ def csv_table(grid: Grid) -> str:
             for cell in row[grid.labels :]:
                 line += csv_cells(cell)
             lines.append(line)
-    return written(lines)
+    return csv_text(lines)
 
 
 def csv_cells(cell: str | Number | None) -> list[str]:
-    """Value, low, high; empty where nothing was measured."""
+    """Value, low, high; empty where it was not measured."""
     if not isinstance(cell, Number):
         return ["", "", ""]
     return [percent(x, 4) for x in (cell.summary.value, cell.summary.low, cell.summary.high)]
 
 
 def csv_lines(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Dictionaries of one form as CSV; None and NaN are empty."""
+    """Dictionaries with the same keys as CSV; None and NaN are empty."""
     plain = [["" if v is None or v != v else str(v) for v in line.values()] for line in lines]
-    return written([list(lines[0]), *plain])
+    return csv_text([list(lines[0]), *plain])
 
 
-def written(lines: Sequence[Sequence[str]]) -> str:
+def csv_text(lines: Sequence[Sequence[str]]) -> str:
     """Rows as CSV text."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)

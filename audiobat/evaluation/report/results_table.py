@@ -1,22 +1,23 @@
-"""Rows and marks of a report to the table of its page: sortable, with intervals, and win/loss marks against any row."""
+"""Rows and verdicts to the table of the page: sortable, with intervals, each row compared with a chosen one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from audiobat.evaluation.report.collect import Collection
-from audiobat.evaluation.report.marks import Marks
+from audiobat.evaluation.report.html import definitions_html, table_html, text_cell
 from audiobat.evaluation.report.paper_tables import parameters
-from audiobat.evaluation.report.rows import METRIC_NAMES, NO_SHARES, Row, Summary, ranked
+from audiobat.evaluation.report.rows import METRIC_NAMES, NO_SHARES, Row, Summary, metric_title, ranked
+from audiobat.evaluation.report.verdicts import Verdicts
 
 COLUMNS = {
-    "Data set": "Which labelled clips trained and tested the head.",
-    "Model": "Whose frozen features the head saw.",
+    "Data set": "The labelled clips that trained and tested the head.",
+    "Model": "The model whose frozen features the head was trained on.",
     "Head": "What was trained on the features; its settings where heads of that kind differ in them.",
-    "Held against": "▲ better, ▼ worse or = not told apart from the row marked ◆, by the main metric. Click a row's "
-    "mark to hold the rows of its data set against it; at first it is the best one.",
+    "Compared": "▲ better than the row marked ◆, ▼ worse, or = no difference, by the main metric. Click a row's mark "
+    "to compare the rows of its data set with it; at first that is the best row.",
     "Won / tied / lost": "Against every other row of the data set, by the main metric.",
     "SD seeds": "Standard deviation of the main metric over seeds of the head; empty for one seed.",
     "SD folds": "Standard deviation of the main metric over the folds of the data set; empty without folds.",
@@ -25,58 +26,56 @@ COLUMNS = {
 }
 
 
-def results_html(found: Collection, marks: Marks) -> str:
-    """The table of all rows, and what its columns mean."""
+def results_html(found: Collection, verdicts: Verdicts) -> str:
+    """The table of all rows, and definitions of its columns."""
+    names = metrics_shown(found)
+    columns = list(COLUMNS)
+    headings = [*columns[:5], *map(metric_title, names), *columns[5:]]
+    references = {data: best_place(found, data) for data in found.data_sets}
+    body = "".join(row_html(found, verdicts, place, names, references) for place in range(len(found.rows)))
+    definitions = dict(COLUMNS)
+    for name in names:
+        row = next(row for row in found.rows if name in row.summaries)
+        definitions[metric_title(name)] = row.summaries[name].definition
+    return (
+        f"<div class=results>{table_html(headings, body)}</div><p class=note>★ highest of its column in its data set. "
+        f"{escape(verdicts.legend)} Click a heading to sort.</p>"
+        f"<details><summary>What the columns mean</summary>"
+        f"{definitions_html([(name, definitions[name]) for name in headings])}</details>"
+    )
+
+
+def metrics_shown(found: Collection) -> list[str]:
+    """Main metrics first, then the others in the order of METRIC_NAMES."""
     names = list(dict.fromkeys(row.main_metric for row in found.rows))
     measured = {name for row in found.rows for name in row.summaries} - set(names)
     if all(same_numbers(row, "map", "map_all") for row in found.rows):  # no class is absent from test clips
         measured.discard("map_all")
-    names += sorted(measured, key=lambda name: (name not in METRIC_NAMES, [*METRIC_NAMES, name].index(name), name))
-    columns = list(COLUMNS)
-    heads = [*columns[:5], *(METRIC_NAMES.get(name, name) for name in names), *columns[5:]]
-    references = {data: best_place(found, data) for data in found.data_sets}
-    body = "".join(row_html(found, marks, place, names, references) for place in range(len(found.rows)))
-    means = [(column, COLUMNS[column]) for column in columns[:5]]
-    for name in names:
-        row = next(row for row in found.rows if name in row.summaries)
-        means.append((METRIC_NAMES.get(name, name), row.summaries[name].definition))
-    means += [(column, COLUMNS[column]) for column in columns[5:]]
-    described = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in means)
-    return (
-        f"<div class=results>{table_html(heads, body)}</div><p class=note>★ highest of its column in its data set. "
-        f"{escape(marks.legend)} Click a heading to sort.</p>"
-        f"<details><summary>What the columns mean</summary><dl>{described}</dl></details>"
+    return names + sorted(
+        measured, key=lambda name: (name not in METRIC_NAMES, [*METRIC_NAMES, name].index(name), name)
     )
 
 
 def same_numbers(row: Row, one: str, other: str) -> bool:
-    """Whether the second metric says nothing that the first does not."""
+    """Whether metric `other` has the same value and interval as metric `one`, or is not there."""
     a, b = row.summaries.get(one), row.summaries.get(other)
     return b is None or (a is not None and (a.value, a.low, a.high) == (b.value, b.low, b.high))
 
 
-def table_html(headings: Sequence[str], body: str) -> str:
-    """A table whose headings sort it."""
-    head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in headings)
-    return f"<div class=scroll><table class=sortable><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def row_html(found: Collection, marks: Marks, place: int, names: Sequence[str], references: dict[str, int]) -> str:
-    """One line of the table of results."""
+def row_html(
+    found: Collection, verdicts: Verdicts, place: int, names: Sequence[str], references: Mapping[str, int]
+) -> str:
+    """One line of the table; data-verdicts holds w, t, l or - for every row, from which page.js compares anew."""
     row = found.rows[place]
-    duels = "".join(
-        marks.duels[place, other].outcome[0] if (place, other) in marks.duels else "-"
-        for other in range(len(found.rows))
-    )
-    won, tied, lost = marks.tally(place)
-    against = versus_html(marks, place, references[row.data])
+    letters = "".join(verdicts.of_pairs.get((place, other), "-")[0] for other in range(len(found.rows)))
+    won, tied, lost = verdicts.tally(place)
     share = row.main_metric not in NO_SHARES
     count = row.first.model.parameters
     cells = [
-        text_html(row.data),
-        text_html(row.model),
-        text_html(row.head),
-        against,
+        text_cell(row.data),
+        text_cell(row.model),
+        text_cell(row.head),
+        compared_html(verdicts, place, references[row.data]),
         f'<td data-value="{won - lost}">{won} / {tied} / {lost}</td>',
         *(metric_html(found, row, name) for name in names),
         spread_html(row.main.sd_seeds, share),
@@ -85,24 +84,24 @@ def row_html(found: Collection, marks: Marks, place: int, names: Sequence[str], 
         f'<td data-value="{"" if count is None else count}">{parameters(count)}</td>',
     ]
     return (
-        f'<tr data-data="{escape(row.data)}" data-head="{escape(row.kind)}" data-place="{place}" data-duels="{duels}">'
-        f"{''.join(cells)}</tr>"
+        f'<tr data-data="{escape(row.data)}" data-head="{escape(row.kind)}" data-place="{place}" '
+        f'data-verdicts="{letters}">{"".join(cells)}</tr>'
     )
 
 
-def versus_html(marks: Marks, place: int, reference: int) -> str:
-    """How the row does against the reference, on a button that makes it the reference."""
+def compared_html(verdicts: Verdicts, place: int, reference: int) -> str:
+    """The verdict on the row against the reference, on a button that makes the row the reference."""
     if place == reference:
-        value, text = "2", "◆ held against"
-    elif (place, reference) not in marks.duels:
+        value, text = "2", "◆ reference"
+    elif (place, reference) not in verdicts.of_pairs:
         value, text = "", "not compared"
     else:
         value, text = {"win": ("1", "▲ better"), "tie": ("0", "= no difference"), "loss": ("-1", "▼ worse")}[
-            marks.duels[place, reference].outcome
+            verdicts.of_pairs[place, reference]
         ]
     pressed = "true" if place == reference else "false"
     return (
-        f'<td class="versus mark{value}" data-value="{value}"><button type="button" aria-pressed="{pressed}">{text}'
+        f'<td class="compared mark{value}" data-value="{value}"><button type="button" aria-pressed="{pressed}">{text}'
         "</button></td>"
     )
 
@@ -137,11 +136,6 @@ def spread_html(sd: float | None, share: bool) -> str:
     if sd is None or math.isnan(sd):
         return '<td data-value=""></td>'
     return f'<td data-value="{sd!r}">{number_text(sd, 2, share)}</td>'
-
-
-def text_html(text: str) -> str:
-    """A cell of words."""
-    return f'<td class="name" data-value="{escape(text)}">{escape(text)}</td>'
 
 
 def best_place(found: Collection, data: str) -> int:

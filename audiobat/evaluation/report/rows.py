@@ -1,6 +1,6 @@
-"""Rows of tables: one model under one head on one data set, the records of its seeds together; and what to call them.
+"""Rows of tables: one model under one head on one data set, and the names of models, heads and metrics in tables.
 
-Records of the same model, data and settings that differ in their seed alone are one row, whose numbers are their means.
+Records that differ in their seed alone are one row, whose numbers are the means over them.
 """
 
 from __future__ import annotations
@@ -15,22 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from audiobat.evaluation.record import ResultRecord
+from audiobat.evaluation.record import ResultRecord, head_title
 
-HEADS = {
-    "finetune": "Fine-tuning",
-    "cgp": "CGP",
-    "protobin": "Protobin",
-    "linear": "Linear",
-    "linear_cgp": "Linear CGP",
-    "attentive": "Attentive",
-    "ep": "EP",
-    "head2toe": "Head2Toe",
-    "vqt": "VQT",
-    "proto_classwise": "Class-wise prototypes",
-    "knn": "k-NN",
-    "mean_time_keep_freq": "Mean over time",
-}  # kinds as tables name them, in their order
 METRIC_NAMES = {
     "map": "mAP",
     "map_all": "mAP, all classes",
@@ -43,11 +29,11 @@ METRIC_NAMES = {
     "d_prime": "d′",
     "map_micro": "mAP, micro",
     "onset_f1": "Onset F1",
-}  # as tables name them, in their order
-NO_SHARES = ("d_prime",)  # all others are between 0 and 1
-PROTOTYPED = ("cgp", "protobin")  # the heads that prototypes are a setting of
+}  # in the order of tables
+NO_SHARES = ("d_prime",)  # shown as they are; all others are between 0 and 1, and shown in percent
+PROTOTYPED = ("cgp", "protobin")  # the heads that have prototypes; records hold their number for every head
 SEEDS = ("seed", "order_seed")
-CHOSEN = {"lr", "weight_decay"}  # what the preset `fair` chooses for each seed
+CHOSEN = {"lr", "weight_decay"}  # the settings that the preset `fair` chooses for each seed
 UNITS = {
     "prototypes": "{:,} prototypes",
     "steps": "{:,} steps",
@@ -63,7 +49,7 @@ Key: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Summary:
-    """A metric of one row: means over its seeds, and what it varies by."""
+    """A metric of one row: means over its seeds, and its spread."""
 
     value: float
     low: float  # 95% interval over test clips, its ends averaged over seeds
@@ -78,7 +64,7 @@ class Row:
     """One model under one head on one data set, with a record for each seed."""
 
     model: str
-    head: str  # its name, with what tells it from other heads of its kind
+    head: str  # its title, with the settings in which it differs from other heads of its kind
     data: str
     loaded: tuple[Loaded, ...]
 
@@ -94,17 +80,17 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """Of its head."""
+        """Kind of its head."""
         return str(self.first.head["kind"])
 
     @property
     def main_metric(self) -> str:
-        """That of its records."""
+        """The metric that its records show where there is room for one."""
         return self.first.main_metric
 
     @cached_property
     def summaries(self) -> dict[str, Summary]:
-        """Every metric that all of its records hold."""
+        """Every metric that all of its records hold, by name."""
         names = [name for name in self.first.metrics if all(name in record.metrics for record in self.records)]
         return {name: summarise(self.records, name) for name in names}
 
@@ -124,8 +110,13 @@ class Row:
         return {name: statistics.fmean(found) for name, found in values.items()}
 
 
+def metric_title(name: str) -> str:
+    """A metric as tables name it."""
+    return METRIC_NAMES.get(name, name)
+
+
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """The rows by their main metric, the highest first, undefined ones last."""
+    """The rows by their main metric, the highest first, rows whose metric is undefined last."""
     return sorted(rows, key=lambda row: math.inf if math.isnan(row.main.value) else -row.main.value)
 
 
@@ -152,36 +143,36 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def settings_of(record: ResultRecord) -> dict[str, Any]:
-    """What defines a row besides model and data: the head's settings but for the seed and what a seed chose."""
+    """The settings of the head that define a row: all but its seeds, and what was chosen for each seed."""
     left_out = {*SEEDS, "name", "choice", "selected", *(CHOSEN if record.preset == "fair" else ())}
     if record.head["kind"] not in PROTOTYPED:
-        left_out.add("prototypes")  # records hold it for every head
+        left_out.add("prototypes")
     return {name: value for name, value in record.head.items() if name not in left_out}
 
 
 def row_key(record: ResultRecord) -> Key:
-    """Equal for records that differ in their seed alone."""
+    """A key that is equal for records that differ in their seed alone."""
     return (*model_of(record), *data_of(record), repr(sorted(settings_of(record).items())))
 
 
 def model_of(record: ResultRecord) -> tuple[str, str | None]:
-    """What tells models apart."""
+    """The key of a record's model: two models may have one name."""
     return record.model.id, record.model.sha256
 
 
 def data_of(record: ResultRecord) -> tuple[str, str]:
-    """What tells data sets apart."""
+    """The key of a record's data set: two tables of clips may have one name."""
     return record.data.name, record.data.sha256
 
 
 def distinct(keys: set[Any]) -> dict[Any, str]:
-    """(name, sha256) to a name that no other has: equal names get the start of their sha256."""
+    """(name, sha256) to a name of its own: equal names get the start of their sha256."""
     count = Counter(name for name, _ in keys)
     return {key: key[0] if count[key[0]] == 1 else f"{key[0]} ({str(key[1])[:6]})" for key in keys}
 
 
 def head_names(records: Mapping[Key, ResultRecord]) -> dict[Key, str]:
-    """Each head's name; where heads of a kind differ on one data set, with the settings in which they do."""
+    """The name of the head of each row; where heads of a kind differ on one data set, with the settings that differ."""
     kinds: dict[Key, list[Key]] = defaultdict(list)
     for key, record in records.items():
         kinds[(*data_of(record), record.head["kind"])].append(key)
@@ -192,8 +183,8 @@ def head_names(records: Mapping[Key, ResultRecord]) -> dict[Key, str]:
         fields = list(dict.fromkeys(name for s in settings.values() for name in s))
         differ = [f for f in fields if len({repr(settings[key].get(f)) for key in keys}) > 1] if several else []
         for key in keys:
-            kind = records[key].head["kind"]
-            names[key] = ", ".join([HEADS.get(kind, kind), *(setting(f, settings[key].get(f)) for f in differ)])
+            title = head_title(records[key].head["kind"])
+            names[key] = ", ".join([title, *(setting(f, settings[key].get(f)) for f in differ)])
     return names
 
 

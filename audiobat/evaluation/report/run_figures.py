@@ -1,4 +1,4 @@
-"""What `audiobat report` draws: every figure that its records allow, as SVG and PNG, with words for the page."""
+"""Every figure that a collection of records allows, as SVG and PNG files, with heading and caption for the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from audiobat.evaluation.metrics import f1_at
 from audiobat.evaluation.record import load_scores
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.curves import sweeps
-from audiobat.evaluation.report.page import Exhibit
+from audiobat.evaluation.report.html import Exhibit
 from audiobat.evaluation.report.record_figures import (
     LINES_SHOWN,
     Thresholds,
@@ -27,57 +27,55 @@ from audiobat.evaluation.report.record_figures import (
 from audiobat.evaluation.report.rows import Row, ranked
 from audiobat.evaluation.report.style import save
 
-NAMES = ("heads", "classes", "f1_threshold", "layers", "prototypes")  # of files, before that of a data set
 STEPS = 50  # thresholds tried are its multiples, ends aside
+CAPTIONS = {  # of each kind of figure; the kind is the start of its file's name
+    "heads": "Marks: means over seeds. Lines: 95% intervals over test clips.",
+    "classes": "Bars: the best model under its best head. Marks: other models, each under its own best head. The "
+    "precision of a class that few test clips have depends much on chance.",
+    "f1_threshold": "The F1 of tables is at a threshold of 0.5. A head whose best threshold lies elsewhere may rank "
+    "clips well and yet predict a class too rarely or too often. Best thresholds are chosen on the test clips, "
+    "for this figure alone, and are not reported. "
+    f"At most {LINES_SHOWN} models, each under its best head and with its first seed.",
+    "layers": "Top: linear probes of each block, with 95% intervals. Bottom: the weights that CGP's gate learned; the "
+    "dashed line is where it starts. Gate weights of blocks that hold nearly the same are not unique. Bars: means over "
+    "seeds. Dots: seeds. ρ: Spearman's rank correlation of the two, mean and standard deviation over seeds. Compare "
+    "Figures 4 and 6 of the paper.",
+    "prototypes": "Bands: 95% intervals over test clips. Compare Figure 2 of the paper.",
+}
 
 
 def draw_all(folder: Path, found: Collection) -> list[Exhibit]:
     """Write every figure into `folder` and return them, each data set's together; those of an older report go."""
-    for name in NAMES:
-        for old in (*folder.glob(f"{name}*.svg"), *folder.glob(f"{name}*.png")):
+    for kind in CAPTIONS:
+        for old in (*folder.glob(f"{kind}*.svg"), *folder.glob(f"{kind}*.png")):
             old.unlink()
     exhibits = []
-    for name, data, figure, heading, caption in figures_of(found):
-        exhibits.append(Exhibit(save(figure, folder, name), heading, caption, data))
+    for kind, data, figure, heading in figures_of(found):
+        place = found.data_sets.index(data) + 1 if data else 0
+        several = place and len(found.data_sets) > 1
+        suffix = f"_{place}_{re.sub(r'[^A-Za-z0-9]+', '-', data).strip('-')}" if several else ""
+        exhibits.append(Exhibit(save(figure, folder, kind + suffix), heading, CAPTIONS[kind], data))
     return exhibits
 
 
-def figures_of(found: Collection) -> Iterator[tuple[str, str, Figure, str, str]]:
-    """Name of the file, data set ("" for all), figure, heading and caption."""
-    for place, data in enumerate(found.data_sets, start=1):
+def figures_of(found: Collection) -> Iterator[tuple[str, str, Figure, str]]:
+    """Kind (of CAPTIONS), data set ("" for all), figure and heading."""
+    for data in found.data_sets:
         rows = [row for row in found.rows if row.data == data]
-        name = f"{place}_{re.sub(r'[^A-Za-z0-9]+', '-', data).strip('-')}" if len(found.data_sets) > 1 else ""
-        name = f"_{name}" if name else ""
         if len(rows) > 1:
-            caption = "Marks: means over seeds. Lines: 95% intervals over test clips."
-            yield f"heads{name}", data, head_comparison(rows), f"{data}: models and heads", caption
+            yield "heads", data, head_comparison(rows), f"{data}: models and heads"
         by_model = best_of_models(rows)
         if any(row.per_class for row in by_model[:1]):
-            caption = (
-                "Bars: the best model under its best head. Marks: other models, each under the head that serves it "
-                "best. The precision of a class that few test clips have depends much on chance."
-            )
-            yield f"classes{name}", data, class_bars(by_model), f"{data}: classes", caption
+            yield "classes", data, class_bars(by_model), f"{data}: classes"
         lines = [line for row in by_model[:LINES_SHOWN] for line in thresholds_of(row)]
         if lines:
-            caption = (
-                "The F1 of tables is at a threshold of 0.5. A head whose best threshold lies elsewhere may rank clips "
-                "well and yet say yes too rarely or too often. Best places are chosen on the test clips, to be seen, "
-                f"not reported. At most {LINES_SHOWN} models, each under its best head and with its first seed."
-            )
-            yield f"f1_threshold{name}", data, f1_by_threshold(data, lines), f"{data}: F1 by threshold", caption
+            yield "f1_threshold", data, f1_by_threshold(data, lines), f"{data}: F1 by threshold"
         curves = [curve for curve in found.layers if curve.data == data]
         if curves:
-            caption = (
-                "Top: linear probes of each block, with 95% intervals. Bottom: the weights that CGP's gate learned; "
-                "the dashed line is where it starts. Bars: means over seeds. Dots: seeds. ρ: Spearman's rank "
-                "correlation of the two, mean and standard deviation over seeds. Compare Figures 4 and 6 of the paper."
-            )
-            yield f"layers{name}", data, layer_curves(curves), f"{data}: blocks and gates", caption
+            yield "layers", data, layer_curves(curves), f"{data}: blocks and gates"
     grown = sweeps(found.rows)
     if grown:
-        caption = "Bands: 95% intervals over test clips. Compare Figure 2 of the paper."
-        yield "prototypes", "", prototype_curve(grown), "How many prototypes", caption
+        yield "prototypes", "", prototype_curve(grown), "How many prototypes"
 
 
 def best_of_models(rows: list[Row]) -> list[Row]:

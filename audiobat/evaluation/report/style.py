@@ -1,4 +1,4 @@
-"""How figures look, and files of them: colours apart for colour-blind eyes, shapes and shades that tell in grey."""
+"""How figures look, and their files: colours for colour-blind readers, markers and shades for grey prints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 BLUE, VERMILLION, GREEN, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9"
 PURPLE, BLACK = "#CC79A7", "#000000"
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, SKY)
-MARKERS = ("o", "D", "s", "^", "v")
 LINES = ("-", "--", ":", "-.")
 WIDTH = 7.5  # inches
 STYLE: dict[Any, Any] = {
@@ -38,7 +37,7 @@ P = ParamSpec("P")
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Let a function draw in this file's style without changing anybody else's."""
+    """Let a function draw in this file's style without changing matplotlib's settings for the rest of the process."""
 
     @wraps(draw)
     def inner(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -73,11 +72,11 @@ def look(place: int) -> dict[str, Any]:
 
 
 def folded(name: str, width: int, lines: int = 2) -> str:
-    """A name over a few lines; what does not fit is cut, and says so."""
+    """A name over at most `lines` lines of `width` letters; the rest is cut, with an ellipsis."""
     cut = wrap(" ".join(name.split()), width, max_lines=lines, placeholder="…")
     return "\n".join(cut)
 
 
 def headline(figure: Figure, text: str) -> None:
-    """What the figure says, above it."""
+    """Set the figure's title, at its left."""
     figure.suptitle("\n".join(wrap(text, 78)), x=0.01, ha="left", weight="bold")

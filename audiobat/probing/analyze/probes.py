@@ -17,8 +17,7 @@ from audiobat.data.split import Split
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import pick_loss, task_for
 from audiobat.evaluation.report.collect import Collection, collect, load_all
-from audiobat.evaluation.report.curves import sweeps
-from audiobat.evaluation.report.record_figures import rhos
+from audiobat.evaluation.report.curves import rhos, sweeps
 from audiobat.evaluation.report.rows import deviation
 from audiobat.evaluation.results import RunInfo, model_info
 from audiobat.models.features import Encoder

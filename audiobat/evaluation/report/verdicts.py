@@ -1,0 +1,140 @@
+"""Which rows of a data set win, tie and lose: by a paired bootstrap where scores are kept, else by intervals.
+
+A row wins where the 95% interval of the difference in its data set's main metric is above 0. Each pair is judged alone:
+`audiobat compare` corrects for the number of pairs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from audiobat.engine.progress import Progress
+from audiobat.evaluation.compare import measure_of
+from audiobat.evaluation.compare_records import Entry, check_same_clips, in_order
+from audiobat.evaluation.metrics import bootstrap_values, interval_of_difference
+from audiobat.evaluation.record import Scores, load_scores
+from audiobat.evaluation.report.rows import Row
+
+SAMPLES = 1000  # resamples of the test clips
+PAIRED = (
+    "Won, tied and lost against the other rows of the data set, by main metric: paired bootstrap over the same test "
+    "clips; a row wins where the 95% interval of the difference leaves out 0."
+)
+OVERLAP = (
+    "Won, tied and lost against the other rows of the data set, by main metric: as no scores of the same clips lie "
+    "beside the records, a row wins where the two 95% intervals do not overlap; a paired test would see more."
+)
+MIXED = "Some pairs of rows have no scores of the same clips: these are judged by whether their 95% intervals overlap."
+SINGLE = "Each pair is judged for itself: audiobat compare corrects for their number."
+
+Verdict = Literal["win", "tie", "loss"]
+REVERSED: dict[Verdict, Verdict] = {"win": "loss", "tie": "tie", "loss": "win"}
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The verdicts on all pairs of rows that share a data set, by their places in the list of rows, both ways round."""
+
+    of_pairs: Mapping[tuple[int, int], Verdict]
+    paired: frozenset[bool]  # how pairs were judged: by paired bootstrap (True), by overlap of intervals (False)
+
+    def tally(self, place: int) -> tuple[int, int, int]:
+        """How often the row at `place` won, tied and lost."""
+        counts = self._counts[place]
+        return counts["win"], counts["tie"], counts["loss"]
+
+    @cached_property
+    def _counts(self) -> dict[int, Counter[Verdict]]:
+        found: dict[int, Counter[Verdict]] = defaultdict(Counter)
+        for (place, _), verdict in self.of_pairs.items():
+            found[place][verdict] += 1
+        return found
+
+    @property
+    def legend(self) -> str:
+        """How the pairs were judged, as a note below a table."""
+        if not self.paired:
+            return "No data set has two rows to compare."
+        return " ".join(
+            [PAIRED if True in self.paired else OVERLAP, *([MIXED] if len(self.paired) == 2 else []), SINGLE]
+        )
+
+
+def judge(rows: Sequence[Row], paired: Mapping[tuple[int, int], Verdict]) -> Verdicts:
+    """The verdicts on all `rows`: those of `paired` as they are, the others by overlap of intervals.
+
+    Args:
+        rows: of any data sets; rows of different data sets or main metrics are not compared.
+        paired: verdicts of `paired_verdicts`, by the places of the two rows, the lower first.
+    """
+    found: dict[tuple[int, int], Verdict] = {}
+    ways = set()
+    for a, b in pairs(rows):
+        verdict = paired.get((a, b)) or by_overlap(rows[a], rows[b])
+        found[a, b], found[b, a] = verdict, REVERSED[verdict]
+        ways.add((a, b) in paired)
+    return Verdicts(found, frozenset(ways))
+
+
+def pairs(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
+    """Places of two rows of one data set, measured by one metric."""
+    for a, b in combinations(range(len(rows)), 2):
+        if rows[a].data == rows[b].data and rows[a].main_metric == rows[b].main_metric:
+            yield a, b
+
+
+def by_overlap(a: Row, b: Row) -> Verdict:
+    """A win or a loss where the intervals do not touch; an undefined interval ties."""
+    if a.main.low > b.main.high:
+        return "win"
+    return "loss" if a.main.high < b.main.low else "tie"
+
+
+def paired_verdicts(rows: Sequence[Row]) -> dict[tuple[int, int], Verdict]:
+    """Verdicts on the pairs of rows whose records all keep scores of the same test clips.
+
+    Each row's main metric is computed in the same resamples of the clips, as the mean over its seeds.
+
+    Raises:
+        AudiobatError: scores that are not the record's, or of other clips than those of the data set's first row.
+    """
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        if all(record.scores is not None for record in row.records):
+            groups[row.data, row.main_metric].append(place)
+    rivals = [places for places in groups.values() if len(places) > 1]
+    verdicts: dict[tuple[int, int], Verdict] = {}
+    with Progress("compare", total=sum(map(len, rivals)), unit="row", shown=bool(rivals)) as bar:
+        for places in rivals:
+            values: dict[int, Tensor] = {}
+            first: tuple[Entry, Scores] | None = None
+            for place in places:
+                first, values[place] = resampled(rows[place], first)
+                bar.advance()
+            for a, b in combinations(places, 2):
+                difference = rows[a].main.value - rows[b].main.value
+                low, high, _ = interval_of_difference(difference, values[a] - values[b])
+                verdicts[a, b] = "win" if low > 0 else "loss" if high < 0 else "tie"
+    return verdicts
+
+
+def resampled(row: Row, first: tuple[Entry, Scores] | None) -> tuple[tuple[Entry, Scores], Tensor]:
+    """The row's main metric in resamples of its clips [SAMPLES]; AudiobatError if they are not those of `first`."""
+    values = []
+    for path, record in row.loaded:
+        entry = Entry(path, record)
+        scores = in_order(load_scores(path, record))
+        first = first or (entry, scores)
+        check_same_clips(*first, entry, scores)
+        measure, sizes = measure_of(entry, scores, row.main_metric)
+        values.append(bootstrap_values(measure, sizes, SAMPLES))
+    assert first is not None
+    return first, torch.stack(values).mean(0)
