@@ -1,6 +1,6 @@
-"""What a benchmark is: models, data sets, ways to use a model, settings, and the paper's numbers; from YAML.
+"""A table of the paper as a config: models, data sets, protocols, settings and the paper's numbers (Tables 1 and 5).
 
-It stands here and not in `config/`, as nothing but `audiobat benchmark` reads it: it names settings, and has none.
+It comes from YAML (recipes/benchmark/) and names the presets and recipes that hold the settings themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from audiobat.config.checks import LARGEST, check, check_choice
 from audiobat.errors import did_you_mean
 
 FINETUNE = "FT"
-PROTOCOLS = {FINETUNE: "finetune", "CGP": "cgp", "Protobin": "protobin", "LP": "linear"}  # as tables name them: kinds
+PROTOCOLS = {
+    FINETUNE: "finetune",
+    "CGP": "cgp",
+    "Protobin": "protobin",
+    "LP": "linear",
+}  # names in tables: kinds of heads
 NOT_STATED = "not stated"
 
 
@@ -21,9 +26,8 @@ NOT_STATED = "not stated"
 class BenchmarkModel:
     """A line of the table."""
 
-    path: str | None = None  # its weights: whatever --model of probe and finetune takes; null: not here
-    recipes: Mapping[str, str] = field(default_factory=dict)  # data set: how this model is fine-tuned on it, if not as
-    # the data set's own recipe says
+    path: str | None = None  # its weights, as --model of probe and finetune takes them; null: not here
+    recipes: Mapping[str, str] = field(default_factory=dict)  # data set: the model's own recipe of fine-tuning on it
     source: str = NOT_STATED  # where users get the weights
     size: str = NOT_STATED
 
@@ -34,12 +38,12 @@ class BenchmarkData:
 
     reader: str = ""  # its name as in NAME:FOLDER
     task: str = ""  # its column of the preset
-    recipe: str = ""  # how models are fine-tuned on it
-    metrics: tuple[str, ...] = ("map",)  # of the records, in the table's order
+    recipe: str = ""  # of fine-tuning on it, for models without one of their own
+    metrics: tuple[str, ...] = ("map",)  # names in records, in the table's order
     classes: int = 1
     train: int = 1  # clips, as the paper counts them
     test: int = 1
-    folds: int = 1  # each tests once, so that each model is trained as often
+    folds: int = 1  # each tests once, so a model is trained as many times
     seconds: float = 10.0  # of a clip
     path: str | None = None  # its folder, prepared shards, or NAME:FOLDER; null: not here
 
@@ -61,11 +65,11 @@ class BenchmarkConfig:
     protocols: tuple[str, ...] = ()  # columns: FT (fine-tuning), CGP, Protobin, LP (linear probe)
     preset: Literal["paper", "released", "fair"] = "paper"  # of the probes' settings
     seeds: tuple[int, ...] = ()  # of every cell; none: the preset's and the recipe's own
-    tflops: float = 125.0  # 10^12 operations a second, for the hours: 0.4 of an A100's peak in bf16, an assumption
+    tflops: float = 125.0  # 10^12 operations a second, to count hours: 0.4 of an A100's peak in bf16, an assumption
     paper: Mapping[str, Mapping[str, Mapping[str, tuple[float, ...]]]] = field(default_factory=dict)  # model, data set,
     # protocol: percent, in the order of the metrics
-    probe: Mapping[str, Any] = field(default_factory=dict)  # fields of ProbeConfig that lie over the preset's
-    finetune: Mapping[str, Any] = field(default_factory=dict)  # fields of FinetuneConfig that lie over the recipe's
+    probe: Mapping[str, Any] = field(default_factory=dict)  # fields of ProbeConfig that replace the preset's
+    finetune: Mapping[str, Any] = field(default_factory=dict)  # fields of FinetuneConfig that replace the recipe's
     notes: tuple[str, ...] = ()  # sentences below the table
 
     def __post_init__(self) -> None:

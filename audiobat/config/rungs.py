@@ -1,4 +1,4 @@
-"""The ladder of Tables 2 to 4, from EAT's recipe to BAT's: which rung a config stands on, and what that changes."""
+"""The ladder of Tables 2 to 4, from EAT's recipe to BAT's: its rungs, the rung of a config, and what a rung changes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ METHOD = ("frontend", "encoder", "decoder", "mask", "target", "objective")  # th
 
 
 def rungs() -> list[str]:
-    """The recipes of the ladder from its foot."""
+    """The recipes of the ladder, from EAT's to BAT's."""
     return [name for name in recipe_names() if name.startswith(FOLDER)]
 
 
 def rung_of(config: PretrainConfig) -> str | None:
-    """The rung whose method `config` has, whatever its data, rates and lengths."""
+    """The rung with the method of `config`, whatever its data, rates and lengths; None if there is none."""
     for name in rungs():
         rung = from_dict(PretrainConfig, load_recipe(name))
         if all(getattr(rung, group) == getattr(config, group) for group in METHOD):
@@ -29,7 +29,7 @@ def rung_of(config: PretrainConfig) -> str | None:
 
 
 def changes(name: str) -> dict[str, tuple[Any, Any]]:
-    """The fields in which a recipe differs from its base, as `group.field`: what they were and what they are."""
+    """The fields in which a recipe differs from its base, `group.field` to (value in the base, value here)."""
     base = base_of(name)
     defaults = flat(dataclasses.asdict(PretrainConfig()))
     before = defaults | (flat(load_recipe(base)) if base else {})

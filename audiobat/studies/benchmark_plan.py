@@ -133,8 +133,9 @@ def survey(config: BenchmarkConfig) -> Survey:
 
 def plan_tables(cells: Sequence[Cell], found: Survey, out: Path) -> Iterator[Table | str]:
     """The tables of a dry run, and the totals."""
-    states = {cell: state_of(cell, found, out) for cell in cells}
-    hours = {cell: hours_of(cell, found) for cell in cells}
+    states, hours = {}, {}
+    for cell in cells:
+        states[cell], hours[cell] = state_of(cell, found, out)
     lines = [(c.data, c.protocol, c.model, c.settings, states[c], hours_text(hours[c])) for c in cells]
     headings = ("Data", "", "Model", "Settings", "State", "GPU hours")
     yield terminal_table(cells[0].config.title, headings, lines, text=range(5), group=0)
@@ -154,25 +155,17 @@ def plan_tables(cells: Sequence[Cell], found: Survey, out: Path) -> Iterator[Tab
     )
 
 
-def state_of(cell: Cell, found: Survey, out: Path) -> str:
-    """`done`, `can run`, or what is in the way."""
+def state_of(cell: Cell, found: Survey, out: Path) -> tuple[str, float | None]:
+    """`done`, `can run`, or what is in the way; and the GPU hours, None if the cell's settings make no config."""
     try:
+        hours = cost_of(cell, found.models.get(cell.model, BASE)).hours(cell.config.tflops)
         if cell.is_done(out):
-            return "done"
-        cost_of(cell)  # its settings make a config
+            return "done", hours
     except AudiobatError as error:
-        return str(error)
+        return str(error), None
     names = {"weights": cell.model, "data": cell.data}
     broken = " and ".join(thing for thing, name in names.items() if name in found.faults)
-    return cell.missing or (f"{broken} of no use" if broken else "can run")
-
-
-def hours_of(cell: Cell, found: Survey) -> float | None:
-    """GPU hours of a cell; None if its settings make no config."""
-    try:
-        return cost_of(cell, found.models.get(cell.model, BASE)).hours(cell.config.tflops)
-    except AudiobatError:
-        return None
+    return cell.missing or (f"{broken} of no use" if broken else "can run"), hours
 
 
 def missing_lines(cells: Sequence[Cell], found: Survey) -> Iterator[str]:

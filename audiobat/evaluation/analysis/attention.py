@@ -79,10 +79,10 @@ def mean_measures(encoder: AudioEncoder, clips: Iterable[Tensor]) -> dict[str, d
 def attention_inputs(encoder: AudioEncoder, waveform: Tensor) -> Iterator[list[tuple[GatedAttention, Tensor]]]:
     """For each window of a clip [S], every block's attention module and its input [1, n, D] without padding."""
     modules = [module for module in encoder.modules() if isinstance(module, GatedAttention)]
-    seen: list[tuple[GatedAttention, Tensor, Tensor | None]] = []
+    inputs: list[tuple[GatedAttention, Tensor, Tensor | None]] = []
 
     def keep(module: GatedAttention, arguments: tuple[Tensor, Tensor | None]) -> None:
-        seen.append((module, *arguments))
+        inputs.append((module, *arguments))
 
     handles = [module.register_forward_pre_hook(keep) for module in modules]
     try:
@@ -90,8 +90,8 @@ def attention_inputs(encoder: AudioEncoder, waveform: Tensor) -> Iterator[list[t
     finally:
         for handle in handles:
             handle.remove()
-    for i in range(len(seen[0][1])):
-        yield [(m, x[i : i + 1] if valid is None else x[i : i + 1, valid[i]]) for m, x, valid in seen]
+    for i in range(len(inputs[0][1])):
+        yield [(m, x[i : i + 1] if valid is None else x[i : i + 1, valid[i]]) for m, x, valid in inputs]
 
 
 def _measures_of(blocks: list[tuple[GatedAttention, Tensor]]) -> dict[str, dict[str, Tensor]]:

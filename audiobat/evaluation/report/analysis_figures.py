@@ -1,4 +1,4 @@
-"""What `audiobat analyze` measured to figures, one function each: sinks, ranks, likeness of blocks, prototypes."""
+"""The measures of `audiobat analyze` to figures, one function each: sinks, ranks, similarity of blocks, prototypes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from audiobat.evaluation.report.style import LINES, WIDTH, folded, headline, loo
 KINDS = {"weights": "attention weights", "values": "weight × value", "gated": "weight × value, gated"}
 POPULATIONS = {"patches": "patches", "mean": "mean patch of each clip", "cls": "cls of each clip"}
 MEANS = {  # over heads, measure by measure
-    "strongest_token": "to the token most listened to",
+    "strongest_token": "to the token that gets most",
     "sink_rate_any": "heads and clips that have a sink",
     "patch_to_itself": "patch to itself",
     "patch_entropy": "entropy of patches' rows, 100% if uniform",
@@ -124,21 +124,21 @@ def likeness(cka: Sequence[Sequence[float]]) -> Figure:
 
 @dataclass(frozen=True, eq=False)
 class Excited:
-    """A prototype and the clip that excites it."""
+    """A prototype and the clip that activates it most."""
 
     prototype: int
-    strength: float  # what it adds to the class's logit
+    strength: float  # how much it adds to the class's logit
     labels: Sequence[str]  # of the clip
     spectrogram: Array  # [frames, mel bins]
     similarity: Array  # [T, F] of the clip's patches with the prototype
-    column_seconds: float  # from one patch column to the next
+    column_seconds: float  # from the start of a patch column to that of the next
 
 
 @styled
 def class_prototypes(
     label: str, precision: float, shown: Sequence[Excited], frontend: MelFrontend | KaldiFrontend
 ) -> Figure:
-    """A class's strongest prototypes: the clip that excites each, its best patches outlined, and all its patches."""
+    """A class's strongest prototypes: the clip that activates each, its best patches framed, and all similarities."""
     figure = Figure(figsize=(WIDTH, 0.6 + 2.1 * len(shown)))
     panels = figure.subplots(len(shown), 2, sharex="row", sharey=True, squeeze=False, width_ratios=(1.25, 1))
     bins = frontend.config.mel_bins
@@ -156,12 +156,12 @@ def class_prototypes(
         figure.colorbar(image, ax=right, label="similarity", pad=0.01)
     for ax in panels[-1]:
         ax.set_xlabel("time (s)")
-    headline(figure, f"What speaks for {folded(label.replace('_', ' '), 32, 1)} (average precision {precision:.2f})")
+    headline(figure, f"Prototypes of {folded(label.replace('_', ' '), 32, 1)} (average precision {precision:.2f})")
     return figure
 
 
 def outline(ax: Axes, one: Excited, bins: int) -> None:
-    """Frame the patches that excite the prototype most: the others dotted, then the best one solid."""
+    """Frame the patches that activate the prototype most: the best with a solid line, the others dotted."""
     rows, end = one.similarity.shape[1], ax.get_xlim()[1]
     pen = min(1.6, max(0.4, 50 * one.column_seconds / end))  # points: a fifth of a narrow column
     order = np.argsort(-np.nan_to_num(one.similarity, nan=-np.inf).ravel())[:OUTLINED]
@@ -175,7 +175,7 @@ def outline(ax: Axes, one: Excited, bins: int) -> None:
 
 
 def from_zero(ax: Axes) -> None:
-    """Let the values' axis begin at zero, with room for the highest mark."""
+    """Begin the axis of values at zero, with room above the highest mark."""
     ax.update_datalim([(1, 0)])
     ax.margins(y=0.07)
     ax.autoscale_view()
