@@ -195,7 +195,7 @@ def show(comparison: Comparison, samples: int) -> None:
         console.print(difference_table(pairs, letter))
     console.print(
         f"95% basic interval and p of a paired bootstrap over test clips, {samples:,} resamples. Holm: p corrected for "
-        f"the pairs of a table; below {ALPHA} the first system wins or loses."
+        f"the pairs of a table; below {ALPHA} the first one wins or loses."
     )
     if any(d.tie_by_holm for d in comparison.differences):
         console.print(

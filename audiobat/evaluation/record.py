@@ -240,9 +240,9 @@ def head_order(kind: str) -> int:
 
 
 def head_label(record: ResultRecord) -> str:
-    """`CGP`, or `Linear, block 3` for a probe of a block that is not the last."""
+    """`CGP`, or `Linear, block 3` where it is not the last; heads that are not in Table 1 by their kind."""
     kind, layer = record.head["kind"], record.head.get("layer", -1)
-    name = head_title(kind)
+    name = head_title(kind) if kind in ("cgp", "protobin", "linear") else str(kind)
     return name if kind == "cgp" or layer == -1 else f"{name}, block {layer}"
 
 

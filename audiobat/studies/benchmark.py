@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from audiobat.config import FinetuneConfig, ProbeConfig
 from audiobat.config.benchmark import FINETUNE, BenchmarkConfig
@@ -65,7 +66,7 @@ def benchmark(
     console = Console()
     if dry_run:
         for part in plan_tables(asked, survey(config), out):
-            console.print(part, soft_wrap=isinstance(part, str), markup=False)  # no line break within a path
+            console.print(part, soft_wrap=isinstance(part, Text))  # an error has no line break within a path
         return []
     if not any(not cell.missing or cell.is_done(out) for cell in asked):
         raise AudiobatError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from audiobat.config import ModelConfig, ProbeConfig
 from audiobat.config.benchmark import FINETUNE, NOT_STATED, PROTOCOLS, BenchmarkConfig, BenchmarkData
@@ -131,15 +132,20 @@ def survey(config: BenchmarkConfig) -> Survey:
     return Survey(models, clips, faults)
 
 
-def plan_tables(cells: Sequence[Cell], found: Survey, out: Path) -> Iterator[Table | str]:
-    """The tables of a dry run, and the totals."""
+def plan_tables(cells: Sequence[Cell], found: Survey, out: Path) -> Iterator[Table | Text | str]:
+    """The tables of a dry run, errors as `Text`, and the totals."""
     states, hours = {}, {}
     for cell in cells:
         states[cell], hours[cell] = state_of(cell, found, out)
     lines = [(c.data, c.protocol, c.model, c.settings, states[c], hours_text(hours[c])) for c in cells]
     headings = ("Data", "", "Model", "Settings", "State", "GPU hours")
     yield terminal_table(cells[0].config.title, headings, lines, text=range(5), group=0)
-    yield from missing_lines(cells, found)
+    missing = missing_table(cells, found)
+    if missing.row_count:
+        yield missing
+    used = {name for cell in cells for name in (cell.model, cell.data)}
+    # The sentences of errors stand outside of tables, which would break the paths in them.
+    yield from (Text(f"{name}: {fault}") for name, fault in found.faults.items() if name in used)
     ready = [cell for cell in cells if states[cell] == "can run"]
     done = sum(state == "done" for state in states.values())
     here = ", ".join(f"{name}: {count:,} clips" for name, count in found.clips.items())
@@ -168,26 +174,18 @@ def state_of(cell: Cell, found: Survey, out: Path) -> tuple[str, float | None]:
     return cell.missing or (f"{broken} of no use" if broken else "can run"), hours
 
 
-def missing_lines(cells: Sequence[Cell], found: Survey) -> Iterator[str]:
-    """A paragraph for the weights and data sets that are not named or of no use, with sentences that hold paths.
-
-    Lines and no table: a path or a sentence to copy must not be broken by columns.
-    """
+def missing_table(cells: Sequence[Cell], found: Survey) -> Table:
+    """The weights and data sets that are not named, or are of no use, and where users get them."""
     known = data_sets()
     needs = [
-        (name, model.path, f"weights of {name} (--models {name}=PATH), size: {model.size}", model.source)
+        (name, model.path, f"weights of {name}\nsize: {model.size}\n--models {name}=PATH", model.source)
         for name, model in {cell.model: cell.about_model for cell in cells}.items()
     ]
     for name, data in {cell.data: cell.about_data for cell in cells}.items():
         where = known[data.reader].where if data.reader in known else NOT_STATED
-        needs.append((name, data.path, f"{name} (--data {name}=FOLDER), size: {size_of(data)}", where))
-    paragraphs = []
-    for name, path, thing, where in needs:
-        if path is None or name in found.faults:
-            fault = [f"  {found.faults[name]}"] if name in found.faults else []
-            paragraphs.append("\n".join([thing, *fault, f"  get it: {where}"]))
-    if paragraphs:
-        yield "\n".join(["Missing here", *paragraphs, ""])
+        needs.append((name, data.path, f"{name}\nsize: {size_of(data)}\n--data {name}=FOLDER", where))
+    lines = [(thing, where) for name, path, thing, where in needs if path is None or name in found.faults]
+    return terminal_table("Missing here", ("What", "Where users get it"), lines, text=(0, 1), group=0)
 
 
 def size_of(data: BenchmarkData) -> str:

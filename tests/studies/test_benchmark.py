@@ -321,7 +321,7 @@ def test_a_dry_run_lists_runnable_cells_missing_things_and_hours(tmp_path, model
     flat = " ".join(shown.replace("│", " ").split())
     assert "3 of 36 cells can run, 0 are done." in flat
     assert "Here: ESC-50: 40 clips." in flat
-    assert "weights of SSLAM (--models SSLAM=PATH), size: about 344 MiB get it: ta012/SSLAM_pretrain on" in flat
+    assert "weights of SSLAM ta012/SSLAM_pretrain on Hugging Face" in flat
     assert "--data AS-2M=FOLDER" in flat
     assert "39,436 clips" in flat
     assert "No such folder or name" in flat
