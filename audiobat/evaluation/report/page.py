@@ -111,7 +111,7 @@ def filters_html(found: Collection) -> str:
         ("Heads", "head", [(kind, head_title(kind)) for kind in kinds]),
     )
     html = ""
-    for title, name, boxes in groups:
+    for title, name, boxes in (group for group in groups if len(group[2]) > 1):  # a single box would hide everything
         labels = "".join(
             f'<label><input type="checkbox" checked data-filter="{name}" value="{escape(value)}"> '
             f"{escape(text)}</label>"
