@@ -93,7 +93,7 @@ def lead_of(found: Collection) -> str:
     return (
         f"Made from {heads} result records of heads"
         + (f" and {blocks} of single blocks" if blocks else "")
-        + ". Numbers are in percent where nothing else is said, "
+        + ". Numbers are in percent unless a column says otherwise, "
         "with 95% bootstrap intervals over test clips in brackets."
     )
 
