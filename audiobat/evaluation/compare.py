@@ -128,6 +128,7 @@ def on_one_data_set(entries: Sequence[Entry], metric: str | None, samples: int, 
         measure, sizes = measure_of(entry, scores, name)
         whole = float(measure(torch.ones(1, sum(sizes), dtype=torch.float64)))
         found[entry.system].append((whole, bootstrap_values(measure, sizes, samples, seed)))
+    # Seeds are averaged within a resample, so that the interval is of the system's mean.
     value = {system: sum(whole for whole, _ in seeds) / len(seeds) for system, seeds in found.items()}
     resampled = {system: torch.stack([r for _, r in seeds]).mean(0) for system, seeds in found.items()}
     pairs = []
@@ -164,6 +165,7 @@ def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Callable[[Tenso
     def mean(counts: Tensor) -> Tensor:
         each = []
         for (measure, clip_of_row), part in zip(parts, counts.split(sizes, dim=1), strict=True):
+            # A clip of many patch columns has as many rows of scores, so that memory is bounded by rows.
             batches = part.split(max(1, COUNTS // len(clip_of_row)))
             each.append(torch.cat([measure(batch[:, clip_of_row]) for batch in batches]))
         return torch.stack(each).mean(0)

@@ -79,6 +79,7 @@ def benchmark(
             state = "done" if cell.is_done(out) and not overwrite else cell.settings
             print(f"[{number} of {len(asked)}] {cell}: {state}", flush=True)
             attempt(cell, out, device, overwrite, failed)
+    # The table shows all cells, also those that an earlier command measured.
     results = [result_of(cell, out, failed, cell in asked) for cell in cells_of(config)]
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "table.md", markdown_table(config, results))

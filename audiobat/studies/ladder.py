@@ -121,7 +121,7 @@ def ladder(
         return []
     keep_settings(out, config, {"scale": scale, "steps": steps, "data": str(data), "probe_data": str(probe_data)})
     statistics = own_statistics(out, table, scale)
-    for seed in seeds:
+    for seed in seeds:  # seeds outside: a whole ladder of one seed is there before the next begins
         for name in rungs():
             if not record_of(out, name, seed).exists():
                 run = pretrain(
@@ -188,7 +188,7 @@ def rung_config(
         "data": {"path": data},
         "train": {"seed": seed, "device": device},
     }
-    if method["frontend"]["kind"] == "kaldi_fbank":
+    if method["frontend"]["kind"] == "kaldi_fbank":  # its standardisation needs the statistics of these clips
         changes["frontend"] = dict(statistics)
     if steps is not None:
         share = steps / full.train.steps

@@ -42,6 +42,7 @@ def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
     Raises:
         AudiobatError: nothing there, a record that cannot be read, or two files that record the same probe.
     """
+    # Resolved, as a folder and a file in it may both be named.
     paths = list(dict.fromkeys(path.resolve() for source in sources for path in find_records(existing(source))))
     if not paths:
         raise AudiobatError("RUNS is empty: name folders that `audiobat probe` wrote, or result records.")

@@ -111,6 +111,7 @@ def whole_curves(
     """
     curves = []
     for seed, probes in sorted(found.items()):
+        # `--layers` probes blocks 1 to L - 1: the probe of the last block is the linear head itself.
         whole = {depth: last[seed], **probes} if seed in last else probes
         if sorted(whole) == list(range(1, depth + 1)):
             curves.append(tuple(whole[block] for block in range(1, depth + 1)))
@@ -144,7 +145,7 @@ def rhos(curve: Layers) -> list[float]:
     if not curve.probes or not curve.gates:
         return []
     values = curve.values
-    if len(values) != len(curve.gates):
+    if len(values) != len(curve.gates):  # probes and gates may come from runs with different seeds
         values = [np.mean(values, axis=0).tolist()] * len(curve.gates)
     return [spearman(x, y) for x, y in zip(values, curve.gates, strict=True)]
 

@@ -1,3 +1,6 @@
+// The script of pages, put into each by html.py.
+
+// A heading sorts its table by the cells' data-value: numbers from the highest, words from A; missing values stay last.
 const number = text => text === "" || isNaN(text) ? null : Number(text);
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
@@ -18,6 +21,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }));
 }
 
+// A block of a layer chart shows its numbers when it is pointed at or has the focus; arrow keys walk the blocks.
 const tip = document.getElementById("tip");
 const hide = () => { tip.hidden = true; };
 const show = spot => {
@@ -48,6 +52,8 @@ for (const chart of document.querySelectorAll("svg.layers")) {
     });
   });
 }
+
+// A box that is not ticked hides all parts of its data set or kind of head.
 const filters = [...document.querySelectorAll("input[data-filter]")];
 const filter = () => {
   const off = kind => new Set(filters.filter(box => box.dataset.filter === kind && !box.checked).map(box => box.value));
@@ -58,7 +64,8 @@ const filter = () => {
 };
 filters.forEach(box => box.addEventListener("change", filter));
 filter();
-// The letters of data-verdicts, and r for the reference row.
+
+// A click on a row's mark compares the rows of its data set with it. w, t and l are the letters of data-verdicts.
 const MARKS = {
   w: ["▲", "better", 1], t: ["=", "no difference", 0], l: ["▼", "worse", -1], r: ["◆", "reference", 2],
 };

@@ -93,7 +93,7 @@ def lead_of(found: Collection) -> str:
     return (
         f"Made from {heads} result records of heads"
         + (f" and {blocks} of single blocks" if blocks else "")
-        + ". Numbers are in percent where nothing else is said, "
+        + ". Numbers are in percent unless a column says otherwise, "
         "with 95% bootstrap intervals over test clips in brackets."
     )
 
@@ -111,7 +111,7 @@ def filters_html(found: Collection) -> str:
         ("Heads", "head", [(kind, head_title(kind)) for kind in kinds]),
     )
     html = ""
-    for title, name, boxes in groups:
+    for title, name, boxes in (group for group in groups if len(group[2]) > 1):  # a single box would hide everything
         labels = "".join(
             f'<label><input type="checkbox" checked data-filter="{name}" value="{escape(value)}"> '
             f"{escape(text)}</label>"

@@ -122,6 +122,7 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 
 def summarise(records: Sequence[ResultRecord], name: str) -> Summary:
     """Means over records, and standard deviations over seeds and (their mean) over folds."""
+    # An interval over clips and a spread over seeds are two things: the one is averaged, the other stands beside it.
     metrics = [record.metrics[name] for record in records]
     sds = [metric.sd for metric in metrics if metric.sd is not None]
     values = [metric.value for metric in metrics]
@@ -179,6 +180,7 @@ def head_names(records: Mapping[Key, ResultRecord]) -> dict[Key, str]:
     names = {}
     for keys in kinds.values():
         settings = {key: settings_of(records[key]) for key in keys}
+        # Where each model has one head of the kind, its title is enough, whatever the settings.
         several = len({model_of(records[key]) for key in keys}) < len(keys)
         fields = list(dict.fromkeys(name for s in settings.values() for name in s))
         differ = [f for f in fields if len({repr(settings[key].get(f)) for key in keys}) > 1] if several else []

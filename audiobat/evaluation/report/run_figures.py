@@ -87,7 +87,10 @@ def best_of_models(rows: list[Row]) -> list[Row]:
 
 
 def thresholds_of(row: Row) -> list[Thresholds]:
-    """Macro F1 of the row's first seed at thresholds between 0 and 1; nothing where it has no scores of that kind."""
+    """Macro F1 of the row's first seed at thresholds between 0 and 1; nothing without scores of single classes.
+
+    With a softmax over classes (loss ce) no threshold applies: the likeliest class is the prediction.
+    """
     path, record = row.loaded[0]
     if record.scores is None or record.head.get("loss") == "ce" or "map" not in record.metrics:
         return []

@@ -114,7 +114,7 @@ def paired_verdicts(rows: Sequence[Row]) -> dict[tuple[int, int], Verdict]:
     verdicts: dict[tuple[int, int], Verdict] = {}
     with Progress("compare", total=sum(map(len, rivals)), unit="row", shown=bool(rivals)) as bar:
         for places in rivals:
-            values: dict[int, Tensor] = {}
+            values: dict[int, Tensor] = {}  # the same resamples for all rows: a hard clip is hard for each
             first: tuple[Entry, Scores] | None = None
             for place in places:
                 first, values[place] = resampled(rows[place], first)
