@@ -26,13 +26,13 @@ CODEC_EXTENSIONS = frozenset(
 # No playlist, which would open other files, and no format that arbitrary bytes or a text could be taken for.
 CONTAINERS = "aac,ac3,aiff,amr,ape,asf,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,tta,wav,wv"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-ODD_ERRORS = (ValueError, RuntimeError, OSError)  # what PyAV cannot represent; places where the file has nothing
+ODD_ERRORS = (ValueError, RuntimeError, OSError)  # PyAV raises them too: values it cannot hold, seeks out of the file
 PREROLL = Fraction(1, 2)  # seconds decoded before a part: decoders need a few frames to settle (80 ms for Opus)
 
 
 class CalmFile:
-    """An open file for decoders in C, through which no exception can pass: a seek to nowhere, as damaged headers ask
-    for, gives -1.
+    """An open file for decoders in C, through which no Python exception can pass: a seek out of the file, as damaged
+    headers ask for, returns -1.
     """
 
     def __init__(self, file: Any) -> None:
@@ -42,7 +42,7 @@ class CalmFile:
         self._seek = file.seek
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move as a file does; -1 where that cannot be."""
+        """Move as a file does; -1 where that place does not exist."""
         try:
             return int(self._seek(offset, whence))
         except (OSError, ValueError):
@@ -86,7 +86,7 @@ class CodecFile:
         return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
     def samples(self) -> int:
-        """Its length, found by decoding its end: headers tell it roughly, some formats not at all."""
+        """Its length in samples, found by decoding its end: headers tell it roughly, some formats not at all."""
         stream, container = self._stream, self._container
         seconds = stream.duration * stream.time_base if stream.duration else Fraction(container.duration or 0, 10**6)
         for blocks in (self._sought(round(seconds * self.rate)), self._from_start()):
@@ -151,7 +151,8 @@ class CodecFile:
     def _position(self, frame: Any, at: Fraction, after: int) -> int:
         """Where a frame begins, in samples: `at`, by its time stamp, but Matroska and others count in milliseconds.
 
-        Finer are the grid on which the equally long frames of most codecs lie, and the end of the frame before.
+        Finer than a millisecond are the grid on which the equally long frames of most codecs lie, and the end of the
+        frame before.
         """
         tick = self._stream.time_base * self.rate
         first, size = int(self._head[0].samples), int(self._head[-1].samples)
@@ -199,7 +200,7 @@ def import_av(name: str) -> Any:
 def cut_blocks(
     blocks: Iterable[tuple[int, NDArray[np.float32]]], first: int, count: int | None
 ) -> list[NDArray[np.float32]]:
-    """The samples from `first` on, at most `count`; nothing if the blocks begin or end elsewhere."""
+    """The samples from `first` on, at most `count`; nothing if the blocks begin after `first` or end before it."""
     pieces: list[NDArray[np.float32]] = []
     kept = 0
     for position, block in blocks:
@@ -216,5 +217,5 @@ def cut_blocks(
 
 
 def _reason(error: Exception) -> str:
-    """FFmpeg's own words, without a number or a name."""
+    """FFmpeg's message, without a number or a name."""
     return str(getattr(error, "strerror", None) or error).strip().rstrip(".")

@@ -1,7 +1,8 @@
 """File, bytes or array to a mono float32 waveform at the model's rate; lengths of recordings, windows and batches.
 
 In: anything that libsndfile reads (or, with the extra `codec`, FFmpeg), or samples with their rate. Out: [S], mean over
-channels, resampled by soxr. Headers are not believed: memory follows the samples that are really there.
+channels, resampled by soxr. Headers are not trusted: samples are read in blocks, so that memory follows the samples
+that are there, not the number that a damaged header claims.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ AUDIO_EXTENSIONS = CODEC_EXTENSIONS | frozenset(
 MIN_RATE, MAX_RATE = 100, 6_144_000  # Hz: infrasound to the fastest converters; 1 Hz would grow 16,000-fold at 16 kHz
 BLOCK = 1 << 20  # values read at once, over all channels: 4 MiB, whatever a header claims
 INTEGER_SCALE = {torch.int16: 2.0**15, torch.int32: 2.0**31}
-UNKNOWN = 2**63 - 1  # frames, in libsndfile's words for a header without a length
-MAX_CHANNELS = 64  # an array with more is surely [samples, channels]
+UNKNOWN = 2**63 - 1  # frames that libsndfile reports for a header without a length
+MAX_CHANNELS = 64  # an array with more is surely [samples, channels], the wrong way round
 
 
 def load_audio(source: AudioSource, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> Samples:
@@ -108,8 +109,8 @@ def to_waveform(source: AudioSource | NDArray[Any] | Tensor, sample_rate: int | 
 def audio_duration(source: AudioSource) -> tuple[float, int]:
     """Seconds and sample rate of a recording, from its header where that tells the length.
 
-    FLAC from a stream is decoded to its end, and what FFmpeg reads has its last second decoded: there is no other way
-    to know.
+    FLAC from a stream is decoded to its end, and of a file that FFmpeg reads the last second is decoded, since their
+    headers do not tell exactly.
 
     Raises:
         AudiobatError: the file is missing, a folder, or not audio.
@@ -119,7 +120,7 @@ def audio_duration(source: AudioSource) -> tuple[float, int]:
 
 
 def pad_batch(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack waveforms [S_b] into waveform [B, S], zeros after each one's end, and lengths [B] int64."""
+    """Stack waveforms [S_b] into waveform [B, S], with zeros after each clip's end, and lengths [B] int64."""
     if not waveforms:
         raise AudiobatError("A batch needs at least one waveform.")
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
@@ -127,7 +128,7 @@ def pad_batch(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def windows(samples: int, window: int, hop: int) -> list[tuple[int, int]]:
-    """Cut `samples` into windows every `hop`, as (start, end): together they cover everything, the last may be short.
+    """Cut `samples` into windows every `hop`, as (start, end): together they cover all samples; the last may be short.
 
     A recording no longer than a window gives one window.
     """
@@ -241,8 +242,8 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | CodecFile:
     """Open a recording for reading; raises an AudiobatError that calls it `name`, by default its path.
 
-    What has an extension of CODEC_EXTENSIONS goes to FFmpeg; anything else to libsndfile and, if that does not know
-    the format, to FFmpeg, where it is installed.
+    A file with an extension of CODEC_EXTENSIONS goes to FFmpeg; any other to libsndfile and, if libsndfile does not
+    know the format, to FFmpeg, where PyAV is installed.
     """
     name = source_name(source) if name is None else name
     if isinstance(source, str | Path):
@@ -309,16 +310,16 @@ def resample(samples: Samples, rate: int, target_rate: int) -> Samples:
 
 
 def check_samples(samples: Samples, name: str) -> Samples:
-    """Return the samples if there are any and all are finite; raises an AudiobatError that names their origin."""
+    """Return the samples if there are any and all are finite; else raises an AudiobatError that names their origin."""
     if not len(samples):
         raise AudiobatError(f"{name} has no samples: give audio that is not empty.")
-    if not (math.isfinite(samples.min()) and math.isfinite(samples.max())):  # NaN is both; no array of booleans
+    if not (math.isfinite(samples.min()) and math.isfinite(samples.max())):  # NaN is both; np.isfinite needs an array
         raise AudiobatError(f"{name} holds NaN or infinite samples: repair it or leave it out.")
     return samples
 
 
 def source_name(source: object) -> str:
-    """What errors call a source: its path, or what it is."""
+    """The name by which errors call a source: its path, or its type."""
     if isinstance(source, str | Path):
         return str(source)
     if isinstance(source, bytes):
@@ -354,8 +355,8 @@ def _mean(block: Samples) -> Samples:
 
 
 def _reason(error: Exception) -> str:
-    """A decoder's own words, without the file's name in front."""
-    words = getattr(error, "error_string", str(error))
-    if str(words).startswith("File does not exist"):  # what libsndfile says of an .mp3 without a frame
+    """The decoder's message, without the file's name in front."""
+    message = getattr(error, "error_string", str(error))
+    if str(message).startswith("File does not exist"):  # libsndfile's message for an .mp3 without a frame
         return "Format not recognised"
-    return str(words).strip().rstrip(".")
+    return str(message).strip().rstrip(".")

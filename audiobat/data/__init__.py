@@ -1,4 +1,4 @@
-"""From what a user has to batches of clips.
+"""From folders, lists and data sets to batches of clips.
 
 In: a folder, a list, shards, a public data set. Out: a clip table (columns, memory-mapped), and batches of its clips in
 an order that is a function of (seed, epoch).

@@ -1,4 +1,4 @@
-"""Python lists to a clip table: what every source of clips ends with."""
+"""Python lists to a clip table: the last step of every source of clips."""
 
 from __future__ import annotations
 
@@ -98,10 +98,10 @@ def _texts(root: str | Path, texts: Sequence[str]) -> Strings:
 
 
 def _distinct(paths: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The distinct paths in order of appearance, and which of them each clip has."""
-    place: dict[str, int] = {}
-    ids = [place.setdefault(path, len(place)) for path in paths]
-    return list(place), ids
+    """The distinct paths in order of appearance, and for each clip the index of its path among them."""
+    index: dict[str, int] = {}
+    ids = [index.setdefault(path, len(index)) for path in paths]
+    return list(index), ids
 
 
 def _check_unique(root: str | Path, keys: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """One open clip: its length, and any spans of its samples, from one handle on its file.
 
 In: a clip table and a clip_id (a clip's place in it). Out: mono float32 samples [S] at any rate. A clip lies in a loose
-file, in a tar shard, in a Parquet file, or in an object store; whoever reads clips knows nothing of that.
+file, in a tar shard, in a Parquet file, or in an object store, of which the other files know nothing.
 
 Shards are read by offset (`pread`), so that any order costs the same, and processes share nothing but the page cache.
 """
@@ -45,7 +45,7 @@ class OpenClip:
         self._name = name
         self._begin = location.begin  # seconds into the recording at which the clip begins
         self._seconds = location.seconds  # None: not known yet
-        self._ends = ends  # whether the recording may go on after the clip, which must not be read
+        self._ends = ends  # whether to stop at the clip's end because the recording goes on behind it
 
     @property
     def rate(self) -> int:
@@ -90,7 +90,7 @@ def open_clip(table: ClipTable, clip_id: int) -> Iterator[OpenClip]:
         AudiobatError: as for `open_audio`; a shard that is gone, was cut short or does not hold the clip.
     """
     location, key = table.location(clip_id), table.keys[clip_id]
-    ends = table.begins is not None and location.seconds is not None
+    ends = table.begins is not None and location.seconds is not None  # the clip is a part of its recording
     if location.size is not None and _holds_pcm(location, _member_name(location, key)):
         yield OpenClip(_PcmMember(location, key), key, location, ends)
         return
@@ -185,7 +185,7 @@ def _pread(path: str, offset: int, size: int) -> bytes:
 
 
 class _OpenShards:
-    """Descriptors of the shards used last; reading at an offset leaves no trace in them, so that forks may share."""
+    """Descriptors of the shards used last; `pread` moves no position, so that forked processes may share them."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, int] = OrderedDict()
@@ -223,6 +223,6 @@ def _row_ends(path: str) -> NDArray[np.int64]:
 
 @functools.lru_cache(ROW_GROUPS)
 def _row_group(path: str, group: int) -> Any:
-    """The bytes column of a row group; a random order reads groups again and again: prepare such data first."""
+    """The bytes column of a row group. A random order reads each group many times: prepare such data first."""
     file = open_parquet(path)
     return file.read_row_group(group, columns=[f"{AUDIO}.bytes"]).column(AUDIO).combine_chunks().field("bytes")

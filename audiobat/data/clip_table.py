@@ -1,7 +1,8 @@
 """The clip table: which clips there are, where their bytes are, and what is known of each. Columns in, columns out.
 
-Everything that reads clips knows them through `ClipTable` alone. `data/sources.py` makes it; saved to disk, it opens by
-memory mapping, whatever its length. Nothing here opens an audio file.
+Whatever reads clips gets a `ClipTable` and clip_ids: a clip_id is a clip's place in its table, from 0. The files of
+`sources/` make tables; a table saved to disk opens by memory mapping, whatever its length. Nothing here opens an audio
+file.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.data.columns import Ragged, Strings, map_array, narrow, pack, unpack
+from audiobat.engine.files import replacing
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-clips-1"
@@ -61,13 +62,13 @@ class ClipTable:
     splits: NDArray[np.str_] | None = None  # [n], each one of SPLITS
     folds: NDArray[np.int64] | None = None  # [n]
     hashes: NDArray[np.uint64] | None = None  # [n, 2] of the samples: equal where the audio is
-    columns: dict[str, Strings] = field(default_factory=dict)  # all else that a source says, such as `group`
+    columns: dict[str, Strings] = field(default_factory=dict)  # all else that a source has, such as `group`
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Columns that are mapped from disk are sent to other processes by name."""
+        """For pickle: columns that are mapped from disk go to other processes as the paths of their files."""
         return {f.name: pack(getattr(self, f.name)) for f in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -78,26 +79,26 @@ class ClipTable:
         """Whether every clip has exactly one label."""
         return self.labels is not None and bool((self.labels.lengths == 1).all())
 
-    def path(self, row: int) -> str:
-        """The file (or URL) that holds clip `row`."""
-        name = self.files[int(self.file_ids[row])]
+    def path(self, clip_id: int) -> str:
+        """The file (or URL) that holds a clip."""
+        name = self.files[int(self.file_ids[clip_id])]
         return join(self.root, name)
 
-    def location(self, row: int) -> ClipLocation:
-        """Where the bytes of clip `row` are."""
-        seconds = None if self.seconds is None or np.isnan(self.seconds[row]) else float(self.seconds[row])
-        rate = 0 if self.sample_rates is None else int(self.sample_rates[row])
+    def location(self, clip_id: int) -> ClipLocation:
+        """Where the bytes of a clip are."""
+        seconds = None if self.seconds is None or np.isnan(self.seconds[clip_id]) else float(self.seconds[clip_id])
+        rate = 0 if self.sample_rates is None else int(self.sample_rates[clip_id])
         return ClipLocation(
-            self.path(row),
-            None if self.offsets is None else int(self.offsets[row]),
-            None if self.sizes is None else int(self.sizes[row]),
-            0.0 if self.begins is None else float(self.begins[row]),
+            self.path(clip_id),
+            None if self.offsets is None else int(self.offsets[clip_id]),
+            None if self.sizes is None else int(self.sizes[clip_id]),
+            0.0 if self.begins is None else float(self.begins[clip_id]),
             seconds,
             rate or None,
         )
 
     def targets(self) -> NDArray[np.bool_]:
-        """Labels as a matrix [n, C]. For tables that are small enough to probe; a large one keeps `labels`."""
+        """Labels as a matrix [n, C], for tables that are small enough to probe; for large ones, `labels` takes less."""
         if self.labels is None:
             raise AudiobatError("The clips have no labels: give a CSV with a `label` column, or class folders.")
         matrix = np.zeros((len(self), len(self.classes)), dtype=bool)
@@ -109,20 +110,20 @@ class ClipTable:
         values = np.zeros(0, np.int32) if self.labels is None else self.labels.values
         return np.bincount(values, minlength=len(self.classes))
 
-    def select(self, rows: NDArray[Any] | Sequence[int] | Sequence[bool]) -> ClipTable:
-        """Keep the clips at `rows`, a boolean mask [n] or indices, in that order; classes and files stay."""
-        chosen = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.arange(0)
+    def select(self, clips: NDArray[Any] | Sequence[int] | Sequence[bool]) -> ClipTable:
+        """The table of some clips, a boolean mask [n] or clip_ids, in that order; classes and files stay."""
+        chosen = np.arange(len(self))[np.asarray(clips)] if len(clips) else np.arange(0)
         changed: dict[str, Any] = {"columns": {name: column.take(chosen) for name, column in self.columns.items()}}
-        for name in ROW_FIELDS:
+        for name in CLIP_FIELDS:
             value = getattr(self, name)
             if value is not None:
                 changed[name] = value.take(chosen) if isinstance(value, Ragged) else value[chosen]
         return replace(self, **changed)
 
     def sha256(self) -> str:
-        """Digest of what a result depends on besides the audio: keys, labels, splits, folds, cuts of recordings."""
+        """Digest of all that a result depends on besides the audio: keys, labels, splits, folds, cuts of recordings."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
-        cut = () if self.begins is None else ("begins", "seconds")
+        cut = () if self.begins is None else ("begins", "seconds")  # else seconds only repeat what the files say
         for name in ("keys", "labels", "events", "splits", "folds", *cut):
             value = getattr(self, name)
             if value is not None:
@@ -132,7 +133,7 @@ class ClipTable:
         return digest.hexdigest()
 
     def missing(self) -> NDArray[np.int64]:
-        """Rows whose local file is not there, or too short to hold the clip."""
+        """clip_ids whose local file is not there, or too short to hold the clip."""
         sizes = [_file_size(join(self.root, name)) for name in self.files]
         there = np.array(sizes, np.int64)[self.file_ids]
         needed = np.zeros(len(self), np.int64)
@@ -142,7 +143,7 @@ class ClipTable:
         return np.flatnonzero(there < needed)
 
     def duplicates(self) -> list[NDArray[np.int64]]:
-        """Groups of rows with the same audio, each ascending; empty if the table has no hashes."""
+        """Groups of clip_ids with the same audio, each ascending; none if the table has no hashes."""
         if self.hashes is None:
             return []
         _, which, counts = np.unique(self.hashes, axis=0, return_inverse=True, return_counts=True)
@@ -188,16 +189,8 @@ class ClipTable:
 
     def save(self, folder: str | Path) -> None:
         """Write the table into `folder`, whole or not at all; what was there goes. `root` is not written."""
-        folder = Path(folder)
-        beside = folder.with_name(folder.name + ".tmp")
-        shutil.rmtree(beside, ignore_errors=True)
-        try:
+        with replacing(folder) as beside:
             self._write(beside)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(beside, folder)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
 
     def _write(self, beside: Path) -> None:
         beside.mkdir(parents=True)
@@ -220,7 +213,7 @@ class ClipTable:
 TEXT_FIELDS = {"keys", "files"}
 RAGGED_FIELDS = {"labels", "events"}
 STORED_FIELDS = tuple(f.name for f in fields(ClipTable) if f.name not in ("root", "classes", "columns"))
-ROW_FIELDS = tuple(name for name in STORED_FIELDS if name != "files")
+CLIP_FIELDS = tuple(name for name in STORED_FIELDS if name != "files")
 
 
 def open_table(folder: str | Path, root: str) -> ClipTable:
@@ -272,7 +265,7 @@ def join(root: str, name: str) -> str:
 
 def _check(table: ClipTable, clips: int) -> None:
     """Raise a ValueError if columns contradict each other or lead out of the folder."""
-    for name in ROW_FIELDS:
+    for name in CLIP_FIELDS:
         value = getattr(table, name)
         if value is not None and len(value) != clips:
             raise ValueError(f"{name} has {len(value)} entries for {clips} clips")

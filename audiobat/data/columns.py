@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-CHUNK = 1 << 16  # rows gathered at once, so that picking rows needs little memory beside its result
+CHUNK = 1 << 16  # lists gathered at once, so that `take` needs little memory beside its result
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +47,12 @@ class Ragged:
         """List `index`."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
-    def take(self, rows: NDArray[np.int64]) -> Self:
-        """The lists at `rows`, in that order."""
-        starts, lengths = self.offsets[:-1][rows].astype(np.int64), self.lengths[rows]
+    def take(self, indices: NDArray[np.int64]) -> Self:
+        """The lists at `indices`, in that order."""
+        starts, lengths = self.offsets[:-1][indices].astype(np.int64), self.lengths[indices]
         offsets = _ends(lengths)
         values = np.empty(offsets[-1], self.values.dtype)
-        for at in range(0, len(rows), CHUNK):
+        for at in range(0, len(indices), CHUNK):
             count = lengths[at : at + CHUNK]
             first, last = offsets[at], offsets[at + len(count)]
             shift = np.repeat(starts[at : at + CHUNK] - offsets[at : at + len(count)], count)
@@ -87,7 +87,7 @@ class Strings(Ragged):
 
 
 def narrow(array: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers in the smallest type that holds them: what processes look up should stay in memory."""
+    """Whole numbers in the smallest type that holds them, so that large tables stay in the page cache."""
     if array.dtype.kind not in "iu" or not array.size or array.min() < 0:
         return array
     return array.astype(np.min_scalar_type(int(array.max())))
@@ -112,13 +112,13 @@ def map_array(path: str) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Mapped:
-    """The path of a mapped array, which stands for it where it is sent to another process."""
+    """The path of a mapped array, which is sent to another process in place of the array."""
 
     path: str
 
 
 def pack(array: NDArray[Any] | None) -> NDArray[Any] | Mapped | None:
-    """An array as it is pickled: one that is mapped, whole, from a file, as the file's path."""
+    """An array as it is pickled: as its file's path, if a whole file is mapped."""
     if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
         return Mapped(str(array.filename))
     return array

@@ -10,19 +10,19 @@ from audiobat.data.columns import Ragged
 RESOLUTION = 1e-6  # seconds: 3 * 0.1 and 0.3 are the same time
 
 
-def frame_targets(events: Ragged, rows: ArrayLike, frame_times: ArrayLike, classes: int) -> NDArray[np.bool_]:
+def frame_targets(events: Ragged, clip_ids: ArrayLike, frame_times: ArrayLike, classes: int) -> NDArray[np.bool_]:
     """Which classes sound in which frame, [B, T, C].
 
     A frame is positive when its start lies in an event, onset <= time < offset; an event that lies between two frame
     starts marks none.
 
     Args:
-        events: of n clips, lists of `index.EVENT`, as in a clip table.
-        rows: [B] clips wanted.
+        events: of n clips, lists of `clip_table.EVENT`.
+        clip_ids: [B] clips wanted.
         frame_times: [T] start of each frame, in seconds from the clip's start.
         classes: C.
     """
-    wanted = np.asarray(rows, np.int64)
+    wanted = np.asarray(clip_ids, np.int64)
     chosen = events.take(wanted)
     times = _ticks(frame_times)
     onset, offset = _ticks(chosen.values["onset"])[:, None], _ticks(chosen.values["offset"])[:, None]  # [E, 1]

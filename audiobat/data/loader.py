@@ -47,7 +47,7 @@ class CropBatch:
     """Random crops for one step."""
 
     waveform: Tensor  # [B, S] float32
-    lengths: Tensor | None  # [B] samples; None: all S, so that nobody needs to look
+    lengths: Tensor | None  # [B] samples; None: all S, so that a step need not look at them
     clip_ids: ClipIds  # [B]
     starts: NDArray[np.float64]  # [B] seconds into its clip at which a crop begins
     keys: list[str]
@@ -204,7 +204,7 @@ def _copy(slot: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Crops:
-    """What a worker sends of a `CropBatch`; the waveform lies in the ring."""
+    """The part of a `CropBatch` that a worker sends through a pipe; the waveform lies in the ring."""
 
     waveform: Tensor | None  # [B, S] where there is no ring
     lengths: NDArray[np.int64]  # [B] samples

@@ -49,37 +49,37 @@ def draw_weights(table: ClipTable, balance: str | None, source: str) -> NDArray[
 
 def balanced_weights(values: Iterable[str]) -> NDArray[np.float64]:
     """Probability [n] of each clip under which every distinct one of its `values` [n] is drawn equally often."""
-    place: dict[str, int] = {}
-    which = np.fromiter((place.setdefault(value, len(place)) for value in values), np.int64)
+    index: dict[str, int] = {}
+    which = np.fromiter((index.setdefault(value, len(index)) for value in values), np.int64)
     counts = np.bincount(which)
     return 1.0 / (len(counts) * counts[which])
 
 
 def label_weights(labels: Ragged, classes: int, combine: Literal["mean", "sum"] = "mean") -> NDArray[np.float64]:
-    """How often to draw each clip [n] for rare classes to be seen: weighted sampling of AS-2M fine-tuning.
+    """How often to draw each clip [n], so that rare classes are drawn too: weighted sampling of AS-2M fine-tuning.
 
     Args:
-        labels: class indices of each clip; a clip without labels gets 0, and is never drawn.
+        labels: class indices of each clip; a clip without labels gets weight 0 and is never drawn.
         classes: C.
-        combine: `mean` of 1 / count over a clip's labels, as BAT's release has it; `sum` of 1000 / (count + 0.01), as
-            EAT has it. The paper says neither.
+        combine: `mean` of 1 / count over a clip's labels, as in BAT's release; `sum` of 1000 / (count + 0.01), as in
+            EAT's code. BAT's paper names neither.
     """
     counts = np.bincount(labels.values, minlength=classes).astype(np.float64)
     if combine == "sum":
         per_label = EAT_SCALE / (counts[labels.values] + EAT_ROUNDING)
     else:
         per_label = 1.0 / (counts[labels.values] * np.repeat(labels.lengths, labels.lengths))
-    row = np.repeat(np.arange(len(labels)), labels.lengths)
-    return np.bincount(row, weights=per_label, minlength=len(labels)).astype(np.float64)
+    clip_id = np.repeat(np.arange(len(labels)), labels.lengths)  # of each label
+    return np.bincount(clip_id, weights=per_label, minlength=len(labels)).astype(np.float64)
 
 
 class ClipOrder:
-    """The endless stream of clip indices for `count` clips.
+    """The endless stream of clip_ids for `count` clips.
 
     Args:
-        count: clips in the table.
+        count: n, clips in the table.
         seed: of the run.
-        weights: [count], how often to draw each clip, relative to the others; None: a permutation per epoch.
+        weights: [n], how often to draw each clip, relative to the others; None: a permutation per epoch.
         epoch_clips: draws in an epoch; None: `count`.
         replacement: whether a clip may be drawn twice in an epoch of weighted draws. Without, each next clip is drawn
             from those that are left, in proportion to their weights.
@@ -118,7 +118,7 @@ class ClipOrder:
         self._latest: tuple[int, NDArray[np.int64]] | None = None
 
     def epoch(self, number: int) -> NDArray[np.int64]:
-        """Clip indices [epoch_clips] of an epoch."""
+        """clip_ids [epoch_clips] of an epoch."""
         if self._latest is None or self._latest[0] != number:
             self._latest = (number, self._draw(np.random.default_rng((self.seed, number))))
         return self._latest[1]
@@ -129,16 +129,16 @@ class ClipOrder:
         if self.replacement:
             drawn: NDArray[np.int64] = rng.choice(self.count, size=self.epoch_clips, p=self.weights)
             return drawn
-        # Of clocks that ring after exponential times, at rates that are the weights, each next one to ring is drawn in
-        # proportion to the weights of those left (Efraimidis and Spirakis, 2006).
-        rings = np.full(self.count, np.inf)
-        np.divide(rng.standard_exponential(self.count), self.weights, out=rings, where=self.weights > 0)
-        first = np.argpartition(rings, self.epoch_clips - 1)[: self.epoch_clips]
-        order: NDArray[np.int64] = first[np.argsort(rings[first])]
+        # Weighted draws without replacement in one pass (Efraimidis and Spirakis, 2006): each clip gets an exponential
+        # random time with its weight as the rate, and clips are drawn in the order of their times.
+        times = np.full(self.count, np.inf)
+        np.divide(rng.standard_exponential(self.count), self.weights, out=times, where=self.weights > 0)
+        first = np.argpartition(times, self.epoch_clips - 1)[: self.epoch_clips]
+        order: NDArray[np.int64] = first[np.argsort(times[first])]
         return order
 
     def batch_indices(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> NDArray[np.int64]:
-        """This rank's clips [batch_size / world_size] of global step `step`; rank r takes the r-th part of the batch.
+        """This rank's clip_ids [batch_size / world_size] of step `step`; rank r takes the r-th part of the batch.
 
         Raises:
             AudiobatError: ranks cannot share the batch evenly.
@@ -150,7 +150,7 @@ class ClipOrder:
         return np.concatenate(list(self._stream(position, share)))
 
     def _stream(self, position: int, count: int) -> list[NDArray[np.int64]]:
-        """Cut `count` indices from `position` on, epoch by epoch."""
+        """`count` clip_ids of the endless stream from `position` on, epoch by epoch."""
         pieces = []
         while count:
             number, offset = divmod(position, self.epoch_clips)

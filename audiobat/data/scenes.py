@@ -4,7 +4,7 @@ In: the 554 takes of 37 sound events (folds 1-5) and the ambience that the packa
 bed of ambience and 1 to 4 events each. Training scenes (takes of folds 1-4) and test scenes (fold 5) share no
 recording.
 
-The mixes are made, not found: say so wherever a number from them is shown.
+The scenes are mixed, not recorded: say so wherever a number from them is shown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from audiobat.audio.read import load_audio
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_clips, read_labelled_clips
+from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
 RATE = 16_000
@@ -107,16 +107,14 @@ def write_scenes(
         return table
     (out / "audio").mkdir(parents=True, exist_ok=True)
     marker.unlink(missing_ok=True)
-    rows = [("path", "label", "split")]
+    lines = [("path", "label", "split")]
     for scene in _mix_all(clips_train, clips_test, seed, seconds):
         path = f"audio/{scene.name}.wav"
         soundfile.write(out / path, scene.waveform, RATE, subtype="PCM_16")
-        rows.append((path, ";".join(scene.labels), scene.split))
+        lines.append((path, ";".join(scene.labels), scene.split))
     with table.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    unfinished = marker.with_suffix(".part")
-    unfinished.write_text(recipe)
-    os.replace(unfinished, marker)  # last: the folder is complete
+        csv.writer(file).writerows(lines)
+    write_atomic(marker, recipe)  # last: the folder is complete
     return table
 
 

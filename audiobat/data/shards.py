@@ -1,4 +1,4 @@
-"""What a prepared folder holds, and how it is opened: the plan, the shards with their indexes, and the clip table.
+"""The layout of a prepared folder, and how it is opened: the plan, the shards with their indexes, the clip table.
 
 prepared.json               the plan: settings, digest of the source, which clips go to which shard
 shards/00000.tar            KEY.flac or KEY.pcm, then KEY.json; one that grows beyond 1 GB goes on in 00000-1.tar
@@ -28,7 +28,7 @@ from audiobat.errors import AudiobatError
 FORMAT = "audiobat-shards-1"
 PLAN, SHARDS, CLIPS = "prepared.json", "shards", "clips"
 SKIPPED, DUPLICATES = "skipped.csv", "duplicates.csv"
-UNFINISHED = ".part"  # in the names of what is being written, which begin with a dot
+UNFINISHED = ".part"  # in the names of files under way, which begin with a dot
 RUN = secrets.token_hex(4)  # of this process: on machines that share a folder, process ids may be the same
 
 

@@ -39,7 +39,7 @@ def splits_of(table: ClipTable, test_fold: int | None) -> list[Split]:
 
 
 def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the clips that train a probe, and of those that test it.
+    """clip_ids of the clips that train a probe, and of those that test it.
 
     With `test_fold`: that fold tests, all others train. Else by the split column (valid clips are left out). A table
     with neither splits nor folds is cut 80 to 20, stratified by each clip's first class, by a hash of the keys; where
@@ -89,10 +89,10 @@ def hashed_share(table: ClipTable, share: float) -> NDArray[np.bool_]:
     groups = table.columns["group"].tolist() if "group" in table.columns else table.keys.tolist()
     members: dict[int, dict[str, None]] = defaultdict(dict)  # first class of a group's first clip -> its groups
     seen: set[str] = set()
-    for row, group in enumerate(groups):
+    for clip_id, group in enumerate(groups):
         if group not in seen:
             seen.add(group)
-            members[_first_class(table, row)][group] = None
+            members[_first_class(table, clip_id)][group] = None
     chosen: set[str] = set()
     for names in members.values():
         ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -100,7 +100,7 @@ def hashed_share(table: ClipTable, share: float) -> NDArray[np.bool_]:
     return np.array([group in chosen for group in groups])
 
 
-def _first_class(table: ClipTable, row: int) -> int:
+def _first_class(table: ClipTable, clip_id: int) -> int:
     assert table.labels is not None
-    labels: Sequence[int] = table.labels.row(row).tolist()
+    labels: Sequence[int] = table.labels.row(clip_id).tolist()
     return labels[0] if labels else 0

@@ -107,7 +107,7 @@ class WindowStream:
 
 
 def file_stamp(table: ClipTable, clip_id: int) -> FileStamp | None:
-    """What changes with the file of a clip; None where that cannot be told (a remote file, or none)."""
+    """Size and time of change of a clip's file; None for a remote file, or where there is none."""
     path = table.path(clip_id)
     if is_remote(path):
         return None

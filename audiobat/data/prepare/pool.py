@@ -1,4 +1,4 @@
-"""Shards to worker processes: one that dies is replaced, and a clip that kills one after another is skipped.
+"""Shards to processes, one each: a process that dies is replaced, a clip that kills one after another is skipped.
 
 A decoder in C may crash on a damaged file, and the system kills processes for want of memory: neither may end a run of
 days. That is why this is no pool of the standard library, which gives up when one of its processes dies.
@@ -27,18 +27,13 @@ STARTS = 4  # processes that may die outside any clip, in a row for one shard
 
 @dataclass
 class Worker:
-    """A process that writes shards, and its shard at the moment."""
+    """A process that writes one shard."""
 
     job: Job
     process: BaseProcess
     clip_id: int | None = None  # the clip that it reads; None: none
     begun: int = 0  # clips of the shard
-    done: bool = False  # with the shard
-
-    def give(self, job: Job, connection: Connection) -> None:
-        """Hand it the next shard."""
-        self.job, self.clip_id, self.begun, self.done = job, None, 0, False
-        _send(connection, job)
+    done: bool = False
 
 
 class Blame:
@@ -91,21 +86,18 @@ def pack_shards(jobs: Iterable[Job], workers: int, advance: Callable[[int], None
     try:
         while True:
             while len(running) < workers and (job := next_job()) is not None:
-                connection, worker = _start_worker(context, job)
-                running[connection] = worker  # before anything can fail
-                worker.give(job, connection)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(job, theirs), daemon=True)  # type: ignore[attr-defined]
+                running[ours] = Worker(job, process)  # before anything can fail
+                process.start()
+                theirs.close()  # else the end of the process would not be seen
             if not running:
                 return
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
                 worker = running[ready]
-                alive = receive(ready, worker, advance)
-                if alive and not worker.done:
+                if receive(ready, worker, advance):
                     continue
-                if alive and (job := next_job()) is not None:
-                    worker.give(job, ready)
-                    continue
-                _send(ready, None)
                 del running[ready]
                 ready.close()
                 worker.process.join()
@@ -113,10 +105,11 @@ def pack_shards(jobs: Iterable[Job], workers: int, advance: Callable[[int], None
                     advance(-worker.begun)
                     again.append(blame.job_again(worker))
     finally:
-        for worker in running.values():
-            worker.process.kill()
-        for worker in running.values():
-            worker.process.join()
+        started = [worker.process for worker in running.values() if worker.process.pid is not None]
+        for process in started:
+            process.kill()
+        for process in started:
+            process.join()
 
 
 def worker_context() -> BaseContext:
@@ -128,43 +121,27 @@ def worker_context() -> BaseContext:
     return context
 
 
-def _start_worker(context: BaseContext, job: Job) -> tuple[Connection, Worker]:
-    """A new process for a job, and the connection by which it gets the job and reports."""
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
-    process.start()
-    theirs.close()
-    return ours, Worker(job, process)
+def _work(job: Job, reports: Connection) -> None:
+    """In a process of its own: write a shard.
 
-
-def _work(connection: Connection) -> None:
-    """In a process of its own: write the shards that come, until None does.
-
-    Reports each clip_id before the clip is read (None: all are), and how each shard ended.
+    Reports each clip_id before the clip is read (None: all are), and at the end "done", or the error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with suppress(EOFError, OSError):  # the main process is gone
-        while (job := connection.recv()) is not None:
-            try:
-                pack_shard(job, connection.send)
-            except BrokenPipeError:
-                return
-            except Exception as error:
-                error.add_note(traceback.format_exc())  # of this process
-                connection.send(error)
-            else:
-                connection.send("done")
-
-
-def _send(connection: Connection, job: Job | None) -> None:
-    """Send a shard, or None for no more; that a process is dead is found when its report is received."""
-    with suppress(OSError):
-        connection.send(job)
+    with suppress(OSError):  # the main process is gone
+        try:
+            pack_shard(job, reports.send)
+        except BrokenPipeError:
+            return
+        except Exception as error:
+            error.add_note(traceback.format_exc())  # of this process
+            reports.send(error)
+        else:
+            reports.send("done")
 
 
 def receive(connection: Connection, worker: Worker, advance: Callable[[int], None]) -> bool:
-    """Take one report of a worker; returns whether there will be more. Raises what the worker could not go on after."""
+    """Take one report of a worker and return True; False once it has ended. Raises the error that it reports."""
     try:
         report = connection.recv()
     except (EOFError, OSError):  # OSError: it was killed in the midst of a report

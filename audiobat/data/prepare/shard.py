@@ -50,7 +50,7 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file, path in zip(self._volumes, self._paths, strict=True):
-            with suppress(OSError):  # a full disk, which is why we are here, refuses what is still in the buffer
+            with suppress(OSError):  # on a full disk, closing fails to write what is still in the buffer
                 file.close()
             beside(path).unlink(missing_ok=True)
 
@@ -103,7 +103,7 @@ def header(name: str, size: int) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """What a shard holds: m clips of the source or windows of them, in V volumes; k clips were skipped."""
+    """The content of a shard: m clips of the source or windows of them, in V volumes; k clips were skipped."""
 
     plan: str  # digest of the plan that it belongs to
     number: int  # of the shard

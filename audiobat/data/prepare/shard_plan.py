@@ -59,7 +59,9 @@ def source_digest(table: ClipTable, sizes: NDArray[np.int64]) -> str:
 
 
 def shard_keys(keys: Iterable[str]) -> list[str]:
-    """The key of each clip in a shard: its own, made fit for the name of a tar member before whose first dot it stands.
+    """The key of each clip in a shard: its own key, changed where it does not fit into a tar member's name.
+
+    Readers take all before the first dot of a member's name as its key.
 
     An audio file's extension goes; so do leading slashes and `..`; other dots and control characters become `_`. Where
     two become one, the later gets its extension at the end or, if that is taken too, a number.

@@ -1,4 +1,4 @@
-"""What a user has, to a clip table: one file for each layout.
+"""Folders, lists and data sets to a clip table: one file for each layout.
 
 catalog.py      public data sets by name, and where a user gets each
 lists.py        a list of clips, or of events in them, as a CSV; every value checked

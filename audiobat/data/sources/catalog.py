@@ -1,4 +1,4 @@
-"""Public data sets by name: where a user gets each, and the layout in which people have it, to a clip table.
+"""Public data sets by name: where a user gets each, and which file of `public/` reads its layout.
 
 Nothing is downloaded: `NAME:FOLDER` reads what is there, and `audiobat prepare NAME` prints where it comes from.
 """
@@ -23,14 +23,14 @@ class DataSet:
 
     name: str  # as in NAME:FOLDER
     title: str
-    where: str  # where a user gets it
+    where: str  # address from which a user gets it
     licence: str
     layout: str  # what FOLDER must hold
     read: Callable[[Path], ClipTable]
-    report: Callable[[Path], str] | None = None  # on what of it lies in FOLDER, for a dry run
+    report: Callable[[Path], str] | None = None  # how much of it is in FOLDER, for a dry run
 
     def about(self) -> str:
-        """What it is, where to get it and how to name it, in a few lines."""
+        """Its title, address, licence, layout and how to name it on the command line, in a few lines."""
         return (
             f"{self.name}: {self.title}\n  get it: {self.where}\n  licence: {self.licence}\n"
             f"  layout: {self.layout}\n  then:   --data {self.name}:FOLDER"
@@ -46,11 +46,11 @@ def data_sets() -> dict[str, DataSet]:
 
 
 def ambiguous_names() -> dict[str, str]:
-    """Names that several incompatible tasks go by, and what to say to whoever uses one."""
-    said: dict[str, str] = {}
+    """Names under which several incompatible tasks are known, each with the sentence that explains them."""
+    sentences: dict[str, str] = {}
     for module in MODULES:
-        said |= getattr(importlib.import_module(f"audiobat.data.sources.public.{module}"), "AMBIGUOUS", {})
-    return said
+        sentences |= getattr(importlib.import_module(f"audiobat.data.sources.public.{module}"), "AMBIGUOUS", {})
+    return sentences
 
 
 def find_data_set(source: str) -> tuple[DataSet, Path] | None:

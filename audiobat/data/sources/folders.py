@@ -15,7 +15,7 @@ from audiobat.errors import AudiobatError
 
 
 def read_folder(folder: Path) -> ClipTable:
-    """All audio files at any depth below `folder`, sorted by path; what is hidden is no clip."""
+    """All audio files at any depth below `folder`, sorted by path; hidden files are left out."""
     keys = [path for path in files_below(folder) if is_audio(path)]
     if not keys:
         searched = " ".join(sorted(AUDIO_EXTENSIONS))
@@ -26,7 +26,7 @@ def read_folder(folder: Path) -> ClipTable:
 def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
     """The table of `folder` with each clip's class, and its split if the top folders are `train` and `test`.
 
-    Shards say in column `source` where a clip lay.
+    Prepared shards keep the path that a clip had before in column `source`.
 
     Raises:
         AudiobatError: audio outside the class folders.

@@ -1,4 +1,4 @@
-"""A list of clips, as a CSV or as columns of text from elsewhere, to a clip table; every value is checked."""
+"""A list of clips, or of events in them, as a CSV or as columns of text, to a clip table; every value is checked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_csv(path: Path) -> ClipTable:
 
 
 def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[str]] | None = None) -> ClipTable:
-    """The clips of a manifest at `source`, whose paths are relative to it; `labels` if they are lists already."""
+    """The clips of the list `source`, whose paths are relative to it; `labels` where they are lists already."""
     keys = [_key(path.strip()) for path in columns["path"]]
     for row, path in enumerate(columns["path"], start=2):
         if not path.strip():
@@ -132,9 +132,8 @@ def split_labels(text: str) -> list[str]:
 def _check_unique(source: Path, keys: list[str], columns: Columns) -> None:
     first: dict[str, int] = {}
     for i, key in enumerate(keys):
-        file = (
-            key if is_remote(key) else os.path.normpath(source.parent / key)
-        )  # an absolute path may name the same file as a relative one
+        # An absolute path may name the same file as a relative one.
+        file = key if is_remote(key) else os.path.normpath(source.parent / key)
         before = first.setdefault(file, i)
         if before == i:
             continue
@@ -167,7 +166,7 @@ def _values(
 
 
 def _key(path: str) -> str:
-    """A path in one spelling; a URL stays as it is."""
+    """A path in its normal form, `a.wav` for `./a.wav`; a URL stays as it is."""
     return path if is_remote(path) else os.path.normpath(path)
 
 
@@ -191,14 +190,14 @@ def _split(text: str) -> str:
 
 
 def lists_events(columns: Mapping[str, Sequence[str]]) -> bool:
-    """Whether rows are events: both ends are there."""
+    """Whether rows are events: the list has both of their ends."""
     return all(name in columns for name in SPAN)
 
 
 def gather_events(
     source: Path, keys: Sequence[str], columns: Mapping[str, Sequence[str]], labels: Sequence[Sequence[str]]
 ) -> tuple[list[int], list[list[Event]], set[str]]:
-    """The first row of each file, the events of all its rows, and the columns that are of events and not of files.
+    """From a list with a row for each event: each file's first row, its events, and the columns that events differ in.
 
     A row without label and times is a file without events.
 
@@ -209,7 +208,7 @@ def gather_events(
         labels: [rows] class names of each row.
 
     Raises:
-        AudiobatError: times that are none, a label without times or times without a label, a file in two splits.
+        AudiobatError: times that are no numbers, a label without times, times without a label, a file in two splits.
     """
     differ = set(SPAN)
     first: dict[str, int] = {}
@@ -229,7 +228,7 @@ def gather_events(
 
 
 def _span(source: Path, row: int, onset: str, offset: str, labelled: bool) -> tuple[float, float] | None:
-    """Onset and offset of a row in seconds, None if it is of a file without events."""
+    """Onset and offset of a row in seconds; None if the row is a file without events."""
     if not onset and not offset and not labelled:
         return None
     try:

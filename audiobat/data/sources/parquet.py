@@ -20,7 +20,7 @@ AUDIO = "audio"  # column of {bytes, path} structs, as Hugging Face's data sets 
 def read_parquet(source: Path) -> ClipTable:
     """The clips of a Parquet file: those that its `path` column names, or those inside its `audio` column.
 
-    Labels are text joined by ';', or lists of text. Everything else is as in a CSV (`manifest.read_csv`).
+    Labels are text joined by ';', or lists of text. Everything else is as in a CSV (`lists.read_csv`).
 
     Raises:
         AudiobatError: pyarrow is not installed, no Parquet file, neither column, or as for a CSV.

@@ -1,6 +1,6 @@
-"""What a user has, to a clip table: a folder, class folders, a CSV or Parquet file, prepared shards, a public data set.
+"""Any source that --data names, to a clip table: a folder, class folders, a list, prepared shards, a public data set.
 
-`read_clips` takes them all, `read_labelled_clips` asks for labels besides. Nothing here opens an audio file.
+`read_clips` takes them all; `read_labelled_clips` demands labels too. Nothing here opens an audio file.
 """
 
 from __future__ import annotations

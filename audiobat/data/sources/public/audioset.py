@@ -63,7 +63,7 @@ def read_audioset(folder: Path, subsets: Sequence[str] = SUBSETS) -> ClipTable:
 
 @dataclass(frozen=True, eq=False)
 class SubsetCoverage:
-    """One list against what is here."""
+    """How many clips of one list are here."""
 
     listed: int  # clips
     here: int
@@ -80,7 +80,7 @@ class SubsetCoverage:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The subsets whose lists are here."""
+    """How much of AudioSet is here, for the subsets whose lists are here."""
 
     classes: tuple[str, ...]  # C display names in the official order
     subsets: dict[str, SubsetCoverage]

@@ -45,7 +45,7 @@ class Segment(NamedTuple):
     labels: tuple[str, ...]  # display names
 
 
-class Here(NamedTuple):
+class FoundClip(NamedTuple):
     """A listed clip that is here."""
 
     key: str
@@ -101,8 +101,8 @@ def segment_keys(segments: Sequence[Segment]) -> list[str]:
     return [s.video if count[s.video] == 1 else f"{s.video}_{s.start}" for s in segments]
 
 
-def clips_here(folder: Path, subsets: Sequence[str]) -> tuple[list[Here], int]:
-    """The clips of `subsets` that are here, and how many audio files (or rows of Parquet) are none, or a copy of one.
+def clips_here(folder: Path, subsets: Sequence[str]) -> tuple[list[FoundClip], int]:
+    """The clips of `subsets` that are here, and how many audio files (or Parquet rows) are no listed clip, or a copy.
 
     Audio comes in the order of the lists, Parquet in its own, so that reading in order reads each row group once.
     """
@@ -123,7 +123,7 @@ def clips_here(folder: Path, subsets: Sequence[str]) -> tuple[list[Here], int]:
     return clips, others
 
 
-def _in_files(folder: Path, audio: Sequence[str], subsets: Sequence[str]) -> tuple[list[Here], int]:
+def _in_files(folder: Path, audio: Sequence[str], subsets: Sequence[str]) -> tuple[list[FoundClip], int]:
     segments = read_segments(folder, subsets)
     places: dict[str, list[int]] = {}
     for place, segment in enumerate(segments):
@@ -143,13 +143,13 @@ def _in_files(folder: Path, audio: Sequence[str], subsets: Sequence[str]) -> tup
         for place in fits:
             found.setdefault(place, path)
     keys = segment_keys(segments)
-    return [Here(keys[i], segments[i], found[i], None) for i in sorted(found)], len(audio) - len(found)
+    return [FoundClip(keys[i], segments[i], found[i], None) for i in sorted(found)], len(audio) - len(found)
 
 
-def _in_parquet(folder: Path, files: Sequence[str], subsets: Sequence[str]) -> tuple[list[Here], int]:
+def _in_parquet(folder: Path, files: Sequence[str], subsets: Sequence[str]) -> tuple[list[FoundClip], int]:
     name_of = dict(zip(*read_ontology(folder), strict=True))
     listed: dict[str, str] = {}  # subset of each video, read when a file's name does not tell
-    found: dict[str, Here] = {}
+    found: dict[str, FoundClip] = {}
     rows = 0
     for path in files:
         subset = _subset_in_name(path)
@@ -163,7 +163,7 @@ def _in_parquet(folder: Path, files: Sequence[str], subsets: Sequence[str]) -> t
             if own is None or video in found:
                 continue
             labels = _names(mids, name_of, f"{folder / path}, row {row} ({video})")
-            found[video] = Here(video, Segment(own, video, 0, labels), path, row)
+            found[video] = FoundClip(video, Segment(own, video, 0, labels), path, row)
     return list(found.values()), rows - len(found)
 
 

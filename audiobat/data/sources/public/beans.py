@@ -46,7 +46,7 @@ ROUNDING = 1e-6  # seconds
 
 @dataclass(frozen=True)
 class Task:
-    """What the YAML file says of a data set; everything may be absent."""
+    """A data set's entry in the YAML file; everything may be absent."""
 
     kind: str | None = None  # classification (each clip has one label) or detection
     num_labels: int | None = None  # checked
@@ -104,7 +104,7 @@ def read_beans(source: Path) -> ClipTable:
 
 
 def _lists(source: Path) -> tuple[str, dict[str, Path]]:
-    """What the names of the lists begin with, and the list of each split."""
+    """The prefix of the lists' names, and the list of each split."""
     folder = source if source.is_dir() else source.parent
     found: dict[tuple[str, str], dict[str, Path]] = {}
     for path in folder.iterdir():

@@ -118,7 +118,7 @@ def _open(folder: Path, path: str) -> Listing | None:
 
 
 def _split_word(path: str) -> re.Match[str] | None:
-    """What in a path says its split: the last such word of the file's name, else of the folder next to it."""
+    """The word in a path that names its split: the last one in the file's name, else in the folder next to it."""
     end = len(path)
     for part in reversed(path.split("/")):
         found = list(SPLIT_WORD.finditer(path.lower(), end - len(part), end))
@@ -195,7 +195,7 @@ def _rows(folder: Path, listing: Listing, recordings: _Recordings, known: dict[s
 
 
 def _portable(filepath: Any) -> str | None:
-    """A path without what is of the machine that wrote it: no drive, no cache folder, no `..`."""
+    """A path without the drive or cache folder of the machine that wrote it, and without `..`."""
     if _is_nothing(filepath):
         return None
     path = os.path.normpath(str(filepath).replace("\\", "/"))

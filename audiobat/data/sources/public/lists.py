@@ -1,4 +1,4 @@
-"""CSVs, lines and JSON that public data sets come with, to Python values; a BOM and Windows line ends do no harm."""
+"""CSVs, lines and JSON of public data sets to Python values; a BOM and Windows line ends are accepted."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def read_rows(path: Path, needed: Sequence[str] = ()) -> list[dict[str, str]]:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file says.
+    """The value in a JSON file.
 
     Raises:
         AudiobatError: as `read_text`; not JSON.
