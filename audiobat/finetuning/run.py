@@ -83,7 +83,7 @@ def finetune(
     for split in splits:
         clip_order(table.select(split.train), config.data, config.train.seed)  # an error now, if clips cannot be drawn
     wanted = tagger_config(config, table)
-    first = new_tagger(model, wanted, config)
+    first = new_tagger(model, wanted, config)  # now, so that a model that does not fit leaves no folder
     if dry_run:
         print(plan_text(first, config, len(table), splits))
         return []
@@ -93,7 +93,7 @@ def finetune(
         check_batch(config.train.batch_size, ranks)
         if ranks.is_main:
             prepare_run(out, config, resume, overwrite, {"model": str(model), "test_fold": test_fold})
-        ranks.barrier()
+        ranks.barrier()  # the folder is there
         tested = weights_tested(splits, config)
         paths = [record_path(out, name, f"finetune_{which}", config.train.seed) for which in tested]
         if all(path.exists() for path in paths):
@@ -105,7 +105,8 @@ def finetune(
         for split in splits:
             folder = out if split.fold is None else out / "folds" / split.fold
             left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - start))
-            trained = train_fold(folder, new_tagger(model, wanted, config), evaluator, split, config, work, left)
+            tagger = new_tagger(model, wanted, config)  # every fold starts from the model as it came
+            trained = train_fold(folder, tagger, evaluator, split, config, work, left)
             if trained is None:
                 return []
             for which in tested:
@@ -181,7 +182,7 @@ def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig) 
     if not isinstance(encoder, AudioEncoder):
         raise AudiobatError(f"{model} is no encoder of audiobat's own, as fine-tuning needs: give a release or a run.")
     encoder = with_input_stats(encoder, config.frontend, config.max_frames)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # the caller's random state stays
         torch.manual_seed(config.train.seed)
         return Tagger(encoder, wanted)
 
@@ -196,7 +197,7 @@ def check_same_classes(model: str, tagger: Tagger, wanted: TaggerConfig) -> None
     for name in tagger.classes:
         if name not in wanted.classes:
             raise AudiobatError(f"The head of {model} has a class {name!r}, which the data have not: {hint}.")
-    for field in ("classes", "task", "multi_label"):
+    for field in ("classes", "task", "multi_label"):  # the same names: then their order, and what logits mean
         theirs, ours = getattr(tagger.config, field), getattr(wanted, field)
         if theirs != ours:
             what = "in another order than the data" if field == "classes" else f"{theirs!r}, the data ask for {ours!r}"

@@ -29,8 +29,9 @@ from audiobat.finetuning.step import Kept
 from audiobat.models.losses import Loss
 from audiobat.models.tagger import Tagger
 
-BATCH = 64  # clips
-NOT_RECIPE = (*FREE_FIELDS, "recipe", "data.path", "train.seed", "train.precision")  # a recipe may be run with any of
+BATCH = 64  # clips in a forward pass; no numbers depend on it
+# Settings that change no method: a run with other values of them still follows its recipe.
+NOT_RECIPE = (*FREE_FIELDS, "recipe", "data.path", "train.seed", "train.precision")
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Evaluator:
         Raises:
             AudiobatError: no clip, or fewer than 95%, can be read.
         """
-        mine = clip_ids[self.ranks.rank :: self.ranks.world_size]
+        mine = clip_ids[self.ranks.rank :: self.ranks.world_size]  # every rank takes its share of the clips
         parts = self.ranks.gather((list(self._batches(tagger, mine)), self.skipped))
         for _, skipped in parts:
             self.skipped.update(skipped)
