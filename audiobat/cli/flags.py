@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass
@@ -106,27 +107,26 @@ def flags_of(name: str, chosen: Mapping[str, object] = MappingProxyType({})) -> 
 
 def function_flags(name: str, source: str) -> Iterator[Flag]:
     """A flag for each argument of the function `name` in the text of a module, all but its config."""
-    function = next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
-    section = (ast.get_docstring(function) or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
+    node = next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
+    node.body, node.returns = node.body[:1], None  # signature and docstring, which can be run without torch
+    exec(compile(ast.Module([node], []), name, "exec", dont_inherit=True), {}, namespace := Types())
+    function = namespace[name]
+    section = (inspect.getdoc(function) or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
     texts = {argument: " ".join(text.split()) for argument, text in ARGUMENT_LINE.findall(section)}
-    arguments = function.args.args + function.args.kwonlyargs
-    own = [None] * (len(function.args.args) - len(function.args.defaults)) + function.args.defaults
-    for argument, node in zip(arguments, own + function.args.kw_defaults, strict=True):
-        if argument.arg == "config":
-            continue
-        assert argument.annotation is not None
-        default = MISSING if node is None else ast.literal_eval(node)
-        yield Flag(
-            argument.arg,
-            eval(ast.unparse(argument.annotation), {"__builtins__": {}}, Types()),
-            VERBS[name].defaults.get(argument.arg, default),
-            as_help(texts[argument.arg], texts),
-            group="arguments" if argument.arg in VERBS[name].places else "flags",
-        )
+    for argument in inspect.signature(function).parameters.values():
+        if argument.name != "config":
+            default = MISSING if argument.default is argument.empty else argument.default
+            yield Flag(
+                argument.name,
+                argument.annotation,
+                VERBS[name].defaults.get(argument.name, default),
+                as_help(texts[argument.name], texts),
+                group="arguments" if argument.name in VERBS[name].places else "flags",
+            )
 
 
 class Types(dict[str, Any]):
-    """The names in the annotations of a verb's function; Path, and classes that only Python can pass, are text here."""
+    """The names in a signature: those of types; Path, and classes whose objects only Python can pass, are text here."""
 
     def __init__(self) -> None:
         super().__init__(bool=bool, int=int, float=float, Literal=Literal, tuple=tuple, Sequence=list, Iterable=list)

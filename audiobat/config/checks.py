@@ -1,4 +1,4 @@
-"""What every setting's check is made of: one sentence that names the field, its value and the hint."""
+"""Checks of settings: each raises one sentence that names the field, its value and the hint."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any, get_args, get_type_hints
 
 from audiobat.errors import AudiobatError, did_you_mean
 
-LARGEST = 2**63 - 1  # whole number that torch takes
+LARGEST = 2**63 - 1  # the largest whole number that torch takes
 
 
 def check(condition: bool, name: str, value: object, hint: str) -> None:
-    """Raise an AudiobatError that names the field `name`, its value and the hint unless `condition` holds."""
+    """Raise an AudiobatError with the field `name`, its value and the hint, unless `condition` holds."""
     if not condition:
         raise AudiobatError(f"{name} is {value!r}: {hint}.")
 
@@ -27,5 +27,5 @@ def check_one_of(choices: tuple[Any, ...], name: str, value: object) -> None:
 
 
 def warmup_hint(name: str, steps: int) -> str:
-    """What to do where a warm-up, the field `name`, is no shorter than the training."""
+    """The hint for a warm-up, the field `name`, that is no shorter than the training."""
     return f"it must end before train.steps {steps}: set it too, --{name} {steps // 10} for a tenth"

@@ -1,4 +1,4 @@
-"""The line of help of every config field: the comment that stands beside it in the code."""
+"""The line of help of a config field: the comment beside it in the source of its class."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def help_of(config_class: type, field: str) -> str:
 
 @functools.cache
 def comments(module: str) -> dict[tuple[str, str], str]:
-    """(class, field) of a module to its comment, which may go on in the lines below."""
+    """The comment beside each field of the classes of a module, by (class, field); it may go on in the lines below."""
     source = inspect.getsource(sys.modules[module])
-    lines = source.encode().splitlines()  # the tree counts bytes
+    lines = source.encode().splitlines()  # bytes, as `end_col_offset` counts them
     found = {}
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.ClassDef):

@@ -21,7 +21,7 @@ def to_dict(config: object) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value of a field without dataclasses and tuples."""
+    """The value of a field with dicts and lists in place of dataclasses, mappings and tuples."""
     if dataclasses.is_dataclass(value):
         return to_dict(value)
     if isinstance(value, Mapping):
@@ -30,9 +30,10 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(cls: type[T], values: object, where: str = "") -> T:
-    """Build config `cls` from plain nested dicts; fields left out keep their defaults.
+    """Build the config class `cls` from plain nested dicts; a field that is left out keeps its default.
 
-    Raises AudiobatError for an unknown field (naming the closest known one) or a value of the wrong type.
+    `where` is the dotted name of the group, for errors. Raises AudiobatError for an unknown field, with the closest
+    known name, and for a value of the wrong type.
     """
     if not isinstance(values, Mapping):
         raise AudiobatError(f"{where or cls.__name__} is {values!r}: give its fields by name.")
@@ -51,7 +52,10 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
 
 
 def checked(hint: Any, value: Any, path: str) -> Any:
-    """Check `value` against the type of a field: dataclass, tuple, mapping, optional, Literal or a plain one."""
+    """The value for a field of type `hint`, from what YAML or a flag gives; an AudiobatError if it is of another type.
+
+    A type is a dataclass, a tuple, a mapping, a Literal, `X | None`, `Any`, or one of str, bool, int and float.
+    """
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, path)  # type: ignore[arg-type]
     origin, args = get_origin(hint), get_args(hint)
@@ -72,7 +76,7 @@ def checked(hint: Any, value: Any, path: str) -> Any:
             return tuple(checked(args[0], v, path) for v in value)
         check(isinstance(value, list | tuple) and len(value) == len(args), path, value, f"give {len(args)} values")
         return tuple(checked(a, v, path) for a, v in zip(args, value, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) is int:  # 1 for 1.0; a bool is an int, too, and no number here
         return float(value)
     check(type(value) is hint, path, value, f"it must be of type {hint.__name__}")
     if hint is int:

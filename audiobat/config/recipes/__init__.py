@@ -1,4 +1,8 @@
-"""Recipes: YAML files that list only what they change. In: a name or path; out: the config's fields as plain dicts."""
+"""Recipes: YAML files that list only what they change.
+
+In: the name of a recipe of this folder, or the path of a YAML file. Out: the fields of its config as plain dicts, over
+those of the recipe that its line `base:` names.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,9 @@ FOLDER = Path(__file__).parent
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that also reads 5e-4 as a number, as everybody who writes a learning rate means it.
+    """YAML's safe loader, but 5e-4 is a number, as everybody who writes a learning rate means it.
 
-    A key that comes twice in one group is an error, where YAML's own loader forgets the first one's fields.
+    A key that comes twice in a group is an error; YAML's own loader silently drops the fields of the first.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -36,7 +40,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value that YAML `text` holds; an AudiobatError that names `where` if it is not YAML."""
+    """The value that the YAML `text` holds; an AudiobatError that names `where`, a file or a flag, if it is no YAML."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -46,24 +50,24 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def recipe_names(kind: str | None = None) -> list[str]:
-    """The names of the recipes in the package, such as `bat_base` or `ladder/x`: all, or those of a `kind_of`."""
+    """The names of the package's recipes, such as `bat_base` or `ladder/7_bat`: all, or those of a kind."""
     names = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
     return [name for name in names if kind in (None, kind_of(name))]
 
 
 def kind_of(name: str) -> str:
-    """What a recipe of the package is for: to `finetune`, `benchmark`, `probe` or `pretrain`."""
+    """The kind of a recipe of the package: `finetune`, `benchmark`, `probe` or `pretrain`."""
     if name.startswith(("finetune/", "benchmark/")):
         return name.partition("/")[0]
     return "probe" if name.endswith("_probe") else "pretrain"
 
 
 def check_recipe(name: str, kind: str | None = None) -> None:
-    """Raise an AudiobatError for a name that is neither a file nor a recipe of this kind; None: of any."""
+    """Raise an AudiobatError for a name that is neither a file nor a recipe of this kind; None: of any kind."""
     names = recipe_names(kind)
     if name in names or (Path(name).is_file() and name not in recipe_names()):
         return
-    tails = {other.split("/")[-1]: other for other in names}  # finetune/demo may be meant by demo
+    tails = {other.split("/")[-1]: other for other in names}  # `demo` may mean finetune/demo
     tail = name.split("/")[-1]
     near = [t for t in tails if t.startswith(tail)] or difflib.get_close_matches(tail, tails, n=1)
     hint = f" (did you mean {tails[near[0]]}?)" if near else ""
@@ -72,7 +76,7 @@ def check_recipe(name: str, kind: str | None = None) -> None:
 
 
 def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
-    """Fields of a recipe, given its name or the path of a YAML file, over those of the recipe its `base` names.
+    """The fields of a recipe, given its name or the path of a YAML file, over those of its base.
 
     Raises AudiobatError for an unknown recipe, bad YAML, or a recipe that is its own base.
     """
@@ -80,7 +84,7 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def base_of(name: str) -> str | None:
-    """The recipe on which recipe `name` of the package is based."""
+    """The recipe that a recipe of the package names as its base; None if it has no base."""
     fields = parse_yaml((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"), name) or {}
     base = fields.get("base")
     return None if base is None else str(base)
@@ -96,7 +100,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _load(name: str, beside: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
-    """Load recipe `name`; a path may also be relative to the folder `beside`."""
+    """Load recipe `name`; `heirs` are the files that are based on it, in turn."""
     path = _find(name, beside)
     if path in heirs:
         raise AudiobatError(f"Recipe {path} is its own base: remove one `base:` line.")
@@ -115,7 +119,7 @@ def _load(name: str, beside: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _find(name: str, beside: Path) -> Path:
-    """The file of recipe `name`: a recipe of the package, else a path."""
+    """The file of recipe `name`: of a recipe of the package, else a path, also relative to `beside`."""
     if name in recipe_names():
         return FOLDER / f"{name}.yaml"
     for path in (Path(name), beside / name):
