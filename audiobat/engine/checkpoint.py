@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from audiobat.engine.files import write_atomic
+from audiobat.engine.files import old_copy, remove, replacing, write_atomic
 from audiobat.errors import AudiobatError
 
 logger = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ class Checkpoint:
     """The state after `step` steps. No random state: each step seeds itself from (seed, step, rank)."""
 
     step: int
-    model: dict[str, Tensor]
+    model: dict[str, Any]  # tensors, and what a module keeps by `get_extra_state`
     optimizer: dict[str, Any]
     means: dict[str, tuple[float, int]] = field(default_factory=dict)  # of the rows not yet logged
     extra: dict[str, Any] = field(default_factory=dict)  # plain JSON values, the caller's own
@@ -47,14 +46,12 @@ def save_checkpoint(
 ) -> Path:
     """Write the checkpoint of `step`, then remove all but the `keep` newest; returns its folder.
 
-    It is written to a sibling that ends in .tmp, flushed to the disk, and renamed. Checkpoints of later steps are
-    removed too: the run came back to an earlier one because they could not be read.
+    Checkpoints of later steps are removed too: the run came back to an earlier one because they could not be read.
     """
     folder = Path(run_folder) / "checkpoints"
     final = folder / f"step_{step:06d}"
-    beside = final.with_name(final.name + ".tmp")
-    _clean(folder)
-    beside.mkdir(parents=True)
+    for leftover in folder.glob("*.tmp"):  # of a run that was killed while it wrote or removed a checkpoint
+        remove(leftover)
     state = {
         "step": step,
         "model": model.state_dict(),
@@ -62,24 +59,25 @@ def save_checkpoint(
         "means": dict(means or {}),
         "extra": json.dumps(extra or {}),
     }
-    with (beside / "state.pt").open("wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # torch's own words hide why a write failed
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-        file.flush()
-        os.fsync(file.fileno())
-    if final.exists():
-        _remove(final)
-    beside.rename(final)
+    with replacing(final) as beside:
+        beside.mkdir()
+        with (beside / "state.pt").open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch's own words hide why a write failed
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+            file.flush()
+            os.fsync(file.fileno())
     write_atomic(folder / "last", final.name + "\n")  # for people; the folders' names alone decide what is newest
     steps = _steps(folder)
     newest = [s for s in steps if s <= step][-keep:]
     for old in steps:
         if old not in newest:
-            _remove(steps[old])
+            doomed = old_copy(steps[old])
+            steps[old].rename(doomed)  # first, so that a kill half-way leaves no checkpoint with a hole
+            remove(doomed)
     return final
 
 
@@ -119,7 +117,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> N
 
     Raises AudiobatError that names the first tensor that differs.
     """
-    check_shapes(checkpoint.model, model, str(checkpoint.path))
+    _check_fit(checkpoint, model)
     model.load_state_dict(checkpoint.model)
     own = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
     try:
@@ -133,17 +131,20 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> N
         group.update(options)
 
 
-def check_shapes(weights: Mapping[str, Tensor], model: nn.Module, where: str) -> None:
-    """Raise an AudiobatError naming the first tensor of `weights` (read from `where`) that `model` has otherwise."""
-    # What is no tensor is a module's extra state, such as that of an optimizer of its own: the module judges it.
-    theirs = {name: list(tensor.shape) for name, tensor in weights.items() if isinstance(tensor, Tensor)}
-    ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+def _check_fit(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Raise an AudiobatError that names the first tensor that the checkpoint and `model` do not have alike."""
+    theirs, ours = _shapes(checkpoint.model), _shapes(model.state_dict())
     for name in [*ours, *(n for n in theirs if n not in ours)]:
         if theirs.get(name) != ours.get(name):
             raise AudiobatError(
-                f"Checkpoint {where} does not fit this model: {name} is {theirs.get(name, 'absent')} there and "
-                f"{ours.get(name, 'absent')} here. Use the run's own config.yaml, or start another --out."
+                f"Checkpoint {checkpoint.path} does not fit this model: {name} is {theirs.get(name, 'absent')} there "
+                f"and {ours.get(name, 'absent')} here. Use the run's own config.yaml, or start another --out."
             )
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, object]:
+    """The shape of every tensor; extra state, such as that of an optimizer of the module's own, is for the module."""
+    return {name: list(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _read(path: Path) -> Checkpoint:
@@ -160,22 +161,6 @@ def _steps(folder: Path) -> dict[int, Path]:
     """The whole checkpoints in `folder` by step, oldest first."""
     found = [(re.fullmatch(r"step_(\d+)", path.name), path) for path in folder.glob("step_*")]
     return dict(sorted((int(match[1]), path) for match, path in found if match))
-
-
-def _remove(path: Path) -> None:
-    """Rename first, so that a kill half-way leaves a leftover instead of a checkpoint with a hole."""
-    doomed = path.with_name(path.name + ".old.tmp")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def _clean(folder: Path) -> None:
-    """Remove what a killed run left half-written or half-removed."""
-    for path in folder.glob("*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _first_line(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from audiobat.engine.ranks import Ranks, pick_precision
 from audiobat.errors import AudiobatError
 
 Reason = Literal["done", "time", "signal"]
-GO, TIME, SIGNAL = 0, 1, 2
+GO, TIME, SIGNAL = 0, 1, 2  # numbers, so that the ranks can agree on the largest
 REASONS: dict[int, Reason] = {GO: "done", TIME: "time", SIGNAL: "signal"}
 
 
@@ -65,7 +65,7 @@ def fit(
 
     Args:
         model: on `ranks.device`; `model(batch, step)` returns `(loss, stats)`, all scalars, as means over the batch.
-        optimizer: its learning rate is set before every step.
+        optimizer: its learning rate is set before every step; what the model moves by itself is no part of it.
         batches: yields this rank's batches, the first one for step `resume.step` (or 0).
         train: length, batch size, seed, precision, and how often to log and save. Each step seeds torch's generators
             from (seed, step, rank), so no random state is ever saved.
@@ -76,7 +76,7 @@ def fit(
         max_seconds: no step starts later than this many seconds after the start.
         extra: plain JSON values stored in every checkpoint.
         after_step: called with the step's number once the weights are updated (say, to move a teacher).
-        on_log: called on every rank with every row.
+        on_log: called on every rank with every row; an error that it raises ends the run.
         phase: what the progress line says.
 
     A step's number counts from 0; a row's and a checkpoint's `step` is the number of steps done. SIGTERM and the first
@@ -87,6 +87,7 @@ def fit(
     start = resume.step if resume is not None else 0
     steps = train.steps if until is None else until
     precision = pick_precision(train.precision, ranks.device)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]  # all that it clips and updates
 
     def lr(step: int) -> float:
         warmup = optim.warmup_steps
@@ -112,7 +113,7 @@ def fit(
         state = means.state(ranks)
         if ranks.is_main:
             save_checkpoint(log.folder, done, model, optimizer, means=state, extra=extra, keep=train.keep)
-        ranks.barrier()
+        ranks.barrier()  # no rank goes on, or ends, before the checkpoint is whole
 
     done, saved, stop = start, start, GO
     progress = Progress(phase, steps, done=start, limit=max_seconds, shown=ranks.is_main)
@@ -128,13 +129,21 @@ def fit(
                 break
             if batch is None:
                 raise AudiobatError(f"The data ended after step {done} of {steps}: repeat them for as long as needed.")
-            torch.manual_seed(step_seed(train.seed, done, ranks.rank))
+
+            torch.manual_seed(step_seed(train.seed, done, ranks.rank))  # so no checkpoint needs a random state
             set_lr(optimizer, lr(done))
-            batch = to_device(batch, ranks.device)
-            loss, stats = _update(trained, optimizer, batch, done, precision, optim.grad_clip)
+            with torch.autocast(ranks.device.type, precision, enabled=precision is not None):
+                loss, stats = trained(to_device(batch, ranks.device), done)
+            loss.backward()
+            loss = loss.detach()  # the graph goes with the last reference to it
+            if optim.grad_clip is not None:
+                stats = {**stats, "grad_norm": nn.utils.clip_grad_norm_(parameters, optim.grad_clip)}
+            optimizer.step()
+            optimizer.zero_grad()  # their memory is free before the next forward pass
             if after_step is not None:
                 after_step(done)
-            watch.add(loss, done)
+
+            watch.add(loss, done)  # on the device, as are the means: only a row and a save wait for it
             means.add({"loss": loss, **stats})
             done += 1
             clock.steps += 1
@@ -174,27 +183,6 @@ def to_device(batch: Any, device: torch.device) -> Any:
         parts = [to_device(part, device) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch
-
-
-def _update(
-    model: nn.Module,
-    optimizer: Optimizer,
-    batch: Any,
-    step: int,
-    precision: torch.dtype | None,
-    grad_clip: float | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """One forward, backward and update; returns the loss and the model's other numbers."""
-    device = next(model.parameters()).device.type
-    with torch.autocast(device, precision, enabled=precision is not None):
-        loss, stats = model(batch, step)
-    loss.backward()
-    if grad_clip is not None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        stats = {**stats, "grad_norm": nn.utils.clip_grad_norm_(parameters, grad_clip)}
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.detach(), stats
 
 
 class _FiniteWatch:
