@@ -108,7 +108,8 @@ def flags_of(name: str, chosen: Mapping[str, object] = MappingProxyType({})) -> 
 def function_flags(name: str, source: str) -> Iterator[Flag]:
     """A flag for each argument of the function `name` in the text of a module, all but its config."""
     node = next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
-    node.body, node.returns = node.body[:1], None  # signature and docstring, which can be run without torch
+    node.body = node.body[:1]  # with signature and docstring alone, the function can be run without torch
+    node.decorator_list, node.returns = [], None
     exec(compile(ast.Module([node], []), name, "exec", dont_inherit=True), {}, namespace := Types())
     function = namespace[name]
     section = (inspect.getdoc(function) or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
