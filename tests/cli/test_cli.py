@@ -278,7 +278,7 @@ def test_all_help_lists_every_flag_and_field_with_its_default(capsys):
     text = help_of(capsys, "pretrain", "--help-all")
     for flag in ("--resume {auto,never}", "--dry-run", "--config NAME|PATH", "--data STR|NULL", "--seed INT"):
         assert flag in text
-    assert "--encoder.depth INT (default: 12)" in text
+    assert "--encoder.mlp_ratio FLOAT (default: 4.0)" in text
     assert "--target.layers INT|NULL average the top `layers` blocks; null: all (default: null)" in text
     assert "--optim.betas FLOAT,FLOAT (default: 0.9,0.95)" in text
     assert "--data.roll BOOL circular roll of the waveform (the release's; the paper names none)" in text
