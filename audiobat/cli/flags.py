@@ -62,10 +62,8 @@ class Flag:
 
     @property
     def shown(self) -> str:
-        """As help writes it: `--dry-run`, `--encoder.mlp_ratio` (as in YAML), or `SOURCE` of an argument."""
-        if self.by_place:
-            return self.name.upper()
-        return "--" + (self.name if "." in self.name else self.name.replace("_", "-"))
+        """As help writes it: `--dry-run`, or `SOURCE` of an argument that is given by its place."""
+        return self.name.upper() if self.by_place else as_flag(self.name)
 
     @property
     def type_name(self) -> str:
@@ -108,7 +106,8 @@ def flags_of(name: str, chosen: Mapping[str, object] = MappingProxyType({})) -> 
 def function_flags(name: str, source: str) -> Iterator[Flag]:
     """A flag for each argument of the function `name` in the text of a module, all but its config."""
     node = next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
-    node.body, node.returns = node.body[:1], None  # signature and docstring, which can be run without torch
+    node.body = node.body[:1]  # with signature and docstring alone, the function can be run without torch
+    node.decorator_list, node.returns = [], None
     exec(compile(ast.Module([node], []), name, "exec", dont_inherit=True), {}, namespace := Types())
     function = namespace[name]
     section = (inspect.getdoc(function) or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
@@ -136,10 +135,11 @@ class Types(dict[str, Any]):
 
 
 def as_help(text: str, arguments: Mapping[str, str]) -> str:
-    """A line of a docstring in the words of the command line: `dry_run` is --dry-run, and None is null."""
+    """A line of a docstring in the words of the command line: `out` and `config.lr` are flags, and None is null."""
 
     def spelled(found: re.Match[str]) -> str:
-        return f"--{found[1].replace('_', '-')}" if found[1] in arguments else found[1]
+        name = found[1].removeprefix("config.")
+        return as_flag(name) if name != found[1] or name in arguments else name
 
     return re.sub(r"`([^`]+)`", spelled, text).replace("None", "null").rstrip(".")
 
@@ -164,6 +164,11 @@ def class_chosen(config_class: Any, path: str, chosen: Mapping[str, object]) -> 
     kind = chosen.get(f"{path}.{field}")
     known = isinstance(kind, str) and seam and (is_user_class(kind) or kind in kinds(seam))
     return config_class_of(config_class, str(kind)) if known else config_class
+
+
+def as_flag(name: str) -> str:
+    """`--dry-run` of dry_run; but a nested config field keeps its name in YAML, `--encoder.mlp_ratio`."""
+    return "--" + (name if "." in name else name.replace("_", "-"))
 
 
 def type_name(hint: Any) -> str:

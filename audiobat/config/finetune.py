@@ -17,7 +17,7 @@ class FinetuneOptimConfig(OptimConfig):
     """AdamW, its schedule, and how much slower lower layers learn (Table 6, column AS-20K)."""
 
     lr: float = 5e-5  # of the head
-    warmup_steps: int = 4_000
+    warmup_steps: int = 4_000  # steps in which the rate rises
     layer_decay: float = 0.75  # learning rate of a layer relative to that of the layer above it
     layer_map: Literal["standard", "eat"] = "standard"  # standard: the patch embedding is the slowest layer; eat: it
     # learns as fast as the head, and all layers have one min_lr
@@ -32,7 +32,7 @@ class FinetuneOptimConfig(OptimConfig):
 class FinetuneTrainConfig(TrainConfig):
     """Length, batch, loss and regularisation (Table 6, column AS-20K)."""
 
-    steps: int = 40_000
+    steps: int = 40_000  # of the optimiser
     loss: Literal["auto", "bce", "ce", "asl"] = "auto"  # auto: ce if every clip has one label, else bce; asl: released
     label_smoothing: float = 0.0  # share of each target that is spread over all classes
     drop_path: float = 0.1  # chance at the last block; it grows evenly from 0 at the first
@@ -55,7 +55,7 @@ class FinetuneTrainConfig(TrainConfig):
 class SelectConfig:
     """Which weights the release holds. Where clips validate, both the last and the best are tested and reported."""
 
-    which: Literal["last", "best"] = "last"  # step, or validation; the paper does not say which
+    which: Literal["last", "best"] = "last"  # those of the last step, or of the best validation; the paper does not say
     every: int = 1_000  # steps between two validations; there is one after the last step, too
     held_out: float = 0.0  # share of the training clips that validate, where no clips are marked valid
 

@@ -13,9 +13,9 @@ from audiobat.config.frontend import FrontendConfig
 class EncoderConfig:
     """The gated post-norm ViT (Eq. 1-4, 12-14)."""
 
-    dim: int = 768
-    depth: int = 12
-    heads: int = 12
+    dim: int = 768  # width of the tokens
+    depth: int = 12  # blocks
+    heads: int = 12  # attention heads of a block
     mlp_ratio: float = 4.0
     patch_size: tuple[int, int] = (16, 16)  # frames x mel bins
     max_frames: int = 1024  # length of the position table; longer clips run in windows of this many frames

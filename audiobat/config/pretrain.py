@@ -16,8 +16,8 @@ class MaskConfig:
     """Masks for M clones (Section 3; EAT's constants)."""
 
     kind: str = kind_field("mask", "inverse_block")
-    ratio: float = 0.8
-    clones: int = 16
+    ratio: float = 0.8  # share of the patches that the student does not get
+    clones: int = 16  # masked copies of each clip
     block_size: int = 5  # side of a visible block, in patches
     adjust: float = 0.07  # share of patches added to the expected block area before blocks are counted
 
@@ -34,7 +34,7 @@ class DecoderConfig:
     """Visible tokens to predictions at the masked cells (Section 5.3, Table 4). Its width is the encoder's."""
 
     kind: str = kind_field("decoder", "vit")
-    depth: int = 6
+    depth: int = 6  # blocks (vit) or convolutions (cnn)
     heads: int = 12
     mlp_ratio: float = 4.0
     kernel_size: int = 3  # cnn only, EAT's

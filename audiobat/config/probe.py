@@ -67,10 +67,10 @@ class TaggerConfig:
 class ProbeTrainConfig:
     """How a head is trained (Table 6, AS-20K column)."""
 
-    steps: int = 20_000
-    warmup_steps: int = 2_000
-    batch_size: int = 48
-    lr: float = 1e-3
+    steps: int = 20_000  # of the optimiser
+    warmup_steps: int = 2_000  # steps in which the rate rises
+    batch_size: int = 48  # clips per step
+    lr: float = 1e-3  # the highest, after the warm-up
     min_lr: float = 1e-6
     weight_decay: float | None = None  # None: the paper's 0.5 for prototype heads, 0.005 for linear ones
     betas: tuple[float, float] = (0.9, 0.999)

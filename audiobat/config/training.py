@@ -12,9 +12,9 @@ from audiobat.config.checks import LARGEST, check, check_choice
 class OptimConfig:
     """AdamW with linear warm-up and cosine decay (Table 6)."""
 
-    lr: float = 5e-4
+    lr: float = 5e-4  # the highest, after the warm-up
     min_lr: float = 1e-6  # also where the warm-up starts
-    warmup_steps: int = 53_000
+    warmup_steps: int = 53_000  # steps in which the rate rises
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     decay_1d: bool = True  # decay biases, norms and tokens too, as EAT and the release do
@@ -55,11 +55,11 @@ class DataConfig:
 class TrainConfig:
     """Length, batch and housekeeping of a run."""
 
-    steps: int = 400_000
+    steps: int = 400_000  # of the optimiser
     batch_size: int = 48  # clips per step over all ranks
-    seed: int = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    device: str = "auto"
+    seed: int = 0  # of weights, masks, crops and the order of clips
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
+    device: str = "auto"  # auto: a GPU if there is one; or cpu, cuda, cuda:1
     log_every: int = 50
     save_every: int = 2_000
     keep: int = 2  # newest checkpoints kept

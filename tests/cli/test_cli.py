@@ -119,7 +119,7 @@ def test_text_stays_text_where_text_is_asked_for(called):
             "probe --model m --data d --out x --config demo",
             ["is one to pretrain", "mean demo_probe?"],
         ),
-        ("probe --model m --data d --out x --heads cgp,liner", ["heads is 'liner'", "did you mean linear?"]),
+        ("probe --model m --data d --out x --heads cgp,liner", ["is 'liner'", "did you mean linear?"]),
         ("probe --model m --data d --out x --head.kind liner", ["head.kind is 'liner'", "did you mean linear?"]),
         ("pretrain --out x --train.steps 500", ["optim.warmup_steps is 53000", "--optim.warmup_steps 50 for a tenth"]),
         (
@@ -151,6 +151,7 @@ def join(first: str | Path, others: Sequence[str | Path], out: str | Path | None
     """
 
 
+@contextmanager_of_the_package()
 def copy(table: Table | str, out: Path | None = None, *, rows: int = 3, tags: tuple[str, ...] = ()) -> None:
     """Copy a table.
 
@@ -277,7 +278,7 @@ def test_all_help_lists_every_flag_and_field_with_its_default(capsys):
     text = help_of(capsys, "pretrain", "--help-all")
     for flag in ("--resume {auto,never}", "--dry-run", "--config NAME|PATH", "--data STR|NULL", "--seed INT"):
         assert flag in text
-    assert "--encoder.depth INT (default: 12)" in text
+    assert "--encoder.mlp_ratio FLOAT (default: 4.0)" in text
     assert "--target.layers INT|NULL average the top `layers` blocks; null: all (default: null)" in text
     assert "--optim.betas FLOAT,FLOAT (default: 0.9,0.95)" in text
     assert "--data.roll BOOL circular roll of the waveform (the release's; the paper names none)" in text
