@@ -15,8 +15,8 @@ neither says so.
     probe.py        heads and their training
     finetune.py     fine-tuning
     pretrain.py     masks, decoder, targets, loss
-    presets.py      the settings of published probes
     recipes/        YAML files by name
+    presets.py      the settings of published probes, by preset and task
     rungs.py        the ladder of Tables 2 to 4
     benchmark.py    the cells of Tables 1 and 5
 """

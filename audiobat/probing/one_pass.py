@@ -13,6 +13,7 @@ from time import monotonic
 import numpy as np
 
 from audiobat.config import ProbeConfig
+from audiobat.config.user_files import errors_of_user_code
 from audiobat.data.clip_table import ClipTable
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
@@ -79,6 +80,7 @@ def compute_features(
             list_skipped(out, skipped)
 
 
+@errors_of_user_code()  # a head may be a class in a user's file
 def probe_splits(name: str, encoder: Encoder, source: FeatureSource, plan: Plan) -> list[tuple[Result, Head]]:
     """Train and test the heads of a plan: for each head and seed its result, the mean over folds, and the last head.
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from audiobat.config import ProbeConfig, from_dict
 from audiobat.config.presets import fields_for, task_of
-from audiobat.config.user_files import errors_of_user_code
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of
@@ -24,7 +23,6 @@ from audiobat.probing.plan import check_config, keep_used, make_plan, plan_lines
 from audiobat.probing.training import check_buildable, input_kinds
 
 
-@errors_of_user_code()
 def probe(
     model: str | Path | Encoder,
     data: str | Path,

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from audiobat.config import HeadConfig, ProbeTrainConfig
+from audiobat.config.user_files import errors_of_user_code
 from audiobat.data.sampler import ClipOrder
 from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
@@ -218,6 +219,7 @@ def new_head(job: HeadJob, source: FeatureSource, classes: int) -> Head:
     return head.to(source.device).train()
 
 
+@errors_of_user_code()
 def check_buildable(jobs: Sequence[HeadJob], encoder: Encoder, classes: int) -> None:
     """Raise the AudiobatError of a head that does not suit the model, before features are computed."""
     with torch.device("meta"):  # no memory, no random numbers

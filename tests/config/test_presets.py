@@ -71,7 +71,7 @@ def test_fair_chooses_rate_and_decay_and_has_five_seeds():
     [
         ("papre", "esc50", r"preset is 'papre'.*did you mean paper"),
         ("paper", "esc5", r"Preset paper has no task 'esc5'.*did you mean esc50"),
-        ("paper", "birdset", "Preset paper has no task 'birdset'.*set preset_task to as2m, as20k, esc50, spc2"),
+        ("paper", "birdset", "Preset paper has no task 'birdset'.*set preset_task to as20k, as2m, esc50, spc2"),
         ("released", "as2m", "Preset released has no task 'as2m'"),
     ],
 )

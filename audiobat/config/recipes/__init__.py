@@ -57,7 +57,7 @@ def recipe_names(kind: str | None = None) -> list[str]:
 
 def kind_of(name: str) -> str:
     """The kind of a recipe of the package: `finetune`, `benchmark`, `probe` or `pretrain`."""
-    if name.startswith(("finetune/", "benchmark/")):
+    if name.startswith(("finetune/", "benchmark/", "probe/")):
         return name.partition("/")[0]
     return "probe" if name.endswith("_probe") else "pretrain"
 
