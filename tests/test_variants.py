@@ -9,8 +9,9 @@ import torch
 import yaml
 
 import audiobat
+from audiobat.audio.frontends.base import build_frontend
 from audiobat.cli.command import main
-from audiobat.config import PretrainConfig, from_dict, recipes
+from audiobat.config import FrontendConfig, PretrainConfig, from_dict, recipes
 from audiobat.data.scenes import demo_folder
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.errors import AudiobatError
@@ -34,6 +35,7 @@ VARIANTS = {
         "decoder": {"kind": "jepa.py:Predictor", "dim": 16},
         "target": {"layers": 1},
     },
+    "pcen": {"frontend": {"kind": "pcen.py:PCEN", "smoothing": 0.04}},
     "clusters": {"objective": {"kind": "clusters.py:Clusters", "clusters": 8}, "target": {"layers": 1}},
 }
 TIMING = ("seconds", "steps_per_second", "clips_per_second", "data_wait")
@@ -116,10 +118,33 @@ def test_a_variant_trains_resumes_and_is_released_with_its_code(name, here, soun
     encoder = audiobat.load("whole", trust_remote_code=True)
     encoder.save_pretrained("release")
     (here / file).unlink()  # a release needs nothing outside
-    uses_code = (here / "release/code").exists()
-    again = audiobat.load("release", trust_remote_code=uses_code)
+    kept = name == "pcen"  # of a release: what the encoder runs through, not what trained it
+    assert (here / "release/code").exists() == kept
+    if kept:
+        with pytest.raises(AudiobatError, match=r"release/code/pcen\.py.*--trust-remote-code"):
+            audiobat.load("release")
+    again = audiobat.load("release", trust_remote_code=kept)
     waveform = torch.randn(1, 16_000) / 10
     assert torch.equal(again(waveform).patch_tokens, encoder(waveform).patch_tokens)
+
+
+def test_pcen_is_its_recursion_and_padding_changes_nothing(here):
+    config = from_dict(FrontendConfig, {"kind": "pcen.py:PCEN", "smoothing": 0.1, "norm": "global", "mel_bins": 16})
+    frontend = build_frontend(config)
+    waveform, lengths = (
+        torch.randn(2, 6_000, generator=torch.Generator().manual_seed(0)) / 10,
+        torch.tensor([6_000, 3_000]),
+    )
+    waveform[1, 3_000:] = 9.0
+    power = frontend.mel_power(waveform[:1], lengths[:1])[0] * 2.0**31
+    smoothed, wanted = power[0], []
+    for frame in power:
+        smoothed = 0.9 * smoothed + 0.1 * frame
+        wanted.append((frame / (1e-6 + smoothed) ** 0.98 + 2.0) ** 0.5 - 2.0**0.5)
+    raw = frontend.raw_spectrogram(waveform, lengths)
+    torch.testing.assert_close(raw[0], torch.stack(wanted), rtol=1e-3, atol=1e-3)
+    alone, _ = frontend(waveform[1:, :3_000])
+    torch.testing.assert_close(frontend(waveform, lengths)[0][1, : alone.shape[1]], alone[0])
 
 
 @pytest.mark.parametrize("name", VARIANTS)
