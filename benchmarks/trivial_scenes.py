@@ -16,7 +16,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from audiobat.audio.frontend import build_frontend
+from audiobat.audio.frontends.base import build_frontend
 from audiobat.config import FrontendConfig
 from audiobat.data.loader import load_clips
 from audiobat.data.scenes import write_scenes

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiobat.audio.frontend import below
+from audiobat.audio.frontends.base import below
 from audiobat.config import AugmentConfig, MixupConfig, NoiseConfig, SpecAugmentConfig
 from audiobat.errors import AudiobatError
 

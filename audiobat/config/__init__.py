@@ -4,8 +4,8 @@ Defaults are the paper's (Table 6); where the paper is silent, its authors' rele
 neither says so.
 
     checks.py       what every check is made of
-    user_files.py   a user's own Python file: its class, its hash, its errors
-    registry.py     the kinds of decoder, head, ...: built in by name, or a user's own
+    user_files.py   a user's own Python files: their classes, hashes and copies
+    registry.py     what can be replaced: the kinds of frontend, decoder, ..., built in or a user's own
     plain.py        configs to nested dicts and back
     field_help.py   the help of a field: the comment beside it
     frontend.py     waveform to spectrogram

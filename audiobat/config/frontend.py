@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from audiobat.config.checks import check, check_choice
+from audiobat.config.registry import check_kind, kind_field
 
 FRONTEND_OWN: dict[str, dict[str, tuple[Any, Any]]] = {  # by kind: what stands for the kind's own value, and that
     "mel_db": {"n_fft": (0, 1024), "win_length": (0, 1024), "f_min": (-1.0, 0.0), "norm": ("auto", "minmax")},
@@ -73,7 +74,7 @@ class FrontendConfig:
     statistics. They are resolved on creation, and so are mean and std, which null leaves to `statistics`.
     """
 
-    kind: Literal["mel_db", "kaldi_fbank"] = "mel_db"
+    kind: str = kind_field("frontend", "mel_db")
     sample_rate: int = 16_000
     n_fft: int = 0
     win_length: int = 0
@@ -88,10 +89,10 @@ class FrontendConfig:
     std: float | None = None
 
     def __post_init__(self) -> None:
-        check_choice(self, "kind")
+        check_kind("frontend", self.kind)
         check_choice(self, "norm")
         check_choice(self, "statistics")
-        for name, (unset, own) in FRONTEND_OWN[self.kind].items():
+        for name, (unset, own) in FRONTEND_OWN.get(self.kind, FRONTEND_OWN["mel_db"]).items():
             if getattr(self, name) == unset:
                 object.__setattr__(self, name, own)
         rate, hop = self.sample_rate, self.hop_length
@@ -146,7 +147,7 @@ class StatisticsConfig:
 class KaldiFrontendConfig(FrontendConfig):
     """EAT's, unless told otherwise."""
 
-    kind: Literal["mel_db", "kaldi_fbank"] = "kaldi_fbank"
+    kind: str = kind_field("frontend", "kaldi_fbank")
 
 
 @dataclass(frozen=True)

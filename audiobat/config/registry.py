@@ -34,6 +34,7 @@ class Seam:
 
 
 SEAMS = {
+    "frontend": Seam("audio/frontends", ("build", "frame_counts", "forward")),
     "head": Seam("models/heads", ("build", "forward"), ("pooling", "base")),
     "mask": Seam("pretraining/masks", ("build", "draw")),
     "decoder": Seam("pretraining/decoders", ("build", "forward")),
@@ -123,8 +124,9 @@ def config_class_of(config_class: type[C], kind: str) -> type[C]:
         if not re.search(r"^    class Config\b", source, re.MULTILINE):
             return config_class
     found: type[C] = getattr(find(seam[0], kind), "Config", config_class)
-    if not (isinstance(found, type) and issubclass(found, config_class) and dataclasses.is_dataclass(found)):
-        raise AudiobatError(f"{kind}: its Config must be a frozen dataclass that subclasses {config_class.__name__}.")
+    base = [base for base in config_class.__mro__ if seam_of(base)][-1]  # that of the seam
+    if not (isinstance(found, type) and issubclass(found, base) and dataclasses.is_dataclass(found)):
+        raise AudiobatError(f"{kind}: its Config must be a frozen dataclass that subclasses {base.__name__}.")
     return found
 
 
@@ -134,20 +136,20 @@ def _check_methods(seam: str, kind: str, found: Any) -> type[Any]:
         raise AudiobatError(f"{kind} is a {type(found).__name__}: a {seam} is a class.")
     wanted = SEAMS[seam].methods
     missing = [name for name in wanted if not _defines(found, name)]
+    missing += sorted(getattr(found, "__abstractmethods__", set()) - set(missing))
     if missing:
         where = f"{split_name(kind)[0]} line {_line_of(found)}: " if is_user_class(kind) else ""
         raise AudiobatError(
             f"{where}{found.__name__} lacks {', '.join(missing)}: a {seam} defines {', '.join(wanted)} "
-            "(docs/variants.md says how)."
+            "(see docs/variants.md)."
         )
     return found
 
 
 def _defines(found: type[Any], name: str) -> bool:
-    """Whether a class has a method of its own, not a base's placeholder: an abstract one, or torch's for `forward`."""
+    """Whether a class has a method of its own, not torch's placeholder for `forward`."""
     method = getattr(found, name, None)
-    abstract = name in getattr(found, "__abstractmethods__", ())
-    return callable(method) and not abstract and "unimplemented" not in getattr(method, "__name__", "")
+    return callable(method) and "unimplemented" not in getattr(method, "__name__", "")
 
 
 def _line_of(found: type[Any]) -> int:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from audiobat.audio.frontend import MelFrontend
+from audiobat.audio.frontends.mel_db import MelFrontend
 from audiobat.config import FrontendConfig
 from audiobat.models.features import LayerFeatures
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiobat.audio.frontend import KaldiFrontend, MelFrontend, build_frontend
+from audiobat.audio.frontends.base import Frontend, build_frontend
 from audiobat.audio.read import to_waveform
 from audiobat.config import ModelConfig, check, to_dict
 from audiobat.errors import AudiobatError
@@ -35,7 +35,7 @@ class BaseEncoder(nn.Module):
     sample_rate: int  # Hz
     dim: int
     depth: int
-    frontend: MelFrontend | KaldiFrontend
+    frontend: Frontend
 
     @property
     def freq_patches(self) -> int:

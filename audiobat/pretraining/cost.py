@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from audiobat.config import ModelConfig
+
 
 class Cost(NamedTuple):
     """The cost of one forward pass of a part of the model."""
@@ -28,11 +30,21 @@ class StepCost:
     masked: int
 
 
-def transformer_cost(
-    sequences: int, tokens: int, dim: int, depth: int, mlp_ratio: float, gated: bool, trained: bool = True
-) -> Cost:
+def encoder_cost(model: ModelConfig, sequences: int, patches: int) -> Cost:
+    """A forward pass of an encoder's blocks over `patches` patches and the cls token."""
+    e = model.encoder
+    return transformer_cost(sequences, 1 + patches, e.dim, e.depth, e.mlp_ratio, e.gated_attention)
+
+
+def embedding_flops(model: ModelConfig, clips: int, patches: int) -> float:
+    """The patch embedding of `clips` clips."""
+    e = model.encoder
+    return clips * patches * 2 * e.patch_size[0] * e.patch_size[1] * e.dim
+
+
+def transformer_cost(sequences: int, tokens: int, dim: int, depth: int, mlp_ratio: float, gated: bool) -> Cost:
     """A forward pass of `sequences` x `tokens` through `depth` transformer blocks of width `dim`."""
     linear = 2 * (4 + gated + 2 * mlp_ratio) * dim**2  # qkv, output, gate and the two layers of the MLP
     flops = depth * sequences * tokens * (linear + 4 * tokens * dim)  # attention: scores, and the sum of values
     # The inputs of every matrix product and of every norm: 10 widths of the stream and 2 of the MLP's hidden layer.
-    return Cost(flops, sequences * tokens * depth * (10 + 2 * mlp_ratio) * dim if trained else 0.0)
+    return Cost(flops, sequences * tokens * depth * (10 + 2 * mlp_ratio) * dim)

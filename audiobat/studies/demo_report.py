@@ -12,7 +12,8 @@ from typing import Any
 
 import soundfile
 
-from audiobat.audio.frontend import KaldiFrontend, MelFrontend
+from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
+from audiobat.audio.frontends.mel_db import MelFrontend
 from audiobat.config import FrontendConfig
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.scenes import demo_folder

@@ -9,8 +9,10 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from audiobat.config import to_dict
+from audiobat.config.user_files import user_classes
 from audiobat.engine.tensors import weights_sha256
 from audiobat.models.encoder import BaseEncoder
 from audiobat.models.tagger import Tagger
@@ -115,10 +117,13 @@ An audio encoder{origin}: {count / 1e6:.2f}M parameters, {encoder.depth} blocks 
 
 def loading(quoted: str, model: BaseEncoder | Tagger, encoder: BaseEncoder) -> str:
     """How audiobat loads it."""
-    text = f"""```python
+    code = user_classes(model_fields(model, encoder))
+    trust = ", trust_remote_code=True" if code else ""
+    text = "It runs the Python in `code/`: read that before you trust it.\n\n" if code else ""
+    text += f"""```python
 import audiobat
 
-encoder = audiobat.load({quoted})  # this folder, or "hub:OWNER/NAME" once it is shared
+encoder = audiobat.load({quoted}{trust})  # this folder, or "hub:OWNER/NAME" once it is shared
 vector = encoder.embed("recording.wav")  # [{encoder.dim}]: any length, rate and number of channels
 ```
 """
@@ -128,7 +133,7 @@ vector = encoder.embed("recording.wav")  # [{encoder.dim}]: any length, rate and
 ```python
 from audiobat.zoo.release import load_tagger
 
-tagger = load_tagger({quoted})
+tagger = load_tagger({quoted}{trust})
 probabilities = tagger.scores(tagger(waveform))  # waveform [B, S] to [B, {len(model.classes)}]
 ```
 
@@ -136,6 +141,11 @@ probabilities = tagger.scores(tagger(waveform))  # waveform [B, S] to [B, {len(m
 audiobat predict --model {quoted} --data recordings/ --out labels.csv
 ```
 """
+
+
+def model_fields(model: BaseEncoder | Tagger, encoder: BaseEncoder) -> dict[str, Any]:
+    """The fields of a release that name kinds."""
+    return encoder.release_fields() | ({"tagger": to_dict(model.config)} if isinstance(model, Tagger) else {})
 
 
 def loading_by_transformers(quoted: str, model: BaseEncoder | Tagger, encoder: BaseEncoder) -> str:
@@ -163,13 +173,12 @@ def input_lines(encoder: BaseEncoder, library: Library) -> Iterator[str]:
     """What the network takes in."""
     frontend = encoder.frontend.config
     top = frontend.f_max or frontend.sample_rate / 2
-    kind = {"mel_db": "mel spectrogram in dB", "kaldi_fbank": "Kaldi's log-mel filter bank"}[frontend.kind]
     norm = {"minmax": "each clip from its minimum to its maximum", "global": "by the statistics of a whole corpus"}
     converted = "; other rates and channels are converted" if library == "audiobat" else ""
     yield f"**Audio**: mono at {frontend.sample_rate:,} Hz{converted}."
     yield (
-        f"**Spectrogram**: {kind}, {frontend.mel_bins} mel bins from {frontend.f_min:,g} to {top:,g} Hz, a frame every "
-        f"{1000 * frontend.hop_length / frontend.sample_rate:.4g} ms, scaled {norm[frontend.norm]}."
+        f"**Spectrogram**: {encoder.frontend.title}, {frontend.mel_bins} mel bins from {frontend.f_min:,g} to {top:,g} "
+        f"Hz, a frame every {1000 * frontend.hop_length / frontend.sample_rate:.4g} ms, scaled {norm[frontend.norm]}."
     )
     longest = getattr(encoder, "max_samples", None)
     if longest is None:

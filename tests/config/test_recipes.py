@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from audiobat.audio.frontend import build_frontend
+from audiobat.audio.frontends.base import build_frontend
 from audiobat.config import (
     EncoderConfig,
     FinetuneConfig,

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from audiobat.audio.frontend import MelFrontend
+from audiobat.audio.frontends.mel_db import MelFrontend
 from audiobat.config import FrontendConfig
 from audiobat.evaluation.report.analysis_figures import (
     KINDS,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from audiobat.audio.frontend import KaldiFrontend, MelFrontend
+from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
+from audiobat.audio.frontends.mel_db import MelFrontend
 from audiobat.config import FrontendConfig
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.report import figures

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
-from audiobat.audio.frontend import build_frontend
+from audiobat.audio.frontends.base import build_frontend
 from audiobat.config import FrontendConfig, HeadConfig, ProbeTrainConfig
 from audiobat.data.sources.read import read_clips
 from audiobat.models.baselines import LogMelEncoder

@@ -39,7 +39,7 @@ from audiobat.pretraining.masks.base import Masks, seeded_generator
 from audiobat.pretraining.masks.inverse_block import block_count
 from audiobat.pretraining.mixing import draw_mixed_columns, mix
 from audiobat.pretraining.objectives import masked_latent_regression as objective_module
-from audiobat.pretraining.objectives.base import build_objective
+from audiobat.pretraining.objectives.base import Clips, build_objective
 from audiobat.pretraining.objectives.masked_latent_regression import Clones, MaskedLatentRegression
 from audiobat.pretraining.run import begin_with, pretrain
 from audiobat.pretraining.targets.base import Targets
@@ -349,7 +349,7 @@ def test_source_retention_of_numbers_made_by_hand(monkeypatch):
 
     monkeypatch.setattr(model, "run_clones", predict)
     own = Targets(torch.tensor([[[1.0], [3.0], [5.0]], [[7.0], [9.0], [11.0]]]), None, torch.zeros(()))
-    loss = model.retain_sources(spectrogram, None, tokens, own, masks, (3, 1), torch.Generator())
+    loss = model.retain_sources(Clips(spectrogram, None, tokens, (3, 1)), own, masks, torch.Generator())
     # masked and mixed: clip 0's columns 1 and 2, clip 1's column 1
     assert float(loss) == pytest.approx(((10 - 11.5) ** 2 + (20 - 22.5) ** 2 + (30 - 34.5) ** 2) / 3)
     assert heard[0].flatten().tolist() == [4.0, 5.0, 1.0, 2.0]  # the partner's tokens, with the places of its columns
@@ -477,7 +477,7 @@ def test_eat_is_fine_tuned_with_the_statistics_and_the_length_of_each_data_set(n
     assert found.config.frontend.moments == (mean, std)
     assert found.config.encoder.max_frames == frames
     waveform = 0.1 * torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
-    log_mel = encoder.frontend.log_mel(waveform, torch.tensor([16_000]))
+    log_mel = encoder.frontend.raw_spectrogram(waveform, torch.tensor([16_000]))
     spectrogram, _ = found.spectrogram(waveform)
     wanted = F.pad(log_mel, (0, 0, 0, frames - log_mel.shape[1]))  # zeros, and then the scale
     torch.testing.assert_close(spectrogram, (wanted - mean) / (2 * std))

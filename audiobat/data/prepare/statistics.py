@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from audiobat.audio.frontend import KaldiFrontend, MelFrontend, build_frontend
+from audiobat.audio.frontends.base import Frontend, build_frontend
 from audiobat.config import FrontendConfig, to_dict
 from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import ClipTable
@@ -123,7 +123,7 @@ class _Chunks(Dataset[LogMelSums]):
     """Item i is the sum over the i-th 64 clips from clip `first` on."""
 
     table: ClipTable
-    frontend: MelFrontend | KaldiFrontend
+    frontend: Frontend
     first: int
 
     def __len__(self) -> int:
@@ -140,12 +140,12 @@ class _Chunks(Dataset[LogMelSums]):
         return sums
 
 
-def clip_sums(table: ClipTable, clip_id: int, frontend: MelFrontend | KaldiFrontend) -> LogMelSums:
+def clip_sums(table: ClipTable, clip_id: int, frontend: Frontend) -> LogMelSums:
     """The sums of one clip, window by window."""
     sums = LogMelSums()
     low, high = math.inf, -math.inf
     for samples in _windows(table, clip_id, frontend.config):
-        cells = frontend.log_mel(torch.from_numpy(samples)[None], torch.tensor([len(samples)])).double()
+        cells = frontend.raw_spectrogram(torch.from_numpy(samples)[None], torch.tensor([len(samples)])).double()
         sums += LogMelSums(0, 0, cells.numel(), float(cells.sum()), float(cells.square().sum()))
         low, high = min(low, float(cells.min())), max(high, float(cells.max()))
     return replace(sums, clips=1, silent=int(low == high))

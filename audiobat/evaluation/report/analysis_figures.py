@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from audiobat.audio.frontend import KaldiFrontend, MelFrontend
+from audiobat.audio.frontends.base import Frontend
 from audiobat.evaluation.report.figures import HEAT, draw_spectrogram, listed
 from audiobat.evaluation.report.style import LINES, WIDTH, folded, headline, look, styled
 
@@ -135,9 +135,7 @@ class Excited:
 
 
 @styled
-def class_prototypes(
-    label: str, precision: float, shown: Sequence[Excited], frontend: MelFrontend | KaldiFrontend
-) -> Figure:
+def class_prototypes(label: str, precision: float, shown: Sequence[Excited], frontend: Frontend) -> Figure:
     """A class's strongest prototypes: the clip that activates each, its best patches framed, and all similarities."""
     figure = Figure(figsize=(WIDTH, 0.6 + 2.1 * len(shown)))
     panels = figure.subplots(len(shown), 2, sharex="row", sharey=True, squeeze=False, width_ratios=(1.25, 1))

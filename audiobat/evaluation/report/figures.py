@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from audiobat.audio.frontend import KaldiFrontend, MelFrontend
+from audiobat.audio.frontends.base import Frontend
+from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
+from audiobat.audio.frontends.mel_db import MelFrontend
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.report.style import BLUE, COLOURS, LINES, WIDTH, headline, styled
 
@@ -30,7 +32,7 @@ def frontends(waveform: torch.Tensor, labels: Sequence[str], mel: MelFrontend, k
     """One clip [S] through both frontends (Fig. 3), each over the range of its own values."""
     figure = Figure(figsize=(WIDTH, 5.2))
     axes = figure.subplots(2, 1, sharex=True)
-    panels: tuple[tuple[MelFrontend | KaldiFrontend, str, str], ...] = (
+    panels: tuple[tuple[Frontend, str, str], ...] = (
         (mel, "Mel dB, min-max over the clip (BAT): quiet detail keeps its contrast", "level (clip's min to max)"),
         (kaldi, "Kaldi filter bank, global statistics (EAT): one scale for all clips", "standardised log level"),
     )
@@ -44,7 +46,7 @@ def frontends(waveform: torch.Tensor, labels: Sequence[str], mel: MelFrontend, k
     return figure
 
 
-def draw_spectrogram(ax: Axes, spectrogram: Array, frontend: MelFrontend | KaldiFrontend) -> Any:
+def draw_spectrogram(ax: Axes, spectrogram: Array, frontend: Frontend) -> Any:
     """Show a spectrogram [T, F] with seconds below and kHz at the side; returns the image."""
     config = frontend.config
     seconds = len(spectrogram) * config.hop_length / config.sample_rate
@@ -65,7 +67,7 @@ def mels(hertz: float) -> float:
 
 
 @styled
-def thumbnail(spectrogram: Array, frontend: MelFrontend | KaldiFrontend) -> Figure:
+def thumbnail(spectrogram: Array, frontend: Frontend) -> Figure:
     """A spectrogram [T, F] for a card of the page."""
     figure = Figure(figsize=(4.0, 1.7))
     figure.set_layout_engine("none")  # a fixed frame: to find one takes longer than to draw
@@ -119,9 +121,7 @@ class Attention:
 
 
 @styled
-def attention(
-    shown: Attention, spectrogram: Array, frontend: MelFrontend | KaldiFrontend, labels: Sequence[str]
-) -> Figure:
+def attention(shown: Attention, spectrogram: Array, frontend: Frontend, labels: Sequence[str]) -> Figure:
     """Fig. 5 for one clip: the attention of a block without and with gate, and the attention of its cls token.
 
     A model without a gate has no panels with gate.

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from audiobat.audio.frontend import MelFrontend
+from audiobat.audio.frontends.mel_db import MelFrontend
 from audiobat.audio.read import load_audio
 from audiobat.config import FrontendConfig
 from audiobat.evaluation.report.clips import SavedClip, clips_folder, read_saved_clips

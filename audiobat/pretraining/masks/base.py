@@ -60,6 +60,16 @@ def show_lowest(priority: Tensor, ratio: float) -> Masks:
     return Masks(order[:, :shown].sort(dim=1).values, order[:, shown:].sort(dim=1).values)
 
 
+def take_valid(valid: Tensor | None, clip: Tensor, patch: Tensor) -> Tensor | None:
+    """Which patches [R, n] of clips [R, 1] are `valid` (bool [B, N]); None, as `valid` is where there is no padding."""
+    return None if valid is None else take(valid.unsqueeze(-1), clip, patch)[..., 0]
+
+
+def clips_of_clones(clips: int, clones: int, device: torch.device) -> Tensor:
+    """The clip of each clone, [R, 1], where the clones of a clip follow each other."""
+    return torch.arange(clips, device=device).repeat_interleave(clones)[:, None]
+
+
 def take(tokens: Tensor, clip: Tensor, patch: Tensor) -> Tensor:
     """Tokens [B, N, D] at patches [R, n] of clips [R, 1]: [R, n, D], with nothing repeated per clone."""
     return F.embedding(clip * tokens.shape[1] + patch, tokens.flatten(0, 1))  # an embedding reads rows of a table

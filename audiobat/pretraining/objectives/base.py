@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, NamedTuple, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from audiobat.config import PretrainConfig
@@ -13,6 +14,7 @@ from audiobat.config.registry import class_for
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import StepCost
+from audiobat.pretraining.masks.base import seeded_generator
 
 Stats = dict[str, Tensor]
 
@@ -22,6 +24,15 @@ class Waveforms(Protocol):
 
     waveform: Tensor  # [B, S]
     lengths: Tensor | None  # [B], None when every clip is full
+
+
+class Clips(NamedTuple):
+    """A batch of whole clips as a student takes them in, before anything is masked."""
+
+    spectrogram: Tensor  # [B, T, F], without gradient
+    valid: Tensor | None  # bool [B, N], False on patches of padding; None where there is none
+    tokens: Tensor  # [B, N, D] patches with their positions
+    grid: tuple[int, int]  # patch columns and rows, (T, F) with T * F = N
 
 
 class Objective(nn.Module, ABC):
@@ -44,12 +55,16 @@ class Objective(nn.Module, ABC):
         """The objective of a run; `rank` is this process's, for random numbers that ranks must not share."""
         return cls(config, rank)
 
+    def generator(self, step: int, device: torch.device) -> torch.Generator:
+        """Random numbers, such as those of masks, that are a function of (seed, step, rank) alone."""
+        return seeded_generator(device, self.config.train.seed, step, self.rank)
+
     @abstractmethod
     def forward(self, batch: Waveforms, step: int) -> tuple[Tensor, Stats]:
         """The loss of global step `step`, to be minimised, and statistics for the log: scalars, means over the batch.
 
-        Random numbers come from torch's global generator, which each step seeds anew from (seed, step, rank), or from
-        a generator that is seeded from these: a resumed run draws the same.
+        Random numbers come from `generator`, or from torch's global one, which each step seeds anew, too: a resumed
+        run draws the same.
         """
 
     def after_step(self, step: int) -> None:
@@ -58,6 +73,15 @@ class Objective(nn.Module, ABC):
     def cost(self) -> StepCost | None:
         """What one step computes, for the plan of `--dry-run`; None where nobody has counted it."""
         return None
+
+
+def embed_clips(encoder: AudioEncoder, batch: Waveforms) -> Clips:
+    """The spectrograms and patch tokens of a batch: what is the same for all clones of a clip."""
+    with torch.no_grad():  # no frontend is trained
+        spectrogram, valid = encoder.spectrogram(batch.waveform, batch.lengths)
+    tokens = encoder.embed_patches(spectrogram)
+    freq_patches = encoder.config.grid[1]
+    return Clips(spectrogram, valid, tokens, (tokens.shape[1] // freq_patches, freq_patches))
 
 
 def build_objective(config: PretrainConfig, rank: int = 0) -> Objective:

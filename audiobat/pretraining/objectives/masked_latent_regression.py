@@ -17,14 +17,14 @@ from torch.nn import functional as F
 from audiobat.config import PretrainConfig, check
 from audiobat.config.registry import class_for
 from audiobat.models.encoder import AudioEncoder
-from audiobat.pretraining.cost import StepCost, transformer_cost
+from audiobat.pretraining.cost import StepCost, embedding_flops, encoder_cost
 from audiobat.pretraining.decoders.base import Decoder
-from audiobat.pretraining.masks.base import Mask, Masks, seeded_generator, take
+from audiobat.pretraining.masks.base import Mask, Masks, clips_of_clones, take, take_valid
 from audiobat.pretraining.mixing import draw_mixed_columns, mix, mixed_count, partner
-from audiobat.pretraining.objectives.base import Objective, Stats, Waveforms
+from audiobat.pretraining.objectives.base import Clips, Objective, Stats, Waveforms, embed_clips
 from audiobat.pretraining.objectives.statistics import participation_ratio, spread
 from audiobat.pretraining.targets.base import Targets, TargetSource
-from audiobat.pretraining.targets.teacher import Teacher, encoder_flops
+from audiobat.pretraining.targets.teacher import Teacher
 
 
 class Clones(NamedTuple):
@@ -75,13 +75,9 @@ class MaskedLatentRegression(Objective):
     def forward(self, batch: Waveforms, step: int) -> tuple[Tensor, Stats]:
         """The loss (Eq. 5) and statistics of global step `step`; masks are a function of (seed, step, rank)."""
         weights = self.config.objective
-        with torch.no_grad():  # no frontend is trained
-            spectrogram, valid = self.student.spectrogram(batch.waveform, batch.lengths)  # [B, T, F], [B, N]
+        spectrogram, valid, tokens, grid = clips = embed_clips(self.student, batch)  # once for all clones of a clip
         targets = self.targets(spectrogram, valid, batch.waveform, batch.lengths)
-        tokens = self.student.embed_patches(spectrogram)  # [B, N, D], once for all clones of a clip
-        freq_patches = self.config.model.grid[1]
-        grid = (tokens.shape[1] // freq_patches, freq_patches)
-        generator = seeded_generator(tokens.device, self.config.train.seed, step, self.rank)
+        generator = self.generator(step, tokens.device)
         masks = self.mask.draw(len(tokens) * self.config.mask.clones, grid, generator)
 
         clones = self.run_clones(tokens, valid, masks, grid)
@@ -90,7 +86,7 @@ class MaskedLatentRegression(Objective):
         loss = local_loss + weights.global_weight * global_loss
         stats = {"local_loss": local_loss, "global_loss": global_loss, "target_variance": targets.variance}
         if weights.retention_weight:
-            retention_loss = self.retain_sources(spectrogram, valid, tokens, targets, masks, grid, generator)
+            retention_loss = self.retain_sources(clips, targets, masks, generator)
             loss = loss + weights.retention_weight * retention_loss
             stats["retention_loss"] = retention_loss
         loss = weights.scale * loss
@@ -103,30 +99,21 @@ class MaskedLatentRegression(Objective):
 
     def run_clones(self, tokens: Tensor, valid: Tensor | None, masks: Masks, grid: tuple[int, int]) -> Clones:
         """Encode and decode the clones of patch tokens [B, N, D] under R masks, R / B for each clip in turn."""
-        clip = torch.arange(len(tokens), device=tokens.device)
-        clip = clip.repeat_interleave(len(masks.visible) // len(tokens))[:, None]  # [R, 1]
+        clip = clips_of_clones(len(tokens), len(masks.visible) // len(tokens), tokens.device)  # [R, 1]
         clone_valid = None if valid is None else valid.index_select(0, clip[:, 0])  # [R, N]
-        visible_valid = None if clone_valid is None else clone_valid.gather(1, masks.visible)
+        visible_valid = take_valid(valid, clip, masks.visible)
         encoded = self.student.encode_tokens(take(tokens, clip, masks.visible), visible_valid)  # [R, 1 + n, D]
         predicted = self.decoder(encoded[:, 1:], masks, grid, clone_valid).float()  # [R, m, P]
         return Clones(clip, masks, encoded[:, 0].float(), encoded[:, 1:], predicted)
 
-    def retain_sources(
-        self,
-        spectrogram: Tensor,
-        valid: Tensor | None,
-        tokens: Tensor,
-        targets: Targets,
-        masks: Masks,
-        grid: tuple[int, int],
-        generator: torch.Generator,
-    ) -> Tensor:
+    def retain_sources(self, clips: Clips, targets: Targets, masks: Masks, generator: torch.Generator) -> Tensor:
         """SSLAM's loss: clones of partial mixtures predict, in mixed columns, the mean of both sources' targets.
 
         A source's targets are those of the teacher that sees it alone: the clip whole, its partner in the mixed
         columns. Cells that are padding in either source are left out.
         """
         assert isinstance(self.targets, Teacher)  # __init__ refuses the others
+        spectrogram, valid, tokens, grid = clips
         mixed = draw_mixed_columns(grid[0], generator)
         cells = mixed.repeat_interleave(grid[1])  # [N]
         other_valid = None if valid is None else partner(valid)
@@ -149,23 +136,22 @@ class MaskedLatentRegression(Objective):
 
     def cost(self) -> StepCost:
         """Student and decoder run on every clone, forward and backward; the teacher once per clip, forward only."""
-        config, e = self.config, self.config.encoder
-        grid = config.crop_grid
+        config, grid = self.config, self.config.crop_grid
         clips, patches = config.train.batch_size, grid[0] * grid[1]
         masks = self.mask.draw(config.mask.clones, grid, torch.Generator())
         visible, masked = masks.visible.shape[1], masks.masked.shape[1]
         versions = 2 if config.objective.retention_weight else 1  # of a clip: itself, and a mixture
         clones = clips * config.mask.clones * versions
-        student = transformer_cost(clones, 1 + visible, e.dim, e.depth, e.mlp_ratio, e.gated_attention)
+        student = encoder_cost(config.model, clones, visible)
         decoder = self.decoder.cost(clones, grid, visible, masked)
-        embed = clips * patches * 2 * e.patch_size[0] * e.patch_size[1] * e.dim
+        embed = embedding_flops(config.model, clips, patches)
         teacher_tokens, teacher = 0, self.targets.flops(clips, patches)
         if isinstance(self.targets, Teacher):
             teacher_tokens = clips * (1 + patches)
         if versions == 2:  # the teacher runs on the partner's mixed columns alone, too
             mixed = mixed_count(grid[0]) * grid[1]
             teacher_tokens += clips * (1 + mixed)
-            teacher += encoder_flops(config.model, clips, mixed, embedded=patches)
+            teacher += encoder_cost(config.model, clips, mixed).flops + embed
         return StepCost(
             tokens={"student": clones * (1 + visible), "decoder": clones * patches, "teacher": teacher_tokens},
             flops=3 * (student.flops + decoder.flops) + 2 * embed * versions + teacher,
@@ -177,7 +163,7 @@ class MaskedLatentRegression(Objective):
 
 def local_error(clones: Clones, patch_targets: Tensor, valid: Tensor | None) -> Tensor:
     """Eq. 7: mean squared error at the masked cells that are `valid` (bool [B, N]; None: all), against [B, N, P]."""
-    scored = None if valid is None else take(valid.unsqueeze(-1), clones.clip, clones.masks.masked)[..., 0]  # [R, m]
+    scored = take_valid(valid, clones.clip, clones.masks.masked)  # [R, m]
     return mean_squared_error(clones.predicted, take(patch_targets, clones.clip, clones.masks.masked), scored)
 
 

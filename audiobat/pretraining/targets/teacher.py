@@ -11,7 +11,7 @@ from torch import Tensor
 
 from audiobat.config import ModelConfig, TargetConfig
 from audiobat.models.encoder import AudioEncoder
-from audiobat.pretraining.cost import transformer_cost
+from audiobat.pretraining.cost import embedding_flops, encoder_cost
 from audiobat.pretraining.targets.base import (
     Targets,
     TargetSource,
@@ -85,11 +85,5 @@ class Teacher(TargetSource):
 
     def flops(self, clips: int, patches: int) -> float:
         """The teacher's forward pass over all patches of each clip."""
-        return encoder_flops(self.encoder.config, clips, patches)
-
-
-def encoder_flops(model: ModelConfig, clips: int, patches: int, embedded: int | None = None) -> float:
-    """An encoder's forward pass over `patches` of each clip, of which `embedded` (None: as many) become tokens."""
-    e = model.encoder
-    embed = clips * (embedded or patches) * 2 * e.patch_size[0] * e.patch_size[1] * e.dim
-    return transformer_cost(clips, 1 + patches, e.dim, e.depth, e.mlp_ratio, e.gated_attention).flops + embed
+        model = self.encoder.config
+        return encoder_cost(model, clips, patches).flops + embedding_flops(model, clips, patches)

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiobat.audio.frontend import KaldiFrontend, MelFrontend
+from audiobat.audio.frontends.base import Frontend
+from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
+from audiobat.audio.frontends.mel_db import MelFrontend
 from audiobat.config import FrontendConfig
 from audiobat.data.clip import read_clip
 from audiobat.data.clip_table import ClipTable
@@ -81,9 +83,7 @@ def class_pictures(
     return drawn
 
 
-def excited(
-    source: FeatureSource, head: ConvexGatedProbe, one: Mapping[str, Any], frontend: MelFrontend | KaldiFrontend
-) -> Excited:
+def excited(source: FeatureSource, head: ConvexGatedProbe, one: Mapping[str, Any], frontend: Frontend) -> Excited:
     """A prototype's own clip, and how every patch of it excites the prototype."""
     row = one["row"]
     features = source.batch([row])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiobat.audio.frontend import KaldiFrontend
+from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
 from audiobat.config import FrontendConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.patches import pad_frames

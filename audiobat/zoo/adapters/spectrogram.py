@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiobat.audio.frontend import KaldiFrontend
+from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
 from audiobat.config import FrontendConfig
 from audiobat.models.patches import pad_frames
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, record_blocks

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiobat.audio.frontend import KaldiFrontend
+from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
 from audiobat.config import FrontendConfig
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
 
@@ -110,9 +110,9 @@ class BeatsFrontend(KaldiFrontend):
         super().__init__(config)
         self.window = self.window**POVEY
 
-    def log_mel(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def raw_spectrogram(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Waveform [B, S] in [-1, 1] to log-mel [B, T, F]."""
-        return super().log_mel(waveform * SCALE, lengths)
+        return super().raw_spectrogram(waveform * SCALE, lengths)
 
 
 class BeatsAttention(nn.Module):

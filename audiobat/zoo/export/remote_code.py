@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel, SequenceFeatureExtractor
 from transformers.utils import ModelOutput
 
-from audiobat.audio.frontend import below, build_frontend
+from audiobat.audio.frontends.base import below, build_frontend
 from audiobat.config import HeadConfig, ModelConfig, from_dict
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder, pool_features

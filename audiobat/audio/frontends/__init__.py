@@ -1,0 +1,4 @@
+"""Frontends: waveform to spectrogram (Section 5.1, Table 2). Each file is a kind, named by `frontend.kind`.
+
+base.py     the protocol, normalisation, and mel filters
+"""

@@ -1,0 +1,116 @@
+"""The protocol of frontends, and what all share: lengths, normalisation over a clip's own frames, the fill beyond them.
+
+In: waveform [B, S] and lengths [B] in samples. Out: spectrogram [B, T, F] and frames [B]; a batch never changes a clip.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from audiobat.config import FrontendConfig
+from audiobat.config.registry import class_for
+from audiobat.errors import AudiobatError
+
+MINMAX_EPS = 1e-8  # so that a silent clip divides 0 by something
+
+
+def build_frontend(config: FrontendConfig) -> Frontend:
+    """The frontend that `config.kind` names."""
+    frontend: Frontend = class_for(config).build(config)
+    return frontend
+
+
+class Frontend(nn.Module, ABC):
+    """Base of every frontend; a subclass in this folder is a kind, one in a user's file is `FILE.py:CLASS`.
+
+    A frontend is not trained. Its filters are buffers with `persistent=False`: computed, and no part of the weights.
+    """
+
+    title: ClassVar[str] = "spectrogram of its own"  # as a model card names it
+
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def build(cls, config: FrontendConfig) -> Self:
+        """A frontend of `config`."""
+        return cls(config)
+
+    @abstractmethod
+    def frame_counts(self, samples: Tensor) -> Tensor:
+        """Frames [B] int64 of clips of `samples` [B] samples each."""
+
+    @abstractmethod
+    def raw_spectrogram(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """Waveform [B, S] to a spectrogram [B, T, mel_bins] before normalisation, frame t at t * hop_length.
+
+        Frames beyond a clip's own `lengths` [B] hold anything finite, and must not change those of the clip.
+        """
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Turn waveforms into normalised spectrograms, in float32 whatever the autocast.
+
+        Args:
+            waveform: [B, S], in [-1, 1], at `config.sample_rate`.
+            lengths: [B], samples of each clip, from 1 to S; None: all S.
+
+        Returns:
+            Spectrogram [B, T, F] float32, and the frames [B] int64 that each clip owns. Frames beyond them are 0.0
+            (`minmax`: the clip's minimum) or what a zero becomes (`global`: EAT pads before it normalises).
+
+        Raises:
+            AudiobatError: the waveform is not [B, S], or S is 0.
+        """
+        if waveform.ndim != 2 or waveform.shape[1] == 0:
+            raise AudiobatError(f"The waveform has shape {list(waveform.shape)}: give [clips, samples], not empty.")
+        if lengths is None:
+            lengths = torch.full((waveform.shape[0],), waveform.shape[1])
+        lengths = lengths.to(waveform.device, torch.int64)
+        with torch.autocast(waveform.device.type, enabled=False):
+            raw = self.raw_spectrogram(waveform.float(), lengths)
+            frames = self.frame_counts(lengths)
+            return self.normalise(raw, below(frames, raw.shape[1])), frames
+
+    def normalise(self, raw: Tensor, valid: Tensor) -> Tensor:
+        """Apply `config.norm` to `raw` [B, T, F] over the frames where `valid` [B, T], and fill the others."""
+        valid = valid[:, :, None]
+        if self.config.norm == "global":
+            mean, std = self.config.moments
+            return (raw.masked_fill(~valid, 0.0) - mean) / (2 * std)
+        low = raw.masked_fill(~valid, math.inf).amin((1, 2), keepdim=True)
+        high = raw.masked_fill(~valid, -math.inf).amax((1, 2), keepdim=True)
+        span = high - low
+        # What translates to ONNX takes a sum with 1e-8 for one with 0.
+        span = span.clamp(min=MINMAX_EPS) if torch.compiler.is_exporting() else span + MINMAX_EPS
+        return ((raw - low) / span).masked_fill(~valid, 0.0)
+
+    @property
+    def floor(self) -> float:
+        """What padding holds after normalisation."""
+        mean, std = self.config.moments
+        return -mean / (2 * std) if self.config.norm == "global" else 0.0
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow a model to its device but not to its dtype: `model.bfloat16()` must not round the filters."""
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def below(counts: Tensor, size: int) -> Tensor:
+    """Mask [B, size], True at the first counts[b] places of row b."""
+    mask: Tensor = torch.arange(size, device=counts.device) < counts[:, None]
+    return mask
+
+
+def triangles(scale: Tensor, points: Tensor) -> Tensor:
+    """Filters [bins, F] of height 1 over bins at scale [bins]; filter f spans points[f] to points[f + 2]."""
+    width = points.diff()
+    offset = points - scale[:, None]  # [bins, F + 2]
+    return torch.minimum(-offset[:, :-2] / width[:-1], offset[:, 2:] / width[1:]).clamp(min=0.0)
