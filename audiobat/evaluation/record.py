@@ -14,30 +14,19 @@ import math
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from audiobat.config.registry import find, kinds
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-result-1"
-HEADS = {
-    "finetune": "Fine-tuning",
-    "cgp": "CGP",
-    "protobin": "Protobin",
-    "linear": "Linear",
-    "linear_cgp": "Linear CGP",
-    "attentive": "Attentive",
-    "ep": "EP",
-    "head2toe": "Head2Toe",
-    "vqt": "VQT",
-    "proto_classwise": "Class-wise prototypes",
-    "knn": "k-NN",
-    "mean_time_keep_freq": "Mean over time",
-}  # kinds of heads as tables name them, in the order of tables
+FIRST_HEADS = ("finetune", "cgp", "protobin", "linear")  # the order of the paper's tables; other kinds come after
 LAYER_NAME = "linear_block_"  # name of a head that probes a single block, before the block's number
 
 
@@ -228,14 +217,25 @@ def load_scores(record_path: str | Path, record: ResultRecord) -> Scores:
         raise AudiobatError(f"{path} is no file of scores ({error}): run the probe again.") from None
 
 
+@cache
 def head_title(kind: str) -> str:
-    """A kind of head as tables name it."""
-    return HEADS.get(kind, kind)
+    """A kind of head as tables name it: the `title` of its class, the name of a user's own class."""
+    if kind == "finetune":
+        return "Fine-tuning"
+    return str(find("head", kind).title) if kind in kinds("head") else str(kind).rpartition(":")[2]
+
+
+@cache
+def has_prototypes(kind: str) -> bool:
+    """Whether the number of prototypes is a setting of a kind of head; records hold it for every head."""
+    if kind == "finetune":
+        return False
+    return kind not in kinds("head") or bool(find("head", kind).has_prototypes)  # a user's own may have them
 
 
 def head_order(kind: str) -> int:
-    """Sort key that puts kinds of heads in the order of tables, unknown ones last."""
-    return list(HEADS).index(kind) if kind in HEADS else len(HEADS)
+    """Sort key that puts kinds of heads in the order of tables."""
+    return FIRST_HEADS.index(kind) if kind in FIRST_HEADS else len(FIRST_HEADS)
 
 
 def head_label(record: ResultRecord) -> str:

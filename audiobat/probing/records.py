@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from audiobat.config import ProbeConfig, StatisticsConfig, to_dict
+from audiobat.config.user_files import files_used, hashes_of
 from audiobat.evaluation.results import FoldResult, Result, RunInfo, build_result
 from audiobat.models.heads import head_class
 from audiobat.probing.jobs import HeadJob, decay_of, preset_of
@@ -38,11 +39,14 @@ def record_of(
         "lr": common([job.train.lr for job in jobs]),
         "weight_decay": common([decay_of(job.head, job.train) for job in jobs]),
     }
+    settings = {"name": job.name, **to_dict(job.head), **to_dict(job.train), **decided, **input_changes(config)}
+    own = files_used({"head": to_dict(job.head)})  # a user's head is what its file says
+    files = {"files": hashes_of(own)} if own else {}
     return build_result(
         job.name,
         folds,
         run,
-        head={"name": job.name, **to_dict(job.head), **to_dict(job.train), **decided, **input_changes(config)},
+        head=settings | files,
         preset=preset_of(job, loss, config, preset_task),
         seed=job.train.seed,
         wall_seconds=wall,
