@@ -25,7 +25,7 @@ from one_pass import KINDS, Times, medians, one_step
 from audiobat.config import HeadConfig, PretrainConfig, ProbeConfig, from_dict
 from audiobat.config.presets import preset_fields
 from audiobat.data.build import clip_table
-from audiobat.evaluation.labels import ClipTask
+from audiobat.evaluation.labels import Task
 from audiobat.models.encoder import AudioEncoder
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob, layer_jobs
@@ -62,7 +62,7 @@ def main(rounds: int = 3, device: str = "cpu") -> None:
         table = clip_table(folder, names, classes=[str(c) for c in range(CLASSES)], labels=labels)
         kept = cache_features(encoder, table, cache_dir=Path(folder) / "kept", device=device, progress=False)
         anew = FeatureSource(encoder, table, kept.indices, {}, None, kept.device)
-        task = ClipTask.of_matrix(torch.from_numpy(table.targets()), True)
+        task = Task.of_matrix(torch.from_numpy(table.targets()), True)
         jobs = [HeadJob(kind, HeadConfig(kind), TRAIN) for kind in KINDS] + layer_jobs(config.encoder.depth, TRAIN)
         groups = {kind: [HeadTrainer(job, kept, task)] for kind, job in zip(KINDS, jobs, strict=False)}
         groups["all 5 and 12 blocks"] = [HeadTrainer(job, kept, task) for job in jobs]

@@ -20,7 +20,7 @@ import torch
 
 from audiobat.config import HeadConfig, PretrainConfig, ProbeTrainConfig
 from audiobat.data.build import clip_table
-from audiobat.evaluation.labels import ClipTask
+from audiobat.evaluation.labels import Task
 from audiobat.models.encoder import AudioEncoder
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob, layer_jobs
@@ -33,7 +33,7 @@ TRAIN = ProbeTrainConfig()  # Table 6, AS-20K
 Times = dict[str, list[float]]  # what -> seconds in each round
 
 
-def one_step(source: FeatureSource, trainers: list[HeadTrainer], task: ClipTask, rows: np.ndarray, step: int) -> Times:
+def one_step(source: FeatureSource, trainers: list[HeadTrainer], task: Task, rows: np.ndarray, step: int) -> Times:
     """Seconds of a training step of some heads: in all, in making the features, and in each head."""
     seconds: Times = defaultdict(list)
     start = now(source)
@@ -77,7 +77,7 @@ def main(batch: int = 8, rounds: int = 3, device: str = "cpu") -> None:
         kept = cache_features(encoder, table, cache_gb=1e3, device=device, progress=False)
         anew = FeatureSource(encoder, table, kept.indices, {}, None, kept.device)
         rows = np.arange(batch)
-        task = ClipTask.of_matrix(torch.rand(batch, CLASSES) < 0.005, False)
+        task = Task.of_matrix(torch.rand(batch, CLASSES) < 0.005, False)
         jobs = [HeadJob(kind, HeadConfig(kind), TRAIN) for kind in KINDS] + layer_jobs(config.encoder.depth, TRAIN)
         trainers = [HeadTrainer(job, kept, task) for job in jobs]
         steps: dict[tuple[str, int], list[Times]] = defaultdict(list)

@@ -25,7 +25,7 @@ from audiobat.data.sampler import ClipOrder
 from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.labels import ClipIds, ClipTask, Task, pick_loss
+from audiobat.evaluation.labels import ClipIds, Task, pick_loss
 from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.models.heads import Head, head_class, parameter_groups
 from audiobat.models.losses import probe_loss
@@ -176,7 +176,7 @@ def train_head(
     job = HeadJob(head_config.kind, head_config, train_config)
     check_schedule(job.head, job.train)
     check_layer(job.head, source.depth)
-    trainers, seconds = train_heads(source, clip_ids, ClipTask.of_matrix(targets, single_label), [job])
+    trainers, seconds = train_heads(source, clip_ids, Task.of_matrix(targets, single_label), [job])
     return trainers[0].head, seconds
 
 

@@ -9,7 +9,7 @@ import torch
 from audiobat.config import AugmentConfig, FinetuneConfig, FinetuneTrainConfig, ProbeConfig
 from audiobat.data.build import clip_table
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.labels import ClipTask, FrameTask, pick_loss, task_for, untaught
+from audiobat.evaluation.labels import Task, pick_loss, task_for, untaught
 from audiobat.models.features import LayerFeatures
 
 CLASSES = ("ant", "bee", "cicada")
@@ -58,7 +58,7 @@ def test_a_crop_has_the_labels_of_its_clip():
     assert task.targets(ids, torch.zeros(4), np.array([0.0, 2.0, 1.0])).tolist() == expected
     assert task.labels(ids, features([1, 2, 5])).tolist() == expected
     assert torch.equal(
-        ClipTask.of_matrix(torch.tensor(labelled().targets()), False).targets(ids, torch.zeros(4)),
+        Task.of_matrix(torch.tensor(labelled().targets()), False).targets(ids, torch.zeros(4)),
         task.targets(ids, torch.zeros(4)),
     )
 
@@ -76,7 +76,7 @@ def test_events_of_a_crop_are_those_that_sound_at_its_columns(starts):
 
 def test_rows_of_a_batch_agree_about_clip_column_and_label():
     """Logits, labels, places and rows list the same columns in the same order, and none that is all padding."""
-    task = FrameTask(with_events())
+    task = task_for(ProbeConfig(task="frame"), with_events())
     ids, lengths = np.array([3, 0, 1]), [2, 5, 1]
     seen = features(lengths)
     logits = task.logits(Columns(), seen)

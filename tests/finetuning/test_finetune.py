@@ -471,9 +471,10 @@ def test_a_clip_never_both_trains_and_validates(multi):
 
 
 def test_bat_nano_fine_tuned_beats_its_own_linear_probe(tmp_path):
-    clips = write_scenes(tmp_path / "scenes", clips_train=800, clips_test=120, seed=2)
-    brief = {"head": {"kind": "linear"}, "train": {"steps": 600, "warmup_steps": 60}}
+    clips = write_scenes(tmp_path / "scenes", clips_train=800, clips_test=100, seed=2)
+    brief = {"head": {"kind": "linear"}, "train": {"steps": 300, "warmup_steps": 30}}
     [frozen] = audiobat.probe("bat_nano", clips, from_dict(ProbeConfig, merge(load_recipe("demo_probe"), brief)))
-    tune = from_dict(FinetuneConfig, merge(load_recipe("finetune/demo"), {"train": {"steps": 400}}))
+    shorter = {"train": {"steps": 240}, "optim": {"warmup_steps": 30}}
+    tune = from_dict(FinetuneConfig, merge(load_recipe("finetune/demo"), shorter))
     [tuned] = audiobat.finetune("bat_nano", clips, tmp_path / "tuned", tune)
-    assert tuned.metrics["map"].value > frozen.metrics["map"].value + 0.03  # measured: 0.309 and 0.208
+    assert tuned.metrics["map"].value > frozen.metrics["map"].value + 0.03  # measured: 0.260 and 0.205

@@ -20,7 +20,7 @@ from audiobat.config import (
 from audiobat.config.recipes import merge
 from audiobat.data.build import clip_table
 from audiobat.data.loader import CropBatch
-from audiobat.evaluation.labels import FrameTask, task_for
+from audiobat.evaluation.labels import task_for
 from audiobat.finetuning.layer_rates import build_adamw
 from audiobat.finetuning.step import Finetuning, ema_decay_at
 from audiobat.models.encoder import AudioEncoder
@@ -93,7 +93,7 @@ def test_the_loss_of_frames_is_that_of_the_columns_that_hold_sound():
 
 
 def test_labels_of_frames_move_with_the_start_of_a_crop():
-    task = FrameTask(table())
+    task = task_for(changed(task="frame"), table())
     found = task.targets(np.array([0, 1]), torch.tensor([0.0, 0.1, 0.2, 0.3]), np.array([0.0, 0.25]))
     assert found[0, :, 1].tolist() == [0, 1, 1, 1]  # bee from 0.1 to 0.4 s of the clip
     assert found[1, :, 2].tolist() == [0, 1, 0, 0]  # cicada from 0.05 to 0.2 s of the crop

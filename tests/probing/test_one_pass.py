@@ -15,7 +15,7 @@ from audiobat.config import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfi
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import Split
-from audiobat.evaluation.labels import ClipTask, FrameTask
+from audiobat.evaluation.labels import Task, task_for
 from audiobat.models.features import LayerFeatures
 from audiobat.probing.cache import cache_features
 from audiobat.probing.jobs import HeadJob, layer_jobs
@@ -112,7 +112,7 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_logits_in_company_are_those_alone(table, cache_gb: float, unit: str):
     """Every kind that shares the pass, in two seeds and with dropout, and the probes of all blocks: 1e-5 relative."""
     source = cache_features(Counting(), table, cache_gb=cache_gb, progress=False)
-    task = FrameTask(table) if unit == "frame" else ClipTask.of_matrix(torch.from_numpy(table.targets()), False)
+    task = task_for(ProbeConfig(task=unit), table)
     train, test = np.arange(20), np.arange(20, 30)
     jobs = [*JOBS, *layer_jobs(3, TRAIN)]
     together, _ = train_heads(source, train, task, jobs)
@@ -128,7 +128,7 @@ def test_logits_in_company_are_those_alone(table, cache_gb: float, unit: str):
 def test_dropout_is_on_while_heads_are_compared(table):
     """Else the equality above would say nothing of it."""
     source = cache_features(Counting(), table, progress=False)
-    task = ClipTask.of_matrix(torch.from_numpy(table.targets()), False)
+    task = Task.of_matrix(torch.from_numpy(table.targets()), False)
     for kind in set(SHARING) - {"knn"}:
         pair = [HeadJob(kind, replace(HEAD, kind=kind, dropout=rate), TRAIN) for rate in (0.0, 0.3)]
         trainers, _ = train_heads(source, np.arange(20), task, pair)
@@ -199,7 +199,7 @@ def test_where_features_are_not_kept_heads_share_each_epochs_pass(table, count: 
     source = cache_features(encoder, table, cache_gb=0, progress=False)
     assert source.freq_patches == 2  # one clip tells it, once
     encoder.clips()
-    task = ClipTask.of_matrix(torch.from_numpy(table.targets()), False)
+    task = Task.of_matrix(torch.from_numpy(table.targets()), False)
     jobs = [replace(job, train=replace(job.train, steps=10)) for job in JOBS[:count]]
     train, test = np.arange(20), np.arange(20, 30)
     trainers, _ = train_heads(source, train, task, jobs)

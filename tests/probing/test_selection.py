@@ -14,7 +14,7 @@ from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import Split, hashed_share
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.labels import ClipTask
+from audiobat.evaluation.labels import Task
 from audiobat.models.features import LayerFeatures
 from audiobat.probing import selection
 from audiobat.probing.cache import FeatureSource, cache_features
@@ -67,8 +67,8 @@ def source(table: ClipTable) -> FeatureSource:
     return cache_features(Means(), table, progress=False)
 
 
-def task_of(table: ClipTable) -> ClipTask:
-    return ClipTask.of_matrix(torch.from_numpy(table.targets()), True)
+def task_of(table: ClipTable) -> Task:
+    return Task.of_matrix(torch.from_numpy(table.targets()), True)
 
 
 def choose(source: FeatureSource, table: ClipTable, config: ProbeConfig = CONFIG):

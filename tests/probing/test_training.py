@@ -8,11 +8,11 @@ import soundfile
 import torch
 from torch import nn
 
-from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, ProbeTrainConfig
+from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.labels import ClipTask, FrameTask
+from audiobat.evaluation.labels import Task, task_for
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.losses import probe_loss
 from audiobat.probing.cache import FeatureSource, cache_features
@@ -88,8 +88,8 @@ def kept(encoder: AudioEncoder, table: ClipTable) -> FeatureSource:
     return cache_features(encoder, table, progress=False)
 
 
-def clip_task(table: ClipTable) -> ClipTask:
-    return ClipTask.of_matrix(torch.from_numpy(table.targets()), table.single_label)
+def clip_task(table: ClipTable) -> Task:
+    return Task.of_matrix(torch.from_numpy(table.targets()), table.single_label)
 
 
 def states(trainers: list[HeadTrainer]) -> list[dict[str, torch.Tensor]]:
@@ -112,7 +112,7 @@ def test_a_head_becomes_in_company_what_it_becomes_alone(source, table):
 
 
 def test_frame_heads_become_in_company_what_they_become_alone(kept, table):
-    task = FrameTask(table)
+    task = task_for(ProbeConfig(task="frame"), table)
     together, _ = train_heads(kept, ROWS, task, COMPANY)
     for i, one in enumerate(COMPANY):
         alone, _ = train_heads(kept, ROWS, task, [one])
@@ -209,7 +209,7 @@ def test_nearest_neighbours_remember_exactly_the_training_clips(kept, table):
 
 
 def test_labels_of_frames_are_those_at_the_start_of_valid_columns(kept, table):
-    task = FrameTask(table)
+    task = task_for(ProbeConfig(task="frame"), table)
     rows = np.array([3, 30, 7])
     trainers, _ = train_heads(kept, ROWS, task, [job("cgp", dropout=0.0, steps=300, lr=3e-2)])
     said = predict_heads(trainers, kept, rows, task)
