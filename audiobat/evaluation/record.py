@@ -24,20 +24,6 @@ from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-result-1"
-HEADS = {
-    "finetune": "Fine-tuning",
-    "cgp": "CGP",
-    "protobin": "Protobin",
-    "linear": "Linear",
-    "linear_cgp": "Linear CGP",
-    "attentive": "Attentive",
-    "ep": "EP",
-    "head2toe": "Head2Toe",
-    "vqt": "VQT",
-    "proto_classwise": "Class-wise prototypes",
-    "knn": "k-NN",
-    "mean_time_keep_freq": "Mean over time",
-}  # kinds of heads as tables name them, in the order of tables
 LAYER_NAME = "linear_block_"  # name of a head that probes a single block, before the block's number
 
 
@@ -226,23 +212,6 @@ def load_scores(record_path: str | Path, record: ResultRecord) -> Scores:
             return Scores(**arrays)
     except Exception as error:  # numpy's parser raises errors of many kinds for a damaged file
         raise AudiobatError(f"{path} is no file of scores ({error}): run the probe again.") from None
-
-
-def head_title(kind: str) -> str:
-    """A kind of head as tables name it."""
-    return HEADS.get(kind, kind)
-
-
-def head_order(kind: str) -> int:
-    """Sort key that puts kinds of heads in the order of tables, unknown ones last."""
-    return list(HEADS).index(kind) if kind in HEADS else len(HEADS)
-
-
-def head_label(record: ResultRecord) -> str:
-    """`CGP`, or `Linear, block 3` where it is not the last; heads that are not in Table 1 by their kind."""
-    kind, layer = record.head["kind"], record.head.get("layer", -1)
-    name = head_title(kind) if kind in ("cgp", "protobin", "linear") else str(kind)
-    return name if kind == "cgp" or layer == -1 else f"{name}, block {layer}"
 
 
 def _without_nan(value: Any) -> Any:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiobat.evaluation.head_names import has_prototypes
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.rows import (
-    PROTOTYPED,
     Key,
     Row,
     Summary,
@@ -122,7 +122,7 @@ def sweeps(rows: Sequence[Row]) -> list[list[Row]]:
     """Groups of rows that differ in their prototypes alone, by their number (Fig. 2)."""
     groups: dict[Key, list[Row]] = defaultdict(list)
     for row in rows:
-        if row.kind in PROTOTYPED:
+        if has_prototypes(row.kind) and "prototypes" in row.first.head:
             groups[row.data, row.model, row.kind, rest_of(row.first, "prototypes")].append(row)
     found = [sorted(group, key=lambda row: int(row.first.head["prototypes"])) for group in groups.values()]
     return [group for group in found if len(group) > 1]
