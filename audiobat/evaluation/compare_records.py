@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import LAYER_NAME, ResultRecord, Scores, find_records, head_label, load_record
+from audiobat.evaluation.head_names import head_label
+from audiobat.evaluation.record import LAYER_NAME, ResultRecord, Scores, find_records, load_record
 
 SEEDS = ("seed", "order_seed")
 

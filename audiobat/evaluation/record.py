@@ -14,19 +14,16 @@ import math
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobat.config.registry import find, kinds
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-result-1"
-FIRST_HEADS = ("finetune", "cgp", "protobin", "linear")  # the order of the paper's tables; other kinds come after
 LAYER_NAME = "linear_block_"  # name of a head that probes a single block, before the block's number
 
 
@@ -215,34 +212,6 @@ def load_scores(record_path: str | Path, record: ResultRecord) -> Scores:
             return Scores(**arrays)
     except Exception as error:  # numpy's parser raises errors of many kinds for a damaged file
         raise AudiobatError(f"{path} is no file of scores ({error}): run the probe again.") from None
-
-
-@cache
-def head_title(kind: str) -> str:
-    """A kind of head as tables name it: the `title` of its class, the name of a user's own class."""
-    if kind == "finetune":
-        return "Fine-tuning"
-    return str(find("head", kind).title) if kind in kinds("head") else str(kind).rpartition(":")[2]
-
-
-@cache
-def has_prototypes(kind: str) -> bool:
-    """Whether the number of prototypes is a setting of a kind of head; records hold it for every head."""
-    if kind == "finetune":
-        return False
-    return kind not in kinds("head") or bool(find("head", kind).has_prototypes)  # a user's own may have them
-
-
-def head_order(kind: str) -> int:
-    """Sort key that puts kinds of heads in the order of tables."""
-    return FIRST_HEADS.index(kind) if kind in FIRST_HEADS else len(FIRST_HEADS)
-
-
-def head_label(record: ResultRecord) -> str:
-    """`CGP`, or `Linear, block 3` where it is not the last; heads that are not in Table 1 by their kind."""
-    kind, layer = record.head["kind"], record.head.get("layer", -1)
-    name = head_title(kind) if kind in ("cgp", "protobin", "linear") else str(kind)
-    return name if kind == "cgp" or layer == -1 else f"{name}, block {layer}"
 
 
 def _without_nan(value: Any) -> Any:

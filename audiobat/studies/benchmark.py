@@ -84,7 +84,7 @@ def benchmark(
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "table.md", markdown_table(config, results))
     for part in tables(results):
-        console.print(part)
+        console.print(part, markup=False)
     console.print(summary_line(results))
     print(f"table: {out / 'table.md'}")
     if panels := panels_of(results):

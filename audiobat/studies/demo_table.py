@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from audiobat.evaluation.record import Metric, ResultRecord, head_label
+from audiobat.evaluation.head_names import head_label
+from audiobat.evaluation.record import Metric, ResultRecord
 from audiobat.evaluation.report.render import pipe_table
 from audiobat.evaluation.report.rows import metric_title
 

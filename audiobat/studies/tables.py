@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
+from rich.text import Text
 
 from audiobat.evaluation.record import ResultRecord
 
@@ -43,7 +44,7 @@ class Value:
 def terminal_table(
     title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], text: Collection[int], group: int | None = None
 ) -> Table:
-    """A table for a terminal.
+    """A table for a terminal, its cells as they are: brackets in a name are no markup.
 
     Args:
         title: above it.
@@ -52,9 +53,11 @@ def terminal_table(
         text: the columns of text, by their place; the others are numbers, set to the right.
         group: a column; where its cell changes from one line to the next, a rule parts the two.
     """
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="left" if place in text else "right", overflow="fold")
     for line, after in zip(lines, [*lines[1:], None], strict=True):
-        table.add_row(*line, end_section=group is not None and (after is None or after[group] != line[group]))
+        table.add_row(
+            *map(Text, line), end_section=group is not None and (after is None or after[group] != line[group])
+        )
     return table

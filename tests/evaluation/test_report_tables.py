@@ -14,7 +14,9 @@ from report_samples import make_record, many, save_all, scored
 from scipy.stats import spearmanr
 
 from audiobat.cli import command as cli
+from audiobat.config.registry import kinds
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.head_names import head_label, head_order, head_title
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.collect import Collection, collect, load_all
 from audiobat.evaluation.report.curves import rho_text, rhos
@@ -95,6 +97,20 @@ def test_models_and_data_of_one_name_are_kept_apart():
 def test_rows_are_ranked_with_undefined_ones_last():
     rows = collected([make_record(f"m{i}", value=v) for i, v in enumerate((0.2, math.nan, 0.7))]).rows
     assert [row.model for row in ranked(rows)] == ["m2", "m0", "m1"]
+
+
+def test_heads_are_named_by_their_class_and_a_users_own_by_its_kind():
+    """No code of a user's file runs to show a record of its head."""
+    own = "no_such_file.py:MyHead"
+    assert [head_title(kind) for kind in ("finetune", "knn", own)] == ["Fine-tuning", "k-NN", own]
+    assert len({head_title(kind) for kind in kinds("head")}) == len(kinds("head"))
+    ordered = sorted(["vqt", own, "linear", "attentive", "finetune", "cgp"], key=head_order)
+    assert ordered == ["finetune", "cgp", "linear", "attentive", own, "vqt"]
+    rows = collected([make_record("m", own, prototypes=n) for n in (64, 16)]).rows
+    assert [row.head for row in rows] == [f"{own}, 16 prototypes", f"{own}, 64 prototypes"]
+    assert head_label(make_record("m", "cgp", layer=4)) == "CGP"  # it mixes all blocks
+    assert head_label(make_record("m", "linear", layer=4)) == "Linear, block 4"
+    assert head_label(make_record("m", own)) == own
 
 
 def test_names_are_sorted_as_people_count():

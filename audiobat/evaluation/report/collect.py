@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import ResultRecord, find_records, head_order, load_record
+from audiobat.evaluation.head_names import head_order
+from audiobat.evaluation.record import ResultRecord, find_records, load_record
 from audiobat.evaluation.report.curves import Layers, is_block_probe, layers_of
 from audiobat.evaluation.report.rows import (
     Key,

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobat.evaluation.record import ResultRecord, has_prototypes
+from audiobat.evaluation.head_names import has_prototypes
+from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.rows import (
     Key,
     Row,
@@ -121,7 +122,7 @@ def sweeps(rows: Sequence[Row]) -> list[list[Row]]:
     """Groups of rows that differ in their prototypes alone, by their number (Fig. 2)."""
     groups: dict[Key, list[Row]] = defaultdict(list)
     for row in rows:
-        if has_prototypes(row.kind):
+        if has_prototypes(row.kind) and "prototypes" in row.first.head:
             groups[row.data, row.model, row.kind, rest_of(row.first, "prototypes")].append(row)
     found = [sorted(group, key=lambda row: int(row.first.head["prototypes"])) for group in groups.values()]
     return [group for group in found if len(group) > 1]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from audiobat.evaluation.record import DataInfo, head_title
+from audiobat.evaluation.head_names import head_title
+from audiobat.evaluation.record import DataInfo
 from audiobat.evaluation.report.charts import layer_chart
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.html import (

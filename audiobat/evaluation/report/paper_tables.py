@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from audiobat.evaluation.record import head_order, head_title
+from audiobat.evaluation.head_names import head_order, head_title
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.rows import Row, Summary, metric_title, natural
 from audiobat.evaluation.report.verdicts import Verdicts

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import head_title
+from audiobat.evaluation.head_names import head_title
 from audiobat.evaluation.report.curves import Layers, rho_text
 from audiobat.evaluation.report.rows import Row, metric_title
 from audiobat.evaluation.report.style import BLACK, ORANGE, SKY, WIDTH, folded, headline, look, styled

@@ -49,8 +49,9 @@ def metrics_shown(found: Collection) -> list[str]:
     """Main metrics first, then the others in the order of METRIC_NAMES."""
     names = list(dict.fromkeys(row.main_metric for row in found.rows))
     measured = {name for row in found.rows for name in row.summaries} - set(names)
-    if all(same_numbers(row, "map", "map_all") for row in found.rows):  # no class is absent from test clips
-        measured.discard("map_all")
+    for variant in ("map_all", "cmap5"):  # the same as mAP where no class is absent, or rare, in the test clips
+        if all(same_numbers(row, "map", variant) for row in found.rows):
+            measured.discard(variant)
     return names + sorted(
         measured, key=lambda name: (name not in METRIC_NAMES, [*METRIC_NAMES, name].index(name), name)
     )

@@ -15,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from audiobat.evaluation.record import ResultRecord, has_prototypes, head_title
+from audiobat.evaluation.head_names import has_prototypes, head_title
+from audiobat.evaluation.record import ResultRecord
 
 METRIC_NAMES = {
     "map": "mAP",
@@ -145,7 +146,7 @@ def deviation(values: Sequence[float]) -> float | None:
 def settings_of(record: ResultRecord) -> dict[str, Any]:
     """The settings of the head that define a row: all but its seeds, and what was chosen for each seed."""
     left_out = {*SEEDS, "name", "choice", "selected", *(CHOSEN if record.preset == "fair" else ())}
-    if not has_prototypes(record.head["kind"]):
+    if not has_prototypes(record.head["kind"]):  # records hold their number for every head
         left_out.add("prototypes")
     return {name: value for name, value in record.head.items() if name not in left_out}
 

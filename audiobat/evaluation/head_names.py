@@ -1,0 +1,40 @@
+"""Kinds of heads as tables name and order them; a title is on the head's own class.
+
+A user's own head is named by its class as its kind gives it: none of its code runs to show a record.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from audiobat.config.registry import kinds
+from audiobat.evaluation.record import ResultRecord
+from audiobat.models.heads import head_class
+
+FINETUNE = "finetune"  # the kind in records of fine-tuning, whatever the head
+FIRST = (FINETUNE, "cgp", "protobin", "linear")  # as in Table 1 of the paper; the others follow by their titles
+
+
+@lru_cache
+def head_title(kind: str) -> str:
+    """`CGP` for cgp, `MyHead` for `my_head.py:MyHead`."""
+    if kind == FINETUNE:
+        return "Fine-tuning"
+    return head_class(kind).title if kind in kinds("head") else kind.rpartition(":")[2]
+
+
+def head_order(kind: str) -> tuple[int, str]:
+    """A sort key that puts kinds in the order of tables."""
+    return (FIRST.index(kind) if kind in FIRST else len(FIRST), head_title(kind).lower())
+
+
+def has_prototypes(kind: str) -> bool:
+    """Whether the number of prototypes is a setting of a kind; a kind that is not built in may have any setting."""
+    return kind not in (*kinds("head"), FINETUNE) or (kind != FINETUNE and head_class(kind).has_prototypes)
+
+
+def head_label(record: ResultRecord) -> str:
+    """`CGP`, or `Linear, block 3` where it is not the last; heads that are not in Table 1 by their kind."""
+    kind, layer = str(record.head["kind"]), record.head.get("layer", -1)
+    name = head_title(kind) if kind in ("cgp", "protobin", "linear") else kind
+    return name if kind == "cgp" or layer == -1 else f"{name}, block {layer}"
