@@ -39,7 +39,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     remove(beside)
     try:
         yield beside
-        if path.is_dir():  # a folder cannot be renamed over another
+        if path.is_dir() and beside.is_dir():  # a folder cannot be renamed over another; a file is never put over one
             old = old_copy(path)
             remove(old)
             path.rename(old)

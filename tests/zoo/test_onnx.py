@@ -153,7 +153,7 @@ def test_a_frame_tagger_answers_as_in_pytorch_and_says_what_it_is(tmp_path: Path
 @torch.no_grad()
 def test_a_clip_tagger_answers_with_logits_and_probabilities():
     tagger = make(MEL, POST, HEADS[0])
-    answers = onnx.Answers(tagger)
+    answers = onnx.OnnxModel(tagger)
     waveform, counts = clips([2000, 700])
     logits, scores = answers(waveform, counts)
     assert answers.names == ["logits", "scores"]

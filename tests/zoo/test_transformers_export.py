@@ -245,7 +245,7 @@ def test_the_extractor_takes_no_wrong_audio(tmp_path: Path):
     export_transformers(make(), tmp_path / "bat")
     extractor = load("AutoFeatureExtractor", tmp_path / "bat")
     for rate in (16_000, None):
-        with pytest.raises(ValueError, match=f"sampling_rate is {rate}, and the model hears 8000 Hz"):
+        with pytest.raises(ValueError, match=f"sampling_rate is {rate}, and the model takes 8000 Hz"):
             extractor(np.zeros(80), sampling_rate=rate)
     for wrong in ([np.zeros((2, 80))], [np.zeros(80), np.zeros(0)]):
         with pytest.raises(ValueError, match="give mono audio"):

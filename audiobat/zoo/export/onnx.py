@@ -1,7 +1,8 @@
-"""An encoder, or one with its head, as one ONNX file: waveforms of any number and length in, the spectrogram inside.
+"""An encoder, or an encoder with its head, as one ONNX file, for any number of waveforms of any length.
 
-In: `waveform` [B, S] float32 at the model's rate, `lengths` [B] int64 in samples, 1 to S. Out, of the last block:
-`embedding` [B, D], `cls_token` [B, D], `patch_tokens` [B, N, D], `valid` [B, N]; or a head's `logits`, `scores` [B, C].
+In: `waveform` [B, S] float32 at the model's rate, `lengths` [B] int64 in samples, 1 to S; the spectrogram is computed
+inside. Out, of the last block: `embedding` [B, D], `cls_token` [B, D], `patch_tokens` [B, N, D], `valid` [B, N]; or a
+head's `logits` and `scores` [B, C].
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from audiobat import __version__
+from audiobat.engine.files import replacing
 from audiobat.engine.tensors import check_values
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder, pool_features
 from audiobat.models.tagger import Tagger, surest_frame
 
 TOLERANCE = 1e-4  # of an output's greatest magnitude, or of 1 where that is less
-GAINS = (0.1, 1e-3, 0.0)  # of the clips that are compared: noise, faint noise, silence
+GAINS = (0.1, 1e-3, 0.0)  # of the clips on which both are compared: noise, faint noise, silence
 
 
-class Answers(nn.Module):
-    """What the file computes: `forward` in the order of `names`."""
+class OnnxModel(nn.Module):
+    """The module that is translated: waveforms to the outputs that `names` lists, in this order."""
 
     def __init__(self, model: AudioEncoder | Tagger) -> None:
         super().__init__()
@@ -42,7 +44,7 @@ class Answers(nn.Module):
             self.names = ["logits", "scores", "frame_logits"][: 3 if self.tagger.task == "frame" else 2]
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        """Waveform [B, S] and lengths [B] to the outputs; what padding holds in them says nothing."""
+        """Waveform [B, S] and lengths [B] to the outputs; values on padding have no meaning."""
         features = self.encoder.forward_intermediates(waveform, lengths)
         if self.tagger is None:
             assert features.cls_token is not None
@@ -63,35 +65,30 @@ def export_onnx(model: AudioEncoder | Tagger, file: str | Path) -> None:
     is a frame; of a tagger also `classes` (a JSON list in the order of the logits), `task` and `multi_label`.
 
     Args:
-        model: it stays as it is, where it is.
-        file: an older one is replaced, once the new one is known to be right.
+        model: of this package; it is not changed.
+        file: where to write; an older file is replaced after the new one has passed the comparison with PyTorch.
 
     Raises:
         AudiobatError: onnx, onnxscript or onnxruntime is missing; an encoder of another class, such as BEATs's; weights
-            that are not finite; PyTorch cannot translate the model; onnxruntime's answers for shapes other than the
-            traced one differ from PyTorch's by more than `TOLERANCE`; a disk that is full or not to be written.
+            that are not finite; PyTorch cannot translate the model; onnxruntime's outputs for shapes other than the
+            traced one differ from PyTorch's by more than `TOLERANCE`; a disk that is full or cannot be written.
     """
     runtime = import_runtime()
     file = Path(file)
     check_values(model.state_dict(), f"The model for {file}", model.state_dict())
-    answers = Answers(copy.deepcopy(model).cpu().float().eval())
-    program = translate(answers)
+    module = OnnxModel(copy.deepcopy(model).cpu().float().eval())
+    program = translate(module)
     program.model.metadata_props.update(metadata(model, file.stem))
-    beside = file.with_name(file.name + ".tmp")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        program.save(beside)
-        compare(answers, open_session(runtime, beside))
-        beside.replace(file)
+        with replacing(file) as beside:
+            program.save(beside)
+            compare(module, open_session(runtime, beside))
     except OSError as error:
         raise AudiobatError(f"{error.filename or file} cannot be written ({error.strerror}): fix that.") from error
-    finally:
-        if beside.exists():
-            beside.unlink()
 
 
 def encoder_of(model: nn.Module) -> AudioEncoder:
-    """The encoder of a model or the model itself; AudiobatError if its class is not ours, as BEATs's is not."""
+    """The encoder of a tagger, or the encoder itself; AudiobatError if it is no AudioEncoder, such as BEATs'."""
     encoder = model.encoder if isinstance(model, Tagger) else model
     if not isinstance(encoder, AudioEncoder):
         raise AudiobatError(f"Its encoder is a {type(encoder).__name__}, and only an AudioEncoder can be exported.")
@@ -99,7 +96,7 @@ def encoder_of(model: nn.Module) -> AudioEncoder:
 
 
 def import_runtime() -> Any:
-    """The onnxruntime package; AudiobatError that names the extra if any part of it is missing."""
+    """The onnxruntime package; AudiobatError that names the extra if a package of it is missing."""
     try:
         importlib.import_module("onnx")
         importlib.import_module("onnxscript")
@@ -108,19 +105,19 @@ def import_runtime() -> Any:
         raise AudiobatError(f'Export to ONNX needs {error.name}: pip install "audiobat[onnx]".') from None
 
 
-def translate(answers: Answers) -> Any:
-    """The ONNX program of `answers`, for any number of clips of any length."""
+def translate(module: OnnxModel) -> Any:
+    """The ONNX program of `module`, for any number of clips of any length."""
     batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=1)
-    window = answers.encoder.max_samples
-    example = torch.zeros(2, window), torch.tensor([window, window // 2])
+    window = module.encoder.max_samples
+    example = torch.zeros(2, window), torch.tensor([window, window // 2])  # with padding, so that masks are traced
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
-                answers,
+                module,
                 example,
                 dynamo=True,
                 dynamic_shapes={"waveform": {0: batch, 1: samples}, "lengths": {0: batch}},
-                output_names=answers.names,
+                output_names=module.names,
                 verbose=False,
             )
     except Exception as error:  # the exporter raises many kinds
@@ -133,7 +130,7 @@ def translate(answers: Answers) -> Any:
 
 
 def metadata(model: AudioEncoder | Tagger, name: str) -> dict[str, str]:
-    """What a program that reads the file must know, as strings."""
+    """The file's metadata, as strings: all that a program needs beside the outputs."""
     config = encoder_of(model).config
     column = config.encoder.patch_size[0] * config.frontend.hop_length / config.frontend.sample_rate
     about = {
@@ -152,7 +149,7 @@ def open_session(runtime: Any, file: Path) -> Any:
     """The file in onnxruntime, on the CPU."""
     try:
         return runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of its own kinds
+    except Exception as error:  # onnxruntime raises classes of its own
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise AudiobatError(
             f"onnxruntime {runtime.__version__} cannot open what PyTorch {torch.__version__} wrote ({reason}): nothing "
@@ -160,15 +157,15 @@ def open_session(runtime: Any, file: Path) -> Any:
         ) from error
 
 
-def compare(answers: Answers, session: Any) -> None:
-    """Raise AudiobatError if onnxruntime's answers differ from PyTorch's; what padding holds is left out."""
-    for waveform, lengths in samples_for(answers.encoder):
+def compare(module: OnnxModel, session: Any) -> None:
+    """Raise AudiobatError if onnxruntime's outputs differ from PyTorch's anywhere but on padding."""
+    for waveform, lengths in samples_for(module.encoder):
         with torch.no_grad():
-            wanted = dict(zip(answers.names, answers(waveform, lengths), strict=True))
-        found = session.run(answers.names, {"waveform": waveform.numpy(), "lengths": lengths.numpy()})
-        for (name, right), array in zip(wanted.items(), found, strict=True):
-            real = wanted["valid"] if name == "patch_tokens" else ...
-            worst = difference(right, torch.from_numpy(array), real)
+            expected = dict(zip(module.names, module(waveform, lengths), strict=True))
+        found = session.run(module.names, {"waveform": waveform.numpy(), "lengths": lengths.numpy()})
+        for (name, value), array in zip(expected.items(), found, strict=True):
+            valid = expected["valid"] if name == "patch_tokens" else ...
+            worst = difference(value, torch.from_numpy(array), valid)
             if not worst <= TOLERANCE:  # NaN is a difference, too
                 raise AudiobatError(
                     f"In onnxruntime {name} differs from PyTorch's by {worst:.1e} for waveforms of shape "
@@ -176,12 +173,12 @@ def compare(answers: Answers, session: Any) -> None:
                 )
 
 
-def difference(right: Tensor, other: Tensor, real: Any) -> float:
-    """Greatest difference at the places `real`, as a share of `right`'s greatest magnitude, or of 1 if that is less."""
-    if other.shape != right.shape:
+def difference(expected: Tensor, found: Tensor, valid: Any) -> float:
+    """Greatest difference where `valid`, as a share of the greatest expected magnitude, or of 1 if that is less."""
+    if found.shape != expected.shape:
         return torch.inf
-    right, other = right[real].float(), other[real].float()
-    return float((other - right).abs().max() / right.abs().max().clamp(min=1))
+    expected, found = expected[valid].float(), found[valid].float()
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
 
 
 def samples_for(encoder: AudioEncoder) -> Iterator[tuple[Tensor, Tensor]]:
@@ -196,7 +193,7 @@ def samples_for(encoder: AudioEncoder) -> Iterator[tuple[Tensor, Tensor]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about packages that are not there, and about itself, from the user."""
+    """Hide the exporter's remarks about itself and about optional packages, which a user can do nothing about."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

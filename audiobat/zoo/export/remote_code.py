@@ -1,7 +1,7 @@
 """Audiobat models for transformers: a config, a feature extractor, hidden states, and logits where there is a head.
 
-A folder that `export_transformers` wrote has this file with what it imports from audiobat put in front. transformers
-builds models without memory, fills them from model.safetensors, and then asks `_init_weights` for what is in no file.
+A folder that `export_transformers` wrote has this file, behind the code of audiobat that it imports. transformers makes
+models without memory, fills them from model.safetensors, and calls `_init_weights` for tensors that are in no file.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class AudiobatFeatureExtractor(SequenceFeatureExtractor):
         """
         if sampling_rate != self.sampling_rate:
             raise AudiobatError(
-                f"sampling_rate is {sampling_rate}, and the model hears {self.sampling_rate} Hz: resample the "
+                f"sampling_rate is {sampling_rate}, and the model takes {self.sampling_rate} Hz: resample the "
                 f"waveforms, then pass sampling_rate={self.sampling_rate}."
             )
         single = isinstance(raw_speech, np.ndarray | Tensor) and raw_speech.ndim == 1
@@ -122,7 +122,7 @@ class AudiobatOutput(ModelOutput):
 
 @dataclass
 class AudiobatClassifierOutput(ModelOutput):
-    """What the head says; frames are the patch columns."""
+    """The head's logits; frames are the patch columns."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None  # [B, C]
@@ -148,7 +148,7 @@ class AudiobatModel(PreTrainedModel):
         self.post_init()
 
     def add_head(self) -> None:
-        """Here: none."""
+        """This class has no head."""
 
     def _init_weights(self, module: nn.Module) -> None:
         """Compute the frontend's filters, which are in no file, in float32 whatever the model's type.
@@ -165,13 +165,13 @@ class AudiobatModel(PreTrainedModel):
     def features(
         self, input_values: Tensor, attention_mask: Tensor | None, with_states: bool | None
     ) -> tuple[LayerFeatures, tuple[Tensor, ...] | None]:
-        """The encoder's features, and its hidden states if they are wanted (None: as the config says)."""
+        """The encoder's features, and its hidden states if `with_states` (None: if the config says so)."""
         lengths = None if attention_mask is None else lengths_of(attention_mask)
         spectrogram, frames = self.encoder.frontend(input_values, lengths)
         if self.encoder.pos_embed.dtype != self.dtype:  # transformers leaves what is no parameter in float32
             self.encoder.pos_embed = self.encoder.pos_embed.to(self.dtype)
         wanted = self.config.output_hidden_states if with_states is None else with_states
-        inputs: list[Tensor] = []  # of the first block
+        inputs: list[Tensor] = []  # of the first block, which transformers counts as a hidden state
         block = self.encoder.blocks[0]
         hooks = [block.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))] if wanted else []
         try:
@@ -187,7 +187,7 @@ class AudiobatModel(PreTrainedModel):
         return features, (stem, *(tokens_of(features, layer) for layer in range(len(features.patch_tokens))))
 
     def answer(self, output: ModelOutput, return_dict: bool | None) -> Any:
-        """The output, or the tuple of what it holds."""
+        """The output itself, or its values as a tuple."""
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def forward(
@@ -214,7 +214,7 @@ class AudiobatForAudioClassification(AudiobatModel):
     _keys_to_ignore_on_load_unexpected = set[str]()  # noqa: RUF012
 
     def add_head(self) -> None:
-        """The one that `config.head` describes."""
+        """Build the head that `config.head` describes."""
         head = from_dict(HeadConfig, self.config.head, "head")
         encoder = self.encoder
         self.head: Any = build_head(head, encoder.dim, encoder.depth, self.config.num_labels, encoder.config.grid[1])
@@ -244,9 +244,9 @@ class AudiobatForAudioClassification(AudiobatModel):
 
 
 def lengths_of(attention_mask: Tensor) -> Tensor:
-    """Samples [B] of each clip that a mask [B, S] shows; AudiobatError unless it is ones and then zeros."""
+    """Samples [B] of each clip by its mask [B, S]; AudiobatError unless that is ones, then zeros."""
     lengths = attention_mask.sum(1)
-    if torch.compiler.is_compiling():  # there is no look at values then
+    if torch.compiler.is_compiling():  # values cannot be checked then
         return lengths
     if not lengths.all() or not torch.equal(attention_mask.bool(), below(lengths, attention_mask.shape[1])):
         raise AudiobatError("attention_mask must be ones, one at least, and then zeros: pad clips at their end.")

@@ -1,4 +1,4 @@
-"""An encoder, or one with its head, as a folder that transformers 5 loads with `trust_remote_code=True`.
+"""An encoder, or an encoder with its head, as a folder that transformers 5 loads with `trust_remote_code=True`.
 
 The folder needs no audiobat: its modeling_audiobat.py is copied from audiobat's own sources, so that no second version
 of the model has to be maintained. Weights have the names of `AudioEncoder` and `Tagger`, the encoder's with `encoder.`
@@ -8,7 +8,6 @@ in front.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import nn
 
 from audiobat import __version__
 from audiobat.config import to_dict
-from audiobat.engine.files import write_atomic
+from audiobat.engine.files import replacing, restore, write_atomic
 from audiobat.engine.tensors import check_values
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
@@ -65,9 +64,7 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
             know; a disk that is full or not to be written. The folder is as it was then.
     """
     folder = Path(folder)
-    beside, old = (folder.with_name(folder.name + suffix) for suffix in (".tmp", ".old.tmp"))
-    if old.exists() and not folder.exists():  # an export was killed between its two renames
-        old.rename(folder)
+    restore(folder)
     if folder.exists() and not (folder / f"{CODE}.py").exists() and any(folder.iterdir()):
         raise AudiobatError(f"{folder} holds other files and no model for transformers: give a new folder.")
     config = model_config(model)
@@ -90,19 +87,12 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
         "README.md": card or own_card(model, folder.name),
     }
     try:
-        for rest in (beside, old):
-            if rest.exists():
-                shutil.rmtree(rest)
-        beside.mkdir(parents=True)
-        for name, text in files.items():
-            write_atomic(beside / name, text)
-        write_atomic(beside / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with replacing(folder) as beside:
+            beside.mkdir()
+            for name, text in files.items():
+                write_atomic(beside / name, text)
+            write_atomic(beside / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
     except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
         raise AudiobatError(f"{error.filename or folder} cannot be written ({error.strerror}): fix that.") from error
 
 

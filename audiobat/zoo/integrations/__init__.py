@@ -1,4 +1,6 @@
-"""Our encoders, or any that `audiobat.load` knows, as other evaluation kits expect them; imported only on demand.
+"""Encoders in the form that other evaluation kits expect; imported only on demand.
+
+In: whatever `--model` takes. Out: the class or the functions that a kit looks for.
 
 frames.py       one block as a vector for each column of time
 hear.py         HEAR

@@ -1,4 +1,4 @@
-"""What the kits share: one layer of an encoder as a vector for each column of time; long audio in stretches.
+"""One layer of an encoder as one vector for each column of time, as HEAR, X-ARES and MTEB need it; long audio in parts.
 
 In: waveforms [B, S] of one length. Out: [B, T, D], the mean over frequency, evenly spaced.
 """
@@ -15,11 +15,11 @@ from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.zoo.load import load_encoder
 
 DEFAULT = "bat_nano"
-STRETCH_SECONDS = 20.0  # so that ten minutes need the memory of twenty seconds
+STRETCH_SECONDS = 20.0  # longer audio runs in such stretches: ten minutes need the memory of twenty seconds
 
 
 class FrameEmbedder(nn.Module):
-    """Frames of `layer` (1 to depth, or -1) of a frozen encoder, which is given as whatever `--model` takes."""
+    """Frames of `layer` (1 to depth, or -1) of a frozen encoder: an object, or a name as `--model` takes it."""
 
     def __init__(self, model: str | Path | Encoder = DEFAULT, layer: int = -1) -> None:
         super().__init__()
@@ -34,12 +34,12 @@ class FrameEmbedder(nn.Module):
         """Waveform [B, S] at the encoder's rate, on its device, to frames [B, T, D] in float32."""
         rate, total = self.encoder.sample_rate, waveform.shape[-1]
         columns = max(1, round(STRETCH_SECONDS / self.hop_seconds))
-        stretch, more = round(columns * self.hop_seconds * rate), round(self.hop_seconds * rate)
+        stretch, hop = round(columns * self.hop_seconds * rate), round(self.hop_seconds * rate)
         parts: list[Tensor] = []
         start = 0
-        # A column reads at most two hops: each stretch brings one hop more than it uses, and the rest has two or more.
-        while start + stretch + 2 * more < total:
-            piece = waveform[:, start : start + stretch + more]
+        # A column reads at most two hops: each stretch has one hop more than it uses, and the last part at least two.
+        while start + stretch + 2 * hop < total:
+            piece = waveform[:, start : start + stretch + hop]
             parts.append(time_vectors(self.encoder.forward_intermediates(piece))[self.layer, :, :columns])
             start += stretch
         parts.append(time_vectors(self.encoder.forward_intermediates(waveform[:, start:]))[self.layer])

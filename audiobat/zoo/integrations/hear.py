@@ -25,7 +25,7 @@ class HearModel(nn.Module):
 
 
 def load_model(model_file_path: str = "") -> HearModel:
-    """Load whatever `--model` takes; by default the shipped weights.
+    """Load a model, named as `--model` takes it; by default the shipped weights.
 
     Raises AudiobatError if the model's sample rate is not one of HEAR's.
     """

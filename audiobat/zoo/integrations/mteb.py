@@ -21,9 +21,9 @@ from audiobat.zoo.integrations.frames import DEFAULT, FrameEmbedder
 
 
 class AudiobatEncoder(nn.Module):
-    """The mean over time and frequency of a layer (1 to depth, or -1) of whatever `--model` takes."""
+    """The mean over time and frequency of a layer (1 to depth, or -1) of a model, named as `--model` takes it."""
 
-    mteb_model_meta = None  # without the attribute MTEB would put an empty model in this one's place
+    mteb_model_meta = None  # MTEB replaces an object without this attribute by an empty model
 
     def __init__(
         self, model_name: str = DEFAULT, revision: str | None = None, *, device: str = "auto", layer: int = -1
@@ -50,7 +50,7 @@ class AudiobatEncoder(nn.Module):
         return torch.cat(vectors).numpy()
 
     def encode(self, inputs: DataLoader[Any], **kwargs: Any) -> NDArray[np.float32]:
-        """What MTEB calls; its description of the task is not needed."""
+        """The method that MTEB calls; its description of the task is not needed."""
         return self.get_audio_embeddings(inputs, **kwargs)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:

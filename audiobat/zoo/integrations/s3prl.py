@@ -1,4 +1,4 @@
-"""s3prl and SUPERB: an `UpstreamExpert` that gives all layers; its downstream models learn a weight for each.
+"""s3prl and SUPERB: an `UpstreamExpert` that gives all layers; s3prl's downstream models learn a weight for each.
 
 Put two lines in s3prl/upstream/audiobat/hubconf.py, then use `--upstream audiobat -k bat_nano`:
 
@@ -18,19 +18,21 @@ from audiobat.errors import AudiobatError
 from audiobat.zoo.integrations.frames import DEFAULT, hop_of
 from audiobat.zoo.load import load_encoder
 
-RATE = 16_000  # of all audio in SUPERB
+RATE = 16_000  # Hz, of all audio in SUPERB
 
 
 class UpstreamExpert(nn.Module):
-    """An encoder as s3prl's upstream; `ckpt` is whatever `--model` takes. Gradients flow, for --upstream_trainable."""
+    """An encoder as s3prl's upstream; `ckpt` names it as `--model` does. Gradients flow, for --upstream_trainable."""
 
     def __init__(self, ckpt: str | None = None, model_config: str | None = None, **_: Any) -> None:
         super().__init__()
         if model_config is not None:
-            raise AudiobatError(f"model_config is {model_config!r}: a model brings its config, so give -k alone.")
+            raise AudiobatError(f"model_config is {model_config!r}: a model has its own config, so give -k alone.")
         self.encoder = load_encoder(ckpt or DEFAULT)
         if self.encoder.sample_rate != RATE:
-            raise AudiobatError(f"s3prl's audio has {RATE} Hz, {ckpt} wants {self.encoder.sample_rate}: take another.")
+            raise AudiobatError(
+                f"s3prl's audio has {RATE} Hz and {ckpt} needs {self.encoder.sample_rate} Hz: choose another model."
+            )
         self.hop = round(hop_of(self.encoder) * RATE)
 
     def get_downsample_rates(self, key: str) -> int:
@@ -44,6 +46,6 @@ class UpstreamExpert(nn.Module):
         """
         waveform, lengths = pad_batch(wavs)
         features = self.encoder.forward_intermediates(waveform, lengths.to(waveform.device))
-        own = features.valid[:, :, None].to(features.patch_tokens.dtype)  # [B, N, 1]
-        frames = (features.patch_tokens * own).unflatten(2, features.grid).mean(3)  # [L, B, T, D]
+        valid = features.valid[:, :, None].to(features.patch_tokens.dtype)  # [B, N, 1]
+        frames = (features.patch_tokens * valid).unflatten(2, features.grid).mean(3)  # [L, B, T, D]
         return {"hidden_states": list(frames)}

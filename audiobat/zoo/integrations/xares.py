@@ -17,7 +17,7 @@ from audiobat.zoo.integrations.frames import DEFAULT, FrameEmbedder
 
 
 class AudiobatEncoder(nn.Module):
-    """Frames of a layer (1 to depth, or -1), the mean over frequency; ten minutes run in stretches."""
+    """Frames of a layer (1 to depth, or -1), the mean over frequency; long audio runs in stretches."""
 
     def __init__(self, model: str = DEFAULT, layer: int = -1) -> None:
         super().__init__()
