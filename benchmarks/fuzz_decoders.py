@@ -1,4 +1,4 @@
-"""Fuzz the audio door: random and damaged files through `load_audio` and `audio_duration`, in a worker under limits.
+"""Fuzz the decoders: random and damaged files through `load_audio` and one open handle, in a worker under limits.
 
     python benchmarks/fuzz_decoders.py --inputs 10000 --seed 0
 
@@ -26,7 +26,7 @@ import av
 import numpy as np
 import soundfile
 
-from audiobat.audio.read import AUDIO_EXTENSIONS, audio_duration, load_audio
+from audiobat.audio.read import AUDIO_EXTENSIONS, audio_duration, load_audio, open_audio, read_span
 from audiobat.errors import AudiobatError
 
 RATE = 16_000
@@ -106,6 +106,7 @@ def open_it(data: bytes, extension: str) -> None:
             lambda: load_audio(file.name, RATE),
             lambda: load_audio(file.name, RATE, start=0.05, seconds=0.05),
             lambda: np.array(audio_duration(file.name), np.float32),
+            lambda: spans_of_one_handle(file.name),
         ):
             try:
                 values = read()
@@ -117,6 +118,15 @@ def open_it(data: bytes, extension: str) -> None:
                 assert np.isfinite(values).all()
         if errors:
             raise errors[0]
+
+
+def spans_of_one_handle(path: str) -> np.ndarray:
+    """Spans in an order that seeks back and forth, the length between them."""
+    with open_audio(path) as file:
+        spans = [read_span(file, path, RATE, start, 0.02) for start in (0.05, 0.0, 0.07)]
+        file.samples()
+        spans.append(read_span(file, path, RATE, 0.02, 0.01))
+        return np.concatenate(spans)
 
 
 class Worker:
@@ -156,8 +166,8 @@ class Worker:
 
 
 def serve(pipe: Connection, check: Check) -> None:
-    """A worker's life: limit its memory, then answer."""
-    for stream in (1, 2):  # decoders print what they think
+    """In the worker: limit its memory, then check each input that comes."""
+    for stream in (1, 2):  # decoders print warnings
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     limit = status_bytes("VmSize") + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -181,7 +181,7 @@ class CropLoader:
         slots = AHEAD * self._workers + 1 if self._workers else 0
         ring = torch.empty(slots, self._crops.share, self._crops.samples).share_memory_()
         items = replace(self._crops, ring=ring if slots else None)
-        for crops in load(items, _Steps(self._start), self._workers):
+        for crops in load(items, itertools.count(self._start), self._workers):
             self.skipped.update(crops.skipped)
             new = np.unique(
                 crops.clip_ids[~self._read[crops.clip_ids]]
@@ -191,15 +191,13 @@ class CropLoader:
             check_skipped(self.skipped, self._read_count + len(self.skipped), len(self.table))
             if not len(crops.clip_ids):
                 raise AudiobatError(f"{ATTEMPTS} clips in a row are unreadable, such as {_example(self.skipped)}.")
-            waveform = _copy(ring[crops.step % slots]) if crops.waveform is None else crops.waveform
+            waveform = crops.waveform
+            if waveform is None:  # copied to memory from which a GPU can fetch it while the step before still computes
+                slot = ring[crops.step % slots]
+                waveform = torch.empty_like(slot, pin_memory=torch.cuda.is_available()).copy_(slot)
             lengths = None if bool((crops.lengths == waveform.shape[1]).all()) else torch.from_numpy(crops.lengths)
             keys = [self.table.keys[clip_id] for clip_id in crops.clip_ids.tolist()]
             yield CropBatch(waveform, lengths, crops.clip_ids, crops.starts, keys, crops.step, crops.skipped)
-
-
-def _copy(slot: Tensor) -> Tensor:
-    """A batch in memory of its own; a GPU can fetch it from there while the step before still computes."""
-    return torch.empty_like(slot, pin_memory=torch.cuda.is_available()).copy_(slot)
 
 
 @dataclass(frozen=True)
@@ -285,16 +283,6 @@ class _StepCrops(Dataset[_Crops]):
             start = at * max(0.0, clip.seconds - seconds)
             crop = clip.read(self.sample_rate, start, seconds)[: self.samples]
         return start, np.roll(crop, int(turn * len(crop))) if self.roll else crop
-
-
-class _Steps:
-    """Endless step numbers, the same each time they are iterated."""
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.start)
 
 
 def load_clips(table: ClipTable, sample_rate: int, batches: Iterable[ClipIds], workers: int = 0) -> Iterator[ClipBatch]:
