@@ -112,6 +112,7 @@ def function_flags(name: str, source: str) -> Iterator[Flag]:
     function = namespace[name]
     section = (inspect.getdoc(function) or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
     texts = {argument: " ".join(text.split()) for argument, text in ARGUMENT_LINE.findall(section)}
+    shown = {argument: argument.upper() if argument in VERBS[name].places else as_flag(argument) for argument in texts}
     for argument in inspect.signature(function).parameters.values():
         if argument.name != "config":
             default = MISSING if argument.default is argument.empty else argument.default
@@ -119,7 +120,7 @@ def function_flags(name: str, source: str) -> Iterator[Flag]:
                 argument.name,
                 argument.annotation,
                 VERBS[name].defaults.get(argument.name, default),
-                as_help(texts[argument.name], texts),
+                as_help(texts[argument.name], shown),
                 group="arguments" if argument.name in VERBS[name].places else "flags",
             )
 
@@ -134,12 +135,12 @@ class Types(dict[str, Any]):
         return str
 
 
-def as_help(text: str, arguments: Mapping[str, str]) -> str:
+def as_help(text: str, shown: Mapping[str, str]) -> str:
     """A line of a docstring in the words of the command line: `out` and `config.lr` are flags, and None is null."""
 
     def spelled(found: re.Match[str]) -> str:
         name = found[1].removeprefix("config.")
-        return as_flag(name) if name != found[1] or name in arguments else name
+        return as_flag(name) if name != found[1] else shown.get(name, name)
 
     return re.sub(r"`([^`]+)`", spelled, text).replace("None", "null").rstrip(".")
 

@@ -180,14 +180,18 @@ def usage(flag: Flag) -> str:
 
 def help_text(name: str, argv: Sequence[str]) -> str:
     """The help of a verb: the flags that most users need; with --help-all every one, also of the kinds in `argv`."""
-    everything = "--help-all" in argv
-    flags = flags_of(name, choices_first(name, argv)[2] if everything else {})
-    if everything or VERBS[name].config is None:
-        return build_parser(name, flags.values()).format_help()
-    settings = [replace(flags[field], group="settings") for field in VERBS[name].settings]
-    brief = [flag for flag in flags.values() if flag.group in ("arguments", "flags")] + settings
-    end = (
-        f"{len(flags) - len(brief)} more settings, and what each group is for: audiobat {name} --help-all. "
-        "Any setting can stand in a YAML file for --config."
-    )
-    return build_parser(name, brief, end).format_help()
+    if VERBS[name].config is None:
+        shown, end = list(flags_of(name).values()), ""
+    elif "--help-all" in argv:
+        shown, end = list(flags_of(name, choices_first(name, argv)[2]).values()), ""
+    else:
+        flags = flags_of(name)
+        settings = [replace(flags[field], group="settings") for field in VERBS[name].settings]
+        shown = [flag for flag in flags.values() if flag.group in ("arguments", "flags")] + settings
+        end = (
+            f"{len(flags) - len(shown)} more settings, and what each group is for: audiobat {name} --help-all. "
+            "Any setting can stand in a YAML file for --config."
+        )
+    parser = build_parser(name, shown, end)
+    parser.add_argument("-h", "--help", action="store_true", help="show these flags; --help-all: every flag")
+    return parser.format_help()

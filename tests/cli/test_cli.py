@@ -458,9 +458,8 @@ def test_numbers_in_recipes_are_numbers(text: str, value: object):
 @pytest.mark.parametrize("name", recipes.recipe_names())
 def test_every_shipped_recipe_is_a_config(name: str):
     fields = recipes.load_recipe(name)
-    probes_or_pretrains = ProbeConfig if "head" in fields else PretrainConfig
-    kinds = {"finetune": FinetuneConfig, "benchmark": BenchmarkConfig}
-    config = from_dict(kinds.get(recipes.kind_of(name), probes_or_pretrains), fields)
+    kinds = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig, "benchmark": BenchmarkConfig}
+    config = from_dict(kinds[recipes.kind_of(name)], fields)
     assert from_dict(type(config), to_dict(config)) == config
 
 
@@ -491,7 +490,7 @@ def test_recipes_are_listed_for_the_verbs_that_take_them(capsys):
         assert f"a recipe ({', '.join(recipes.recipe_names(kind))}), or" in help_of(capsys, verb, "--help")
     kinds = [recipes.recipe_names(kind) for kind in ("pretrain", "finetune", "probe", "benchmark")]
     assert sorted(name for names in kinds for name in names) == recipes.recipe_names()
-    assert kinds[2] == ["demo_probe"]
+    assert "demo_probe" in kinds[2]
 
 
 def test_help_tells_of_a_field_what_stands_beside_it_in_the_code(capsys):

@@ -374,8 +374,9 @@ def analysing() -> dict[str, Any]:
 
 
 def flags() -> dict[str, list[str]]:
-    """The flags of every verb, as its help names them."""
-    return {verb: sorted(set(re.findall(r"--[\w.-]+", run(f"{verb} --help")))) for verb in VERBS.split()}
+    """The flags of every verb, as its help names them; a version without --help-all shows all of them by --help."""
+    texts = {verb: run(f"{verb} --help --help-all") for verb in VERBS.split()}
+    return {verb: sorted(set(re.findall(r"--[\w.-]+", text))) for verb, text in texts.items()}
 
 
 def resume(words: str, folder: str) -> dict[str, Any]:
