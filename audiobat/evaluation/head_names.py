@@ -36,5 +36,5 @@ def has_prototypes(kind: str) -> bool:
 def head_label(record: ResultRecord) -> str:
     """`CGP`, or `Linear, block 3` where it is not the last; heads that are not in Table 1 by their kind."""
     kind, layer = str(record.head["kind"]), record.head.get("layer", -1)
-    name = head_title(kind) if kind in ("cgp", "protobin", "linear") else kind
+    name = head_title(kind) if kind in ("cgp", "protobin", "linear") else kind.rpartition(":")[2]
     return name if kind == "cgp" or layer == -1 else f"{name}, block {layer}"

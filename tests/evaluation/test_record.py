@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from audiobat.config.registry import kinds
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.head_names import head_title
 from audiobat.evaluation.record import (
     DataInfo,
     Metric,
@@ -23,7 +24,6 @@ from audiobat.evaluation.record import (
     Scores,
     ScoresFile,
     find_records,
-    head_title,
     load_record,
     load_records,
     load_scores,
