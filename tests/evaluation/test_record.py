@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audiobat.config.registry import kinds
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.head_names import head_title
 from audiobat.evaluation.record import (
@@ -29,7 +28,6 @@ from audiobat.evaluation.record import (
     load_scores,
     save_scores,
 )
-from audiobat.models.heads import head_class
 
 RECORD = ResultRecord(
     model=ModelInfo("bat_nano", "ab" * 32, 1_234),
@@ -259,9 +257,3 @@ def test_a_cut_or_scribbled_file_of_scores_gives_scores_or_one_sentence(tmp_path
     except AudiobatError:
         return
     assert found.scores.shape == found.targets.shape
-
-
-@pytest.mark.parametrize("kind", kinds("head"))
-def test_tables_call_a_head_what_its_class_does(kind):
-    """Records keep the kind alone, and tables are made without the classes."""
-    assert head_title(kind) == head_class(kind).title
