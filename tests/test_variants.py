@@ -1,5 +1,6 @@
 """The variants in examples/ are trained, killed, resumed, released, loaded and probed with no change to the package."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,12 +13,12 @@ import audiobat
 from audiobat.audio.frontends.base import build_frontend
 from audiobat.cli.command import main
 from audiobat.config import FrontendConfig, PretrainConfig, from_dict, recipes
-from audiobat.data.scenes import demo_folder
+from audiobat.data.scenes import demo_folder, write_scenes
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.errors import AudiobatError
 from audiobat.pretraining.objectives.base import build_objective
 from audiobat.pretraining.plan import make_plan
-from audiobat.zoo.release import load
+from audiobat.zoo.release import load, load_tagger
 
 EXAMPLES = Path(__file__).parents[1] / "examples/variants"
 TINY = {
@@ -84,7 +85,7 @@ def same(ours: object, theirs: object) -> bool:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_a_variant_is_one_short_file_that_is_tested(path):
     assert len(path.read_text().splitlines()) <= 120
-    assert path.stem in VARIANTS
+    assert path.stem in {*VARIANTS, "gated_mean"}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -199,3 +200,45 @@ def test_changed_or_broken_files_are_one_sentence_and_lose_nothing(here, sounds,
     assert main([*command[:-1], "other", "--decoder.kind", "vitt"]) == 2
     assert "decoder.kind is 'vitt': choose one of cnn, vit (did you mean vit?)" in capsys.readouterr().err
     assert not Path("other").exists()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("clips"), clips_train=160, clips_test=16, seconds=1.0)
+
+
+def test_a_variants_encoder_is_probed_beside_a_head_of_ones_own(here, sounds, clips, capsys):
+    run = audiobat.pretrain(config_of("pcen", sounds, steps=2), "run")
+    short = ["--train.steps", "2", "--train.warmup_steps", "1", "--train.batch_size", "8", "--workers", "0"]
+    command = ["probe", "--model", str(run), "--data", str(clips), "--out", "probed", *short, "--device", "cpu"]
+    command += ["--heads", "gated_mean.py:GatedMean,linear"]
+    assert main(command) == 2
+    assert "needs Python code that came with it" in capsys.readouterr().err
+    assert main([*command, "--trust-remote-code"]) == 0, capsys.readouterr().err
+    found = [json.loads(path.read_text()) for path in Path("probed/results").glob("*.json")]
+    assert {record["head"]["kind"] for record in found} == {"gated_mean.py:GatedMean", "linear"}
+    (files,) = [record["head"]["files"] for record in found if "files" in record["head"]]
+    assert files == {"gated_mean.py": hashlib.sha256(Path("gated_mean.py").read_bytes()).hexdigest()}
+
+
+def test_a_head_of_ones_own_is_fine_tuned_released_and_predicts(here, sounds, clips, capsys):
+    fields = {
+        "head": {"kind": "gated_mean.py:GatedMean", "hidden": 4},
+        "train": {"steps": 2, "batch_size": 8, "device": "cpu", "precision": "fp32"},
+        "optim": {"warmup_steps": 1},
+        "data": {"workers": 0},
+    }
+    Path("recipe.yaml").write_text(yaml.safe_dump(fields))
+    command = ["finetune", "--model", "bat_nano", "--data", str(clips), "--out", "tagger", "--config", "recipe.yaml"]
+    assert main(command) == 0, capsys.readouterr().err
+    Path("gated_mean.py").unlink()
+    predict = ["predict", "--model", "tagger", "--data", str(sounds), "--out", "labels.csv", "--device", "cpu"]
+    assert main(predict) == 2
+    assert "release/code/gated_mean.py" in capsys.readouterr().err
+    assert main([*predict, "--trust-remote-code"]) == 0, capsys.readouterr().err
+    assert len(Path("labels.csv").read_text().splitlines()) >= 8
+    assert load_tagger("tagger", trust_remote_code=True).config.head.hidden == 4
+    assert main(["export", "--model", "tagger", "--to", "release", "--out", "shared", "--trust-remote-code"]) == 0
+    assert "trust_remote_code=True" in Path("shared/README.md").read_text()
+    assert main(["doctor", "shared"]) == 0
+    assert "gated_mean.py:GatedMean: Python of its own" in capsys.readouterr().out

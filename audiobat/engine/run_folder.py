@@ -109,9 +109,9 @@ def check_same(
     except (ValueError, TypeError, yaml.YAMLError) as error:  # among them AudiobatError, and bytes that are no UTF-8
         raise AudiobatError(f"{record}: {error}") from None
     for name, value in (*about.items(), *flat(to_dict(config))):
-        if name not in FREE_FIELDS and value != before[name]:
+        if name not in FREE_FIELDS and value != before.get(name):
             raise AudiobatError(
-                f"{record.parent} holds a run with {name} {before[name]!r}, not {value!r}: "
+                f"{record.parent} holds a run with {name} {before.get(name)!r}, not {value!r}: "
                 f"use the run's own value, {hint}."
             )
 

@@ -48,6 +48,7 @@ def finetune(
     overwrite: bool = False,
     dry_run: bool = False,
     max_seconds: float | None = None,
+    trust_remote_code: bool = False,
 ) -> list[ResultRecord]:
     """Train an encoder with a head on labelled clips, test it, and write it as a release.
 
@@ -64,6 +65,7 @@ def finetune(
         overwrite: remove the run that `out` holds, then start.
         dry_run: print clips, labels and learning rates, and write nothing.
         max_seconds: stop, with a checkpoint, after this long.
+        trust_remote_code: run the Python files that come with the model, if it has any; read them first.
 
     Returns:
         The records, of the kept weights first; of the last and of the best where there are validation clips. An empty
@@ -83,7 +85,9 @@ def finetune(
     for split in splits:
         clip_order(table.select(split.train), config.data, config.train.seed)  # an error now, if clips cannot be drawn
     wanted = tagger_config(config, table)
-    first = new_tagger(model, wanted, config)  # now, so that a model that does not fit leaves no folder
+    first = new_tagger(
+        model, wanted, config, trust_remote_code
+    )  # now, so that a model that does not fit leaves no folder
     if dry_run:
         print(plan_text(first, config, len(table), splits))
         return []
@@ -105,7 +109,7 @@ def finetune(
         for split in splits:
             folder = out if split.fold is None else out / "folds" / split.fold
             left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - start))
-            tagger = new_tagger(model, wanted, config)  # every fold starts from the model as it came
+            tagger = new_tagger(model, wanted, config, trust_remote_code)  # every fold starts from the model as it came
             trained = train_fold(folder, tagger, evaluator, split, config, work, left)
             if trained is None:
                 return []
@@ -167,18 +171,18 @@ def tagger_config(config: FinetuneConfig, table: ClipTable) -> TaggerConfig:
     return TaggerConfig(config.head, table.classes, task.unit, multi_label=loss != "ce")
 
 
-def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig) -> Tagger:
+def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig, trust: bool = False) -> Tagger:
     """The model with a new head, whose weights depend on the seed alone, or with its own head under `keep_head`.
 
     Raises:
         AudiobatError: no such model, one of another kind, or a head of other classes than `wanted`.
     """
     if config.keep_head:
-        tagger = release_io.load_tagger(model)
+        tagger = release_io.load_tagger(model, trust_remote_code=trust)
         check_same_classes(str(model), tagger, wanted)
         tagger.encoder = with_input_stats(tagger.encoder, config.frontend, config.max_frames)
         return tagger
-    encoder = load_encoder(model)
+    encoder = load_encoder(model, trust_remote_code=trust)
     if not isinstance(encoder, AudioEncoder):
         raise AudiobatError(f"{model} is no encoder of audiobat's own, as fine-tuning needs: give a release or a run.")
     encoder = with_input_stats(encoder, config.frontend, config.max_frames)

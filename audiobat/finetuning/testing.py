@@ -159,5 +159,5 @@ def preset_of(config: FinetuneConfig) -> str:
         meant = dict(flat(to_dict(from_dict(FinetuneConfig, load_recipe(config.recipe)))))
     except AudiobatError:  # a recipe of an earlier version, or of another's
         return "custom"
-    same = all(meant[field] == value for field, value in flat(to_dict(config)) if field not in NOT_RECIPE)
+    same = all(meant.get(field) == value for field, value in flat(to_dict(config)) if field not in NOT_RECIPE)
     return config.recipe if same else "custom"

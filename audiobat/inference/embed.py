@@ -65,7 +65,7 @@ def embed(
         batch_size: windows that are computed at once.
         workers: threads that decode ahead; 0: none.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
-        trust_remote_code: let a Hugging Face model run the Python files that come with it.
+        trust_remote_code: run the Python files that come with the model, if it has any; read them first.
         overwrite: replace `out` if it exists, which is an error otherwise.
 
     Raises:

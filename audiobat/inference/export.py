@@ -35,6 +35,7 @@ def export(
     push: str | None = None,
     private: bool = False,
     overwrite: bool = False,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Write a model to share or to run elsewhere; returns `out`.
 
@@ -48,6 +49,7 @@ def export(
         push: OWNER/NAME on the Hugging Face Hub, to upload the folder there.
         private: if the folder is new there, let only its owner see it.
         overwrite: replace the older export at `out`.
+        trust_remote_code: run the Python files that come with the model, if it has any; read them first.
 
     Raises:
         AudiobatError: nothing to export; `out` exists, holds something else, or lies inside the model's folder; weights
@@ -56,7 +58,7 @@ def export(
     out = Path(out)
     check_target(to, out, push, private)
     check_out(out, to, overwrite)
-    source = open_source(model)
+    source = open_source(model, trust_remote_code)
     check_apart(out, source.place)
     encoder = source.model.encoder if isinstance(source.model, Tagger) else source.model
     if to != "release" and not isinstance(encoder, AudioEncoder):

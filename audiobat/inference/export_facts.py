@@ -13,7 +13,7 @@ from pathlib import Path
 
 from audiobat.config import FinetuneConfig, PretrainConfig, from_dict, to_dict
 from audiobat.config.recipes import load_recipe, recipe_names
-from audiobat.config.user_files import with_copies
+from audiobat.config.user_files import to_share, with_copies
 from audiobat.engine.run_folder import FREE_FIELDS, flat
 from audiobat.engine.tensors import read_json
 from audiobat.errors import AudiobatError
@@ -87,10 +87,11 @@ def method_of(config: PretrainConfig) -> dict[str, object]:
 def settings_changed(config: FinetuneConfig | PretrainConfig) -> Iterator[tuple[str, str, str]]:
     """Name, value and default of the fields that differ from the defaults."""
     defaults = dict(flat(to_dict(type(config)())))
-    for name, value in flat(to_dict(config)):
-        if name not in NOT_LISTED and value != defaults[name]:
+    for name, value in flat(to_share(to_dict(config))[0]):
+        default = defaults.get(name, "")  # the settings of a user's own class have none here
+        if name not in NOT_LISTED and value != default:
             shown = last_name(value) if isinstance(value, str) else str(value)
-            yield name, shown, str(defaults[name])
+            yield name, shown, str(default)
 
 
 def last_name(source: str) -> str:

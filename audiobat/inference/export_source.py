@@ -35,12 +35,13 @@ class Source:
     notes: tuple[str, ...] = ()  # lines to print
 
 
-def open_source(source: str | Path) -> Source:
+def open_source(source: str | Path, trust: bool = False) -> Source:
     """Read a model on the CPU.
 
     Args:
         source: shipped weights by name, a release folder, a run folder, `hub:OWNER/NAME`, or weights of another project
             as `audiobat.load` takes them.
+        trust: run the Python files that come with it.
 
     Raises:
         AudiobatError: nothing there, or nothing that can be read.
@@ -50,9 +51,10 @@ def open_source(source: str | Path) -> Source:
         return from_other_project(local)
     folder = release_io.find(local)
     if not (folder / "config.json").exists():
-        return from_run(folder)
+        return from_run(folder, trust)
     config = read_json(folder / "config.json")
-    model = release_io.load_tagger(folder) if "tagger" in config else release_io.load(folder)
+    read = release_io.load_tagger if "tagger" in config else release_io.load
+    model = read(folder, trust_remote_code=trust)
     return from_release(folder, model, config, str(source))
 
 
@@ -67,9 +69,9 @@ def from_other_project(source: str | Path) -> Source:
     return Source(model.eval(), place, facts, {}, {}, (note,))
 
 
-def from_run(folder: Path) -> Source:
+def from_run(folder: Path, trust: bool = False) -> Source:
     """A run of pre-training: the student in its latest checkpoint."""
-    encoder, checkpoint = release_io.student_of_run(folder)
+    encoder, checkpoint = release_io.student_of_run(folder, trust)
     facts = replace(facts_of_run(folder, folder), steps=checkpoint.step, data_sha256=checkpoint.extra.get("clips"))
     return with_records(Source(encoder.eval(), folder, facts, {}, {}), folder)
 

@@ -45,6 +45,7 @@ def predict(
     workers: int = 2,
     device: str = "auto",
     overwrite: bool = False,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Label every recording of `data` with a model that has a head, and write a table; returns its path, `out`.
 
@@ -72,6 +73,7 @@ def predict(
         workers: threads that decode ahead; 0: none.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         overwrite: replace `out` if it exists, which is an error otherwise.
+        trust_remote_code: run the Python files that come with the model, if it has any; read them first.
 
     Raises:
         AudiobatError: a bad argument, a release without a head, no recordings, more than 5% of them unreadable, parts
@@ -80,7 +82,7 @@ def predict(
     out, torch_device = Path(out), pick_device(device)
     table_format = pick_format(out, format)
     clips = list_clips(data)
-    tagger = load_tagger(model) if isinstance(model, str | Path) else model
+    tagger = load_tagger(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
     tagger.to(torch_device).eval()
     windows = Windows.of(tagger.encoder, window_seconds, hop_seconds, batch_size, workers)
     output = Output(out, table_format, clips.keys, tagger.sample_rate / 2, overwrite)

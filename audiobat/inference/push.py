@@ -14,7 +14,12 @@ from audiobat.zoo.card import CARD, is_licensed
 from audiobat.zoo.hf_hub import check_name, upload
 
 
-def push(folder_or_model: str | Path | BaseEncoder | Tagger, name: str, private: bool = False) -> str:
+def push(
+    folder_or_model: str | Path | BaseEncoder | Tagger,
+    name: str,
+    private: bool = False,
+    trust_remote_code: bool = False,
+) -> str:
     """Put a release on the Hugging Face Hub, as one commit of its own files; returns the address of its page.
 
     Log in first, with `hf auth login`. `audiobat.load("hub:OWNER/NAME")` takes it from there.
@@ -24,6 +29,7 @@ def push(folder_or_model: str | Path | BaseEncoder | Tagger, name: str, private:
             nothing broken is shared; or an encoder, or a Tagger.
         name: OWNER/NAME; made if it is not there.
         private: let only its owner see it, if it is new.
+        trust_remote_code: run the Python files that come with the model, if it has any; read them first.
 
     Raises:
         AudiobatError: a folder that is no whole release, a bad name, nobody logged in, or no connection.
@@ -31,7 +37,7 @@ def push(folder_or_model: str | Path | BaseEncoder | Tagger, name: str, private:
     check_name(name)
     if isinstance(folder_or_model, str | Path):
         folder = release_io.find(folder_or_model)
-        check_whole(folder)
+        check_whole(folder, trust_remote_code)
         card = folder / CARD
         if card.is_file() and not is_licensed(card.read_text(encoding="utf-8")):
             print(
@@ -44,7 +50,7 @@ def push(folder_or_model: str | Path | BaseEncoder | Tagger, name: str, private:
         return upload(folder, name, private)
 
 
-def check_whole(folder: Path) -> None:
+def check_whole(folder: Path, trust: bool) -> None:
     """Raise an AudiobatError unless the folder loads: a release, or what `--to transformers` wrote."""
     file = folder / "config.json"
     if not file.is_file():
@@ -53,6 +59,6 @@ def check_whole(folder: Path) -> None:
     if "auto_map" in config:  # transformers reads it, by the code that lies beside
         return
     if "tagger" in config:
-        release_io.load_tagger(folder)
+        release_io.load_tagger(folder, trust_remote_code=trust)
     else:
-        release_io.load(folder)
+        release_io.load(folder, trust_remote_code=trust)

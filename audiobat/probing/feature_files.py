@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from audiobat.config import to_dict
+from audiobat.config.user_files import to_share
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.windows import file_stamp
 from audiobat.engine.files import write_atomic
@@ -214,7 +215,7 @@ def cache_key(encoder: Encoder, table: ClipTable) -> str:
         "format": FORMAT,
         "class": type(encoder).__qualname__,
         "encoder": [encoder.sample_rate, encoder.dim, encoder.depth],
-        "config": to_dict(config) if dataclasses.is_dataclass(config) else str(config),
+        "config": to_share(to_dict(config))[0] if dataclasses.is_dataclass(config) else str(config),
         "weights": weights_sha256(encoder),
         "clips": table.sha256(),
     }

@@ -47,7 +47,7 @@ def probe(
             is too small for them, and skipped.csv if clips were left out; None: nothing is written.
         test_fold: the fold to test on; None, where clips have folds and no splits: each in turn, on the same features.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
-        trust_remote_code: let a Hugging Face model run the Python files that come with it.
+        trust_remote_code: run the Python files that come with the model, if it has any; read them first.
         overwrite: replace the records that `out` holds for this model, these heads and seeds, an error otherwise.
 
     Returns:

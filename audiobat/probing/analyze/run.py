@@ -70,7 +70,7 @@ def analyze(
         pictures: how many of the best and how many of the worst classes have their prototypes drawn.
         test_fold: the fold to test on, where clips have folds in place of splits; None: the first.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
-        trust_remote_code: let a Hugging Face model run the Python files that come with it.
+        trust_remote_code: run the Python files that come with the model, if it has any; read them first.
         overwrite: replace the analysis that `out` holds, an error otherwise.
 
     Returns:

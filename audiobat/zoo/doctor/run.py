@@ -48,7 +48,7 @@ def doctor(
             BAT, EAT, SSLAM, Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder object.
         file: a checkpoint, a release or a run, whoever made it.
         device: where the model runs: `auto`, `cpu`, `cuda` or `cuda:1`.
-        trust_remote_code: let a Hugging Face model run the Python files that come with it.
+        trust_remote_code: run the Python files that come with the model, if it has any; read them first.
 
     Raises:
         AudiobatError: the model cannot be loaded, or breaks a rule; the file is damaged, made to do harm, or no model.
