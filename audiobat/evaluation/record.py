@@ -121,7 +121,7 @@ class ResultRecord:
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, whole or not at all; makes the folder."""
         plain = {"format": FORMAT, **dataclasses.asdict(self)}
-        text = json.dumps(_without_nan(plain), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(without_nan(plain), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
 
@@ -214,12 +214,12 @@ def load_scores(record_path: str | Path, record: ResultRecord) -> Scores:
         raise AudiobatError(f"{path} is no file of scores ({error}): run the probe again.") from None
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """JSON has no NaN and no infinity: null stands for them."""
     if isinstance(value, dict):
-        return {name: _without_nan(v) for name, v in value.items()}
+        return {name: without_nan(v) for name, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
+        return [without_nan(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

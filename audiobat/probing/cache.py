@@ -210,7 +210,7 @@ def cache_features(
     if isinstance(encoder, nn.Module):
         encoder.to(where)
     else:
-        spill_dir = None  # nobody can tell its features from others
+        spill_dir = None  # without weights to hash, its features cannot be told from another encoder's
     skipped = {} if skipped is None else skipped
     budget = cache_gb * GB
     store, found = FeatureStore(len(table)), np.zeros(len(table), bool)
@@ -253,7 +253,7 @@ def cache_features(
                 bar.advance(len(cut))
         for chunk in files.chunks() if files is not None else ():
             store.add(chunk)
-            found[chunk.rows] = True
+            found[chunk.clip_ids] = True
             freq_patches = chunk.freq_patches
     fits = files is not None or needs <= budget
     check_skipped(skipped, len(table), len(table))
@@ -283,7 +283,7 @@ def has_room(folder: str | Path, needs: int) -> bool:
 def encode(encoder: Encoder, waveform: Tensor, lengths: Tensor, device: torch.device) -> LayerFeatures:
     """Features of a batch, float32, cut after the last patch column that any of its clips reaches.
 
-    Raises AudiobatError for an encoder that does not give what `LayerFeatures` says.
+    Raises AudiobatError for an encoder whose features are not as `LayerFeatures` describes them.
     """
     with frozen(encoder):
         features = encoder.forward_intermediates(waveform.to(device), lengths.to(device))

@@ -1,7 +1,7 @@
 """A folder of frozen features on disk: mapped, checksummed chunk by chunk; any part of it may be lost at any time.
 
     FOLDER/KEY/features.f32     the values of all chunks, mapped for reading
-    FOLDER/KEY/00000016.json    the chunk whose first clip is row 16: which clips, where, checksum; written last
+    FOLDER/KEY/00000016.json    the chunk that begins with clip 16: which clips, where, checksum; written last
 
 KEY is a digest of the encoder's weights and settings, of the clip table and of this format.
 """
@@ -47,7 +47,7 @@ SAME = 0.02  # relative distance up to which features of two devices or precisio
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GB = 1e9
 
-Rows: TypeAlias = NDArray[np.int64]
+ClipIds: TypeAlias = NDArray[np.int64]
 
 
 class FeatureFiles:
@@ -78,13 +78,15 @@ class FeatureFiles:
     ) -> None:
         os.close(self._file)  # and with it the lock
 
-    def load(self, cuts: Sequence[Rows], skipped: dict[str, str], again: Callable[[Rows], Chunk]) -> list[Rows]:
+    def load(
+        self, cuts: Sequence[ClipIds], skipped: dict[str, str], again: Callable[[ClipIds], Chunk]
+    ) -> list[ClipIds]:
         """Find what is there, check it, and return the cuts whose chunks are to be computed.
 
         Args:
-            cuts: rows of each chunk.
+            cuts: ids of the clips of each chunk.
             skipped: receives key -> reason of the unreadable clips of the chunks that are there.
-            again: computes a chunk, to see that the encoder still says what it said.
+            again: computes a chunk, to check that the encoder still gives the same features.
         """
         found = [self._read(cut) for cut in cuts]
         first = next((i for i, chunk in enumerate(found) if chunk is not None), None)
@@ -103,7 +105,7 @@ class FeatureFiles:
                 skipped.update(entry[2])
         return [cut for cut, entry in zip(cuts, found, strict=True) if entry is None]
 
-    def keep(self, cut: Rows, chunk: Chunk, skipped: dict[str, str], left: int) -> None:
+    def keep(self, cut: ClipIds, chunk: Chunk, skipped: dict[str, str], left: int) -> None:
         """Write the chunk of a cut, with the reasons why clips of it are missing; `left` clips are still to come.
 
         Raises:
@@ -120,7 +122,7 @@ class FeatureFiles:
                     "clips": self._identity(cut),
                     "offset": self._end,
                     "sha256": hashlib.sha256(data).hexdigest(),
-                    "rows": chunk.rows.tolist(),
+                    "rows": chunk.clip_ids.tolist(),
                     "sizes": chunk.sizes.tolist(),
                     "valid": base64.b64encode(np.packbits(chunk.valid).tobytes()).decode(),
                     "times": chunk.times.tolist(),
@@ -144,7 +146,7 @@ class FeatureFiles:
         return [replace(chunk, values=mapped[at : at + chunk.floats]) for at, chunk in self._kept]
 
     def _check_room(self, chunk: Chunk, left: int) -> None:
-        """Say now, not after hours, that the clips to come do not fit, unless they are far shorter than these."""
+        """Raise now, not after hours, if the clips to come do not fit, unless they are far shorter than these."""
         shortest = int(np.diff(chunk.spans[0]).min()) * FLOAT_BYTES
         free = shutil.disk_usage(self.folder).free
         if shortest * left > free:
@@ -156,10 +158,10 @@ class FeatureFiles:
             "on another disk, or none."
         )
 
-    def _index(self, cut: Rows) -> Path:
+    def _index(self, cut: ClipIds) -> Path:
         return self.folder / f"{cut[0]:08d}.json"
 
-    def _read(self, cut: Rows) -> tuple[int, Chunk, dict[str, str]] | None:
+    def _read(self, cut: ClipIds) -> tuple[int, Chunk, dict[str, str]] | None:
         """Where a chunk begins, the chunk without its values, and its unreadable clips; None if any of it is wrong."""
         path = self._index(cut)
         if not path.exists():
@@ -192,11 +194,11 @@ class FeatureFiles:
         """A chunk's values, mapped; ValueError if the file ends before they do."""
         return np.memmap(self.folder / VALUES, np.float32, "r", offset * FLOAT_BYTES, (chunk.floats,))
 
-    def _identity(self, cut: Rows) -> str:
+    def _identity(self, cut: ClipIds) -> str:
         """Digest of a cut's clips: keys, sizes and times of their files, so that a replaced file is noticed."""
         digest = hashlib.sha256()
-        for row in cut.tolist():
-            digest.update(f"{self.table.keys[row]}\0{file_stamp(self.table, row)}\n".encode())
+        for clip_id in cut.tolist():
+            digest.update(f"{self.table.keys[clip_id]}\0{file_stamp(self.table, clip_id)}\n".encode())
         return digest.hexdigest()
 
 
@@ -204,14 +206,14 @@ def cache_key(encoder: Encoder, table: ClipTable) -> str:
     """Digest of everything that the features depend on besides the audio and the code.
 
     Raises:
-        AudiobatError: the encoder is no torch module, so that nobody can tell its weights from others.
+        AudiobatError: the encoder is no torch module, so its weights cannot be told from others.
     """
     if not isinstance(encoder, nn.Module):
         raise AudiobatError(
             f"{type(encoder).__name__} is no torch module, so its weights have no digest: leave --cache out."
         )
     config = getattr(encoder, "config", None)
-    told = {
+    facts = {
         "format": FORMAT,
         "class": type(encoder).__qualname__,
         "encoder": [encoder.sample_rate, encoder.dim, encoder.depth],
@@ -219,7 +221,7 @@ def cache_key(encoder: Encoder, table: ClipTable) -> str:
         "weights": weights_sha256(encoder),
         "clips": table.sha256(),
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def alike(kept: Chunk, now: Chunk) -> bool:

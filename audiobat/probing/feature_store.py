@@ -1,4 +1,4 @@
-"""Features of many clips by row, each clip as long as it is: batches of `LayerFeatures` in, any rows of them out.
+"""Features of many clips by id, each clip as long as it is: batches of `LayerFeatures` in, any clips of them out.
 
 A chunk holds the clips of one encoded batch in one flat array, in memory or mapped from a file. Gathering a batch
 copies its clips' blocks, and nothing else is ever read.
@@ -21,7 +21,7 @@ FLOAT_BYTES = 4
 class Chunk:
     """b clips of L blocks of width D; the block of clip i is [L, cls + N_i, D], cls first if there is one."""
 
-    rows: NDArray[np.int64]  # [b] of the clip table
+    clip_ids: NDArray[np.int64]  # [b] of the clip table
     sizes: NDArray[np.int64]  # [b] N_i, patches up to the last column that holds any of the clip
     valid: NDArray[np.bool_]  # [sum of N_i]
     times: NDArray[np.float32]  # [T] starts of the patch columns of the longest clip, in seconds
@@ -45,7 +45,7 @@ class Chunk:
         return _ends(depth * dim * (self.sizes + cls)), _ends(self.sizes)
 
 
-def pack(features: LayerFeatures, rows: NDArray[np.int64]) -> Chunk:
+def pack(features: LayerFeatures, clip_ids: NDArray[np.int64]) -> Chunk:
     """The features of a batch as a chunk on the CPU, without the padding at each clip's end."""
     columns, high = features.grid
     tokens = features.patch_tokens.float().cpu().numpy()  # [L, B, N, D]
@@ -58,7 +58,7 @@ def pack(features: LayerFeatures, rows: NDArray[np.int64]) -> Chunk:
     shape = np.array([depth, dim, high, int(cls is not None)], np.int64)
     times = features.frame_times[: last.max()].float().cpu().numpy()
     kept = np.concatenate([mask[:size] for mask, size in zip(valid, sizes, strict=True)])
-    chunk = Chunk(rows, sizes, kept, times, shape, np.empty(0, np.float32))
+    chunk = Chunk(clip_ids, sizes, kept, times, shape, np.empty(0, np.float32))
     starts, _ = chunk.spans
     values = np.empty(starts[-1], np.float32)
     for i, size in enumerate(sizes.tolist()):
@@ -66,7 +66,7 @@ def pack(features: LayerFeatures, rows: NDArray[np.int64]) -> Chunk:
         block[:, block.shape[1] - size :] = tokens[:, i, :size]
         if cls is not None:
             block[:, 0] = cls[:, i]
-    return Chunk(rows, sizes, kept, times, shape, values)
+    return Chunk(clip_ids, sizes, kept, times, shape, values)
 
 
 class FeatureStore:
@@ -79,32 +79,32 @@ class FeatureStore:
         self._places = np.full((clips, 4), -1, np.int64)  # chunk, first value, patches, first of `valid`
 
     def add(self, chunk: Chunk) -> None:
-        """Take in a chunk; a row of it that is there already is replaced."""
+        """Take in a chunk; a clip that is there already is replaced."""
         values, valid = chunk.spans
-        whole = np.full(len(chunk.rows), len(self._chunks))
-        self._places[chunk.rows] = np.stack([whole, values[:-1], chunk.sizes, valid[:-1]], 1)
+        whole = np.full(len(chunk.clip_ids), len(self._chunks))
+        self._places[chunk.clip_ids] = np.stack([whole, values[:-1], chunk.sizes, valid[:-1]], 1)
         self._chunks.append(chunk)
         self.bytes += chunk.values.size * FLOAT_BYTES
-        if len(chunk.rows):
+        if len(chunk.clip_ids):
             least = int(np.diff(values).min()) * FLOAT_BYTES
             self.shortest = min(self.shortest or least, least)
 
     @property
-    def rows(self) -> NDArray[np.int64]:
-        """Rows that are there, ascending."""
+    def clip_ids(self) -> NDArray[np.int64]:
+        """Ids of the clips that are there, ascending."""
         return np.flatnonzero(self._places[:, 0] >= 0)
 
     def needs(self, clips: int) -> int:
         """Bytes that `clips` clips take at least, if none to come is shorter than the shortest so far."""
-        return self.bytes + (clips - len(self.rows)) * self.shortest
+        return self.bytes + (clips - len(self.clip_ids)) * self.shortest
 
-    def gather(self, rows: NDArray[np.int64]) -> LayerFeatures:
-        """The batch at `rows`, all of them there, on the CPU, padded to its longest clip; layers first is a view."""
-        places = self._places[rows]
+    def gather(self, clip_ids: NDArray[np.int64]) -> LayerFeatures:
+        """The batch of `clip_ids`, all of them there, on the CPU, padded to its longest clip; the tokens are a view."""
+        places = self._places[clip_ids]
         depth, dim, high, cls = self._chunks[places[0, 0]].shape.tolist()
         length = int(places[:, 2].max())
-        tokens = np.zeros((len(rows), depth, cls + length, dim), np.float32)  # [B, L, cls + N, D]
-        valid = np.zeros((len(rows), length), bool)
+        tokens = np.zeros((len(clip_ids), depth, cls + length, dim), np.float32)  # [B, L, cls + N, D]
+        valid = np.zeros((len(clip_ids), length), bool)
         for i, (number, start, size, mark) in enumerate(places.tolist()):
             chunk = self._chunks[number]
             block = chunk.values[start : start + depth * (cls + size) * dim]

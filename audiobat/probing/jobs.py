@@ -71,14 +71,14 @@ def decay_of(head: HeadConfig, train: ProbeTrainConfig) -> float:
 
 
 def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
-    """The preset that the config names if this head was trained, with `loss`, as it says; else `custom`.
+    """The preset that the config names if this head was trained, with `loss`, by its settings; else `custom`.
 
     `task` is the data set's, for a config that names none. Under a preset that chooses learning rate and weight decay,
     its grid and its seeds count in their place.
     """
     try:
         meant = from_dict(ProbeConfig, preset_fields(config.preset, config.preset_task or task))
-    except AudiobatError:  # it has no such task, so nobody can have followed it
+    except AudiobatError:  # the preset has no such task
         return "custom"
     wanted = HeadJob(job.name, meant.head.with_kind(job.head.kind), replace(meant.train, seed=job.train.seed))
     if (config.frontend, config.max_frames) != (meant.frontend, meant.max_frames):

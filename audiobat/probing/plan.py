@@ -80,7 +80,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 
 def split_text(table: ClipTable, splits: Sequence[Split]) -> str:
-    """Which clips train and test, and who said so."""
+    """Which clips train and test, and what decided it."""
     if len(splits) > 1:
         return f"each of {len(splits)} folds tests in turn, {len(table):,} clips in all"
     counts = f"{len(splits[0].train):,} clips train, {len(splits[0].test):,} test"
@@ -93,7 +93,7 @@ def split_text(table: ClipTable, splits: Sequence[Split]) -> str:
 
 
 def untaught_text(lost: Mapping[str, int]) -> str:
-    """What is said of such classes."""
+    """The line about classes without training clips."""
     names = ", ".join(f"{name} ({count})" for name, count in list(lost.items())[:SHOWN])
     more = f", and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
     one = "1 class has test clips but no training clip, and counts in mAP as it comes out"

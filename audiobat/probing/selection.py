@@ -1,7 +1,7 @@
 """Learning rate and weight decay chosen on a held-out tenth of the training split: `grid.choose`, preset `fair`.
 
-In: a config with a grid. Out: one job for each head, and what it was chosen over. All candidates of all heads train
-side by side on the same features; the test clips are never looked at.
+In: heads and a grid. Out: a job for each head with the chosen rates, and the scores of all candidates, which train side
+by side on the same features; test clips have no part in it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def chosen_of(base: HeadJob, found: list[tuple[float, HeadJob]]) -> HeadJob:
 
 
 def choice_of(found: list[tuple[float, HeadJob]], held_out: int) -> Choice:
-    """What the record says of a choice."""
+    """A choice as the record holds it."""
     tried = [
         Candidate(job.train.lr, decay_of(job.head, job.train), None if score == float("-inf") else score)
         for score, job in found

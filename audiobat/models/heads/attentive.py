@@ -25,7 +25,6 @@ class AttentiveProbe(Probe):
     by default, as in the papers that compare probes; batch (without learned scale) is AIM's.
     """
 
-    kind = "attentive"
     title = "Attentive"
 
     @classmethod

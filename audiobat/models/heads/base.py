@@ -26,7 +26,6 @@ class Head(nn.Module):
     The class attributes describe the kind. They are all that training, tables and configs know of it.
     """
 
-    kind: ClassVar[str]  # its name as `head.kind`, which is the name of its file
     title: ClassVar[str]  # its name in tables
     Config: ClassVar[type[HeadConfig]] = HeadConfig  # a subclass may add fields, which become `head.FIELD`
     # What the head is given of a clip. patches: the features of all patches. means: the same with one patch a clip, the

@@ -20,7 +20,6 @@ class ConvexGatedProbe(Probe):
     [min, max, cls] similarities (Eq. 11), or [min, mean, max] where the model has no cls token.
     """
 
-    kind = "cgp"
     title = "CGP"
     layers = "all"
     has_prototypes = True

@@ -25,7 +25,6 @@ class EfficientProbe(Probe):
     [D / reduction], pass a batch norm without learned scale (the linear probe of masked autoencoders) to the matrix.
     """
 
-    kind = "ep"
     title = "EP"
 
     @classmethod

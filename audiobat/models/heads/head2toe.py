@@ -19,11 +19,10 @@ LASSO = 1e-4  # of `head.penalty: null`, as in BAT's release
 class Head2Toe(Probe):
     """LayerFeatures of `depth` blocks of width `dim` to logits [B, classes].
 
-    The blocks' cls tokens (or mean valid patches) in a row [L * D], a layer norm, a matrix. A group is a feature: its
+    The blocks' cls tokens (or mean valid patches) in a line [L * D], a layer norm, a matrix. A group is a feature: its
     weights to all C classes. The norm has no learned scale, through which a feature could escape the lasso.
     """
 
-    kind = "head2toe"
     title = "Head2Toe"
     reads = "means"
     layers = "all"

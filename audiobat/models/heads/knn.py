@@ -25,7 +25,6 @@ class NearestNeighbours(Head):
     log(p / (1 - p)) else, so that their sigmoid is p. No parameters: `parameter_groups` has no group for it.
     """
 
-    kind = "knn"
     title = "k-NN"
     reads = "means"
     trains = False

@@ -19,7 +19,6 @@ class LinearProbe(Probe):
     the linear probe of masked autoencoders (He et al., 2021).
     """
 
-    kind = "linear"
     title = "Linear"
     reads = "means"
 

@@ -20,7 +20,6 @@ class LinearGatedProbe(Probe):
     without learned scale; a matrix. `pool`: auto takes cls if the model has one, else the mean.
     """
 
-    kind = "linear_cgp"
     title = "Linear CGP"
     reads = "means"
     layers = "all"

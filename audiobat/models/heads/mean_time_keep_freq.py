@@ -22,7 +22,6 @@ class KeepFrequencyProbe(Probe):
     in a line.
     """
 
-    kind = "mean_time_keep_freq"
     title = "Mean over time"
 
     @classmethod

@@ -16,7 +16,7 @@ from audiobat.models.features import LayerFeatures
 # between chunks, and has room for more.
 CHUNK = 2**20
 GPU_CHUNKS = 32
-TINY = 1e-12  # keeps a zero row zero
+TINY = 1e-12  # keeps a zero vector zero
 
 
 def layer_index(layer: int) -> int:
@@ -124,7 +124,7 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 
 class _UnitRows(torch.autograd.Function):
-    """The gradient of u = r / |r| is what of the incoming one is at right angles to u, divided by |r|."""
+    """u = r / |r|: its gradient is the part of the incoming gradient at right angles to u, divided by |r|."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

@@ -25,10 +25,9 @@ class ClasswisePrototypes(Probe):
     `prototypes` [C * J, D], J = `per_class` to a class, class by class, start uniform in [0, 1). A score is the
     rectified cosine, greatest over the patches (the original's mean over the k best with its default, k = 1). A class
     sums its own J scores by non-negative weights that start at 1, and adds a bias. Left out of the original: weights
-    for frequency rows and the pruning of prototypes, both optional there.
+    for frequencies and the pruning of prototypes, both optional there.
     """
 
-    kind = "proto_classwise"
     title = "Class-wise prototypes"
 
     @classmethod
@@ -60,7 +59,7 @@ class ClasswisePrototypes(Probe):
     def penalty(self) -> Tensor:
         """`orthogonality` times the mean square of all entries of the classes' Gram matrices minus the identity.
 
-        Gram matrices [C, J, J] are of unit prototypes. A mean, so that a weight says the same for any C and J: ours.
+        Gram matrices [C, J, J] are of unit prototypes. A mean, so that a weight means the same for any C and J: ours.
         """
         unit = F.normalize(self.prototypes, dim=-1).unflatten(0, (self.classifier.out_features, -1))  # [C, J, D]
         gram = unit @ unit.transpose(1, 2)

@@ -21,7 +21,6 @@ class Protobin(Probe):
     `prototypes` [K, D] are real shadow weights; every forward pass sees their signs.
     """
 
-    kind = "protobin"
     title = "Protobin"
     has_prototypes = True
 

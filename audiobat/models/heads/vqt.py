@@ -34,7 +34,6 @@ class VisualQueryTuning(Probe):
     `norm2`, `mlp`, `pre_norm`) and `patch_embed.patch_size`; AudiobatError if it has not.
     """
 
-    kind = "vqt"
     title = "VQT"
     reads = "blocks"
     layers = "all"

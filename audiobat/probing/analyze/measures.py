@@ -22,49 +22,49 @@ from audiobat.probing.training import batches_of
 STRONGEST = 3  # prototypes named for each class
 
 
-def measure_features(source: FeatureSource, rows: ClipIds, views: int) -> dict[str, Any]:
-    """Ranks, spread and CKA of the clips at `rows`, and LiDAR over `views` of each."""
+def measure_features(source: FeatureSource, clip_ids: ClipIds, views: int) -> dict[str, Any]:
+    """Ranks, spread and CKA of the clips `clip_ids`, and LiDAR over `views` of each."""
     measures = label_free.LabelFree(source.depth, source.dim)
-    with Progress("look at features", len(rows), "clip") as bar:
-        for part, features in source.batches(batches_of(rows)):
+    with Progress("look at features", len(clip_ids), "clip") as bar:
+        for part, features in source.batches(batches_of(clip_ids)):
             measures.update(features)
             bar.advance(len(part))
     blocks = measures.blocks()
     lidars = [Lidar(source.dim) for _ in blocks] if views > 1 else []
-    with frozen(source.encoder), Progress("look at views", len(rows) if lidars else 0, "clip") as bar:
-        for number, waveform in enumerate(each_clip(source, rows) if lidars else ()):
-            for lidar, seen in zip(lidars, views_of(source.encoder, waveform, views, number), strict=True):
-                if bool(seen.isfinite().all()):  # a clip of one patch cannot be masked
-                    lidar.update(seen)
+    with frozen(source.encoder), Progress("look at views", len(clip_ids) if lidars else 0, "clip") as bar:
+        for number, waveform in enumerate(each_clip(source, clip_ids) if lidars else ()):
+            for lidar, vectors in zip(lidars, views_of(source.encoder, waveform, views, number), strict=True):
+                if bool(vectors.isfinite().all()):  # a clip of one patch cannot be masked
+                    lidar.update(vectors)
             bar.advance()
     for i, block in enumerate(blocks):
         block["lidar"] = lidars[i].value() if lidars and lidars[i].clips > 1 else None
     return {"blocks": blocks, "cka": measures.cka()}
 
 
-def measure_attention(encoder: Encoder, source: FeatureSource, rows: ClipIds) -> dict[str, Any] | None:
-    """Sinks of every block and head; None if the model does not let us look."""
+def measure_attention(encoder: Encoder, source: FeatureSource, clip_ids: ClipIds) -> dict[str, Any] | None:
+    """Sinks of every block and head; None for a model whose attention cannot be read."""
     if not isinstance(encoder, AudioEncoder):
         return None
     with frozen(encoder):
-        found = attention.mean_measures(encoder, each_clip(source, rows))
+        found = attention.mean_measures(encoder, each_clip(source, clip_ids))
     measures = {kind: {name: value.tolist() for name, value in named.items()} for kind, named in found.items()}
     means = {kind: {name: float(value.mean()) for name, value in named.items()} for kind, named in found.items()}
-    return {"clips": len(rows), "means": means, "measures": measures}
+    return {"clips": len(clip_ids), "means": means, "measures": measures}
 
 
-def each_clip(source: FeatureSource, rows: ClipIds) -> Iterator[Tensor]:
+def each_clip(source: FeatureSource, clip_ids: ClipIds) -> Iterator[Tensor]:
     """Each clip [S] on the encoder's device, without padding."""
-    for drawn in source.waveforms(rows[i : i + 1] for i in range(len(rows))):
+    for drawn in source.waveforms(clip_ids[i : i + 1] for i in range(len(clip_ids))):
         yield drawn.waveform[0, : int(drawn.lengths[0])].to(source.device)
 
 
-def tally_prototypes(source: FeatureSource, rows: ClipIds, head: ConvexGatedProbe) -> prototypes.PrototypeTally:
-    """How the head's prototypes are used by the clips at `rows`."""
+def tally_prototypes(source: FeatureSource, clip_ids: ClipIds, head: ConvexGatedProbe) -> prototypes.PrototypeTally:
+    """How the head's prototypes are used by the clips `clip_ids`."""
     targets = torch.from_numpy(source.table.targets())
     tally = prototypes.PrototypeTally(head, targets.shape[1])
-    with Progress("look at prototypes", len(rows), "clip") as bar:
-        for part, features in source.batches(batches_of(rows)):
+    with Progress("look at prototypes", len(clip_ids), "clip") as bar:
+        for part, features in source.batches(batches_of(clip_ids)):
             chosen = torch.from_numpy(part)
             tally.update(features, chosen, targets[chosen])
             bar.advance(len(part))

@@ -45,17 +45,17 @@ def measure_pictures(found: Mapping[str, Any], folder: Path) -> list[Path]:
     return drawn
 
 
-def clip_pictures(encoder: Encoder, table: ClipTable, rows: ClipIds, folder: Path) -> list[Path]:
+def clip_pictures(encoder: Encoder, table: ClipTable, clip_ids: ClipIds, folder: Path) -> list[Path]:
     """Draw one clip through both frontends and, of our encoders, the last block's attention to it."""
-    row = busy_clip(table, rows)
-    labels = labels_of(table, row)
+    clip_id = busy_clip(table, clip_ids)
+    labels = labels_of(table, clip_id)
     mel = MelFrontend(FrontendConfig())
-    waveform = read(table, row, mel.config.sample_rate)
+    waveform = read(table, clip_id, mel.config.sample_rate)
     drawn = [save(figures.frontends(waveform, labels, mel, KaldiFrontend(KALDI)), folder, "frontends")]
     if isinstance(encoder, AudioEncoder):
         with frozen(encoder):
-            spectrogram, seen = look(encoder, read(table, row, encoder.sample_rate))
-        drawn.append(save(figures.attention(seen, spectrogram, encoder.frontend, labels), folder, "attention"))
+            spectrogram, attention = look(encoder, read(table, clip_id, encoder.sample_rate))
+        drawn.append(save(figures.attention(attention, spectrogram, encoder.frontend, labels), folder, "attention"))
     return drawn
 
 
@@ -85,17 +85,17 @@ def class_pictures(
 
 def excited(source: FeatureSource, head: ConvexGatedProbe, one: Mapping[str, Any], frontend: Frontend) -> Excited:
     """A prototype's own clip, and how every patch of it excites the prototype."""
-    row = one["row"]
-    features = source.batch([row])
+    clip_id = one["row"]
+    features = source.batch([clip_id])
     similarity = patch_similarities(head, features)[0, :, one["prototype"]]
     similarity = similarity.masked_fill(~features.valid[0], float("nan")).reshape(features.grid).cpu()
-    waveform = read(source.table, row, frontend.config.sample_rate)
+    waveform = read(source.table, clip_id, frontend.config.sample_rate)
     seconds = len(waveform) / frontend.config.sample_rate
     spectrogram = frontend(waveform[None].to(source.device))[0][0].cpu()
     return Excited(
         one["prototype"],
         one["strength"],
-        labels_of(source.table, row),
+        labels_of(source.table, clip_id),
         spectrogram.numpy(),
         similarity.numpy(),
         column_seconds(features.frame_times, seconds),
@@ -107,34 +107,34 @@ def column_seconds(frame_times: Tensor, seconds: float) -> float:
     return float(frame_times[1] - frame_times[0]) if len(frame_times) > 1 else seconds
 
 
-def busy_clip(table: ClipTable, rows: ClipIds) -> int:
-    """The first of the clips at `rows` with three labels or more, else with the most."""
+def busy_clip(table: ClipTable, clip_ids: ClipIds) -> int:
+    """The first of the clips `clip_ids` with three labels or more, else with the most."""
     if table.labels is None:
-        return int(rows[0])
-    return int(rows[table.labels.lengths[rows].clip(max=BUSY).argmax()])
+        return int(clip_ids[0])
+    return int(clip_ids[table.labels.lengths[clip_ids].clip(max=BUSY).argmax()])
 
 
-def labels_of(table: ClipTable, row: int) -> list[str]:
+def labels_of(table: ClipTable, clip_id: int) -> list[str]:
     """Names of a clip's labels, or its own."""
-    named = [] if table.labels is None else [table.classes[c] for c in table.labels.row(row)]
-    return named or [Path(str(table.keys[row])).name]
+    named = [] if table.labels is None else [table.classes[c] for c in table.labels.row(clip_id)]
+    return named or [Path(str(table.keys[clip_id])).name]
 
 
 @torch.no_grad()
 def look(encoder: AudioEncoder, waveform: Tensor) -> tuple[NDArray[Any], figures.Attention]:
     """The spectrogram [T, F] of a clip [S], and the last block's attention to it."""
     waveform = waveform[None].to(encoder.pos_embed.device)
-    attention, x = encoder.attention_input(waveform)
-    assert isinstance(attention, GatedAttention)
-    rows = encoder.config.grid[1]
-    maps = [attention.attention_map(x), attention.contribution_map(x, gated=False)]
-    maps += [] if attention.gate is None else [attention.contribution_map(x)]
+    layer, x = encoder.attention_input(waveform)
+    assert isinstance(layer, GatedAttention)
+    maps = [layer.attention_map(x), layer.contribution_map(x, gated=False)]
+    maps += [] if layer.gate is None else [layer.contribution_map(x)]
     weights, ungated, *rest = (m[0].mean(0).cpu().numpy() for m in maps)
-    gated = rest[0] if rest else None
-    seen = figures.Attention(encoder.depth, weights, ungated, gated, ((x.shape[1] - 1) // rows, rows))
-    return encoder.spectrogram(waveform)[0][0].cpu().numpy(), seen
+    freq_patches = encoder.config.grid[1]
+    grid = ((x.shape[1] - 1) // freq_patches, freq_patches)  # x begins with cls
+    attention = figures.Attention(encoder.depth, weights, ungated, rest[0] if rest else None, grid)
+    return encoder.spectrogram(waveform)[0][0].cpu().numpy(), attention
 
 
-def read(table: ClipTable, row: int, sample_rate: int) -> Tensor:
+def read(table: ClipTable, clip_id: int, sample_rate: int) -> Tensor:
     """A clip's waveform [S]."""
-    return torch.from_numpy(read_clip(table, row, sample_rate))
+    return torch.from_numpy(read_clip(table, clip_id, sample_rate))

@@ -6,6 +6,7 @@ all else (Fig. 3 and 5, ranks, CKA, sinks) needs no labels.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from audiobat.config.presets import task_of
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import Split, splits_of
+from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.analysis.similarity import FEWEST
 from audiobat.evaluation.labels import ClipIds
+from audiobat.evaluation.record import without_nan
 from audiobat.evaluation.report.curves import sweeps
 from audiobat.evaluation.report.record_figures import layer_curves, prototype_curve
 from audiobat.evaluation.report.style import save
@@ -31,7 +34,7 @@ from audiobat.probing.analyze.probes import (
     prototype_numbers,
     train_probes,
 )
-from audiobat.probing.analyze.summary import about, left_out, listed_files, plain, print_summary, write_json
+from audiobat.probing.analyze.summary import about, left_out, listed_files, print_summary
 from audiobat.probing.one_pass import compute_features, open_model, readable
 from audiobat.probing.plan import keep_used, make_plan
 from audiobat.probing.training import check_buildable
@@ -112,8 +115,8 @@ def analyze(
         files += class_pictures(encoder, source, probes.head, found["prototypes"]["classes"], pictures, figures)
     found["not_measured"] = left_out(encoder, found)
     found["files"] = sorted(path.relative_to(out).as_posix() for path in files)
-    held: dict[str, Any] = plain(found)
-    write_json(out / "analysis.json", held)
+    held: dict[str, Any] = without_nan(found)
+    write_atomic(out / "analysis.json", json.dumps(held, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     for path in old - set(files):
         for part in path.parent.glob(f"{path.stem}.*"):  # a figure's PNG, a record's scores
             part.unlink()
@@ -123,7 +126,7 @@ def analyze(
 
 
 def read_table(data: str | Path, test_fold: int | None, clips: int) -> tuple[ClipTable, Split | None]:
-    """The clips in use, and the rows that train and test; without labels a spread of at most `clips`, and None."""
+    """The clips in use, and their split; without labels a spread of at most `clips`, and None."""
     table = read_clips(data)
     labelled = table.labels is not None or (Path(data).is_dir() and has_class_folders(table))
     if not labelled:
@@ -138,8 +141,8 @@ def has_class_folders(table: ClipTable) -> bool:
     return all("/" in key for key in table.keys.tolist())
 
 
-def spread(rows: ClipIds, count: int) -> ClipIds:
-    """At most `count` of the rows, evenly over all of them."""
-    if len(rows) <= count:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
+def spread(clip_ids: ClipIds, count: int) -> ClipIds:
+    """At most `count` of the ids, evenly over all of them."""
+    if len(clip_ids) <= count:
+        return clip_ids
+    return clip_ids[np.linspace(0, len(clip_ids) - 1, count).round().astype(np.int64)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ def about(name: str, encoder: Encoder, table: ClipTable, data: str | Path, clips
 
 
 def left_out(encoder: Encoder, found: Mapping[str, Any]) -> list[str]:
-    """A line for each part that is left out, or that says little."""
+    """A line for each part that is left out, or that means little."""
     lines = []
     clips, dim = found["data"]["clips"], found["model"]["dim"]
     if found["attention"] is None:
@@ -84,23 +83,6 @@ def listed_files(out: Path, overwrite: bool) -> set[Path]:
     return {out / path for path in found if path.parent in (Path("figures"), Path("results"))}
 
 
-def write_json(path: Path, found: Mapping[str, Any]) -> None:
-    """Write what is `plain`, whole or not at all."""
-    beside = path.with_name(path.name + ".tmp")
-    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
-    beside.write_text(text + "\n", encoding="utf-8")
-    os.replace(beside, path)
-
-
-def plain(value: Any) -> Any:
-    """With None for nan and infinity, which JSON does not have, and lists for tuples."""
-    if isinstance(value, Mapping):
-        return {name: plain(v) for name, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def print_summary(found: Mapping[str, Any]) -> None:
     """A line for each block, then what was left out."""
     table = Table(title=f"{found['model']['id']} on {found['data']['name']}, {found['data']['clips']} clips")
@@ -113,8 +95,8 @@ def print_summary(found: Mapping[str, Any]) -> None:
     console.print(table)
     if "layers" in found:
         rho, use = found["layers"]["spearman_mean"], found["prototypes"]["use"]
-        told = "" if rho is None or math.isnan(rho) else f"Spearman of probe and gate {rho:+.2f}; "
-        console.print(f"{told}{use['dead_share']:.0%} of prototypes dead, {use['perplexity']:.0f} in even use")
+        agreement = "" if rho is None or math.isnan(rho) else f"Spearman of probe and gate {rho:+.2f}; "
+        console.print(f"{agreement}{use['dead_share']:.0%} of prototypes dead, {use['perplexity']:.0f} in even use")
     for line in found["not_measured"]:
         console.print(f"not measured: {line}", highlight=False)
 
