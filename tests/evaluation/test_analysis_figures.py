@@ -15,7 +15,7 @@ from audiobat.evaluation.report.analysis_figures import (
     KINDS,
     MEANS,
     OUTLINED,
-    Excited,
+    PrototypeClip,
     class_prototypes,
     likeness,
     ranks,
@@ -32,16 +32,16 @@ def drawn(figure: Figure) -> Figure:
     return figure
 
 
-def excited(columns: int = 5, bands: int = 4, frames: int = 128, **changes: object) -> Excited:
+def prototype_clip(columns: int = 5, bands: int = 4, frames: int = 128, **changes: object) -> PrototypeClip:
     """Patches of 30 frames, so that the last column is cut, with one patch of padding."""
     similarity = np.random.default_rng(0).permutation(columns * bands).reshape(columns, bands) / 100.0
     similarity[0, 1] = math.nan
     given = {"prototype": 7, "strength": 0.25, "labels": ["bell"], "column_seconds": 30 * HOP, **changes}
-    return Excited(spectrogram=np.random.default_rng(1).random((frames, BINS)), similarity=similarity, **given)
+    return PrototypeClip(spectrogram=np.random.default_rng(1).random((frames, BINS)), similarity=similarity, **given)
 
 
-def test_frames_lie_on_the_patches_that_excite_most_and_the_best_is_solid():
-    one = excited()
+def test_frames_lie_on_the_most_similar_patches_and_the_best_is_solid():
+    one = prototype_clip()
     figure = drawn(class_prototypes("bell", 0.5, [one], FRONTEND))
     left, right, *_ = figure.axes
     white = [p for p in left.patches if isinstance(p, Rectangle) and p.get_edgecolor()[:3] == (1, 1, 1)]
@@ -104,8 +104,8 @@ LONG = "Domestic sounds, home sounds and other W" * 4
         lambda: sinks(measured(1, 1, ("weights", "values"))),
         lambda: ranks(blocks(32)),
         lambda: likeness(np.eye(32).tolist()),
-        lambda: class_prototypes(LONG, 0.123, [excited(labels=[LONG, LONG])], FRONTEND),
-        lambda: class_prototypes("W" * 60, 0.123, [excited(columns=200, column_seconds=HOP)], FRONTEND),
+        lambda: class_prototypes(LONG, 0.123, [prototype_clip(labels=[LONG, LONG])], FRONTEND),
+        lambda: class_prototypes("W" * 60, 0.123, [prototype_clip(columns=200, column_seconds=HOP)], FRONTEND),
     ],
     ids=["sinks of 24 blocks", "sinks of one head", "ranks", "cka", "long name", "long word"],
 )

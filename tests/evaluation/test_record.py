@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.head_names import head_title
 from audiobat.evaluation.record import (
     DataInfo,
     Metric,

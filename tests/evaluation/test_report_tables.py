@@ -99,13 +99,13 @@ def test_rows_are_ranked_with_undefined_ones_last():
     assert [row.model for row in ranked(rows)] == ["m2", "m0", "m1"]
 
 
-def test_heads_are_named_by_their_class():
+def test_heads_are_named_by_their_class_and_a_users_own_by_its_name():
     """No code of a user's file runs to show a record of its head."""
     own = "no_such_file.py:MyHead"
-    assert [head_title(kind) for kind in ("finetune", "knn", own)] == ["Fine-tuning", "k-NN", own.rpartition(":")[2]]
+    assert [head_title(kind) for kind in ("finetune", "knn", own)] == ["Fine-tuning", "k-NN", "MyHead"]
     assert len({head_title(kind) for kind in kinds("head")}) == len(kinds("head"))
-    ordered = sorted(["vqt", own, "linear", "attentive", "finetune", "cgp"], key=head_order)
-    assert ordered == ["finetune", "cgp", "linear", "attentive", own, "vqt"]
+    ordered = sorted(["vqt", "a.py:Own", own, "linear", "finetune", "cgp"], key=head_order)
+    assert ordered == ["finetune", "cgp", "linear", "vqt", own, "a.py:Own"]
     rows = collected([make_record("m", own, prototypes=n) for n in (64, 16)]).rows
     assert [row.head for row in rows] == ["MyHead, 16 prototypes", "MyHead, 64 prototypes"]
     assert head_label(make_record("m", "cgp", layer=4)) == "CGP"  # it mixes all blocks

@@ -123,7 +123,7 @@ def likeness(cka: Sequence[Sequence[float]]) -> Figure:
 
 
 @dataclass(frozen=True, eq=False)
-class Excited:
+class PrototypeClip:
     """A prototype and the clip that activates it most."""
 
     prototype: int
@@ -135,22 +135,22 @@ class Excited:
 
 
 @styled
-def class_prototypes(label: str, precision: float, shown: Sequence[Excited], frontend: Frontend) -> Figure:
+def class_prototypes(label: str, precision: float, shown: Sequence[PrototypeClip], frontend: Frontend) -> Figure:
     """A class's strongest prototypes: the clip that activates each, its best patches framed, and all similarities."""
     figure = Figure(figsize=(WIDTH, 0.6 + 2.1 * len(shown)))
     panels = figure.subplots(len(shown), 2, sharex="row", sharey=True, squeeze=False, width_ratios=(1.25, 1))
     bins = frontend.config.mel_bins
-    for (left, right), one in zip(panels, shown, strict=True):
-        draw_spectrogram(left, one.spectrogram, frontend)
+    for (left, right), clip in zip(panels, shown, strict=True):
+        draw_spectrogram(left, clip.spectrogram, frontend)
         seconds = left.get_xlim()[1]
-        outline(left, one, bins)
-        left.set_title(folded(f"prototype {one.prototype}, in a clip of {listed(one.labels)}", 58), fontsize=8.5)
-        extent = (0.0, len(one.similarity) * one.column_seconds, 0.0, float(bins))
+        outline(left, clip, bins)
+        left.set_title(folded(f"prototype {clip.prototype}, in a clip of {listed(clip.labels)}", 58), fontsize=8.5)
+        extent = (0.0, len(clip.similarity) * clip.column_seconds, 0.0, float(bins))
         image = right.imshow(
-            one.similarity.T, cmap=HEAT, origin="lower", aspect="auto", interpolation="none", extent=extent
+            clip.similarity.T, cmap=HEAT, origin="lower", aspect="auto", interpolation="none", extent=extent
         )
         right.set_xlim(0, seconds)
-        right.set_title(f"adds {one.strength:+.2g} to the logit".replace("-", "−"), fontsize=8.5)
+        right.set_title(f"adds {clip.strength:+.2g} to the logit".replace("-", "−"), fontsize=8.5)
         figure.colorbar(image, ax=right, label="similarity", pad=0.01)
     for ax in panels[-1]:
         ax.set_xlabel("time (s)")
@@ -158,15 +158,15 @@ def class_prototypes(label: str, precision: float, shown: Sequence[Excited], fro
     return figure
 
 
-def outline(ax: Axes, one: Excited, bins: int) -> None:
+def outline(ax: Axes, clip: PrototypeClip, bins: int) -> None:
     """Frame the patches that activate the prototype most: the best with a solid line, the others dotted."""
-    rows, end = one.similarity.shape[1], ax.get_xlim()[1]
-    pen = min(1.6, max(0.4, 50 * one.column_seconds / end))  # points: a fifth of a narrow column
-    order = np.argsort(-np.nan_to_num(one.similarity, nan=-np.inf).ravel())[:OUTLINED]
+    rows, end = clip.similarity.shape[1], ax.get_xlim()[1]
+    pen = min(1.6, max(0.4, 50 * clip.column_seconds / end))  # points: a fifth of a narrow column
+    order = np.argsort(-np.nan_to_num(clip.similarity, nan=-np.inf).ravel())[:OUTLINED]
     for place, patch in reversed(list(enumerate(order))):
         t, f = divmod(int(patch), rows)
-        start, stop = t * one.column_seconds, min((t + 1) * one.column_seconds, end)  # the last column may be cut
-        gap = INSET * one.column_seconds, INSET * bins / rows
+        start, stop = t * clip.column_seconds, min((t + 1) * clip.column_seconds, end)  # the last column may be cut
+        gap = INSET * clip.column_seconds, INSET * bins / rows
         corner, size = (start + gap[0], f * bins / rows + gap[1]), (stop - start - 2 * gap[0], bins / rows - 2 * gap[1])
         for width, colour, line in ((2 * pen, "black", "-"), (pen, "white", LINES[0] if place == 0 else LINES[2])):
             ax.add_patch(Rectangle(corner, *size, fill=False, ec=colour, lw=width, ls=line))

@@ -20,7 +20,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.evaluation.analysis.prototypes import patch_similarities
 from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.report import analysis_figures, figures
-from audiobat.evaluation.report.analysis_figures import Excited, class_prototypes
+from audiobat.evaluation.report.analysis_figures import PrototypeClip, class_prototypes
 from audiobat.evaluation.report.style import save
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
@@ -76,15 +76,17 @@ def class_pictures(
     numbers = {label: number for number, label in enumerate(classes)}  # names that differ in signs alone stay apart
     drawn = []
     for label in ends if count else ():
-        shown = [excited(source, head, one, frontend) for one in classes[label]["strongest"]]
+        shown = [prototype_clip(source, head, one, frontend) for one in classes[label]["strongest"]]
         figure = class_prototypes(label, classes[label]["average_precision"], shown, frontend)
         name = re.sub(r"[^A-Za-z0-9_]+", "_", label)[:NAME]
         drawn.append(save(figure, folder, f"class_{numbers[label]:03d}_{name}"))
     return drawn
 
 
-def excited(source: FeatureSource, head: ConvexGatedProbe, one: Mapping[str, Any], frontend: Frontend) -> Excited:
-    """A prototype's own clip, and how every patch of it excites the prototype."""
+def prototype_clip(
+    source: FeatureSource, head: ConvexGatedProbe, one: Mapping[str, Any], frontend: Frontend
+) -> PrototypeClip:
+    """A prototype's own clip, and the similarity of each of its patches to the prototype."""
     clip_id = one["row"]
     features = source.batch([clip_id])
     similarity = patch_similarities(head, features)[0, :, one["prototype"]]
@@ -92,7 +94,7 @@ def excited(source: FeatureSource, head: ConvexGatedProbe, one: Mapping[str, Any
     waveform = read(source.table, clip_id, frontend.config.sample_rate)
     seconds = len(waveform) / frontend.config.sample_rate
     spectrogram = frontend(waveform[None].to(source.device))[0][0].cpu()
-    return Excited(
+    return PrototypeClip(
         one["prototype"],
         one["strength"],
         labels_of(source.table, clip_id),
