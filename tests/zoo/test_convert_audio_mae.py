@@ -182,7 +182,7 @@ def test_a_pre_norm_encoder_shows_what_its_attention_reads():
     seen = []
     encoder.blocks[1].attn.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
-        encoder(encoder.embed_patches(encoder.spectrogram(waveform)[0]))
+        encoder(waveform)
         attention, x = encoder.attention_input(waveform, layer=2)
     assert attention is encoder.blocks[1].attn
     torch.testing.assert_close(x, seen[0])

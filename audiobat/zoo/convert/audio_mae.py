@@ -1,7 +1,7 @@
 """Audio-MAE's weights (timm's names) to an AudioEncoder: pre-norm blocks behind EAT's frontend; the decoder is dropped.
 
-From the paper's public code base come the names; what a file does not say is marked below. Pre-training files have a
-`norm` behind the last block, which belongs to the encoder; fine-tuned ones an `fc_norm` of the mean, part of the head.
+The names are those of Audio-MAE's public code. Files of pre-training have a `norm` behind the last block, which belongs
+to the encoder; files of fine-tuning have an `fc_norm` of the mean, which belongs to the head.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from audiobat.zoo.convert.eat import FBANK
 from audiobat.zoo.convert.weights import Converted, Weights, attention_heads, linear_head, size
 
 LAYOUT = "Audio-MAE"
-NO_PART = ("decoder_", "mask_token")  # how names of the decoder begin
-STATISTICS = replace(FBANK, mean=-4.2677393, std=4.5689974)  # AudioSet's, in full
+NO_PART = ("decoder_", "mask_token")  # the decoder's names begin so
+STATISTICS = replace(FBANK, mean=-4.2677393, std=4.5689974)  # AudioSet's, with all digits of Audio-MAE's code
 
 
 def matches(names: Collection[str]) -> bool:
-    """Whether tensors of these names are of this kind: a ViT of timm without a norm of the stem."""
+    """Whether a file with tensors of these names is Audio-MAE's: a ViT of timm without a norm before the blocks."""
     return {"patch_embed.proj.weight", "pos_embed", "cls_token", "blocks.0.norm1.weight"} <= set(names) and (
         "pre_norm.weight" not in names
     )
@@ -33,7 +33,7 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     The position of cls, if it has one, is added to cls itself. A head of `fc_norm` reads the mean of all patches in
     Audio-MAE, padding included; here it reads the clip's own.
 
-    Raises AudiobatError for a tensor that is missing, unexpected or of an unlikely shape.
+    Raises AudiobatError for a tensor that is missing, unexpected or of a shape that does not fit.
     """
     path = weights.path
     chosen = weights.chosen(teacher)
@@ -43,9 +43,9 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     _, patches, _ = size(tensors, "pos_embed", 3, path)
     hidden, _ = size(tensors, "blocks.0.mlp.fc1.weight", 2, path)
     size(tensors, "cls_token", 3, path)
-    depth, rows = count_blocks(tensors), FBANK.mel_bins // patch_bins
+    depth, freq_patches = count_blocks(tensors), FBANK.mel_bins // patch_bins
     table = tensors["pos_embed"].float()
-    tensors["cls_token"] = tensors["cls_token"].float() + table[:, :1]
+    tensors["cls_token"] = tensors["cls_token"].float() + table[:, :1]  # our table has no position for cls
     tensors["pos_embed"] = table[:, 1:]
     final_norm = "norm.weight" in tensors
     head = linear_head(tensors, ("head", "fc_norm"), (dim, depth), "cls" if final_norm else "mean", {}, path)
@@ -55,7 +55,7 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
         heads=attention_heads(weights, dim),
         mlp_ratio=hidden / dim,
         patch_size=(patch_frames, patch_bins),
-        max_frames=(patches - 1) // rows * patch_frames,
+        max_frames=(patches - 1) // freq_patches * patch_frames,
         gated_attention=False,
         block_norm="pre",
         final_norm=final_norm,

@@ -1,7 +1,7 @@
 """BAT's public weights to an AudioEncoder: the Hugging Face folder, and the checkpoints of its two training scripts.
 
-Its tensors already carry our names. What no config tells is read off the tensors, positions included: the release's
-are scrambled, so they are taken from the file, never computed.
+The tensors already have our names. Sizes that no config names are read off the tensors. The positions are the file's,
+never computed: the release's are in another order.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ LAYOUT = "BAT"
 
 
 def matches(names: Collection[str]) -> bool:
-    """Whether tensors of these names are of this kind."""
+    """Whether a file with tensors of these names is BAT's."""
     return {"patch_embed.proj.weight", "pre_norm.weight", "cls_token"} <= set(names)
 
 
 def read(folder: Path, config: Mapping[str, Any]) -> AudioEncoder:
-    """Build the encoder of a release in `folder`, given its config.json; of that only the number of heads is used.
+    """Build the encoder of BAT's Hugging Face `folder`; of its config.json only the number of heads is used.
 
-    Raises AudiobatError for a tensor that is missing, unexpected or of an unlikely shape.
+    Raises AudiobatError for a tensor that is missing, unexpected or of a shape that does not fit.
     """
     file = folder / "model.safetensors"
     tensors = read_tensors(file)
@@ -38,12 +38,12 @@ def read(folder: Path, config: Mapping[str, Any]) -> AudioEncoder:
 
 
 def convert(weights: Weights, teacher: bool = False) -> Converted:
-    """The student by default; `ema_encoder` of the training script's dict with `teacher`."""
+    """The student; with `teacher`, `ema_encoder` of the training script's checkpoint."""
     return Converted(LAYOUT, make(weights, weights.chosen(teacher)).eval(), None, weights.left)
 
 
 def make(weights: Weights, tensors: Mapping[str, Tensor]) -> AudioEncoder:
-    """The encoder of these tensors of a file."""
+    """The encoder of `tensors`, of the file of `weights`."""
     file = weights.path
     frontend = FrontendConfig(kind="mel_db", norm="minmax", n_fft=1024, win_length=1024, hop_length=160, mel_bins=128)
     dim, _, patch_frames, patch_bins = size(tensors, "patch_embed.proj.weight", 4, file)

@@ -1,7 +1,7 @@
 """BEATs' checkpoints (`cfg`, `model`, and `label_dict` of fine-tuned ones) to a BeatsEncoder and its head.
 
-No published file was opened: names and shapes come from the public model code, where weight norm splits the
-convolution's weight in two and every block repeats the one table of relative positions.
+Names and shapes are those of BEATs' public code; no published file was at hand. There, weight norm splits the
+convolution's weight in two, and every block repeats one table of relative positions.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from audiobat.zoo.convert.weights import Converted, Weights, linear_head, size
 from audiobat.zoo.release import check_fields
 
 LAYOUT = "BEATs"
-MAX_DISTANCE = 800  # where the file's config does not say
+MAX_DISTANCE = 800  # if the file's config does not name it
 FARTHEST = 2**31
-FIXED = {  # fields of its config, at the values that all published files have and that our encoder takes for granted
+FIXED = {  # fields of its config with the only values that our encoder implements, which all published files have
     "layer_norm_first": False,
     "deep_norm": True,
     "activation_fn": "gelu",
@@ -48,15 +48,15 @@ TABLE = re.compile(r"blocks\.\d+\.attn\.relative_attention_bias\.weight")
 
 
 def matches(names: Collection[str]) -> bool:
-    """Whether tensors of these names are of this kind."""
+    """Whether a file with tensors of these names is BEATs'."""
     return {"patch_embedding.weight", "layer_norm.weight", "encoder.layer_norm.weight"} <= set(names)
 
 
 def convert(weights: Weights, teacher: bool = False) -> Converted:
-    """The encoder, and the head of a fine-tuned file with its classes, which are AudioSet's MIDs.
+    """The encoder, and the head of a fine-tuned file, whose classes are AudioSet's MIDs.
 
-    Raises AudiobatError for a tensor that is missing, unexpected or of an unlikely shape, and for a config of a variant
-    that this encoder is not.
+    Raises AudiobatError for a tensor that is missing, unexpected or of a shape that does not fit, and for a config of a
+    variant that our encoder does not implement.
     """
     path = weights.path
     tensors = renamed(weights.chosen(teacher))
@@ -88,8 +88,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> BeatsEncoder:
 
 
 def make(sizes: Sizes, tensors: Mapping[str, Tensor], path: Path) -> BeatsEncoder:
-    """The encoder of these sizes with these tensors: none missing, none left over."""
-    with torch.device("meta"):  # a file may speak of any size: nothing of it is made before the tensors agree
+    """The encoder of these sizes with these tensors, all of which it must have a place for."""
+    with torch.device("meta"):  # shapes without memory: the file may name any size
         wanted = shapes_of(BeatsEncoder(sizes).state_dict())
     check_shapes(shapes_of(tensors), wanted, path)
     check_values(tensors, path)
@@ -99,7 +99,7 @@ def make(sizes: Sizes, tensors: Mapping[str, Tensor], path: Path) -> BeatsEncode
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names for a file's; one that is not known stays, and is found to be too many."""
+    """The file's tensors under our names; an unknown name stays, and `check_shapes` reports it as left over."""
     ours = {}
     for name, tensor in tensors.items():
         for pattern, our in RENAMED:
@@ -121,17 +121,17 @@ def conv_weight(tensors: dict[str, Tensor], path: Path) -> Tensor:
 
 
 def shared_table(tensors: dict[str, Tensor], path: Path) -> Tensor:
-    """The one table of relative positions, which all blocks must repeat."""
+    """The table of relative positions, which must be the same in all blocks."""
     tables = [tensors.pop(name) for name in list(tensors) if TABLE.fullmatch(name)]
     if not tables:
         raise AudiobatError(f"{path} has no table of relative positions (relative_attention_bias.weight).")
     if any(not torch.equal(table, tables[0]) for table in tables):
-        raise AudiobatError(f"{path}: its blocks have different tables of relative positions; BEATs' share one.")
+        raise AudiobatError(f"{path}: its blocks have different tables of relative positions, where BEATs' share one.")
     return tables[0]
 
 
 def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -> Sizes:
-    """Every size, read off the tensors; the farthest distance alone is the config's."""
+    """Every size, read off the tensors; only the farthest distance is in the config."""
     patch_dim, _, patch, _ = size(tensors, "patch_embed.weight", 4, path)
     dim, in_group, kernel = size(tensors, "pos_conv.weight", 3, path)
     buckets, heads = size(tensors, "relative_bias.weight", 2, path)

@@ -1,7 +1,7 @@
 """BEATs (Chen et al., 2212.09058): patches, a convolution for positions, blocks with gated relative positions.
 
-In: waveform [B, S]. Out: the outputs of all blocks, 8 tokens for each 160 ms, no cls. The paper gives the outline; the
-constants are those of its public code, which no file of weights repeats.
+In: waveform [B, S]. Out: the outputs of all blocks, 8 tokens for each 160 ms, no cls. The constants are those of BEATs'
+public code; files of weights do not hold them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from audiobat.config import FrontendConfig
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
 
 MODEL_TYPE = "audiobat_beats"  # in config.json of a release
-FRAMES = 1024  # of a window, ours: any length runs, and it was trained on 10 s
+FRAMES = 1024  # of a window, our choice: the model runs on any length, and was trained on 10 s
 FBANK = FrontendConfig(
     kind="kaldi_fbank",
     n_fft=512,
@@ -29,13 +29,13 @@ FBANK = FrontendConfig(
     mean=15.41663,  # of samples as 16-bit numbers
     std=6.55582,
 )
-SCALE = 2.0**15  # samples in [-1, 1] to 16-bit numbers
+SCALE = 2.0**15  # BEATs' code multiplies samples in [-1, 1] so
 POVEY = 0.85  # Kaldi's default window is a Hann window to this power
 GATE_PARTS = 4  # values that are summed to one gate
 
 
 class Sizes(NamedTuple):
-    """What the tensors of a file tell."""
+    """The sizes of a model, as its tensors show them."""
 
     dim: int
     depth: int
@@ -78,10 +78,10 @@ class BeatsEncoder(WindowedEncoder):
         return {"model_type": MODEL_TYPE, "format": 1, "max_distance": self.sizes.max_distance}
 
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Windows [W, S] to block outputs [L, W, n, D]; one shorter than a patch is filled up with zeros."""
+        """Windows [W, S] to block outputs [L, W, n, D]; a window shorter than a patch is filled with zeros."""
         waveform = F.pad(waveform, (0, max(0, self.grid.span - waveform.shape[1])))
         spectrogram, _ = self.frontend(waveform)  # [W, T, 128]
-        patches = self.patch_embed(spectrogram.unsqueeze(1)).flatten(2).transpose(1, 2)  # a last part of one is dropped
+        patches = self.patch_embed(spectrogram.unsqueeze(1)).flatten(2).transpose(1, 2)  # whole patches only
         x = self.project(self.patch_norm(patches))  # [W, n, D]
         x = self.norm(x + self._positions(x))
         bias = self._relative(x.shape[1])
@@ -92,7 +92,7 @@ class BeatsEncoder(WindowedEncoder):
         return torch.stack(layers), None
 
     def _positions(self, x: Tensor) -> Tensor:
-        """The convolution over tokens [W, n, D], as long as they are: an even kernel gives one more, which goes."""
+        """The convolution over tokens [W, n, D]; an even kernel gives one token too many, which is cut off."""
         return F.gelu(self.pos_conv(x.transpose(1, 2))[:, :, : x.shape[1]]).transpose(1, 2)
 
     def _relative(self, tokens: int) -> Tensor:
@@ -116,7 +116,7 @@ class BeatsFrontend(KaldiFrontend):
 
 
 class BeatsAttention(nn.Module):
-    """Multi-head attention with a bias for distance that each query opens and closes (GRU-like gates, as WavLM's)."""
+    """Multi-head attention with a bias for distance, which each query scales by GRU-like gates (as in WavLM)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class BeatsBlock(nn.Module):
 
 
 def bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
-    """The bucket of key place minus query place: half for each sign, near distances alone, far ones by logarithm."""
+    """Buckets of key minus query position: half for each sign, one for each near distance, logarithmic beyond."""
     half = buckets // 2
     exact = half // 2
     size = distance.abs()

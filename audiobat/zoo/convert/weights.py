@@ -1,7 +1,7 @@
-"""A checkpoint's tree to the tensors of a student and a teacher; and what a converter makes of them.
+"""A checkpoint's nested dicts to the tensors of a student and a teacher; and the result of a converter.
 
-In: what `reading` gives, with tensors or with their shapes. Out: names as the file's makers wrote them, without the
-prefixes of trainers.
+In: the dicts that `reading` gives, with tensors or with their shapes. Out: tensors under the names that the file's
+project gives them, without the prefixes of trainers.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from audiobat.models.tagger import Tagger
 from audiobat.zoo.convert.pickles import Stub, shown
 from audiobat.zoo.convert.reading import TensorInfo
 
-LIGHTNING = "student.encoder."  # in BAT's Lightning-style checkpoints; what they call the teacher is not known
+LIGHTNING = "student.encoder."  # prefix in BAT's Lightning checkpoints; their name for the teacher is not known
 AUDIOSET = 527  # classes
 DEEPEST = 16  # levels at which tensors are looked for
 HEAD_DIM = 64  # of attention, in every published model of these families
-HEADS = ("num_heads", "num_attention_heads", "heads", "encoder_attention_heads")  # how configs call their number
+HEADS = ("num_heads", "num_attention_heads", "heads", "encoder_attention_heads")  # names of this number in configs
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a file, or their `TensorInfo`: names may still carry what each project puts before them."""
+    """The tensors of a file, or their `TensorInfo`; names may still have a project's own prefixes."""
 
     path: Path
     student: Mapping[str, Any]
     teacher: Mapping[str, Any] | None  # where the file keeps one
-    config: Mapping[str, Any] = field(default_factory=dict)  # what else the file says of the model
-    left: tuple[str, ...] = ()  # tensors of other parts of the file, such as an optimizer's
+    config: Mapping[str, Any] = field(default_factory=dict)  # the values beside the tensors, such as its config
+    left: tuple[str, ...] = ()  # names of tensors in other parts of the file, such as an optimizer's
 
     def chosen(self, teacher: bool) -> dict[str, Tensor]:
         """The student's tensors, or the teacher's; AudiobatError if there is none."""
@@ -64,12 +64,12 @@ class Head:
 
 @dataclass(frozen=True)
 class Converted:
-    """What a converter made of a file."""
+    """The result of a converter."""
 
-    layout: str  # whose, in words
+    layout: str  # the project that the file is of
     encoder: BaseEncoder
     head: Head | None = None
-    left: tuple[str, ...] = ()  # tensors that the encoder has no place for, each of them known to be no part of it
+    left: tuple[str, ...] = ()  # names of tensors that are not used, each known to be no part of the encoder
 
     def tagger(self) -> Tagger:
         """The encoder with its head; AudiobatError if the file has none."""
@@ -81,10 +81,10 @@ class Converted:
 
 
 def split(path: Path, tree: Any) -> Weights:
-    """Find student and teacher in the tree of a file.
+    """Find student and teacher in the nested dicts of a file.
 
     Known are a dict of tensors; `model` of fairseq and others, with a teacher in `_ema` inside it; `encoder` and
-    `ema_encoder` of BAT's training script; and a Lightning `state_dict`. Raises AudiobatError if there is none.
+    `ema_encoder` of BAT's training script; and a Lightning `state_dict`. Raises AudiobatError for any other file.
     """
     if not isinstance(tree, Mapping):
         raise AudiobatError(f"{path} holds a {type(tree).__name__} and no dict of tensors: it is no checkpoint.")
@@ -115,7 +115,7 @@ def split(path: Path, tree: Any) -> Weights:
 
 
 def check_tensors(network: Mapping[Any, Any], path: Path) -> None:
-    """Raise an AudiobatError unless all that a network holds are tensors with names that can be shown."""
+    """Raise an AudiobatError unless a network holds only tensors, under names that can be printed."""
     for name, value in network.items():
         if not is_tensor(value):
             kind = value.name if isinstance(value, Stub) else type(value).__name__
@@ -125,9 +125,9 @@ def check_tensors(network: Mapping[Any, Any], path: Path) -> None:
 
 
 def with_config(weights: Weights) -> Weights:
-    """`weights` of a safetensors file, which holds tensors alone, with what config.json beside it says.
+    """`weights`, and for a safetensors file, which holds only tensors, the config.json beside it.
 
-    Raises AudiobatError if that is a release of ours, whose tensors BAT's own would be taken for.
+    Raises AudiobatError if that is a release of this package: its tensors look like those of BAT's own files.
     """
     file = weights.path.with_name("config.json")
     if weights.path.suffix != ".safetensors" or not file.is_file():
@@ -139,12 +139,12 @@ def with_config(weights: Weights) -> Weights:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether this is a tensor or a survey's stand-in for one."""
+    """Whether a value is a tensor, or the `TensorInfo` of one."""
     return isinstance(value, Tensor | TensorInfo)
 
 
 def holds_tensors(value: Any) -> bool:
-    """Whether this is a dict with tensors in it."""
+    """Whether a value is a dict with tensors in it."""
     return isinstance(value, Mapping) and any(is_tensor(inner) for inner in value.values())
 
 
@@ -163,7 +163,7 @@ def tensors_below(value: Any) -> Iterator[str]:
 
 
 def attention_heads(weights: Weights, dim: int) -> int:
-    """How many attention heads the file's config tells, in any of the places known; else heads of 64 dimensions."""
+    """The number of attention heads in the file's config, in any known place; otherwise heads of 64 dimensions."""
     for config in configs(weights.config):
         for name in HEADS:
             if name in config:
@@ -177,7 +177,7 @@ def attention_heads(weights: Weights, dim: int) -> int:
 
 
 def configs(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A config, fairseq's `cfg.model` in it, and the one that fine-tuning nests in that, as far as they are there."""
+    """A config, fairseq's `cfg.model` in it, and the pre-trained model's in that, as far as the file has them."""
     place: Any = config
     for keys in ((), ("cfg", "model"), ("pretrained_model_args", "model")):
         for key in keys:
@@ -194,15 +194,18 @@ def linear_head(
     classes: Mapping[str, Any],
     path: Path,
 ) -> Head | None:
-    """Take a head out of `tensors`: a matrix, and before it a LayerNorm, whose scale the matrix can hold as well.
+    """Take a head out of `tensors`: a matrix, which also takes in the scale and shift of a LayerNorm before it.
 
     Args:
-        tensors: of the file; those of the head are removed.
-        names: of the matrix, and of the norm if it has one.
+        tensors: of the file; the head's are removed.
+        names: of the matrix, and of the norm if there may be one.
         encoder: width and depth.
-        pool: what it reads of the last block, `cls` or the `mean` of the patches.
-        classes: `{0: name}` or `{"0": name}`; classes that it does not name are called by their number.
+        pool: the token of the last block that the head reads: `cls`, or the `mean` of the patches.
+        classes: `{0: name}` or `{"0": name}`; a class without a name is called by its number.
         path: for errors.
+
+    Returns:
+        The head, or None if the file has none.
     """
     matrix, norm = names
     if f"{matrix}.weight" not in tensors:
@@ -215,11 +218,11 @@ def linear_head(
         weight = weight * scale
     if weight.ndim != 2 or weight.shape[1] != encoder[0] or bias.shape != weight.shape[:1]:
         raise AudiobatError(f"{path}: {matrix}.weight has shape {list(weight.shape)}: it does not fit {encoder[0]}.")
-    told = [classes.get(str(n), classes.get(n, n)) for n in range(len(weight))]  # type: ignore[call-overload]
+    named = [classes.get(str(n), classes.get(n, n)) for n in range(len(weight))]  # type: ignore[call-overload]
     config = TaggerConfig(
         head=HeadConfig(kind="linear", pool=pool, norm="layer" if has_norm else "none"),  # type: ignore[arg-type]
-        classes=tuple(shown(name) for name in told),
-        multi_label=len(weight) == AUDIOSET,  # no file says; the other sets that these models were tuned on have one
+        classes=tuple(shown(name) for name in named),
+        multi_label=len(weight) == AUDIOSET,  # no file says so; their other data sets have one label
     )
     module = build_head(config.head, *encoder, len(weight))
     module.load_state_dict({"classifier.weight": weight.float(), "classifier.bias": bias.float()})
@@ -227,7 +230,7 @@ def linear_head(
 
 
 def size(tensors: Mapping[str, Any], name: str, dims: int, path: Path) -> tuple[int, ...]:
-    """The shape of tensor `name`, which must have `dims` dimensions, none of them empty."""
+    """The shape of tensor `name`; AudiobatError if it is missing, empty or has not `dims` dimensions."""
     if name not in tensors:
         raise AudiobatError(f"{path} has no tensor {name}, which this kind of model has.")
     found = tuple(tensors[name].shape)
