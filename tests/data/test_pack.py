@@ -13,8 +13,9 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_windows import windows
 
-from audiobat.audio.read import load_audio, windows
+from audiobat.audio.read import load_audio
 from audiobat.data import clip as clip_module
 from audiobat.data.build import clip_table
 from audiobat.data.clip import open_clip
