@@ -40,8 +40,8 @@ class Lookups(Dataset):
     def __getitem__(self, step):
         if step < 0:
             return memory()
-        for row in self.order.batch_indices(step, 48).tolist():
-            self.table.location(row), self.table.keys[row]
+        for clip_id in self.order.batch_indices(step, 48).tolist():
+            self.table.location(clip_id), self.table.keys[clip_id]
         return memory() if step % 100 == 0 else None
 base = memory()
 start = time.perf_counter()
@@ -53,9 +53,9 @@ for step in range(100):
     lookups[step]
 per_clip = (time.perf_counter() - start) / 100 / 48
 print(f"open {opened:.3f} s; place and key of a clip {per_clip * 1e6:.1f} us; the process {base[0]:.0f} MB before")
-seen = [m for m in DataLoader(Lookups(table), batch_size=None, num_workers=2, collate_fn=lambda x: x) if m]
-for name, place in (("first batches", 0), ("half an epoch", len(seen) // 2), ("an epoch", -1)):
-    rss, pss, own = seen[place]
+found = [m for m in DataLoader(Lookups(table), batch_size=None, num_workers=2, collate_fn=lambda x: x) if m]
+for name, place in (("first batches", 0), ("half an epoch", len(found) // 2), ("an epoch", -1)):
+    rss, pss, own = found[place]
     print(f"a worker, {name:>14}: resident {rss:.0f} MB, its share {pss:.0f} MB, not of a file {own:.0f} MB")
 """
 

@@ -1,4 +1,4 @@
-"""File, bytes or array to a mono float32 waveform at the model's rate; lengths of recordings, windows and batches.
+"""File, bytes or array to a mono float32 waveform at the model's rate; lengths of recordings; batches.
 
 In: anything that libsndfile reads (or, with the extra `codec`, FFmpeg), or samples with their rate. Out: [S], mean over
 channels, resampled by soxr. Headers are not trusted: samples are read in blocks, so that memory follows the samples
@@ -54,8 +54,7 @@ def load_audio(source: AudioSource, sample_rate: int, start: float = 0.0, second
         seconds: how much to read; None: to the end. A recording that ends sooner gives what it has.
 
     Raises:
-        AudiobatError: the source is missing, a folder, not audio, damaged, without samples from `start` on, or holds
-            NaN or infinity.
+        AudiobatError: the source is missing, a folder, not audio, damaged, too short, or holds NaN or infinity.
     """
     with open_audio(source) as file:
         return read_span(file, source_name(source), sample_rate, start, seconds)
@@ -125,17 +124,6 @@ def pad_batch(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         raise AudiobatError("A batch needs at least one waveform.")
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
     return torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True), lengths
-
-
-def windows(samples: int, window: int, hop: int) -> list[tuple[int, int]]:
-    """Cut `samples` into windows every `hop`, as (start, end): together they cover all samples; the last may be short.
-
-    A recording no longer than a window gives one window.
-    """
-    if samples < 1 or not 0 < hop <= window:
-        raise AudiobatError(f"No windows of {window} every {hop} cover {samples} samples: use 0 < hop <= window.")
-    count = 1 + -(-max(0, samples - window) // hop)
-    return [(i * hop, min(i * hop + window, samples)) for i in range(count)]
 
 
 class OpenAudio(Protocol):

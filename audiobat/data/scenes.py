@@ -10,10 +10,11 @@ The scenes are mixed, not recorded: say so wherever a number from them is shown.
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +70,11 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Stock:
-    """Decoded recordings of one split: takes by label and beds by source, each with its own source and samples."""
+    """Recordings of one split: takes by label, decoded when a scene first needs them, and beds by source."""
 
-    takes: dict[str, list[tuple[str, Samples]]]
+    takes: dict[str, list[tuple[str, str]]]  # of each label: (source, path)
     beds: dict[str, list[Samples]]
+    load: Callable[[str], Samples]  # path -> samples of a take, cut to a scene's length
 
 
 def demo_folder() -> Path:
@@ -149,7 +151,8 @@ def _mix(rng: np.random.Generator, stock: Stock, samples: int, name: str, split:
     mix *= BED_RMS / max(BED_FLOOR, np.sqrt(np.square(mix).mean()))
     events = []
     for label in rng.choice(list(stock.takes), size=rng.integers(1, MAX_EVENTS + 1), replace=False).tolist():
-        source, take = stock.takes[label][rng.integers(len(stock.takes[label]))]
+        source, path = stock.takes[label][rng.integers(len(stock.takes[label]))]
+        take = stock.load(path)
         level = rng.uniform(*LEVEL_DB)
         at = int(rng.integers(samples - len(take) + 1))
         mix[at : at + len(take)] += take * (BED_RMS * 10 ** (level / 20) / active_rms(take))
@@ -159,19 +162,18 @@ def _mix(rng: np.random.Generator, stock: Stock, samples: int, name: str, split:
 
 
 def _load_stock(split: str, samples: int) -> Stock:
-    """Decode the takes, cut to `samples`, and the beds of at least that length, of one split."""
+    """The takes, and the decoded beds of at least `samples`, of one split."""
     events, ambience = _recordings()
     takes, beds = defaultdict(list), defaultdict(list)
     assert events.labels is not None
     for i in np.flatnonzero(_of_split(events, split)).tolist():
-        take = _load(events.path(i))[:samples]
         label = events.classes[events.labels.row(i)[0]]
-        takes[label].append((events.columns["source"][i], take))
+        takes[label].append((events.columns["source"][i], events.path(i)))
     sources = _bed_sources(ambience, split)
     for i, source in enumerate(ambience.columns["source"]):
         if source in sources and len(bed := _load(ambience.path(i))) >= samples:
             beds[source].append(bed)
-    return Stock(dict(takes), dict(beds))
+    return Stock(dict(takes), dict(beds), functools.cache(lambda path: _load(path)[:samples]))
 
 
 def _load(path: str) -> Samples:

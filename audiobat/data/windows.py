@@ -32,7 +32,10 @@ T = TypeVar("T")
 
 
 def cut_windows(blocks: Iterable[Samples], window: int, hop: int) -> Iterator[tuple[int, Samples]]:
-    """(start, samples) of the windows that `audio.windows` names, for a recording that comes block by block."""
+    """(start, samples) of windows every `hop`, of a recording that comes block by block.
+
+    Together they cover all samples; the last may be short, and a recording no longer than a window gives one window.
+    """
     held: Samples = np.zeros(0, np.float32)  # samples that no block has completed to a window yet
     start = end = 0  # where `held` starts; where the last window ended
     for block in blocks:

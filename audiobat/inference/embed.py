@@ -1,6 +1,6 @@
 """Recordings of any length to a table of embeddings: a row (path, start, end, e0 .. eD-1) for each window.
 
-In: an encoder and recordings. Out: .parquet, .npz or .csv. Windows are those of `audio.windows` at the model's rate.
+In: an encoder and recordings. Out: .parquet, .npz or .csv. Windows are those of `data.windows` at the model's rate.
 OUT.parts/ keeps what is done, so that a run that was killed goes on where it stopped, to the same bytes.
 """
 

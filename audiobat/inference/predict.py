@@ -1,6 +1,6 @@
 """Recordings of any length to a table of labels: file, start, end, label, score of each window or event.
 
-In: a model with a head, and recordings. Windows are those of `audio.windows` at the model's rate. OUT.parts/ keeps what
+In: a model with a head, and recordings. Windows are those of `data.windows` at the model's rate. OUT.parts/ keeps what
 is done, so that a run that was killed goes on where it stopped, to the same bytes.
 """
 

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from audiobat.audio.read import (
     AUDIO_EXTENSIONS,
@@ -20,7 +18,6 @@ from audiobat.audio.read import (
     load_audio,
     pad_batch,
     to_waveform,
-    windows,
 )
 from audiobat.errors import AudiobatError
 
@@ -393,7 +390,7 @@ def test_bad_arrays_are_named(array: np.ndarray, words: str) -> None:
         to_waveform(array, 16_000, 16_000)
 
 
-# -- durations, batches, windows --
+# -- durations, batches --
 
 
 def test_duration_comes_from_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,30 +408,6 @@ def test_pad_batch_pads_at_the_end() -> None:
     assert lengths.dtype == torch.int64
     with pytest.raises(AudiobatError, match="at least one"):
         pad_batch([])
-
-
-def test_windows_by_hand() -> None:
-    assert windows(10, 4, 4) == [(0, 4), (4, 8), (8, 10)]
-    assert windows(8, 4, 4) == [(0, 4), (4, 8)]
-    assert windows(10, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
-    assert windows(3, 4, 2) == windows(3, 100, 100) == [(0, 3)]
-
-
-@given(samples=st.integers(1, 2000), window=st.integers(1, 300), data=st.data())
-def test_windows_cover_everything_once_or_more(samples: int, window: int, data: st.DataObject) -> None:
-    hop = data.draw(st.integers(1, window))
-    pairs = windows(samples, window, hop)
-    assert pairs[0][0] == 0
-    assert pairs[-1][1] == samples
-    assert [end for _, end in pairs[:-1]] == [start + window for start, _ in pairs[:-1]]
-    assert [start for start, _ in pairs] == list(range(0, len(pairs) * hop, hop))
-    assert all(end < samples for _, end in pairs[:-1])  # no window after the one that reaches the end
-
-
-@pytest.mark.parametrize(("samples", "window", "hop"), [(0, 4, 4), (10, 4, 5), (10, 4, 0), (10, 0, 0)])
-def test_windows_that_cannot_cover_are_refused(samples: int, window: int, hop: int) -> None:
-    with pytest.raises(AudiobatError, match=f"No windows of {window} every {hop} cover {samples}"):
-        windows(samples, window, hop)
 
 
 def test_extensions_are_lower_case_suffixes() -> None:

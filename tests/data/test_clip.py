@@ -87,7 +87,7 @@ def test_another_rate_is_resampled_as_a_file_is(tmp_path, encoding):
     np.testing.assert_array_equal(read_clip(table, 3, 1600), load_audio(tmp_path / "loose.wav", 1600))
 
 
-def test_a_shard_that_is_gone_cut_short_or_another_is_told(tmp_path):
+def test_a_shard_that_is_gone_cut_short_or_another_is_one_sentence(tmp_path):
     path = tmp_path / "s.tar"
     table = shard(path, "flac")
     clip_module._shards.__init__()

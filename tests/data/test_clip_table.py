@@ -1,4 +1,4 @@
-"""The clip table on disk: what goes in comes out, whoever damaged it is told, and a description says what is there."""
+"""The clip table on disk: columns come back as they went in, damage is one sentence, a description lists the clips."""
 
 import json
 import pickle
@@ -118,7 +118,7 @@ def test_the_description_says_what_is_there(table):
         ("folds.npy", lambda f: np.save(f, np.array([object()] * 4), allow_pickle=True), "no readable clip table"),
     ],
 )
-def test_damage_is_told(table, tmp_path, name, damage, words):
+def test_damage_is_one_sentence(table, tmp_path, name, damage, words):
     table.save(tmp_path / "clips")
     damage(tmp_path / "clips" / name)
     with pytest.raises(AudiobatError, match=words):
@@ -135,7 +135,7 @@ def test_a_table_cannot_lead_out_of_its_folder(table, tmp_path, stranger):
         open_table(tmp_path / "clips", str(tmp_path))
 
 
-def test_an_unknown_column_of_a_later_version_is_told(table, tmp_path):
+def test_an_unknown_column_of_a_later_version_is_refused(table, tmp_path):
     table.save(tmp_path / "clips")
     header = tmp_path / "clips" / "table.json"
     plain = json.loads(header.read_text())

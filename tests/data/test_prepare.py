@@ -286,7 +286,7 @@ def test_kills_at_random_moments_change_nothing(source, tmp_path, clean):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_that_is_told_to_stop_stops_and_goes_on_later(source, tmp_path, clean, number, code):
+def test_a_run_that_is_stopped_goes_on_later(source, tmp_path, clean, number, code):
     out = tmp_path / "out"
 
     def run():
@@ -486,12 +486,12 @@ def test_a_full_disk_is_one_sentence_and_can_be_mended(source, tmp_path, clean):
         try:
             prepare(source, out, workers=1)
         except AudiobatError as error:
-            (tmp_path / "said").write_text(str(error))
+            (tmp_path / "error.txt").write_text(str(error))
 
     process = in_own_group(run)
     process.join()
-    said = (tmp_path / "said").read_text()
-    assert "out cannot be written (File too large): make room" in said
+    error = (tmp_path / "error.txt").read_text()
+    assert "out cannot be written (File too large): make room" in error
     assert not [path for path in tree(out) if ".part" in path]
     prepare(source, out, workers=1)
     assert same(tree(out), clean)

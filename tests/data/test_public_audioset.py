@@ -326,7 +326,7 @@ def test_no_ontology(folder):
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "words"),
     [
         (lambda t: t.replace("0,/m/09x0r", "1,/m/09x0r"), "row 2, is not class 0"),
         (lambda t: t.replace("display_name", "name"), "no column `display_name`"),
@@ -334,9 +334,9 @@ def test_no_ontology(folder):
         (lambda t: t.replace("Animal", "Speech"), "lists a class twice"),
     ],
 )
-def test_a_damaged_ontology(folder, broken, said):
+def test_a_damaged_ontology(folder, broken, words):
     write(folder / "class_labels_indices.csv", broken(ontology_text()))
-    with pytest.raises(AudiobatError, match=said):
+    with pytest.raises(AudiobatError, match=words):
         read_ontology(folder)
 
 
@@ -348,7 +348,7 @@ def test_a_label_that_a_partial_ontology_lacks_names_row_and_mid(folder):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "words"),
     [
         (b'--PJHxphWEs, 30.000, "/m/09x0r"\n', "line 1, is not `YTID"),
         (b'--PJHxphWEs, soon, 40.000, "/m/09x0r"\n', "line 1, is not `YTID"),
@@ -358,10 +358,10 @@ def test_a_label_that_a_partial_ontology_lacks_names_row_and_mid(folder):
         (b"# YTID, start_seconds, end_seconds, positive_labels\n", "lists no clips: get it from"),
     ],
 )
-def test_a_damaged_list(folder, data, said):
+def test_a_damaged_list(folder, data, words):
     (folder / "balanced_train_segments.csv").write_bytes(data)
     write(folder / "--PJHxphWEs.wav")
-    with pytest.raises(AudiobatError, match=said):
+    with pytest.raises(AudiobatError, match=words):
         read("audioset-20k", folder)
 
 
@@ -385,9 +385,9 @@ def test_a_dry_run_reports_what_is_here(folder, capsys):
     soundfile.write(folder / "--PJHxphWEs.wav", np.zeros(1_600), 16_000)
     soundfile.write(folder / "Y---1_cCGK4M.wav", np.zeros(1_600), 16_000)
     prepare(f"audioset:{folder}", dry_run=True)
-    told = capsys.readouterr().out
-    assert "balanced: 1 of 4 listed clips are here (25.0%)" in told
-    assert "to train on AS-2M: 1 unbalanced, 2 with the balanced" in told
+    printed = capsys.readouterr().out
+    assert "balanced: 1 of 4 listed clips are here (25.0%)" in printed
+    assert "to train on AS-2M: 1 unbalanced, 2 with the balanced" in printed
     for name in ("balanced_train", "unbalanced_train", "eval"):
         (folder / f"{name}_segments.csv").unlink()
     assert "not known without balanced_train_segments.csv" in data_sets()["audioset"].report(folder)

@@ -142,7 +142,7 @@ def test_the_yaml_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("yaml", "said"),
+    ("yaml", "words"),
     [
         ("name: sea", "is no list of data sets"),
         ("- {name: x, name", "not valid YAML"),
@@ -155,15 +155,15 @@ def test_the_yaml_file(tmp_path):
         ("- {name: a, window_width: 0}", "window_width is 0"),
     ],
 )
-def test_bad_yaml(tmp_path, yaml, said):
+def test_bad_yaml(tmp_path, yaml, words):
     write_csvs(tmp_path, ROWS)
     (tmp_path / "any.yml").write_text(yaml)
-    with pytest.raises(AudiobatError, match=said):
+    with pytest.raises(AudiobatError, match=words):
         read_beans(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("header", "row", "said"),
+    ("header", "row", "words"),
     [
         ("file,label", "a.wav,bat", "needs one column `path` or `filename`"),
         ("path,filename,label", "a.wav,a.wav,bat", "needs one column `path` or `filename`"),
@@ -180,10 +180,10 @@ def test_bad_yaml(tmp_path, yaml, said):
         ("path,label", "t.wav,bat", "two clips have the key t.wav"),  # also in test
     ],
 )
-def test_bad_rows(tmp_path, header, row, said):
+def test_bad_rows(tmp_path, header, row, words):
     write_csvs(tmp_path, {"test": ["t.wav,bat"]}, header="path,label")
     write_csvs(tmp_path, {"train": [row]}, header=header)
-    with pytest.raises(AudiobatError, match=said):
+    with pytest.raises(AudiobatError, match=words):
         read_beans(tmp_path)
 
 
@@ -195,7 +195,7 @@ def test_classification_wants_one_label(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "words"),
     [
         ('{"path": "a.wav", "length": 3}', "line 1, is no recording"),
         ("[1]", "is no recording"),
@@ -206,10 +206,10 @@ def test_classification_wants_one_label(tmp_path):
         (json.dumps(recording("../a.wav", 3)), "leaves the data set's folder"),
     ],
 )
-def test_bad_json_lines(tmp_path, line, said):
+def test_bad_json_lines(tmp_path, line, words):
     write_jsonl(tmp_path, {"train": [], "test": [recording("b.wav", 3)]})
     (tmp_path / "train.jsonl").write_text(line)
-    with pytest.raises(AudiobatError, match=said):
+    with pytest.raises(AudiobatError, match=words):
         read_beans(tmp_path)
 
 

@@ -100,7 +100,7 @@ def event(**values):
 
 
 @pytest.mark.parametrize(
-    ("lists", "said"),
+    ("lists", "words"),
     [
         (event(label="bark"), "label 'bark' is none of the 3 classes"),
         (event(end=0.5), r"train\.json: an event of a\.wav is .*a later end"),
@@ -116,13 +116,13 @@ def event(**values):
         ({"fold00": LISTS["train"]}, "fold00.json and no other fold"),
     ],
 )
-def test_bad_lists(tmp_path, lists, said):
-    with pytest.raises(AudiobatError, match=said):
+def test_bad_lists(tmp_path, lists, words):
+    with pytest.raises(AudiobatError, match=words):
         read_dcase2016(write(tmp_path, lists))
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [
         ({"rates": ()}, "has no audio, in a folder such as 16000"),
         ({"metadata": {**METADATA, "task_name": "fsd50k"}}, "is not of dcase2016_task2"),
@@ -132,8 +132,8 @@ def test_bad_lists(tmp_path, lists, said):
         ({"vocabulary": "label\nspeech\n"}, "no column `idx`"),
     ],
 )
-def test_bad_trees(tmp_path, changes, said):
-    with pytest.raises(AudiobatError, match=said):
+def test_bad_trees(tmp_path, changes, words):
+    with pytest.raises(AudiobatError, match=words):
         read_dcase2016(write(tmp_path, **changes))
 
 

@@ -83,7 +83,7 @@ def replaced(row, **values):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
         (lambda rows: rows[:-1], "lists 1,999 clips, ESC-50 has 2,000"),
         (lambda rows: [replaced(rows[0], fold="6"), *rows[1:]], "row 2: fold is '6', not one of 1 to 5"),
@@ -103,8 +103,8 @@ def replaced(row, **values):
         ),
     ],
 )
-def test_a_csv_that_is_not_the_official_one(tmp_path, change, said):
-    with pytest.raises(AudiobatError, match=said):
+def test_a_csv_that_is_not_the_official_one(tmp_path, change, words):
+    with pytest.raises(AudiobatError, match=words):
         read_esc50(write(tmp_path, change(official_rows()), audio=False))
 
 

@@ -70,7 +70,7 @@ def test_a_missing_folder(tmp_path, folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "words"),
     [
         ("dev.csv", DEV.replace("Bark", "Woof"), r"dev\.csv, row 4: label 'Woof' of clip 16401 is none of the 5"),
         ("dev.csv", DEV.replace(",val", ",validation"), r"dev\.csv, row 3: split is 'validation'"),
@@ -84,10 +84,10 @@ def test_a_missing_folder(tmp_path, folder):
         ("vocabulary.csv", '0,"Bark,/m/00', "not valid CSV"),
     ],
 )
-def test_damaged_lists(tmp_path, name, text, said):
+def test_damaged_lists(tmp_path, name, text, words):
     root = lay_out(tmp_path)
     (root / "FSD50K.ground_truth" / name).write_text(text)
-    with pytest.raises(AudiobatError, match=said):
+    with pytest.raises(AudiobatError, match=words):
         read(root)
 
 

@@ -175,7 +175,7 @@ def test_listed_recordings_that_are_gone_stay_listed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("valid", "test", "said"),
+    ("valid", "test", "words"),
     [
         ([], ["yes/cccc_nohash_0.wav"], r"validation_list\.txt is empty"),
         (["yes/b_nohash_0.wav"], ["../secret/c_nohash_0.wav"], r"testing_list\.txt names \.\./secret"),
@@ -183,10 +183,10 @@ def test_listed_recordings_that_are_gone_stay_listed(tmp_path):
         (["yes/cccc_nohash_0.wav"], ["yes/cccc_nohash_0.wav"], "in validation_list.txt and in testing_list.txt"),
     ],
 )
-def test_bad_lists(tmp_path, valid, test, said):
+def test_bad_lists(tmp_path, valid, test, words):
     root = write_words(tmp_path)
     write_lists(root, valid, test)
-    with pytest.raises(AudiobatError, match=said):
+    with pytest.raises(AudiobatError, match=words):
         sc.read_35(root)
 
 
@@ -223,14 +223,14 @@ def test_an_empty_split(tmp_path):
 
 
 def test_bare_names_are_explained():
-    said = ambiguous_names()
+    sentences = ambiguous_names()
     names = {"spc2", "spc-2", "speech_commands", "speechcommands", "sc2", "sc-2"}
-    assert names <= said.keys()
-    assert not said.keys() & {data_set.name for data_set in sc.DATA_SETS}
+    assert names <= sentences.keys()
+    assert not sentences.keys() & {data_set.name for data_set in sc.DATA_SETS}
     for task, triple in [
         ("spc2-35", sc.COUNTS_35),
         ("spc2-12-tfds", sc.COUNTS_TFDS),
         ("spc2-12-folder", sc.COUNTS_FOLDER),
     ]:
-        assert task in said["sc2"]
-        assert " / ".join(f"{count:,}" for count in triple) in said["sc2"]
+        assert task in sentences["sc2"]
+        assert " / ".join(f"{count:,}" for count in triple) in sentences["sc2"]

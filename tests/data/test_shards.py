@@ -79,7 +79,7 @@ def test_a_plan_is_read_as_it_was_written(folder):
         (ShardPlan("ab" * 32, 10, SETTINGS, (0, 4, 9)), "another source"),
     ],
 )
-def test_another_plan_is_told_by_its_flag(folder, plan, words):
+def test_another_plan_is_refused_by_its_flag(folder, plan, words):
     with pytest.raises(AudiobatError, match=words):
         plan.check_begun(folder)
     assert plan.digest != PLAN.digest

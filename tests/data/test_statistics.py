@@ -369,7 +369,7 @@ def test_the_frontend_is_a_recipes_or_eats(folder, tmp_path, capsys, argv, kind,
         ("{clips} {tmp}/s.json --stats --frontend.mel_bin 64", "did you mean"),
     ],
 )
-def test_mistakes_are_told(folder, tmp_path, capsys, argv, words):
+def test_mistakes_are_one_sentence(folder, tmp_path, capsys, argv, words):
     code = cli.main(["prepare", *argv.format(clips=folder, tmp=tmp_path).split()])
     assert code == 2
     assert words.format(tmp=tmp_path) in capsys.readouterr().err

@@ -6,12 +6,13 @@ import threading
 import numpy as np
 import pytest
 import soundfile
+from plain_windows import windows
 
-from audiobat.audio.read import load_audio, windows
+from audiobat.audio.read import load_audio
 from audiobat.data import windows as window_module
 from audiobat.data.build import clip_table
 from audiobat.data.clip import open_clip
-from audiobat.data.windows import BrokenClip, Window, WindowStream, read_ahead
+from audiobat.data.windows import BrokenClip, Window, WindowStream, cut_windows, read_ahead
 
 RATE = 1000
 
@@ -37,6 +38,20 @@ def plain(items):
     ]
 
 
+@pytest.mark.parametrize(
+    ("samples", "window", "hop", "wanted"),
+    [
+        (10, 4, 4, [(0, 4), (4, 8), (8, 10)]),
+        (8, 4, 4, [(0, 4), (4, 8)]),
+        (10, 4, 2, [(0, 4), (2, 6), (4, 8), (6, 10)]),
+        (3, 4, 2, [(0, 3)]),
+    ],
+)
+def test_windows_by_hand(samples, window, hop, wanted):
+    found = list(cut_windows([np.arange(samples, dtype=np.float32)], window, hop))
+    assert [(start, start + len(part)) for start, part in found] == windows(samples, window, hop) == wanted
+
+
 @pytest.mark.parametrize(("window", "hop"), [(700, 700), (700, 300), (50, 50), (9000, 10)])
 def test_windows_are_those_of_the_whole_clip(table, window, hop):
     found = list(WindowStream(table, RATE, window, hop, threads=2)())
@@ -57,11 +72,11 @@ def test_windows_are_those_of_the_whole_clip(table, window, hop):
 def test_threads_and_chunks_change_nothing_and_any_window_is_a_place_to_begin(table, monkeypatch, threads, chunk):
     wanted = list(WindowStream(table, RATE, 400, 250, threads=0)())
     monkeypatch.setattr(window_module, "CHUNK_WINDOWS", chunk)
-    windows = WindowStream(table, RATE, 400, 250, threads)
-    assert plain(windows()) == plain(wanted)
+    stream = WindowStream(table, RATE, 400, 250, threads)
+    assert plain(stream()) == plain(wanted)
     for place in range(0, len(wanted), 7):
         first = wanted[place]
-        assert plain(windows(first.clip_id, first.number if isinstance(first, Window) else 0)) == plain(wanted[place:])
+        assert plain(stream(first.clip_id, first.number if isinstance(first, Window) else 0)) == plain(wanted[place:])
 
 
 def test_no_more_is_decoded_than_a_few_files_ahead(tmp_path, monkeypatch):

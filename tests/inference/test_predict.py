@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from plain_windows import windows
 
-from audiobat.audio.read import load_audio, windows
+from audiobat.audio.read import load_audio
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig
 from audiobat.data import clip
 from audiobat.data import windows as window_module
