@@ -134,9 +134,9 @@ def test_a_folder_goes_there_with_its_own_files_alone(there: Hub, tagger: Tagger
     assert sent == ["README.md", "config.json", "head.safetensors", "layers.png", "model.safetensors"]
     card = (there.root / "owner/bugs/main/README.md").read_text()
     assert "license:" not in card.split("---")[1], "the hub refuses a licence that it does not know"
-    assert "license: [your licence]" in (tmp_path / "bugs" / "README.md").read_text(), "the user's own file stays"
+    assert "license: '[your licence]'" in (tmp_path / "bugs" / "README.md").read_text(), "the user's own file stays"
     assert "names no licence" in capsys.readouterr().out
-    text = (tmp_path / "bugs" / "README.md").read_text().replace("license: [your licence]", "license: mit")
+    text = (tmp_path / "bugs" / "README.md").read_text().replace("'[your licence]'", "mit")
     assert is_licensed(text)
     (tmp_path / "bugs" / "README.md").write_text(text)
     audiobat.push(tmp_path / "bugs", "owner/bugs")

@@ -46,7 +46,7 @@ def hugging_face(folder: Path) -> bool:
         return False
     config = read_json(file)
     kind = config.get("model_type")
-    if kind in ("audiobat", *release_io.FOREIGN) or "format" in config:  # all of our releases have a format
+    if kind in ("audiobat", *release_io.READERS) or "format" in config:  # all of our releases have a format
         return False
     if kind in ("eat", "sslam"):
         return True
