@@ -196,12 +196,12 @@ def input_lines(encoder: BaseEncoder, library: Library) -> Iterator[str]:
     """Which audio the network takes."""
     frontend = encoder.frontend.config
     top = frontend.f_max or frontend.sample_rate / 2
-    norm = {"minmax": "each clip from its minimum to its maximum", "global": "by the statistics of a whole corpus"}
+    norms = {"minmax": "each clip from its minimum to its maximum", "global": "by the statistics of a whole corpus"}
     converted = "; other rates and channels are converted" if library == "audiobat" else ""
     yield f"**Audio**: mono at {frontend.sample_rate:,} Hz{converted}."
     yield (
         f"**Spectrogram**: {encoder.frontend.title}, {frontend.mel_bins} mel bins from {frontend.f_min:,g} to {top:,g} "
-        f"Hz, a frame every {1000 * frontend.hop_length / frontend.sample_rate:.4g} ms, scaled {norm[frontend.norm]}."
+        f"Hz, a frame every {1000 * frontend.hop_length / frontend.sample_rate:.4g} ms, scaled {norms[frontend.norm]}."
     )
     longest = getattr(encoder, "max_samples", None)
     if longest is None:

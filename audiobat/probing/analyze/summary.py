@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.engine.environment import environment
+from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.analysis import attention, label_free, prototypes
 from audiobat.evaluation.analysis.similarity import FEWEST
@@ -85,11 +85,8 @@ def listed_files(out: Path, overwrite: bool) -> set[Path]:
 
 
 def write_json(path: Path, found: Mapping[str, Any]) -> None:
-    """Write what is `plain`, whole or not at all."""
-    beside = path.with_name(path.name + ".tmp")
-    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
-    beside.write_text(text + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    """Write what is `plain` as JSON."""
+    write_atomic(path, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:
