@@ -36,6 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".tmp")
+    restore(path)  # or the old copy of a killed process would lie there for ever
     remove(beside)
     try:
         yield beside

@@ -101,13 +101,16 @@ def front_matter(model: BaseEncoder | Tagger, library: Library) -> str:
 
 def is_licensed(card: str) -> bool:
     """Whether the user has filled in a card's licence, or taken it out; AudiobatError for a broken front matter."""
-    return _parsed(card).data.license not in (OPEN, [OPEN.strip("[]")])  # a list where the user dropped the quotes
+    return _parsed(card).data.get("license") not in (
+        OPEN,
+        [OPEN.strip("[]")],
+    )  # a list where the user dropped the quotes
 
 
 def without_licence(card: str) -> str:
     """The card without a licence in its front matter."""
     parsed = _parsed(card)
-    parsed.data.license = None
+    parsed.data.pop("license")
     return str(parsed)
 
 
