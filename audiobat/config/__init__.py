@@ -35,7 +35,7 @@ from audiobat.config.frontend import (
     pick_statistics,
 )
 from audiobat.config.model import EncoderConfig, ModelConfig
-from audiobat.config.plain import from_dict, to_dict
+from audiobat.config.plain import flatten, from_dict, to_dict
 from audiobat.config.pretrain import DecoderConfig, MaskConfig, ObjectiveConfig, PretrainConfig, TargetConfig
 from audiobat.config.probe import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, TaggerConfig
 from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
@@ -75,6 +75,7 @@ __all__ = [
     "check",
     "check_choice",
     "check_one_of",
+    "flatten",
     "from_dict",
     "pick_statistics",
     "to_dict",

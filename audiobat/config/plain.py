@@ -29,6 +29,14 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by their dotted names, such as `encoder.depth`."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
 def from_dict(cls: type[T], values: object, where: str = "") -> T:
     """Build the config class `cls` from plain nested dicts; a field that is left out keeps its default.
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
-from audiobat.config.plain import from_dict
+from audiobat.config.plain import flatten, from_dict
 from audiobat.config.pretrain import PretrainConfig
 from audiobat.config.recipes import base_of, load_recipe, recipe_names
 
@@ -31,9 +30,9 @@ def rung_of(config: PretrainConfig) -> str | None:
 def changes(name: str) -> dict[str, tuple[Any, Any]]:
     """The fields in which a recipe differs from its base, `group.field` to (value in the base, value here)."""
     base = base_of(name)
-    defaults = flat(dataclasses.asdict(PretrainConfig()))
-    before = defaults | (flat(load_recipe(base)) if base else {})
-    after = defaults | flat(load_recipe(name))
+    defaults = flatten(dataclasses.asdict(PretrainConfig()))
+    before = defaults | (flatten(load_recipe(base)) if base else {})
+    after = defaults | flatten(load_recipe(name))
     return {field: (before[field], value) for field, value in after.items() if before[field] != value}
 
 
@@ -41,11 +40,3 @@ def describe_rung(name: str) -> str:
     """`ladder/4_gates: ladder/2_mel_db with encoder.gated_attention True for False`."""
     changed = ", ".join(f"{field} {now} for {then}" for field, (then, now) in changes(name).items())
     return f"{name}: {base_of(name)} with {changed}"
-
-
-def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields as `group.field`."""
-    found: dict[str, Any] = {}
-    for name, value in fields.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return found

@@ -1,4 +1,4 @@
-"""The engine: steps, ranks, checkpoints and files. Torch only; it knows nothing of audio.
+"""The engine: steps, ranks, checkpoints and files. It needs torch alone and knows nothing of audio.
 
 In: a module that returns its loss, an optimiser, batches. Out: trained weights, a run folder that resumes bit for bit.
 
@@ -6,9 +6,9 @@ In: a module that returns its loss, an optimiser, batches. Out: trained weights,
     ranks.py        which process of how many this is, its device and precision
     optim.py        AdamW over named parameters; warm-up and cosine
     progress.py     phase, rate and time left, on a terminal or in a log
-    files.py        files and folders that are there whole or not at all
+    files.py        files and folders written beside their place and renamed
     logs.py         metrics.jsonl and log.txt
-    checkpoint.py   what resuming needs, written so that a kill at any instant is safe
+    checkpoint.py   what resuming needs, written so that a kill at any instant loses no older one
     loop.py         the step loop
     tensors.py      files of named tensors and of JSON; digests
     run_folder.py   one folder a run: held by one process, kept to one config

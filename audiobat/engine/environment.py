@@ -1,4 +1,4 @@
-"""What a run or a result depends on besides its config: versions of packages and of this code, machine, time."""
+"""What a run or a result depends on besides its config, for env.json and records: versions, machine, commit, time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audiobat import __version__
 
 
 def environment() -> dict[str, Any]:
-    """What a result or a run depends on besides its config: versions, machine, code, and the time (UTC)."""
+    """Versions of Python, packages and this code, the machine, and the time (UTC), as plain values."""
     return {
         "audiobat": __version__,
         "python": platform.python_version(),
@@ -31,7 +31,7 @@ def environment() -> dict[str, Any]:
 def git_commit() -> str | None:
     """The commit of this code, `-dirty` if its files were changed since; None where it is no git checkout.
 
-    An installed copy that merely lies inside somebody's repository is no checkout: git must know this very file.
+    An installed copy inside another repository is no checkout: git must know this very file.
     """
     here = Path(__file__)
 

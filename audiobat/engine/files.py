@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: each is written beside its place, then renamed.
+"""Files and folders are written beside their place and renamed: at any instant they are there whole, or not at all.
 
 A process that is killed at any instant leaves the old file or the new one, and at most a sibling that ends in .tmp,
 which the next write to the same place removes.
@@ -36,6 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".tmp")
+    restore(path)  # or the old copy of a killed process would lie there for ever
     remove(beside)
     try:
         yield beside

@@ -1,4 +1,4 @@
-"""What a run writes about itself: rows of numbers in metrics.jsonl, sentences in log.txt and on the terminal."""
+"""The log of a run: rows of numbers in metrics.jsonl, sentences in log.txt and on the terminal; means of statistics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from audiobat.engine.ranks import Ranks
 class RunLog:
     """The log of one run folder, continued at `start_step`; only the main rank writes.
 
-    Rows of metrics.jsonl beyond `start_step`, and a last line that was cut off, are dropped: the run is about to do
+    Rows of metrics.jsonl beyond `start_step`, and a last line that was cut off by a kill, are dropped: the run does
     those steps again, and no step appears twice.
     """
 
@@ -49,7 +49,7 @@ class RunLog:
             self._text.close()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row (it must have a `step`) to metrics.jsonl and, in short, to log.txt; NaN becomes null."""
+        """Append a row, which has a `step`, to metrics.jsonl and, in short, to log.txt; JSON has null for NaN."""
         if not self._main:
             return
         clean = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
@@ -67,7 +67,7 @@ class RunLog:
 
 
 class Means:
-    """Running means of named scalars, kept on the device: adding never waits for it, `pop` waits once."""
+    """Running means of named scalars, kept on the device: `add` does not wait for the device, `pop` waits once."""
 
     def __init__(self, state: Mapping[str, tuple[float, int]] | None = None) -> None:
         self._sums: dict[str, Tensor | float] = {name: total for name, (total, _) in (state or {}).items()}
@@ -80,7 +80,7 @@ class Means:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def state(self, ranks: Ranks) -> dict[str, tuple[float, int]]:
-        """Sum (the mean of the ranks' sums) and count of every name: what `Means(state)` continues from."""
+        """Sum (the mean of the ranks' sums) and count of every name: a resumed run goes on with `Means(state)`."""
         if not self._sums:
             return {}
         sums = torch.stack([torch.as_tensor(s, dtype=torch.float32, device=ranks.device) for s in self._sums.values()])

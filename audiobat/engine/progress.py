@@ -1,4 +1,4 @@
-"""Shows how far a phase is: a bar on a terminal, else plain lines at most every ten seconds (both on stderr)."""
+"""Progress of a phase on stderr: a bar on a terminal, else a plain line at most every ten seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINE_SECONDS = 10.0  # between two plain lines
 
 
 class Progress:
-    """Names a phase, how much of it is done, the rate and the time left.
+    """Shows the name of a phase, how much of it is done, the rate and the time left.
 
     Use it as a context manager: `with Progress("embed", total=len(clips), unit="clip") as bar: ... bar.advance()`.
     `done` is where a resumed phase starts; `limit` is the number of seconds after which the phase ends whatever is

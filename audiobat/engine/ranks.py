@@ -1,4 +1,4 @@
-"""Which rank this process is, on which device and in which precision: torchrun's environment in, `Ranks` out."""
+"""Rank, device and precision of this process: torchrun's environment and two flags in, `Ranks` and a type out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -46,7 +46,7 @@ class Ranks:
         return value / self.world_size if how == "mean" else value
 
     def gather(self, value: Any) -> list[Any]:
-        """What every rank has as its `value`, by rank; every rank must call it at the same point."""
+        """The `value` of every rank, in their order; every rank must call it at the same point."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -54,7 +54,7 @@ class Ranks:
         return values
 
     def largest(self, value: int) -> int:
-        """The largest `value` of any rank. It travels over the CPU, so the device is not waited for."""
+        """The largest `value` of any rank. It is exchanged between CPUs, so that nothing waits for the device."""
         return value if self.world_size == 1 else int(self.reduce(torch.tensor(value), "max"))
 
     def barrier(self) -> None:

@@ -1,10 +1,12 @@
-"""A run folder: made, held by one process, kept to one config, overwritten only when asked."""
+"""A run folder: made for one config, locked by one process, resumed with the same config, overwritten only when asked.
+
+In: a folder, a config, and the arguments of the command that are no fields of it. Out: config.yaml and env.json there.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from audiobat.config import from_dict, to_dict
+from audiobat.config import flatten, from_dict, to_dict
 from audiobat.config.user_files import CODE, files_used, hashes_of, user_classes
 from audiobat.engine.environment import environment
-from audiobat.engine.files import write_atomic
+from audiobat.engine.files import remove, write_atomic
 from audiobat.errors import AudiobatError
 
 try:
@@ -23,37 +25,35 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-RUN_FILES = (
+RUN_FILES = (  # what --overwrite removes, in this order
     *("env.json", "metrics.jsonl", "log.txt", "skipped.csv", "checkpoints", "results", "figures", "folds", "release"),
-    "code",
-    "config.yaml",
+    CODE,
+    "config.yaml",  # last: after a kill in between, the folder is still a run, which can be overwritten again
 )
-FREE_FIELDS = (
-    "data.workers",
-    "train.device",
-    "train.log_every",
-    "train.save_every",
-    "train.keep",
+FREE_FIELDS = (  # may have other values when a run is resumed, as they change no result
+    *("data.workers", "train.device", "train.log_every", "train.save_every", "train.keep"),
     *("cache_gb", "cache_dir", "workers"),  # of a probe
-)  # may change mid-run
+)
+
+_locked: set[int] = set()  # descriptors of the folders that this process has locked
 
 
-_held: set[int] = set()  # descriptors of folders that this process has locked
-
-
-def _let_go() -> None:
-    """A forked process, such as one that decodes, holds no lock: it outlives a killed parent by seconds."""
-    while _held:
-        os.close(_held.pop())
+def _unlock_in_child() -> None:
+    """Close the locks that a forked process inherits: a worker that decodes outlives a killed parent by seconds."""
+    while _locked:
+        os.close(_locked.pop())
 
 
 if fcntl is not None:
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 @contextmanager
 def sole_use(out: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder: two processes in one would mix rows and remove each other's checkpoints."""
+    """Lock a run's folder: two processes in it would mix their rows and remove each other's checkpoints.
+
+    The operating system frees the lock when the process dies. Raises AudiobatError where another process has it.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield
@@ -64,51 +64,62 @@ def sole_use(out: Path) -> Iterator[None]:
     except BlockingIOError:
         os.close(folder)
         raise AudiobatError(f"Another process is at work in {out}: wait for it, or give another --out.") from None
-    _held.add(folder)
+    _locked.add(folder)
     try:
         yield
     finally:
-        _held.discard(folder)
+        _locked.discard(folder)
         os.close(folder)
 
 
 def prepare_run(
-    out: Path, config: object, resume: str, overwrite: bool, about: Mapping[str, str | int | None] | None = None
+    out: Path, config: object, resume: str, overwrite: bool, arguments: Mapping[str, str | int | None] | None = None
 ) -> None:
-    """Make `out` a run folder of `config`, or check that it is one already; `about` is what else defines the run."""
+    """Make `out` a run folder of `config`, or check that it is one already.
+
+    Args:
+        out: the folder, new, empty or of a run.
+        config: a dataclass; its fields go into config.yaml.
+        resume: `auto` goes on with a run that is there; `never` refuses it.
+        overwrite: remove the run that is there.
+        arguments: of the command, that are no fields of the config and define the run as well, such as a model.
+
+    Raises:
+        AudiobatError: other files in `out`, a run that may not be resumed, or one of another config.
+    """
     record = out / "config.yaml"
     if out.exists() and not record.exists() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise AudiobatError(f"{out} holds other files and no run: give a new --out.")
     if record.exists() and overwrite:
-        for name in RUN_FILES:  # config.yaml last: a kill in between leaves a run, which can be overwritten again
+        for name in RUN_FILES:
             remove(out / name)
     elif record.exists() and resume == "never":
         raise AudiobatError(f"{out} holds a run: give --resume auto, --overwrite or a new --out.")
     elif record.exists():
-        check_same(record, config, about or {})
+        check_same(record, config, arguments or {})
     out.mkdir(parents=True, exist_ok=True)
     fields = to_dict(config)
-    if files := files_used(fields):  # the user's own: kept, so that the run can be understood and loaded later
+    if files := files_used(fields):  # a copy, so that the run can be loaded when the user has changed his own
         fields["files"] = hashes_of(files)
         (out / CODE).mkdir(exist_ok=True)
         for name, content in files.items():
             write_atomic(out / CODE / Path(name).name, content)
-    write_atomic(record, yaml.safe_dump({**(about or {}), **fields}, sort_keys=False))
+    write_atomic(record, yaml.safe_dump({**(arguments or {}), **fields}, sort_keys=False))
     write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
 
 
 def check_same(
-    record: Path, config: object, about: Mapping[str, str | int | None], hint: str = "a new --out, or --overwrite"
+    record: Path, config: object, arguments: Mapping[str, str | int | None], hint: str = "a new --out, or --overwrite"
 ) -> None:
-    """Raise an AudiobatError that names the first field in which `about` or `config` differs from the run's own."""
+    """Raise an AudiobatError that names the first field in which a run's config.yaml, `record`, differs."""
     try:
         fields = dict(yaml.safe_load(record.read_text(encoding="utf-8")))
         check_same_files(record, fields, to_dict(config), hint)
-        known = {name: fields.pop(name, None) for name in about}
-        before = known | dict(flat(to_dict(from_dict(type(config), fields))))
+        known = {name: fields.pop(name, None) for name in arguments}
+        before = known | flatten(to_dict(from_dict(type(config), fields)))
     except (ValueError, TypeError, yaml.YAMLError) as error:  # among them AudiobatError, and bytes that are no UTF-8
         raise AudiobatError(f"{record}: {error}") from None
-    for name, value in (*about.items(), *flat(to_dict(config))):
+    for name, value in {**arguments, **flatten(to_dict(config))}.items():
         if name not in FREE_FIELDS and value != before.get(name):
             raise AudiobatError(
                 f"{record.parent} holds a run with {name} {before.get(name)!r}, not {value!r}: "
@@ -132,20 +143,3 @@ def check_same_files(record: Path, fields: dict[str, Any], config: dict[str, Any
     for kind in user_classes(fields):
         if kind not in user_classes(config):
             raise AudiobatError(f"the run uses {kind}, and this config does not: use the run's own config, {hint}.")
-
-
-def flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested fields as (`encoder.depth`, value) pairs."""
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Files of named tensors and of JSON, read and written whole; shapes held against what a config calls for; digests.
+"""Files of named tensors and of JSON: read, checked against the shapes that a config asks for, written, digested.
 
-Nothing here knows a model: `hub` builds one of what these give.
+Nothing here knows a model: `models/building.py` makes one from these tensors.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError, did_you_mean
 
-LARGEST_JSON = 64 * 2**20  # bytes: a million names of classes
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # what becomes float32 without a loss
+LARGEST_JSON = 64 * 2**20  # bytes: room for the names of a million classes
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # these become float32 without a loss
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def write_tensors(file: Path, module: nn.Module) -> None:
 
 
 def count_blocks(tensors: Mapping[str, Tensor]) -> int:
-    """How many different `blocks.N` the names speak of."""
+    """How many different `blocks.N` there are among the names."""
     return len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from audiobat.config import FinetuneConfig, from_dict, to_dict
+from audiobat.config import FinetuneConfig, flatten, from_dict, to_dict
 from audiobat.config.recipes import load_recipe
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import check_skipped, load_clips
 from audiobat.data.split import Split
 from audiobat.engine.ranks import Ranks
-from audiobat.engine.run_folder import FREE_FIELDS, flat
+from audiobat.engine.run_folder import FREE_FIELDS
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds, Task
 from audiobat.evaluation.metrics import accuracy, average_precision, macro_map_present
@@ -147,7 +147,7 @@ def record_of(
 
 def settings(config: FinetuneConfig) -> dict[str, object]:
     """Every setting that matters; those of training under the names that probes' records give them, such as `lr`."""
-    fields = {name: value for name, value in flat(to_dict(config)) if name not in NOT_RECIPE}
+    fields = {name: value for name, value in flatten(to_dict(config)).items() if name not in NOT_RECIPE}
     return {name.removeprefix("train.").removeprefix("optim."): value for name, value in fields.items()}
 
 
@@ -156,8 +156,10 @@ def preset_of(config: FinetuneConfig) -> str:
     if config.recipe is None:
         return "custom"
     try:
-        meant = dict(flat(to_dict(from_dict(FinetuneConfig, load_recipe(config.recipe)))))
+        meant = flatten(to_dict(from_dict(FinetuneConfig, load_recipe(config.recipe))))
     except AudiobatError:  # a recipe of an earlier version, or of another's
         return "custom"
-    same = all(meant.get(field) == value for field, value in flat(to_dict(config)) if field not in NOT_RECIPE)
+    same = all(
+        meant.get(field) == value for field, value in flatten(to_dict(config)).items() if field not in NOT_RECIPE
+    )
     return config.recipe if same else "custom"

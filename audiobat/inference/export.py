@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from audiobat.engine.files import replacing
 from audiobat.engine.tensors import read_json
 from audiobat.errors import AudiobatError
 from audiobat.inference.export_source import Source, open_source
@@ -24,7 +24,7 @@ from audiobat.zoo.card import CARD, OPEN, is_licensed, write_card
 from audiobat.zoo.hf_hub import check_name, upload
 
 CLASSES_LISTED = 6  # in the line that describes the head
-OURS = ("audiobat", *release_io.FOREIGN)  # model types of folders that --overwrite may replace
+OURS = ("audiobat", *release_io.READERS)  # model types of folders that --overwrite may replace
 
 
 def export(
@@ -167,20 +167,15 @@ def to_transformers(source: Source, out: Path) -> None:
     """Write a folder with the card's figure, which `transformers.AutoModel.from_pretrained` takes."""
     from audiobat.zoo.export.transformers import export_transformers
 
-    stage = out.with_name(f"{out.name}.tmp")
-    release_io.clear(stage)
-    made = stage / out.name
     model: Any = source.model
+    card = write_card(out.resolve().name, source.model, source.facts, "transformers")
     try:
-        stage.mkdir(parents=True)
-        export_transformers(model, made, write_card(out.resolve().name, source.model, source.facts, "transformers"))
-        for name, content in source.files.items():
-            (made / name).write_bytes(content)
-        release_io.swap(made, out)
+        with replacing(out) as beside:
+            export_transformers(model, beside, card)
+            for name, content in source.files.items():
+                (beside / name).write_bytes(content)
     except OSError as error:
         raise AudiobatError(f"{error.filename or out} cannot be written ({error.strerror}): fix that.") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 WRITERS: dict[str, Callable[[Source, Path], None]] = {

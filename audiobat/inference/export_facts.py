@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from audiobat.config import FinetuneConfig, PretrainConfig, from_dict, to_dict
+from audiobat.config import FinetuneConfig, PretrainConfig, flatten, from_dict, to_dict
 from audiobat.config.recipes import load_recipe, recipe_names
 from audiobat.config.user_files import to_share, with_copies
-from audiobat.engine.run_folder import FREE_FIELDS, flat
+from audiobat.engine.run_folder import FREE_FIELDS
 from audiobat.engine.tensors import read_json
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import ResultRecord
@@ -81,13 +81,13 @@ def recipe_followed(config: FinetuneConfig | PretrainConfig) -> str:
 
 def method_of(config: PretrainConfig) -> dict[str, object]:
     """The settings that make a recipe, by dotted name."""
-    return {name: value for name, value in flat(to_dict(config)) if name not in NOT_RECIPE}
+    return {name: value for name, value in flatten(to_dict(config)).items() if name not in NOT_RECIPE}
 
 
 def settings_changed(config: FinetuneConfig | PretrainConfig) -> Iterator[tuple[str, str, str]]:
     """Name, value and default of the fields that differ from the defaults."""
-    defaults = dict(flat(to_dict(type(config)())))
-    for name, value in flat(to_share(to_dict(config))[0]):
+    defaults = flatten(to_dict(type(config)()))
+    for name, value in flatten(to_share(to_dict(config))[0]).items():
         default = defaults.get(name, "")  # the settings of a user's own class have none here
         if name not in NOT_LISTED and value != default:
             shown = last_name(value) if isinstance(value, str) else str(value)

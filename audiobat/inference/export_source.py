@@ -135,7 +135,7 @@ def facts_of_release(folder: Path, extra: Mapping[str, Any]) -> Facts:
         try:
             return from_dict(Facts, extra["facts"], "extra.facts")
         except AudiobatError as error:
-            raise release_io.told(folder / "config.json", error) from None
+            raise release_io.with_file(folder / "config.json", error) from None
     step, digest, recipe = (extra.get(name) for name in ("step", "data_sha256", "recipe"))
     return Facts(
         data_sha256=digest if isinstance(digest, str) else None,

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from audiobat.config import FinetuneConfig, ProbeConfig
 from audiobat.config.benchmark import FINETUNE, BenchmarkConfig
-from audiobat.engine.files import write_atomic
-from audiobat.engine.run_folder import check_same, prepare_run, remove, sole_use
+from audiobat.engine.files import remove, write_atomic
+from audiobat.engine.run_folder import check_same, prepare_run, sole_use
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import load_record
 from audiobat.evaluation.report.style import save

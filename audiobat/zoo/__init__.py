@@ -10,5 +10,5 @@ In: what `--model` may name. Out: an `Encoder`; and the other way, folders and f
     load.py         whatever `--model` names to an encoder
     export/         ONNX files and folders for transformers
     integrations/   our encoders as HEAR, X-ARES, s3prl and MTEB expect them
-    doctor/         what an installation, a file or a foreign encoder is good for
+    doctor/         facts about an installation, a checkpoint file or an encoder
 """

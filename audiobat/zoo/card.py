@@ -1,4 +1,4 @@
-"""The model card of a release: a model and what is known of its making to the text of README.md.
+"""The model card of a release: from a model and what is known of how it was made to the text of README.md.
 
 What nobody recorded says so; the licence is left to the user.
 """
@@ -6,28 +6,37 @@ What nobody recorded says so; the licence is left to the user.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
 
 from audiobat.config import to_dict
 from audiobat.config.user_files import user_classes
 from audiobat.engine.tensors import weights_sha256
+from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.models.tagger import Tagger
 
-CARD, FIGURE = "README.md", "layers.png"  # the figure lies beside
-OPEN = "[your licence]"  # what the user is to put another in the place of
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+CARD, FIGURE = "README.md", "layers.png"  # two files of a release
+OPEN = "[your licence]"  # the user replaces it
 UNKNOWN = "not recorded"
-SHOWN = 30  # classes, and tensors that were left out: config.json names all classes
+LICENCE = (
+    f"**Weights**: {OPEN}; say so at the top of this file as well, in `license`.",
+    "**Training recordings**: [where they came from, and under which licences]",
+    "**Contact**: [who answers questions]",
+)
+SHOWN = 30  # classes or tensors that a list names; config.json names all classes
 Library = Literal["audiobat", "transformers"]
-LICENCE = re.compile(rf"^license: *{re.escape(OPEN)} *\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Result:
-    """One metric of one head, a mean over seeds; None: undefined."""
+    """A metric of a head, as a mean over seeds; None where it is undefined."""
 
     data: str
     head: str
@@ -36,13 +45,13 @@ class Result:
     low: float | None  # 95% interval over test clips
     high: float | None
     seeds: tuple[int, ...]
-    clips: int | None  # that tested
+    clips: int | None  # in the test
     definition: str
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of how a model was made, beside the model itself; None and () where nothing is."""
+    """What is known of how a model was made; None or () where nothing was recorded."""
 
     origin: str = ""  # in a few words, such as `pre-trained without labels`
     data: str | None = None
@@ -56,50 +65,67 @@ class Facts:
     results: tuple[Result, ...] = ()
     figure: bool = False  # whether FIGURE lies beside the card
     sources: tuple[tuple[str, str], ...] = ()  # files that the weights were read from, and their sha256
-    left: tuple[str, ...] = ()  # tensors of those that are not here
+    left: tuple[str, ...] = ()  # tensors of those files that the model does not use
 
 
 def write_card(name: str, model: BaseEncoder | Tagger, facts: Facts, library: Library = "audiobat") -> str:
-    """The card of a folder that is called `name` and that `library` loads."""
+    """The card of a release that lies in a folder called `name` and that `library` loads."""
     encoder = model.encoder if isinstance(model, Tagger) else model
-    sections = (
-        front_matter(model, library),
-        heading(name, model, encoder, facts),
-        LOADING[library](json.dumps(name, ensure_ascii=False), model, encoder),
-        "## Input\n\n" + listed(input_lines(encoder, library)),
-        "## Training\n\n" + listed(training_lines(facts)) + settings_table(facts.settings),
-        "## Results\n\n" + results_table(facts),
-        "## Limits\n\n" + listed(limit_lines(model, encoder)),
-        "## Licence\n\n" + listed(licence_lines()),
-        "## Weights\n\n" + listed(weight_lines(model, facts)),
+    return "\n".join(
+        (
+            front_matter(model, library),
+            heading(name, model, encoder, facts),
+            LOADING[library](json.dumps(name, ensure_ascii=False), model, encoder),
+            "## Input\n\n" + bullets(input_lines(encoder, library)),
+            "## Training\n\n" + bullets(training_lines(facts)) + settings_table(facts.settings),
+            "## Results\n\n" + results_table(facts),
+            "## Limits\n\n" + bullets(limit_lines(model, encoder)),
+            "## Licence\n\n" + bullets(LICENCE),
+            "## Weights\n\n" + bullets(weight_lines(model, facts)),
+        )
     )
-    return "\n".join(sections)
-
-
-def is_licensed(card: str) -> bool:
-    """Whether a card's licence has been filled in, or taken out."""
-    return LICENCE.search(card) is None
-
-
-def without_licence(card: str) -> str:
-    """A card without the line of a licence that was left open."""
-    return LICENCE.sub("", card)
 
 
 def front_matter(model: BaseEncoder | Tagger, library: Library) -> str:
-    """What the hub sorts models by, in YAML."""
-    task = "audio-classification" if isinstance(model, Tagger) else "feature-extraction"
-    return f"""---
-library_name: {library}
-license: {OPEN}
-pipeline_tag: {task}
-tags: [audio, audiobat, self-supervised-learning]
----
-"""
+    """The YAML by which the hub sorts models."""
+    from huggingface_hub import ModelCardData  # slow to import, and only writing needs it
+
+    data = ModelCardData(
+        library_name=library,
+        license=OPEN,
+        pipeline_tag="audio-classification" if isinstance(model, Tagger) else "feature-extraction",
+        tags=["audio", "audiobat", "self-supervised-learning"],
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def is_licensed(card: str) -> bool:
+    """Whether the user has filled in a card's licence, or taken it out; AudiobatError for a broken front matter."""
+    return _parsed(card).data.get("license") not in (
+        OPEN,
+        [OPEN.strip("[]")],
+    )  # a list where the user dropped the quotes
+
+
+def without_licence(card: str) -> str:
+    """The card without a licence in its front matter."""
+    parsed = _parsed(card)
+    parsed.data.pop("license")
+    return str(parsed)
+
+
+def _parsed(card: str) -> ModelCard:
+    from huggingface_hub import ModelCard
+
+    try:
+        return ModelCard(card)
+    except (ValueError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise AudiobatError(f"{CARD}: the lines between its --- are no fields in YAML ({problem}): fix them.") from None
 
 
 def heading(name: str, model: BaseEncoder | Tagger, encoder: BaseEncoder, facts: Facts) -> str:
-    """What the model is."""
+    """The title, the size of the encoder, and the classes of the head."""
     count = sum(parameter.numel() for parameter in model.parameters())
     origin = f", {plain(facts.origin)}" if facts.origin else ""
     text = f"""# {plain(name)}
@@ -116,7 +142,7 @@ An audio encoder{origin}: {count / 1e6:.2f}M parameters, {encoder.depth} blocks 
 
 
 def loading(quoted: str, model: BaseEncoder | Tagger, encoder: BaseEncoder) -> str:
-    """How audiobat loads it."""
+    """Code that loads the folder by audiobat."""
     code = user_classes(model_fields(model, encoder))
     trust = ", trust_remote_code=True" if code else ""
     text = "It runs the Python in `code/`: read that before you trust it.\n\n" if code else ""
@@ -149,7 +175,7 @@ def model_fields(model: BaseEncoder | Tagger, encoder: BaseEncoder) -> dict[str,
 
 
 def loading_by_transformers(quoted: str, model: BaseEncoder | Tagger, encoder: BaseEncoder) -> str:
-    """How transformers loads it."""
+    """Code that loads the folder by transformers."""
     auto, line = "AutoModel", f"vector = model(**inputs).pooler_output  # [1, {encoder.dim}]"
     if isinstance(model, Tagger):
         auto, line = "AutoModelForAudioClassification", f"logits = model(**inputs).logits  # [1, {len(model.classes)}]"
@@ -170,15 +196,15 @@ LOADING = {"audiobat": loading, "transformers": loading_by_transformers}
 
 
 def input_lines(encoder: BaseEncoder, library: Library) -> Iterator[str]:
-    """What the network takes in."""
+    """Which audio the network takes."""
     frontend = encoder.frontend.config
     top = frontend.f_max or frontend.sample_rate / 2
-    norm = {"minmax": "each clip from its minimum to its maximum", "global": "by the statistics of a whole corpus"}
+    norms = {"minmax": "each clip from its minimum to its maximum", "global": "by the statistics of a whole corpus"}
     converted = "; other rates and channels are converted" if library == "audiobat" else ""
     yield f"**Audio**: mono at {frontend.sample_rate:,} Hz{converted}."
     yield (
         f"**Spectrogram**: {encoder.frontend.title}, {frontend.mel_bins} mel bins from {frontend.f_min:,g} to {top:,g} "
-        f"Hz, a frame every {1000 * frontend.hop_length / frontend.sample_rate:.4g} ms, scaled {norm[frontend.norm]}."
+        f"Hz, a frame every {1000 * frontend.hop_length / frontend.sample_rate:.4g} ms, scaled {norms[frontend.norm]}."
     )
     longest = getattr(encoder, "max_samples", None)
     if longest is None:
@@ -188,7 +214,7 @@ def input_lines(encoder: BaseEncoder, library: Library) -> Iterator[str]:
 
 
 def training_lines(facts: Facts) -> Iterator[str]:
-    """What it was made of and how."""
+    """The data and the recipe of its training."""
     clips = UNKNOWN if facts.clips is None else f"{facts.clips:,}"
     digest = f" (sha256 of the table `{plain(facts.data_sha256)}`)" if facts.data_sha256 else ""
     yield f"**Data**: {plain(facts.data or UNKNOWN)}{digest}"
@@ -209,13 +235,13 @@ def settings_table(settings: Sequence[tuple[str, str, str]]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the first of them headings."""
+    """A table of Markdown; the first row holds the headings."""
     lines = [f"| {' | '.join(cells)} |\n" for cells in rows]
     return "".join((lines[0], "| --- " * len(rows[0]) + "|\n", *lines[1:]))
 
 
 def results_table(facts: Facts) -> str:
-    """Every metric with its interval and seeds, what each is, and the figure of layers."""
+    """Every metric with its interval and seeds, the definition of each, and the figure of layers."""
     if not facts.results:
         return f"{UNKNOWN.capitalize()}.\n"
     rows: list[tuple[str, ...]] = [("data", "head", "metric", "value [95% interval]", "seeds", "test clips")]
@@ -224,14 +250,14 @@ def results_table(facts: Facts) -> str:
         clips = UNKNOWN if r.clips is None else f"{r.clips:,}"
         rows.append((plain(r.data), plain(r.head), plain(r.metric), value, ", ".join(map(str, r.seeds)), clips))
     meanings = dict.fromkeys(f"{plain(r.metric)}: {plain(r.definition)}." for r in facts.results)
-    text = table(rows) + "\nIntervals are over test clips; several seeds are averaged.\n\n" + listed(meanings)
+    text = table(rows) + "\nIntervals are over test clips; several seeds are averaged.\n\n" + bullets(meanings)
     if facts.figure:
         text += f"\n![Gate weights of CGP and linear probes, block by block]({FIGURE})\n"
     return text
 
 
 def limit_lines(model: BaseEncoder | Tagger, encoder: BaseEncoder) -> Iterator[str]:
-    """What it cannot do."""
+    """What the model cannot do."""
     half = encoder.sample_rate / 2
     top = encoder.frontend.config.f_max or half
     yield f"What lies above {half:,g} Hz, half the sample rate, is not heard" + (
@@ -247,15 +273,8 @@ def limit_lines(model: BaseEncoder | Tagger, encoder: BaseEncoder) -> Iterator[s
     yield "[what it should not be used for, as far as you know]"
 
 
-def licence_lines() -> Iterator[str]:
-    """What only the user can say."""
-    yield f"**Weights**: {OPEN}; say so at the top of this file as well, in `license`."
-    yield "**Training recordings**: [where they came from, and under which licences]"
-    yield "**Contact**: [who answers questions]"
-
-
 def weight_lines(model: BaseEncoder | Tagger, facts: Facts) -> Iterator[str]:
-    """Digests, of what is here and of what it was made from."""
+    """Digests of the weights here and of the files that they were read from."""
     yield f"sha256 of the weights: `{weights_sha256(model)}`"
     for name, digest in facts.sources:
         yield f"read from {plain(name)}, sha256 `{plain(digest)}`"
@@ -263,8 +282,8 @@ def weight_lines(model: BaseEncoder | Tagger, facts: Facts) -> Iterator[str]:
         yield f"{len(facts.left)} tensors of that are no part of this model: {some(facts.left)}"
 
 
-def listed(lines: Iterator[str] | Sequence[str] | dict[str, None]) -> str:
-    """Lines as a list."""
+def bullets(lines: Iterable[str]) -> str:
+    """Lines as a list of Markdown."""
     return "".join(f"- {line}\n" for line in lines)
 
 
@@ -280,7 +299,7 @@ def number(value: float | None) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from elsewhere that neither ends a table's cell nor becomes markup."""
+    """Text from a config or a record, so that it neither ends a table's cell nor becomes markup."""
     short = " ".join(text.split())
     short = short if len(short) <= 200 else short[:200] + "..."
     for mark, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("[", "\\["), ("]", "\\]")):

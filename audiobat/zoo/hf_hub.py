@@ -19,7 +19,7 @@ NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
 FILES = ("config.json", "model.safetensors", "head.safetensors", CARD, FIGURE, "code/*.py")  # of a release
 CODE = ("*.py", "preprocessor_config.json")  # besides, of a folder for transformers
-SECONDS = 5.0  # to wait for the hub's first word
+SECONDS = 5.0  # to wait for the hub's answer
 LOG_IN = "log in with `hf auth login`"
 
 
@@ -35,7 +35,7 @@ def check_name(name: str) -> None:
 
 
 def fetch(source: str) -> Path:
-    """The folder of `hub:OWNER/NAME[@REVISION]`: from the hub, or, where that cannot be reached, as it came before.
+    """Download `hub:OWNER/NAME[@REVISION]` and return its folder; where the hub cannot be reached, that of last time.
 
     Raises:
         AudiobatError: a bad name, no such release, no access to it, or no connection and nothing from before.
@@ -73,9 +73,10 @@ def fetch(source: str) -> Path:
 
 
 def upload(folder: Path, name: str, private: bool) -> str:
-    """Put the files of a release, or of a folder for transformers, on the hub as one commit; returns its address.
+    """Upload the files of a release, or of a folder for transformers, as one commit; returns its address.
 
-    A licence that was left open is left out of the card that goes there: the hub takes none that it does not know.
+    A card whose licence the user has not filled in is uploaded without one: the hub refuses a licence that it does
+    not know.
 
     Raises:
         AudiobatError: a bad name, nobody logged in, no right to write there, or no connection.
@@ -108,6 +109,6 @@ def upload(folder: Path, name: str, private: bool) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says."""
+    """The class of an error and the first line of its text."""
     first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".: ")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,4 +1,4 @@
-"""Whatever `--model` may name to an encoder: our own weights, others' files, a Hugging Face model, a user's class."""
+"""Load an encoder from anything that `--model` names: our weights, others' files, a Hugging Face model, a class."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Releases: config.json, model.safetensors, README.md, and head.safetensors where there is a head.
+"""Releases: folders of config.json, model.safetensors, README.md, and head.safetensors where there is a head.
 
-In: a folder, a run folder or a name. Out: an AudioEncoder, or a Tagger, which is one with its head.
+In: a release folder, a run folder or the name of shipped weights. Out: an encoder, or a Tagger (encoder with head).
+And back: a model is written as a release folder, whole or not at all.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import yaml
 from audiobat.config import ModelConfig, PretrainConfig, TaggerConfig, from_dict, to_dict
 from audiobat.config.user_files import CODE, to_share, with_copies
 from audiobat.engine.checkpoint import Checkpoint, load_checkpoint
-from audiobat.engine.files import write_atomic
+from audiobat.engine.files import replacing, restore, write_atomic
 from audiobat.engine.ranks import pick_device
 from audiobat.engine.tensors import check_values, read_json, read_tensors, write_tensors
 from audiobat.errors import AudiobatError, did_you_mean
@@ -29,13 +29,13 @@ from audiobat.zoo.hf_hub import fetch, is_shared
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
-FOREIGN = {  # model_type in config.json: the module whose `read` builds the encoder
+READERS = {  # model_type in config.json, where it is another's: the module whose `read` builds the encoder
     "bat": "audiobat.zoo.convert.bat",
     "audiobat_beats": "audiobat.zoo.convert.beats",
 }
 FIELDS = ("model_type", "format", "frontend", "encoder", "tagger", "extra", "files")
-RELEASE = "release"  # the folder, inside a fine-tuning run, of what it made
-LONGEST = 400  # letters of a sentence about a config, which may say anything at any length
+RELEASE = "release"  # the folder in a fine-tuning run that holds the model it trained
+LONGEST = 400  # characters of an error that quotes a config, whose values may be of any length
 
 
 def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
@@ -72,36 +72,36 @@ def load_tagger(path_or_name: str | Path, device: str = "cpu", trust_remote_code
     file = folder / "config.json"
     config = read_json(file) if file.exists() else {}
     if "tagger" not in config:
-        raise AudiobatError(without_head(folder))
+        raise AudiobatError(why_no_head(folder))
     encoder, weights = read_release(folder, trust_remote_code), folder / "head.safetensors"
     try:
         config = with_copies(config, folder, trust_remote_code)
         described = from_dict(TaggerConfig, config["tagger"], "tagger")
         tagger = build_tagger(encoder, described, read_tensors(weights), weights)
     except AudiobatError as error:
-        raise told(file, error) from None
+        raise with_file(file, error) from None
     return tagger.to(pick_device(device)).eval()
 
 
-def without_head(folder: Path) -> str:
-    """What a folder is that holds no head, and the hint, in a sentence."""
+def why_no_head(folder: Path) -> str:
+    """The sentence for a folder without a head: what it holds instead, and the hint."""
     hint = "make one with `audiobat finetune`"
     if (folder / "config.json").exists():
         return f"{folder} holds an encoder and no head: {hint}."
     if (folder / "config.yaml").exists():
-        return unfinished(folder) or f"{folder} is a run of pre-training, whose encoder has no head: {hint}."
-    if is_probe(folder):
+        return why_no_release(folder) or f"{folder} is a run of pre-training, whose encoder has no head: {hint}."
+    if has_records(folder):
         return f"{folder} is the output of `audiobat probe`, whose results keep neither encoder nor head: {hint}."
-    return no_model(folder)
+    return why_no_model(folder)
 
 
-def is_probe(folder: Path) -> bool:
-    """Whether a folder holds result records."""
+def has_records(folder: Path) -> bool:
+    """Whether a folder holds result records, as the output of `audiobat probe` does."""
     return any(folder.glob("results/*.json"))
 
 
-def unfinished(run: Path) -> str:
-    """Why a run of fine-tuning has no release, in a sentence; nothing of another run."""
+def why_no_release(run: Path) -> str:
+    """The sentence for a fine-tuning run without a release of its own; empty for a run of another kind."""
     if "model" not in run_fields(run):
         return ""
     folds = sorted(path.parent.name for path in run.glob(f"folds/*/{RELEASE}"))
@@ -112,9 +112,9 @@ def unfinished(run: Path) -> str:
     )
 
 
-def no_model(folder: Path) -> str:
-    """What a folder lacks, in a sentence."""
-    if is_probe(folder):
+def why_no_model(folder: Path) -> str:
+    """The sentence for a folder that holds neither a release nor a run."""
+    if has_records(folder):
         return f"{folder} is the output of `audiobat probe`, which keeps no model: give the one that was probed."
     return f"{folder} has neither config.json (a release) nor config.yaml (a run): give one of these."
 
@@ -125,7 +125,7 @@ def shipped_names() -> list[str]:
 
 
 def find(path_or_name: str | Path) -> Path:
-    """The folder that `path_or_name` means; a shipped name comes before a folder, a run's release before the run."""
+    """The folder that `path_or_name` names; a shipped name comes before a folder, a run's release before the run."""
     if is_shared(path_or_name):
         return fetch(str(path_or_name))
     names = shipped_names()
@@ -143,13 +143,13 @@ def find(path_or_name: str | Path) -> Path:
 
 
 def read_release(folder: Path, trust: bool = False) -> BaseEncoder:
-    """Build the encoder of a release folder, of this project's layout or one that FOREIGN lists."""
+    """Build the encoder of a release folder, in this project's layout or in one that READERS lists."""
     file = folder / "config.json"
     config = read_json(file)
     model_type = config.get("model_type")
     try:
-        if isinstance(model_type, str) and model_type in FOREIGN:
-            encoder: BaseEncoder = importlib.import_module(FOREIGN[model_type]).read(folder, config)
+        if isinstance(model_type, str) and model_type in READERS:
+            encoder: BaseEncoder = importlib.import_module(READERS[model_type]).read(folder, config)
             return encoder
         if "auto_map" in config:
             raise AudiobatError("it was made for transformers: load it there, or give what it was exported from.")
@@ -158,13 +158,13 @@ def read_release(folder: Path, trust: bool = False) -> BaseEncoder:
         model = from_dict(ModelConfig, {name: config[name] for name in ("frontend", "encoder") if name in config})
         return build(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     except AudiobatError as error:
-        raise told(file, error) from None
+        raise with_file(file, error) from None
 
 
 def check_fields(config: Mapping[str, Any], model_type: str, fields: Collection[str]) -> None:
     """Raise an AudiobatError unless a release's config is of this type, of our format and of `fields` alone."""
     if config.get("model_type") != model_type:
-        known = " or ".join(("audiobat", *FOREIGN))
+        known = " or ".join(("audiobat", *READERS))
         raise AudiobatError(f"model_type is {config.get('model_type')!r}: it must be {known}.")
     found = config.get("format")
     if type(found) is not int or found != FORMAT:
@@ -174,8 +174,8 @@ def check_fields(config: Mapping[str, Any], model_type: str, fields: Collection[
             raise AudiobatError(f"unknown field {name}{did_you_mean(name, fields)}.")
 
 
-def told(file: Path, error: AudiobatError) -> AudiobatError:
-    """An error as one sentence that names a file of the release, however long the config has made it."""
+def with_file(file: Path, error: AudiobatError) -> AudiobatError:
+    """The same error on one line, cut where a config has made it too long, and with the name of `file` in it."""
     sentence = " ".join(str(error).split())
     if len(sentence) > LONGEST:
         sentence = f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}"
@@ -183,12 +183,12 @@ def told(file: Path, error: AudiobatError) -> AudiobatError:
 
 
 def run_fields(run: Path) -> dict[str, Any]:
-    """What config.yaml of a run says; AudiobatError if it cannot be read."""
+    """The fields in config.yaml of a run; AudiobatError if it cannot be read."""
     file = run / "config.yaml"
     try:
         fields = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise told(file, AudiobatError(f"it cannot be read as YAML ({error}): copy it again.")) from None
+        raise with_file(file, AudiobatError(f"it cannot be read as YAML ({error}): copy it again.")) from None
     if not isinstance(fields, dict):
         raise AudiobatError(f"{file} holds no fields of a run: copy it again.")
     return fields
@@ -203,13 +203,13 @@ def student_of_run(folder: Path, trust: bool = False) -> tuple[AudioEncoder, Che
     """The student of the latest checkpoint of a run folder, and that checkpoint."""
     file = folder / "config.yaml"
     if not file.exists():
-        raise AudiobatError(no_model(folder))
-    if why := unfinished(folder):
+        raise AudiobatError(why_no_model(folder))
+    if why := why_no_release(folder):
         raise AudiobatError(why)
     try:
         config = from_dict(PretrainConfig, with_copies(run_fields(folder), folder, trust))
     except AudiobatError as error:
-        raise told(file, error) from None
+        raise with_file(file, error) from None
     checkpoint = load_checkpoint(folder)
     if checkpoint is None:
         raise AudiobatError(f"Run {folder} has no checkpoint yet: let it train until its first save.")
@@ -248,7 +248,6 @@ def save_release(
     folder = Path(folder)
     encoder, tagger = (model.encoder, model) if isinstance(model, Tagger) else (model, None)
     check_values(model.state_dict(), f"The model for {folder}", model.state_dict())
-    beside = folder.with_name(f"{folder.name}.tmp")
     restore(folder)
     if folder.exists() and not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
         raise AudiobatError(f"{folder} holds other files and no release: give a new folder.")
@@ -259,46 +258,19 @@ def save_release(
         config["extra"] = dict(extra)
     config, code = to_share(config)  # classes of the user's own travel with the release
     try:
-        clear(beside)
-        beside.mkdir(parents=True)
-        write_atomic(beside / "config.json", json.dumps(config, indent=2) + "\n")
-        write_tensors(beside / "model.safetensors", encoder)
-        if tagger is not None:
-            write_tensors(beside / "head.safetensors", tagger.head)
-        for name, content in (files or {}).items():
-            write_atomic(beside / name, content)
-        for name, content in code.items():
-            (beside / CODE).mkdir(exist_ok=True)
-            write_atomic(beside / CODE / name, content)
-        write_atomic(beside / "README.md", card or write_card(folder.name, model, Facts()))
-        swap(beside, folder)
+        with replacing(folder) as beside:
+            beside.mkdir()
+            write_atomic(beside / "config.json", json.dumps(config, indent=2) + "\n")
+            write_tensors(beside / "model.safetensors", encoder)
+            if tagger is not None:
+                write_tensors(beside / "head.safetensors", tagger.head)
+            for name, content in (files or {}).items():
+                write_atomic(beside / name, content)
+            for name, content in code.items():
+                (beside / CODE).mkdir(exist_ok=True)
+                write_atomic(beside / CODE / name, content)
+            write_atomic(beside / "README.md", card or write_card(folder.name, model, Facts()))
     except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
         raise AudiobatError(
             f"{error.filename or folder} cannot be written ({error.strerror}): fix that, or give another folder."
         ) from error
-
-
-def swap(made: Path, folder: Path) -> None:
-    """Put the folder `made` in the place of `folder`, which goes if it is there."""
-    old = folder.with_name(f"{folder.name}.old.tmp")
-    clear(old)
-    if folder.exists():
-        folder.rename(old)
-    made.rename(folder)
-    clear(old)
-
-
-def restore(folder: Path) -> None:
-    """Give back what a `swap` that was killed between its two renames has taken away."""
-    old = folder.with_name(f"{folder.name}.old.tmp")
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-
-
-def clear(path: Path) -> None:
-    """Remove what an earlier save has left."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

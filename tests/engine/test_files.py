@@ -81,6 +81,10 @@ def test_a_folder_taken_away_by_a_killed_process_comes_back(tmp_path: Path):
     assert (place / "x").read_text() == "old"
     restore(place)  # nothing to do
     assert (place / "x").read_text() == "old"
+    place.rename(tmp_path / "place.old.tmp")
+    with replacing(place) as beside:
+        beside.mkdir()
+    assert list(tmp_path.iterdir()) == [place], "the copy of the killed process is not left behind"
 
 
 def test_remove_takes_files_folders_links_and_nothing(tmp_path: Path):

@@ -38,6 +38,7 @@ from audiobat.config import (
 )
 from audiobat.config.recipes import load_recipe
 from audiobat.engine.checkpoint import save_checkpoint
+from audiobat.engine.files import restore
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import DataInfo, Metric, ModelInfo, ResultRecord
@@ -145,7 +146,7 @@ def test_a_run_of_pretraining_becomes_a_release(tmp_path: Path, capsys):
     card = (out / "README.md").read_text()
     assert front_matter(card) == {
         "library_name": "audiobat",
-        "license": ["your licence"],
+        "license": "[your licence]",
         "pipeline_tag": "feature-extraction",
         "tags": ["audio", "audiobat", "self-supervised-learning"],
     }
@@ -439,7 +440,7 @@ def test_killed_anywhere_a_release_is_old_or_new(tmp_path: Path, release: Path, 
         patch.setattr(owner, call, dying)
         with contextlib.suppress(Killed):
             audiobat.export(release, "release", tmp_path / "out", overwrite=True)
-    release_io.restore(tmp_path / "out")
+    restore(tmp_path / "out")
     assert weights_sha256(release_io.load_tagger(tmp_path / "out")) in (
         weights_sha256(old),
         weights_sha256(release_io.load_tagger(release)),
@@ -521,7 +522,7 @@ def test_a_card_is_no_place_for_markup_of_others(tmp_path: Path, release: Path):
     config["extra"] = {"facts": {"data": evil, "recipe": evil, "settings": [[evil, evil, evil]], "left": [evil]}}
     (release / "config.json").write_text(json.dumps(config))
     card = (audiobat.export(release, "release", tmp_path / "out") / "README.md").read_text()
-    assert front_matter(card)["license"] == ["your licence"]
+    assert front_matter(card)["license"] == "[your licence]"
     assert "<script" not in card
     assert "[c](" not in card
     assert max(map(len, card.splitlines())) < 1000

@@ -21,7 +21,7 @@ from audiobat.models.encoder import AudioEncoder
 from audiobat.models.tagger import Tagger
 from audiobat.zoo import hf_hub as sharing
 from audiobat.zoo import release as release_io
-from audiobat.zoo.card import is_licensed
+from audiobat.zoo.card import is_licensed, without_licence
 from audiobat.zoo.convert import convert_file
 from audiobat.zoo.load import load_encoder
 
@@ -134,14 +134,44 @@ def test_a_folder_goes_there_with_its_own_files_alone(there: Hub, tagger: Tagger
     assert sent == ["README.md", "config.json", "head.safetensors", "layers.png", "model.safetensors"]
     card = (there.root / "owner/bugs/main/README.md").read_text()
     assert "license:" not in card.split("---")[1], "the hub refuses a licence that it does not know"
-    assert "license: [your licence]" in (tmp_path / "bugs" / "README.md").read_text(), "the user's own file stays"
+    assert "license: '[your licence]'" in (tmp_path / "bugs" / "README.md").read_text(), "the user's own file stays"
     assert "names no licence" in capsys.readouterr().out
-    text = (tmp_path / "bugs" / "README.md").read_text().replace("license: [your licence]", "license: mit")
+    text = (tmp_path / "bugs" / "README.md").read_text().replace("'[your licence]'", "mit")
     assert is_licensed(text)
     (tmp_path / "bugs" / "README.md").write_text(text)
     audiobat.push(tmp_path / "bugs", "owner/bugs")
     assert (there.root / "owner/bugs/main/README.md").read_text() == text
     assert "licence" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "licensed"),
+    [
+        ("license: '[your licence]'", False),
+        ("license: [your licence]", False),  # as 0.1 wrote it, and as one writes it without quotes
+        ("license:\n- your licence", False),
+        ("license: mit", True),
+        ("license: [mit]", True),
+        ("tags: [audio]", True),  # the user took it out
+    ],
+)
+def test_a_licence_is_open_until_the_user_writes_one(line: str, licensed: bool):
+    card = f"---\nlibrary_name: audiobat\n{line}\n---\n\n# bugs\n\nlicense: [your licence]\n"
+    assert is_licensed(card) == licensed
+    without = without_licence(card)
+    assert is_licensed(without)
+    assert "license" not in without.split("---")[1]
+    assert without.endswith("\n# bugs\n\nlicense: [your licence]\n")
+
+
+@pytest.mark.parametrize("front", ["license: [mit", "- mit", "{"])
+def test_a_broken_front_matter_is_one_sentence(there: Hub, tagger: Tagger, tmp_path: Path, front: str):
+    release_io.save_release(tmp_path / "bugs", tagger)
+    (tmp_path / "bugs" / "README.md").write_text(f"---\n{front}\n---\n# bugs\n")
+    with pytest.raises(AudiobatError, match=r"^README\.md: the lines between its --- are no fields in YAML") as caught:
+        audiobat.push(tmp_path / "bugs", "owner/bugs")
+    assert "\n" not in str(caught.value)
+    assert not there.made
 
 
 def test_only_the_files_of_a_release_are_fetched_and_nothing_is_run(there: Hub, tagger: Tagger, tmp_path: Path):

@@ -449,7 +449,7 @@ def test_beats_has_a_release_of_its_own(tmp_path: Path):
     with torch.no_grad():
         ours, theirs = (e.forward_intermediates(waveform).patch_tokens for e in (encoder, again))
     assert torch.equal(ours, theirs)
-    with pytest.raises(AudiobatError, match=r"holds a BeatsEncoder: take it by audiobat\.load"):
+    with pytest.raises(AudiobatError, match=r"holds a BeatsEncoder: load it by audiobat\.load"):
         AudioEncoder.from_pretrained(tmp_path / "mine")
 
 

@@ -1,4 +1,4 @@
-"""Weights of other projects to encoders: a file, or a Hugging Face folder, read without running any of it.
+"""Weights of other projects to encoders: a file or a Hugging Face folder is read, and nothing in it is run.
 
 pickles.py      a pickle's bytes to plain values; nothing in it is run
 reading.py      a checkpoint file to plain values and tensors
@@ -31,22 +31,22 @@ TEACHER = ":teacher"  # after a file's name: its EMA copy in place of the studen
 
 
 def is_foreign(source: str | Path) -> bool:
-    """Whether `convert_file` is the one to take `source`: a file, or a Hugging Face folder of a kind that is known."""
+    """Whether `convert_file` takes `source`: a file, or a Hugging Face folder with weights of a known project."""
     path = Path(str(source).removesuffix(TEACHER))
     return path.is_file() or hugging_face(path)
 
 
 def hugging_face(folder: Path) -> bool:
-    """Whether a folder holds weights of another project as Hugging Face has them, unless it is for `hub`.
+    """Whether a folder holds another project's weights in the layout of Hugging Face, which `release` does not read.
 
-    Where its model_type tells nothing its tensors do: what config.json calls a model is up to its makers.
+    An unknown model_type decides nothing, as makers may write there what they like: then the names of tensors decide.
     """
     file, weights = folder / "config.json", folder / WEIGHTS
     if not file.is_file():
         return False
     config = read_json(file)
     kind = config.get("model_type")
-    if kind in ("audiobat", *release_io.FOREIGN) or "format" in config:  # all of our releases have a format
+    if kind in ("audiobat", *release_io.READERS) or "format" in config:  # all of our releases have a format
         return False
     if kind in ("eat", "sslam"):
         return True
@@ -76,7 +76,7 @@ def convert_file(source: str | Path) -> Converted:
 
 
 def layout_of(weights: Weights) -> ModuleType:
-    """The converter for these tensors, or for what a survey says of them."""
+    """The converter whose layout has these tensors, or their `TensorInfo`."""
     for layout in LAYOUTS:
         if layout.matches(weights.student):
             return layout

@@ -1,7 +1,11 @@
-"""A pickle's bytes to plain values, by a machine of our own: nothing is imported, nothing is called, nothing is run.
+"""A pickle's bytes to plain values: nothing in it is imported, called or run.
 
-In: a stream, and what makes a tensor of a reference to its bytes. Out: dicts, lists, tuples, sets, numbers, text and
-those tensors; every other object is a `Stub`, which has a name and does nothing.
+In: a stream, and a function that makes a tensor of a reference to its bytes. Out: dicts, lists, tuples, sets, numbers,
+text and those tensors; in the place of every other object stands a `Stub`, which has a name and does nothing.
+
+Python's own readers will not do: with lengths that lie, `pickle.Unpickler` asks for gigabytes before it reads a byte;
+it hashes keys that take for ever; and `torch.load(weights_only=True)` refuses a whole file for one argparse.Namespace.
+So `pickletools` decodes the instructions, and a `Machine` carries out the harmless ones on a stack of plain values.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-STEPS = 2_000_000  # of one pickle, and items it copies: each may cost 200 bytes, and no checkpoint has a tenth of them
-DIMENSIONS = 16  # of a tensor, and parts of a key
-LONGEST = 160  # characters of a name that people see
+STEPS = 2_000_000  # instructions of a pickle and items that it copies, at most: each may cost 200 bytes of memory
+DIMENSIONS = 16  # of a tensor, and parts of a key, at most
+LONGEST = 160  # characters of a name that is shown
 DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter"}
 SETS = {"builtins.set", "builtins.frozenset"}
 TENSORS = {f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2")}
@@ -32,7 +36,7 @@ STORAGES = {
 }
 DTYPES = {str(dtype): dtype for dtype in STORAGES.values()}
 BYTES = {"_codecs.encode", "builtins.bytes"}  # how old protocols write bytes
-CALLED = DICTS | SETS | TENSORS | PARAMETERS | BYTES | {"torch.Size"}  # what `_call` knows; none of it is really called
+CALLED = DICTS | SETS | TENSORS | PARAMETERS | BYTES | {"torch.Size"}  # `_call` has a plain value for each
 NAMED = {f"builtins.{kind}" for kind in ("list", "dict", "tuple", "str", "int", "float", "bool")}  # without a call
 LITERALS = {
     *("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -45,7 +49,7 @@ MAKE: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "E
 
 @dataclass(eq=False)
 class Stub:
-    """Stands in the place of an object or function named `name`; `state` is what its class would have been given."""
+    """Stands for the object or function `name` of the pickle; `state` is what its class would have been given."""
 
     name: str
     state: Any = None
@@ -60,7 +64,7 @@ class Storage(NamedTuple):
 
 
 class View(NamedTuple):
-    """How a tensor lies in a storage; `make_tensor` gets one."""
+    """How a tensor lies in a storage: what `make_tensor` needs."""
 
     storage: Storage
     offset: int
@@ -69,18 +73,18 @@ class View(NamedTuple):
 
 
 def shown(text: object) -> str:
-    """A name out of a file as people may see it: no control characters, and not without end."""
+    """A name from a file in a form that is safe to print: no control characters, at most LONGEST of them."""
     name = text if isinstance(text, str) else reprlib.repr(text)
     return name if name.isprintable() and len(name) <= LONGEST else ascii(name)[:LONGEST]
 
 
 class Fault(Exception):
-    """What is wrong with a pickle."""
+    """A pickle that is damaged, or that no checkpoint needs: the end of a sentence about it."""
 
 
 @dataclass
 class Machine:
-    """Runs one pickle; `stubs` counts, after that, the names for which a stub stands."""
+    """Carries out the instructions of one pickle; `stubs` counts the names for which a stub stands."""
 
     make_tensor: Callable[[View], Any]
     stubs: Counter[str] = field(default_factory=Counter)
@@ -186,7 +190,7 @@ class Machine:
                 stack[-1].update(keys(items))
 
     def _named(self, name: str) -> Any:
-        """What a pickle names: a stub, which stands for known functions too; or a torch.dtype, which does nothing."""
+        """The value for a name in a pickle: a torch.dtype, or else a stub, for the functions in CALLED too."""
         if name in DTYPES:
             return DTYPES[name]
         name = shown(name)
@@ -197,7 +201,7 @@ class Machine:
         return Stub(name)
 
     def _call(self, function: Any, args: Any) -> Any:
-        """What a known function would give; a stub for any other, which is not called."""
+        """The plain value that a known function would give; a stub for any other. No function is called."""
         if not isinstance(function, Stub) or not isinstance(args, tuple):
             raise Fault("it calls what is no function")
         name = function.name
@@ -235,7 +239,7 @@ def pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
 
 
 def keys(items: Iterable[Any]) -> Iterable[Any]:
-    """`items`, which must be hashed quickly: numbers, text, stubs, and short tuples of numbers and text."""
+    """The items, once it is clear that hashing each is quick: numbers, text, stubs, and short tuples of these."""
     for item in items:
         parts = item if isinstance(item, tuple) and len(item) <= DIMENSIONS else (item,)
         for part in parts:

@@ -1,7 +1,7 @@
 """A checkpoint file to plain values and tensors, whoever made it: torch's two formats, a bare pickle, or safetensors.
 
-A file is surveyed before any of it is loaded: its entries may not unpack, its tensors must lie inside it, and its
-pickle runs in a machine that imports and calls nothing. Errors name the entry or the global that offends.
+A file is surveyed before any of it is loaded: no entry is packed, every tensor lies inside the file, and its pickle is
+read by `pickles.Machine`, which imports and calls nothing. Errors name the entry or the name that is at fault.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Make = Callable[[View], Any]
 
 
 class TensorInfo(NamedTuple):
-    """What a survey tells of a tensor."""
+    """A tensor in a survey."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -67,8 +67,9 @@ class Survey:
 def read(path: str | Path) -> Any:
     """The value in a checkpoint: plain containers and tensors on the CPU, and a `Stub` for any other object.
 
-    torch's own loader reads what it takes with `weights_only=True`, once the survey has found nothing but tensors and
-    plain containers; what needs more, we read. Tensors may be views of the file: copy what you keep.
+    torch's own loader with `weights_only=True` reads a file in which the survey has found nothing but tensors and plain
+    containers (without a survey it could be made to ask for any amount of memory); `Machine` reads the others. Tensors
+    may be views of the file: copy what you keep.
 
     Raises:
         AudiobatError: no such file, one of another format, or one that is cut, damaged or made to do harm.

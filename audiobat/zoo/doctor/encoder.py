@@ -36,38 +36,36 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Patient:
-    """An encoder, and clips for it."""
+class Trial:
+    """An encoder under test, and clips of noise for it."""
 
     encoder: Encoder
     device: torch.device
 
     def noise(self, *seconds: float) -> list[Tensor]:
-        """Clips of white noise, the same ones at every call."""
+        """Clips of white noise [S] of these lengths, the same at every call."""
         generator = torch.Generator().manual_seed(SEED)
         counts = [max(1, round(s * self.encoder.sample_rate)) for s in seconds]
         return [0.1 * torch.randn(count, generator=generator) for count in counts]
 
     @torch.no_grad()
     def features(self, clips: list[Tensor]) -> LayerFeatures:
-        """The encoder's answer to a padded batch."""
+        """The encoder's features of the clips as a padded batch."""
         waveform, lengths = pad_batch(clips)
         return self.encoder.forward_intermediates(waveform.to(self.device), lengths.to(self.device))
 
 
-Check: TypeAlias = Callable[[Patient], None]
+Check: TypeAlias = Callable[[Trial], None]
 
 
 def examine(encoder: Encoder, device: torch.device) -> Iterator[Finding]:
-    """Run every check; one that fails in a way of its own is a fault too. Later checks need the first two."""
-    patient = Patient(encoder, device)
+    """Run the checks and yield each finding; it ends at a fault in the first two, on which the others rely."""
+    trial = Trial(encoder, device)
     for count, (name, check) in enumerate(CHECKS.items(), start=1):
         fault = None
         try:
-            check(patient)
-        except Fault as found:
-            fault = str(found)
-        except AudiobatError as error:  # of a user's file, with the line
+            check(trial)
+        except (Fault, AudiobatError) as error:  # the second comes from a user's file, with the line
             fault = str(error).removesuffix(".")
         except Exception as error:  # whatever an encoder may raise
             fault = f"it raises {type(error).__name__}: {' '.join(str(error).split())}; fix forward_intermediates"
@@ -82,56 +80,56 @@ def need(condition: object, sentence: str) -> None:
         raise Fault(sentence)
 
 
-def attributes(patient: Patient) -> None:
-    """sample_rate, dim and depth are whole numbers that can be true."""
+def attributes(trial: Trial) -> None:
+    """sample_rate, dim and depth are whole numbers of a sensible size, and the method is there."""
     for name in ("sample_rate", "dim", "depth"):
-        value = getattr(patient.encoder, name, None)
+        value = getattr(trial.encoder, name, None)
         need(type(value) is int and value > 0, f"{name} is {value!r}; set it to a whole number above 0")
     low, high = RATES
-    rate = patient.encoder.sample_rate
+    rate = trial.encoder.sample_rate
     need(low <= rate <= high, f"sample_rate is {rate}; give it in Hz, {low} to {high}")
     need(
-        callable(getattr(patient.encoder, "forward_intermediates", None)),
+        callable(getattr(trial.encoder, "forward_intermediates", None)),
         "forward_intermediates is no method; define it",
     )
 
 
-def shapes(patient: Patient) -> None:
+def shapes(trial: Trial) -> None:
     """Every tensor has the shape that `LayerFeatures` names."""
-    fault = shape_fault(patient.encoder, patient.features(patient.noise(1.0, 1.0)), clips=2)
+    fault = shape_fault(trial.encoder, trial.features(trial.noise(1.0, 1.0)), clips=2)
     need(fault is None, str(fault))
 
 
-def dtypes(patient: Patient) -> None:
+def dtypes(trial: Trial) -> None:
     """Features are floating point, `valid` is bool, and all are on the device of the waveform."""
-    found = patient.features(patient.noise(1.0))
+    found = trial.features(trial.noise(1.0))
     fault = type_fault(found)
     need(fault is None, str(fault))
     for name, tensor in tensors(found).items():
         place = tensor.device.type
-        need(place == patient.device.type, f"{name} is on {place}; leave it on the waveform's device, {patient.device}")
+        need(place == trial.device.type, f"{name} is on {place}; leave it on the waveform's device, {trial.device}")
 
 
-def finite(patient: Patient) -> None:
+def finite(trial: Trial) -> None:
     """Noise gives finite features."""
-    finite_features(patient.features(patient.noise(1.0)))
+    finite_features(trial.features(trial.noise(1.0)))
 
 
-def silence(patient: Patient) -> None:
-    """Digital silence, which divides by zero where a variance is not guarded."""
-    finite_features(patient.features([torch.zeros(patient.encoder.sample_rate)]))
+def silence(trial: Trial) -> None:
+    """Digital silence gives finite features too: it divides by zero where a variance is not guarded."""
+    finite_features(trial.features([torch.zeros(trial.encoder.sample_rate)]))
 
 
-def short(patient: Patient) -> None:
+def short(trial: Trial) -> None:
     """A clip of 0.1 s gives at least one valid token."""
-    found = patient.features(patient.noise(SHORT))
+    found = trial.features(trial.noise(SHORT))
     need(found.valid.any(), f"a clip of {SHORT} s has no valid token; pad it inside and mark the first column valid")
     finite_features(found)
 
 
-def long(patient: Patient) -> None:
+def long(trial: Trial) -> None:
     """A clip of 30 s is not cut off."""
-    found = patient.features(patient.noise(LONG))
+    found = trial.features(trial.noise(LONG))
     finite_features(found)
     end = valid_columns(found)[0]
     last = found.frame_times[end - 1].item()
@@ -141,10 +139,10 @@ def long(patient: Patient) -> None:
     )
 
 
-def waveform_reaches(patient: Patient) -> None:
-    """Other sounds give other features, and each layer is its own."""
-    found = patient.features(patient.noise(1.0))
-    quiet = patient.features([torch.zeros(patient.encoder.sample_rate)])
+def waveform_reaches(trial: Trial) -> None:
+    """Other sounds give other features, and no two layers are equal."""
+    found = trial.features(trial.noise(1.0))
+    quiet = trial.features([torch.zeros(trial.encoder.sample_rate)])
     need(
         found.patch_tokens.shape != quiet.patch_tokens.shape or difference(found, quiet) > TOLERANCE,
         "noise and silence have the same features; use the waveform",
@@ -153,50 +151,48 @@ def waveform_reaches(patient: Patient) -> None:
         need(not torch.equal(one, next_one), f"layers {layer} and {layer + 1} are the same; return each block's output")
 
 
-def lengths_may_be_absent(patient: Patient) -> None:
+def lengths_may_be_absent(trial: Trial) -> None:
     """`lengths=None` means that all samples count."""
-    (clip,) = patient.noise(1.0)
+    (clip,) = trial.noise(1.0)
     with torch.no_grad():
-        bare = patient.encoder.forward_intermediates(clip[None].to(patient.device))
-    same(bare, patient.features([clip]), "without lengths the features are others; take lengths=None as all samples")
+        bare = trial.encoder.forward_intermediates(clip[None].to(trial.device))
+    same(bare, trial.features([clip]), "without lengths the features are others; take lengths=None as all samples")
 
 
-def padding(patient: Patient) -> None:
-    """What lies beyond a clip's length, were it noise, does not change the clip."""
-    clip, beyond = patient.noise(0.7, 0.5)
+def padding(trial: Trial) -> None:
+    """Samples beyond a clip's length, noise here, do not change its features."""
+    clip, beyond = trial.noise(0.7, 0.5)
     whole = torch.cat([clip, beyond])
-    stacked = torch.stack([whole, whole]).to(patient.device)
-    lengths = torch.tensor([len(clip), len(whole)], device=patient.device)
+    stacked = torch.stack([whole, whole]).to(trial.device)
+    lengths = torch.tensor([len(clip), len(whole)], device=trial.device)
     with torch.no_grad():
-        together = patient.encoder.forward_intermediates(stacked, lengths)
+        together = trial.encoder.forward_intermediates(stacked, lengths)
     same_clip(
         together,
-        patient.features([clip]),
+        trial.features([clip]),
         "padding changes a clip; mask it by lengths, or run clips of a length together",
     )
 
 
-def batch_independence(patient: Patient) -> None:
-    """A clip's neighbours, loud ones too, do not change it."""
-    clip, other = patient.noise(1.0, 1.0)
-    together = patient.features([clip, 30 * other])
-    same_clip(together, patient.features([clip]), "a clip's neighbours change it; take no statistics over the batch")
+def batch_independence(trial: Trial) -> None:
+    """A loud neighbour in the batch does not change a clip's features."""
+    clip, other = trial.noise(1.0, 1.0)
+    together = trial.features([clip, 30 * other])
+    same_clip(together, trial.features([clip]), "a clip's neighbours change it; take no statistics over the batch")
 
 
-def determinism(patient: Patient) -> None:
-    """Twice the same clip, twice the same features."""
-    module = patient.encoder
+def determinism(trial: Trial) -> None:
+    """The same clip gives the same features twice."""
+    module = trial.encoder
     need(not (isinstance(module, nn.Module) and module.training), "it is in training mode; call eval()")
-    clips = patient.noise(1.0)
-    same(
-        patient.features(clips), patient.features(clips), "two runs differ; switch off dropout, dither and random crops"
-    )
+    clips = trial.noise(1.0)
+    same(trial.features(clips), trial.features(clips), "two runs differ; switch off dropout, dither and random crops")
 
 
-def valid_is_a_prefix(patient: Patient) -> None:
+def valid_is_a_prefix(trial: Trial) -> None:
     """`valid` holds whole columns from the first one on, more of them for a longer clip."""
-    clips = patient.noise(SHORT, 2.0, LONG / 10)
-    found = patient.features(clips)
+    clips = trial.noise(SHORT, 2.0, LONG / 10)
+    found = trial.features(clips)
     counts = valid_columns(found)
     need(
         counts == sorted(counts), f"clips of {SHORT}, 2 and 3 s have {counts} valid columns; mark False on padding only"
@@ -205,10 +201,10 @@ def valid_is_a_prefix(patient: Patient) -> None:
     need(counts[-1] == found.grid[0], "the longest clip's last column is not valid; end the grid where it ends")
 
 
-def frame_times(patient: Patient) -> None:
+def frame_times(trial: Trial) -> None:
     """Times are seconds, rise, and stay inside the clip."""
     seconds = 3.0
-    found = patient.features(patient.noise(seconds))
+    found = trial.features(trial.noise(seconds))
     times = found.frame_times
     need(times[0].abs() < 0.5, f"frame_times begin at {times[0]:g}; give the start of each column in seconds")
     need((times.diff() > 0).all(), "frame_times do not rise; give the start of each column in seconds")
@@ -219,13 +215,13 @@ def frame_times(patient: Patient) -> None:
     )
 
 
-def gradient_free(patient: Patient) -> None:
-    """Under no_grad nothing asks for a gradient, and the waveform is as it was."""
-    (clip,) = patient.noise(1.0)
-    waveform = clip[None].to(patient.device)
+def gradient_free(trial: Trial) -> None:
+    """Under no_grad no feature requires a gradient, and the waveform is not written to."""
+    (clip,) = trial.noise(1.0)
+    waveform = clip[None].to(trial.device)
     before = waveform.clone()
     with torch.no_grad():
-        found = patient.encoder.forward_intermediates(waveform)
+        found = trial.encoder.forward_intermediates(waveform)
     for name, tensor in tensors(found).items():
         need(not tensor.requires_grad, f"{name} asks for a gradient under no_grad; do not switch it on inside")
     need(torch.equal(waveform, before), "the waveform was changed in place; work on a copy")
@@ -257,7 +253,7 @@ def tensors(features: LayerFeatures) -> dict[str, Tensor]:
 
 
 def finite_features(features: LayerFeatures) -> None:
-    """Valid features hold neither NaN nor infinity."""
+    """Raise a Fault if valid features hold NaN or infinity."""
     good = features.patch_tokens[:, features.valid].isfinite().all()
     if features.cls_token is not None:
         good &= features.cls_token.isfinite().all()
@@ -265,7 +261,7 @@ def finite_features(features: LayerFeatures) -> None:
 
 
 def valid_columns(features: LayerFeatures) -> list[int]:
-    """Valid columns of each clip, which must be the first ones, whole."""
+    """The number of valid columns of each clip; a Fault unless they are whole columns from the first on."""
     by_column = features.valid.unflatten(1, features.grid)  # [B, T, F]
     counts = by_column.all(2).sum(1)
     prefix = torch.arange(features.grid[0], device=counts.device) < counts[:, None]
@@ -278,7 +274,7 @@ def valid_columns(features: LayerFeatures) -> list[int]:
 
 
 def difference(one: LayerFeatures, other: LayerFeatures) -> float:
-    """The largest difference of the patches and cls of two answers of one shape, as a share of the largest feature."""
+    """The largest difference between two features of one shape, patches and cls, as a share of the largest value."""
     pairs = [(one.patch_tokens, other.patch_tokens)]
     if one.cls_token is not None and other.cls_token is not None:
         pairs.append((one.cls_token, other.cls_token))
@@ -286,7 +282,7 @@ def difference(one: LayerFeatures, other: LayerFeatures) -> float:
 
 
 def same(one: LayerFeatures, other: LayerFeatures, sentence: str) -> None:
-    """Two answers agree."""
+    """Raise a Fault unless two features agree."""
     agree = one.grid == other.grid and torch.equal(one.valid, other.valid)
     need(agree, f"{sentence} (another grid or valid)")
     share = difference(one, other)
@@ -294,7 +290,7 @@ def same(one: LayerFeatures, other: LayerFeatures, sentence: str) -> None:
 
 
 def same_clip(batch: LayerFeatures, alone: LayerFeatures, sentence: str) -> None:
-    """The first clip of a batch has the valid features that it has alone."""
+    """Raise a Fault unless the first clip of a batch has the valid features that it has alone."""
     first = batch.clip(0)
     count, wanted = valid_columns(first)[0], valid_columns(alone)[0]
     need(count == wanted, f"{sentence} ({count} valid columns, alone {wanted})")

@@ -1,6 +1,6 @@
-"""What a checkpoint or a folder is, what is in it, and whether it is safe: a path in, lines of facts out.
+"""Facts about a checkpoint or a folder: which model it is, what it holds, and whether it is safe to load elsewhere.
 
-Nothing of it is run.
+In: a path. Out: pairs of a name and a fact. Nothing in the file is run.
 """
 
 from __future__ import annotations
@@ -26,36 +26,25 @@ from audiobat.zoo.release import find, load, load_tagger, run_fields
 SHOWN = 6  # names in a line
 LISTS = (".csv", ".parquet", ".txt")
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
-USUAL = (  # beginnings of what trainers leave in checkpoints, and what does nothing by itself
+USUAL = (  # beginnings of names that trainers leave in checkpoints, and that do nothing when they are loaded
     *("argparse.Namespace", "types.SimpleNamespace", "functools.partial", "pathlib.P", "datetime.", "collections."),
-    *("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy.dtype", "numpy.ndarray", "numpy.float", "numpy.int"),
-    *("torch._utils.", "torch.nn.", "torch.optim.", "torch.device", "torch.Tensor", "torch.storage.UntypedStorage"),
-    *("builtins.object", "builtins.complex", "builtins.slice", "builtins.range", "copyreg._reconstructor"),
-    *("fairseq.", "omegaconf.", "lightning.", "pytorch_lightning.", "lightning_fabric.", "yacs."),
+    *("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy.dtype", "numpy.ndarray", "numpy.float"),
+    *("numpy.int", "torch._utils.", "torch.nn.", "torch.optim.", "torch.device", "torch.Tensor"),
+    *("torch.storage.UntypedStorage", "builtins.object", "builtins.complex", "builtins.slice", "builtins.range"),
+    *("copyreg._reconstructor", "fairseq.", "omegaconf.", "lightning.", "pytorch_lightning.", "lightning_fabric."),
+    *("yacs.",),
 )
-HARMFUL = {  # modules that reach the machine
+HARMFUL = {  # modules by which code reaches files, the network or the interpreter
     *("os", "posix", "nt", "subprocess", "commands", "sys", "socket", "shutil", "io", "_io", "builtins", "importlib"),
     *("runpy", "pickle", "_pickle", "ctypes", "webbrowser", "urllib", "requests", "http", "ftplib", "smtplib", "pty"),
-    *("asyncio", "multiprocessing", "threading", "code", "pdb", "timeit", "operator", "functools", "types", "tempfile"),
-    *(
-        "platform",
-        "glob",
-        "zipfile",
-        "tarfile",
-        "ssl",
-        "signal",
-        "mmap",
-        "marshal",
-        "imp",
-        "pip",
-        "cProfile",
-        "profile",
-    ),
+    *("asyncio", "multiprocessing", "threading", "code", "pdb", "timeit", "operator", "functools", "types"),
+    *("tempfile", "platform", "glob", "zipfile", "tarfile", "ssl", "signal", "mmap", "marshal", "imp", "pip"),
+    *("cProfile", "profile"),
 }
 
 
 def facts_of_file(path: Path) -> Iterator[tuple[str, str]]:
-    """One line after another about a checkpoint, or a folder; a value that begins with `!` asks for care.
+    """Facts about a checkpoint or a folder, line by line; one that begins with `!` asks for care.
 
     Raises AudiobatError for a file that is damaged, that names what would reach the machine, or that is no known model.
     """
@@ -91,7 +80,7 @@ def facts_of_file(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def facts_of_folder(folder: Path) -> Iterator[tuple[str, str]]:
-    """What a release or a run holds, or weights that Hugging Face keeps in a folder."""
+    """Facts about a release, a run, or a model in the layout of Hugging Face."""
     if hugging_face(folder):
         yield "folder", f"{folder}, as Hugging Face keeps models"
         yield from facts_of_model(convert_file(folder))
@@ -115,13 +104,13 @@ def facts_of_folder(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def facts_of_encoder(encoder: Encoder) -> Iterator[tuple[str, str]]:
-    """Its size."""
+    """How large an encoder is, and its sample rate."""
     count = sum(parameter.numel() for parameter in encoder.parameters()) if isinstance(encoder, nn.Module) else 0
     yield "loads", f"{count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}, {encoder.sample_rate} Hz"
 
 
 def found_there(folder: Path) -> str:
-    """Which checkpoints a folder holds."""
+    """Which checkpoints a folder holds, to end a sentence."""
     if not folder.is_dir():
         return "is not there either"
     files = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS)
@@ -129,7 +118,7 @@ def found_there(folder: Path) -> str:
 
 
 def facts_of_model(converted: Converted) -> Iterator[tuple[str, str]]:
-    """What became of the tensors."""
+    """Facts about what was built of a file: encoder, head, and tensors that were left out."""
     yield from facts_of_encoder(converted.encoder)
     if converted.head is not None:
         yield "head", f"{len(converted.head.config.classes)} classes: {listed(converted.head.config.classes)}"
@@ -163,7 +152,7 @@ def tensors(found: Mapping[Any, Any]) -> str:
 
 
 def verdict(survey: Survey, harmful: list[str]) -> str:
-    """Whether another reader could open the file without a thought."""
+    """Whether an ordinary reader of pickles could open the file without running code."""
     if harmful:
         return f"! no: it names {listed(harmful)}, which reaches the machine; nothing of it was run here"
     unknown = [name for name in survey.stubs if not name.startswith(USUAL)]
@@ -177,7 +166,7 @@ def verdict(survey: Survey, harmful: list[str]) -> str:
 
 
 def harmful_names(names: Mapping[str, int]) -> list[str]:
-    """Those names of a pickle by which it reaches files, the network or the interpreter."""
+    """The names in a pickle by which it reaches files, the network or the interpreter."""
     return [name for name in names if name.split(".")[0] in HARMFUL and not name.startswith(USUAL)]
 
 

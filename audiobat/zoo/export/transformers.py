@@ -21,33 +21,12 @@ from audiobat.engine.tensors import check_values
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.tagger import Tagger
+from audiobat.zoo.card import Facts, write_card
 from audiobat.zoo.export.bundle import bundle
 from audiobat.zoo.export.onnx import encoder_of
 
 CODE = "modeling_audiobat"
 HEADER = '"""The model of this folder for transformers, copied by audiobat {version} from its sources (MIT licence)."""'
-CARD = """---
-library_name: transformers
-pipeline_tag: {task}
-tags: [audio, audiobat]
----
-
-# {name}
-
-An audio encoder made with audiobat {version}: {parameters:.2f}M parameters, {depth} blocks of {dim} dimensions,
-audio of any length at {rate} Hz. Its code comes with it: read `{code}.py` before you trust it.
-
-```python
-from transformers import AutoFeatureExtractor, {auto}
-
-extractor = AutoFeatureExtractor.from_pretrained("{name}", trust_remote_code=True)
-model = {auto}.from_pretrained("{name}", trust_remote_code=True)
-inputs = extractor([waveform], sampling_rate={rate}, return_tensors="pt")  # mono, in [-1, 1]
-{line}
-```
-"""
-VECTOR = "vector = model(**inputs).pooler_output  # [1, {dim}]"
-LOGITS = "logits = model(**inputs).logits  # [1, {classes}]; model.config.id2label names the classes"
 
 
 def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: str = "") -> None:
@@ -56,7 +35,7 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
     Args:
         model: it stays as it is, where it is.
         folder: where; an older folder of this kind is replaced, any other that is not empty is refused.
-        card: text of README.md; by default how to load the model.
+        card: text of README.md; by default what the model is and how to load it.
 
     Raises:
         AudiobatError: a folder with other files; an encoder of another class, such as BEATs's; a frontend or head whose
@@ -84,7 +63,7 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
             }
         ),
         f"{CODE}.py": source_of(model),
-        "README.md": card or own_card(model, folder.name),
+        "README.md": card or write_card(folder.name, model, Facts(), "transformers"),
     }
     try:
         with replacing(folder) as beside:
@@ -132,24 +111,6 @@ def model_config(model: AudioEncoder | Tagger) -> dict[str, Any]:
         **to_dict(encoder.config),
         **fields,
     }
-
-
-def own_card(model: AudioEncoder | Tagger, name: str) -> str:
-    """A README.md that says how to load the model."""
-    encoder = encoder_of(model)
-    tagger = model if isinstance(model, Tagger) else None
-    return CARD.format(
-        name=name,
-        version=__version__,
-        code=CODE,
-        parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
-        depth=encoder.depth,
-        dim=encoder.dim,
-        rate=encoder.sample_rate,
-        task="audio-classification" if tagger else "feature-extraction",
-        auto="AutoModelForAudioClassification" if tagger else "AutoModel",
-        line=LOGITS.format(classes=len(tagger.classes)) if tagger else VECTOR.format(dim=encoder.dim),
-    )
 
 
 def as_json(fields: dict[str, Any]) -> str:
