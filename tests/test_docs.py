@@ -163,6 +163,8 @@ def test_python_runs(page, workplace):
             import_all(block)
         else:
             assert block.info == "python"
+            if named := re.match(r"# (\w+\.py)\n", block.code):  # a file that the reader writes
+                Path(named[1]).write_text(block.code)
             exec(compile(block.code, page.name, "exec"), names)
 
 

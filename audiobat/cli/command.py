@@ -12,6 +12,7 @@ from pathlib import Path
 import audiobat
 from audiobat.cli.parse import help_text, parse
 from audiobat.cli.verbs import VERBS
+from audiobat.config.user_files import errors_of_user_code
 from audiobat.errors import AudiobatError, did_you_mean
 
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # errors of writing, which name no file
@@ -28,7 +29,8 @@ HINTS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     try:
-        run(list(sys.argv[1:] if argv is None else argv))
+        with errors_of_user_code():
+            run(list(sys.argv[1:] if argv is None else argv))
     except AudiobatError as error:
         return fail(str(error))
     except OSError as error:

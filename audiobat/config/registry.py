@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from audiobat.config.checks import check
-from audiobat.config.user_files import find_in_file, is_user_class, split_name
+from audiobat.config.user_files import find_in_file, is_user_class, line_of, split_name
 from audiobat.errors import AudiobatError, did_you_mean
 
 PACKAGE = Path(__file__).parents[1]
@@ -138,7 +137,7 @@ def _check_methods(seam: str, kind: str, found: Any) -> type[Any]:
     missing = [name for name in wanted if not _defines(found, name)]
     missing += sorted(getattr(found, "__abstractmethods__", set()) - set(missing))
     if missing:
-        where = f"{split_name(kind)[0]} line {_line_of(found)}: " if is_user_class(kind) else ""
+        where = f"{split_name(kind)[0]} line {line_of(found)}: " if is_user_class(kind) else ""
         raise AudiobatError(
             f"{where}{found.__name__} lacks {', '.join(missing)}: a {seam} defines {', '.join(wanted)} "
             "(see docs/variants.md)."
@@ -150,9 +149,3 @@ def _defines(found: type[Any], name: str) -> bool:
     """Whether a class has a method of its own, not torch's placeholder for `forward`."""
     method = getattr(found, name, None)
     return callable(method) and "unimplemented" not in getattr(method, "__name__", "")
-
-
-def _line_of(found: type[Any]) -> int:
-    """The line at which a class begins in the user's file."""
-    lines = Path(str(sys.modules[found.__module__].__file__)).read_text(encoding="utf-8").splitlines()
-    return next((n for n, line in enumerate(lines, start=1) if re.match(rf"class {found.__name__}\b", line)), 1)

@@ -8,6 +8,7 @@ a run or a release is never run unless the user allows it.
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -97,8 +98,20 @@ def errors_of_user_code() -> Iterator[None]:
         for frame in reversed(frames):  # the innermost frame of a user's file is where he has to look
             for module in _modules.values():
                 if frame.f_globals is vars(module):
-                    raise failure(error, Path(str(module.__file__)), f"{frame.f_code.co_qualname}") from error
+                    raise failure(error, Path(str(module.__file__)), frame.f_code.co_qualname) from error
+        for module in _modules.values():  # a method that the package cannot call has no frame of its own
+            for found in [value for value in vars(module).values() if isinstance(value, type)]:
+                if isinstance(error, TypeError) and str(error).startswith(f"{found.__qualname__}."):
+                    line = line_of(found)
+                    sentence = f"{module.__file__} line {line}: {error}: docs/variants.md has the arguments."
+                    raise AudiobatError(sentence) from error
         raise
+
+
+def line_of(found: type[Any]) -> int:
+    """The line at which a class begins in a user's file."""
+    lines = Path(str(sys.modules[found.__module__].__file__)).read_text(encoding="utf-8").splitlines()
+    return next((n for n, line in enumerate(lines, start=1) if re.match(rf"class {found.__name__}\b", line)), 1)
 
 
 def _is_same(name: str, file: Path) -> bool:

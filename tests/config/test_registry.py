@@ -142,5 +142,8 @@ def test_what_a_users_code_raises_later_names_its_line(mine):
         errors_of_user_code(),
     ):
         made.forward(None, None, None)
+    sentence = r"mine.py line 4: Mine.forward\(\) missing 3 required positional arguments.*docs/variants.md"
+    with pytest.raises(AudiobatError, match=sentence), errors_of_user_code():
+        made.forward()
     with pytest.raises(KeyError), errors_of_user_code():  # of the package's own code
         {}["x"]
