@@ -23,7 +23,7 @@ RATE = 8000
 FRONTEND = FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16)
 MODEL = ModelConfig(FRONTEND, EncoderConfig(dim=16, depth=2, heads=2, patch_size=(16, 8), max_frames=96))
 TONES = {"low": 250.0, "mid": 900.0, "top": 2800.0}
-TRAIN = ProbeTrainConfig(steps=25, warmup_steps=3, batch_size=8, lr=1e-2)
+TRAIN = ProbeTrainConfig(steps=12, warmup_steps=2, batch_size=8, lr=1e-2)
 ROWS = np.arange(24)
 
 
@@ -38,13 +38,13 @@ COMPANY = [
     job("protobin", seed=1),
     job("linear", norm="batch", pool="mean", lr=3e-2),
     job("linear_cgp", weight_decay=0.3),
-    job("attentive", steps=11),
+    job("attentive", steps=7),
     job("ep", queries=4, reduction=2),
     job("head2toe"),
     job("proto_classwise", per_class=3),
     job("knn", neighbours=3),
     job("mean_time_keep_freq"),
-    job("cgp", prototypes=5, seed=3, steps=17),
+    job("cgp", prototypes=5, seed=3, steps=9),
     job("linear", layer=1, norm="layer"),
     job("vqt"),
 ]
@@ -279,7 +279,7 @@ def test_losses_are_their_formulas():
 
 def test_training_shows_what_it_does(kept, table, capsys):
     train_heads(kept, ROWS, clip_task(table), [job("cgp"), job("linear")], "fold 2 of 5, ")
-    assert "fold 2 of 5, train 2 heads: 25/25 steps" in capsys.readouterr().err
+    assert "fold 2 of 5, train 2 heads: 12/12 steps" in capsys.readouterr().err
 
 
 def test_features_leave_the_random_state_and_gradients_alone(source):
