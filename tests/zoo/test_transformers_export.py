@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch.nn import functional as F
 
-from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig
+from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig, from_dict
 from audiobat.config.user_files import find_in_file
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder, pool_features
@@ -363,11 +363,25 @@ def test_a_users_own_class_comes_along(tmp_path: Path):
         values["find"]("head", "cgp")
 
 
+@torch.no_grad()
+def test_a_users_frontend_gives_the_same_bits_in_transformers(tmp_path: Path):
+    file = Path(__file__).parents[2] / "examples" / "variants" / "pcen.py"
+    fields = {"n_fft": 256, "win_length": 200, "hop_length": 80, "sample_rate": 8000, "mel_bins": 16, "smoothing": 0.1}
+    model = make(from_dict(FrontendConfig, {"kind": f"{file}:PCEN", **fields}))
+    export_transformers(model, tmp_path / "bat")
+    code = (tmp_path / "bat" / "modeling_audiobat.py").read_text()
+    assert "import audiobat" not in code
+    assert "from audiobat" not in code
+    inputs = batch(tmp_path / "bat")
+    found = load("AutoModel", tmp_path / "bat")(**inputs).last_hidden_state[:, 1:]
+    assert torch.equal(found, model(inputs["input_values"], torch.tensor(LENGTHS)).patch_tokens[-1])
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("from neighbour import B", "put that file's code into this file"),
-        ("import neighbour as B", "put that file's code into this file"),
+        ("from beside_mine import B", "put that file's code into this file"),
+        ("import beside_mine as B", "put that file's code into this file"),
         ("import audiobat.models as B", "write `from audiobat.X import Y`"),
         ("from audiobat.errors import AudiobatError as B", "write `from audiobat.X import Y`"),
         (
@@ -378,7 +392,7 @@ def test_a_users_own_class_comes_along(tmp_path: Path):
     ],
 )
 def test_what_a_users_class_cannot_bring_is_told(line: str, sentence: str, tmp_path: Path):
-    (tmp_path / "neighbour.py").write_text("B = 2")
+    (tmp_path / "beside_mine.py").write_text("B = 2")
     (tmp_path / "mine.py").write_text(MINE.format(line=line, name=line.split()[-1]).replace("math.pi", "self.used"))
     mine = find_in_file(tmp_path / "mine.py", "Mine")
     with pytest.raises(AudiobatError, match=sentence):
