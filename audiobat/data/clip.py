@@ -73,10 +73,12 @@ class OpenClip:
     def blocks(self, sample_rate: int) -> Iterator[Samples]:
         """The whole clip, block by block in constant memory, resampled without seams: what `read` gives at once."""
         total = round(self.seconds * self.rate)
+        # The stream keeps what the filter needs of the block before, so that blocks join without seams; it must know
+        # which block is the last, to give the rest.
         stream = None if self.rate == sample_rate else soxr.ResampleStream(self.rate, sample_rate, 1, "float32", "HQ")
         for first in range(0, total, READ_SAMPLES):
             block = self.read(self.rate, first / self.rate, READ_SAMPLES / self.rate)
-            last = len(block) < READ_SAMPLES or first + READ_SAMPLES >= total
+            last = len(block) < READ_SAMPLES or first + READ_SAMPLES >= total  # a header may claim too much
             yield block if stream is None else stream.resample_chunk(block, last=last)
             if last:
                 break

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from audiobat.data.sources.folders import files_below, find_file, is_audio
 from audiobat.data.sources.parquet import open_parquet
-from audiobat.data.sources.public.lists import read_rows
+from audiobat.data.sources.public.text_files import read_rows
 from audiobat.errors import AudiobatError
 
 ONTOLOGY = "class_labels_indices.csv"

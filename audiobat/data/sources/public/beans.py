@@ -34,7 +34,7 @@ from audiobat.data.build import clip_table
 from audiobat.data.clip_table import SPLITS, ClipTable
 from audiobat.data.sources.catalog import DataSet
 from audiobat.data.sources.lists import split_labels
-from audiobat.data.sources.public.lists import AGAIN, check_some_there, read_lines, read_rows, read_text
+from audiobat.data.sources.public.text_files import AGAIN, check_some_there, read_lines, read_rows, read_text
 from audiobat.errors import AudiobatError
 
 LIST = re.compile(r"(?P<prefix>.*?)(?P<split>train|valid|test)\.(?P<kind>csv|jsonl)")

@@ -22,7 +22,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.catalog import DataSet
 from audiobat.data.sources.folders import files_below, is_audio
 from audiobat.data.sources.parquet import open_parquet
-from audiobat.data.sources.public.lists import check_some_there, read_rows
+from audiobat.data.sources.public.text_files import check_some_there, read_rows
 from audiobat.errors import AudiobatError
 
 SPLITS = {"train": "train", "test_5s": "test"}

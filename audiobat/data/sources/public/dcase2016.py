@@ -17,7 +17,7 @@ import numpy as np
 from audiobat.data.build import Event, clip_table
 from audiobat.data.clip_table import SPLITS, ClipTable
 from audiobat.data.sources.catalog import DataSet
-from audiobat.data.sources.public.lists import AGAIN, check_some_there, find_folder, read_json, read_rows
+from audiobat.data.sources.public.text_files import AGAIN, check_some_there, find_folder, read_json, read_rows
 from audiobat.errors import AudiobatError
 
 TASK = "dcase2016_task2"

@@ -10,7 +10,7 @@ from pathlib import Path
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.catalog import DataSet
-from audiobat.data.sources.public.lists import AGAIN, check_some_there, find_folder, read_rows
+from audiobat.data.sources.public.text_files import AGAIN, check_some_there, find_folder, read_rows
 from audiobat.errors import AudiobatError
 
 META = "meta/esc50.csv"

@@ -15,7 +15,7 @@ from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.catalog import DataSet
 from audiobat.data.sources.folders import files_below, is_audio
-from audiobat.data.sources.public.lists import AGAIN, check_some_there, read_rows, read_text
+from audiobat.data.sources.public.text_files import AGAIN, check_some_there, read_rows, read_text
 from audiobat.errors import AudiobatError
 
 # As unpacked from Zenodo, or with the names that copies of it give the folders.

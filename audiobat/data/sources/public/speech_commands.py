@@ -17,7 +17,7 @@ from audiobat.audio.read import audio_duration
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import SPLITS, ClipTable
 from audiobat.data.sources.catalog import DataSet
-from audiobat.data.sources.public.lists import AGAIN, find_folder, read_lines
+from audiobat.data.sources.public.text_files import AGAIN, find_folder, read_lines
 from audiobat.errors import AudiobatError
 
 KEYWORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
