@@ -124,7 +124,7 @@ def nest(path: str, value: Any) -> Fields:
 def build_config(
     verb: Verb, config_class: type, arguments: Fields, config: Fields, recipe: Fields, recipe_name: str | None
 ) -> Any:
-    """The config from its fields; a mistake that the recipe makes without any flag is told with its name."""
+    """The config from its fields; an error of the recipe itself begins with its name."""
     try:
         return from_dict(config_class, merge(verb.preset(arguments, config), config))
     except AudiobatError as error:

@@ -257,8 +257,8 @@ def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
     assert broken(FileExistsError(17, "File exists", "/x/y")) == 2
     assert "a file is where a folder should be, so remove it or give another --out" in sentence(capsys)
     assert broken(OSError(28, "No space left on device")) == 2  # a write to an open file names none
-    told = "audiobat: Writing failed: No space left on device: make room there and run the same command again.\n"
-    assert sentence(capsys) == told
+    expected = "audiobat: Writing failed: No space left on device: make room there and run the same command again.\n"
+    assert sentence(capsys) == expected
     assert broken(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")) == 2
     assert "killed by signal: Killed): if memory ran out, use fewer data.workers" in sentence(capsys)
     with pytest.raises(RuntimeError):  # of code in such a process: a defect

@@ -243,7 +243,7 @@ def many(folder: Path, count: int) -> None:
 
 
 def break_files(folder: Path) -> dict[str, str]:
-    """Two files that fail, one at its header and one at its third window; with what is said of them."""
+    """Two files that fail, one at its header and one at its third window; and the reasons that are listed."""
     (folder / "a" / "text.wav").write_text("no audio")
     samples = np.zeros(4 * RATE, dtype=np.float32)
     samples[3 * RATE] = np.nan

@@ -245,7 +245,7 @@ def test_the_card_has_the_results_of_these_weights_and_the_figure_of_layers(tmp_
     assert "![Gate weights of CGP and linear probes, block by block](layers.png)" in card
     assert (out / "layers.png").read_bytes().startswith(b"\x89PNG")
     assert "records: 4 of these weights; 1 of others, left out" in capsys.readouterr().out
-    again = audiobat.export(out, "release", tmp_path / "again")  # a release tells what it was told
+    again = audiobat.export(out, "release", tmp_path / "again")  # a release keeps its facts
     text = (again / "README.md").read_text()
     assert text.split("## Weights")[0].replace("again", "birds") == card.split("## Weights")[0]
     assert f"read from birds/model.safetensors, sha256 `{sha256(out / 'model.safetensors')}`" in text
@@ -325,8 +325,8 @@ def test_weights_of_other_projects_become_a_release(tmp_path: Path, layout: str,
         same(release_io.load_tagger(out), found.tagger().eval())
     else:
         assert not (out / "head.safetensors").exists()
-    told = json.loads((out / "config.json").read_text())["extra"]["facts"]["left"]
-    assert tuple(told) == found.left
+    left = json.loads((out / "config.json").read_text())["extra"]["facts"]["left"]
+    assert tuple(left) == found.left
     for name in found.left:
         assert re.sub(r"\d+", "N", name) in printed, "what was left over is listed"
     assert source.name in card or source.is_dir()

@@ -17,7 +17,9 @@ import soundfile
 import torch
 from plain_windows import windows
 
+import audiobat
 from audiobat.audio.read import load_audio
+from audiobat.cli.command import main
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig
 from audiobat.data import clip
 from audiobat.data import windows as window_module
@@ -491,3 +493,32 @@ def test_a_recording_of_any_length_is_read_in_blocks_that_stay_small(tagger, tmp
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 300_000
+
+
+OWN_HEAD = """
+from torch import nn
+from audiobat.models.heads.linear import LinearProbe
+
+class Mine(LinearProbe):
+    kind = "mine"
+"""
+
+
+def test_a_head_of_the_users_own_comes_with_its_release_and_runs_only_if_trusted(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "mine.py").write_text(OWN_HEAD)
+    monkeypatch.chdir(tmp_path / "made")
+    config = TaggerConfig(HeadConfig(kind="mine.py:Mine", pool="mean"), CLASSES, "clip", True)
+    Tagger(AudioEncoder(MODEL), config).save_pretrained(tmp_path / "release")
+    shutil.rmtree(tmp_path / "made")
+    monkeypatch.chdir(tmp_path)
+    argv = ["predict", "--model", "release", "--data", str(folder), "--out", "labels.csv", "--threshold", "0"]
+    assert main(argv) == 2
+    assert "--trust-remote-code" in capsys.readouterr().err
+    assert main([*argv, "--trust-remote-code"]) == 0
+    assert read_csv(tmp_path / "labels.csv")
+    with pytest.raises(AudiobatError, match=r"read .*mine\.py, and if you trust it"):
+        audiobat.export("release", "release", "again")
+    audiobat.export("release", "release", "again", trust_remote_code=True)
+    wanted = read_csv(tmp_path / "labels.csv")
+    same(read_csv(predict("again", folder, "again.csv", threshold=0.0, trust_remote_code=True)), wanted)

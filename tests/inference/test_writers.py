@@ -184,24 +184,24 @@ def files_of(out: Path) -> list[str]:
 def test_folders_files_lists_tables_and_shards_are_all_heard(clips, tmp_path):
     tagger = make_tagger()
 
-    def heard(data, name):
+    def labelled(data, name):
         return files_of(predict(tagger, data, tmp_path / f"{name}.jsonl", top=1))
 
     relative = ["deep/one.wav", "one.wav", "two.wav"]
-    assert heard(clips, "folder") == relative
+    assert labelled(clips, "folder") == relative
     (tmp_path / "some.csv").write_text("path,label\nclips/two.wav,x\nclips/deep/one.wav,y\n")
-    assert heard(tmp_path / "some.csv", "csv") == ["clips/two.wav", "clips/deep/one.wav"]
+    assert labelled(tmp_path / "some.csv", "csv") == ["clips/two.wav", "clips/deep/one.wav"]
     (tmp_path / "some.txt").write_text("clips/two.wav\n")
-    assert heard(tmp_path / "some.txt", "txt") == ["clips/two.wav"]
+    assert labelled(tmp_path / "some.txt", "txt") == ["clips/two.wav"]
     several = [clips / "two.wav", clips, tmp_path / "some.txt"]
     paths = [str(clips / name) for name in ("two.wav", "deep/one.wav", "one.wav")]
-    assert heard(several, "several") == paths  # each once
+    assert labelled(several, "several") == paths  # each once
     prepare(clips, tmp_path / "shards", sample_rate=RATE, workers=1)
-    assert len(heard(tmp_path / "shards", "shards")) == 3
+    assert len(labelled(tmp_path / "shards", "shards")) == 3
     with pytest.raises(AudiobatError, match=r"shards has its clips inside other files: give it alone"):
-        heard([clips, tmp_path / "shards"], "mixed")
+        labelled([clips, tmp_path / "shards"], "mixed")
     with pytest.raises(AudiobatError, match="--data names nothing"):
-        heard([], "nothing")
+        labelled([], "nothing")
 
 
 def test_the_command_takes_several_paths_and_finds_the_runs_release(clips, tmp_path, capsys):
