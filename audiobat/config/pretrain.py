@@ -61,7 +61,7 @@ class TargetConfig:
     ema_steps: int = 100_000
 
     def __post_init__(self) -> None:
-        check_kind("target", self.source, "source")
+        check_kind("target", self.source, "target.source")
         for name in ("layers", "cls_layers"):
             value = getattr(self, name)
             check(value is None or value > 0, f"target.{name}", value, "use a positive number or null")

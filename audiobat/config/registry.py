@@ -84,12 +84,15 @@ def class_for(config: object) -> type[Any]:
     return found
 
 
-def check_kind(seam: str, kind: str, field: str = "kind") -> None:
-    """Raise an AudiobatError that lists the kinds unless `kind` is one of them or has the form FILE.py:CLASS."""
+def check_kind(seam: str, kind: str, where: str | None = None) -> None:
+    """Raise an AudiobatError that lists the kinds unless `kind` is one of them or has the form FILE.py:CLASS.
+
+    `where` names the setting in the sentence; None: SEAM.kind.
+    """
     if not is_user_class(kind):
         known = kinds(seam)
         hint = f"choose one of {', '.join(known)}{did_you_mean(str(kind), known)}, or your own as FILE.py:CLASS"
-        check(kind in known, f"{seam}.{field}", kind, hint)
+        check(kind in known, where or f"{seam}.kind", kind, hint)
 
 
 def kind_field(seam: str, default: str) -> Any:
@@ -118,7 +121,7 @@ def config_class_of(config_class: type[C], kind: str) -> type[C]:
     seam = seam_of(config_class)
     assert seam is not None
     if not is_user_class(kind):
-        check_kind(seam[0], kind, seam[1])
+        check_kind(seam[0], kind, ".".join(seam))
         source = (PACKAGE / SEAMS[seam[0]].folder / f"{kind}.py").read_text(encoding="utf-8")
         if not re.search(r"^    class Config\b", source, re.MULTILINE):
             return config_class

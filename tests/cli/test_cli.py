@@ -119,7 +119,7 @@ def test_text_stays_text_where_text_is_asked_for(called):
             "probe --model m --data d --out x --config demo",
             ["is one to pretrain", "mean demo_probe?"],
         ),
-        ("probe --model m --data d --out x --heads cgp,liner", ["is 'liner'", "did you mean linear?"]),
+        ("probe --model m --data d --out x --heads cgp,liner", ["heads is 'liner'", "did you mean linear?"]),
         ("probe --model m --data d --out x --head.kind liner", ["head.kind is 'liner'", "did you mean linear?"]),
         ("pretrain --out x --train.steps 500", ["optim.warmup_steps is 53000", "--optim.warmup_steps 50 for a tenth"]),
         (

@@ -140,7 +140,7 @@ TABLE_6 = {
     "esc50": (4_000, 400, 48, 5e-5, 0.0, 0.2, False, "ce", 0.75),
     "spc2-12-tfds": (40_000, 4_000, 256, 5e-5, 0.9, 0.1, True, "bce", 0.75),
 }
-# lineage: what EAT's and SSLAM's code does
+# What EAT's and SSLAM's code does
 EAT = {
     "eat_as2m": (300_000, 30_000, 96, 5e-5, 0.9, 0.2, False, "bce", 0.65),
     "eat_as20k": (40_000, 4_000, 48, 5e-5, 0.9, 0.2, False, "bce", 0.65),
@@ -169,7 +169,7 @@ def test_recipes_are_the_published_settings(name: str, row: tuple):
     assert train.ema_decay is None
 
 
-# lineage 1.3, 8.2 and A14: seconds of a crop, frames of a window (None: the model's own), statistics, seed
+# Seconds of a crop, frames of a window (None: the model's own), statistics, seed
 WINDOWS = {
     **dict.fromkeys(("as20k", "as2m", "as20k_released", "as2m_released"), (10.24, None, "auto", 0)),
     **{"esc50": (5.12, None, "auto", 0), "esc50_released": (5.12, 512, "auto", 0)},

@@ -165,7 +165,7 @@ def test_parameter_counts_are_eats():
     assert sum(p.numel() for p in model.decoder.parameters()) == 2_585_856
 
 
-# -- initialisation (lineage 2.1, 5 and A17) --
+# -- initialisation --
 
 
 def moments(values: torch.Tensor) -> tuple[float, float, float]:
@@ -233,7 +233,7 @@ def test_the_teacher_begins_as_the_students_copy():
         assert torch.equal(model.teacher.encoder.state_dict()[name], value)
 
 
-# -- masks (lineage 4) --
+# -- masks --
 
 
 PRETRAINED = recipe_names("pretrain")
@@ -283,7 +283,7 @@ def test_masks_of_recipes_with_a_grid_of_their_own(name):
     assert float(pairs) > 1.5 * share  # neighbours in time are visible together more often than by chance
 
 
-# -- SSLAM (lineage 8.3) --
+# -- SSLAM --
 
 
 def test_two_windows_of_fifteen_columns_stay_unmixed():
