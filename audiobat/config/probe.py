@@ -141,7 +141,6 @@ class ProbeConfig:
             check_choice(self, name)
         for kind in self.heads:
             check_kind("head", kind, "heads")
-            check_kind("head", kind, "kind")
             self.head.with_kind(kind)  # the other settings must suit it
         for name in ("heads", "seeds"):
             values = getattr(self, name)
