@@ -39,7 +39,7 @@ class DataConfig:
     path: str | None = None  # a folder, CSV, Parquet file, prepared shards, or NAME:FOLDER of a public data set
     clip_seconds: float = 10.24  # fills the 1,024 frames; what is missing of a 10-s clip is masked padding
     roll: bool = False  # circular roll of the waveform (the release's; the paper names none)
-    balance: str | None = None  # column drawn evenly, labels (mean of 1/count; released) | labels_sum (EAT's); None: all
+    balance: str | None = None  # a column, drawn evenly; labels (mean of 1/count) | labels_sum (EAT's); None: all
     epoch_clips: int | None = None  # draws per epoch (AS-2M fine-tuning: 200,000); None: as many as there are clips
     replacement: bool = True  # whether balanced draws may repeat a clip within an epoch
     workers: int = 2
