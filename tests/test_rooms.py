@@ -146,6 +146,13 @@ def test_a_rooms_caption_lists_what_is_in_it_and_there_is_not_too_much(folder: P
     assert len(listed) <= 20
 
 
+def test_the_way_of_a_clip_is_at_most_ten_files_and_each_is_there():
+    way = README.split("To follow a clip", 1)[1].split("\n\n", 1)[0]
+    files = re.findall(r"`(\w+(?:/\w+)*\.py)`", way)
+    assert 5 < len(files) <= 10
+    assert [file for file in files if not (PACKAGE / file).is_file()] == []
+
+
 def test_the_readme_lists_every_room_and_there_are_few():
     assert sorted(rooms_of_readme()) == sorted(contents(PACKAGE) - set(TOP))
     here = [path for path in PACKAGE.iterdir() if not path.name.startswith(("_", "."))]
