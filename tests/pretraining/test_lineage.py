@@ -45,7 +45,7 @@ from audiobat.pretraining.run import begin_with, pretrain
 from audiobat.pretraining.targets.base import Targets
 from audiobat.pretraining.targets.spectrogram import SpectrogramTargets
 from audiobat.pretraining.targets.teacher import Teacher
-from audiobat.probing import run as probe_module
+from audiobat.probing import one_pass as probe_module
 from audiobat.probing.run import probe
 from audiobat.zoo import release as release_io
 
@@ -87,7 +87,7 @@ def draw_masks(count: int, grid: tuple[int, int], config: MaskConfig, generator:
 
 
 def plain_mlp_targets(teacher: Teacher, tokens: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Section 6.1 clip by clip, channel by channel: the targets [B, N, D], and each layer's standardised output."""
+    """data2vec 2.0's normalisation, clip by clip: the targets [B, N, D], and each layer's standardised output."""
     layers = []
     for _, mlp in teacher.encoder.run_blocks(tokens):
         output = mlp[:, 1:].double()
@@ -131,7 +131,7 @@ def test_eats_loss_is_its_sums_over_its_sample_size():
     ("name", "clean_rows", "dim"), [("eat_base", 192, 768), ("eat_large", 192, 1024), ("sslam", 96, 768)]
 )
 def test_a_recipes_weights_are_the_sums_of_one_gpu(name, clean_rows, dim):
-    """Section 6.2's arithmetic, for errors of one size in every feature of every cell, and of another in cls."""
+    """EAT's sums over clips and features, for errors of one size in all features of cells, and of another in cls."""
     config = recipe(name)
     assert 12 * config.mask.clones == clean_rows  # clips x clones on a GPU
     masked = draw_masks(1, (64, 8), config.mask, seeded_generator(torch.device("cpu"), 0)).masked.shape[1]
@@ -159,7 +159,7 @@ def test_eat_base_writes_its_ratio_out():
 
 
 def test_parameter_counts_are_eats():
-    """Lineage 0.8 and 2.6, the fixed positions left out."""
+    """Those of EAT's released weights, the fixed positions left out."""
     model = MaskedLatentRegression(recipe("eat_base"))
     assert sum(p.numel() for p in model.student.parameters()) == 85_254_144
     assert sum(p.numel() for p in model.decoder.parameters()) == 2_585_856
@@ -216,7 +216,7 @@ def assert_xavier(weight: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("name", ["bat_base", "audio_mae", *rungs()])
 def test_others_begin_with_uniform_weights(name):
-    """The rungs are BAT's training; its authors climbed them with their own initialisation (A17)."""
+    """The rungs are BAT's training; its authors climbed them with their own initialisation."""
     decoder = {"depth": 1, "heads": 4, "groups": 4}
     model = objective(shrunk(name, encoder={"dim": 128, "depth": 2, "heads": 4, "max_frames": 208}, decoder=decoder))
     layers = linear_layers(model.student) | (linear_layers(model.decoder) if recipe(name).decoder.kind == "vit" else {})
@@ -449,7 +449,7 @@ def test_without_a_teacher_nothing_else_can_be_asked_for(name):
         build_objective(dataclasses.replace(shrunk("audio_mae"), objective=ObjectiveConfig(**weights)))
 
 
-# -- fine-tuning on other data sets (lineage 1.3) --
+# -- fine-tuning on other data sets --
 
 
 def kaldi_encoder() -> AudioEncoder:
