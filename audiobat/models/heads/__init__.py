@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from audiobat.config import HeadConfig
-from audiobat.config.registry import find
+from audiobat.config.registry import class_for, find
 from audiobat.errors import AudiobatError
 from audiobat.models.heads.base import BlockInputs, Head, Probe, block_inputs, parameter_groups
 
@@ -51,6 +51,7 @@ def build_head(config: HeadConfig, dim: int, depth: int, classes: int, freq_patc
     """
     if config.layer > depth:
         raise AudiobatError(f"head.layer is {config.layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
+    class_for(config)  # a config that was made by hand may lack the settings of a user's own class
     return head_class(config.kind).build(config, dim, depth, classes, freq_patches)
 
 
