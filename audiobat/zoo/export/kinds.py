@@ -23,7 +23,7 @@ def find(seam: str, kind: str) -> type[Any]:
     return KINDS[seam, kind]
 
 
-def check_kind(seam: str, kind: str, field: str = "kind") -> None:
+def check_kind(seam: str, kind: str, where: str | None = None) -> None:
     """Nothing: a config may name any kind, such as the default one, until `find` is asked for its class."""
 
 
