@@ -53,7 +53,7 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
     folds = [] if table.folds is None else sorted(set(table.folds.tolist()))
     listed = ", ".join(map(str, folds))
     if test_fold is not None:
-        if test_fold not in folds:
+        if table.folds is None or test_fold not in folds:
             there = f"the folds are {listed}" if folds else "the clips have no `fold` column"
             raise AudiobatError(f"There is no test fold {test_fold}: {there}.")
         train, test = table.folds != test_fold, table.folds == test_fold

@@ -23,15 +23,12 @@ from audiobat.config import FrontendConfig, to_dict
 from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import check_skipped, load
-from audiobat.data.remote import is_remote
-from audiobat.data.shards import is_prepared
 from audiobat.engine.files import write_atomic
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
 
 CHUNK = 64  # clips that a worker sums at once
 FRAMES = 1024  # of a window, as models take them: longer clips are cut, so that memory holds them
-FILE = "statistics.json"  # in a prepared folder
 SAVE_SECONDS = 10.0  # between two files of a part under way
 SKIPPED_SHOWN = 5  # unreadable clips that are printed; the file has all
 NOT_OF_LOG_MEL = ("norm", "statistics", "mean", "std")  # fields of a frontend on which its log-mel does not depend
@@ -289,8 +286,3 @@ def describe(sums: LogMelSums, frontend: FrontendConfig) -> str:
     if frontend.norm != "global":
         lines.append("  norm: global  # its own, minmax, takes each clip's minimum and maximum, and no statistics")
     return "\n".join(lines)
-
-
-def default_file(source: str | Path) -> Path | None:
-    """statistics.json beside the clips of a prepared folder; None for any other source."""
-    return Path(source) / FILE if is_prepared(source) and not is_remote(source) else None
