@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -47,22 +48,26 @@ def clip_table(
     Raises:
         AudiobatError: two clips with one key, a label that is not among `classes`, a text that UTF-8 cannot hold.
     """
-    names, file_ids = _distinct(paths)
-    key_list = list(paths) if keys is None else list(keys)
-    _check_unique(root, key_list)
+    files: dict[str, int] = {}  # the distinct paths in order of appearance, and the place of each
+    file_ids = [files.setdefault(path, len(files)) for path in paths]
+    keys = paths if keys is None else keys
+    if len(set(keys)) < len(keys):
+        twice = next(key for key, count in Counter(keys).items() if count > 1)
+        raise AudiobatError(f"{root}: two clips have the key {twice}: give each clip a name of its own.")
     if events is not None and labels is None:
         labels = [[name for name, _, _ in clip] for clip in events]
-    label_ids, names_of_classes = (
-        (None, tuple(classes or ())) if labels is None else label_column(labels, classes, root)
-    )
+    label_ids, names = (None, tuple(classes or ())) if labels is None else label_column(labels, classes, root)
+    index = {name: c for c, name in enumerate(names)}
     return ClipTable(
-        keys=_texts(root, key_list),
-        files=_texts(root, names),
+        keys=_texts(root, keys),
+        files=_texts(root, list(files)),
         file_ids=np.array(file_ids, np.int32),
         root=os.fspath(root),
         labels=label_ids,
-        classes=names_of_classes,
-        events=None if events is None else _event_column(events, names_of_classes),
+        classes=names,
+        events=None
+        if events is None
+        else Ragged.of([[(index[name], onset, offset) for name, onset, offset in clip] for clip in events], EVENT),
         splits=None if splits is None else np.array(splits),
         folds=None if folds is None else np.array(folds, np.int64),
         begins=None if begins is None else np.array(begins, np.float64),
@@ -85,28 +90,8 @@ def label_column(
         ) from None
 
 
-def _event_column(events: Sequence[Sequence[Event]], classes: Sequence[str]) -> Ragged:
-    index = {name: c for c, name in enumerate(classes)}
-    return Ragged.of([[(index[name], onset, offset) for name, onset, offset in clip] for clip in events], EVENT)
-
-
 def _texts(root: str | Path, texts: Sequence[str]) -> Strings:
     try:
         return Strings.of_texts(texts)
     except UnicodeEncodeError as error:
         raise AudiobatError(f"{root}: {error.object!a} is no text that UTF-8 can hold: rename it.") from None
-
-
-def _distinct(paths: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The distinct paths in order of appearance, and for each clip the index of its path among them."""
-    index: dict[str, int] = {}
-    ids = [index.setdefault(path, len(index)) for path in paths]
-    return list(index), ids
-
-
-def _check_unique(root: str | Path, keys: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            raise AudiobatError(f"{root}: two clips have the key {key}: give each clip a name of its own.")
-        seen.add(key)

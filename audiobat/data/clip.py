@@ -93,7 +93,7 @@ def open_clip(table: ClipTable, clip_id: int) -> Iterator[OpenClip]:
     """
     location, key = table.location(clip_id), table.keys[clip_id]
     ends = table.begins is not None and location.seconds is not None  # the clip is a part of its recording
-    if location.size is not None and _holds_pcm(location, _member_name(location, key)):
+    if location.size is not None and _is_pcm(location, key):
         yield OpenClip(_PcmMember(location, key), key, location, ends)
         return
     name = location.path if location.offset is None else f"{location.path}: {key}"
@@ -128,37 +128,26 @@ class _PcmMember:
         return decode_pcm(_read_bytes(self._location.path, at, count * PCM_BYTES))
 
 
-def _member_name(location: ClipLocation, key: str) -> str:
-    """Name of the shard's member at the table's offset, from its tar header, which must be the clip's.
+def _is_pcm(location: ClipLocation, key: str) -> bool:
+    """Whether the shard's member at the table's offset holds headerless samples, from its tar header.
 
-    A table that points elsewhere is found out here.
+    Raises:
+        AudiobatError: the header is not the clip's, so that the table belongs to another shard.
     """
     assert location.offset is not None
     assert location.size is not None
-    header = _read_bytes(location.path, location.offset - TAR_BLOCK, TAR_BLOCK)
+    header = _read_bytes(location.path, max(0, location.offset - TAR_BLOCK), TAR_BLOCK)
     name = header[NAME].rstrip(b"\0").decode(errors="replace")
+    cut = len(name.encode()) >= NAME.stop  # of a long name, the header has the beginning only
+    agree = name.startswith(f"{key}.") or (cut and f"{key}.".startswith(name[:64]))
     size = header[SIZE].strip(b" \0").lstrip(b"0")
-    if header[MAGIC] != b"ustar" or size != b"%o" % location.size or not _agree(name, key):
+    if header[MAGIC] != b"ustar" or size != b"%o" % location.size or not agree:
         raise AudiobatError(
             f"{location.path} does not hold clip {key} at byte {location.offset}: the index is of another shard, "
             "copy both again or prepare the data again."
         )
-    return name
-
-
-def _agree(name: str, key: str) -> bool:
-    """Whether a member of this name is the clip's; of a long name, the header has the beginning only."""
-    return name.startswith(f"{key}.") or (_is_cut(name) and f"{key}.".startswith(name[:64]))
-
-
-def _is_cut(name: str) -> bool:
-    return len(name.encode()) >= NAME.stop
-
-
-def _holds_pcm(location: ClipLocation, name: str) -> bool:
-    """Whether a member is headerless samples: by its name's ending or, where that is cut off, by its first bytes."""
-    if _is_cut(name):
-        return _read_bytes(location.path, location.offset or 0, len(FLAC_MAGIC)) != FLAC_MAGIC
+    if cut:  # the ending is not there: the first bytes tell
+        return _read_bytes(location.path, location.offset, len(FLAC_MAGIC)) != FLAC_MAGIC
     return name.endswith(PCM)
 
 
@@ -173,17 +162,13 @@ def _source(location: ClipLocation, key: str) -> AbstractContextManager[str | by
 
 def _read_bytes(path: str, offset: int, size: int) -> bytes:
     """`size` bytes of a shard from `offset` on."""
-    data = read_range(path, offset, size) if is_remote(path) else _pread(path, offset, size)
+    try:
+        data = read_range(path, offset, size) if is_remote(path) else os.pread(_shards.descriptor(path), size, offset)
+    except OSError as error:
+        raise AudiobatError(f"{path} cannot be read ({error.strerror}): copy or prepare the shard again.") from error
     if len(data) != size:
         raise AudiobatError(f"{path} was cut short: it ends before byte {offset + size}; copy or prepare it again.")
     return data
-
-
-def _pread(path: str, offset: int, size: int) -> bytes:
-    try:
-        return os.pread(_shards.descriptor(path), size, max(0, offset))
-    except OSError as error:
-        raise AudiobatError(f"{path} cannot be read ({error.strerror}): copy or prepare the shard again.") from error
 
 
 class _OpenShards:

@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,6 @@ HEADER = "table.json"  # written last: a folder without it is no table
 SPLITS = ("train", "valid", "test")
 EVENT = np.dtype([("label", "<i4"), ("onset", "<f8"), ("offset", "<f8")])  # seconds from the clip's start
 NAMES_SHOWN = 5
-
-R = TypeVar("R", bound=Ragged)
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,7 @@ class ClipTable:
 
     def path(self, clip_id: int) -> str:
         """The file (or URL) that holds a clip."""
-        name = self.files[int(self.file_ids[clip_id])]
-        return join(self.root, name)
+        return join(self.root, self.files[int(self.file_ids[clip_id])])
 
     def location(self, clip_id: int) -> ClipLocation:
         """Where the bytes of a clip are."""
@@ -128,19 +126,28 @@ class ClipTable:
             value = getattr(self, name)
             if value is not None:
                 digest.update(f"\n{name}:".encode())
-                for array in _arrays(value):
-                    digest.update(_canonical(array))
+                for array in (value.offsets, value.values) if isinstance(value, Ragged) else (value,):
+                    # The same bytes for the same values, whatever type holds them.
+                    if array.dtype.kind == "U":
+                        digest.update("\0".join(array.tolist()).encode())
+                    else:
+                        digest.update((array.astype("<i8") if array.dtype.kind in "iu" else array).tobytes())
         return digest.hexdigest()
+
+    def file_sizes(self) -> NDArray[np.int64]:
+        """Bytes of each of `files`; -1: it is not there, or a URL."""
+        sizes = np.full(len(self.files), -1, np.int64)
+        for i, name in enumerate(self.files):
+            with suppress(OSError):
+                sizes[i] = os.stat(join(self.root, name)).st_size
+        return sizes
 
     def missing(self) -> NDArray[np.int64]:
         """clip_ids whose local file is not there, or too short to hold the clip."""
-        sizes = [_file_size(join(self.root, name)) for name in self.files]
-        there = np.array(sizes, np.int64)[self.file_ids]
-        needed = np.zeros(len(self), np.int64)
-        if self.offsets is not None and self.sizes is not None:
-            needed += self.offsets
-            needed += self.sizes
-        return np.flatnonzero(there < needed)
+        local = np.array(["://" not in join(self.root, name) for name in self.files], bool)
+        needed = 0 if self.offsets is None or self.sizes is None else self.offsets.astype(np.int64) + self.sizes
+        short = self.file_sizes()[self.file_ids] < needed
+        return np.flatnonzero(short & local[self.file_ids])
 
     def duplicates(self) -> list[NDArray[np.int64]]:
         """Groups of clip_ids with the same audio, each ascending; none if the table has no hashes."""
@@ -189,25 +196,24 @@ class ClipTable:
 
     def save(self, folder: str | Path) -> None:
         """Write the table into `folder`, whole or not at all; what was there goes. `root` is not written."""
-        with replacing(folder) as beside:
-            self._write(beside)
-
-    def _write(self, beside: Path) -> None:
-        beside.mkdir(parents=True)
-        names = [name for name in STORED_FIELDS if getattr(self, name) is not None]
-        for name in names:
-            _save_column(beside / name, getattr(self, name))
-        for i, column in enumerate(self.columns.values()):
-            _save_column(beside / f"column_{i}", column)
+        stored = {name: value for name in STORED_FIELDS if (value := getattr(self, name)) is not None}
         header = {
             "format": FORMAT,
             "clips": len(self),
             "sha256": self.sha256(),
-            "fields": names,
+            "fields": list(stored),
             "classes": self.classes,
             "columns": list(self.columns),
         }
-        (beside / HEADER).write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with replacing(folder) as beside:
+            beside.mkdir(parents=True)
+            for name, value in {**stored, **{f"column_{i}": c for i, c in enumerate(self.columns.values())}}.items():
+                if isinstance(value, Ragged):
+                    np.save(f"{beside / name}.offsets.npy", narrow(value.offsets))
+                    np.save(f"{beside / name}.values.npy", narrow(value.values))
+                else:
+                    np.save(f"{beside / name}.npy", narrow(value))
+            (beside / HEADER).write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 TEXT_FIELDS = {"keys", "files"}
@@ -227,9 +233,12 @@ def open_table(folder: str | Path, root: str) -> ClipTable:
         header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
         if header["format"] != FORMAT:
             raise AudiobatError(f"{folder} is of format {header['format']}, not {FORMAT}: prepare it again.")
-        values: dict[str, Any] = {name: _open_column(folder / name, name) for name in header["fields"]}
-        if unknown := set(values) - set(STORED_FIELDS):
+        if unknown := set(header["fields"]) - set(STORED_FIELDS):
             raise ValueError(f"unknown column {sorted(unknown)[0]}")
+        values: dict[str, Any] = {}
+        for name in header["fields"]:
+            kind = Strings if name in TEXT_FIELDS else Ragged if name in RAGGED_FIELDS else None
+            values[name] = map_array(str(folder / f"{name}.npy")) if kind is None else _open_ragged(folder / name, kind)
         columns = {name: _open_ragged(folder / f"column_{i}", Strings) for i, name in enumerate(header["columns"])}
         table = ClipTable(root=root, classes=tuple(map(str, header["classes"])), columns=columns, **values)
         _check(table, header["clips"])
@@ -283,41 +292,5 @@ def _check(table: ClipTable, clips: int) -> None:
             raise ValueError(f"its file {name} lies outside the folder")
 
 
-def _save_column(path: Path, value: Ragged | NDArray[Any]) -> None:
-    """Write PATH.npy, or PATH.offsets.npy and PATH.values.npy."""
-    if isinstance(value, Ragged):
-        np.save(f"{path}.offsets.npy", narrow(value.offsets))
-        np.save(f"{path}.values.npy", narrow(value.values))
-    else:
-        np.save(f"{path}.npy", narrow(value))
-
-
-def _open_column(path: Path, name: str) -> Ragged | NDArray[Any]:
-    if name in TEXT_FIELDS | RAGGED_FIELDS:
-        return _open_ragged(path, Strings if name in TEXT_FIELDS else Ragged)
-    return map_array(f"{path}.npy")
-
-
-def _open_ragged(path: Path, kind: type[R]) -> R:
+def _open_ragged(path: Path, kind: type[Ragged]) -> Any:
     return kind(map_array(f"{path}.offsets.npy"), map_array(f"{path}.values.npy"))
-
-
-def _canonical(array: NDArray[Any]) -> bytes:
-    """The same bytes for the same values, whatever type holds them."""
-    if array.dtype.kind == "U":
-        return "\0".join(array.tolist()).encode()
-    return array.astype("<i8").tobytes() if array.dtype.kind in "iu" else array.tobytes()
-
-
-def _arrays(value: Ragged | NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    return (value.offsets, value.values) if isinstance(value, Ragged) else (value,)
-
-
-def _file_size(path: str) -> int:
-    """Bytes of a local file, -1 if it is not there; a remote one counts as there."""
-    if "://" in path:
-        return np.iinfo(np.int64).max
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1

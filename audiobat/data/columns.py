@@ -6,9 +6,10 @@ Two flat arrays in place of millions of Python objects: opening costs nothing, a
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Self
 
@@ -35,7 +36,7 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _unpack, (type(self), pack(self.offsets), pack(self.values))
 
     @property
@@ -110,27 +111,19 @@ def map_array(path: str) -> NDArray[Any]:
     return array
 
 
-@dataclass(frozen=True)
-class Mapped:
-    """The path of a mapped array, which is sent to another process in place of the array."""
-
-    path: str
-
-
-def pack(array: NDArray[Any] | None) -> NDArray[Any] | Mapped | None:
-    """An array as it is pickled: as its file's path, if a whole file is mapped."""
-    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
-        return Mapped(str(array.filename))
-    return array
+def pack(value: Any) -> Any:
+    """A value as it is pickled: an array that is a whole mapped file goes to another process as the file's Path."""
+    whole = isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap)
+    return Path(str(value.filename)) if whole else value
 
 
-def unpack(packed: NDArray[Any] | Mapped | None) -> NDArray[Any] | None:
-    """The array again."""
-    return map_array(packed.path) if isinstance(packed, Mapped) else packed
+def unpack(packed: Any) -> Any:
+    """The value again."""
+    return map_array(str(packed)) if isinstance(packed, Path) else packed
 
 
 def _unpack(kind: type[Ragged], offsets: Any, values: Any) -> Any:
-    return kind(unpack(offsets), unpack(values))  # type: ignore[arg-type]
+    return kind(unpack(offsets), unpack(values))
 
 
 def _ends(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

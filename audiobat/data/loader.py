@@ -181,34 +181,31 @@ class CropLoader:
         slots = AHEAD * self._workers + 1 if self._workers else 0
         ring = torch.empty(slots, self._crops.share, self._crops.samples).share_memory_()
         items = replace(self._crops, ring=ring if slots else None)
-        for crops in load(items, itertools.count(self._start), self._workers):
+        for step, crops in enumerate(load(items, itertools.count(self._start), self._workers), self._start):
+            waveform, lengths, clip_ids = crops.waveform, crops.lengths, crops.clip_ids
             self.skipped.update(crops.skipped)
-            new = np.unique(
-                crops.clip_ids[~self._read[crops.clip_ids]]
-            )  # a clip counts once, however often it is drawn
+            new = np.unique(clip_ids[~self._read[clip_ids]])  # a clip counts once, however often it is drawn
             self._read[new] = True
             self._read_count += len(new)
             check_skipped(self.skipped, self._read_count + len(self.skipped), len(self.table))
-            if not len(crops.clip_ids):
+            if not len(clip_ids):
                 raise AudiobatError(f"{ATTEMPTS} clips in a row are unreadable, such as {_example(self.skipped)}.")
-            waveform = crops.waveform
             if waveform is None:  # copied to memory from which a GPU can fetch it while the step before still computes
-                slot = ring[crops.step % slots]
+                slot = ring[step % slots]
                 waveform = torch.empty_like(slot, pin_memory=torch.cuda.is_available()).copy_(slot)
-            lengths = None if bool((crops.lengths == waveform.shape[1]).all()) else torch.from_numpy(crops.lengths)
-            keys = [self.table.keys[clip_id] for clip_id in crops.clip_ids.tolist()]
-            yield CropBatch(waveform, lengths, crops.clip_ids, crops.starts, keys, crops.step, crops.skipped)
+            own = None if bool((lengths == waveform.shape[1]).all()) else torch.from_numpy(lengths)
+            keys = [self.table.keys[clip_id] for clip_id in clip_ids.tolist()]
+            yield CropBatch(waveform, own, clip_ids, crops.starts, keys, step, crops.skipped)
 
 
 @dataclass(frozen=True)
 class _Crops:
-    """The part of a `CropBatch` that a worker sends through a pipe; the waveform lies in the ring."""
+    """The part of a `CropBatch` that a worker sends through a pipe; no tuple, whose arrays torch turns into tensors."""
 
-    waveform: Tensor | None  # [B, S] where there is no ring
+    waveform: Tensor | None  # [B, S]; None: it lies in the ring
     lengths: NDArray[np.int64]  # [B] samples
     clip_ids: ClipIds  # [B]; empty if no readable clip was found
     starts: NDArray[np.float64]  # [B] seconds
-    step: int
     skipped: dict[str, str]
 
 
@@ -245,54 +242,42 @@ class _StepCrops(Dataset[_Crops]):
         starts = np.zeros(len(drawn))
         skipped: dict[str, str] = {}
         values = waveform.numpy()
-        randoms = self._randoms(step)
+        # Where each crop begins and how far it is turned, in [0, 1): [batch_size, 2], the same on every rank.
+        randoms = np.random.default_rng((self.seed, step)).random((self.batch_size, 2))[self.rank * self.share :]
         for place, clip_id in enumerate(drawn.tolist()):
-            found = self._readable_crop(clip_id, step, place, randoms[place], skipped)
+            found = self._readable_crop(clip_id, step, place, randoms[place].tolist(), skipped)
             if found is None:
-                return _Crops(None, lengths[:0], clip_ids[:0], starts[:0], step, skipped)
+                return _Crops(None, lengths[:0], clip_ids[:0], starts[:0], skipped)
             clip_ids[place], starts[place], crop = found
             values[place, : len(crop)] = crop
             values[place, len(crop) :] = 0  # the ring holds an older batch
             full = len(crop) >= self.samples - ROUNDING * self.sample_rate
             lengths[place] = self.samples if full else len(crop)
-        return _Crops(waveform if ring is None else None, lengths, clip_ids, starts, step, skipped)
-
-    def _randoms(self, step: int) -> list[list[float]]:
-        """For each of this rank's places where its crop begins and how far it is turned, in [0, 1), as [B, 2]."""
-        first = self.rank * self.share
-        randoms = np.random.default_rng((self.seed, step)).random((self.batch_size, 2))  # the same on every rank
-        own: list[list[float]] = randoms[first : first + self.share].tolist()
-        return own
+        return _Crops(waveform if ring is None else None, lengths, clip_ids, starts, skipped)
 
     def _readable_crop(
         self, clip_id: int, step: int, place: int, random: list[float], skipped: dict[str, str]
     ) -> tuple[int, float, NDArray[np.float32]] | None:
-        """clip_id, start and crop of this clip or, if it cannot be read, of the one at this place in a later step."""
+        """clip_id, start in seconds and crop [at most S] of this clip or, if it cannot be read, of the clip at this
+        place in a later step.
+        """
+        at, turn = random
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return clip_id, *self._crop(clip_id, *random)
+                with open_clip(self.table, clip_id) as clip:
+                    start = at * max(0.0, clip.seconds - self.samples / self.sample_rate)
+                    crop = clip.read(self.sample_rate, start, self.samples / self.sample_rate)[: self.samples]
+                return clip_id, start, np.roll(crop, int(turn * len(crop))) if self.roll else crop
             except AudiobatError as error:
                 skipped[self.table.keys[clip_id]] = str(error)
                 clip_id = int(self.drawn(step + attempt)[place])
         return None
 
-    def _crop(self, clip_id: int, at: float, turn: float) -> tuple[float, NDArray[np.float32]]:
-        """Read one crop [at most S], and the second at which it begins; `at` and `turn` are in [0, 1)."""
-        seconds = self.samples / self.sample_rate
-        with open_clip(self.table, clip_id) as clip:
-            start = at * max(0.0, clip.seconds - seconds)
-            crop = clip.read(self.sample_rate, start, seconds)[: self.samples]
-        return start, np.roll(crop, int(turn * len(crop))) if self.roll else crop
-
 
 def load_clips(table: ClipTable, sample_rate: int, batches: Iterable[ClipIds], workers: int = 0) -> Iterator[ClipBatch]:
     """Whole clips: one batch for each list of clip_ids.
 
-    Args:
-        table: the clips.
-        sample_rate: Hz.
-        batches: clip_ids of each batch; may be endless.
-        workers: processes that decode, each two batches ahead; 0: this one does.
+    `batches` may be endless. `workers` processes decode, each two batches ahead; 0: this one does.
 
     Raises:
         AudiobatError: the system killed a worker.

@@ -146,15 +146,10 @@ class ClipOrder:
         if batch_size % world_size:
             raise AudiobatError(f"train.batch_size is {batch_size}: use a multiple of the {world_size} processes.")
         share = batch_size // world_size
-        position = step * batch_size + rank * share
-        return np.concatenate(list(self._stream(position, share)))
-
-    def _stream(self, position: int, count: int) -> list[NDArray[np.int64]]:
-        """`count` clip_ids of the endless stream from `position` on, epoch by epoch."""
-        pieces = []
-        while count:
+        position = step * batch_size + rank * share  # in the endless stream
+        pieces: list[NDArray[np.int64]] = []
+        while share:
             number, offset = divmod(position, self.epoch_clips)
-            piece = self.epoch(number)[offset : offset + count]
-            pieces.append(piece)
-            position, count = position + len(piece), count - len(piece)
-        return pieces
+            pieces.append(self.epoch(number)[offset : offset + share])
+            position, share = position + len(pieces[-1]), share - len(pieces[-1])
+        return np.concatenate(pieces)

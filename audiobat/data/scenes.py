@@ -89,11 +89,6 @@ def held_out_sources() -> set[str]:
     return {*takes, *_bed_sources(beds, "test")}
 
 
-def make_scenes(clips_train: int = 1200, clips_test: int = 400, seed: int = 0, seconds: float = 4.0) -> list[Scene]:
-    """Mix training scenes, then test scenes; scene i of a split depends only on (seed, split, i) and `seconds`."""
-    return list(_mix_all(clips_train, clips_test, seed, seconds))
-
-
 def write_scenes(
     out: str | Path, clips_train: int = 1200, clips_test: int = 400, seed: int = 0, seconds: float = 4.0
 ) -> Path:
@@ -110,7 +105,7 @@ def write_scenes(
     (out / "audio").mkdir(parents=True, exist_ok=True)
     marker.unlink(missing_ok=True)
     lines = [("path", "label", "split")]
-    for scene in _mix_all(clips_train, clips_test, seed, seconds):
+    for scene in make_scenes(clips_train, clips_test, seed, seconds):
         path = f"audio/{scene.name}.wav"
         soundfile.write(out / path, scene.waveform, RATE, subtype="PCM_16")
         lines.append((path, ";".join(scene.labels), scene.split))
@@ -129,7 +124,8 @@ def active_rms(samples: Samples) -> float:
     return float(np.sqrt(power[active].mean()))
 
 
-def _mix_all(clips_train: int, clips_test: int, seed: int, seconds: float) -> Iterator[Scene]:
+def make_scenes(clips_train: int, clips_test: int, seed: int = 0, seconds: float = 4.0) -> Iterator[Scene]:
+    """Mix training scenes, then test scenes; scene i of a split depends only on (seed, split, i) and `seconds`."""
     if min(clips_train, clips_test) < 0 or not 0 < seconds <= 10:
         raise AudiobatError(
             f"Scenes: {clips_train} for training, {clips_test} for test, {seconds} s long: "
@@ -139,8 +135,7 @@ def _mix_all(clips_train: int, clips_test: int, seed: int, seconds: float) -> It
     for code, (split, count) in enumerate(zip(SPLITS, (clips_train, clips_test), strict=True)):
         stock = _load_stock(split, samples)
         for i in range(count):
-            rng = np.random.default_rng((seed, code, i))
-            yield _mix(rng, stock, samples, f"{split}_{i:05d}", split)
+            yield _mix(np.random.default_rng((seed, code, i)), stock, samples, f"{split}_{i:05d}", split)
 
 
 def _mix(rng: np.random.Generator, stock: Stock, samples: int, name: str, split: str) -> Scene:
@@ -198,9 +193,5 @@ def _of_split(events: ClipTable, split: str) -> NDArray[np.bool_]:
 
 def _bed_sources(ambience: ClipTable, split: str) -> set[str]:
     """Ambience recordings of a split. Families stay together: windleaves_10 and _11 are one recording, edited twice."""
-    return {source for source in ambience.columns["source"] if (_family(source) in TEST_BEDS) == (split == "test")}
-
-
-def _family(source: str) -> str:
-    """`audio/ambient/weather/windleaves_10.ogg` -> `windleaves`."""
-    return Path(source).stem.rstrip("_0123456789")
+    families = {source: Path(source).stem.rstrip("_0123456789") for source in ambience.columns["source"]}
+    return {source for source, family in families.items() if (family in TEST_BEDS) == (split == "test")}

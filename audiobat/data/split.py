@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,7 +50,20 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
     """
     if table.labels is None:
         raise AudiobatError("The clips have no labels: a probe needs a CSV with a `label` column or class folders.")
-    train, test = _split_masks(table, test_fold)
+    folds = [] if table.folds is None else sorted(set(table.folds.tolist()))
+    listed = ", ".join(map(str, folds))
+    if test_fold is not None:
+        if table.folds is None or test_fold not in folds:
+            there = f"the folds are {listed}" if folds else "the clips have no `fold` column"
+            raise AudiobatError(f"There is no test fold {test_fold}: {there}.")
+        train, test = table.folds != test_fold, table.folds == test_fold
+    elif table.splits is not None:
+        train, test = table.splits == "train", table.splits == "test"
+    elif folds:
+        raise AudiobatError(f"The clips have folds but no splits: choose a test fold, {listed}.")
+    else:
+        test = hashed_share(table, TEST_SHARE)
+        train = ~test
     for name, mask in (("train", train), ("test", test)):
         if not mask.any():
             raise AudiobatError(f"Split {name} has no clips: mark some of the {len(table)} clips as {name}.")
@@ -65,42 +77,22 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
     return np.flatnonzero(train), np.flatnonzero(test)
 
 
-def _split_masks(table: ClipTable, test_fold: int | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    if test_fold is not None:
-        folds = [] if table.folds is None else sorted(set(table.folds.tolist()))
-        if table.folds is None or test_fold not in folds:
-            there = f"the folds are {', '.join(map(str, folds))}" if folds else "the clips have no `fold` column"
-            raise AudiobatError(f"There is no test fold {test_fold}: {there}.")
-        return table.folds != test_fold, table.folds == test_fold
-    if table.splits is not None:
-        return table.splits == "train", table.splits == "test"
-    if table.folds is not None:
-        folds = sorted(set(table.folds.tolist()))
-        raise AudiobatError(f"The clips have folds but no splits: choose a test fold, {', '.join(map(str, folds))}.")
-    test = hashed_share(table, TEST_SHARE)
-    return ~test, test
-
-
 def hashed_share(table: ClipTable, share: float) -> NDArray[np.bool_]:
     """Mark a share of each class's groups, at least one of two or more, chosen by the hash of their names.
 
     A clip's group is its column `group`, else itself; a group's class is the first one of its first clip.
     """
     groups = table.columns["group"].tolist() if "group" in table.columns else table.keys.tolist()
-    members: dict[int, dict[str, None]] = defaultdict(dict)  # first class of a group's first clip -> its groups
+    members: dict[int, list[str]] = defaultdict(list)  # first class of a group's first clip -> its groups
+    assert table.labels is not None
     seen: set[str] = set()
     for clip_id, group in enumerate(groups):
         if group not in seen:
             seen.add(group)
-            members[_first_class(table, clip_id)][group] = None
+            labels = table.labels.row(clip_id).tolist()
+            members[labels[0] if labels else 0].append(group)
     chosen: set[str] = set()
     for names in members.values():
         ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
         chosen.update(ranked[: max(round(share * len(ranked)), int(len(ranked) > 1))])
     return np.array([group in chosen for group in groups])
-
-
-def _first_class(table: ClipTable, clip_id: int) -> int:
-    assert table.labels is not None
-    labels: Sequence[int] = table.labels.row(clip_id).tolist()
-    return labels[0] if labels else 0

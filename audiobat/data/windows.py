@@ -86,27 +86,25 @@ class WindowStream:
             return itertools.chain.from_iterable(clips)
         return _decode_ahead(clips, self.threads)
 
-    def _clip(self, clip_id: int, number: int) -> Iterator[Window | BrokenClip]:
-        before = file_stamp(self.table, clip_id)
+    def _clip(self, clip_id: int, first: int) -> Iterator[Window | BrokenClip]:
+        """Windows of a clip from number `first` on; each is held until it is known whether another one follows."""
+        before, path = file_stamp(self.table, clip_id), self.table.path(clip_id)
+        held: Window | None = None
         try:
-            yield from itertools.islice(self._windows(clip_id, before), number, None)
+            with open_clip(self.table, clip_id) as clip:
+                windows = cut_windows(clip.blocks(self.sample_rate), self.window, self.hop)
+                for number, (start, samples) in enumerate(windows):
+                    if held is not None and held.number >= first:
+                        yield held
+                    held = Window(clip_id, number, start, samples, False, before)
+            if held is None:
+                raise AudiobatError(f"{path} has no samples: give audio that is not empty.")
+            if file_stamp(self.table, clip_id) != before:
+                raise AudiobatError(f"{path} changed while it was read: run again when it is complete.")
+            if held.number >= first:
+                yield held._replace(last=True)
         except AudiobatError as error:
             yield BrokenClip(clip_id, str(error), before)
-
-    def _windows(self, clip_id: int, before: FileStamp | None) -> Iterator[Window]:
-        """Windows of a clip; each is held until it is known whether another one follows."""
-        held: Window | None = None
-        with open_clip(self.table, clip_id) as clip:
-            windows = cut_windows(clip.blocks(self.sample_rate), self.window, self.hop)
-            for number, (start, samples) in enumerate(windows):
-                if held is not None:
-                    yield held
-                held = Window(clip_id, number, start, samples, False, before)
-        if held is None:
-            raise AudiobatError(f"{self.table.path(clip_id)} has no samples: give audio that is not empty.")
-        if file_stamp(self.table, clip_id) != before:
-            raise AudiobatError(f"{self.table.path(clip_id)} changed while it was read: run again when it is complete.")
-        yield held._replace(last=True)
 
 
 def file_stamp(table: ClipTable, clip_id: int) -> FileStamp | None:
@@ -135,18 +133,17 @@ def _decode_ahead(clips: Iterator[Iterator[T]], threads: int) -> Iterator[T]:
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[tuple[Iterator[T], Future[list[T]]]] = deque()
 
-        def begin(clip: Iterator[T]) -> None:
-            ahead.append((clip, pool.submit(_take, clip, CHUNK_WINDOWS)))
+        def begin(count: int) -> None:
+            for clip in itertools.islice(clips, count):
+                ahead.append((clip, pool.submit(_take, clip, CHUNK_WINDOWS)))
 
-        for clip in itertools.islice(clips, FILES_AHEAD * threads):
-            begin(clip)
+        begin(FILES_AHEAD * threads)
         while ahead:
             clip, future = ahead.popleft()
             while len(chunk := future.result()) == CHUNK_WINDOWS:
                 future = pool.submit(_take, clip, CHUNK_WINDOWS)
                 yield from chunk
-            for following in itertools.islice(clips, 1):
-                begin(following)
+            begin(1)
             yield from chunk
 
 

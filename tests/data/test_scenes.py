@@ -19,7 +19,7 @@ from audiobat.errors import AudiobatError
 @pytest.fixture(scope="module")
 def mixed():
     """Some scenes of both splits."""
-    return make_scenes(clips_train=150, clips_test=80, seed=3)
+    return list(make_scenes(clips_train=150, clips_test=80, seed=3))
 
 
 def source_columns():
@@ -37,12 +37,12 @@ def test_demo_folder_carries_recordings_and_their_licence():
 
 
 def test_a_scene_depends_only_on_seed_split_and_number(mixed):
-    again = make_scenes(clips_train=3, clips_test=2, seed=3)
+    again = list(make_scenes(clips_train=3, clips_test=2, seed=3))
     for scene in again:
         same = next(s for s in mixed if s.name == scene.name)
         assert scene.waveform.tobytes() == same.waveform.tobytes()
         assert scene.events == same.events
-    other = make_scenes(clips_train=3, clips_test=2, seed=4)
+    other = list(make_scenes(clips_train=3, clips_test=2, seed=4))
     assert all(a.waveform.tobytes() != b.waveform.tobytes() for a, b in zip(again, other, strict=True))
 
 
@@ -84,7 +84,7 @@ def test_held_out_sources_are_all_that_test_scenes_are_made_of(mixed):
 def test_levels_lie_in_the_range_and_are_what_the_mix_holds(monkeypatch):
     """With one event per scene, mix minus bed is the event: its active RMS over the bed's is the level."""
     monkeypatch.setattr(scenes, "MAX_EVENTS", 1)
-    mixed = make_scenes(40, 0, seed=1)
+    mixed = list(make_scenes(40, 0, seed=1))
     levels = [event.level_db for scene in mixed for event in scene.events]
     assert LEVEL_DB[0] <= min(levels) < LEVEL_DB[0] + 3
     assert LEVEL_DB[1] - 3 < max(levels) <= LEVEL_DB[1]
@@ -117,7 +117,7 @@ def test_active_rms_leaves_out_silence_and_the_tail():
 
 def test_files_hold_the_scenes(tmp_path):
     table = read_labelled_clips(write_scenes(tmp_path, clips_train=4, clips_test=3, seed=2, seconds=2.0))
-    expected = make_scenes(4, 3, seed=2, seconds=2.0)
+    expected = list(make_scenes(4, 3, seed=2, seconds=2.0))
     assert table.splits.tolist() == [scene.split for scene in expected]
     train, test = split_for_probe(table)
     assert (len(train), len(test)) == (4, 3)
@@ -146,10 +146,10 @@ def test_a_finished_folder_is_used_again_an_unfinished_one_is_written_anew(tmp_p
 def test_a_silent_take_is_an_error(monkeypatch):
     monkeypatch.setattr(scenes, "load_audio", lambda path, rate: np.zeros(9000, np.float32))
     with pytest.raises(AudiobatError, match=r"\.ogg is silent"):
-        make_scenes(1, 0)
+        list(make_scenes(1, 0))
 
 
 @pytest.mark.parametrize("arguments", [{"clips_train": -1}, {"seconds": 0.0}, {"seconds": 11.0}])
 def test_arguments_are_checked(arguments):
     with pytest.raises(AudiobatError, match="counts of 0 or more and a length of up to 10 s"):
-        make_scenes(**arguments)
+        list(make_scenes(**{"clips_train": 1, "clips_test": 1, **arguments}))

@@ -208,6 +208,6 @@ def test_the_public_demo_runs_the_shipped_settings(monkeypatch, tmp_path):
 
 def test_scenes_of_the_demo_are_those_of_its_seed(out):
     table = read_labelled_clips(out / "scenes" / "scenes.csv")
-    scenes = make_scenes(2, 0, seed=3)
+    scenes = list(make_scenes(2, 0, seed=3))
     for scene, labels in zip(scenes, table.targets(), strict=False):
         assert scene.labels == tuple(name for name, has in zip(table.classes, labels, strict=True) if has)

@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged, Strings
@@ -35,7 +36,7 @@ R = TypeVar("R", bound=Ragged)
 
 
 def finish(folder: Path, source: ClipTable, plan: ShardPlan, indexes: Sequence[ShardIndex]) -> None:
-    """Write the table of a folder whose shards are all there, unless a readable one is there.
+    """Write the reports and the table of a folder whose shards are all there, unless a readable table is there.
 
     Files that killed runs have left are removed.
 
@@ -46,7 +47,9 @@ def finish(folder: Path, source: ClipTable, plan: ShardPlan, indexes: Sequence[S
         remove(folder / CLIPS)
     if not is_finished(folder):
         try:
-            _merge_shards(folder, source, plan.settings, indexes)
+            table = merged_table(source, plan.settings, indexes)
+            write_reports(folder, source, table, indexes)
+            save_once(table, folder / CLIPS)  # last: with it, the folder is done
         except OSError:
             if not is_finished(folder):  # another part found all shards too, and was faster
                 raise
@@ -74,12 +77,8 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _merge_shards(folder: Path, source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:
-    """Write skipped.csv, duplicates.csv and, last, the clip table of a folder whose shards are all done.
-
-    Raises:
-        AudiobatError: not one clip could be read.
-    """
+def write_reports(folder: Path, source: ClipTable, table: ClipTable, indexes: Sequence[ShardIndex]) -> None:
+    """Write skipped.csv and duplicates.csv; raises an AudiobatError if not one clip could be read."""
     skipped = [
         (source.keys[int(clip_id)], reason)
         for index in indexes
@@ -91,7 +90,6 @@ def _merge_shards(folder: Path, source: ClipTable, settings: PackSettings, index
             f"None of the {len(source)} clips can be read; one is {skipped[0][0]}: {skipped[0][1]} "
             f"Fix that, then use --overwrite; {folder / SKIPPED} lists all."
         )
-    table = merged_table(source, settings, indexes)
     origin = [source.keys[int(clip_id)] for index in indexes for clip_id in index.clip_ids]
     copies = [
         (origin[copy], origin[int(group[0])], table.keys[copy], table.keys[int(group[0])])
@@ -99,18 +97,21 @@ def _merge_shards(folder: Path, source: ClipTable, settings: PackSettings, index
         for copy in group[1:].tolist()
     ]
     write_csv(folder / DUPLICATES, ("path", "first_path", "key", "first_key"), copies)
-    save_once(table, folder / CLIPS)
-    return table
 
 
 def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:
     """The clips of all shards, in order, with all that the source's table has of them."""
-    clip_ids = np.concatenate([index.clip_ids for index in indexes])
-    starts = np.concatenate([index.starts for index in indexes])
-    volumes = [len(index.volumes) for index in indexes]
-    before = np.cumsum([0, *volumes[:-1]])
+
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(index, name) for index in indexes])
+
+    clip_ids = joined("clip_ids")
+    file_ids, files = [], 0
+    for index in indexes:
+        file_ids.append(index.volume_ids + files)
+        files += len(index.volumes)
     picked = source.select(clip_ids)
-    begins = starts / settings.sample_rate + (0.0 if picked.begins is None else picked.begins)
+    begins = joined("starts") / settings.sample_rate + (0.0 if picked.begins is None else picked.begins)
     columns = {"source": Strings.of_texts(source.files[int(file_id)] for file_id in picked.file_ids)}
     if begins.any():
         columns["start"] = Strings.of_texts(f"{begin:.12g}" for begin in begins.tolist())
@@ -118,16 +119,16 @@ def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[Sh
         picked,
         keys=join_ragged([index.keys for index in indexes]),
         files=Strings.of_texts(f"{SHARDS}/{name}" for index in indexes for name in index.volumes),
-        file_ids=np.concatenate([i.volume_ids + at for i, at in zip(indexes, before, strict=True)]).astype(np.int32),
+        file_ids=np.concatenate(file_ids).astype(np.int32),
         root="",
-        offsets=np.concatenate([index.offsets for index in indexes]),
-        sizes=np.concatenate([index.sizes for index in indexes]),
+        offsets=joined("offsets"),
+        sizes=joined("sizes"),
         begins=None,
-        seconds=np.concatenate([index.lengths for index in indexes]) / settings.sample_rate,
+        seconds=joined("lengths") / settings.sample_rate,
         sample_rates=np.full(len(clip_ids), settings.sample_rate, np.int32),
         labels=None if source.labels is None else join_ragged([i.labels for i in indexes if i.labels is not None]),
         events=None if source.events is None else join_ragged([i.events for i in indexes if i.events is not None]),
-        hashes=np.concatenate([index.hashes for index in indexes]),
+        hashes=joined("hashes"),
         columns=columns | picked.columns,
     )
 

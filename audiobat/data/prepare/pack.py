@@ -10,7 +10,8 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,22 +58,6 @@ class Piece(NamedTuple):
     events: NDArray[Any] | None
 
 
-class IndexRow(NamedTuple):
-    """What the index says of a piece; names are those of the index's columns."""
-
-    clip_ids: int
-    keys: str
-    starts: int
-    volume_ids: int
-    offsets: int
-    sizes: int
-    lengths: int
-    hashes: NDArray[np.uint64]  # [2]
-    loud: bool
-    labels: NDArray[np.int32] | None
-    events: NDArray[Any] | None
-
-
 class UnreadableError(Exception):
     """A clip cannot be read; says why."""
 
@@ -85,9 +70,7 @@ def cut_table(table: ClipTable, clip_ids: range) -> ClipTable:
 
 
 def pack_shard(job: Job, began: Callable[[int | None], None]) -> None:
-    """Write a shard and, last, its index.
-
-    A recording of which any part cannot be read is skipped as a whole.
+    """Write a shard and, last, its index. A recording of which any part cannot be read is skipped as a whole.
 
     Args:
         job: the shard.
@@ -96,7 +79,8 @@ def pack_shard(job: Job, began: Callable[[int | None], None]) -> None:
     Raises:
         OSError: nothing can be written, such as on a full disk; what was begun is removed.
     """
-    rows: list[IndexRow] = []
+    settings = job.plan.settings
+    rows: list[dict[str, Any]] = []  # the index's entry of each piece, by the names of the index's columns
     skipped: dict[int, str] = {}
     with ShardWriter(job.folder, job.number) as writer:
         for i, clip_id in enumerate(job.plan.clip_ids(job.number)):
@@ -104,14 +88,50 @@ def pack_shard(job: Job, began: Callable[[int | None], None]) -> None:
             position, before = writer.begin(), len(rows)
             try:
                 for piece in read_pieces(job, i, clip_id):
-                    rows.append(_write(writer, job, i, clip_id, piece))
+                    audio = encode(piece.samples, settings)
+                    volume, offset = writer.add(f"{piece.key}.{settings.encoding}", audio)
+                    text = json.dumps(describe_piece(job.table, i, piece, settings), sort_keys=True, ensure_ascii=False)
+                    writer.add(f"{piece.key}.json", text.encode())
+                    rows.append(
+                        {
+                            "clip_ids": clip_id,
+                            "keys": piece.key,
+                            "starts": piece.start,
+                            "volume_ids": volume,
+                            "offsets": offset,
+                            "sizes": len(audio),
+                            "lengths": len(piece.samples),
+                            "hashes": sample_hash(piece.samples),
+                            "loud": piece.loud,
+                            "labels": piece.labels,
+                            "events": piece.events,
+                        }
+                    )
             except UnreadableError as error:
                 writer.undo(position)
                 del rows[before:]
                 skipped[clip_id] = str(error).encode(errors="backslashreplace").decode()  # a name that is not UTF-8
         began(None)
         volumes = writer.finish()
-    _index(job, rows, skipped, volumes, writer.sizes).save(job.folder)
+    columns: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        for name, value in row.items():
+            columns[name].append(value)
+    numbers = ("clip_ids", "starts", "volume_ids", "offsets", "sizes", "lengths")
+    ShardIndex(
+        plan=job.plan.digest,
+        number=job.number,
+        volumes=Strings.of_texts(volumes),
+        volume_sizes=np.array(writer.sizes, np.int64),
+        keys=Strings.of_texts(columns["keys"]),
+        hashes=np.array(columns["hashes"], np.uint64).reshape(-1, 2),
+        loud=np.array(columns["loud"], np.bool_),
+        labels=None if job.table.labels is None else Ragged.of([v.tolist() for v in columns["labels"]], np.int32),
+        events=None if job.table.events is None else Ragged.of([v.tolist() for v in columns["events"]], EVENT),
+        skipped=np.array(list(skipped), np.int64),
+        reasons=Strings.of_texts(skipped.values()),
+        **{name: np.array(columns[name], np.int64) for name in numbers},
+    ).save(job.folder)
 
 
 def read_pieces(job: Job, i: int, clip_id: int) -> Iterator[Piece]:
@@ -122,16 +142,11 @@ def read_pieces(job: Job, i: int, clip_id: int) -> Iterator[Piece]:
     """
     if clip_id in job.skip:
         raise UnreadableError(job.skip[clip_id])
-    for number, (start, samples) in enumerate(_readable_spans(job, i)):
-        key = job.keys[i] if job.plan.settings.window is None else f"{job.keys[i]}_{number:05d}"
-        yield Piece(key, start, *to_int16(samples), *_cut_labels(job, i, start, len(samples)))
-
-
-def _readable_spans(job: Job, i: int) -> Iterator[tuple[int, Samples]]:
-    """`_spans`, whose errors become the reason why the clip is skipped."""
     try:
-        for start, samples in _spans(job, i):
-            yield start, check_samples(samples, f"{job.table.path(i)}, resampled,")  # large floats overflow there
+        for number, (start, samples) in enumerate(_spans(job, i)):
+            check_samples(samples, f"{job.table.path(i)}, resampled,")  # large floats overflow there
+            key = job.keys[i] if job.plan.settings.window is None else f"{job.keys[i]}_{number:05d}"
+            yield Piece(key, start, *to_int16(samples), *_cut_labels(job, i, start, len(samples)))
     except MemoryError:
         raise UnreadableError("it does not fit into memory: cut it with --window-seconds.") from None
     except AudiobatError as error:
@@ -187,18 +202,6 @@ def _cut_labels(job: Job, i: int, start: int, length: int) -> tuple[NDArray[np.i
     return labels, cut
 
 
-def _write(writer: ShardWriter, job: Job, i: int, clip_id: int, piece: Piece) -> IndexRow:
-    """Add the piece's two members, audio and JSON."""
-    settings = job.plan.settings
-    audio = encode(piece.samples, settings)
-    volume, offset = writer.add(f"{piece.key}.{settings.encoding}", audio)
-    text = json.dumps(describe_piece(job.table, i, piece, settings), sort_keys=True, ensure_ascii=False)
-    writer.add(f"{piece.key}.json", text.encode())
-    located = (volume, offset, len(audio), len(piece.samples))
-    about = (sample_hash(piece.samples), piece.loud, piece.labels, piece.events)
-    return IndexRow(clip_id, piece.key, piece.start, *located, *about)
-
-
 def encode(samples: NDArray[np.int16], settings: PackSettings) -> bytes:
     """Samples [S] as the bytes of a member."""
     if settings.encoding == "pcm":
@@ -229,25 +232,3 @@ def describe_piece(table: ClipTable, i: int, piece: Piece, settings: PackSetting
     if table.folds is not None:
         fields["fold"] = int(table.folds[i])
     return fields | {name: column[i] for name, column in table.columns.items()}
-
-
-def _index(job: Job, rows: list[IndexRow], skipped: dict[int, str], volumes: list[str], sizes: list[int]) -> ShardIndex:
-    column = {name: [getattr(row, name) for row in rows] for name in IndexRow._fields}
-
-    def numbers(values: Iterable[int]) -> NDArray[np.int64]:
-        return np.array(list(values), np.int64)
-
-    return ShardIndex(
-        plan=job.plan.digest,
-        number=job.number,
-        volumes=Strings.of_texts(volumes),
-        volume_sizes=numbers(sizes),
-        keys=Strings.of_texts(column["keys"]),
-        hashes=np.array(column["hashes"], np.uint64).reshape(-1, 2),
-        loud=np.array(column["loud"], np.bool_),
-        labels=None if job.table.labels is None else Ragged.of([v.tolist() for v in column["labels"]], np.int32),
-        events=None if job.table.events is None else Ragged.of([v.tolist() for v in column["events"]], EVENT),
-        skipped=numbers(skipped),
-        reasons=Strings.of_texts(skipped.values()),
-        **{n: numbers(column[n]) for n in ("clip_ids", "starts", "volume_ids", "offsets", "sizes", "lengths")},
-    )

@@ -24,7 +24,8 @@ from audiobat.data.prepare.pack import Job, cut_table
 from audiobat.data.prepare.pool import pack_shards
 from audiobat.data.prepare.shard import ShardIndex, load_index
 from audiobat.data.prepare.shard_plan import make_plan, shard_keys
-from audiobat.data.prepare.statistics import default_file, statistics
+from audiobat.data.prepare.statistics import statistics
+from audiobat.data.remote import is_remote
 from audiobat.data.shards import (
     CLIPS,
     DUPLICATES,
@@ -45,6 +46,7 @@ from audiobat.errors import AudiobatError, did_you_mean
 MAX_RATE = 655_350  # Hz: FLAC's
 FLAC_RATIO = 0.5  # of PCM's size, roughly
 PARTS_SHOWN = 8
+STATISTICS = "statistics.json"  # in a prepared folder
 
 
 def prepare(
@@ -93,20 +95,20 @@ def prepare(
     check(workers is None or workers > 0, "--workers", workers, "it must be positive")
     if stats:
         packing = (sample_rate, encoding, window_seconds, hop_seconds, dry_run)
-        file = check_statistics(source, out, part, packing == (16_000, "flac", None, None, False))
+        alone = "it packs nothing, so it goes with --part, --workers, --overwrite and --frontend only"
+        check(packing == (16_000, "flac", None, None, False), "--stats", True, alone)
+        in_source = is_prepared(source) and not is_remote(source)
+        file = (Path(source) / STATISTICS if in_source else None) if out is None else Path(out)
+        valid = file is None or (file.suffix == ".json" and not file.is_dir())
+        check(valid, "OUT", str(out), "statistics go to a .json file; shards, to a folder, are another command")
+        check(part is None or file is not None, "--part", part, "name a .json file as OUT, to add up the parts")
         frontend = (config or PrepareConfig()).frontend
         with stoppable(), nullcontext() if file is None else writing(file):
             statistics(read_clips(source), frontend, file, chosen, workers or count, overwrite)
         return file
     check(config in (None, PrepareConfig()), "--frontend", "set", "shards hold waveforms; give --stats too")
     if out is None and not dry_run:
-        about = about_data_set(str(source))
-        if about is None:
-            hint = "" if os.path.exists(source) else did_you_mean(str(source), data_sets())
-            raise AudiobatError(
-                f"audiobat prepare {source} needs OUT, the folder to write, or the name of a data set alone{hint}."
-            )
-        print(about)
+        print(about_data_set(str(source)))
         return None
     settings = check_settings(sample_rate, encoding, window_seconds, hop_seconds)
     table = read_clips(source)
@@ -131,27 +133,18 @@ def prepare(
     return folder
 
 
-def check_statistics(source: str | Path, out: str | Path | None, part: str | None, alone: bool) -> Path | None:
-    """The file that statistics go to; raises an AudiobatError for flags that do not go with `--stats`."""
-    check(
-        alone, "--stats", True, "it packs nothing, so it goes with --part, --workers, --overwrite and --frontend only"
-    )
-    file = default_file(source) if out is None else Path(out)
-    valid = file is None or (file.suffix == ".json" and not file.is_dir())
-    check(valid, "OUT", str(out), "statistics go to a .json file; shards, to a folder, are another command")
-    check(part is None or file is not None, "--part", part, "name a .json file as OUT, so that parts can be added up")
-    return file
-
-
-def about_data_set(name: str) -> str | None:
-    """Where to get a public data set, its licence and layout; None if there is none of that name."""
-    if os.path.exists(name):
-        return None
-    ambiguous = ambiguous_names()
-    if name in ambiguous:
+def about_data_set(name: str) -> str:
+    """Where to get a public data set, its licence and layout; raises an AudiobatError if there is none of that name."""
+    known, ambiguous = data_sets(), ambiguous_names()
+    is_path = os.path.exists(name)
+    if name in ambiguous and not is_path:
         raise AudiobatError(ambiguous[name])
-    known = data_sets()
-    return known[name].about() if name in known else None
+    if name not in known or is_path:
+        hint = "" if is_path else did_you_mean(name, known)
+        raise AudiobatError(
+            f"audiobat prepare {name} needs OUT, the folder to write, or the name of a data set alone{hint}."
+        )
+    return known[name].about()
 
 
 def check_settings(

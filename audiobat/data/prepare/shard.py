@@ -12,7 +12,6 @@ import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -46,9 +45,7 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for file, path in zip(self._volumes, self._paths, strict=True):
             with suppress(OSError):  # on a full disk, closing fails to write what is still in the buffer
                 file.close()
@@ -67,9 +64,15 @@ class ShardWriter:
         self._volumes[-1].truncate()
 
     def add(self, name: str, data: bytes) -> tuple[int, int]:
-        """Add a member; returns its volume and the offset of its first byte there, right after its header."""
+        """Add a member; returns its volume and the offset of its first byte there, right after its header.
+
+        The header has time, owner and group 0. A name beyond 100 bytes goes before it in GNU's way, which, like PAX's,
+        is read everywhere, and leaves the name's bytes as they are.
+        """
         file = self._volumes[-1]
-        file.write(header(name, len(data)))
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        file.write(member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
         offset = file.tell()
         file.write(data)
         file.write(bytes(-len(data) % BLOCK))
@@ -89,16 +92,6 @@ class ShardWriter:
         for path in self._paths:
             os.replace(beside(path), path)
         return [path.name for path in self._paths]
-
-
-def header(name: str, size: int) -> bytes:
-    """A member's header, of time, owner and group 0; a name beyond 100 bytes goes before it, in GNU's way.
-
-    Of all ways to write long names, GNU's and PAX's are read everywhere; GNU's leaves the name's bytes as they are.
-    """
-    member = tarfile.TarInfo(name)
-    member.size = size
-    return member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.audio.read import AUDIO_EXTENSIONS
-from audiobat.data.clip_table import ClipTable, join
+from audiobat.data.clip_table import ClipTable
 from audiobat.data.shards import PackSettings, ShardPlan
 
 SHARD_CLIPS, SHARD_BYTES = 1_000, 256 << 20  # recordings and bytes of the source that a shard takes at most
@@ -21,7 +21,7 @@ LEAST_CLIPS, LEAST_BYTES = 64, 16 << 20  # but not finer than this
 
 def make_plan(table: ClipTable, settings: PackSettings) -> ShardPlan:
     """Cut the clips of a table, in their order, into shards: by number and by the bytes of the source's local files."""
-    sizes = file_sizes(table)
+    sizes = table.file_sizes()
     in_file = np.bincount(table.file_ids, minlength=len(sizes))
     costs = (np.maximum(sizes, 0) / np.maximum(in_file, 1))[table.file_ids]  # [n] bytes
     most_clips = min(SHARD_CLIPS, max(LEAST_CLIPS, -(-len(table) // SHARES)))
@@ -33,16 +33,6 @@ def make_plan(table: ClipTable, settings: PackSettings) -> ShardPlan:
             held = 0.0
         held += cost
     return ShardPlan(source_digest(table, sizes), len(table), settings, tuple(first_rows))
-
-
-def file_sizes(table: ClipTable) -> NDArray[np.int64]:
-    """Bytes of each of the table's files; -1: not there, or remote."""
-    sizes = np.full(len(table.files), -1, np.int64)
-    for i, name in enumerate(table.files):
-        path = join(table.root, name)
-        if "://" not in path and os.path.exists(path):
-            sizes[i] = os.path.getsize(path)
-    return sizes
 
 
 def source_digest(table: ClipTable, sizes: NDArray[np.int64]) -> str:

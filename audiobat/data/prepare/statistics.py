@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from time import monotonic
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from audiobat.audio.frontends.base import Frontend, build_frontend
@@ -24,15 +23,12 @@ from audiobat.config import FrontendConfig, to_dict
 from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import check_skipped, load
-from audiobat.data.remote import is_remote
-from audiobat.data.shards import is_prepared
 from audiobat.engine.files import write_atomic
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
 
 CHUNK = 64  # clips that a worker sums at once
 FRAMES = 1024  # of a window, as models take them: longer clips are cut, so that memory holds them
-FILE = "statistics.json"  # in a prepared folder
 SAVE_SECONDS = 10.0  # between two files of a part under way
 SKIPPED_SHOWN = 5  # unreadable clips that are printed; the file has all
 NOT_OF_LOG_MEL = ("norm", "statistics", "mean", "std")  # fields of a frontend on which its log-mel does not depend
@@ -107,9 +103,9 @@ def log_mel_sums(
         AudiobatError: more than 5% of the clips are unreadable.
     """
     sums = begun or LogMelSums()
-    chunks = _Chunks(table, build_frontend(frontend), sums.tried)
+    chunks = _Chunks(table, build_frontend(frontend))
     with Progress("statistics", len(table), "clip", done=sums.tried) as bar:
-        for chunk in load(chunks, range(len(chunks)), workers):
+        for chunk in load(chunks, range(sums.tried, len(table), CHUNK), workers):
             sums += chunk
             check_skipped(sums.skipped, sums.tried, len(table))
             if keep is not None:
@@ -120,19 +116,14 @@ def log_mel_sums(
 
 @dataclass(frozen=True, eq=False)
 class _Chunks(Dataset[LogMelSums]):
-    """Item i is the sum over the i-th 64 clips from clip `first` on."""
+    """Item `first` is the sum over 64 clips from clip `first` on."""
 
     table: ClipTable
     frontend: Frontend
-    first: int
 
-    def __len__(self) -> int:
-        return -(-(len(self.table) - self.first) // CHUNK)
-
-    def __getitem__(self, number: int) -> LogMelSums:
-        begin = self.first + number * CHUNK
+    def __getitem__(self, first: int) -> LogMelSums:
         sums = LogMelSums()
-        for clip_id in range(begin, min(begin + CHUNK, len(self.table))):
+        for clip_id in range(first, min(first + CHUNK, len(self.table))):
             try:
                 sums += clip_sums(self.table, clip_id, self.frontend)
             except AudiobatError as error:
@@ -141,24 +132,18 @@ class _Chunks(Dataset[LogMelSums]):
 
 
 def clip_sums(table: ClipTable, clip_id: int, frontend: Frontend) -> LogMelSums:
-    """The sums of one clip, window by window."""
+    """The sums of one clip, in pieces of 1,024 hops; a last one shorter than the analysis window is left out."""
+    rate = frontend.config.sample_rate
+    seconds, shortest = FRAMES * frontend.config.hop_length / rate, frontend.config.win_length / rate
     sums = LogMelSums()
     low, high = math.inf, -math.inf
-    for samples in _windows(table, clip_id, frontend.config):
-        cells = frontend.raw_spectrogram(torch.from_numpy(samples)[None], torch.tensor([len(samples)])).double()
-        sums += LogMelSums(0, 0, cells.numel(), float(cells.sum()), float(cells.square().sum()))
-        low, high = min(low, float(cells.min())), max(high, float(cells.max()))
-    return replace(sums, clips=1, silent=int(low == high))
-
-
-def _windows(table: ClipTable, clip_id: int, frontend: FrontendConfig) -> Iterator[NDArray[np.float32]]:
-    """A clip in pieces of 1,024 hops [S]; a last one shorter than the analysis window is left out, if others are."""
-    rate = frontend.sample_rate
-    seconds, shortest = FRAMES * frontend.hop_length / rate, frontend.win_length / rate
     with open_clip(table, clip_id) as clip:
-        count = max(1, math.ceil((clip.seconds - shortest) / seconds))
-        for number in range(count):
-            yield clip.read(rate, number * seconds, seconds)
+        for piece in range(max(1, math.ceil((clip.seconds - shortest) / seconds))):  # a short clip is one piece
+            samples = torch.from_numpy(clip.read(rate, piece * seconds, seconds))
+            cells = frontend.raw_spectrogram(samples[None], torch.tensor([len(samples)])).double()
+            sums += LogMelSums(0, 0, cells.numel(), float(cells.sum()), float(cells.square().sum()))
+            low, high = min(low, float(cells.min())), max(high, float(cells.max()))
+    return replace(sums, clips=1, silent=int(low == high))
 
 
 def statistics(
@@ -198,18 +183,17 @@ def statistics(
     if overwrite:
         file.unlink(missing_ok=True)
         own.unlink(missing_ok=True)
-    whole = _load(file, about) if file.exists() else None
-    if whole is None:
-        _sum_part(table, frontend, own, about, part, workers)
+    if file.exists():
+        whole: LogMelSums | None = _load(file, about)
+    else:
+        _sum_part(table, frontend, own, about, _clips_of_part(len(table), remainder, divisor), workers)
         whole, missing = _merge(file, about, divisor)
-        if whole is None:
-            shown = ", ".join(f"{number + 1}/{divisor}" for number in missing)
-            print(
-                f"# --part {shown} of the statistics are missing; whoever finds all of them beside {file} adds them up."
-            )
-            return
-    print(describe(whole, frontend))
-    print(f"# written to {file}")
+    if whole is None:
+        shown = ", ".join(f"{number + 1}/{divisor}" for number in missing)
+        print(f"# --part {shown} of the statistics are missing; whoever finds all of them beside {file} adds them up.")
+    else:
+        print(describe(whole, frontend))
+        print(f"# written to {file}")
 
 
 def _part_file(file: Path, remainder: int, divisor: int) -> Path:
@@ -223,15 +207,9 @@ def _clips_of_part(clips: int, remainder: int, divisor: int) -> range:
 
 
 def _sum_part(
-    table: ClipTable,
-    frontend: FrontendConfig,
-    file: Path,
-    about: Mapping[str, Any],
-    part: tuple[int, int],
-    workers: int,
+    table: ClipTable, frontend: FrontendConfig, file: Path, about: Mapping[str, Any], own: range, workers: int
 ) -> None:
     """Sum over a part's clips, on from where its file was left, and write the sums now and then and at the end."""
-    own = _clips_of_part(len(table), *part)
     begun = _load(file, about) if file.exists() else LogMelSums()
     last = monotonic()
 
@@ -308,8 +286,3 @@ def describe(sums: LogMelSums, frontend: FrontendConfig) -> str:
     if frontend.norm != "global":
         lines.append("  norm: global  # its own, minmax, takes each clip's minimum and maximum, and no statistics")
     return "\n".join(lines)
-
-
-def default_file(source: str | Path) -> Path | None:
-    """statistics.json beside the clips of a prepared folder; None for any other source."""
-    return Path(source) / FILE if is_prepared(source) and not is_remote(source) else None

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.errors import AudiobatError, did_you_mean
@@ -39,18 +40,16 @@ class DataSet:
 
 def data_sets() -> dict[str, DataSet]:
     """All named data sets."""
-    found = [
-        d for module in MODULES for d in importlib.import_module(f"audiobat.data.sources.public.{module}").DATA_SETS
-    ]
-    return {data_set.name: data_set for data_set in found}
+    return {data_set.name: data_set for module in _modules() for data_set in module.DATA_SETS}
 
 
 def ambiguous_names() -> dict[str, str]:
     """Names under which several incompatible tasks are known, each with the sentence that explains them."""
-    sentences: dict[str, str] = {}
-    for module in MODULES:
-        sentences |= getattr(importlib.import_module(f"audiobat.data.sources.public.{module}"), "AMBIGUOUS", {})
-    return sentences
+    return {name: why for module in _modules() for name, why in getattr(module, "AMBIGUOUS", {}).items()}
+
+
+def _modules() -> list[Any]:
+    return [importlib.import_module(f"audiobat.data.sources.public.{module}") for module in MODULES]
 
 
 def find_data_set(source: str) -> tuple[DataSet, Path] | None:

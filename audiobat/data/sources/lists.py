@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from audiobat.data.build import Event, clip_table
 from audiobat.data.clip_table import SPLITS, ClipTable
@@ -17,11 +17,9 @@ from audiobat.errors import AudiobatError, did_you_mean
 
 LABEL_COLUMNS = ("label", "labels")
 SPAN = ("onset", "offset")
-OF_FILES = ("split", "fold", "seconds")  # columns that cannot differ between the events of a file
 SHARED = 40  # characters up to which equal values share one text in memory
 
 Columns = dict[str, list[str]]
-T = TypeVar("T")
 
 
 def read_csv(path: Path) -> ClipTable:
@@ -36,11 +34,12 @@ def read_csv(path: Path) -> ClipTable:
 
 def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[str]] | None = None) -> ClipTable:
     """The clips of the list `source`, whose paths are relative to it; `labels` where they are lists already."""
-    keys = [_key(path.strip()) for path in columns["path"]]
+    # A path in its normal form, `a.wav` for `./a.wav`; a URL stays as it is.
+    keys = [path.strip() if is_remote(path) else os.path.normpath(path.strip()) for path in columns["path"]]
     for row, path in enumerate(columns["path"], start=2):
         if not path.strip():
             raise AudiobatError(f"{source}, row {row}: column `path` is empty: name the file or remove the row.")
-    by_event = lists_events(columns)
+    by_event = all(name in columns for name in SPAN)  # the list has both ends of events
     if not by_event:
         _check_unique(source, keys, columns)
     if not any(is_remote(key) or os.path.exists(source.parent / key) for key in keys):
@@ -58,8 +57,8 @@ def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[s
         rows, events, differ = gather_events(source, keys, columns, labels)
         keys, labels = [keys[row] for row in rows], None
         columns = {name: [column[row] for row in rows] for name, column in columns.items() if name not in differ}
-        values = {name: found and [found[row] for row in rows] for name, found in values.items()}
-    known = {"path", "split", "fold", "seconds", *LABEL_COLUMNS[: 1 if label_name == "label" else 2]}
+        values = {name: [found[row] for row in rows] for name, found in values.items()}
+    known = {"path", *OF_FILES, *LABEL_COLUMNS[: 1 if label_name == "label" else 2]}
     return clip_table(
         source.parent,
         keys,
@@ -71,12 +70,16 @@ def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[s
 
 
 def known_values(source: Path, columns: Columns, first: int = 2) -> dict[str, Any]:
-    """Splits, folds and seconds as `clip_table` takes them, None without such a column; `first` counts the rows."""
-    return {
-        "splits": _values(source, columns, "split", _split, f"use {', '.join(SPLITS)}", first),
-        "folds": _values(source, columns, "fold", _fold, "use a whole number", first),
-        "seconds": _values(source, columns, "seconds", _seconds, "use a number of seconds", first),
-    }
+    """Splits, folds and seconds as `clip_table` takes them; `first` is the number of the first row in messages."""
+    found: dict[str, Any] = {}
+    for name, (field, parse, hint) in OF_FILES.items():
+        for row, text in enumerate(columns.get(name, ()), start=first):
+            try:
+                found.setdefault(field, []).append(parse(text))
+            except ValueError as error:
+                guess = did_you_mean(text, SPLITS) if name == "split" else ""
+                raise AudiobatError(f"{source}, row {row}: {name} is {text!r}: {hint}{guess}.") from error
+    return found
 
 
 def read_columns(path: Path) -> Columns:
@@ -149,27 +152,6 @@ def _check_unique(source: Path, keys: list[str], columns: Columns) -> None:
         )
 
 
-def _values(
-    source: Path, columns: Columns, name: str, kind: Callable[[str], T], hint: str, first: int
-) -> list[T] | None:
-    """Column `name` as numbers or names, if it is there."""
-    if name not in columns:
-        return None
-    values = []
-    for row, text in enumerate(columns[name], start=first):
-        try:
-            values.append(kind(text))
-        except ValueError as error:
-            guess = did_you_mean(text, SPLITS) if kind is _split else ""
-            raise AudiobatError(f"{source}, row {row}: {name} is {text!r}: {hint}{guess}.") from error
-    return values
-
-
-def _key(path: str) -> str:
-    """A path in its normal form, `a.wav` for `./a.wav`; a URL stays as it is."""
-    return path if is_remote(path) else os.path.normpath(path)
-
-
 def _fold(text: str) -> int:
     if abs(fold := int(text)) >= 2**63:
         raise ValueError
@@ -189,9 +171,12 @@ def _split(text: str) -> str:
     return text.strip()
 
 
-def lists_events(columns: Mapping[str, Sequence[str]]) -> bool:
-    """Whether rows are events: the list has both of their ends."""
-    return all(name in columns for name in SPAN)
+# The columns that cannot differ between the events of a file: the table's field, how a value is read, and the hint.
+OF_FILES: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "split": ("splits", _split, f"use {', '.join(SPLITS)}"),
+    "fold": ("folds", _fold, "use a whole number"),
+    "seconds": ("seconds", _seconds, "use a number of seconds"),
+}
 
 
 def gather_events(

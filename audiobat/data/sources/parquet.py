@@ -11,7 +11,14 @@ import numpy as np
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.remote import is_remote, open_url
-from audiobat.data.sources.lists import LABEL_COLUMNS, check_header, known_values, split_labels, table_of_columns
+from audiobat.data.sources.lists import (
+    LABEL_COLUMNS,
+    OF_FILES,
+    check_header,
+    known_values,
+    split_labels,
+    table_of_columns,
+)
 from audiobat.errors import AudiobatError
 
 AUDIO = "audio"  # column of {bytes, path} structs, as Hugging Face's data sets have it
@@ -49,7 +56,7 @@ def read_parquet(source: Path) -> ClipTable:
         keys=[_key(source, row, part) for row, part in enumerate(audio)],
         labels=lists,
         **known_values(source, columns, first=0),
-        columns={name: values for name, values in columns.items() if name not in ("split", "fold", "seconds")},
+        columns={name: values for name, values in columns.items() if name not in OF_FILES},
     )
     return replace(table, offsets=np.arange(rows, dtype=np.int64))
 

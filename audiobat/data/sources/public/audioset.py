@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from audiobat.data.sources.public.audioset_lists import (
     read_segments,
     segment_keys,
 )
-from audiobat.errors import AudiobatError
 
 CLASSES_SHOWN = 10
 
@@ -61,78 +60,42 @@ def read_audioset(folder: Path, subsets: Sequence[str] = SUBSETS) -> ClipTable:
     return table if rows[0] is None else replace(table, offsets=np.array(rows, np.int64))
 
 
-@dataclass(frozen=True, eq=False)
-class SubsetCoverage:
-    """How many clips of one list are here."""
+def coverage(folder: Path) -> str:
+    """How many of the listed clips are here, for the lists that are here, in a few lines.
 
-    listed: int  # clips
-    here: int
-    class_listed: NDArray[np.int64]  # [C] clips of each class
-    class_here: NDArray[np.int64]  # [C]
-    missing: tuple[str, ...]  # keys
-
-    def text(self) -> str:
-        """Clips here, and classes of which none is."""
-        lost = int(((self.class_here == 0) & (self.class_listed > 0)).sum())
-        share = 100 * self.here / max(1, self.listed)
-        return f"{self.here:,} of {self.listed:,} listed clips are here ({share:.1f}%); classes without a clip: {lost}"
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How much of AudioSet is here, for the subsets whose lists are here."""
-
-    classes: tuple[str, ...]  # C display names in the official order
-    subsets: dict[str, SubsetCoverage]
-    others: int  # audio files, or rows of Parquet, that are no listed clip, or a copy of one
-
-    def text(self) -> str:
-        """A few lines: each subset, both sizes of AS-2M's training set, the classes that lost most."""
-        lines = [f"{name}: {subset.text()}" for name, subset in self.subsets.items()]
-        if {"balanced", "unbalanced"} <= set(self.subsets):
-            balanced, unbalanced = self.subsets["balanced"].here, self.subsets["unbalanced"].here
-            lines.append(f"to train on AS-2M: {unbalanced:,} unbalanced, {unbalanced + balanced:,} with the balanced")
-        if self.others:
-            lines.append(f"others: {self.others:,} that are not listed, or copies")
-        listed = np.sum([subset.class_listed for subset in self.subsets.values()], axis=0)
-        here = np.sum([subset.class_here for subset in self.subsets.values()], axis=0)
-        order = np.argsort(here / np.maximum(1, listed), kind="stable")
-        least = [c for c in order if here[c] < listed[c]][:CLASSES_SHOWN]
-        shown = "; ".join(f"{self.classes[c]} {here[c]:,} of {listed[c]:,}" for c in least)
-        return "\n".join([*lines, f"least covered classes: {shown}"] if least else lines)
-
-
-def coverage(folder: Path) -> Coverage:
-    """Compare the clips that are here with the lists that are here.
-
-    Raises:
-        AudiobatError: as for `read_audioset`, or none of the lists is here.
+    A line for each subset; both sizes of AS-2M's training set; files (or rows of Parquet) that are no listed clip, or a
+    copy of one; the classes that lost most.
     """
     names = [name for name in SUBSETS if find_file(folder, LISTS[name])]
     if not names:
-        raise AudiobatError(f"{folder} has none of {', '.join(LISTS.values())}: put them there; they are on {WHERE}.")
+        return f"coverage: not known without {', '.join(LISTS.values())}"
     clips, others = clips_here(folder, names)
     segments = read_segments(folder, names)
-    listed = list(zip(segment_keys(segments), segments, strict=True))
-    classes = read_ontology(folder)[1]
     found = {clip.key for clip in clips}
-    return Coverage(classes, {name: _subset(name, listed, found, classes) for name in names}, others)
+    present = [s for key, s in zip(segment_keys(segments), segments, strict=True) if key in found]
+    classes = read_ontology(folder)[1]
+    listed, here = _class_counts(segments, names, classes), _class_counts(present, names, classes)  # [subsets, C]
+    all_clips, clips_found = (Counter(segment.subset for segment in some) for some in (segments, present))
+    lines = [
+        f"{name}: {clips_found[name]:,} of {all_clips[name]:,} listed clips are here "
+        f"({100 * clips_found[name] / max(1, all_clips[name]):.1f}%); classes without a clip: {lost}"
+        for name, lost in zip(names, ((here == 0) & (listed > 0)).sum(1), strict=True)
+    ]
+    if {"balanced", "unbalanced"} <= set(names):
+        unbalanced, both = clips_found["unbalanced"], clips_found["unbalanced"] + clips_found["balanced"]
+        lines.append(f"to train on AS-2M: {unbalanced:,} unbalanced, {both:,} with the balanced")
+    if others:
+        lines.append(f"others: {others:,} that are not listed, or copies")
+    listed, here = listed.sum(0), here.sum(0)
+    order = np.argsort(here / np.maximum(1, listed), kind="stable")
+    least = [f"{classes[c]} {here[c]:,} of {listed[c]:,}" for c in order if here[c] < listed[c]][:CLASSES_SHOWN]
+    return "\n".join([*lines, f"least covered classes: {'; '.join(least)}"] if least else lines)
 
 
-def _subset(
-    name: str, listed: Iterable[tuple[str, Segment]], found: set[str], classes: Sequence[str]
-) -> SubsetCoverage:
-    own = [(key, segment) for key, segment in listed if segment.subset == name]
-    here = [segment for key, segment in own if key in found]
-    missing = tuple(key for key, _ in own if key not in found)
-    everything = [segment for _, segment in own]
-    return SubsetCoverage(len(own), len(here), _counts(everything, classes), _counts(here, classes), missing)
-
-
-def _counts(segments: Iterable[Segment], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Clips of each class, [C]."""
-    count = Counter(name for segment in segments for name in segment.labels)
-    return np.array([count[name] for name in classes], np.int64)
+def _class_counts(segments: Iterable[Segment], subsets: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Clips of each subset and class, [subsets, C]."""
+    count = Counter((segment.subset, name) for segment in segments for name in segment.labels)
+    return np.array([[count[subset, name] for name in classes] for subset in subsets], np.int64)
 
 
 def _task(name: str, title: str, subsets: Sequence[str]) -> DataSet:
@@ -148,15 +111,8 @@ def _task(name: str, title: str, subsets: Sequence[str]) -> DataSet:
             "video_id, audio, labels, named by subset (bal_train/00.parquet, unbal_train00.parquet, eval/00.parquet)"
         ),
         read=partial(read_audioset, subsets=tuple(subsets)),
-        report=_report,
+        report=coverage,
     )
-
-
-def _report(folder: Path) -> str:
-    """How many of the listed clips are here, where the lists are."""
-    if not any(find_file(folder, name) for name in LISTS.values()):
-        return f"coverage: not known without {', '.join(LISTS.values())}"
-    return coverage(folder).text()
 
 
 DATA_SETS: tuple[DataSet, ...] = (

@@ -1,7 +1,7 @@
 """AudioSet's official lists, and which of the listed clips are here: audio files by name, or rows of Parquet files.
 
 Videos disappear one by one, so that everybody has other clips. Classes are in the order of class_labels_indices.csv, as
-everywhere but in heads of BAT's release, whose order `alphabetical_order` maps.
+everywhere but in heads of BAT's release, whose classes are sorted by display name.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from audiobat.data.sources.folders import files_below, find_file, is_audio
 from audiobat.data.sources.parquet import open_parquet
@@ -74,15 +71,6 @@ def read_ontology(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if len(set(mids)) < len(rows) or len(set(names)) < len(rows):
         raise AudiobatError(f"{path} lists a class twice: get the file from {WHERE}.")
     return mids, names
-
-
-def alphabetical_order(names: Sequence[str]) -> NDArray[np.int64]:
-    """Indices [C] that bring the logits of a head trained on sorted display names into the order of `names`.
-
-    logits_official = logits_alphabetical[..., indices]; np.argsort(indices) leads back.
-    """
-    place = {name: i for i, name in enumerate(sorted(names))}
-    return np.array([place[name] for name in names], np.int64)
 
 
 def read_segments(folder: Path, subsets: Sequence[str]) -> list[Segment]:
@@ -174,7 +162,7 @@ def _subset_in_name(path: str) -> str | None:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Video and MIDs of each row, as Hugging Face's data set has them: video_id, audio {bytes, path}, labels."""
+    """Video and MIDs of each row, as agkphysics/AudioSet on Hugging Face has them."""
     file = open_parquet(path)
     if not {"video_id", "audio", "labels"} <= set(file.schema_arrow.names):
         has = ", ".join(file.schema_arrow.names)

@@ -85,9 +85,15 @@ def read_beans(source: Path) -> ClipTable:
     prefix, lists = _lists(source)
     folder = lists["train"].parent
     task = _task(folder, prefix)
-    clips = [clip for split, path in lists.items() for clip in _clips(path, split, task)]
+    clips = [
+        clip
+        for split, path in lists.items()
+        for clip in (_csv_clips if path.suffix == ".csv" else _windows)(path, split, task)
+    ]
+    names = {clip.path for clip in clips}
+    places = (folder, folder / "audio", *_above(folder))  # the paths count from the first that has any of the files
     table = clip_table(
-        _base(folder, clips),
+        next((place for place in places if any(os.path.exists(place / name) for name in names)), folder),
         [clip.path for clip in clips],
         keys=[clip.key for clip in clips],
         labels=[clip.labels for clip in clips],
@@ -165,10 +171,6 @@ def _positive(path: Path, entry: dict[str, Any], name: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _clips(path: Path, split: str, task: Task) -> Iterator[Clip]:
-    return _csv_clips(path, split, task) if path.suffix == ".csv" else _windows(path, split, task)
-
-
 def _csv_clips(path: Path, split: str, task: Task) -> Iterator[Clip]:
     rows = read_rows(path)
     file, label = _column(path, rows[0], "path", "filename"), _column(path, rows[0], "label", "labels")
@@ -181,11 +183,13 @@ def _csv_clips(path: Path, split: str, task: Task) -> Iterator[Clip]:
         end = _seconds(where, "end", row)
         if end is None and begin is not None and task.window_width is not None:
             end = begin + task.window_width
-        if end is not None and end <= (begin or 0.0):
-            raise AudiobatError(f"{where}: the clip ends at {end} s, before it begins: fix `begin` or `end`.")
-        if begin is None and end is not None:
-            begin = 0.0
-        seconds = math.nan if end is None else end - (begin or 0.0)
+        if end is None:
+            seconds = math.nan
+        else:
+            begin = begin or 0.0
+            seconds = end - begin
+            if seconds <= 0:
+                raise AudiobatError(f"{where}: the clip ends at {end} s, before it begins: fix `begin` or `end`.")
         yield Clip(_checked(where, row[file]), labels, split, begin, seconds)
 
 
@@ -243,13 +247,12 @@ def _windows(path: Path, split: str, task: Task) -> Iterator[Clip]:
         for k in range(1 + max(0, math.floor((length - width + ROUNDING) / shift))):
             begin = round(k * shift, 6)  # 0.3, not 0.30000000000000004, in the key
             end = min(begin + width, length)
-            labels = [label for label, onset, offset in events if _overlaps(begin, end, onset, offset)]
+            labels = [
+                label
+                for label, onset, offset in events
+                if min(end, offset) - max(begin, onset) > MIN_OVERLAP * min(end - begin, offset - onset) > 0
+            ]
             yield Clip(_checked(where, name), labels, split, begin, end - begin)
-
-
-def _overlaps(begin: float, end: float, onset: float, offset: float) -> bool:
-    """Whether a window and an event share more than MIN_OVERLAP of the shorter."""
-    return min(end, offset) - max(begin, onset) > MIN_OVERLAP * min(end - begin, offset - onset) > 0
 
 
 def _checked(where: str, name: str) -> str:
@@ -257,13 +260,6 @@ def _checked(where: str, name: str) -> str:
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise AudiobatError(f"{where}: the path {name!r} leaves the data set's folder: write it relative to that.")
     return Path(name).as_posix()
-
-
-def _base(folder: Path, clips: list[Clip]) -> Path:
-    """The folder from which the paths count: the first that has any of the files."""
-    names = {clip.path for clip in clips}
-    candidates = (folder, folder / "audio", *_above(folder))
-    return next((base for base in candidates if any(os.path.exists(base / name) for name in names)), folder)
 
 
 def _above(folder: Path) -> list[Path]:

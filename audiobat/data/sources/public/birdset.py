@@ -74,9 +74,11 @@ def read_birdset(folder: Path) -> ClipTable:
     listings = [listing for path in files if (listing := _open(folder, path))]
     _check(folder, listings)
     classes = next((listing.names for listing in listings if listing.names), ())
-    recordings = _Recordings(folder, [path for path in files if is_audio(path)])
+    by_name: dict[str, list[str]] = {}  # audio files
+    for path in filter(is_audio, files):
+        by_name.setdefault(os.path.basename(path), []).append(path)
     known = {str(number): name for number, name in enumerate(classes)} | {name: name for name in classes}
-    rows = [row for listing in listings for row in _rows(folder, listing, recordings, known)]
+    rows = [row for listing in listings for row in _rows(folder, listing, by_name, known)]
     table = clip_table(
         folder,
         [row.file for row in rows],
@@ -136,9 +138,8 @@ def _check(folder: Path, listings: Sequence[Listing]) -> None:
             f"column {CODE} or {CODES}): name the folder of one configuration, such as HSN."
         )
     for split in set(SPLITS.values()):
-        own = [listing for listing in listings if listing.split == split]
         kinds: dict[tuple[str, str], str] = {}
-        for listing in own:
+        for listing in (listing for listing in listings if listing.split == split):
             word = _split_word(listing.path)
             assert word is not None
             kinds.setdefault((listing.path[: word.start()], os.path.splitext(listing.path)[1]), listing.path)
@@ -147,10 +148,10 @@ def _check(folder: Path, listings: Sequence[Listing]) -> None:
                 f"{folder} has several lists of the split {split} ({', '.join(kinds.values())}): name the folder of "
                 "one configuration, such as HSN, and keep one list in it."
             )
-    if len({listing.inside for listing in listings}) > 1:
+    if len(kind := {listing.inside: listing.path for listing in reversed(listings)}) > 1:
         raise AudiobatError(
-            f"{folder}: some lists hold the recordings ({next(x.path for x in listings if x.inside)}) and some do not "
-            f"({next(x.path for x in listings if not x.inside)}): use one kind for train and test_5s."
+            f"{folder}: some lists hold the recordings ({kind[True]}) and some do not ({kind[False]}): use one kind "
+            "for train and test_5s."
         )
     if len(orders := {listing.names: listing.path for listing in listings if listing.names}) > 1:
         raise AudiobatError(
@@ -159,27 +160,18 @@ def _check(folder: Path, listings: Sequence[Listing]) -> None:
         )
 
 
-class _Recordings:
-    """The audio files below a folder, found by path or else by name."""
-
-    def __init__(self, folder: Path, paths: Sequence[str]) -> None:
-        self.folder = folder
-        self.paths = frozenset(paths)
-        self.by_name: dict[str, list[str]] = {}
-        for path in paths:
-            self.by_name.setdefault(os.path.basename(path), []).append(path)
-
-    def find(self, filepath: str) -> str:
-        """The file that a list means; one that is not there stays as it is named."""
-        if filepath in self.paths:
-            return filepath
-        found = self.by_name.get(os.path.basename(filepath), [])
-        if len(found) > 1:
-            raise AudiobatError(f"{self.folder}: {filepath} may be {found[0]} or {found[1]}: keep one of them.")
-        return found[0] if found else filepath
+def _find(folder: Path, filepath: str, by_name: dict[str, list[str]]) -> str:
+    """The audio file that a list means, by its path or else by its name; what is not there stays as it is named."""
+    found = by_name.get(os.path.basename(filepath), [])
+    if filepath in found or not found:
+        return filepath
+    if len(found) > 1:
+        raise AudiobatError(f"{folder}: {filepath} may be {found[0]} or {found[1]}: keep one of them.")
+    return found[0]
 
 
-def _rows(folder: Path, listing: Listing, recordings: _Recordings, known: dict[str, str]) -> Iterator[Row]:
+def _rows(folder: Path, listing: Listing, by_name: dict[str, list[str]], known: dict[str, str]) -> Iterator[Row]:
+    """The rows of a listing; `by_name` has the audio files of the folder, `known` what `_name` takes."""
     blank = [None] * len(next(iter(listing.columns.values())))
     columns = [listing.columns.get(name, blank) for name in COLUMNS]
     first = 2 if listing.path.endswith(".csv") else 0  # as editors count the rows below a header
@@ -190,7 +182,7 @@ def _rows(folder: Path, listing: Listing, recordings: _Recordings, known: dict[s
             raise AudiobatError(f"{where}: no filepath: name the recording.")
         recording = os.path.splitext(name)[0] if name else f"{os.path.splitext(listing.path)[0]}_{place:06d}"
         begin, seconds = _window(start, end, where)
-        file = listing.path if listing.inside or name is None else recordings.find(name)
+        file = listing.path if listing.inside or name is None else _find(folder, name, by_name)
         yield Row(recording, _codes(code, codes, known, where), listing.split, file, place, begin, seconds)
 
 
@@ -249,16 +241,18 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
         return ()
-    return next((names for column in (CODES, CODE) if (names := _names_in(features.get(column)))), ())
-
-
-def _names_in(feature: Any) -> tuple[str, ...]:
-    """The names of a ClassLabel, or of a list of them."""
-    if isinstance(feature, list) and feature:
-        return _names_in(feature[0])
-    if not isinstance(feature, dict):
-        return ()
-    return tuple(map(str, feature["names"])) if "names" in feature else _names_in(feature.get("feature"))
+    for column in (CODES, CODE):
+        feature = features.get(column)
+        while feature:  # a ClassLabel, or one or several lists around it, as versions of `datasets` write them
+            if isinstance(feature, list):
+                feature = feature[0]
+            elif not isinstance(feature, dict):
+                break
+            elif "names" in feature:
+                return tuple(map(str, feature["names"]))
+            else:
+                feature = feature.get("feature")
+    return ()
 
 
 DATA_SETS: tuple[DataSet, ...] = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -23,15 +23,6 @@ from audiobat.errors import AudiobatError
 TASK = "dcase2016_task2"
 VOCABULARY, METADATA = "labelvocabulary.csv", "task_metadata.json"
 PREFERRED_RATE = 16_000  # Hz, the models'; else the highest, so that resampling only goes down
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One file and its events."""
-
-    part: str  # a split, or a fold as in `fold00`
-    name: str
-    events: list[Event]
 
 
 def read_dcase2016(folder: Path) -> ClipTable:
@@ -49,37 +40,27 @@ def read_dcase2016(folder: Path) -> ClipTable:
             there are in the table's `missing()`.
     """
     root = find_folder(folder, VOCABULARY, (f"{TASK}*", f"tasks/{TASK}*"))
-    seconds = _seconds(root / METADATA)
-    rate = _sample_rate(root)
-    recordings = [recording for part in _parts(root) for recording in _recordings(root / f"{part}.json", part)]
-    by_split = recordings[0].part in SPLITS
-    table = clip_table(
-        root,
-        [f"{rate}/{r.part}/{r.name}" for r in recordings],
-        keys=[f"{r.part}/{r.name}" for r in recordings],
-        classes=_classes(root / VOCABULARY),
-        events=[r.events for r in recordings],
-        splits=[r.part for r in recordings] if by_split else None,
-        folds=None if by_split else [int(r.part.removeprefix("fold")) for r in recordings],
-        seconds=[seconds] * len(recordings),
-    )
-    return check_some_there(replace(table, sample_rates=np.full(len(table), rate, np.int32)), root)
-
-
-def _seconds(path: Path) -> float:
-    """Length of every recording, from the metadata; NaN if they do not say."""
-    metadata = read_json(path)
+    metadata = read_json(root / METADATA)
     if not isinstance(metadata, dict) or not str(metadata.get("task_name", "")).startswith(TASK):
-        raise AudiobatError(f"{path} is not of {TASK}: name the folder of that task, or {AGAIN}.")
+        raise AudiobatError(f"{root / METADATA} is not of {TASK}: name the folder of that task, or {AGAIN}.")
     seconds = metadata.get("sample_duration")
-    return float(seconds) if _is_time(seconds) else math.nan
-
-
-def _sample_rate(root: Path) -> int:
     rates = sorted(int(path.name) for path in root.iterdir() if path.is_dir() and path.name.isdecimal())
     if not rates:
         raise AudiobatError(f"{root} has no audio, in a folder such as {PREFERRED_RATE}: {AGAIN}.")
-    return PREFERRED_RATE if PREFERRED_RATE in rates else rates[-1]
+    rate = PREFERRED_RATE if PREFERRED_RATE in rates else rates[-1]
+    listed = [(part, name, events) for part in _parts(root) for name, events in _recordings(root, part)]
+    by_split = listed[0][0] in SPLITS
+    table = clip_table(
+        root,
+        [f"{rate}/{part}/{name}" for part, name, _ in listed],
+        keys=[f"{part}/{name}" for part, name, _ in listed],
+        classes=_classes(root / VOCABULARY),
+        events=[events for *_, events in listed],
+        splits=[part for part, *_ in listed] if by_split else None,
+        folds=None if by_split else [int(part.removeprefix("fold")) for part, *_ in listed],
+        seconds=[float(seconds) if _is_time(seconds) else math.nan] * len(listed),
+    )
+    return check_some_there(replace(table, sample_rates=np.full(len(table), rate, np.int32)), root)
 
 
 def _parts(root: Path) -> list[str]:
@@ -102,8 +83,9 @@ def _classes(path: Path) -> list[str]:
     return [names[i] for i in order]
 
 
-def _recordings(path: Path, part: str) -> Iterator[Recording]:
-    """The recordings of one list, in its order."""
+def _recordings(root: Path, part: str) -> Iterator[tuple[str, list[Event]]]:
+    """Name and events of each recording of a part, a split or a fold such as `fold00`, in the order of its list."""
+    path = root / f"{part}.json"
     listed = read_json(path)
     if not isinstance(listed, dict):
         raise AudiobatError(f"{path} does not list files and their events: {AGAIN}.")
@@ -114,7 +96,7 @@ def _recordings(path: Path, part: str) -> Iterator[Recording]:
             raise AudiobatError(f"{path} lists {name!r}, which leaves the folder {part}: {AGAIN}.")
         if not isinstance(events, list):
             raise AudiobatError(f"{path}: what {name} has is no list of events: {AGAIN}.")
-        yield Recording(part, name, [_event(path, name, event) for event in events])
+        yield name, [_event(path, name, event) for event in events]
 
 
 def _event(path: Path, name: str, event: Any) -> Event:

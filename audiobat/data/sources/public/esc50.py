@@ -15,6 +15,7 @@ from audiobat.errors import AudiobatError
 
 META = "meta/esc50.csv"
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
+COLUMNS_KEPT = {"group": "src_file", "esc10": "esc10", "take": "take"}
 CLIPS, CLASSES, FOLDS, SECONDS = 2000, 50, 5, 5.0
 
 
@@ -42,11 +43,7 @@ def read_esc50(folder: Path) -> ClipTable:
         classes=_classes(meta, rows),
         folds=[_number(meta, i, row, "fold", range(1, FOLDS + 1)) for i, row in enumerate(rows, start=2)],
         seconds=[SECONDS] * CLIPS,
-        columns={
-            "group": [row["src_file"] for row in rows],
-            "esc10": [row["esc10"] for row in rows],
-            "take": [row["take"] for row in rows],
-        },
+        columns={name: [row[of] for row in rows] for name, of in COLUMNS_KEPT.items()},
     )
     return check_some_there(table, meta)
 
@@ -58,8 +55,8 @@ def _classes(meta: Path, rows: list[dict[str, str]]) -> list[str]:
         target = _number(meta, i, row, "target", range(CLASSES))
         if names.setdefault(target, row["category"]) != row["category"]:
             raise AudiobatError(f"{meta}, row {i}: target {target} is {row['category']} and {names[target]}: {AGAIN}.")
-    if len(set(names.values())) != CLASSES:
-        raise AudiobatError(f"{meta} has {len(set(names.values()))} categories, ESC-50 has {CLASSES}: {AGAIN}.")
+    if (found := len(set(names.values()))) != CLASSES:
+        raise AudiobatError(f"{meta} has {found} categories, ESC-50 has {CLASSES}: {AGAIN}.")
     return [names[target] for target in range(CLASSES)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from audiobat.data.build import clip_table
@@ -25,7 +25,7 @@ AUDIO = {
     "eval": ("FSD50K.eval_audio", "eval_audio", "clips/eval"),
 }
 COLUMNS = {"dev": ("fname", "labels", "mids", "split"), "eval": ("fname", "labels", "mids")}
-SPLIT_NAMES = {"train": "train", "val": "valid"}
+SPLIT_NAMES = {"train": "train", "val": "valid", "test": "test"}
 
 
 def read_fsd50k(folder: Path) -> ClipTable:
@@ -51,8 +51,17 @@ def read_fsd50k(folder: Path) -> ClipTable:
             name = row["fname"].removesuffix(".wav")
             keys.append(name)
             paths.append(f"{audio}/{file_of.get(name, f'{name}.wav')}")
-            labels.append(_labels(source, number, row, known))
-            splits.append(_split(source, number, row["split"]) if part == "dev" else "test")
+            labels.append(row["labels"].split(","))
+            for label in labels[-1]:
+                if label not in known:
+                    raise AudiobatError(
+                        f"{source}, row {number}: label {label!r} of clip {row['fname']} is none of the {len(known)} "
+                        f"in vocabulary.csv: {AGAIN}."
+                    )
+            split = row["split"] if part == "dev" else "test"
+            if part == "dev" and split not in ("train", "val"):
+                raise AudiobatError(f"{source}, row {number}: split is {split!r}, not train or val: {AGAIN}.")
+            splits.append(SPLIT_NAMES[split])
     table = clip_table(folder, paths, keys=keys, labels=labels, classes=classes, splits=splits)
     return check_some_there(table, truth)
 
@@ -81,23 +90,6 @@ def _find(folder: Path, names: Sequence[str]) -> str:
             "unpacked, and unpack all its archives there."
         )
     return found
-
-
-def _labels(source: Path, number: int, row: dict[str, str], classes: Collection[str]) -> list[str]:
-    labels = row["labels"].split(",")
-    for label in labels:
-        if label not in classes:
-            raise AudiobatError(
-                f"{source}, row {number}: label {label!r} of clip {row['fname']} is none of the {len(classes)} in "
-                f"vocabulary.csv: {AGAIN}."
-            )
-    return labels
-
-
-def _split(source: Path, number: int, text: str) -> str:
-    if text not in SPLIT_NAMES:
-        raise AudiobatError(f"{source}, row {number}: split is {text!r}, not train or val: {AGAIN}.")
-    return SPLIT_NAMES[text]
 
 
 DATA_SETS: tuple[DataSet, ...] = (

@@ -94,7 +94,8 @@ def read_12_tfds(folder: Path) -> ClipTable:
     test_root = _test_root(folder, root)
     clips = [_twelve(clip) for clip in _words(root) if clip.split != "test"]
     clips += _noise(root, _tfds_begins)
-    clips += _test_set(test_root)
+    for label in TWELVE:
+        clips += [Clip(f"{TEST_SET}/{label}/{name}", label, "test") for name in _files(test_root / label, ANY_WAV)]
     return _table("spc2-12-tfds", {"": root, TEST_SET: test_root}, clips, TWELVE, COUNTS_TFDS)
 
 
@@ -189,12 +190,6 @@ def _test_root(folder: Path, root: Path) -> Path:
     )
 
 
-def _test_set(test_root: Path) -> Iterator[Clip]:
-    for label in TWELVE:
-        for name in _files(test_root / label, ANY_WAV):
-            yield Clip(f"{TEST_SET}/{label}/{name}", label, "test")
-
-
 def _files(folder: Path, pattern: re.Pattern[str]) -> list[str]:
     """Names in a folder that match, sorted."""
     try:
@@ -212,10 +207,9 @@ def _table(
     """
     root = places[""]
     found = Counter(clip.split for clip in clips)
-    for split in SPLITS:
-        if not found[split]:
-            raise AudiobatError(f"{task}: split {split} of {root} has no clips: {AGAIN}.")
     counts = tuple(found[split] for split in SPLITS)
+    if 0 in counts:
+        raise AudiobatError(f"{task}: split {SPLITS[counts.index(0)]} of {root} has no clips: {AGAIN}.")
     if counts != official:
         shown = [" / ".join(f"{count:,}" for count in triple) for triple in (counts, official)]
         warnings.warn(
@@ -225,9 +219,13 @@ def _table(
         )
     top = Path(os.path.commonpath(list(places.values())))
     within = {name: place.relative_to(top).as_posix() for name, place in places.items()}
+    paths = []  # where clips lie; their keys do not depend on the names of the user's folders
+    for clip in clips:
+        first, _, rest = clip.path.partition("/")
+        paths.append(os.path.normpath(f"{within[first]}/{rest}" if first in within else f"{within['']}/{clip.path}"))
     return clip_table(
         top,
-        [_path(clip.path, within) for clip in clips],
+        paths,
         keys=[clip.key for clip in clips],
         labels=[(clip.label,) for clip in clips],
         classes=classes,
@@ -238,14 +236,8 @@ def _table(
     )
 
 
-def _path(path: str, within: dict[str, str]) -> str:
-    """Where a clip lies below the table's root; its own path does not depend on the names of the user's folders."""
-    first, _, rest = path.partition("/")
-    return os.path.normpath(f"{within[first]}/{rest}" if first in within else f"{within['']}/{path}")
-
-
-def _why(name: str) -> str:
-    return (
+AMBIGUOUS = {
+    name: (
         f"{name} may be any of four tasks on Speech Commands v2 whose accuracies cannot be compared (clips to train / "
         "valid / test): say spc2-35 (35 words, official lists, 84,843 / 9,981 / 11,005, as EAT, SSLAM, AudioMAE and "
         "BEANS), spc2-12-tfds (10 keywords, silence, unknown, balanced test, 85,511 / 10,102 / 4,890) or "
@@ -253,10 +245,6 @@ def _why(name: str) -> str:
         "released code); the fourth, 84,848 / 9,982 / 4,890 of Hugging Face and the paper's Table 7, has the test set "
         "of spc2-12-tfds and, for silence, five and one uncut recordings of noise."
     )
-
-
-AMBIGUOUS = {
-    name: _why(name)
     for name in (
         *("sc", "sc2", "sc-2", "sc_2", "scv2", "spc", "spc2", "spc-2", "spc_2", "spcv2", "spc2-12", "speech-commands"),
         *("speechcommands", "speechcommands_v2", "speechcommandsv2", "speech_commands", "speech_commands_v2"),
