@@ -108,7 +108,7 @@ def compare(
     if not differences:
         found = ", ".join(f"{e.path} on {e.record.data.name} ({e.data[:8]})" for e in entries)
         raise AudiobatError(f"There are no two systems with records of the same clips to compare: {found}.")
-    several = len({difference.data for difference in differences}) > 1
+    several = len({d.data for d in differences}) > 1
     comparison = Comparison(systems, differences, duels(systems, differences) if several else [])
     show(comparison, samples)
     return comparison
@@ -237,8 +237,8 @@ def duel_table(found: Sequence[Duel], letter: dict[str, str]) -> Table:
     """A table of the pairs over all data sets."""
     table = table_of("Wilcoxon's signed-rank test over data sets", "Pair", "Data sets", "Win rate", "p", "Holm")
     for d in found:
-        cells = str(d.data_sets), f"{d.win_rate:.2f}", p_text(d.p), p_text(d.p_holm)
-        table.add_row(f"{letter[d.a]} - {letter[d.b]}", *cells)
+        pair = f"{letter[d.a]} - {letter[d.b]}"
+        table.add_row(pair, str(d.data_sets), f"{d.win_rate:.2f}", p_text(d.p), p_text(d.p_holm))
     return table
 
 

@@ -12,7 +12,6 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,7 +140,9 @@ def load_record(path: str | Path) -> ResultRecord:
     try:
         plain["model"] = ModelInfo(**plain["model"])
         plain["data"] = DataInfo(**plain["data"])
-        plain["metrics"] = {name: Metric(**_with_nan(metric)) for name, metric in plain["metrics"].items()}
+        for metric in plain["metrics"].values():  # JSON has no NaN: null stands for it
+            metric.update({name: math.nan for name in ("value", "low", "high") if metric.get(name, "") is None})
+        plain["metrics"] = {name: Metric(**metric) for name, metric in plain["metrics"].items()}
         if plain.get("scores") is not None:
             plain["scores"] = ScoresFile(**plain["scores"])
         return ResultRecord(**plain)
@@ -149,18 +150,12 @@ def load_record(path: str | Path) -> ResultRecord:
         raise AudiobatError(f"{path} is a damaged result record ({error}): run the probe again.") from None
 
 
-def load_records(source: str | Path | Iterable[str | Path]) -> list[ResultRecord]:
-    """Read the records of a list of files, or of a folder: those of `results` folders at any depth, else its own.
+def find_records(source: str | Path) -> list[Path]:
+    """A file, or the record files of a folder: those of `results` folders at any depth, else its own.
 
     Raises:
-        AudiobatError: as for `load_record`, or no record is found.
+        AudiobatError: there is none.
     """
-    paths = find_records(source) if isinstance(source, str | Path) else source
-    return [load_record(path) for path in paths]
-
-
-def find_records(source: str | Path) -> list[Path]:
-    """The record files that a file or a folder stands for, as `load_records` reads them; AudiobatError if none."""
     source = Path(source)
     if source.is_file():
         return [source]
@@ -221,8 +216,3 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nan(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _with_nan(metric: dict[str, Any]) -> dict[str, Any]:
-    """A metric's fields as read from JSON, with NaN in place of null in its numbers."""
-    return {name: math.nan if v is None and name in ("value", "low", "high") else v for name, v in metric.items()}

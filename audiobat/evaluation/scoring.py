@@ -23,7 +23,6 @@ from audiobat.evaluation.metrics import (
     f1_at,
     f1_macro,
     frames_to_events,
-    macro_auc,
     macro_map_frequent,
     macro_map_present,
     match_events,
@@ -74,7 +73,7 @@ class ClipOutputs:
             "map": lambda counts: macro_map_present(ranking.average_precision(counts)),
             # A class that a resample merely happens to miss must not count 0.
             "map_all": lambda counts: macro_map_present(ranking.average_precision(counts)) * present,
-            "auc": lambda counts: macro_auc(ranking.auc(counts)),
+            "auc": lambda counts: ranking.auc(counts).nanmean(-1),
         }
         if bool((self.targets.sum(0) >= FREQUENT).any()):
             measures["cmap5"] = lambda counts: macro_map_frequent(
@@ -143,22 +142,18 @@ def frame_outputs(
     """
     ids, clips = clip_ids.unique_consecutive(return_inverse=True)
     probabilities = logits.sigmoid()
-    found = []
-    for clip in range(len(ids)):
+    true, found = [], []
+    assert table.events is not None
+    for clip, clip_id in enumerate(ids.tolist()):
         own = clips == clip
         starts = times[own]
         hop = float(starts[1] - starts[0]) if len(starts) > 1 else 0.0
         found.append(frames_to_events(probabilities[own], starts, hop))
-    tally = match_events([true_events(table, clip_id) for clip_id in ids.tolist()], found, logits.shape[1])
+        events = table.events.row(clip_id)
+        label, onset, offset = (torch.from_numpy(np.array(events[name])) for name in ("label", "onset", "offset"))
+        true.append(Events(label.long(), onset, offset))
+    tally = match_events(true, found, logits.shape[1])
     return FrameOutputs(logits, targets, loss, clips=clips, tally=tally)
-
-
-def true_events(table: ClipTable, clip_id: int) -> Events:
-    """The events of a clip."""
-    assert table.events is not None
-    events = table.events.row(clip_id)
-    label, onset, offset = (np.array(events[name]) for name in ("label", "onset", "offset"))
-    return Events(torch.from_numpy(label).long(), torch.from_numpy(onset), torch.from_numpy(offset))
 
 
 def scores_of(logits: Tensor, loss: Loss) -> Tensor:

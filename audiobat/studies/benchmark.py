@@ -8,28 +8,82 @@ from __future__ import annotations
 
 import traceback
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from audiobat.config import FinetuneConfig, ProbeConfig
 from audiobat.config.benchmark import FINETUNE, BenchmarkConfig
 from audiobat.engine.files import remove, write_atomic
 from audiobat.engine.run_folder import check_same, prepare_run, sole_use
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import load_record
+from audiobat.evaluation.record import ResultRecord, load_record
+from audiobat.evaluation.report.render import pipe_table
+from audiobat.evaluation.report.rows import metric_title
 from audiobat.evaluation.report.style import save
 from audiobat.finetuning.run import finetune
 from audiobat.probing.run import probe
 from audiobat.studies.benchmark_cells import Cell, cells_of, with_paths
-from audiobat.studies.benchmark_plan import plan_tables, survey
-from audiobat.studies.benchmark_table import FAILED, Result, by_data, markdown_table, summary_line, tables
-from audiobat.studies.figures import Panels, beside_figure
+from audiobat.studies.benchmark_plan import plan_tables
+from audiobat.studies.beside import Panels, Value, beside_figure, terminal_table
 
-FIGURE = "Here and in the paper, with 95% intervals of ours"
+HEADINGS = ("", "Model", "Metric", "Here", "95%", "Seeds", "Paper", "Diff.")
+FAILED = "failed"
+
+
+class Number(NamedTuple):
+    """One metric of one cell, in percent: our number and the paper's."""
+
+    metric: str
+    ours: Value | None
+    paper: float | None
+
+
+class Result(NamedTuple):
+    """A cell with the records of its seeds, or with the reason why there are none."""
+
+    cell: Cell
+    records: tuple[ResultRecord, ...]
+    why: str = ""
+    fault: str = ""  # the error's sentence, if it failed
+
+    @property
+    def own_settings(self) -> bool:
+        """Whether it was trained with other settings than the preset's or the recipe's."""
+        return any(record.preset == "custom" for record in self.records)
+
+    def numbers(self) -> list[Number]:
+        """A number for each metric of its data set; AudiobatError if the records lack one."""
+        numbers = []
+        for metric, paper in zip(self.cell.about_data.metrics, self.cell.paper, strict=True):
+            ours = None
+            if self.records:
+                held = self.records[0].metrics
+                name = "f1_top" if metric == "f1" and "f1" not in held else metric  # of clips with one label each
+                if not all(name in record.metrics for record in self.records):
+                    data = self.records[0].data.name
+                    raise AudiobatError(
+                        f"The records of {data} have no metric {metric!r}: choose from {', '.join(held)}."
+                    )
+                ours = Value.of(self.records, name)
+            numbers.append(Number(metric_title(metric), ours, paper))
+        return numbers
+
+    def lines(self) -> list[tuple[str, ...]]:
+        """The lines of a table, under HEADINGS."""
+        lines = []
+        for metric, ours, paper in self.numbers():
+            cells = ["-", self.why, "", "-" if paper is None else f"{paper:.2f}", ""]
+            if ours is not None:
+                number = f"{ours.mean:.2f}{'*' if self.own_settings else ''}"
+                difference = "-" if paper is None else f"{ours.mean - paper:+.2f}"
+                cells = [number, ours.interval, str(len(self.records)), cells[3], difference]
+            lines.append((self.cell.protocol, self.cell.model, metric, *cells))
+        return lines
 
 
 def benchmark(
@@ -65,7 +119,7 @@ def benchmark(
     asked = cells_of(config, only)
     console = Console()
     if dry_run:
-        for part in plan_tables(asked, survey(config), out):
+        for part in plan_tables(asked, out):
             console.print(part, soft_wrap=isinstance(part, Text))  # an error has no line break within a path
         return []
     if not any(not cell.missing or cell.is_done(out) for cell in asked):
@@ -73,104 +127,182 @@ def benchmark(
             f"None of the {len(asked)} cells can run: name weights with --models and data with --data; --dry-run lists "
             "what each cell needs and where to get it."
         )
-    failed: dict[Cell, str] = {}
+    faults: dict[Cell, str] = {}
     for number, cell in enumerate(asked, start=1):
         if not cell.missing:
-            state = "done" if cell.is_done(out) and not overwrite else cell.settings
-            print(f"[{number} of {len(asked)}] {cell}: {state}", flush=True)
-            attempt(cell, out, device, overwrite, failed)
+            done = cell.is_done(out) and not overwrite
+            print(f"[{number} of {len(asked)}] {cell}: {'done' if done else cell.settings}", flush=True)
+            if fault := attempt(cell, out, device, overwrite, done):
+                faults[cell] = fault
+                print(f"failed: {cell}: {fault}", flush=True)
     # The table shows all cells, also those that an earlier command measured.
-    results = [result_of(cell, out, failed, cell in asked) for cell in cells_of(config)]
+    results = [result_of(cell, out, faults.get(cell, "")) for cell in cells_of(config)]
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "table.md", markdown_table(config, results))
-    for part in tables(results):
-        console.print(part, markup=False)
+    for table in tables(results):
+        console.print(table, markup=False)
     console.print(summary_line(results))
     print(f"table: {out / 'table.md'}")
     if panels := panels_of(results):
-        print(f"figure: {save(beside_figure(panels, FIGURE), out / 'figures', 'table')}")
+        figure = beside_figure(panels, "Here and in the paper, with 95% intervals of ours")
+        print(f"figure: {save(figure, out / 'figures', 'table')}")
+    failed = defaultdict(list)
+    for result in results:
+        if result.fault:
+            failed[result.fault].append(str(result.cell))
     if failed:
-        cells = defaultdict(list)
-        for cell, sentence in failed.items():
-            cells[sentence].append(str(cell))
-        sentences = " ".join(f"{'; '.join(names)}: {sentence}" for sentence, names in cells.items())
-        raise AudiobatError(f"{len(failed)} of {len(results)} cells failed. {sentences}")
+        sentences = " ".join(f"{'; '.join(cells)}: {fault}" for fault, cells in failed.items())
+        raise AudiobatError(f"{sum(map(len, failed.values()))} of {len(results)} cells failed. {sentences}")
     return results
 
 
-def attempt(cell: Cell, out: Path, device: str, overwrite: bool, failed: dict[Cell, str]) -> None:
-    """Run a cell unless it is done; if it fails, put the error's sentence into `failed`."""
-    log = cell.folder(out).with_suffix(".error.txt")
+def attempt(cell: Cell, out: Path, device: str, overwrite: bool, done: bool) -> str:
+    """Run a cell, or check that it was done with these settings; returns the error's sentence if it fails."""
+    log = cell.run(out).with_suffix(".error.txt")
     log.unlink(missing_ok=True)
     try:
-        if cell.is_done(out) and not overwrite:
-            for seed in cell.seeds():
-                config, about = defined_by(cell, seed)
-                check_same(cell.run(out, seed) / "config.yaml", config, about)
-        elif cell.protocol == FINETUNE:
-            run_finetune(cell, out, device, overwrite)
-        else:
-            run_probe(cell, out, device, overwrite)
+        run = run_finetune if cell.protocol == FINETUNE else run_probe
+        run(cell, out, device, overwrite, done)
     except AudiobatError as error:
-        failed[cell] = str(error)
+        return str(error)
     except Exception as error:  # whatever it is, the other cells may take days and must not be lost for it
         log.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(log, traceback.format_exc())
         line = next(iter(str(error).splitlines()), "")
-        failed[cell] = f"{type(error).__name__}: {line} (see {log})."
-    if cell in failed:
-        print(f"failed: {cell}: {failed[cell]}", flush=True)
+        return f"{type(error).__name__}: {line} (see {log})."
+    return ""
 
 
-def defined_by(cell: Cell, seed: int) -> tuple[ProbeConfig | FinetuneConfig, dict[str, str | int | None]]:
-    """The settings that define a cell's run, in the form in which its config.yaml keeps them."""
-    if cell.protocol != FINETUNE:
-        return cell.probe_config(), {"model": cell.weights, "clips": cell.source}
-    config = cell.finetune_config(seed)
-    return replace(config, data=replace(config.data, path=cell.source)), {"model": cell.weights, "test_fold": None}
-
-
-def run_finetune(cell: Cell, out: Path, device: str, overwrite: bool) -> None:
+def run_finetune(cell: Cell, out: Path, device: str, overwrite: bool, done: bool) -> None:
     """Train and test each seed, from where it was stopped."""
     for seed in cell.seeds():
-        config = cell.finetune_config(seed)
-        config = replace(config, train=replace(config.train, device=device))
-        if not finetune(cell.weights, cell.source, cell.run(out, seed), config, overwrite=overwrite):
+        folder, config = cell.run(out, seed), cell.finetune_config()
+        config = replace(config, train=replace(config.train, seed=seed, device=device))
+        if done:  # as the run's config.yaml has it, with the data
+            config = replace(config, data=replace(config.data, path=cell.source))
+            check_same(folder / "config.yaml", config, {"model": cell.weights, "test_fold": None})
+        elif not finetune(cell.weights, cell.source, folder, config, overwrite=overwrite):
             raise KeyboardInterrupt  # a signal stopped the fine-tuning, so the benchmark stops too
 
 
-def run_probe(cell: Cell, out: Path, device: str, overwrite: bool) -> None:
+def run_probe(cell: Cell, out: Path, device: str, overwrite: bool, done: bool) -> None:
     """Train and test all seeds in one pass over the clips; a pass that was stopped begins anew."""
-    folder, config = cell.folder(out), cell.probe_config()
+    folder, config = cell.run(out), cell.probe_config()
+    arguments = {"model": cell.weights, "clips": cell.source}
+    if done:
+        check_same(folder / "config.yaml", config, arguments)
+        return
     with sole_use(folder):
-        prepare_run(folder, config, "auto", overwrite, defined_by(cell, 0)[1])
+        prepare_run(folder, config, "auto", overwrite, arguments)
         probe(cell.weights, cell.source, config, out=folder, device=device, overwrite=True)
         remove(folder / "features")  # up to 64 GB that no later run reads
 
 
-def result_of(cell: Cell, out: Path, failed: dict[Cell, str], asked: bool) -> Result:
+def result_of(cell: Cell, out: Path, fault: str) -> Result:
     """The records of a cell, or why there are none; records without the table's metrics count as a failure."""
     try:
-        if cell not in failed and cell.is_done(out):
+        if not fault and cell.is_done(out):
             result = Result(cell, tuple(load_record(path) for path in cell.records(out)))
             result.lines()
             return result
     except AudiobatError as error:
-        failed[cell] = str(error)
-    if cell in failed:
-        return Result(cell, (), FAILED, failed[cell])
-    return Result(cell, (), cell.missing or "not asked for")
+        fault = str(error)
+    return Result(cell, (), FAILED if fault else cell.missing or "not asked for", fault)
+
+
+def by_data(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The results of each data set."""
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[result.cell.data].append(result)
+    return groups
+
+
+def tables(results: Sequence[Result]) -> Iterator[Table | str]:
+    """A table for each data set, for a terminal; a sentence for a data set of which no cell was run."""
+    for data, group in by_data(results).items():
+        if any(result.records or result.fault for result in group):
+            lines = [line for result in group for line in result.lines()]
+            yield terminal_table(f"{data}, in percent", HEADINGS, lines, text=(0, 1, 2, 4), group=0)
+        else:
+            yield f"{data}: no cell was run ({'; '.join(dict.fromkeys(result.why for result in group))})."
 
 
 def panels_of(results: Sequence[Result]) -> Panels:
     """The figure's panels: a data set and metric of which there is a number of ours, to its lines."""
-    lines = [line for found in by_data(results).values() for line in found]
-    keys = dict.fromkeys((line.cell.data, line.metric) for line in lines if line.ours is not None)
-    return {
-        key: [
-            (f"{line.cell.model}, {line.cell.protocol}", line.ours, line.paper)
-            for line in lines
-            if (line.cell.data, line.metric) == key
-        ]
-        for key in keys
+    panels = defaultdict(list)
+    for result in results:
+        for metric, ours, paper in result.numbers():
+            panels[result.cell.data, metric].append((f"{result.cell.model}, {result.cell.protocol}", ours, paper))
+    return {key: panel for key, panel in panels.items() if any(ours is not None for _, ours, _ in panel)}
+
+
+def markdown_table(config: BenchmarkConfig, results: Sequence[Result]) -> str:
+    """The same as Markdown, with what the numbers are of."""
+    several = {len(result.records) > 1 for result in results if result.records}
+    over = "over seeds" if True in several else "over test clips"
+    if len(several) == 2:
+        over = "over seeds or, of one seed, over test clips"
+    legend = f"In percent. 95% intervals {over}; the difference is ours less the paper's."
+    if any(result.own_settings for result in results):
+        legend += " * trained with other settings than those named below."
+    parts = [f"# {config.title or 'Benchmark'}", "", legend]
+    for data, group in by_data(results).items():
+        lines = [line for result in group for line in result.lines()]
+        parts += ["", f"## {data}", "", *pipe_table(HEADINGS, lines, labels=3)]
+    parts += ["", summary_line(results), ""]
+    lists = {
+        "Failed": [f"{result.cell}: {result.fault}" for result in results if result.fault],
+        "Measured": measured_lines(results),
+        "Settings": settings_lines(results),
+        "Notes": config.notes,
     }
+    for title, sentences in lists.items():
+        if sentences:
+            parts += [f"{title}:", "", *(f"- {sentence}" for sentence in sentences), ""]
+    return "\n".join(parts)
+
+
+def settings_lines(results: Sequence[Result]) -> list[str]:
+    """The recipes and presets of the cells of each data set."""
+    found: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
+    for cell in (result.cell for result in results):
+        cells = f"{cell.model} {cell.protocol}" if cell.protocol == FINETUNE else cell.protocol
+        found[cell.data][cell.settings][cells] = None
+    return [
+        f"{data}: " + "; ".join(f"{settings} ({', '.join(cells)})" for settings, cells in by_settings.items())
+        for data, by_settings in found.items()
+    ]
+
+
+def measured_lines(results: Sequence[Result]) -> list[str]:
+    """The weights and then the clips that the numbers are of, as the records have them; each once."""
+    models: dict[str, None] = {}
+    data_sets: dict[str, None] = {}
+    for result in results:
+        for record in result.records:
+            model, data = record.model, record.data
+            size = "" if model.parameters is None else f", {model.parameters / 1e6:.1f}M parameters"
+            models[f"{result.cell.model}: {model.id}, sha256 {(model.sha256 or 'unknown')[:12]}{size}"] = None
+            clips = ", ".join(f"{count:,} {split}" for split, count in data.clips.items())
+            if record.folds is not None:
+                clips = f"{sum(data.clips.values()):,} in {len(data.clips)} folds"
+            lost = f", {data.unreadable:,} unreadable" if data.unreadable else ""
+            present = f"test clips have {data.classes_present} of {data.classes} classes"
+            data_sets[f"{result.cell.data}: {clips} clips{lost}; {present}"] = None
+    return [*models, *data_sets]
+
+
+def summary_line(results: Sequence[Result]) -> str:
+    """How many cells were measured, and how near they are to the paper's."""
+    text = f"{sum(bool(result.records) for result in results)} of {len(results)} cells measured"
+    numbers = [number for result in results for number in result.numbers()]
+    compared = [(ours, paper) for _, ours, paper in numbers if ours is not None and paper is not None]
+    if not compared:
+        return f"{text}."
+    inside = sum(ours.low <= paper <= ours.high for ours, paper in compared)
+    mean = sum(ours.mean - paper for ours, paper in compared) / len(compared)
+    return (
+        f"{text}. The paper's number lies in our interval for {inside} of {len(compared)} numbers; "
+        f"ours are {abs(mean):.2f} points {'above' if mean > 0 else 'below'} the paper's on average."
+    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from audiobat.config import FinetuneConfig, ProbeConfig, from_dict
 from audiobat.config.benchmark import FINETUNE, PROTOCOLS, BenchmarkConfig, BenchmarkData, BenchmarkModel
@@ -81,35 +82,30 @@ class Cell:
         built = replace(from_dict(ProbeConfig, fields, "probe"), heads=(PROTOCOLS[self.protocol],))
         return replace(built, seeds=self.config.seeds) if self.config.seeds else built
 
-    def finetune_config(self, seed: int | None = None) -> FinetuneConfig:
-        """The recipe's settings, with another seed if one is given."""
-        fields = merge(load_recipe(self.recipe), self.config.finetune)
-        built = from_dict(FinetuneConfig, fields, "finetune")
-        return built if seed is None else replace(built, train=replace(built.train, seed=seed))
+    def finetune_config(self) -> FinetuneConfig:
+        """The recipe's settings."""
+        return from_dict(FinetuneConfig, merge(load_recipe(self.recipe), self.config.finetune), "finetune")
 
     def seeds(self) -> tuple[int, ...]:
         """Seeds of its records."""
-        if self.protocol != FINETUNE:
-            config = self.probe_config()
-            return config.seeds or (config.train.seed,)
-        return self.config.seeds or (self.finetune_config().train.seed,)
+        if self.protocol == FINETUNE:
+            return self.config.seeds or (self.finetune_config().train.seed,)
+        config = self.probe_config()
+        return config.seeds or (config.train.seed,)
 
-    def folder(self, out: Path) -> Path:
-        """Where it lies below the benchmark's folder."""
-        names = (re.sub(r"[^\w.-]+", "-", name) for name in (self.model, self.data, self.protocol))
-        return out.joinpath("runs", *names)
-
-    def run(self, out: Path, seed: int) -> Path:
-        """The run folder of one seed; a probe has all seeds in one."""
-        return self.folder(out) / f"seed{seed}" if self.protocol == FINETUNE else self.folder(out)
+    def run(self, out: Path, seed: int | None = None) -> Path:
+        """Its run folder below the benchmark's; of fine-tuning, that of one seed, as a probe has all seeds in one."""
+        names = [re.sub(r"[^\w.-]+", "-", name) for name in (self.model, self.data, self.protocol)]
+        own = [f"seed{seed}"] if self.protocol == FINETUNE and seed is not None else []
+        return out.joinpath("runs", *names, *own)
 
     def records(self, out: Path) -> list[Path]:
         """The records of its seeds that are there; their names begin with that of the weights, whatever it is."""
         head = PROTOCOLS[self.protocol]
         if self.protocol == FINETUNE:
             head = f"finetune_{self.finetune_config().select.which}"
-        found = [sorted(self.run(out, seed).glob(f"results/*_{head}_{seed}.json")) for seed in self.seeds()]
-        return [path for paths in found for path in paths]
+        paths = ((self.run(out, seed), f"results/*_{head}_{seed}.json") for seed in self.seeds())
+        return [path for folder, pattern in paths for path in sorted(folder.glob(pattern))]
 
     def is_done(self, out: Path) -> bool:
         """Whether all of its records are there."""
@@ -135,8 +131,7 @@ def cells_of(config: BenchmarkConfig, only: Sequence[str] = ()) -> list[Cell]:
     known = [name for names in groups for name in names]
     for name in only:
         if name not in known:
-            hint = did_you_mean(name, known)
-            raise AudiobatError(f"--only has {name!r}{hint}: choose from {', '.join(known)}.")
+            raise AudiobatError(f"--only has {name!r}{did_you_mean(name, known)}: choose from {', '.join(known)}.")
     models, data, protocols = ([name for name in names if name in only] or names for names in groups)
     return [Cell(m, d, p, config) for d in data for p in protocols for m in models]
 
@@ -147,25 +142,18 @@ def with_paths(config: BenchmarkConfig, models: Sequence[str] = (), data: Sequen
     Raises:
         AudiobatError: a word without =, a name twice, or a data set that the config does not have.
     """
-    new_models, new_data = dict(config.models), dict(config.data)
-    for name, path in paths_of(models, "--models").items():
-        new_models[name] = replace(new_models.get(name, BenchmarkModel()), path=path)
-    for name, path in paths_of(data, "--data").items():
-        if name not in new_data:
-            hint = did_you_mean(name, new_data)
-            raise AudiobatError(f"--data has {name!r}{hint}: the benchmark has {', '.join(new_data)}.")
-        new_data[name] = replace(new_data[name], path=path)
-    return replace(config, models=new_models, data=new_data)
-
-
-def paths_of(words: Sequence[str], flag: str) -> Mapping[str, str]:
-    """Words NAME=PATH to names and paths."""
-    found: dict[str, str] = {}
-    for word in words:
-        name, equals, path = word.partition("=")
-        if not (name and equals and path):
-            raise AudiobatError(f"{flag} has {word!r}: give NAME=PATH, such as {flag} NAME=/some/where.")
-        if name in found:
-            raise AudiobatError(f"{flag} names {name} twice: give it one place.")
-        found[name] = path
-    return found
+    places: dict[str, dict[str, Any]] = {"models": dict(config.models), "data": dict(config.data)}
+    for flag, words in (("models", models), ("data", data)):
+        named = set()
+        for word in words:
+            name, _, path = word.partition("=")
+            if not (name and path):
+                raise AudiobatError(f"--{flag} has {word!r}: give NAME=PATH, such as --{flag} NAME=/some/where.")
+            if name in named:
+                raise AudiobatError(f"--{flag} names {name} twice: give it one place.")
+            if flag == "data" and name not in config.data:
+                hint = did_you_mean(name, config.data)
+                raise AudiobatError(f"--data has {name!r}{hint}: the benchmark has {', '.join(config.data)}.")
+            named.add(name)
+            places[flag][name] = replace(places[flag].get(name, BenchmarkModel()), path=path)
+    return replace(config, models=places["models"], data=places["data"])

@@ -44,8 +44,7 @@ from audiobat.pretraining.run import pretrain
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.run import probe_source
 from audiobat.probing.training import train_head
-from audiobat.studies.demo_report import CAPTIONS, cards, draw, facts, licence, read_log
-from audiobat.studies.demo_table import markdown, terminal
+from audiobat.studies.demo_report import CAPTIONS, cards, draw, facts, licence, markdown_table, terminal_table
 
 HEADS = ("cgp", "protobin", "linear")
 PHASES = 5
@@ -105,7 +104,8 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
     make_room(out)
     say(1, f"pre-train live for {duration(seconds)}")
     clips, held_out = write_clip_table(out / "data" / "clips.csv")
-    log = read_log(pretrain_live(out, seconds, seed, settings.pretrain))
+    run = pretrain_live(out, seconds, seed, settings.pretrain)
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     say(2, f"mix {settings.clips_train:,} training and {settings.clips_test:,} test scenes")
     table = read_labelled_clips(write_scenes(out / "scenes", settings.clips_train, settings.clips_test, seed))
     config = dataclasses.replace(settings.probe, train=dataclasses.replace(settings.probe.train, seed=seed))
@@ -125,7 +125,7 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
     collection = collect(load_all([out, out / "results" / "layers"]))
     exhibits = [*draw(out / "figures", shipped, table, log), *draw_all(out / "figures", collection)]
     say(5, "write the page")
-    write_atomic(out / "table.md", markdown(records))
+    write_atomic(out / "table.md", markdown_table(records))
     playable = CardGroup(f"{name}, Linear", listen(sources[name], table, config, settings.playable))
     write_page(
         out / "index.html",
@@ -139,7 +139,7 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
         notices=[licence()],
     )
     console = Console()
-    console.print(terminal(records))
+    console.print(terminal_table(records))
     console.print(f"{out / 'index.html'} shows it all, after {duration(monotonic() - start)}.", soft_wrap=True)
     return out
 

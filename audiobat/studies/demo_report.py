@@ -1,16 +1,19 @@
-"""The results of `audiobat demo` to words and pictures for its page: figures with captions, clips to play, facts."""
+"""The results of `audiobat demo` to its table and its page: figures with captions, clips to play, facts."""
 
 from __future__ import annotations
 
 import io
-import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import soundfile
+from rich.table import Table
+from rich.text import Text
 
 from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
 from audiobat.audio.frontends.mel_db import MelFrontend
@@ -20,10 +23,13 @@ from audiobat.data.scenes import demo_folder
 from audiobat.data.split import split_for_probe
 from audiobat.engine.environment import environment
 from audiobat.engine.progress import duration
-from audiobat.evaluation.record import ResultRecord
+from audiobat.evaluation.head_names import head_label
+from audiobat.evaluation.record import Metric, ResultRecord
 from audiobat.evaluation.report import figures
 from audiobat.evaluation.report.html import Exhibit
 from audiobat.evaluation.report.listening import Card, spectrogram_png
+from audiobat.evaluation.report.render import pipe_table
+from audiobat.evaluation.report.rows import metric_title
 from audiobat.evaluation.report.style import save
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.heads import Head
@@ -31,6 +37,9 @@ from audiobat.probing.analyze.pictures import KALDI, busy_clip, labels_of, look,
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.training import predict
 
+METRICS = ("map", "f1", "f1_top", "accuracy")  # shown, so far as all records hold them
+BEST = "★"
+LEGEND = f"{BEST} highest of its column. Brackets: 95% basic bootstrap interval over test clips."
 GUESSES = 5  # predictions shown for a clip
 # Name of a figure's file: its heading on the page, and its caption.
 CAPTIONS = {
@@ -53,6 +62,63 @@ CAPTIONS = {
         "trained without and with gate; this is one network, whose gate is left out or left in.",
     ),
 }
+
+
+def columns(records: Sequence[ResultRecord]) -> tuple[list[str], list[str]]:
+    """The metrics of METRICS that every record holds, and the headings of a table with them."""
+    names = [name for name in METRICS if all(name in record.metrics for record in records)]
+    return names, ["Model", "Head", *map(metric_title, names)]
+
+
+def interval(metric: Metric) -> str:
+    """`0.412 [0.380, 0.441]`; n/a where undefined."""
+    value, low, high = ("n/a" if math.isnan(x) else f"{x:.3f}" for x in (metric.value, metric.low, metric.high))
+    return f"{value} [{low}, {high}]"
+
+
+def is_best(record: ResultRecord, name: str, records: Sequence[ResultRecord]) -> bool:
+    """Whether no other record has a higher value of a metric."""
+    value = record.metrics[name].value
+    return not math.isnan(value) and not any(other.metrics[name].value > value for other in records)
+
+
+def terminal_table(records: Sequence[ResultRecord]) -> Table:
+    """The table for a terminal of 80 columns; the best of a column is bold and starred. Names of models may wrap."""
+    names, headings = columns(records)
+    caption = f"{LEGEND} {records[0].head['steps']:,} probe steps, seed {records[0].seed}."
+    table = Table(title=title(records), caption=caption, title_justify="left", caption_justify="left")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=place > 0)
+    for record, after in zip_longest(records, records[1:]):
+        cells = [Text(record.model.id), Text(head_label(record))]  # as Text, so that [..] is not read as markup
+        for name in names:
+            text = interval(record.metrics[name])
+            best = is_best(record, name, records)
+            cells.append(Text(f"{text} {BEST}", style="bold green") if best else Text(text))
+        table.add_row(*cells, end_section=after is None or after.model.id != record.model.id)
+    return table
+
+
+def markdown_table(records: Sequence[ResultRecord]) -> str:
+    """The table as Markdown, with the definitions of its metrics below it."""
+    names, headings = columns(records)
+    lines = []
+    for record in records:
+        cells = [record.model.id, head_label(record)]
+        for name in names:
+            text = interval(record.metrics[name])
+            cells.append(f"**{text}** {BEST}" if is_best(record, name, records) else text)
+        lines.append([*cells, f"{record.head['steps']:,}", str(record.seed)])
+    table = pipe_table([*headings, "Probe steps", "Seed"], lines, labels=2)
+    definitions = [f"- {metric_title(name)}: {records[0].metrics[name].definition}" for name in names]
+    return "\n".join([title(records), "", *table, "", LEGEND, "", *definitions, ""])
+
+
+def title(records: Sequence[ResultRecord]) -> str:
+    """The clips that the table is about."""
+    data = records[0].data
+    clips = ", ".join(f"{count:,} {split}" for split, count in data.clips.items())
+    return f"{data.name}: {clips} clips, {data.classes_present} of {data.classes} classes present in the test clips"
 
 
 def draw(folder: Path, encoder: AudioEncoder, table: ClipTable, log: Sequence[Mapping[str, Any]]) -> list[Exhibit]:
@@ -90,11 +156,9 @@ def facts(
 ) -> list[tuple[str, str]]:
     """What was run, for the page: from the record of the shipped model, the live run's log and the clock."""
     last, head, versions = log[-1], record.head, record.environment
+    rate = last["clips_per_second"]
     return [
-        (
-            "Live pre-training",
-            f"{last['step']:,} steps in {last['seconds']:.0f} s, {last['clips_per_second']:.0f} clips/s",
-        ),
+        ("Live pre-training", f"{last['step']:,} steps in {last['seconds']:.0f} s, {rate:.0f} clips/s"),
         ("Its clips", f"{clips} demo recordings; the {held_out} that test scenes are made of are left out"),
         ("Scenes", ", ".join(f"{count:,} {split}" for split, count in record.data.clips.items())),
         (
@@ -117,8 +181,3 @@ def licence() -> str:
     notice = escape(" ".join(text.split("\n\n")[1].split()))
     notice = re.sub(r"`([^`]+)`", r"<code>\1</code>", re.sub(r"\*([^*]+)\*", r"<em>\1</em>", notice))
     return notice.replace("(c)", "©")
-
-
-def read_log(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

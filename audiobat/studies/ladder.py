@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 
 from audiobat.config import FrontendConfig, PretrainConfig, ProbeConfig, check, from_dict, to_dict
-from audiobat.config.recipes import load_recipe, merge, parse_yaml
+from audiobat.config.recipes import load_recipe, merge
 from audiobat.config.rungs import describe_rung, rungs
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.prepare.statistics import log_mel_sums
@@ -25,14 +25,13 @@ from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.engine.files import write_atomic
 from audiobat.engine.run_folder import check_same
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import ResultRecord, load_record
+from audiobat.evaluation.record import load_record
 from audiobat.evaluation.report.render import pipe_table
 from audiobat.evaluation.report.style import save
 from audiobat.evaluation.results import record_path
 from audiobat.pretraining.run import pretrain
 from audiobat.probing.run import probe
-from audiobat.studies.figures import Panels, beside_figure
-from audiobat.studies.tables import Value, terminal_table
+from audiobat.studies.beside import Panels, Value, beside_figure, terminal_table
 
 SCALES = {"nano": "bat_nano", "small": "bat_small", "base": "bat_base"}
 HEADS = 12  # of the decoders in the paper's tables
@@ -64,12 +63,6 @@ class Rung:
     seeds: int
     map: Value
     f1: Value
-
-    @staticmethod
-    def of(name: str, records: Sequence[ResultRecord]) -> Rung:
-        """The rung of its seeds' records; where clips have one label each, F1 is that of the likeliest class."""
-        f1 = "f1" if "f1" in records[0].metrics else "f1_top"
-        return Rung(name, len(records), Value.of(records, "map"), Value.of(records, f1))
 
     def cells(self) -> tuple[str, ...]:
         """The rung's line in a table."""
@@ -119,25 +112,30 @@ def ladder(
         for name in rungs():
             print(describe_rung(name))
         return []
-    keep_settings(out, config, {"scale": scale, "steps": steps, "data": str(data), "probe_data": str(probe_data)})
+    about = {"scale": scale, "steps": steps, "data": str(data), "probe_data": str(probe_data)}
+    # Without seeds, so that a ladder can be run again with more of them.
+    shared = dataclasses.replace(config, seeds=(), train=dataclasses.replace(config.train, seed=0))
+    if (out / SETTINGS).exists():
+        check_same(out / SETTINGS, shared, about, "or a new --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / SETTINGS, yaml.safe_dump({**about, **to_dict(shared)}, sort_keys=False))
     statistics = own_statistics(out, table, scale)
     for seed in seeds:  # seeds outside: a whole ladder of one seed is there before the next begins
         for name in rungs():
             if not record_of(out, name, seed).exists():
-                run = pretrain(
-                    rung_config(name, scale, steps, seed, data, device, statistics), out / "runs" / run_name(name, seed)
-                )
+                full = rung_config(name, scale, steps, seed, data, device, statistics)
+                run = pretrain(full, out / "runs" / run_name(name, seed))
                 one = dataclasses.replace(config, heads=("cgp",), seeds=(seed,))
                 probe(run, probe_data, one, out=out, device=device)
     measured = [rung_of_records(out, name, seeds) for name in rungs()]
     write_atomic(out / "ladder.md", markdown_table(measured, scale))
-    paper = {rung.name: PAPER[rung.name] for rung in measured}
-    panels: Panels = {  # two, as each has a scale of its own
-        ("here", "mAP under CGP"): [(paper[rung.name][0], rung.map, None) for rung in measured],
-        ("in the paper (base, AudioSet)", "mAP under CGP"): [
-            (label, None, value) for label, value, _ in paper.values()
-        ],
-    }
+    here = [(PAPER[rung.name][0], rung.map, None) for rung in measured]
+    theirs = [(PAPER[rung.name][0], None, PAPER[rung.name][1]) for rung in measured]
+    metric = "mAP under CGP"
+    panels: Panels = {
+        ("here", metric): here,
+        ("in the paper (base, AudioSet)", metric): theirs,
+    }  # each on a scale of its own
     figure = save(beside_figure(panels, "From EAT's recipe to BAT's, rung by rung"), out / "figures", "ladder")
     console = Console()
     for title, lines in table_lines(measured).items():
@@ -145,19 +143,6 @@ def ladder(
     console.print(order_line(measured))
     print(f"table: {out / 'ladder.md'}, figure: {figure}")
     return measured
-
-
-def keep_settings(out: Path, config: ProbeConfig, about: Mapping[str, str | int | None]) -> None:
-    """Write the settings that all rungs have in common, or raise an AudiobatError if `out` holds rungs of other ones.
-
-    Seeds are left out, so that a ladder can be run again with more of them.
-    """
-    config = dataclasses.replace(config, seeds=(), train=dataclasses.replace(config.train, seed=0))
-    record = out / SETTINGS
-    if record.exists():
-        check_same(record, config, about, "or a new --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(record, yaml.safe_dump({**about, **to_dict(config)}, sort_keys=False))
 
 
 def run_name(name: str, seed: int) -> str:
@@ -171,8 +156,10 @@ def record_of(out: Path, name: str, seed: int) -> Path:
 
 
 def rung_of_records(out: Path, name: str, seeds: Sequence[int]) -> Rung:
-    """A rung from the records that lie below `out`."""
-    return Rung.of(name, [load_record(record_of(out, name, seed)) for seed in seeds])
+    """A rung from its seeds' records; where clips have one label each, F1 is that of the likeliest class."""
+    records = [load_record(record_of(out, name, seed)) for seed in seeds]
+    f1 = "f1" if "f1" in records[0].metrics else "f1_top"
+    return Rung(name, len(records), Value.of(records, "map"), Value.of(records, f1))
 
 
 def rung_config(
@@ -206,11 +193,10 @@ def own_statistics(out: Path, table: ClipTable, scale: str) -> Mapping[str, Any]
     if not path.exists():
         own = load_recipe(SCALES[scale]).get("frontend", {})
         frontend = from_dict(FrontendConfig, {**own, "kind": "kaldi_fbank"})
-        fields = log_mel_sums(table, frontend).fields()
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, "".join(f"{name}: {value}\n" for name, value in fields.items()))
-    found = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(found, dict) or set(found) != {"mean", "std"}:
+        write_atomic(path, yaml.safe_dump(log_mel_sums(table, frontend).fields(), sort_keys=False))
+    found = load_recipe(path)
+    if set(found) != {"mean", "std"}:
         raise AudiobatError(f"{path} holds no mean and std: remove it, and it is computed again.")
     return found
 

@@ -10,9 +10,9 @@ from torch.nn import functional
 from audiobat.config import EncoderConfig, FrontendConfig, MaskConfig, ModelConfig
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.analysis.label_free import PATCHES, LabelFree, artefact_share, draw_patches
-from audiobat.evaluation.analysis.moments import Moments
 from audiobat.evaluation.analysis.rank import (
     Lidar,
+    Moments,
     alpha_req,
     effective_rank,
     participation_ratio,

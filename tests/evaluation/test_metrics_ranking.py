@@ -15,7 +15,6 @@ from audiobat.evaluation.metrics import (
     Ranking,
     average_precision,
     d_prime,
-    macro_auc,
     macro_map_frequent,
     macro_map_present,
     rank_micro,
@@ -125,7 +124,7 @@ def test_macro_means_take_the_classes_that_they_name():
     assert macro_map_frequent(ap, targets) == pytest.approx(float((ap[0] + ap[2]) / 2))
     assert macro_map_frequent(ap, targets, positives=4) == pytest.approx(float(ap[:3].mean()))
     assert macro_map_present(ap) == pytest.approx(float(ap[:3].mean()))
-    assert macro_auc(auc) == pytest.approx(float(auc[:2].mean()))  # a class without negatives has no AUC
+    assert auc.nanmean() == pytest.approx(float(auc[:2].mean()))  # a class without negatives has no AUC
     assert macro_map_frequent(torch.stack([ap, ap]), targets).shape == (2,)
 
 
@@ -136,4 +135,4 @@ def test_d_prime_is_the_distance_of_two_normal_distributions_of_that_area():
     generator = torch.Generator().manual_seed(0)
     scores = torch.cat([torch.randn(4000, 1, generator=generator) + 1.5, torch.randn(4000, 1, generator=generator)])
     area = Ranking(scores, torch.arange(8000)[:, None] < 4000).auc()
-    assert d_prime(macro_auc(area)).item() == pytest.approx(1.5, abs=0.05)
+    assert d_prime(area.nanmean(-1)).item() == pytest.approx(1.5, abs=0.05)

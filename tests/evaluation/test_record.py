@@ -23,7 +23,6 @@ from audiobat.evaluation.record import (
     ScoresFile,
     find_records,
     load_record,
-    load_records,
     load_scores,
     save_scores,
 )
@@ -81,15 +80,14 @@ def test_a_failed_save_leaves_the_old_record(tmp_path: Path):
     assert load_record(path).head == RECORD.head
 
 
-def test_load_records_takes_folders_and_files(tmp_path: Path):
+def test_records_are_found_in_folders_and_files(tmp_path: Path):
     first, second = tmp_path / "run" / "results" / "a.json", tmp_path / "run" / "more" / "results" / "b.json"
     RECORD.save(first)
     replace(RECORD, seed=4).save(second)
     (tmp_path / "run" / "env.json").write_text("{}")  # beside results/, not in it
-    assert sorted(r.seed for r in load_records(tmp_path / "run")) == [3, 4]
-    assert [r.seed for r in load_records(second.parent)] == [4]
-    assert [r.seed for r in load_records(first)] == [3]
-    assert [r.seed for r in load_records([second, first])] == [4, 3]
+    assert find_records(tmp_path / "run") == [second, first]
+    assert find_records(second.parent) == [second]
+    assert find_records(first) == [first]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ def test_a_foreign_or_damaged_file_is_refused_in_one_sentence(tmp_path: Path, te
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(AudiobatError, match=words) as caught:
-        load_records(tmp_path)
+        load_record(path)
     assert str(path) in str(caught.value)
     assert str(caught.value).count("\n") == 0
 
@@ -121,13 +119,13 @@ def test_a_missing_or_unknown_field_and_an_empty_folder_are_errors(tmp_path: Pat
             load_record(tmp_path / "a.json")
     (tmp_path / "empty").mkdir()
     with pytest.raises(AudiobatError, match="no result record"):
-        load_records(tmp_path / "empty")
+        find_records(tmp_path / "empty")
     (tmp_path / "empty" / "config.yaml").touch()
     (tmp_path / "empty" / "env.json").touch()
     with pytest.raises(AudiobatError, match="is a run that has no result record yet"):
-        load_records(tmp_path / "empty")
+        find_records(tmp_path / "empty")
     with pytest.raises(AudiobatError, match="missing"):
-        load_records([tmp_path / "missing.json"])
+        load_record(tmp_path / "missing.json")
 
 
 def test_records_are_found_where_they_are_loaded_from(tmp_path: Path):

@@ -25,11 +25,11 @@ from audiobat.config import (
 from audiobat.data.scenes import held_out_sources, make_scenes
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import load_records
+from audiobat.evaluation.record import ResultRecord, find_records, load_record
 from audiobat.models.encoder import AudioEncoder
 from audiobat.studies import demo as module
 from audiobat.studies.demo import HEADS, DemoSettings, _run, demo, write_clip_table
-from audiobat.studies.demo_table import interval
+from audiobat.studies.demo_report import interval
 from audiobat.zoo.release import save_release
 
 SMALL = PretrainConfig(
@@ -52,6 +52,10 @@ SETTINGS = DemoSettings(
     clips_test=24,
     playable=2,
 )
+
+
+def load_records(folder: Path) -> list[ResultRecord]:
+    return [load_record(path) for path in find_records(folder)]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from report_samples import make_record
 from rich.console import Console
 
 from audiobat.evaluation.record import Metric, ResultRecord
-from audiobat.studies.demo_table import interval, is_best, markdown, terminal
+from audiobat.studies.demo_report import interval, is_best, markdown_table, terminal_table
 
 
 def record(model: str, kind: str, value: float, **head: object) -> ResultRecord:
@@ -36,9 +36,9 @@ def test_the_highest_of_each_column_is_best_and_an_undefined_value_never():
 
 
 def test_markdown_and_terminal_hold_the_same_cells():
-    text = markdown(RECORDS)
+    text = markdown_table(RECORDS)
     console = Console(width=140, file=io.StringIO(), color_system=None)
-    console.print(terminal(RECORDS))
+    console.print(terminal_table(RECORDS))
     shown = console.file.getvalue()
     for one in RECORDS:
         for cell in (one.model.id, interval(one.metrics["map"]), interval(one.metrics["f1"])):

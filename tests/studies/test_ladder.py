@@ -17,6 +17,7 @@ from audiobat.data.sources.read import read_clips
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import Metric, load_record, load_scores
 from audiobat.studies import ladder as command
+from audiobat.studies.beside import Value
 from audiobat.studies.ladder import (
     PAPER,
     STATISTICS,
@@ -28,7 +29,6 @@ from audiobat.studies.ladder import (
     rung_config,
     rung_of_records,
 )
-from audiobat.studies.tables import Value
 
 TINY = """
 frontend: {hop_length: 320, mel_bins: 32}

@@ -1,7 +1,6 @@
 """Measures of features, attention and prototypes besides a score: tensors in, plain numbers out.
 
-moments.py      vectors to mean and scatter
-rank.py         spectra to RankMe, effective rank, LiDAR
+rank.py         vectors to mean and scatter; spectra to RankMe, effective rank, LiDAR
 similarity.py   how alike layers are: linear CKA
 views.py        a clip to several views of it
 attention.py    attention maps to shares and sinks (Fig. 5)

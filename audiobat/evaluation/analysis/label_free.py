@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiobat.evaluation.analysis.moments import Moments
-from audiobat.evaluation.analysis.rank import spectrum_measures
+from audiobat.evaluation.analysis.rank import Moments, spectrum_measures
 from audiobat.evaluation.analysis.similarity import FEWEST, linear_cka
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.pooling import mean_valid

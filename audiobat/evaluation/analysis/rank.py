@@ -1,4 +1,4 @@
-"""How many directions features use: spectra to RankMe, effective rank, participation ratio, alpha-ReQ and LiDAR."""
+"""How many directions features use: vectors to mean and scatter; spectra to RankMe, alpha-ReQ, LiDAR."""
 
 from __future__ import annotations
 
@@ -7,12 +7,44 @@ import math
 import torch
 from torch import Tensor
 
-from audiobat.evaluation.analysis.moments import Moments
-
 EPS = 1e-7  # of RankMe and LiDAR, added to each share; a larger one would count directions that hold nothing
 LIDAR_DELTA = 1e-4  # on the diagonal of the scatter within clips
 ALPHA_RANGE = (10, 100)  # places in the spectrum, counted from 1, to which alpha-ReQ fits its line
 ALPHA_POINTS = 5  # with fewer the exponent is not computed
+
+
+class Moments:
+    """Running mean [D] and scatter [D, D] of vectors, joined batch by batch by the formula of Chan et al. (1979).
+
+    Unlike sums of squares, it loses no digits where the mean is large.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.count = 0
+        self.mean = torch.zeros(dim, dtype=torch.float64)
+        self.scatter = torch.zeros(dim, dim, dtype=torch.float64)  # sum of (z - mean)(z - mean)^T
+
+    def update(self, vectors: Tensor) -> None:
+        """Add vectors [n, D]."""
+        if not len(vectors):
+            return
+        z = vectors.detach().cpu().double()
+        count, mean = len(z), z.mean(0)
+        centred, shift = z - mean, mean - self.mean
+        total = self.count + count
+        self.scatter += centred.T @ centred + torch.outer(shift, shift) * (self.count * count / total)
+        self.mean += shift * (count / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> Tensor:
+        """Mean of (z - mean)(z - mean)^T, [D, D]."""
+        return self.scatter / max(1, self.count)
+
+    @property
+    def gram(self) -> Tensor:
+        """Sum of z z^T, [D, D], not centred; its eigenvalues are the squared singular values of [n, D]."""
+        return self.scatter + self.count * torch.outer(self.mean, self.mean)
 
 
 def spectrum_measures(moments: Moments) -> dict[str, float]:

@@ -7,8 +7,7 @@ counts every clip once.
     decisions.py    F1 at a threshold, the best threshold, accuracy
     events.py       frame scores to events, and their F1
     ranking.py      average precision and AUC
-    resampling.py   a metric to its 95% interval
-    significance.py  p values of many comparisons
+    resampling.py   a metric to its 95% interval, and p values of comparisons
 """
 
 from __future__ import annotations
@@ -19,13 +18,11 @@ from audiobat.evaluation.metrics.ranking import (
     Ranking,
     average_precision,
     d_prime,
-    macro_auc,
     macro_map_frequent,
     macro_map_present,
     rank_micro,
 )
-from audiobat.evaluation.metrics.resampling import bootstrap, bootstrap_values, interval_of_difference
-from audiobat.evaluation.metrics.significance import holm, wilcoxon
+from audiobat.evaluation.metrics.resampling import bootstrap, bootstrap_values, holm, interval_of_difference, wilcoxon
 
 __all__ = [
     "Events",
@@ -42,7 +39,6 @@ __all__ = [
     "frames_to_events",
     "holm",
     "interval_of_difference",
-    "macro_auc",
     "macro_map_frequent",
     "macro_map_present",
     "match_events",

@@ -126,11 +126,6 @@ def macro_map_frequent(ap: Tensor, targets: Tensor, positives: int = 5) -> Tenso
     return ap[..., targets.bool().sum(0) >= positives].nanmean(-1)
 
 
-def macro_auc(auc: Tensor) -> Tensor:
-    """Mean of AUC [..., C] over the classes that have positives and negatives; NaN if none has."""
-    return auc.nanmean(-1)
-
-
 def d_prime(area: Tensor) -> Tensor:
     """Distance, in standard deviations, of two normal distributions whose AUC is `area`: sqrt(2) * ndtri(area).
 

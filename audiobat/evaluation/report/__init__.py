@@ -13,9 +13,8 @@ analysis_figures.py  figures of the measures of `analyze`
 clips.py        the clips that a run folder keeps for pages
 html.py         what pages are made of
 charts.py       curves as SVG inside the page
-results_table.py  the page's table
 listening.py    the page's clips to play
-page.py         the page
+page.py         the page, with its sortable table
 run_figures.py  every figure that the records allow
 run.py          `audiobat report`
 """

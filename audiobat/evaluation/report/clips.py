@@ -9,12 +9,13 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-heard-1"  # as folders of earlier versions have it
 FOLDER, LIST = "clips", "clips.json"
+WORDS = ("record", "file", "key", "label", "side", "why")  # fields of a clip that are text
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,21 @@ def read_saved_clips(folder: Path) -> tuple[SavedClip, ...]:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if plain["format"] != FORMAT:
             raise ValueError(f"its format is {plain['format']!r}")
-        clips = tuple(saved_clip(clip) for clip in plain["clips"])
+        clips = tuple(
+            SavedClip(
+                **{name: str(clip[name]) for name in WORDS},  # type: ignore[arg-type]
+                average_precision=float(clip["average_precision"]),
+                labels=tuple(map(str, clip["labels"])),
+                predictions=tuple((str(label), float(p)) for label, p in clip["predictions"]),
+            )
+            for clip in plain["clips"]
+        )
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise AudiobatError(f"{path} is no list of clips ({error}): remove {folder} or run the probe again.") from None
     for clip in clips:
         if Path(clip.file).name != clip.file:  # a run from elsewhere must not read files of this machine
             raise AudiobatError(f"{path} names the file {clip.file!r}: it must lie in the folder itself.")
     return clips
-
-
-def saved_clip(plain: dict[str, Any]) -> SavedClip:
-    """One entry of the list."""
-    predictions = tuple((str(label), float(p)) for label, p in plain["predictions"])
-    words = {name: str(plain[name]) for name in ("record", "file", "key", "label", "side", "why")}
-    labels = tuple(map(str, plain["labels"]))
-    ap = float(plain["average_precision"])
-    return SavedClip(**words, average_precision=ap, labels=labels, predictions=predictions)  # type: ignore[arg-type]
 
 
 def clips_json(clips: tuple[SavedClip, ...]) -> str:

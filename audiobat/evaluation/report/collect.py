@@ -43,8 +43,11 @@ def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
     Raises:
         AudiobatError: nothing there, a record that cannot be read, or two files that record the same probe.
     """
-    # Resolved, as a folder and a file in it may both be named.
-    paths = list(dict.fromkeys(path.resolve() for source in sources for path in find_records(existing(source))))
+    paths: dict[Path, None] = {}  # resolved, as a folder and a file in it may both be named
+    for source in sources:
+        if not Path(source).exists():
+            raise AudiobatError(f"{source} is not there: name folders that `audiobat probe` wrote, or result records.")
+        paths |= dict.fromkeys(path.resolve() for path in find_records(source))
     if not paths:
         raise AudiobatError("RUNS is empty: name folders that `audiobat probe` wrote, or result records.")
     loaded = [(path, load_record(path)) for path in paths]
@@ -58,13 +61,6 @@ def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
             )
         seen[key] = path
     return loaded
-
-
-def existing(source: str | Path) -> Path:
-    """The source as a path; AudiobatError if it does not exist."""
-    if not Path(source).exists():
-        raise AudiobatError(f"{source} is not there: name folders that `audiobat probe` wrote, or result records.")
-    return Path(source)
 
 
 def check_record(path: Path, record: ResultRecord) -> None:

@@ -116,17 +116,14 @@ def listening_html(groups: Sequence[CardGroup], left_out: int = 0, intro: str = 
     if not groups:
         return ""
     more = f" {left_out} more clips did not fit on this page: see the folders clips of the runs." if left_out else ""
-    parts = "".join(group_html(group, opened=group is groups[0]) for group in groups)
+    parts = ""
+    for group in groups:
+        about = f' data-data="{escape(group.data)}" data-head="{escape(group.head)}"' if group.data else ""
+        opened = " open" if group is groups[0] else ""
+        cards = "".join(map(card_html, group.cards))
+        summary = f"<summary>{escape(group.heading)}</summary>"
+        parts += f"<details{about}{opened}>{summary}<div class=clips>{cards}</div></details>"
     return section_html("Listen", f"<p>{escape(intro + more)}</p>{parts}")
-
-
-def group_html(group: CardGroup, opened: bool) -> str:
-    """The cards of a group, folded up or not."""
-    about = f' data-data="{escape(group.data)}" data-head="{escape(group.head)}"' if group.data else ""
-    return (
-        f"<details{about}{' open' if opened else ''}><summary>{escape(group.heading)}</summary>"
-        f"<div class=clips>{''.join(map(card_html, group.cards))}</div></details>"
-    )
 
 
 def card_html(card: Card) -> str:

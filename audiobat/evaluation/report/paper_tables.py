@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from audiobat.evaluation.head_names import head_order, head_title
 from audiobat.evaluation.report.collect import Collection
@@ -25,12 +24,15 @@ class Number:
     tally: tuple[int, int, int] | None = None  # won, tied, lost
 
 
+Cell: TypeAlias = str | Number | None
+
+
 @dataclass(frozen=True)
 class Section:
     """Rows of a table under one heading ("" for none): labels first, then numbers."""
 
     heading: str
-    rows: tuple[tuple[str | Number | None, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ def table1(found: Collection, verdicts: Verdicts) -> Grid:
     place = {(row.head, row.model, row.data): i for i, row in enumerate(found.rows)}
     sections = []
     for head in dict.fromkeys(row.head for row in sorted(found.rows, key=lambda row: head_order(row.kind))):
-        lines: list[tuple[str | Number | None, ...]] = []
+        lines: list[tuple[Cell, ...]] = []
         for model in models_of(found, head):
-            cells: list[Number | None] = []
+            cells: list[Cell] = []
             for data, names in shown.items():
                 i = place.get((head, model, data))
                 cells += [None if i is None else number(found.rows[i], name, verdicts, i) for name in names]
@@ -83,7 +85,7 @@ def table5(found: Collection, verdicts: Verdicts) -> Grid:
     lines = []
     for model in models_of(found):
         row = next(r for r in found.rows if r.model == model)
-        cells: list[str | Number | None] = [model, parameters(row.first.model.parameters)]
+        cells: list[Cell] = [model, parameters(row.first.model.parameters)]
         for data, heads in columns.items():
             for head in heads:
                 i = place.get((head, model, data))
@@ -141,28 +143,18 @@ def number(row: Row, name: str, verdicts: Verdicts, place: int) -> Number | None
 
 def with_best(grid: Grid) -> Grid:
     """The grid with the highest number of each column marked; equal numbers are all marked."""
-    body = [line for section in grid.sections for line in section.rows]
-    top = [best([cell for cell in column if isinstance(cell, Number)]) for column in zip(*body, strict=True)]
-    sections = tuple(
-        replace(
-            section,
-            rows=tuple(
-                tuple(
-                    replace(cell, best=True) if isinstance(cell, Number) and cell.summary.value == top[i] else cell
-                    for i, cell in enumerate(line)
-                )
-                for line in section.rows
-            ),
-        )
-        for section in grid.sections
-    )
-    return replace(grid, sections=sections)
+    columns = zip(*(line for section in grid.sections for line in section.rows), strict=True)
+    top: list[float | None] = []  # None where there are fewer than two numbers to compare
+    for column in columns:
+        values = [cell.summary.value for cell in column if isinstance(cell, Number)]
+        values = [value for value in values if not math.isnan(value)]
+        top.append(max(values) if len(values) > 1 else None)
 
+    def marked(cell: Cell, highest: float | None) -> Cell:
+        return replace(cell, best=True) if isinstance(cell, Number) and cell.summary.value == highest else cell
 
-def best(cells: Sequence[Number]) -> float | None:
-    """The highest value of a column; None where there are fewer than two to compare."""
-    values = [cell.summary.value for cell in cells if not math.isnan(cell.summary.value)]
-    return max(values) if len(values) > 1 else None
+    sections = (replace(s, rows=tuple(tuple(map(marked, line, top)) for line in s.rows)) for s in grid.sections)
+    return replace(grid, sections=tuple(sections))
 
 
 def parameters(count: int | None) -> str:
@@ -176,43 +168,28 @@ def notes(found: Collection, verdicts: Verdicts) -> tuple[str, ...]:
     """The notes below a table: how to read its cells."""
     seeds = any(row.main.sd_seeds is not None for row in found.rows)
     folds = any(row.main.sd_folds is not None for row in found.rows)
-    spread = [
-        "± standard deviation over seeds (ˢ)" if seeds else "",
-        "± standard deviation over folds (ᶠ)" if folds else "",
-    ]
-    parts = [
+    spread = ["± standard deviation over seeds (ˢ)"] * seeds + ["± standard deviation over folds (ᶠ)"] * folds
+    return (
         "Bold: highest of its column.",
-        "Brackets: 95% basic bootstrap interval over test clips"
-        + (", its ends averaged over seeds." if seeds else "."),
-        " and ".join(filter(None, spread)) + "." if seeds or folds else "",
-        f"Behind a cell, won/tied/lost. {verdicts.legend}" if verdicts.of_pairs else "",
+        f"Brackets: 95% basic bootstrap interval over test clips{', its ends averaged over seeds' if seeds else ''}.",
+        *([" and ".join(spread) + "."] if spread else []),
+        *([f"Behind a cell, won/tied/lost. {verdicts.legend}"] if verdicts.of_pairs else []),
         "- not measured.",
-    ]
-    return tuple(filter(None, parts))
+    )
 
 
 def everything(found: Collection, verdicts: Verdicts) -> list[dict[str, Any]]:
     """One dictionary for each row and metric, for a CSV file: fractions as in the records, not percent."""
     lines = []
+    line: dict[str, Any]
     for place, row in enumerate(found.rows):
         won, tied, lost = verdicts.tally(place)
         for name, summary in row.summaries.items():
             main = name == row.main_metric
-            lines.append(
-                {
-                    "data": row.data,
-                    "model": row.model,
-                    "head": row.head,
-                    "metric": name,
-                    "value": summary.value,
-                    "low": summary.low,
-                    "high": summary.high,
-                    "sd_seeds": summary.sd_seeds,
-                    "seeds": len(row.records),
-                    "sd_folds": summary.sd_folds,
-                    "folds": len(row.first.folds or {}) or None,
-                    **({"won": won, "tied": tied, "lost": lost} if main else dict.fromkeys(("won", "tied", "lost"))),
-                    "definition": summary.definition,
-                }
-            )
+            line = {"data": row.data, "model": row.model, "head": row.head, "metric": name}
+            line |= {"value": summary.value, "low": summary.low, "high": summary.high}
+            line |= {"sd_seeds": summary.sd_seeds, "seeds": len(row.records)}
+            line |= {"sd_folds": summary.sd_folds, "folds": len(row.first.folds or {}) or None}
+            line |= {"won": won, "tied": tied, "lost": lost} if main else dict.fromkeys(("won", "tied", "lost"))
+            lines.append(line | {"definition": summary.definition})
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.head_names import head_title
 from audiobat.evaluation.report.curves import Layers, rho_text
-from audiobat.evaluation.report.rows import Row, metric_title
+from audiobat.evaluation.report.rows import Row, metric_title, ranked
 from audiobat.evaluation.report.style import BLACK, ORANGE, SKY, WIDTH, folded, headline, look, styled
 
 PANELS = 4  # side by side
@@ -45,6 +45,7 @@ def layer_curves(curves: Sequence[Layers]) -> Figure:
     tops = [[s.high for s in curve.summaries if not math.isnan(s.high)] for curve in curves]
     top_limit = 1.05 * max((high for found in tops for high in found), default=1.0)
     gate_limit = 1.1 * max((weight for curve in curves for gate in curve.gates for weight in gate), default=1.0)
+    metric = next((metric_title(curve.metric) for curve in curves if curve.probes), "no records")
     for line, part in enumerate(lines):
         shown = curves[line * wide : (line + 1) * wide]
         panels = part.subplots(2, wide, sharex="col", sharey="row", squeeze=False)
@@ -52,7 +53,7 @@ def layer_curves(curves: Sequence[Layers]) -> Figure:
             empty.set_visible(False)
         for (top, bottom), curve in zip(panels.T, shown, strict=False):
             draw_layers(top, bottom, curve)
-        panels[0, 0].set(ylabel=f"linear probe, {metric_of(curves)}", ylim=(0, top_limit))
+        panels[0, 0].set(ylabel=f"linear probe, {metric}", ylim=(0, top_limit))
         panels[1, 0].set(ylabel="CGP gate weight", ylim=(0, gate_limit))
     headline(figure, f"{curves[0].data}: linear probes of each block, and the weight that CGP gives it")
     return figure
@@ -85,12 +86,6 @@ def bars(ax: Axes, blocks: Array, values: Array, colour: str) -> None:
         ax.plot(places, values.ravel(), "o", color="white", markeredgecolor=BLACK, markersize=2.6, markeredgewidth=0.6)
 
 
-def metric_of(curves: Iterable[Layers]) -> str:
-    """The metric of the first curve that has probes."""
-    names = [metric_title(curve.metric) for curve in curves if curve.probes]
-    return names[0] if names else "no records"
-
-
 @styled
 def prototype_curve(sweeps: Sequence[Sequence[Row]]) -> Figure:
     """Fig. 2: the main metric over the number of prototypes; each sweep is rows that differ in nothing else."""
@@ -110,13 +105,8 @@ def prototype_curve(sweeps: Sequence[Sequence[Row]]) -> Figure:
             x = [row.first.head["prototypes"] for row in sweep]
             style = look(names.index(series_name(sweep[0])))
             ax.plot(x, [row.main.value for row in sweep], label=series_name(sweep[0]), **style)
-            ax.fill_between(
-                x,
-                *zip(*((r.main.low, r.main.high) for r in sweep), strict=True),
-                color=style["color"],
-                alpha=0.13,
-                lw=0,
-            )
+            lows, highs = zip(*((row.main.low, row.main.high) for row in sweep), strict=True)
+            ax.fill_between(x, lows, highs, color=style["color"], alpha=0.13, lw=0)
             counts.update(x)
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(FixedLocator(sorted(counts)))
@@ -126,9 +116,8 @@ def prototype_curve(sweeps: Sequence[Sequence[Row]]) -> Figure:
         ax.set(title=folded(data, 36), xlabel="prototypes", ylabel=metric_title(metric))
         ax.grid(True)
     handles = {label: handle for ax in panels for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(), [folded(n, 44, 1) for n in handles], loc="outside lower left", ncols=2, fontsize=8.5
-    )
+    labels = [folded(name, 44, 1) for name in handles]
+    figure.legend(handles.values(), labels, loc="outside lower left", ncols=2, fontsize=8.5)
     headline(figure, "Main metric by the number of prototypes")
     return figure
 
@@ -149,7 +138,7 @@ def head_comparison(rows: Sequence[Row]) -> Figure:
     if not rows:
         raise AudiobatError("There are no rows to compare: give the rows of one data set.")
     heads = list(dict.fromkeys(row.head for row in rows))
-    models = sorted({row.model for row in rows}, key=lambda model: (-best_value(rows, model), model))
+    models = list(dict.fromkeys(row.model for row in ranked(sorted(rows, key=lambda row: row.model))))
     height = len(rows) + len(models)  # lines: one for each row and one between models
     figure = Figure(figsize=(WIDTH, min(LARGEST, 1.5 + 0.2 * math.ceil(len(heads) / 3) + 0.19 * height)))
     ax = figure.subplots()
@@ -171,12 +160,6 @@ def head_comparison(rows: Sequence[Row]) -> Figure:
     figure.legend(keys, [folded(h, 40, 1) for h in heads], loc="outside lower left", ncols=3, fontsize=8.5)
     headline(figure, f"{rows[0].data}: every model under every head")
     return figure
-
-
-def best_value(rows: Sequence[Row], model: str) -> float:
-    """The highest main metric of a model; minus infinity if none is defined."""
-    values = [row.main.value for row in rows if row.model == model and not math.isnan(row.main.value)]
-    return max(values, default=-math.inf)
 
 
 @styled

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from audiobat.evaluation.report.paper_tables import Grid, Number
+from audiobat.evaluation.report.paper_tables import Cell, Grid, Number
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -75,7 +75,7 @@ def pipe_table(headings: Sequence[str], lines: Iterable[Sequence[str]], labels: 
     return [f"| {' | '.join(line)} |" for line in (headings, rule, *lines)]
 
 
-def markdown_cell(cell: str | Number | None) -> str:
+def markdown_cell(cell: Cell) -> str:
     """A cell of a Markdown table."""
     if not isinstance(cell, Number):
         return "-" if cell is None else escape_markdown(cell)
@@ -117,7 +117,7 @@ def latex(grid: Grid) -> str:
     return "\n".join(filter(None, [*lines, *end])) + "\n"
 
 
-def latex_cell(cell: str | Number | None) -> str:
+def latex_cell(cell: Cell) -> str:
     """A cell of a tabular."""
     if not isinstance(cell, Number):
         return "-" if cell is None else escape_latex(cell)
@@ -143,16 +143,10 @@ def csv_table(grid: Grid) -> str:
         for row in section.rows:
             line = [section.heading, *(str(cell) for cell in row[: grid.labels])]
             for cell in row[grid.labels :]:
-                line += csv_cells(cell)
+                n = cell.summary if isinstance(cell, Number) else None  # empty where it was not measured
+                line += ["", "", ""] if n is None else [percent(x, 4) for x in (n.value, n.low, n.high)]
             lines.append(line)
     return csv_text(lines)
-
-
-def csv_cells(cell: str | Number | None) -> list[str]:
-    """Value, low, high; empty where it was not measured."""
-    if not isinstance(cell, Number):
-        return ["", "", ""]
-    return [percent(x, 4) for x in (cell.summary.value, cell.summary.low, cell.summary.high)]
 
 
 def csv_lines(lines: Sequence[Mapping[str, Any]]) -> str:

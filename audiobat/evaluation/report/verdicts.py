@@ -7,7 +7,7 @@ A row wins where the 95% interval of the difference in its data set's main metri
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -63,9 +63,8 @@ class Verdicts:
         """How the pairs were judged, as a note below a table."""
         if not self.paired:
             return "No data set has two rows to compare."
-        return " ".join(
-            [PAIRED if True in self.paired else OVERLAP, *([MIXED] if len(self.paired) == 2 else []), SINGLE]
-        )
+        mixed = [MIXED] if len(self.paired) == 2 else []
+        return " ".join([PAIRED if True in self.paired else OVERLAP, *mixed, SINGLE])
 
 
 def judge(rows: Sequence[Row], paired: Mapping[tuple[int, int], Verdict]) -> Verdicts:
@@ -77,25 +76,13 @@ def judge(rows: Sequence[Row], paired: Mapping[tuple[int, int], Verdict]) -> Ver
     """
     found: dict[tuple[int, int], Verdict] = {}
     ways = set()
-    for a, b in pairs(rows):
-        verdict = paired.get((a, b)) or by_overlap(rows[a], rows[b])
-        found[a, b], found[b, a] = verdict, REVERSED[verdict]
-        ways.add((a, b) in paired)
+    for (a, one), (b, other) in combinations(enumerate(rows), 2):
+        if one.data == other.data and one.main_metric == other.main_metric:
+            above, below = one.main.low > other.main.high, one.main.high < other.main.low  # neither if undefined
+            verdict: Verdict = paired.get((a, b)) or ("win" if above else "loss" if below else "tie")
+            found[a, b], found[b, a] = verdict, REVERSED[verdict]
+            ways.add((a, b) in paired)
     return Verdicts(found, frozenset(ways))
-
-
-def pairs(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
-    """Places of two rows of one data set, measured by one metric."""
-    for a, b in combinations(range(len(rows)), 2):
-        if rows[a].data == rows[b].data and rows[a].main_metric == rows[b].main_metric:
-            yield a, b
-
-
-def by_overlap(a: Row, b: Row) -> Verdict:
-    """A win or a loss where the intervals do not touch; an undefined interval ties."""
-    if a.main.low > b.main.high:
-        return "win"
-    return "loss" if a.main.high < b.main.low else "tie"
 
 
 def paired_verdicts(rows: Sequence[Row]) -> dict[tuple[int, int], Verdict]:
