@@ -61,7 +61,7 @@ def main(rounds: int = 3, device: str = "cpu") -> None:
         labels = [[str(i % CLASSES)] for i in rows]
         table = clip_table(folder, names, classes=[str(c) for c in range(CLASSES)], labels=labels)
         kept = cache_features(encoder, table, cache_dir=Path(folder) / "kept", device=device, progress=False)
-        anew = FeatureSource(encoder, table, kept.indices, {}, None, kept.device)
+        anew = FeatureSource(encoder, table, kept.indices, {}, None, kept.device, kept.freq_patches)
         task = Task.of_matrix(torch.from_numpy(table.targets()), True)
         jobs = [HeadJob(kind, HeadConfig(kind), TRAIN) for kind in KINDS] + layer_jobs(config.encoder.depth, TRAIN)
         groups = {kind: [HeadTrainer(job, kept, task)] for kind, job in zip(KINDS, jobs, strict=False)}

@@ -75,7 +75,7 @@ def main(batch: int = 8, rounds: int = 3, device: str = "cpu") -> None:
         classes = [str(c) for c in range(CLASSES)]
         table = clip_table(folder, names, classes=classes, labels=[[classes[i]] for i in range(batch)])
         kept = cache_features(encoder, table, cache_gb=1e3, device=device, progress=False)
-        anew = FeatureSource(encoder, table, kept.indices, {}, None, kept.device)
+        anew = FeatureSource(encoder, table, kept.indices, {}, None, kept.device, kept.freq_patches)
         rows = np.arange(batch)
         task = Task.of_matrix(torch.rand(batch, CLASSES) < 0.005, False)
         jobs = [HeadJob(kind, HeadConfig(kind), TRAIN) for kind in KINDS] + layer_jobs(config.encoder.depth, TRAIN)

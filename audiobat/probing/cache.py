@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import tee
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audiobat.data.clip_table import ClipTable
@@ -29,41 +28,28 @@ from audiobat.errors import AudiobatError
 from audiobat.models.features import Encoder, LayerFeatures, check_features
 from audiobat.models.heads import BlockInputs, block_inputs
 from audiobat.models.heads.pooling import mean_valid
-from audiobat.probing.feature_files import FeatureFiles, cache_key
-from audiobat.probing.feature_store import FLOAT_BYTES, Chunk, FeatureStore, pack
+from audiobat.probing.feature_files import GB, FeatureFiles, cache_key
+from audiobat.probing.feature_store import FLOAT_BYTES, Chunk, ClipIds, FeatureStore, pack
 
-GB = 1e9
 POOL_BATCH = 64  # clips of which means are taken at once
 GATHERED_AHEAD = 3  # batches on their way to a GPU
 SPILL_GB = 64.0  # more is faster encoded again than read from a disk
 
-ClipIds: TypeAlias = NDArray[np.int64]  # of the clip table
 
-
+@dataclass(eq=False)
 class FeatureSource:
     """Frozen features of the readable clips of a table; see `cache_features`."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        table: ClipTable,
-        indices: ClipIds,
-        skipped: dict[str, str],
-        store: FeatureStore | None,
-        device: torch.device,
-        freq_patches: int,
-        *,
-        workers: int = 0,
-        budget: float = float("inf"),
-        pools: bool = False,
-    ) -> None:
-        self.table, self.device = table, device
-        self.indices = indices  # ids of the readable clips, ascending
-        self.skipped = skipped  # key -> reason, of the others
-        self.freq_patches = freq_patches  # F, the model's patches above one another
-        self.dim, self.depth = encoder.dim, encoder.depth
-        self.encoder, self.workers = encoder, workers
-        self._store, self._budget, self._pools = store, budget, pools
+    encoder: Encoder
+    table: ClipTable
+    indices: ClipIds  # ids of the readable clips, ascending
+    skipped: dict[str, str]  # key -> reason, of the others
+    _store: FeatureStore | None  # None: features are computed for every batch
+    device: torch.device
+    freq_patches: int  # F, the model's patches above one another
+    workers: int = 0  # processes that decode audio ahead
+    budget: float = float("inf")  # bytes that kept features may take
+    is_pooled: bool = False  # each clip has one patch, the mean over its valid ones
 
     @property
     def cached(self) -> bool:
@@ -75,19 +61,18 @@ class FeatureSource:
 
         Raises AudiobatError for a clip that was skipped, or that can no longer be read.
         """
-        clip_ids = self._known(np.asarray(clip_ids, dtype=np.int64))
-        if self._store is not None:
-            return _move(self._store.gather(clip_ids), self.device)
-        return self._encode(next(load_clips(self.table, self.encoder.sample_rate, [clip_ids])))
+        clip_ids = np.asarray(clip_ids, dtype=np.int64)
+        if self._store is None:
+            return self._encode(next(replace(self, workers=0).waveforms([clip_ids])))  # no processes for one batch
+        features = self._store.gather(self._known(clip_ids))
+        return _each_tensor(features, lambda tensor: tensor.to(self.device, non_blocking=True))
 
     def batches(self, draws: Iterable[ClipIds]) -> Iterator[tuple[ClipIds, LayerFeatures]]:
         """`batch` of one list of ids after the other, each with its ids; audio is decoded ahead of the encoder."""
         if self._store is None:
-            for drawn in self.waveforms(draws):
-                yield drawn.clip_ids, self._encode(drawn)
+            yield from ((drawn.clip_ids, self._encode(drawn)) for drawn in self.waveforms(draws))
         elif self.device.type == "cpu":
-            for clip_ids in draws:
-                yield clip_ids, self.batch(clip_ids)
+            yield from ((clip_ids, self.batch(clip_ids)) for clip_ids in draws)
         else:
             yield from self._gathered_ahead(self._store, draws)
 
@@ -96,17 +81,13 @@ class FeatureSource:
     ) -> Iterator[tuple[ClipIds, dict[str, LayerFeatures]]]:
         """Each batch in all forms that heads ask for, `Head.reads`, made once; a form nobody asks for is never made."""
         pools = {"patches", "means"} <= set(kinds) and not self.cached  # then means cost no pass of their own
-        makers = {"patches": self.batches, "means": self.pooled_batches, "blocks": self.block_inputs}
+        makers = {"patches": self.batches, "means": lambda d: self.pooled.batches(d), "blocks": self.block_inputs}
         made = sorted(set(kinds) - {"means"} if pools else kinds)
         drawn, *copies = tee(draws, 1 + len(made))
         streams = {kind: makers[kind](copy) for kind, copy in zip(made, copies, strict=True)}
         for clip_ids in drawn:
             inputs = {kind: next(stream)[1] for kind, stream in streams.items()}
             yield clip_ids, inputs | ({"means": pool(inputs["patches"])} if pools else {})
-
-    def pooled_batches(self, draws: Iterable[ClipIds]) -> Iterator[tuple[ClipIds, LayerFeatures]]:
-        """`batches` of one patch a clip, the mean over its valid ones."""
-        return self.pooled.batches(draws)
 
     def block_inputs(self, draws: Iterable[ClipIds]) -> Iterator[tuple[ClipIds, BlockInputs]]:
         """What goes into each block of the encoder, by a pass through it for every batch: nothing of it is kept."""
@@ -118,7 +99,8 @@ class FeatureSource:
         """The clips themselves, on the CPU, decoded ahead by `workers` processes; AudiobatError if one is gone."""
         known = (self._known(clip_ids) for clip_ids in draws)
         for drawn in load_clips(self.table, self.encoder.sample_rate, known, self.workers):
-            _check_all_read(drawn)
+            for key, reason in drawn.skipped.items():
+                raise AudiobatError(f"Clip {key} could be read before and now cannot: {reason}")
             yield drawn
 
     @cached_property
@@ -128,22 +110,12 @@ class FeatureSource:
         That nearly always fits in memory, so that heads of this kind alone need a single pass over the clips.
         """
         store = None
-        if self.cached or 2 * len(self.table) * self.depth * self.dim * FLOAT_BYTES <= self._budget:
+        if self.cached or 2 * len(self.table) * self.encoder.depth * self.encoder.dim * FLOAT_BYTES <= self.budget:
             store = FeatureStore(len(self.table))
             cuts = range(0, len(self.indices), POOL_BATCH)
             for clip_ids, features in self.batches(self.indices[first : first + POOL_BATCH] for first in cuts):
                 store.add(pack(pool(features), clip_ids))
-        return FeatureSource(
-            self.encoder,
-            self.table,
-            self.indices,
-            self.skipped,
-            store,
-            self.device,
-            self.freq_patches,
-            workers=self.workers,
-            pools=True,
-        )
+        return replace(self, _store=store, is_pooled=True)
 
     def _known(self, clip_ids: ClipIds) -> ClipIds:
         missing = clip_ids[~np.isin(clip_ids, self.indices)]
@@ -152,15 +124,16 @@ class FeatureSource:
         return clip_ids
 
     def _encode(self, drawn: ClipBatch) -> LayerFeatures:
-        _check_all_read(drawn)
         features = encode(self.encoder, drawn.waveform, drawn.lengths, self.device)
-        return pool(features) if self._pools else features
+        return pool(features) if self.is_pooled else features
 
     def _gathered_ahead(self, store: FeatureStore, draws: Iterable[ClipIds]) -> Iterator[tuple[ClipIds, LayerFeatures]]:
         """Gather in threads while the device computes: copying memory is all that they do."""
 
         def gather(clip_ids: ClipIds) -> LayerFeatures:
-            return _move(_pinned(store.gather(self._known(clip_ids))), self.device)
+            features = store.gather(self._known(clip_ids))
+            # from pinned memory a GPU fetches by itself
+            return _each_tensor(features, lambda t: t.contiguous().pin_memory().to(self.device, non_blocking=True))
 
         waiting: list[tuple[ClipIds, Future[LayerFeatures]]] = []
         with ThreadPoolExecutor(GATHERED_AHEAD) as threads:
@@ -223,12 +196,12 @@ def cache_features(
     def computed(drawn: ClipBatch) -> Chunk:
         return pack(encode(encoder, drawn.waveform, drawn.lengths, where), drawn.clip_ids)
 
-    def again(cut: ClipIds) -> Chunk:
-        return computed(next(load_clips(table, encoder.sample_rate, [cut])))
-
     with ExitStack() as opened:
         files = None if cache_dir is None else opened.enter_context(FeatureFiles(cache_dir, encoder, table))
-        missing = cuts if files is None else files.load(cuts, skipped, again)
+        missing = cuts
+        if files is not None:
+            again = partial(load_clips, table, encoder.sample_rate)
+            missing = files.load(cuts, skipped, lambda cut: computed(next(again([cut]))))
         left = sum(map(len, missing))
         held: list[tuple[ClipIds, Chunk, dict[str, str]]] = []  # as `keep` wants them, while they are in memory
         with Progress("features", len(table), "clip", done=len(table) - left, shown=progress) as bar:
@@ -268,9 +241,7 @@ def cache_features(
             words = f"{size}: at least {needs / GB:.3g} GB, more than cache_gb {cache_gb:g}: computed for every batch"
         print(words, file=sys.stderr, flush=True)
     kept = store if fits else None
-    return FeatureSource(
-        encoder, table, np.flatnonzero(found), skipped, kept, where, freq_patches, workers=workers, budget=budget
-    )
+    return FeatureSource(encoder, table, np.flatnonzero(found), skipped, kept, where, freq_patches, workers, budget)
 
 
 def has_room(folder: str | Path, needs: int) -> bool:
@@ -321,20 +292,6 @@ def frozen(encoder: Encoder) -> Iterator[None]:
             module.training = mode
 
 
-def _check_all_read(drawn: ClipBatch) -> None:
-    for key, reason in drawn.skipped.items():
-        raise AudiobatError(f"Clip {key} could be read before and now cannot: {reason}")
-
-
-def _pinned(features: LayerFeatures) -> LayerFeatures:
-    """In memory that a GPU can fetch by itself."""
-    return _each_tensor(features, lambda tensor: tensor.contiguous().pin_memory())
-
-
-def _move(features: LayerFeatures, device: torch.device) -> LayerFeatures:
-    return features if device.type == "cpu" else _each_tensor(features, lambda t: t.to(device, non_blocking=True))
-
-
-def _each_tensor(features: LayerFeatures, change: Any) -> LayerFeatures:
+def _each_tensor(features: LayerFeatures, change: Callable[[Tensor], Tensor]) -> LayerFeatures:
     changed: dict[str, Any] = {name: change(v) for name, v in vars(features).items() if isinstance(v, Tensor)}
     return replace(features, **changed)

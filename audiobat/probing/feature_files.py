@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from audiobat.engine.files import write_atomic
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.models.features import Encoder
-from audiobat.probing.feature_store import FLOAT_BYTES, Chunk
+from audiobat.probing.feature_store import FLOAT_BYTES, Chunk, ClipIds
 
 try:
     import fcntl
@@ -46,8 +46,6 @@ VALUES = "features.f32"
 SAME = 0.02  # relative distance up to which features of two devices or precisions are of one encoder
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GB = 1e9
-
-ClipIds: TypeAlias = NDArray[np.int64]
 
 
 class FeatureFiles:

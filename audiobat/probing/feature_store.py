@@ -7,6 +7,7 @@ copies its clips' blocks, and nothing else is ever read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from audiobat.models.features import LayerFeatures
 
+ClipIds: TypeAlias = NDArray[np.int64]  # places in the clip table
 FLOAT_BYTES = 4
 
 
@@ -21,7 +23,7 @@ FLOAT_BYTES = 4
 class Chunk:
     """b clips of L blocks of width D; the block of clip i is [L, cls + N_i, D], cls first if there is one."""
 
-    clip_ids: NDArray[np.int64]  # [b] of the clip table
+    clip_ids: ClipIds  # [b] of the clip table
     sizes: NDArray[np.int64]  # [b] N_i, patches up to the last column that holds any of the clip
     valid: NDArray[np.bool_]  # [sum of N_i]
     times: NDArray[np.float32]  # [T] starts of the patch columns of the longest clip, in seconds
@@ -45,28 +47,25 @@ class Chunk:
         return _ends(depth * dim * (self.sizes + cls)), _ends(self.sizes)
 
 
-def pack(features: LayerFeatures, clip_ids: NDArray[np.int64]) -> Chunk:
+def pack(features: LayerFeatures, clip_ids: ClipIds) -> Chunk:
     """The features of a batch as a chunk on the CPU, without the padding at each clip's end."""
     columns, high = features.grid
-    tokens = features.patch_tokens.float().cpu().numpy()  # [L, B, N, D]
-    cls = None if features.cls_token is None else features.cls_token.float().cpu().numpy()
-    valid = features.valid.cpu().numpy()
-    depth, _, _, dim = tokens.shape
     reached = features.valid.cpu().unflatten(1, features.grid).any(2).numpy()  # [B, T]
     last = columns - reached[:, ::-1].argmax(1)  # [B] columns up to the last one reached
     sizes = (last * high).astype(np.int64)
-    shape = np.array([depth, dim, high, int(cls is not None)], np.int64)
-    times = features.frame_times[: last.max()].float().cpu().numpy()
-    kept = np.concatenate([mask[:size] for mask, size in zip(valid, sizes, strict=True)])
-    chunk = Chunk(clip_ids, sizes, kept, times, shape, np.empty(0, np.float32))
-    starts, _ = chunk.spans
-    values = np.empty(starts[-1], np.float32)
-    for i, size in enumerate(sizes.tolist()):
-        block = values[starts[i] : starts[i + 1]].reshape(depth, -1, dim)
-        block[:, block.shape[1] - size :] = tokens[:, i, :size]
-        if cls is not None:
-            block[:, 0] = cls[:, i]
-    return Chunk(clip_ids, sizes, kept, times, shape, values)
+    valid = features.valid.cpu().numpy()
+    tokens, cls = features.patch_tokens, int(features.cls_token is not None)  # [L, B, N, D]
+    if features.cls_token is not None:
+        tokens = torch.cat([features.cls_token[:, :, None], tokens], 2)  # [L, B, cls + N, D]
+    flat = tokens.float().cpu().numpy()
+    return Chunk(
+        clip_ids,
+        sizes,
+        valid=np.concatenate([mask[:size] for mask, size in zip(valid, sizes, strict=True)]),
+        times=features.frame_times[: last.max()].float().cpu().numpy(),
+        shape=np.array([len(flat), flat.shape[-1], high, cls], np.int64),
+        values=np.concatenate([flat[:, i, : cls + size].ravel() for i, size in enumerate(sizes.tolist())]),
+    )
 
 
 class FeatureStore:
@@ -89,16 +88,11 @@ class FeatureStore:
             least = int(np.diff(values).min()) * FLOAT_BYTES
             self.shortest = min(self.shortest or least, least)
 
-    @property
-    def clip_ids(self) -> NDArray[np.int64]:
-        """Ids of the clips that are there, ascending."""
-        return np.flatnonzero(self._places[:, 0] >= 0)
-
     def needs(self, clips: int) -> int:
         """Bytes that `clips` clips take at least, if none to come is shorter than the shortest so far."""
-        return self.bytes + (clips - len(self.clip_ids)) * self.shortest
+        return self.bytes + (clips - int((self._places[:, 0] >= 0).sum())) * self.shortest
 
-    def gather(self, clip_ids: NDArray[np.int64]) -> LayerFeatures:
+    def gather(self, clip_ids: ClipIds) -> LayerFeatures:
         """The batch of `clip_ids`, all of them there, on the CPU, padded to its longest clip; the tokens are a view."""
         places = self._places[clip_ids]
         depth, dim, high, cls = self._chunks[places[0, 0]].shape.tolist()

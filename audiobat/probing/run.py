@@ -112,5 +112,5 @@ def probe_source(
         AudiobatError: a schedule or a loss that does not fit, no features for a split, a loss that is not finite.
     """
     check_config(config)
-    plan = make_plan(table, [Split(train_ids, test_ids)], config, source.depth, data_name=data_name)
+    plan = make_plan(table, [Split(train_ids, test_ids)], config, source.encoder.depth, data_name=data_name)
     return [result.record for result, _ in probe_splits(encoder_name, encoder, source, plan)]

@@ -175,7 +175,7 @@ def train_head(
     """
     job = HeadJob(head_config.kind, head_config, train_config)
     check_schedule(job.head, job.train)
-    check_layer(job.head, source.depth)
+    check_layer(job.head, source.encoder.depth)
     trainers, seconds = train_heads(source, clip_ids, Task.of_matrix(targets, single_label), [job])
     return trainers[0].head, seconds
 

@@ -62,7 +62,7 @@ def test_every_clip_has_the_features_it_has_alone(encoder, table, cache_gb: floa
     source = cache_features(encoder, table, batch_size=batch_size, cache_gb=cache_gb)
     assert source.cached == (cache_gb > 0)
     assert source.indices.tolist() == list(range(len(SECONDS)))
-    assert (source.dim, source.depth) == (encoder.dim, encoder.depth)
+    assert source.encoder is encoder
     rows = [4, 3, 0, 4]
     features = source.batch(rows)
     for place, row in enumerate(rows):

@@ -24,13 +24,13 @@ STRONGEST = 3  # prototypes named for each class
 
 def measure_features(source: FeatureSource, clip_ids: ClipIds, views: int) -> dict[str, Any]:
     """Ranks, spread and CKA of the clips `clip_ids`, and LiDAR over `views` of each."""
-    measures = label_free.LabelFree(source.depth, source.dim)
+    measures = label_free.LabelFree(source.encoder.depth, source.encoder.dim)
     with Progress("look at features", len(clip_ids), "clip") as bar:
         for part, features in source.batches(batches_of(clip_ids)):
             measures.update(features)
             bar.advance(len(part))
     blocks = measures.blocks()
-    lidars = [Lidar(source.dim) for _ in blocks] if views > 1 else []
+    lidars = [Lidar(source.encoder.dim) for _ in blocks] if views > 1 else []
     with frozen(source.encoder), Progress("look at views", len(clip_ids) if lidars else 0, "clip") as bar:
         for number, waveform in enumerate(each_clip(source, clip_ids) if lidars else ()):
             for lidar, vectors in zip(lidars, views_of(source.encoder, waveform, views, number), strict=True):
