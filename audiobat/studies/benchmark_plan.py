@@ -20,7 +20,8 @@ from audiobat.data.sources.read import read_labelled_clips
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import embedding_flops, encoder_cost
-from audiobat.probing.cache import GB, SPILL_GB
+from audiobat.probing.cache import SPILL_GB
+from audiobat.probing.feature_files import GB
 from audiobat.probing.feature_store import FLOAT_BYTES
 from audiobat.studies.benchmark_cells import Cell
 from audiobat.studies.beside import terminal_table
