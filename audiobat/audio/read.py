@@ -73,18 +73,6 @@ def read_span(
     return resample(check_samples(samples, name), file.rate, sample_rate)
 
 
-def decode_pcm(data: bytes) -> Samples:
-    """Turn headerless mono samples, 16-bit little-endian, into float32 [S] in [-1, 1).
-
-    Raises:
-        AudiobatError: half a sample.
-    """
-    if len(data) % 2:
-        raise AudiobatError(f"PCM of {len(data)} bytes holds half a 16-bit sample: it was cut, write it again.")
-    samples: Samples = np.multiply(np.frombuffer(data, "<i2"), np.float32(2.0**-15), dtype=np.float32)
-    return samples
-
-
 def to_waveform(source: AudioSource | NDArray[Any] | Tensor, sample_rate: int | None, target_rate: int) -> Tensor:
     """Turn a file or an array into a mono float32 waveform [S] on the CPU at `target_rate` Hz.
 
@@ -235,10 +223,19 @@ def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | Code
     """
     name = source_name(source) if name is None else name
     if isinstance(source, str | Path):
-        _check_path(source, name)
+        try:
+            status = os.stat(source)
+        except (OSError, ValueError):  # ValueError: a zero byte
+            raise AudiobatError(f"There is no file {name}: check the path.") from None
+        if stat.S_ISDIR(status.st_mode):
+            raise AudiobatError(f"{name} is a folder: give an audio file.")
+        if status.st_size == 0:
+            raise AudiobatError(f"{name} is empty (0 bytes): copy or download it again.")
     elif not isinstance(source, bytes) and not all(hasattr(source, method) for method in ("read", "seek", "tell")):
         raise AudiobatError(f"{name} cannot be read as audio: give a path, bytes or an open file that can seek.")
-    file = _open_codec(source, name) if _extension(name) in CODEC_EXTENSIONS else _open_any(source, name)
+    by_ffmpeg = os.path.splitext(name)[1].lower() in CODEC_EXTENSIONS
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    file = CodecFile(opened, name) if by_ffmpeg else _open_any(opened, name)
     if not MIN_RATE <= file.rate <= MAX_RATE:
         file.__exit__()
         raise AudiobatError(
@@ -247,12 +244,10 @@ def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | Code
     return file
 
 
-def _open_any(source: AudioSource, name: str) -> SoundFile | CodecFile:
+def _open_any(source: str | Path | BinaryIO, name: str) -> SoundFile | CodecFile:
     """Open with libsndfile, else with FFmpeg, else fail with libsndfile's reason."""
     try:
-        if isinstance(source, str | Path):
-            return SoundFile(source, name)
-        return SoundFile(CalmFile(io.BytesIO(source) if isinstance(source, bytes) else source), name)
+        return SoundFile(source if isinstance(source, str | Path) else CalmFile(source), name)
     except UnicodeEncodeError:
         raise AudiobatError(f"{name} has a name that is not UTF-8: rename the file.") from None
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a headerless .raw file
@@ -261,28 +256,8 @@ def _open_any(source: AudioSource, name: str) -> SoundFile | CodecFile:
             hint += ", or pip install audiobat[codec] for what FFmpeg reads"
         else:
             with suppress(UnknownFormat):
-                return _open_codec(source, name)
+                return CodecFile(source, name)
         raise AudiobatError(f"{name} cannot be read as audio ({_reason(error)}): {hint}.") from error
-
-
-def _open_codec(source: AudioSource, name: str) -> CodecFile:
-    return CodecFile(io.BytesIO(source) if isinstance(source, bytes) else source, name)
-
-
-def _check_path(path: str | Path, name: str) -> None:
-    """Raise an AudiobatError if there is no file with bytes in it at `path`."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # ValueError: a zero byte
-        raise AudiobatError(f"There is no file {name}: check the path.") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise AudiobatError(f"{name} is a folder: give an audio file.")
-    if status.st_size == 0:
-        raise AudiobatError(f"{name} is empty (0 bytes): copy or download it again.")
-
-
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
 
 
 def resample(samples: Samples, rate: int, target_rate: int) -> Samples:

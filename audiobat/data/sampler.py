@@ -23,11 +23,7 @@ LABEL_BALANCE: dict[str, Literal["mean", "sum"]] = {"labels": "mean", "labels_su
 
 
 def clip_order(table: ClipTable, data: DataConfig, seed: int) -> ClipOrder:
-    """The order in which a run draws its clips.
-
-    Raises:
-        AudiobatError: `data.balance` names no column of the table; as for `ClipOrder`.
-    """
+    """The order in which a run draws its clips; an AudiobatError if `data.balance` names no column of the table."""
     weights = draw_weights(table, data.balance, str(data.path))
     return ClipOrder(len(table), seed, weights, epoch_clips=data.epoch_clips, replacement=data.replacement)
 
@@ -138,11 +134,7 @@ class ClipOrder:
         return order
 
     def batch_indices(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> NDArray[np.int64]:
-        """This rank's clip_ids [batch_size / world_size] of step `step`; rank r takes the r-th part of the batch.
-
-        Raises:
-            AudiobatError: ranks cannot share the batch evenly.
-        """
+        """This rank's clip_ids [batch_size / world_size] of step `step`; rank r takes the r-th part of the batch."""
         if batch_size % world_size:
             raise AudiobatError(f"train.batch_size is {batch_size}: use a multiple of the {world_size} processes.")
         share = batch_size // world_size
