@@ -13,7 +13,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias
 
@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiobat.audio.codec import CODEC_EXTENSIONS, CalmFile, CodecFile, UnknownFormat
+from audiobat.audio.codec import CODEC_EXTENSIONS, CalmFile, CodecFile, UnknownFormat, decoding, reason
 from audiobat.errors import AudiobatError
 
 AudioSource: TypeAlias = str | Path | bytes | BinaryIO
@@ -168,7 +168,7 @@ class SoundFile:
     def _go_to(self, first: int) -> None:
         """Make `first` the next sample: by a seek or, where the format has none, by decoding all before it."""
         if self._seeks:
-            with self._errors():
+            with decoding(self._name, (soundfile.SoundFileError,)):
                 self._file.seek(first)
             self._position = first
             return
@@ -184,7 +184,7 @@ class SoundFile:
         """The next samples, which begin at `first`, in pieces of at most BLOCK values over all channels."""
         left = max(0, int(self._file.frames) - first)
         left = left if count is None else min(left, count)
-        with self._errors():
+        with decoding(self._name, (soundfile.SoundFileError,)):
             while left and first == self._position:  # not where the recording ended on the way to `first`
                 size = min(left, self._block)
                 block = self._file.read(out=np.empty((size, self._file.channels), np.float32))  # [S, C]
@@ -195,14 +195,6 @@ class SoundFile:
                     break
         if left and self._file.format == "FLAC" and self._file.frames != UNKNOWN:
             raise AudiobatError(f"{self._name} is damaged ({left} samples are missing): copy or encode it again.")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn libsndfile's errors into one sentence."""
-        try:
-            yield
-        except soundfile.SoundFileError as error:
-            raise AudiobatError(f"{self._name} is damaged ({_reason(error)}): copy or encode it again.") from error
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -257,7 +249,7 @@ def _open_any(source: str | Path | BinaryIO, name: str) -> SoundFile | CodecFile
         else:
             with suppress(UnknownFormat):
                 return CodecFile(source, name)
-        raise AudiobatError(f"{name} cannot be read as audio ({_reason(error)}): {hint}.") from error
+        raise AudiobatError(f"{name} cannot be read as audio ({reason(error)}): {hint}.") from error
 
 
 def resample(samples: Samples, rate: int, target_rate: int) -> Samples:
@@ -315,11 +307,3 @@ def _mean(block: Samples) -> Samples:
                 mono += block[:, channel]
         mono /= block.shape[1]
     return mono
-
-
-def _reason(error: Exception) -> str:
-    """The decoder's message, without the file's name in front."""
-    message = getattr(error, "error_string", str(error))
-    if str(message).startswith("File does not exist"):  # libsndfile's message for an .mp3 without a frame
-        return "Format not recognised"
-    return str(message).strip().rstrip(".")

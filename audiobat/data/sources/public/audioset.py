@@ -219,11 +219,8 @@ def read_audioset(folder: Path, subsets: Sequence[str] = SUBSETS) -> ClipTable:
     """The clips of `subsets` that are here: audio files at any depth or, if there are none, the rows of Parquet files.
 
     Keys are as in `segment_keys`, groups are videos; column `subset` says which list a clip is of; balanced and
-    unbalanced are split `train`, eval is `test`. Of copies of a clip the first by path is taken. A subset of which no
-    clip is here is not in the table.
-
-    Raises:
-        AudiobatError: no ontology, no list of a subset, no clip, a label that the ontology does not have.
+    unbalanced are split `train`, eval is `test`. Of copies of a clip the first by path is taken. Clips, and subsets,
+    that are not here are not in the table.
     """
     clips, _ = clips_here(folder, subsets)
     table = clip_table(

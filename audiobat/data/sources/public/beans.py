@@ -74,13 +74,7 @@ class Clip:
 def read_beans(source: Path) -> ClipTable:
     """The clips of all splits, with classes as the YAML file lists them, else sorted.
 
-    Args:
-        source: the folder of the lists, or one of them where a folder has lists of several data sets.
-
-    Raises:
-        AudiobatError: no lists, several data sets, a column or value that is not as above, a clip in two splits, a
-            label or number of labels against the YAML file, none of the files there. Single files that are not there
-            are in the table's `missing()`.
+    `source` is the folder of the lists, or one of them where a folder has lists of several data sets.
     """
     prefix, lists = _lists(source)
     folder = lists["train"].parent

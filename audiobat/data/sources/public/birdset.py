@@ -61,15 +61,7 @@ class Row(NamedTuple):
 
 
 def read_birdset(folder: Path) -> ClipTable:
-    """Focal recordings and test windows; column `group` names the recording.
-
-    A window lies `start_time` seconds into its row's audio. Recordings that are not there are listed all the same: see
-    the table's `missing()`.
-
-    Raises:
-        AudiobatError: no list of train or test_5s, those of several configurations, class numbers without names, a
-            label or a window that cannot be, none of the recordings is there.
-    """
+    """Focal recordings, and test windows `start_time` seconds into their audio; column `group` names the recording."""
     files = files_below(folder)
     listings = [listing for path in files if (listing := _open(folder, path))]
     _check(folder, listings)
@@ -171,7 +163,7 @@ def _find(folder: Path, filepath: str, by_name: dict[str, list[str]]) -> str:
 
 
 def _rows(folder: Path, listing: Listing, by_name: dict[str, list[str]], known: dict[str, str]) -> Iterator[Row]:
-    """The rows of a listing; `by_name` has the audio files of the folder, `known` what `_name` takes."""
+    """The rows of a listing; `by_name` has the audio files of the folder, `known` the names of the classes."""
     blank = [None] * len(next(iter(listing.columns.values())))
     columns = [listing.columns.get(name, blank) for name in COLUMNS]
     first = 2 if listing.path.endswith(".csv") else 0  # as editors count the rows below a header
@@ -208,27 +200,24 @@ def _window(start: Any, end: Any, where: str) -> tuple[float, float]:
 
 
 def _codes(code: Any, codes: Any, known: dict[str, str], where: str) -> list[str]:
-    """Names of a row's classes: those of the list, which may be empty, or else the one code."""
+    """Names of a row's classes: those of the list, which may be empty, or else the one code.
+
+    `known` maps codes and numbers to names; it is empty if no list names the classes.
+    """
     if isinstance(codes, str) and codes.strip():
         codes = [token for token in TOKEN.findall(codes) if not _is_nothing(token)]
     values = codes if isinstance(codes, list) else [] if _is_nothing(code) else [code]
-    return [_name(str(value).strip().removesuffix(".0"), known, where) for value in values]
-
-
-def _name(code: str, known: dict[str, str], where: str) -> str:
-    """The class that a code, or a number, means; `known` maps both to names, and is empty if no list names them."""
-    if code in known:
-        return known[code]
-    if known:
-        raise AudiobatError(
-            f"{where}: {code!r} is none of the {len(set(known.values()))} classes of the Parquet schema."
-        )
-    if code.lstrip("-").isdigit():
-        raise AudiobatError(
-            f"{where}: the class is the number {code}, and no list here names the classes (Hugging Face's Parquet "
-            "does, in its schema): write eBird codes, such as amerob, in its place."
-        )
-    return code
+    names = [str(value).strip().removesuffix(".0") for value in values]
+    for name in names:
+        if known and name not in known:
+            classes = len(set(known.values()))
+            raise AudiobatError(f"{where}: {name!r} is none of the {classes} classes of the Parquet schema.")
+        if not known and name.lstrip("-").isdigit():
+            raise AudiobatError(
+                f"{where}: the class is the number {name}, and no list here names the classes (Hugging Face's Parquet "
+                "does, in its schema): write eBird codes, such as amerob, in its place."
+            )
+    return [known.get(name, name) for name in names]
 
 
 def _is_nothing(value: Any) -> bool:

@@ -65,15 +65,7 @@ class Clip:
 
 
 def read_35(folder: Path) -> ClipTable:
-    """`spc2-35`: 35 words, split by the official lists.
-
-    Args:
-        folder: what `speech_commands_v0.02.tar.gz` unpacks to, or the folder that holds that.
-
-    Raises:
-        AudiobatError: a list or a word's folder is not there, a list names what is no recording of a word, an empty
-            split. Listed files that are not there are in the table's `missing()`.
-    """
+    """`spc2-35`: 35 words, split by the official lists."""
     root = _root(folder)
     return _table("spc2-35", {"": root}, list(_words(root)), WORDS, COUNTS_35)
 
@@ -83,12 +75,6 @@ def read_12_tfds(folder: Path) -> ClipTable:
 
     Train and valid: all 35 words by the official lists, and pieces of background noise of 1 s every 0.5 s, one
     recording's for valid. Test: the balanced test set, an archive of its own.
-
-    Args:
-        folder: as for `read_35`; the test set lies in it or beside the rest.
-
-    Raises:
-        AudiobatError: as for `read_35`; no test set, no background noise.
     """
     root = _root(folder)
     test_root = _test_root(folder, root)
@@ -105,12 +91,6 @@ def read_12_folder(folder: Path) -> ClipTable:
     All 35 words by the official lists, so that most of each split is unknown; silence is the background noise in
     pieces of 1 s, of each recording the first 80% for train, then 10% for valid and 10% for test (that the cut goes by
     time is our reading; its counts are the loader's).
-
-    Args:
-        folder: as for `read_35`.
-
-    Raises:
-        AudiobatError: as for `read_35`; no background noise.
     """
     root = _root(folder)
     clips = [_twelve(clip) for clip in _words(root)] + list(_noise(root, _folder_begins))
@@ -118,7 +98,7 @@ def read_12_folder(folder: Path) -> ClipTable:
 
 
 def _root(folder: Path) -> Path:
-    """The folder of the word folders; `folder` or one in it."""
+    """The folder of the word folders, as the archive unpacks: `folder` or one in it."""
     root = find_folder(folder, LISTS["valid"])
     gone = [word for word in WORDS if not (root / word).is_dir()]
     if gone:
