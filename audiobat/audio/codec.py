@@ -86,7 +86,7 @@ class CodecFile:
             import av
         except ImportError:
             raise AudiobatError(f"{name} needs FFmpeg to be read: pip install audiobat[codec].") from None
-        self._av = av
+        self._av: Any = av
         self._errors = (av.FFmpegError, *ODD_ERRORS)
         self._closing = ExitStack()
         with self._closing:

@@ -126,7 +126,8 @@ class _PcmMember:
         count = left if count is None else min(count, left)
         at = (self._location.offset or 0) + first * PCM_BYTES
         data = _read_bytes(self._location.path, at, count * PCM_BYTES)
-        return np.multiply(np.frombuffer(data, "<i2"), np.float32(2.0**-15), dtype=np.float32)  # to [-1, 1)
+        samples: Samples = np.multiply(np.frombuffer(data, "<i2"), np.float32(2.0**-15), dtype=np.float32)
+        return samples  # in [-1, 1)
 
 
 def _is_pcm(location: ClipLocation, key: str) -> bool:

@@ -97,8 +97,9 @@ def prepare(
         packing = (sample_rate, encoding, window_seconds, hop_seconds, dry_run)
         alone = "it packs nothing, so it goes with --part, --workers, --overwrite and --frontend only"
         check(packing == (16_000, "flac", None, None, False), "--stats", True, alone)
-        in_source = is_prepared(source) and not is_remote(source)
-        file = (Path(source) / STATISTICS if in_source else None) if out is None else Path(out)
+        file = None if out is None else Path(out)
+        if out is None and not is_remote(source) and is_prepared(source):
+            file = Path(source) / STATISTICS
         valid = file is None or (file.suffix == ".json" and not file.is_dir())
         check(valid, "OUT", str(out), "statistics go to a .json file; shards, to a folder, are another command")
         check(part is None or file is not None, "--part", part, "name a .json file as OUT, to add up the parts")

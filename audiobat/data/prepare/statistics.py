@@ -160,10 +160,6 @@ def statistics(
             adds them up.
         workers: processes that decode and transform.
         overwrite: begin anew, whatever `file` or its parts hold.
-
-    Raises:
-        AudiobatError: `file` holds those of other clips or of another frontend; too many clips cannot be read; all are
-            silent.
     """
     if file is None:
         print(describe(log_mel_sums(table, frontend, workers=workers), frontend))
@@ -241,11 +237,7 @@ def _save(file: Path, about: Mapping[str, Any], sums: LogMelSums, result: Mappin
 
 
 def _load(file: Path, about: Mapping[str, Any]) -> LogMelSums:
-    """The sums that `file` holds.
-
-    Raises:
-        AudiobatError: they are of something else, or the file is damaged.
-    """
+    """The sums that `file` holds, if they are of these clips and this frontend."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         found = {name: content[name] for name in about}
