@@ -32,19 +32,9 @@ class Augmented(NamedTuple):
 def augment_waveform(
     waveform: Tensor, lengths: Tensor | None, config: AugmentConfig, rng: np.random.Generator
 ) -> Tensor:
-    """Roll, gain and coloured noise.
+    """Roll, gain and coloured noise of waveform [B, S], whose device and dtype stay.
 
-    Args:
-        waveform: [B, S].
-        lengths: [B], samples of each clip, from 1 to S; None: all S.
-        config: which augmentations, and how strong.
-        rng: where every draw comes from.
-
-    Returns:
-        [B, S], of the device and dtype of `waveform`.
-
-    Raises:
-        AudiobatError: the shapes do not fit.
+    `lengths` [B] are the samples of each clip, from 1 to S; None: all S. Raises an AudiobatError for other shapes.
     """
     own = _own_counts(waveform, lengths, "waveform [clips, samples]", dims=2)
     for_roll, for_gain, for_noise = rng.spawn(3)  # a stream each: switching one off leaves the others' draws alone
@@ -64,14 +54,11 @@ def augment_spectrogram(
     """Cell noise, time roll, mixup and SpecAugment, in the order of EAT's code, each with draws of its own.
 
     Args:
-        spectrogram: [B, T, F], normalised.
+        spectrogram: [B, T, F], normalised; its device and dtype stay.
         frames: [B], frames of each clip, from 1 to T; None: all T.
         targets: [B, C], or anything with clips first.
         config: which augmentations, and how strong.
         rng: where every draw comes from.
-
-    Returns:
-        Spectrogram (device and dtype kept), the frames that each clip has after mixing, and the mixed targets.
 
     Raises:
         AudiobatError: the shapes do not fit.
@@ -143,15 +130,8 @@ def mixup(
 
     `per` "sample": a lambda for each clip, partners by a random permutation; "batch": one lambda, partners in reverse.
 
-    Args:
-        x: [B, S] or [B, T, F].
-        counts: [B], samples or frames of each clip; None: all. A blend owns as many as the longer of its two clips.
-        targets: [B, C], or anything with clips first.
-        config: how often, and the distribution of lambda.
-        rng: where every draw comes from.
-
-    Raises:
-        AudiobatError: `targets` are not one row per clip, such as class numbers that are not one-hot yet.
+    Takes x [B, S] or [B, T, F], and `counts` [B] of each clip's samples or frames (None: all), of which a blend owns as
+    many as the longer of its two clips. Raises an AudiobatError for targets that are not [B, C], such as class numbers.
     """
     batch = len(x)
     if targets.ndim < 2 or len(targets) != batch:

@@ -49,6 +49,23 @@ class CalmFile:
             return -1
 
 
+@contextmanager
+def decoding(name: str, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn a decoder's errors into one sentence."""
+    try:
+        yield
+    except kinds as error:
+        raise AudiobatError(f"{name} is damaged ({reason(error)}): copy or encode it again.") from error
+
+
+def reason(error: Exception) -> str:
+    """A decoder's message, without a number or the file's name."""
+    message = str(getattr(error, "strerror", None) or getattr(error, "error_string", None) or error)
+    if message.startswith("File does not exist"):  # libsndfile's message for an .mp3 without a frame
+        return "Format not recognised"
+    return message.strip().rstrip(".")
+
+
 class UnknownFormat(AudiobatError):
     """FFmpeg does not know it either."""
 
@@ -65,7 +82,12 @@ class CodecFile:
 
     def __init__(self, source: str | Path | BinaryIO, name: str) -> None:
         self._name = name
-        self._av = import_av(name)
+        try:
+            import av
+        except ImportError:
+            raise AudiobatError(f"{name} needs FFmpeg to be read: pip install audiobat[codec].") from None
+        self._av: Any = av
+        self._errors = (av.FFmpegError, *ODD_ERRORS)
         self._closing = ExitStack()
         with self._closing:
             opened = io.FileIO(source) if isinstance(source, str | Path) else nullcontext(source)
@@ -100,8 +122,8 @@ class CodecFile:
         self._file.seek(0)
         try:
             self._container = self._av.open(self._file, metadata_errors="ignore", options=OPTIONS)
-        except (self._av.FFmpegError, *ODD_ERRORS) as error:
-            raise UnknownFormat(f"{self._name} cannot be read as audio ({_reason(error)}): encode it again.") from error
+        except self._errors as error:
+            raise UnknownFormat(f"{self._name} cannot be read as audio ({reason(error)}): encode it again.") from error
         self._closing.callback(self._container.close)
         if not self._container.streams.audio:
             raise AudiobatError(f"{self._name} has no audio in it, only pictures or text: leave it out.")
@@ -113,7 +135,7 @@ class CodecFile:
         self._moved = False
 
     def _decode(self) -> Iterator[Any]:
-        with self._errors():
+        with decoding(self._name, self._errors):
             yield from self._container.decode(self._stream)
 
     def _from_start(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -167,7 +189,7 @@ class CodecFile:
             raise AudiobatError(
                 f"{self._name} changes from {self.rate} to {frame.sample_rate} Hz on its way: encode it again."
             )
-        with self._errors():
+        with decoding(self._name, self._errors):
             values = frame.to_ndarray()  # [C, S], or [1, S * C]
         channels = values if frame.format.is_planar else values.reshape(frame.samples, -1).T
         scale = 1.0
@@ -178,23 +200,6 @@ class CodecFile:
             mono = channels.mean(axis=0, dtype=np.float64 if values.dtype.itemsize > 2 else np.float32)
             samples: NDArray[np.float32] = ((mono - middle) / scale).astype(np.float32)
         return samples
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn FFmpeg's errors into one sentence."""
-        try:
-            yield
-        except (self._av.FFmpegError, *ODD_ERRORS) as error:
-            raise AudiobatError(f"{self._name} is damaged ({_reason(error)}): copy or encode it again.") from error
-
-
-def import_av(name: str) -> Any:
-    """PyAV; raises an AudiobatError that names the recording which needs it."""
-    try:
-        import av
-    except ImportError:
-        raise AudiobatError(f"{name} needs FFmpeg to be read: pip install audiobat[codec].") from None
-    return av
 
 
 def cut_blocks(
@@ -214,8 +219,3 @@ def cut_blocks(
         if kept == count:
             break
     return pieces
-
-
-def _reason(error: Exception) -> str:
-    """FFmpeg's message, without a number or a name."""
-    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")

@@ -13,7 +13,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias
 
@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiobat.audio.codec import CODEC_EXTENSIONS, CalmFile, CodecFile, UnknownFormat
+from audiobat.audio.codec import CODEC_EXTENSIONS, CalmFile, CodecFile, UnknownFormat, decoding, reason
 from audiobat.errors import AudiobatError
 
 AudioSource: TypeAlias = str | Path | bytes | BinaryIO
@@ -71,18 +71,6 @@ def read_span(
     if first and not len(samples):
         raise AudiobatError(f"{name} lasts {file.samples() / file.rate:g} s: it has no audio from {start:g} s on.")
     return resample(check_samples(samples, name), file.rate, sample_rate)
-
-
-def decode_pcm(data: bytes) -> Samples:
-    """Turn headerless mono samples, 16-bit little-endian, into float32 [S] in [-1, 1).
-
-    Raises:
-        AudiobatError: half a sample.
-    """
-    if len(data) % 2:
-        raise AudiobatError(f"PCM of {len(data)} bytes holds half a 16-bit sample: it was cut, write it again.")
-    samples: Samples = np.multiply(np.frombuffer(data, "<i2"), np.float32(2.0**-15), dtype=np.float32)
-    return samples
 
 
 def to_waveform(source: AudioSource | NDArray[Any] | Tensor, sample_rate: int | None, target_rate: int) -> Tensor:
@@ -180,7 +168,7 @@ class SoundFile:
     def _go_to(self, first: int) -> None:
         """Make `first` the next sample: by a seek or, where the format has none, by decoding all before it."""
         if self._seeks:
-            with self._errors():
+            with decoding(self._name, (soundfile.SoundFileError,)):
                 self._file.seek(first)
             self._position = first
             return
@@ -196,7 +184,7 @@ class SoundFile:
         """The next samples, which begin at `first`, in pieces of at most BLOCK values over all channels."""
         left = max(0, int(self._file.frames) - first)
         left = left if count is None else min(left, count)
-        with self._errors():
+        with decoding(self._name, (soundfile.SoundFileError,)):
             while left and first == self._position:  # not where the recording ended on the way to `first`
                 size = min(left, self._block)
                 block = self._file.read(out=np.empty((size, self._file.channels), np.float32))  # [S, C]
@@ -207,14 +195,6 @@ class SoundFile:
                     break
         if left and self._file.format == "FLAC" and self._file.frames != UNKNOWN:
             raise AudiobatError(f"{self._name} is damaged ({left} samples are missing): copy or encode it again.")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn libsndfile's errors into one sentence."""
-        try:
-            yield
-        except soundfile.SoundFileError as error:
-            raise AudiobatError(f"{self._name} is damaged ({_reason(error)}): copy or encode it again.") from error
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -235,10 +215,19 @@ def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | Code
     """
     name = source_name(source) if name is None else name
     if isinstance(source, str | Path):
-        _check_path(source, name)
+        try:
+            status = os.stat(source)
+        except (OSError, ValueError):  # ValueError: a zero byte
+            raise AudiobatError(f"There is no file {name}: check the path.") from None
+        if stat.S_ISDIR(status.st_mode):
+            raise AudiobatError(f"{name} is a folder: give an audio file.")
+        if status.st_size == 0:
+            raise AudiobatError(f"{name} is empty (0 bytes): copy or download it again.")
     elif not isinstance(source, bytes) and not all(hasattr(source, method) for method in ("read", "seek", "tell")):
         raise AudiobatError(f"{name} cannot be read as audio: give a path, bytes or an open file that can seek.")
-    file = _open_codec(source, name) if _extension(name) in CODEC_EXTENSIONS else _open_any(source, name)
+    by_ffmpeg = os.path.splitext(name)[1].lower() in CODEC_EXTENSIONS
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    file = CodecFile(opened, name) if by_ffmpeg else _open_any(opened, name)
     if not MIN_RATE <= file.rate <= MAX_RATE:
         file.__exit__()
         raise AudiobatError(
@@ -247,12 +236,10 @@ def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | Code
     return file
 
 
-def _open_any(source: AudioSource, name: str) -> SoundFile | CodecFile:
+def _open_any(source: str | Path | BinaryIO, name: str) -> SoundFile | CodecFile:
     """Open with libsndfile, else with FFmpeg, else fail with libsndfile's reason."""
     try:
-        if isinstance(source, str | Path):
-            return SoundFile(source, name)
-        return SoundFile(CalmFile(io.BytesIO(source) if isinstance(source, bytes) else source), name)
+        return SoundFile(source if isinstance(source, str | Path) else CalmFile(source), name)
     except UnicodeEncodeError:
         raise AudiobatError(f"{name} has a name that is not UTF-8: rename the file.") from None
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a headerless .raw file
@@ -261,28 +248,8 @@ def _open_any(source: AudioSource, name: str) -> SoundFile | CodecFile:
             hint += ", or pip install audiobat[codec] for what FFmpeg reads"
         else:
             with suppress(UnknownFormat):
-                return _open_codec(source, name)
-        raise AudiobatError(f"{name} cannot be read as audio ({_reason(error)}): {hint}.") from error
-
-
-def _open_codec(source: AudioSource, name: str) -> CodecFile:
-    return CodecFile(io.BytesIO(source) if isinstance(source, bytes) else source, name)
-
-
-def _check_path(path: str | Path, name: str) -> None:
-    """Raise an AudiobatError if there is no file with bytes in it at `path`."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # ValueError: a zero byte
-        raise AudiobatError(f"There is no file {name}: check the path.") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise AudiobatError(f"{name} is a folder: give an audio file.")
-    if status.st_size == 0:
-        raise AudiobatError(f"{name} is empty (0 bytes): copy or download it again.")
-
-
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+                return CodecFile(source, name)
+        raise AudiobatError(f"{name} cannot be read as audio ({reason(error)}): {hint}.") from error
 
 
 def resample(samples: Samples, rate: int, target_rate: int) -> Samples:
@@ -340,11 +307,3 @@ def _mean(block: Samples) -> Samples:
                 mono += block[:, channel]
         mono /= block.shape[1]
     return mono
-
-
-def _reason(error: Exception) -> str:
-    """The decoder's message, without the file's name in front."""
-    message = getattr(error, "error_string", str(error))
-    if str(message).startswith("File does not exist"):  # libsndfile's message for an .mp3 without a frame
-        return "Format not recognised"
-    return str(message).strip().rstrip(".")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +16,33 @@ from audiobat.data.columns import Ragged, Strings
 from audiobat.errors import AudiobatError
 
 Event = tuple[str, float, float]  # class name, onset and offset in seconds from the clip's start
+
+
+class Clip(NamedTuple):
+    """A clip of a public data set."""
+
+    path: str  # of its file; as `keys`, `labels`, ... of `clip_table`
+    key: str
+    labels: Sequence[str]
+    split: str
+    begin: float = 0.0
+    seconds: float = math.nan
+    group: str = ""  # such as its speaker
+
+
+def table_of_clips(root: str | Path, clips: Sequence[Clip], classes: Sequence[str] | None = None) -> ClipTable:
+    """The table of clips, see `clip_table`."""
+    return clip_table(
+        root,
+        [clip.path for clip in clips],
+        keys=[clip.key for clip in clips],
+        labels=[clip.labels for clip in clips],
+        classes=classes,
+        splits=[clip.split for clip in clips],
+        begins=[clip.begin for clip in clips],
+        seconds=[clip.seconds for clip in clips],
+        columns={"group": [clip.group for clip in clips]} if any(clip.group for clip in clips) else None,
+    )
 
 
 def clip_table(

@@ -19,7 +19,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from audiobat.audio.read import OpenAudio, decode_pcm, open_audio, read_span
+from audiobat.audio.read import OpenAudio, open_audio, read_span
 from audiobat.data.clip_table import ClipLocation, ClipTable
 from audiobat.data.remote import fetched, is_remote, read_range
 from audiobat.data.sources.parquet import AUDIO, open_parquet
@@ -125,7 +125,9 @@ class _PcmMember:
         left = max(0, self.samples() - first)
         count = left if count is None else min(count, left)
         at = (self._location.offset or 0) + first * PCM_BYTES
-        return decode_pcm(_read_bytes(self._location.path, at, count * PCM_BYTES))
+        data = _read_bytes(self._location.path, at, count * PCM_BYTES)
+        samples: Samples = np.multiply(np.frombuffer(data, "<i2"), np.float32(2.0**-15), dtype=np.float32)
+        return samples  # in [-1, 1)
 
 
 def _is_pcm(location: ClipLocation, key: str) -> bool:

@@ -248,11 +248,7 @@ def open_table(folder: str | Path, root: str) -> ClipTable:
 
 
 def table_files(header: bytes) -> list[str]:
-    """Names of the files of a saved table, its header apart, from the header's bytes.
-
-    Raises:
-        AudiobatError: it is no such header.
-    """
+    """Names of the files of a saved table, its header apart, from the header's bytes."""
     try:
         plain = json.loads(header)
         if not set(plain["fields"]) <= set(STORED_FIELDS):

@@ -95,11 +95,7 @@ def narrow(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def map_array(path: str) -> NDArray[Any]:
-    """Map a .npy file into memory, read-only; an empty array, which cannot be mapped, is read.
-
-    Raises:
-        OSError, ValueError: there is no such file, or it is damaged.
-    """
+    """Map a .npy file into memory, read-only, or read an empty one, which cannot be mapped; a ValueError if damaged."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError:

@@ -1,4 +1,8 @@
-"""Files behind URLs such as `s3://bucket/key` or `hf://datasets/...`, through fsspec (extra `remote`)."""
+"""Files behind URLs such as `s3://bucket/key` or `hf://datasets/...`, through fsspec (extra `remote`).
+
+Every function raises an AudiobatError where fsspec, or what drives this kind of URL, is missing, and where the store
+has no such file or refuses.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,7 @@ def is_remote(path: object) -> bool:
 
 
 def read_range(url: str, start: int | None = None, size: int | None = None) -> bytes:
-    """Read `size` bytes from byte `start` on, or the whole file; fewer where the file ends sooner.
-
-    Raises:
-        AudiobatError: no fsspec, or nothing to drive this kind of URL; no such file; the store refused.
-    """
+    """Read `size` bytes from byte `start` on, or the whole file; fewer where the file ends sooner."""
     store, path = _locate(url)
     end = None if start is None or size is None else start + size
     with _errors(url):
@@ -32,11 +32,7 @@ def read_range(url: str, start: int | None = None, size: int | None = None) -> b
 
 @contextmanager
 def fetched(url: str) -> Iterator[BinaryIO]:
-    """A copy of a remote file to read and seek in, in memory or on the disk; every byte crosses the network once.
-
-    Raises:
-        AudiobatError: as for `read_range`; the file ended sooner than its store says.
-    """
+    """A copy of a remote file to read and seek in, in memory or on the disk; every byte crosses the network once."""
     store, path = _locate(url)
     with _errors(url):
         size = store.info(path)["size"]

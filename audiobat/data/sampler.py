@@ -23,28 +23,20 @@ LABEL_BALANCE: dict[str, Literal["mean", "sum"]] = {"labels": "mean", "labels_su
 
 
 def clip_order(table: ClipTable, data: DataConfig, seed: int) -> ClipOrder:
-    """The order in which a run draws its clips.
-
-    Raises:
-        AudiobatError: `data.balance` names no column of the table; as for `ClipOrder`.
-    """
-    weights = draw_weights(table, data.balance, str(data.path))
-    return ClipOrder(len(table), seed, weights, epoch_clips=data.epoch_clips, replacement=data.replacement)
-
-
-def draw_weights(table: ClipTable, balance: str | None, source: str) -> NDArray[np.float64] | None:
-    """How often to draw each clip [n] for `balance`, a column or a way to weigh labels; None: equally often."""
-    if balance is None:
-        return None
+    """The order in which a run draws its clips; an AudiobatError if `data.balance` names no column of the table."""
+    balance = data.balance
+    weights = None  # equally often
     if balance in LABEL_BALANCE and table.labels is not None:
-        return label_weights(table.labels, len(table.classes), LABEL_BALANCE[balance])
-    if balance in table.columns:
-        return balanced_weights(table.columns[balance])
-    known = [*table.columns, *(LABEL_BALANCE if table.labels is not None else ())]
-    raise AudiobatError(
-        f"data.balance is {balance!r}, but {source} has no such column"
-        f"{did_you_mean(balance, known)}: it has {', '.join(known) or 'none'}."
-    )
+        weights = label_weights(table.labels, len(table.classes), LABEL_BALANCE[balance])
+    elif balance in table.columns:
+        weights = balanced_weights(table.columns[balance])
+    elif balance is not None:
+        known = [*table.columns, *(LABEL_BALANCE if table.labels is not None else ())]
+        raise AudiobatError(
+            f"data.balance is {balance!r}, but {data.path} has no such column"
+            f"{did_you_mean(balance, known)}: it has {', '.join(known) or 'none'}."
+        )
+    return ClipOrder(len(table), seed, weights, epoch_clips=data.epoch_clips, replacement=data.replacement)
 
 
 def balanced_weights(values: Iterable[str]) -> NDArray[np.float64]:
@@ -138,11 +130,7 @@ class ClipOrder:
         return order
 
     def batch_indices(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> NDArray[np.int64]:
-        """This rank's clip_ids [batch_size / world_size] of step `step`; rank r takes the r-th part of the batch.
-
-        Raises:
-            AudiobatError: ranks cannot share the batch evenly.
-        """
+        """This rank's clip_ids [batch_size / world_size] of step `step`; rank r takes the r-th part of the batch."""
         if batch_size % world_size:
             raise AudiobatError(f"train.batch_size is {batch_size}: use a multiple of the {world_size} processes.")
         share = batch_size // world_size

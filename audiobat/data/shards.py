@@ -54,10 +54,7 @@ class PackSettings:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Which clips of a source go to which shard: a function of the source and the settings alone.
-
-    Fields are those of prepared.json, and its digest is of them.
-    """
+    """Which clips of a source go to which shard: a function of the source and the settings alone; prepared.json."""
 
     sha256: str  # of the source
     clips: int  # of the source
@@ -86,11 +83,11 @@ class ShardPlan:
         """Raise an AudiobatError, which names the difference, if `folder` was begun with another plan."""
         begun = load_plan(folder)
         for name, value in asdict(self.settings).items():
-            before = getattr(begun.settings, name)
-            if before != value:
-                flag = f"--{name.replace('_', '-')}"
-                hint = "use the same, another folder, or --overwrite"
-                raise AudiobatError(f"{folder} was begun with {flag} {before}, not {value}: {hint}.")
+            if (before := getattr(begun.settings, name)) != value:
+                raise AudiobatError(
+                    f"{folder} was begun with --{name.replace('_', '-')} {before}, not {value}: "
+                    "use the same, another folder, or --overwrite."
+                )
         if begun != self:
             raise AudiobatError(
                 f"{folder} was begun with another source (of {begun.clips} clips, sha256 {begun.sha256[:12]}; now "
@@ -155,11 +152,7 @@ def is_prepared(source: str | Path) -> bool:
 
 
 def open_prepared(source: str | Path) -> ClipTable:
-    """The clip table of a prepared folder; that of a URL is copied here first, as its columns are to be mapped.
-
-    Raises:
-        AudiobatError: it is not finished, or damaged.
-    """
+    """The clip table of a prepared folder or URL; raises an AudiobatError if it is not finished, or damaged."""
     root = str(source).rstrip("/") if is_remote(source) else os.path.abspath(source)
     clips = fetch_table(f"{root}/{CLIPS}") if is_remote(source) else Path(root, CLIPS)
     if clips is None or not clips.is_dir():
@@ -168,7 +161,7 @@ def open_prepared(source: str | Path) -> ClipTable:
 
 
 def fetch_table(url: str) -> Path | None:
-    """A local copy of a remote clip table, kept for the next time; None if there is none."""
+    """A local copy of a remote clip table, as columns are to be mapped, kept for the next time; None: none there."""
     if not exists(f"{url}/{HEADER}"):
         return None
     header = read_range(f"{url}/{HEADER}")

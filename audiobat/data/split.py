@@ -26,11 +26,7 @@ class Split:
 
 
 def splits_of(table: ClipTable, test_fold: int | None) -> list[Split]:
-    """One split; but where clips have folds, no split column and no `test_fold`, one for each fold, which tests.
-
-    Raises:
-        AudiobatError: as for `split_for_probe`.
-    """
+    """One split; but where clips have folds, no split column and no `test_fold`, one for each fold, which tests."""
     if table.folds is None or table.splits is not None or test_fold is not None:
         return [Split(*split_for_probe(table, test_fold))]
     folds = sorted(set(table.folds.tolist()))

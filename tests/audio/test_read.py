@@ -14,7 +14,6 @@ import torch
 from audiobat.audio.read import (
     AUDIO_EXTENSIONS,
     audio_duration,
-    decode_pcm,
     load_audio,
     pad_batch,
     to_waveform,
@@ -290,24 +289,6 @@ def test_blocks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         np.testing.assert_array_equal(load_audio(path, 16_000), whole)
         np.testing.assert_array_equal(load_audio(path, 16_000, 0.1, 0.15), whole[1600:4000])
         monkeypatch.undo()
-
-
-# -- PCM --
-
-
-def test_pcm_by_hand() -> None:
-    data = np.array([0, -32768, 16384, 32767, -1], "<i2").tobytes()
-    samples = decode_pcm(data)
-    assert samples.dtype == np.float32
-    assert samples.tolist() == [0.0, -1.0, 0.5, 32767 / 32768, -1 / 32768]
-    assert decode_pcm(b"").tolist() == []
-    with pytest.raises(AudiobatError, match="9 bytes holds half a 16-bit sample"):
-        decode_pcm(data[:9])
-
-
-def test_pcm_is_what_flac_of_the_same_samples_gives() -> None:
-    values = np.random.default_rng(0).integers(-(2**15), 2**15, 4000).astype("<i2")
-    np.testing.assert_array_equal(decode_pcm(values.tobytes()), load_audio(encoded("FLAC", values), 16_000))
 
 
 # -- to_waveform --

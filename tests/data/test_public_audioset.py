@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from audiobat.data.prepare.run import prepare
 from audiobat.data.sources.catalog import data_sets
-from audiobat.data.sources.public.audioset import DATA_SETS, coverage, read_audioset
-from audiobat.data.sources.public.audioset_lists import NAME, read_ontology
+from audiobat.data.sources.public.audioset import DATA_SETS, NAME, coverage, read_audioset, read_ontology
 from audiobat.errors import AudiobatError
 
 FIRST_CLASSES = [

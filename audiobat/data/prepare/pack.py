@@ -135,11 +135,7 @@ def pack_shard(job: Job, began: Callable[[int | None], None]) -> None:
 
 
 def read_pieces(job: Job, i: int, clip_id: int) -> Iterator[Piece]:
-    """Clip i of the job's table (`clip_id` in the source's), or its windows.
-
-    Raises:
-        UnreadableError: it cannot be read from here on, or killed the processes that read it.
-    """
+    """Clip i of the job's table (`clip_id` in the source's), or its windows, up to an UnreadableError."""
     if clip_id in job.skip:
         raise UnreadableError(job.skip[clip_id])
     try:

@@ -51,7 +51,8 @@ class Blame:
         Raises:
             AudiobatError: processes die without having begun a clip.
         """
-        job, clip_id, cause = worker.job, worker.clip_id, cause_of_death(worker.process.exitcode)
+        job, clip_id, code = worker.job, worker.clip_id, worker.process.exitcode
+        cause = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
         before, count = self._latest.get(job.number, (clip_id, 0))
         count = count + 1 if before == clip_id else 1
         self._latest[job.number] = (clip_id, count)
@@ -156,8 +157,3 @@ def receive(connection: Connection, worker: Worker, advance: Callable[[int], Non
             worker.begun += 1
             advance(1)
     return True
-
-
-def cause_of_death(exit_code: int | None) -> str:
-    """`SIGKILL`, or `exit code 1`."""
-    return signal.Signals(-exit_code).name if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"

@@ -97,8 +97,9 @@ def prepare(
         packing = (sample_rate, encoding, window_seconds, hop_seconds, dry_run)
         alone = "it packs nothing, so it goes with --part, --workers, --overwrite and --frontend only"
         check(packing == (16_000, "flac", None, None, False), "--stats", True, alone)
-        in_source = is_prepared(source) and not is_remote(source)
-        file = (Path(source) / STATISTICS if in_source else None) if out is None else Path(out)
+        file = None if out is None else Path(out)
+        if out is None and not is_remote(source) and is_prepared(source):
+            file = Path(source) / STATISTICS
         valid = file is None or (file.suffix == ".json" and not file.is_dir())
         check(valid, "OUT", str(out), "statistics go to a .json file; shards, to a folder, are another command")
         check(part is None or file is not None, "--part", part, "name a .json file as OUT, to add up the parts")
@@ -129,7 +130,15 @@ def prepare(
         if len(done) == len(plan):
             finish(folder, table, plan, done)
     missing = [number for number, index in enumerate(indexes) if index is None]
-    print(describe_missing(folder, missing, len(plan), chosen[1]) if missing else summary(folder, done))
+    if not missing:
+        print(summary(folder, done))
+        return folder
+    parts = [f"{part}/{chosen[1]}" for part in sorted({number % chosen[1] + 1 for number in missing})]
+    shown = ", ".join(parts[:PARTS_SHOWN]) + (", ..." if parts[PARTS_SHOWN:] else "")
+    print(
+        f"{folder} has {len(done)} of {len(plan)} shards; those of --part {shown} are missing. "
+        "Once they are there, the same command without --part writes the table."
+    )
     return folder
 
 
@@ -173,11 +182,7 @@ def parse_part(part: str | None) -> tuple[int, int]:
 
 
 def claim(folder: Path, table: ClipTable, plan: ShardPlan, source: str, overwrite: bool) -> None:
-    """Make `folder`, or check that it was begun with this plan; `overwrite` clears one that was begun with another.
-
-    Raises:
-        AudiobatError: it holds something else.
-    """
+    """Make `folder`, or check that it was begun with this plan; `overwrite` clears one that was begun with another."""
     root = Path(table.root).resolve() if table.root and "://" not in table.root else None
     if root is not None and folder.resolve() in (root, *root.parents) and is_prepared(folder):
         raise AudiobatError(f"{folder} is the source itself: name another folder for OUT.")
@@ -263,16 +268,6 @@ def describe_plan(plan: ShardPlan, table: ClipTable, chosen: tuple[int, int]) ->
         size = samples * overlap * 2 * (FLAC_RATIO if settings.encoding == "flac" else 1.0)
         lines.append(f"they will take about {show_bytes(size)}")
     return "\n".join(lines)
-
-
-def describe_missing(folder: Path, missing: Sequence[int], shards: int, parts: int) -> str:
-    """How many shards are missing, and which parts make them."""
-    wanted = [f"{part}/{parts}" for part in sorted({number % parts + 1 for number in missing})]
-    shown = ", ".join(wanted[:PARTS_SHOWN]) + (", ..." if wanted[PARTS_SHOWN:] else "")
-    return (
-        f"{folder} has {shards - len(missing)} of {shards} shards; those of --part {shown} are missing. "
-        "Once they are there, the same command without --part writes the table."
-    )
 
 
 def summary(folder: Path, indexes: Sequence[ShardIndex]) -> str:

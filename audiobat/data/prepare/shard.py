@@ -25,8 +25,6 @@ END = bytes(2 * BLOCK)
 VOLUME_BYTES = 1 << 30  # a volume that is longer takes no further recording
 
 STORED_AS = {"clip_ids": "rows"}  # names in the file, where they differ from the fields'
-TEXTS = {"keys", "volumes", "reasons"}
-RAGGED = {"labels", "events"}
 
 
 class ShardWriter:
@@ -134,19 +132,17 @@ def load_index(folder: Path, number: int, plan: ShardPlan) -> ShardIndex | None:
     """The index of a shard; None if the shard is not done: no index, one of another plan, a volume missing or cut."""
     try:
         with np.load(index_path(folder, number), allow_pickle=False) as arrays:
-            index = ShardIndex(**{f.name: _value(arrays, f.name) for f in fields(ShardIndex)})
+            found: dict[str, Any] = {"labels": None, "events": None}
+            for f in fields(ShardIndex):
+                name = STORED_AS.get(f.name, f.name)
+                if name in arrays:
+                    found[f.name] = arrays[name].item() if arrays[name].ndim == 0 else arrays[name]
+                elif f"{name}.offsets" in arrays:
+                    kind = Ragged if name in ("labels", "events") else Strings
+                    found[f.name] = kind(arrays[f"{name}.offsets"], arrays[f"{name}.values"])
+            index = ShardIndex(**found)
         sizes = [os.path.getsize(folder / SHARDS / name) for name in index.volumes]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         return None
     belongs = (index.plan, index.number) == (plan.digest, number)
     return index if belongs and sizes == index.volume_sizes.tolist() else None
-
-
-def _value(arrays: Any, field: str) -> Any:
-    name = STORED_AS.get(field, field)
-    if name in TEXTS | RAGGED:
-        if f"{name}.offsets" not in arrays:
-            return None
-        return (Strings if name in TEXTS else Ragged)(arrays[f"{name}.offsets"], arrays[f"{name}.values"])
-    value = arrays[name]
-    return value.item() if value.ndim == 0 else value

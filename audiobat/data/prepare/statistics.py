@@ -67,11 +67,7 @@ class LogMelSums:
         return math.sqrt(max(0.0, self.squares / self.cells - self.mean**2))
 
     def fields(self) -> dict[str, Any]:
-        """`frontend.mean` and `frontend.std`, to four decimals.
-
-        Raises:
-            AudiobatError: no clip, or silence alone: nothing can be divided by their deviation.
-        """
+        """`frontend.mean` and `frontend.std`, to four decimals; an AudiobatError for no clip, or silence alone."""
         if not self.cells:
             raise AudiobatError("No clip can be read, so there are no statistics: check the data.")
         mean, std = round(self.mean, 4), round(self.std, 4)
@@ -164,10 +160,6 @@ def statistics(
             adds them up.
         workers: processes that decode and transform.
         overwrite: begin anew, whatever `file` or its parts hold.
-
-    Raises:
-        AudiobatError: `file` holds those of other clips or of another frontend; too many clips cannot be read; all are
-            silent.
     """
     if file is None:
         print(describe(log_mel_sums(table, frontend, workers=workers), frontend))
@@ -178,32 +170,27 @@ def statistics(
         "data_sha256": table.sha256(),
         "frontend": {name: value for name, value in to_dict(frontend).items() if name not in NOT_OF_LOG_MEL},
     }
-    remainder, divisor = part
-    own = _part_file(file, remainder, divisor)
+    part_file, clips = _part_of(file, len(table), *part)
     if overwrite:
         file.unlink(missing_ok=True)
-        own.unlink(missing_ok=True)
+        part_file.unlink(missing_ok=True)
     if file.exists():
         whole: LogMelSums | None = _load(file, about)
     else:
-        _sum_part(table, frontend, own, about, _clips_of_part(len(table), remainder, divisor), workers)
-        whole, missing = _merge(file, about, divisor)
+        _sum_part(table, frontend, part_file, about, clips, workers)
+        whole, missing = _merge(file, about, part[1])
     if whole is None:
-        shown = ", ".join(f"{number + 1}/{divisor}" for number in missing)
+        shown = ", ".join(f"{number + 1}/{part[1]}" for number in missing)
         print(f"# --part {shown} of the statistics are missing; whoever finds all of them beside {file} adds them up.")
     else:
         print(describe(whole, frontend))
         print(f"# written to {file}")
 
 
-def _part_file(file: Path, remainder: int, divisor: int) -> Path:
-    """`statistics.3-of-16.json`."""
-    return file.with_name(f"{file.stem}.{remainder + 1}-of-{divisor}.json")
-
-
-def _clips_of_part(clips: int, remainder: int, divisor: int) -> range:
-    """The clips of a part: neighbours, which lie in the same shards."""
-    return range(clips * remainder // divisor, clips * (remainder + 1) // divisor)
+def _part_of(file: Path, clips: int, remainder: int, divisor: int) -> tuple[Path, range]:
+    """A part's file, as `statistics.3-of-16.json`, and its clips: neighbours, which lie in the same shards."""
+    own = range(clips * remainder // divisor, clips * (remainder + 1) // divisor)
+    return file.with_name(f"{file.stem}.{remainder + 1}-of-{divisor}.json"), own
 
 
 def _sum_part(
@@ -227,19 +214,18 @@ def _sum_part(
 
 def _merge(file: Path, about: Mapping[str, Any], divisor: int) -> tuple[LogMelSums | None, list[int]]:
     """Add up the parts if all are done, write `file` and remove them; else None, and which are missing."""
-    files = [_part_file(file, number, divisor) for number in range(divisor)]
+    parts = [_part_of(file, int(about["clips"]), number, divisor) for number in range(divisor)]
     try:
-        found = [_load(path, about) if path.exists() else None for path in files]
+        found = [_load(path, about) if path.exists() else None for path, _ in parts]
     except FileNotFoundError:  # another machine found all parts too, and was faster
         return _load(file, about), []
-    wanted = [len(_clips_of_part(int(about["clips"]), number, divisor)) for number in range(divisor)]
-    done = {i: sums for i, sums in enumerate(found) if sums is not None and sums.tried == wanted[i]}
+    done = {i: sums for i, sums in enumerate(found) if sums is not None and sums.tried == len(parts[i][1])}
     if len(done) < divisor:
         return (_load(file, about), []) if file.exists() else (None, [i for i in range(divisor) if i not in done])
     whole = sum(done.values(), LogMelSums())
     whole.fields()  # raises where there are none
     _save(file, about, whole, {"mean": whole.mean, "std": whole.std})
-    for path in files:
+    for path, _ in parts:
         path.unlink(missing_ok=True)
     return whole, []
 
@@ -251,11 +237,7 @@ def _save(file: Path, about: Mapping[str, Any], sums: LogMelSums, result: Mappin
 
 
 def _load(file: Path, about: Mapping[str, Any]) -> LogMelSums:
-    """The sums that `file` holds.
-
-    Raises:
-        AudiobatError: they are of something else, or the file is damaged.
-    """
+    """The sums that `file` holds, if they are of these clips and this frontend."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         found = {name: content[name] for name in about}
@@ -269,11 +251,7 @@ def _load(file: Path, about: Mapping[str, Any]) -> LogMelSums:
 
 
 def describe(sums: LogMelSums, frontend: FrontendConfig) -> str:
-    """Lines of YAML to paste into a recipe; all else as comments.
-
-    Raises:
-        AudiobatError: as for `LogMelSums.fields`.
-    """
+    """Lines of YAML to paste into a recipe; all else as comments. Raises as `LogMelSums.fields` does."""
     values = {"statistics": "auto", **sums.fields()}
     lines = [f"# {frontend.kind} over {sums.clips:,} clips, {sums.cells:,} cells"]
     if sums.silent:

@@ -27,6 +27,8 @@ class DataSet:
     where: str  # address from which a user gets it
     licence: str
     layout: str  # what FOLDER must hold
+    # A table of all listed clips, also of those whose file is not there (see its `missing()`); an AudiobatError if a
+    # part of the layout is missing or damaged, or none of the files is there.
     read: Callable[[Path], ClipTable]
     report: Callable[[Path], str] | None = None  # how much of it is in FOLDER, for a dry run
 

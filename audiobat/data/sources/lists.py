@@ -22,18 +22,12 @@ SHARED = 40  # characters up to which equal values share one text in memory
 Columns = dict[str, list[str]]
 
 
-def read_csv(path: Path) -> ClipTable:
-    """The clips of a CSV in UTF-8 with a `path` column; see `sources.read_clips`.
+def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[str]] | None = None) -> ClipTable:
+    """The clips of the list `source`, whose paths are relative to it; `labels` where they are lists already.
 
     Raises:
-        AudiobatError: no `path` column, no rows, a value that its column does not allow, a clip listed twice, none of
-            the files there.
+        AudiobatError: a value that its column does not allow, a clip listed twice, none of the files there.
     """
-    return table_of_columns(path, read_columns(path))
-
-
-def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[str]] | None = None) -> ClipTable:
-    """The clips of the list `source`, whose paths are relative to it; `labels` where they are lists already."""
     # A path in its normal form, `a.wav` for `./a.wav`; a URL stays as it is.
     keys = [path.strip() if is_remote(path) else os.path.normpath(path.strip()) for path in columns["path"]]
     for row, path in enumerate(columns["path"], start=2):
@@ -184,16 +178,8 @@ def gather_events(
 ) -> tuple[list[int], list[list[Event]], set[str]]:
     """From a list with a row for each event: each file's first row, its events, and the columns that events differ in.
 
-    A row without label and times is a file without events.
-
-    Args:
-        source: the list, for messages.
-        keys: [rows] file of each row.
-        columns: whatever the list has.
-        labels: [rows] class names of each row.
-
-    Raises:
-        AudiobatError: times that are no numbers, a label without times, times without a label, a file in two splits.
+    `keys` are the files and `labels` the class names of the rows. A row without label and times is a file without
+    events.
     """
     differ = set(SPAN)
     first: dict[str, int] = {}

@@ -27,10 +27,7 @@ AUDIO = "audio"  # column of {bytes, path} structs, as Hugging Face's data sets 
 def read_parquet(source: Path) -> ClipTable:
     """The clips of a Parquet file: those that its `path` column names, or those inside its `audio` column.
 
-    Labels are text joined by ';', or lists of text. Everything else is as in a CSV (`lists.read_csv`).
-
-    Raises:
-        AudiobatError: pyarrow is not installed, no Parquet file, neither column, or as for a CSV.
+    Labels are text joined by ';', or lists of text. Everything else, errors too, is as in a CSV.
     """
     file = open_parquet(source)
     names = [name for name in file.schema_arrow.names if name != AUDIO]
@@ -53,7 +50,10 @@ def read_parquet(source: Path) -> ClipTable:
     table = clip_table(
         source.parent,
         [source.name] * rows,
-        keys=[_key(source, row, part) for row, part in enumerate(audio)],
+        keys=[  # the file's own name, after the row, which makes it unique
+            f"{source.stem}/{row:06d}_{Path(str((part or {}).get('path') or 'clip')).name}"
+            for row, part in enumerate(audio)
+        ],
         labels=lists,
         **known_values(source, columns, first=0),
         columns={name: values for name, values in columns.items() if name not in OF_FILES},
@@ -81,9 +81,3 @@ def _label_list(source: Path, row: int, value: Any) -> list[str]:
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return value
     raise AudiobatError(f"{source}, row {row}: its label is {value!r}: use text, or a list of text.")
-
-
-def _key(source: Path, row: int, part: dict[str, Any] | None) -> str:
-    """A clip's name: the file's own, after the row, which makes it unique."""
-    name = (part or {}).get("path") or "clip"
-    return f"{source.stem}/{row:06d}_{Path(str(name)).name}"

@@ -11,7 +11,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.shards import is_prepared, open_prepared
 from audiobat.data.sources.catalog import find_data_set
 from audiobat.data.sources.folders import label_by_folder, read_folder
-from audiobat.data.sources.lists import read_csv
+from audiobat.data.sources.lists import read_columns, table_of_columns
 from audiobat.data.sources.parquet import read_parquet
 from audiobat.errors import AudiobatError
 
@@ -47,7 +47,7 @@ def read_clips(source: str | Path) -> ClipTable:
         return read_parquet(source)
     if source.suffix.lower() != ".csv":
         raise AudiobatError(f"{source} is no list of clips: give a folder of audio, or a .csv or .parquet of `path`s.")
-    return read_csv(source)
+    return table_of_columns(source, read_columns(source))
 
 
 def read_labelled_clips(source: str | Path) -> ClipTable:

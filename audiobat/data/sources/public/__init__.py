@@ -1,7 +1,6 @@
 """Public data sets, one file each: the layout in which people have it, to a clip table (see `sources/catalog.py`).
 
 text_files.py       CSVs, lines and JSON of public data sets to Python values
-audioset_lists.py   AudioSet's official lists, and which of the listed clips are here
 audioset.py         AudioSet
 beans.py            BEANS
 birdset.py          BirdSet

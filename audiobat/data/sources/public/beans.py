@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from audiobat.config.recipes import parse_yaml
-from audiobat.data.build import clip_table
+from audiobat.data.build import Clip, table_of_clips
 from audiobat.data.clip_table import SPLITS, ClipTable
 from audiobat.data.sources.catalog import DataSet
 from audiobat.data.sources.lists import split_labels
@@ -55,32 +55,10 @@ class Task:
     window_shift: float | None = None  # seconds; by default the width
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One row of the table."""
-
-    path: str
-    labels: list[str]
-    split: str
-    begin: float | None = None  # seconds; None: the whole file
-    seconds: float = math.nan
-
-    @property
-    def key(self) -> str:
-        """The path; of a part of a file also where it begins."""
-        return self.path if self.begin is None else f"{self.path}@{self.begin}"
-
-
 def read_beans(source: Path) -> ClipTable:
     """The clips of all splits, with classes as the YAML file lists them, else sorted.
 
-    Args:
-        source: the folder of the lists, or one of them where a folder has lists of several data sets.
-
-    Raises:
-        AudiobatError: no lists, several data sets, a column or value that is not as above, a clip in two splits, a
-            label or number of labels against the YAML file, none of the files there. Single files that are not there
-            are in the table's `missing()`.
+    `source` is the folder of the lists, or one of them where a folder has lists of several data sets.
     """
     prefix, lists = _lists(source)
     folder = lists["train"].parent
@@ -92,15 +70,10 @@ def read_beans(source: Path) -> ClipTable:
     ]
     names = {clip.path for clip in clips}
     places = (folder, folder / "audio", *_above(folder))  # the paths count from the first that has any of the files
-    table = clip_table(
+    table = table_of_clips(
         next((place for place in places if any(os.path.exists(place / name) for name in names)), folder),
-        [clip.path for clip in clips],
-        keys=[clip.key for clip in clips],
-        labels=[clip.labels for clip in clips],
-        classes=task.labels,
-        splits=[clip.split for clip in clips],
-        begins=[clip.begin or 0.0 for clip in clips],
-        seconds=[clip.seconds for clip in clips],
+        clips,
+        task.labels,
     )
     if task.num_labels not in (None, len(table.classes)):
         raise AudiobatError(
@@ -190,7 +163,8 @@ def _csv_clips(path: Path, split: str, task: Task) -> Iterator[Clip]:
             seconds = end - begin
             if seconds <= 0:
                 raise AudiobatError(f"{where}: the clip ends at {end} s, before it begins: fix `begin` or `end`.")
-        yield Clip(_checked(where, row[file]), labels, split, begin, seconds)
+        name = _checked(where, row[file])
+        yield Clip(name, name if begin is None else f"{name}@{begin}", labels, split, begin or 0.0, seconds)
 
 
 def _column(path: Path, row: dict[str, str], *names: str) -> str:
@@ -244,6 +218,7 @@ def _windows(path: Path, split: str, task: Task) -> Iterator[Clip]:
         for label, onset, offset in events:
             if not 0 <= onset <= offset < math.inf:
                 raise AudiobatError(f"{where}: {label} from {onset} to {offset} s: give a start and a later end.")
+        name = _checked(where, name)
         for k in range(1 + max(0, math.floor((length - width + ROUNDING) / shift))):
             begin = round(k * shift, 6)  # 0.3, not 0.30000000000000004, in the key
             end = min(begin + width, length)
@@ -252,7 +227,7 @@ def _windows(path: Path, split: str, task: Task) -> Iterator[Clip]:
                 for label, onset, offset in events
                 if min(end, offset) - max(begin, onset) > MIN_OVERLAP * min(end - begin, offset - onset) > 0
             ]
-            yield Clip(_checked(where, name), labels, split, begin, end - begin)
+            yield Clip(name, f"{name}@{begin}", labels, split, begin, end - begin)
 
 
 def _checked(where: str, name: str) -> str:

@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from audiobat.data.build import clip_table
+from audiobat.data.build import Clip, table_of_clips
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.catalog import DataSet
 from audiobat.data.sources.folders import files_below, is_audio
@@ -44,32 +44,8 @@ class Listing:
     names: tuple[str, ...]  # of the class numbers; empty if it does not say
 
 
-class Row(NamedTuple):
-    """A recording, or a window of one."""
-
-    recording: str  # name without its ending
-    codes: list[str]
-    split: str
-    file: str
-    place: int  # row of a Parquet file
-    begin: float
-    seconds: float  # NaN: the whole recording
-
-    def key(self) -> str:
-        """The recording's name, with the window's begin in ms."""
-        return self.recording if math.isnan(self.seconds) else f"{self.recording}_{round(self.begin * 1000):08d}"
-
-
 def read_birdset(folder: Path) -> ClipTable:
-    """Focal recordings and test windows; column `group` names the recording.
-
-    A window lies `start_time` seconds into its row's audio. Recordings that are not there are listed all the same: see
-    the table's `missing()`.
-
-    Raises:
-        AudiobatError: no list of train or test_5s, those of several configurations, class numbers without names, a
-            label or a window that cannot be, none of the recordings is there.
-    """
+    """Focal recordings, and test windows `start_time` seconds into their audio; column `group` names the recording."""
     files = files_below(folder)
     listings = [listing for path in files if (listing := _open(folder, path))]
     _check(folder, listings)
@@ -78,20 +54,10 @@ def read_birdset(folder: Path) -> ClipTable:
     for path in filter(is_audio, files):
         by_name.setdefault(os.path.basename(path), []).append(path)
     known = {str(number): name for number, name in enumerate(classes)} | {name: name for name in classes}
-    rows = [row for listing in listings for row in _rows(folder, listing, by_name, known)]
-    table = clip_table(
-        folder,
-        [row.file for row in rows],
-        keys=[row.key() for row in rows],
-        labels=[row.codes for row in rows],
-        classes=classes or None,
-        splits=[row.split for row in rows],
-        begins=[row.begin for row in rows],
-        seconds=[row.seconds for row in rows],
-        columns={"group": [row.recording for row in rows]},
-    )
-    if listings[0].inside:
-        return replace(table, offsets=np.array([row.place for row in rows], np.int64))
+    clips = [list(_clips(folder, listing, by_name, known)) for listing in listings]
+    table = table_of_clips(folder, [clip for own in clips for clip in own], classes or None)
+    if listings[0].inside:  # the rows of each Parquet file
+        return replace(table, offsets=np.concatenate([np.arange(len(own)) for own in clips]))
     return check_some_there(table, folder)
 
 
@@ -170,8 +136,8 @@ def _find(folder: Path, filepath: str, by_name: dict[str, list[str]]) -> str:
     return found[0]
 
 
-def _rows(folder: Path, listing: Listing, by_name: dict[str, list[str]], known: dict[str, str]) -> Iterator[Row]:
-    """The rows of a listing; `by_name` has the audio files of the folder, `known` what `_name` takes."""
+def _clips(folder: Path, listing: Listing, by_name: dict[str, list[str]], known: dict[str, str]) -> Iterator[Clip]:
+    """The recordings or windows of a listing; `by_name` has the folder's audio files, `known` the names of classes."""
     blank = [None] * len(next(iter(listing.columns.values())))
     columns = [listing.columns.get(name, blank) for name in COLUMNS]
     first = 2 if listing.path.endswith(".csv") else 0  # as editors count the rows below a header
@@ -183,7 +149,9 @@ def _rows(folder: Path, listing: Listing, by_name: dict[str, list[str]], known: 
         recording = os.path.splitext(name)[0] if name else f"{os.path.splitext(listing.path)[0]}_{place:06d}"
         begin, seconds = _window(start, end, where)
         file = listing.path if listing.inside or name is None else _find(folder, name, by_name)
-        yield Row(recording, _codes(code, codes, known, where), listing.split, file, place, begin, seconds)
+        key = recording if math.isnan(seconds) else f"{recording}_{round(begin * 1000):08d}"  # begin of a window in ms
+        labels = _codes(code, codes, known, where)
+        yield Clip(file, key, labels, listing.split, begin, seconds, group=recording)
 
 
 def _portable(filepath: Any) -> str | None:
@@ -208,27 +176,24 @@ def _window(start: Any, end: Any, where: str) -> tuple[float, float]:
 
 
 def _codes(code: Any, codes: Any, known: dict[str, str], where: str) -> list[str]:
-    """Names of a row's classes: those of the list, which may be empty, or else the one code."""
+    """Names of a row's classes: those of the list, which may be empty, or else the one code.
+
+    `known` maps codes and numbers to names; it is empty if no list names the classes.
+    """
     if isinstance(codes, str) and codes.strip():
         codes = [token for token in TOKEN.findall(codes) if not _is_nothing(token)]
     values = codes if isinstance(codes, list) else [] if _is_nothing(code) else [code]
-    return [_name(str(value).strip().removesuffix(".0"), known, where) for value in values]
-
-
-def _name(code: str, known: dict[str, str], where: str) -> str:
-    """The class that a code, or a number, means; `known` maps both to names, and is empty if no list names them."""
-    if code in known:
-        return known[code]
-    if known:
-        raise AudiobatError(
-            f"{where}: {code!r} is none of the {len(set(known.values()))} classes of the Parquet schema."
-        )
-    if code.lstrip("-").isdigit():
-        raise AudiobatError(
-            f"{where}: the class is the number {code}, and no list here names the classes (Hugging Face's Parquet "
-            "does, in its schema): write eBird codes, such as amerob, in its place."
-        )
-    return code
+    names = [str(value).strip().removesuffix(".0") for value in values]
+    for name in names:
+        if known and name not in known:
+            classes = len(set(known.values()))
+            raise AudiobatError(f"{where}: {name!r} is none of the {classes} classes of the Parquet schema.")
+        if not known and name.lstrip("-").isdigit():
+            raise AudiobatError(
+                f"{where}: the class is the number {name}, and no list here names the classes (Hugging Face's Parquet "
+                "does, in its schema): write eBird codes, such as amerob, in its place."
+            )
+    return [known.get(name, name) for name in names]
 
 
 def _is_nothing(value: Any) -> bool:

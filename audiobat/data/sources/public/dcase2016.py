@@ -28,16 +28,8 @@ PREFERRED_RATE = 16_000  # Hz, the models'; else the highest, so that resampling
 def read_dcase2016(folder: Path) -> ClipTable:
     """Recordings of 120 s with their events in seconds, classes in the vocabulary's order, splits or folds.
 
-    Of several sample rates it takes 16,000 Hz, else the highest; the table's `sample_rates` say which. Keys do not
-    depend on it.
-
-    Args:
-        folder: the task's folder (`dcase2016_task2-hear2021-full`), or `tasks`, or the folder that holds `tasks`.
-
-    Raises:
-        AudiobatError: a file of the layout is missing or not what it should be, another task, no audio, an empty split,
-            an event whose label is not in the vocabulary or which ends before it starts. Single files that are not
-            there are in the table's `missing()`.
+    `folder` is the task's (`dcase2016_task2-hear2021-full`), or `tasks`, or the folder that holds `tasks`. Of several
+    sample rates it takes 16,000 Hz, else the highest; the table's `sample_rates` say which. Keys do not depend on it.
     """
     root = find_folder(folder, VOCABULARY, (f"{TASK}*", f"tasks/{TASK}*"))
     metadata = read_json(root / METADATA)

@@ -20,15 +20,7 @@ CLIPS, CLASSES, FOLDS, SECONDS = 2000, 50, 5, 5.0
 
 
 def read_esc50(folder: Path) -> ClipTable:
-    """All 2,000 clips with their folds, classes in the order of `target`, groups by source recording.
-
-    Args:
-        folder: the repository (`ESC-50-master`), or the folder that holds it.
-
-    Raises:
-        AudiobatError: no `meta/esc50.csv`, or not the official one; none of the audio is there. Single files that are
-            not there are listed all the same: see the table's `missing()`.
-    """
+    """All 2,000 clips with their folds, classes in the order of `target`, groups by source recording."""
     root = find_folder(folder, META)
     meta = root / META
     rows = read_rows(meta, COLUMNS)

@@ -29,13 +29,7 @@ SPLIT_NAMES = {"train": "train", "val": "valid", "test": "test"}
 
 
 def read_fsd50k(folder: Path) -> ClipTable:
-    """All listed clips; keys are the numbers that Freesound gives them.
-
-    Single files that are not there are listed all the same: see the table's `missing()`.
-
-    Raises:
-        AudiobatError: a folder or a list is not there or damaged, a label is not in vocabulary.csv, no file is there.
-    """
+    """All listed clips; keys are the numbers that Freesound gives them."""
     truth = folder / _find(folder, TRUTH)
     classes = read_vocabulary(truth / "vocabulary.csv")
     known = frozenset(classes)

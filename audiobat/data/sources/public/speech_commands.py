@@ -10,11 +10,10 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from audiobat.audio.read import audio_duration
-from audiobat.data.build import clip_table
+from audiobat.data.build import Clip, table_of_clips
 from audiobat.data.clip_table import SPLITS, ClipTable
 from audiobat.data.sources.catalog import DataSet
 from audiobat.data.sources.public.text_files import AGAIN, find_folder, read_lines
@@ -42,38 +41,15 @@ COUNTS_TFDS: Counts = (85_511, 10_102, 4_890)
 COUNTS_FOLDER: Counts = (85_162, 10_021, 11_044)  # the official lists' and 319 / 40 / 39 pieces of noise
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One row of the table."""
-
-    path: str
-    label: str
-    split: str
-    begin: float = 0.0
-    seconds: float = float("nan")  # a recording is up to 1 s long
-
-    @property
-    def key(self) -> str:
-        """The path; of a piece of noise also where it begins."""
-        return f"{self.path}@{self.begin}" if self.path.startswith(NOISE) else self.path
-
-    @property
-    def group(self) -> str:
-        """The speaker's hash; of noise, the recording."""
-        name = self.path.rsplit("/", 1)[1]
-        return name.split("_nohash_")[0].rsplit("_", 1)[-1] if "_nohash_" in name else name
+def _word(path: str, label: str, split: str) -> Clip:
+    """A recording of up to 1 s; its group is the speaker's hash."""
+    name = path.rsplit("/", 1)[1]
+    group = name.split("_nohash_")[0].rsplit("_", 1)[-1] if "_nohash_" in name else name
+    return Clip(path, path, (label,), split, group=group)
 
 
 def read_35(folder: Path) -> ClipTable:
-    """`spc2-35`: 35 words, split by the official lists.
-
-    Args:
-        folder: what `speech_commands_v0.02.tar.gz` unpacks to, or the folder that holds that.
-
-    Raises:
-        AudiobatError: a list or a word's folder is not there, a list names what is no recording of a word, an empty
-            split. Listed files that are not there are in the table's `missing()`.
-    """
+    """`spc2-35`: 35 words, split by the official lists."""
     root = _root(folder)
     return _table("spc2-35", {"": root}, list(_words(root)), WORDS, COUNTS_35)
 
@@ -83,19 +59,13 @@ def read_12_tfds(folder: Path) -> ClipTable:
 
     Train and valid: all 35 words by the official lists, and pieces of background noise of 1 s every 0.5 s, one
     recording's for valid. Test: the balanced test set, an archive of its own.
-
-    Args:
-        folder: as for `read_35`; the test set lies in it or beside the rest.
-
-    Raises:
-        AudiobatError: as for `read_35`; no test set, no background noise.
     """
     root = _root(folder)
     test_root = _test_root(folder, root)
     clips = [_twelve(clip) for clip in _words(root) if clip.split != "test"]
     clips += _noise(root, _tfds_begins)
     for label in TWELVE:
-        clips += [Clip(f"{TEST_SET}/{label}/{name}", label, "test") for name in _files(test_root / label, ANY_WAV)]
+        clips += [_word(f"{TEST_SET}/{label}/{name}", label, "test") for name in _files(test_root / label, ANY_WAV)]
     return _table("spc2-12-tfds", {"": root, TEST_SET: test_root}, clips, TWELVE, COUNTS_TFDS)
 
 
@@ -105,12 +75,6 @@ def read_12_folder(folder: Path) -> ClipTable:
     All 35 words by the official lists, so that most of each split is unknown; silence is the background noise in
     pieces of 1 s, of each recording the first 80% for train, then 10% for valid and 10% for test (that the cut goes by
     time is our reading; its counts are the loader's).
-
-    Args:
-        folder: as for `read_35`.
-
-    Raises:
-        AudiobatError: as for `read_35`; no background noise.
     """
     root = _root(folder)
     clips = [_twelve(clip) for clip in _words(root)] + list(_noise(root, _folder_begins))
@@ -118,7 +82,7 @@ def read_12_folder(folder: Path) -> ClipTable:
 
 
 def _root(folder: Path) -> Path:
-    """The folder of the word folders; `folder` or one in it."""
+    """The folder of the word folders, as the archive unpacks: `folder` or one in it."""
     root = find_folder(folder, LISTS["valid"])
     gone = [word for word in WORDS if not (root / word).is_dir()]
     if gone:
@@ -141,12 +105,12 @@ def _words(root: Path) -> Iterator[Clip]:
                 raise AudiobatError(f"{root} lists {path} in {LISTS['valid']} and in {name}: {AGAIN}.")
     there = {f"{word}/{name}" for word in WORDS for name in _files(root / word, RECORDING)}
     for path in sorted(there | listed.keys()):
-        yield Clip(path, path.split("/")[0], listed.get(path, "train"))
+        yield _word(path, path.split("/")[0], listed.get(path, "train"))
 
 
 def _twelve(clip: Clip) -> Clip:
     """The clip with one of the 12 labels."""
-    return clip if clip.label in KEYWORDS else Clip(clip.path, UNKNOWN, clip.split)
+    return clip if clip.labels[0] in KEYWORDS else clip._replace(labels=(UNKNOWN,))
 
 
 def _noise(root: Path, begins: Callable[[str, float], Iterator[tuple[str, float]]]) -> Iterator[Clip]:
@@ -157,7 +121,8 @@ def _noise(root: Path, begins: Callable[[str, float], Iterator[tuple[str, float]
     for name in names:
         seconds, _ = audio_duration(root / NOISE / name)
         for split, begin in begins(name, seconds):
-            yield Clip(f"{NOISE}/{name}", SILENCE, split, begin, 1.0)
+            path = f"{NOISE}/{name}"
+            yield Clip(path, f"{path}@{begin}", (SILENCE,), split, begin, 1.0, group=name)
 
 
 def _tfds_begins(name: str, seconds: float) -> Iterator[tuple[str, float]]:
@@ -219,21 +184,12 @@ def _table(
         )
     top = Path(os.path.commonpath(list(places.values())))
     within = {name: place.relative_to(top).as_posix() for name, place in places.items()}
-    paths = []  # where clips lie; their keys do not depend on the names of the user's folders
+    placed = []  # where clips lie; their keys do not depend on the names of the user's folders
     for clip in clips:
         first, _, rest = clip.path.partition("/")
-        paths.append(os.path.normpath(f"{within[first]}/{rest}" if first in within else f"{within['']}/{clip.path}"))
-    return clip_table(
-        top,
-        paths,
-        keys=[clip.key for clip in clips],
-        labels=[(clip.label,) for clip in clips],
-        classes=classes,
-        splits=[clip.split for clip in clips],
-        begins=[clip.begin for clip in clips],
-        seconds=[clip.seconds for clip in clips],
-        columns={"group": [clip.group for clip in clips]},
-    )
+        path = f"{within[first]}/{rest}" if first in within else f"{within['']}/{clip.path}"
+        placed.append(clip._replace(path=os.path.normpath(path)))
+    return table_of_clips(top, placed, classes)
 
 
 AMBIGUOUS = {

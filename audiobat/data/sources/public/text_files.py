@@ -1,4 +1,7 @@
-"""CSVs, lines and JSON of public data sets to Python values; a BOM and Windows line ends are accepted."""
+"""CSVs, lines and JSON of public data sets to Python values; a BOM and Windows line ends are accepted.
+
+A file that is missing or not what it should be is an AudiobatError that names it.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,7 @@ AGAIN = "copy or unpack the data set again"
 
 
 def find_folder(folder: Path, marker: str, patterns: Sequence[str] = ("*",)) -> Path:
-    """`folder` if it holds `marker`, else the one folder below it that matches a pattern and does.
-
-    Raises:
-        AudiobatError: there is none, or there are several.
-    """
+    """`folder` if it holds `marker`, else the one folder below it that matches a pattern and does."""
     if (folder / marker).exists():
         return folder
     found = sorted(path.parents[marker.count("/")] for p in patterns for path in folder.glob(f"{p}/{marker}"))
@@ -33,11 +32,7 @@ def find_folder(folder: Path, marker: str, patterns: Sequence[str] = ("*",)) -> 
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8; a BOM is dropped, line ends become newlines.
-
-    Raises:
-        AudiobatError: no such file, or not UTF-8.
-    """
+    """A text file in UTF-8; a BOM is dropped, line ends become newlines."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -47,11 +42,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text that are not blank, without the space around them.
-
-    Raises:
-        AudiobatError: as `read_text`; no lines.
-    """
+    """The lines of a text that are not blank, without the space around them; there must be some."""
     lines = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     if not lines:
         raise AudiobatError(f"{path} is empty: {AGAIN}.")
@@ -62,7 +53,7 @@ def read_rows(path: Path, needed: Sequence[str] = ()) -> list[dict[str, str]]:
     """The rows of a CSV by the names in its header, without the space around values; row i is the file's row i + 2.
 
     Raises:
-        AudiobatError: as `read_text`; a `needed` column is not there, a row of another length, broken quotes, no rows.
+        AudiobatError: a `needed` column is not there, a row of another length, broken quotes, no rows.
     """
     try:
         header, *rows = [row for row in csv.reader(io.StringIO(read_text(path)), strict=True) if row] or [[]]
@@ -81,11 +72,7 @@ def read_rows(path: Path, needed: Sequence[str] = ()) -> list[dict[str, str]]:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file.
-
-    Raises:
-        AudiobatError: as `read_text`; not JSON.
-    """
+    """The value in a JSON file."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
