@@ -31,7 +31,7 @@ from audiobat.engine.progress import duration
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.collect import collect, load_all
-from audiobat.evaluation.report.listening import Card, CardGroup, listening_html
+from audiobat.evaluation.report.listening import CardGroup, listening_html
 from audiobat.evaluation.report.page import write_page
 from audiobat.evaluation.report.run_figures import CAPTIONS as REPORT_CAPTIONS
 from audiobat.evaluation.report.run_figures import draw_all
@@ -126,7 +126,12 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
     exhibits = [*draw(out / "figures", shipped, table, log), *draw_all(out / "figures", collection)]
     say(5, "write the page")
     write_atomic(out / "table.md", markdown_table(records))
-    playable = CardGroup(f"{name}, Linear", listen(sources[name], table, config, settings.playable))
+    linear = head_of(config, "linear", -1)  # trained again, which takes seconds: its record is of the same head
+    labels, single = torch.from_numpy(table.targets()), table.single_label
+    head, _ = train_head(
+        sources[name], split_for_probe(table)[0], labels, linear.head, config.train, len(table.classes), single
+    )
+    playable = CardGroup(f"{name}, Linear", cards(head, sources[name], table, settings.playable))
     write_page(
         out / "index.html",
         collection,
@@ -247,17 +252,3 @@ def probe_model(
 def head_of(config: ProbeConfig, kind: str, layer: int) -> ProbeConfig:
     """The probe's settings for one kind of head on block `layer` (cgp mixes all)."""
     return dataclasses.replace(config, head=dataclasses.replace(config.head, kind=kind, layer=layer))
-
-
-def listen(source: FeatureSource, table: ClipTable, config: ProbeConfig, count: int) -> tuple[Card, ...]:
-    """Clips for the page with the predictions of the recorded linear probe, trained again, which takes seconds."""
-    head, _ = train_head(
-        source,
-        split_for_probe(table)[0],
-        torch.from_numpy(table.targets()),
-        head_of(config, "linear", -1).head,
-        config.train,
-        len(table.classes),
-        table.single_label,
-    )
-    return cards(head, source, table, count)
