@@ -110,9 +110,12 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
     table = read_labelled_clips(write_scenes(out / "scenes", settings.clips_train, settings.clips_test, seed))
     config = dataclasses.replace(settings.probe, train=dataclasses.replace(settings.probe.train, seed=seed))
     name = Path(settings.model).name
+    with torch.random.fork_rng():  # the same network with fresh weights
+        torch.manual_seed(seed)
+        untrained = AudioEncoder(shipped.config).eval()
     models: dict[str, Encoder] = {
         name: shipped,
-        f"{name} untrained": untrained(shipped, seed),
+        f"{name} untrained": untrained,
         "log-mel statistics": LogMelEncoder(),
     }
     records: list[ResultRecord] = []
@@ -218,13 +221,6 @@ def write_clip_table(path: Path) -> tuple[int, int]:
     with path.open("w", newline="", encoding="utf-8") as listed:
         csv.writer(listed).writerows([("path", "category", "source"), *kept])
     return len(kept), len(rows) - len(kept)
-
-
-def untrained(encoder: AudioEncoder, seed: int) -> AudioEncoder:
-    """The same network with fresh weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return AudioEncoder(encoder.config).eval()
 
 
 def probe_model(
