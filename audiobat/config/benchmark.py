@@ -13,12 +13,7 @@ from audiobat.config.checks import LARGEST, check, check_choice
 from audiobat.errors import did_you_mean
 
 FINETUNE = "FT"
-PROTOCOLS = {
-    FINETUNE: "finetune",
-    "CGP": "cgp",
-    "Protobin": "protobin",
-    "LP": "linear",
-}  # names in tables: kinds of heads
+PROTOCOLS = {FINETUNE: "finetune", "CGP": "cgp", "Protobin": "protobin", "LP": "linear"}  # in tables: kinds of heads
 NOT_STATED = "not stated"
 
 
@@ -80,8 +75,8 @@ class BenchmarkConfig:
             hint = f"choose from {', '.join(PROTOCOLS)}{did_you_mean(name, PROTOCOLS)}"
             check(name in PROTOCOLS, "protocols", name, hint)
         names = [*self.models, *self.data, *self.protocols]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        check(twice is None, "models, data, protocols", twice, "give each a name of its own")
+        for name in names:
+            check(names.count(name) == 1, "models, data, protocols", name, "give each a name of its own")
         for name, model in self.models.items():
             for data in model.recipes:
                 hint = did_you_mean(data, self.data)

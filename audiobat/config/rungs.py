@@ -9,13 +9,12 @@ from audiobat.config.plain import flatten, from_dict
 from audiobat.config.pretrain import PretrainConfig
 from audiobat.config.recipes import base_of, load_recipe, recipe_names
 
-FOLDER = "ladder/"
 METHOD = ("frontend", "encoder", "decoder", "mask", "target", "objective")  # the groups that rungs differ in
 
 
 def rungs() -> list[str]:
     """The recipes of the ladder, from EAT's to BAT's."""
-    return [name for name in recipe_names() if name.startswith(FOLDER)]
+    return [name for name in recipe_names() if name.startswith("ladder/")]
 
 
 def rung_of(config: PretrainConfig) -> str | None:

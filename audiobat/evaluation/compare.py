@@ -120,23 +120,36 @@ def on_one_data_set(entries: Sequence[Entry], metric: str | None, samples: int, 
     if len(systems) < 2:
         return []
     name = entries[0].record.main_metric if metric is None else metric
-    first = in_order(load_scores(entries[0].path, entries[0].record))
-    found: dict[str, list[tuple[float, Tensor]]] = {system: [] for system in systems}
-    for entry in entries:
-        scores = in_order(load_scores(entry.path, entry.record))
-        check_same_clips(entries[0], first, entry, scores)
-        measure, sizes = measure_of(entry, scores, name)
-        whole = float(measure(torch.ones(1, sum(sizes), dtype=torch.float64)))
-        found[entry.system].append((whole, bootstrap_values(measure, sizes, samples, seed)))
-    # Seeds are averaged within a resample, so that the interval is of the system's mean.
-    value = {system: sum(whole for whole, _ in seeds) / len(seeds) for system, seeds in found.items()}
-    resampled = {system: torch.stack([r for _, r in seeds]).mean(0) for system, seeds in found.items()}
+    found = {}
+    for system in systems:
+        seeds = [entry for entry in entries if entry.system == system]
+        found[system] = resample(seeds, entries[0], name, samples, seed)
     pairs = []
     for a, b in combinations(systems, 2):
-        low, high, p = interval_of_difference(value[a] - value[b], resampled[a] - resampled[b])
-        pairs.append(Difference(entries[0].record.data.name, name, a, b, value[a], value[b], low, high, p))
+        (value_a, resampled_a), (value_b, resampled_b) = found[a], found[b]
+        low, high, p = interval_of_difference(value_a - value_b, resampled_a - resampled_b)
+        pairs.append(Difference(entries[0].record.data.name, name, a, b, value_a, value_b, low, high, p))
     corrected = holm([pair.p for pair in pairs])
     return [replace(pair, p_holm=p) for pair, p in zip(pairs, corrected, strict=True)]
+
+
+def resample(seeds: Sequence[Entry], first: Entry, name: str, samples: int, seed: int = 0) -> tuple[float, Tensor]:
+    """The metric `name` of one system, the mean over its seeds: on the clips as they are, and in resamples [samples].
+
+    Seeds are averaged within a resample, so that an interval is of the system's mean.
+
+    Raises:
+        AudiobatError: scores that are not a record's, or of other clips than those of `first`.
+    """
+    wanted = in_order(load_scores(first.path, first.record))
+    values, resampled = [], []
+    for entry in seeds:
+        scores = in_order(load_scores(entry.path, entry.record))
+        check_same_clips(first, wanted, entry, scores)
+        measure, sizes = measure_of(entry, scores, name)
+        values.append(float(measure(torch.ones(1, sum(sizes), dtype=torch.float64))))
+        resampled.append(bootstrap_values(measure, sizes, samples, seed))
+    return sum(values) / len(values), torch.stack(resampled).mean(0)
 
 
 def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Callable[[Tensor], Tensor], list[int]]:

@@ -41,7 +41,7 @@ def read_entries(sources: Sequence[str | Path]) -> list[Entry]:
     named = {Path(source).resolve() for source in sources}
     paths = dict.fromkeys(path.resolve() for source in sources for path in find_records(source))
     found = [Entry(path, load_record(path)) for path in paths]
-    entries = [entry for entry in found if entry.path in named or not is_layer_probe(entry.record)]
+    entries = [e for e in found if e.path in named or not str(e.record.head.get("name")).startswith(LAYER_NAME)]
     if len(entries) < len(found):
         count = len(found) - len(entries)
         print(f"left out: {count} probe{'s' if count > 1 else ''} of single blocks; name files to compare them too")
@@ -54,11 +54,6 @@ def read_entries(sources: Sequence[str | Path]) -> list[Entry]:
                 f"{entry.record.data.name}, but their sha256 are {other.data[:8]} and {entry.data[:8]}."
             )
     return entries
-
-
-def is_layer_probe(record: ResultRecord) -> bool:
-    """Whether it is a linear probe of one block, made by `--layers`."""
-    return str(record.head.get("name")).startswith(LAYER_NAME)
 
 
 def name_systems(entries: Sequence[Entry]) -> list[Entry]:

@@ -25,19 +25,11 @@ class Cell:
     data: str
     protocol: str
     config: BenchmarkConfig = field(compare=False, repr=False)
+    about_model: BenchmarkModel = field(compare=False, repr=False)
+    about_data: BenchmarkData = field(compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.model}, {self.data}, {self.protocol}"
-
-    @property
-    def about_model(self) -> BenchmarkModel:
-        """The config's entry of its model."""
-        return self.config.models[self.model]
-
-    @property
-    def about_data(self) -> BenchmarkData:
-        """The config's entry of its data set."""
-        return self.config.data[self.data]
 
     @property
     def recipe(self) -> str:
@@ -104,8 +96,8 @@ class Cell:
         head = PROTOCOLS[self.protocol]
         if self.protocol == FINETUNE:
             head = f"finetune_{self.finetune_config().select.which}"
-        paths = ((self.run(out, seed), f"results/*_{head}_{seed}.json") for seed in self.seeds())
-        return [path for folder, pattern in paths for path in sorted(folder.glob(pattern))]
+        found = [sorted(self.run(out, seed).glob(f"results/*_{head}_{seed}.json")) for seed in self.seeds()]
+        return [path for paths in found for path in paths]
 
     def is_done(self, out: Path) -> bool:
         """Whether all of its records are there."""
@@ -133,7 +125,7 @@ def cells_of(config: BenchmarkConfig, only: Sequence[str] = ()) -> list[Cell]:
         if name not in known:
             raise AudiobatError(f"--only has {name!r}{did_you_mean(name, known)}: choose from {', '.join(known)}.")
     models, data, protocols = ([name for name in names if name in only] or names for names in groups)
-    return [Cell(m, d, p, config) for d in data for p in protocols for m in models]
+    return [Cell(m, d, p, config, config.models[m], config.data[d]) for d in data for p in protocols for m in models]
 
 
 def with_paths(config: BenchmarkConfig, models: Sequence[str] = (), data: Sequence[str] = ()) -> BenchmarkConfig:

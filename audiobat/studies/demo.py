@@ -31,7 +31,7 @@ from audiobat.engine.progress import duration
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.collect import collect, load_all
-from audiobat.evaluation.report.listening import Card, CardGroup, listening_html
+from audiobat.evaluation.report.listening import CardGroup, listening_html
 from audiobat.evaluation.report.page import write_page
 from audiobat.evaluation.report.run_figures import CAPTIONS as REPORT_CAPTIONS
 from audiobat.evaluation.report.run_figures import draw_all
@@ -110,9 +110,12 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
     table = read_labelled_clips(write_scenes(out / "scenes", settings.clips_train, settings.clips_test, seed))
     config = dataclasses.replace(settings.probe, train=dataclasses.replace(settings.probe.train, seed=seed))
     name = Path(settings.model).name
+    with torch.random.fork_rng():  # the same network with fresh weights
+        torch.manual_seed(seed)
+        untrained = AudioEncoder(shipped.config).eval()
     models: dict[str, Encoder] = {
         name: shipped,
-        f"{name} untrained": untrained(shipped, seed),
+        f"{name} untrained": untrained,
         "log-mel statistics": LogMelEncoder(),
     }
     records: list[ResultRecord] = []
@@ -126,7 +129,12 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
     exhibits = [*draw(out / "figures", shipped, table, log), *draw_all(out / "figures", collection)]
     say(5, "write the page")
     write_atomic(out / "table.md", markdown_table(records))
-    playable = CardGroup(f"{name}, Linear", listen(sources[name], table, config, settings.playable))
+    linear = head_of(config, "linear", -1)  # trained again, which takes seconds: its record is of the same head
+    labels, single = torch.from_numpy(table.targets()), table.single_label
+    head, _ = train_head(
+        sources[name], split_for_probe(table)[0], labels, linear.head, config.train, len(table.classes), single
+    )
+    playable = CardGroup(f"{name}, Linear", cards(head, sources[name], table, settings.playable))
     write_page(
         out / "index.html",
         collection,
@@ -215,13 +223,6 @@ def write_clip_table(path: Path) -> tuple[int, int]:
     return len(kept), len(rows) - len(kept)
 
 
-def untrained(encoder: AudioEncoder, seed: int) -> AudioEncoder:
-    """The same network with fresh weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return AudioEncoder(encoder.config).eval()
-
-
 def probe_model(
     name: str, encoder: Encoder, table: ClipTable, config: ProbeConfig, out: Path
 ) -> tuple[FeatureSource, list[ResultRecord]]:
@@ -247,17 +248,3 @@ def probe_model(
 def head_of(config: ProbeConfig, kind: str, layer: int) -> ProbeConfig:
     """The probe's settings for one kind of head on block `layer` (cgp mixes all)."""
     return dataclasses.replace(config, head=dataclasses.replace(config.head, kind=kind, layer=layer))
-
-
-def listen(source: FeatureSource, table: ClipTable, config: ProbeConfig, count: int) -> tuple[Card, ...]:
-    """Clips for the page with the predictions of the recorded linear probe, trained again, which takes seconds."""
-    head, _ = train_head(
-        source,
-        split_for_probe(table)[0],
-        torch.from_numpy(table.targets()),
-        head_of(config, "linear", -1).head,
-        config.train,
-        len(table.classes),
-        table.single_label,
-    )
-    return cards(head, source, table, count)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from rich.console import Console
@@ -55,20 +54,13 @@ TABLES = {
 HEADINGS = ("", "mAP", "95%", "paper", "F1", "paper")
 
 
-@dataclass(frozen=True)
-class Rung:
+class Rung(NamedTuple):
     """A rung as it was measured: mAP and F1 under CGP over its seeds."""
 
     name: str
     seeds: int
     map: Value
     f1: Value
-
-    def cells(self) -> tuple[str, ...]:
-        """The rung's line in a table."""
-        label, paper_map, paper_f1 = PAPER[self.name]
-        ours = (f"{self.map.mean:.2f}", self.map.interval, f"{paper_map:.2f}")
-        return (label, *ours, f"{self.f1.mean:.2f}", f"{paper_f1:.2f}")
 
 
 def ladder(
@@ -109,8 +101,7 @@ def ladder(
     if dry_run:
         plural = "" if len(seeds) == 1 else "s"
         print(f"{len(rungs())} rungs at scale {scale}, {len(seeds)} seed{plural} each, on {len(table):,} clips")
-        for name in rungs():
-            print(describe_rung(name))
+        print(*map(describe_rung, rungs()), sep="\n")
         return []
     about = {"scale": scale, "steps": steps, "data": str(data), "probe_data": str(probe_data)}
     # Without seeds, so that a ladder can be run again with more of them.
@@ -124,7 +115,7 @@ def ladder(
         for name in rungs():
             if not record_of(out, name, seed).exists():
                 full = rung_config(name, scale, steps, seed, data, device, statistics)
-                run = pretrain(full, out / "runs" / run_name(name, seed))
+                run = pretrain(full, out / "runs" / f"{Path(name).name}-seed{seed}")
                 one = dataclasses.replace(config, heads=("cgp",), seeds=(seed,))
                 probe(run, probe_data, one, out=out, device=device)
     measured = [rung_of_records(out, name, seeds) for name in rungs()]
@@ -145,14 +136,9 @@ def ladder(
     return measured
 
 
-def run_name(name: str, seed: int) -> str:
-    """`4_gates-seed0`."""
-    return f"{name.rpartition('/')[2]}-seed{seed}"
-
-
 def record_of(out: Path, name: str, seed: int) -> Path:
-    """Where the record of a rung and seed is, or will be."""
-    return record_path(out, run_name(name, seed), "cgp", seed)
+    """Where the record of a rung and seed is, or will be, such as results/4_gates-seed0_cgp_0.json."""
+    return record_path(out, f"{Path(name).name}-seed{seed}", "cgp", seed)
 
 
 def rung_of_records(out: Path, name: str, seeds: Sequence[int]) -> Rung:
@@ -203,10 +189,12 @@ def own_statistics(out: Path, table: ClipTable, scale: str) -> Mapping[str, Any]
 
 def table_lines(measured: Sequence[Rung]) -> dict[str, list[tuple[str, ...]]]:
     """The lines of Tables 2 to 4, by their titles."""
-    return {
-        title: [rung.cells() for name in names for rung in measured if rung.name == name]
-        for title, names in TABLES.items()
-    }
+    cells = {}
+    for rung in measured:
+        label, paper_map, paper_f1 = PAPER[rung.name]
+        numbers = (rung.map.mean, rung.map.interval, paper_map, rung.f1.mean, paper_f1)
+        cells[rung.name] = (label, *(n if isinstance(n, str) else f"{n:.2f}" for n in numbers))
+    return {title: [cells[name] for name in names] for title, names in TABLES.items()}
 
 
 def markdown_table(measured: Sequence[Rung], scale: str) -> str:
@@ -232,13 +220,12 @@ def order_line(measured: Sequence[Rung]) -> str:
     """
     steps = [(a, b) for names in TABLES.values() for a, b in pairwise(names)]
     found = {rung.name: rung for rung in measured}
-    same, beyond = 0, 0
-    against = []
+    against, beyond = [], 0
     for a, b in steps:
         ours, theirs = found[b].map.mean - found[a].map.mean, PAPER[b][1] - PAPER[a][1]
-        same += ours * theirs > 0
         if ours * theirs <= 0:
             against.append(f"{PAPER[a][0]} to {PAPER[b][0]} ({ours:+.2f} here, {theirs:+.2f} in the paper)")
         beyond += found[a].map.high < found[b].map.low or found[b].map.high < found[a].map.low
-    text = f"{same} of the paper's {len(steps)} steps go the same way here; {beyond} are beyond both intervals."
+    text = f"{len(steps) - len(against)} of the paper's {len(steps)} steps go the same way here; "
+    text += f"{beyond} are beyond both intervals."
     return text + (f" The others: {'; '.join(against)}." if against else "")

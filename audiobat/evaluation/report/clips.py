@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from audiobat.config import from_dict
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-heard-1"  # as folders of earlier versions have it
 FOLDER, LIST = "clips", "clips.json"
-WORDS = ("record", "file", "key", "label", "side", "why")  # fields of a clip that are text
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,7 @@ def read_saved_clips(folder: Path) -> tuple[SavedClip, ...]:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if plain["format"] != FORMAT:
             raise ValueError(f"its format is {plain['format']!r}")
-        clips = tuple(
-            SavedClip(
-                **{name: str(clip[name]) for name in WORDS},  # type: ignore[arg-type]
-                average_precision=float(clip["average_precision"]),
-                labels=tuple(map(str, clip["labels"])),
-                predictions=tuple((str(label), float(p)) for label, p in clip["predictions"]),
-            )
-            for clip in plain["clips"]
-        )
+        clips = tuple(from_dict(SavedClip, clip) for clip in plain["clips"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise AudiobatError(f"{path} is no list of clips ({error}): remove {folder} or run the probe again.") from None
     for clip in clips:

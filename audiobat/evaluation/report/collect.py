@@ -66,7 +66,7 @@ def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
 def check_record(path: Path, record: ResultRecord) -> None:
     """Raise an AudiobatError for a record that holds too little to be shown."""
     damage = None
-    if not isinstance(record.metrics, dict) or not record.metrics:
+    if not record.metrics:
         damage = "no metrics"
     elif not isinstance(record.head, dict) or not isinstance(record.head.get("kind"), str):
         damage = "no head.kind"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from audiobat.evaluation.head_names import has_prototypes
 from audiobat.evaluation.record import ResultRecord
@@ -159,15 +158,11 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's rank correlation, ties sharing the mean of their ranks; nan if all of one are equal or one is nan."""
     if any(map(math.isnan, (*x, *y))):
         return math.nan
-    a, b = (mean_ranks(np.asarray(values, dtype=float)) for values in (x, y))
-    a, b = a - a.mean(), b - b.mean()
+    ranks = []
+    for values in (np.asarray(x, dtype=float), np.asarray(y, dtype=float)):
+        below = (values[None, :] < values[:, None]).sum(1)
+        equal = (values[None, :] == values[:, None]).sum(1)
+        ranks.append(below + equal / 2)  # up to a constant
+    a, b = (rank - rank.mean() for rank in ranks)
     scale = math.sqrt(float((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale else math.nan
-
-
-def mean_ranks(values: NDArray[Any]) -> NDArray[Any]:
-    """Ranks of n values [n]; equal values share the mean of their ranks."""
-    below = (values[None, :] < values[:, None]).sum(1)
-    equal = (values[None, :] == values[:, None]).sum(1)
-    ranks: NDArray[Any] = below + (equal - 1) / 2
-    return ranks

@@ -126,17 +126,12 @@ def metrics_shown(found: Collection) -> list[str]:
     names = list(dict.fromkeys(row.main_metric for row in found.rows))
     measured = {name for row in found.rows for name in row.summaries} - set(names)
     for variant in ("map_all", "cmap5"):  # the same as mAP where no class is absent, or rare, in the test clips
-        if all(same_numbers(row, "map", variant) for row in found.rows):
+        pairs = [(r.summaries.get("map"), r.summaries[variant]) for r in found.rows if variant in r.summaries]
+        if all(a and (a.value, a.low, a.high) == (b.value, b.low, b.high) for a, b in pairs):
             measured.discard(variant)
     return names + sorted(
         measured, key=lambda name: (name not in METRIC_NAMES, [*METRIC_NAMES, name].index(name), name)
     )
-
-
-def same_numbers(row: Row, one: str, other: str) -> bool:
-    """Whether metric `other` has the same value and interval as metric `one`, or is not there."""
-    a, b = row.summaries.get(one), row.summaries.get(other)
-    return b is None or (a is not None and (a.value, a.low, a.high) == (b.value, b.low, b.high))
 
 
 def row_html(

@@ -80,7 +80,12 @@ def table5(found: Collection, verdicts: Verdicts) -> Grid:
 
     Where CGP or linear probes of one data set differ in more than their seed, each has a column of its own.
     """
-    columns = {data: heads_of(found, data) for data in found.data_sets}
+    columns: dict[str, list[str]] = {data: [] for data in found.data_sets}
+    for data, heads in columns.items():
+        for kind in TABLE5:  # a kind that no row of the data set has is a column of its own, too
+            heads += dict.fromkeys(r.head for r in found.rows if r.data == data and r.kind == kind) or [
+                head_title(kind)
+            ]
     place = {(row.head, row.model, row.data): i for i, row in enumerate(found.rows)}
     lines = []
     for model in models_of(found):
@@ -111,15 +116,6 @@ def metrics_of(found: Collection, data: str) -> list[str]:
     rows = [row for row in found.rows if row.data == data]
     names = {name for row in rows for name in row.summaries}
     return list(dict.fromkeys([*(row.main_metric for row in rows), *(name for name in F1 if name in names)]))
-
-
-def heads_of(found: Collection, data: str) -> list[str]:
-    """Columns of a data set in Table 5: its heads of each kind of TABLE5, or the kind's title where there is none."""
-    rows = [row for row in found.rows if row.data == data]
-    heads = []
-    for kind in TABLE5:
-        heads += list(dict.fromkeys(row.head for row in rows if row.kind == kind)) or [head_title(kind)]
-    return heads
 
 
 def models_of(found: Collection, head: str | None = None) -> list[str]:

@@ -10,15 +10,8 @@ from typing import Any
 
 from audiobat.evaluation.report.paper_tables import Cell, Grid, Number
 
-LATEX = {
+LATEX = {c: f"\\{c}" for c in "{}$&%#_"} | {
     "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "%": r"\%",
-    "#": r"\#",
-    "_": r"\_",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     "<": r"\textless{}",

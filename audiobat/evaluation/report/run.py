@@ -10,13 +10,13 @@ from pathlib import Path
 
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.report.collect import Collection, collect, load_all
+from audiobat.evaluation.report.collect import collect, load_all
 from audiobat.evaluation.report.listening import gather, listening_html
 from audiobat.evaluation.report.page import write_page
 from audiobat.evaluation.report.paper_tables import everything, table1, table5
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
 from audiobat.evaluation.report.run_figures import draw_all
-from audiobat.evaluation.report.verdicts import Verdicts, judge, paired_verdicts
+from audiobat.evaluation.report.verdicts import judge, paired_verdicts
 
 
 def report(runs: Iterable[str | Path], out: str | Path, *, overwrite: bool = False) -> Path:
@@ -35,17 +35,13 @@ def report(runs: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
         raise AudiobatError(f"{out / 'index.html'} exists: choose another --out, or replace it with --overwrite.")
     found = collect(load_all(runs))
     verdicts = judge(found.rows, paired_verdicts(found.rows))
-    write_tables(out / "tables", found, verdicts)
-    exhibits = draw_all(out / "figures", found)
-    page = write_page(out / "index.html", found, verdicts, exhibits, listening_html(*gather(found)))
-    print(f"{page} shows {len(found.rows)} rows; {out / 'tables'} and {out / 'figures'} hold what it is made of.")
-    return out
-
-
-def write_tables(folder: Path, found: Collection, verdicts: Verdicts) -> None:
-    """Table 1 and Table 5 as .md, .tex and .csv, and results.csv with everything."""
-    folder.mkdir(parents=True, exist_ok=True)
+    tables = out / "tables"
+    tables.mkdir(parents=True, exist_ok=True)
     for grid in (table1(found, verdicts), table5(found, verdicts)):
         for suffix, text in ((".md", markdown(grid)), (".tex", latex(grid)), (".csv", csv_table(grid))):
-            write_atomic(folder / f"{grid.name}{suffix}", text)
-    write_atomic(folder / "results.csv", csv_lines(everything(found, verdicts)))
+            write_atomic(tables / f"{grid.name}{suffix}", text)
+    write_atomic(tables / "results.csv", csv_lines(everything(found, verdicts)))
+    exhibits = draw_all(out / "figures", found)
+    page = write_page(out / "index.html", found, verdicts, exhibits, listening_html(*gather(found)))
+    print(f"{page} shows {len(found.rows)} rows; {tables} and {out / 'figures'} hold what it is made of.")
+    return out

@@ -13,14 +13,12 @@ from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from audiobat.engine.progress import Progress
-from audiobat.evaluation.compare import measure_of
-from audiobat.evaluation.compare_records import Entry, check_same_clips, in_order
-from audiobat.evaluation.metrics import bootstrap_values, interval_of_difference
-from audiobat.evaluation.record import Scores, load_scores
+from audiobat.evaluation.compare import resample
+from audiobat.evaluation.compare_records import Entry
+from audiobat.evaluation.metrics import interval_of_difference
 from audiobat.evaluation.report.rows import Row
 
 SAMPLES = 1000  # resamples of the test clips
@@ -102,26 +100,13 @@ def paired_verdicts(rows: Sequence[Row]) -> dict[tuple[int, int], Verdict]:
     with Progress("compare", total=sum(map(len, rivals)), unit="row", shown=bool(rivals)) as bar:
         for places in rivals:
             values: dict[int, Tensor] = {}  # the same resamples for all rows: a hard clip is hard for each
-            first: tuple[Entry, Scores] | None = None
+            first = Entry(*rows[places[0]].loaded[0])
             for place in places:
-                first, values[place] = resampled(rows[place], first)
+                seeds = [Entry(*one) for one in rows[place].loaded]
+                values[place] = resample(seeds, first, rows[place].main_metric, SAMPLES)[1]
                 bar.advance()
             for a, b in combinations(places, 2):
                 difference = rows[a].main.value - rows[b].main.value
                 low, high, _ = interval_of_difference(difference, values[a] - values[b])
                 verdicts[a, b] = "win" if low > 0 else "loss" if high < 0 else "tie"
     return verdicts
-
-
-def resampled(row: Row, first: tuple[Entry, Scores] | None) -> tuple[tuple[Entry, Scores], Tensor]:
-    """The row's main metric in resamples of its clips [SAMPLES]; AudiobatError if they are not those of `first`."""
-    values = []
-    for path, record in row.loaded:
-        entry = Entry(path, record)
-        scores = in_order(load_scores(path, record))
-        first = first or (entry, scores)
-        check_same_clips(*first, entry, scores)
-        measure, sizes = measure_of(entry, scores, row.main_metric)
-        values.append(bootstrap_values(measure, sizes, SAMPLES))
-    assert first is not None
-    return first, torch.stack(values).mean(0)
