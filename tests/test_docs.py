@@ -154,7 +154,9 @@ def test_links_and_anchors_lead_somewhere(page):
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if python(page) and page.stem != "tutorial"], ids=lambda p: p.name
 )
-def test_python_runs(page, workplace):
+def test_python_runs(page, workplace, request):
+    if any("transformers" in block.code for block in python(page)):
+        request.getfixturevalue("own_remote_modules")
     if any("audiobat.finetune(" in block.code for block in python(page)):
         shutil.rmtree("runs")  # the page makes its own
     names = {"waveform": torch.randn(1, 32_000) / 10}

@@ -134,12 +134,7 @@ SIZES = {
 CODE = {"eat": EAT, "dasheng": DASHENG, "beats": BEATS}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_module_cache(tmp_path_factory: pytest.TempPathFactory):
-    """Such code is copied to a cache and imported from there: let it be the tests' own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_remote_modules")
 
 
 def publish(kind: str, folder: Path) -> Path:

@@ -38,13 +38,7 @@ LENGTHS = (9001, 2559, 640, 1)  # four windows, a whole one, a patch, a sample
 FILES = {"config.json", "preprocessor_config.json", "modeling_audiobat.py", "model.safetensors"}
 
 
-@pytest.fixture(autouse=True)
-def modules_of_its_own(tmp_path_factory, monkeypatch):
-    """The folders' code is copied to a temporary place, and nothing asks the network."""
-    place = str(tmp_path_factory.mktemp("modules"))
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", place)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+pytestmark = pytest.mark.usefixtures("own_remote_modules")
 
 
 def make(frontend: FrontendConfig = MEL, encoder: EncoderConfig = POST, head: TaggerConfig | None = None):
