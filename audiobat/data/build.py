@@ -89,9 +89,7 @@ def clip_table(
     event_ids = None
     if events is not None:
         index = {name: c for c, name in enumerate(names)}
-        event_ids = Ragged.of(
-            [[(index[name], onset, offset) for name, onset, offset in clip] for clip in events], EVENT
-        )
+        event_ids = Ragged.of([[(index[name], start, end) for name, start, end in clip] for clip in events], EVENT)
     return ClipTable(
         keys=_texts(root, keys),
         files=_texts(root, list(files)),
