@@ -86,7 +86,10 @@ def clip_table(
     if events is not None and labels is None:
         labels = [[name for name, _, _ in clip] for clip in events]
     label_ids, names = (None, tuple(classes or ())) if labels is None else label_column(labels, classes, root)
-    index = {name: c for c, name in enumerate(names)}
+    event_ids = None
+    if events is not None:
+        index = {name: c for c, name in enumerate(names)}
+        event_ids = Ragged.of([[(index[name], start, end) for name, start, end in clip] for clip in events], EVENT)
     return ClipTable(
         keys=_texts(root, keys),
         files=_texts(root, list(files)),
@@ -94,9 +97,7 @@ def clip_table(
         root=os.fspath(root),
         labels=label_ids,
         classes=names,
-        events=None
-        if events is None
-        else Ragged.of([[(index[name], onset, offset) for name, onset, offset in clip] for clip in events], EVENT),
+        events=event_ids,
         splits=None if splits is None else np.array(splits),
         folds=None if folds is None else np.array(folds, np.int64),
         begins=None if begins is None else np.array(begins, np.float64),

@@ -138,7 +138,7 @@ class ClipTable:
         """Bytes of each of `files`; -1: it is not there, or a URL."""
         sizes = np.full(len(self.files), -1, np.int64)
         for i, name in enumerate(self.files):
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # ValueError: a zero byte in the name
                 sizes[i] = os.stat(join(self.root, name)).st_size
         return sizes
 

@@ -10,7 +10,6 @@ import hashlib
 import io
 import itertools
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,24 +112,20 @@ def pack_shard(job: Job, began: Callable[[int | None], None]) -> None:
                 skipped[clip_id] = str(error).encode(errors="backslashreplace").decode()  # a name that is not UTF-8
         began(None)
         volumes = writer.finish()
-    columns: dict[str, list[Any]] = defaultdict(list)
-    for row in rows:
-        for name, value in row.items():
-            columns[name].append(value)
     numbers = ("clip_ids", "starts", "volume_ids", "offsets", "sizes", "lengths")
     ShardIndex(
         plan=job.plan.digest,
         number=job.number,
         volumes=Strings.of_texts(volumes),
         volume_sizes=np.array(writer.sizes, np.int64),
-        keys=Strings.of_texts(columns["keys"]),
-        hashes=np.array(columns["hashes"], np.uint64).reshape(-1, 2),
-        loud=np.array(columns["loud"], np.bool_),
-        labels=None if job.table.labels is None else Ragged.of([v.tolist() for v in columns["labels"]], np.int32),
-        events=None if job.table.events is None else Ragged.of([v.tolist() for v in columns["events"]], EVENT),
+        keys=Strings.of_texts(row["keys"] for row in rows),
+        hashes=np.array([row["hashes"] for row in rows], np.uint64).reshape(-1, 2),
+        loud=np.array([row["loud"] for row in rows], np.bool_),
+        labels=None if job.table.labels is None else Ragged.of([row["labels"].tolist() for row in rows], np.int32),
+        events=None if job.table.events is None else Ragged.of([row["events"].tolist() for row in rows], EVENT),
         skipped=np.array(list(skipped), np.int64),
         reasons=Strings.of_texts(skipped.values()),
-        **{name: np.array(columns[name], np.int64) for name in numbers},
+        **{name: np.array([row[name] for row in rows], np.int64) for name in numbers},
     ).save(job.folder)
 
 
