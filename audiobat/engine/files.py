@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from audiobat.errors import AudiobatError
+
 
 def write_atomic(path: str | Path, content: str | bytes, beside: Path | None = None) -> None:
     """Write text (as UTF-8) or bytes to the file `path`, flushed to the disk before the rename; its folder exists.
@@ -52,6 +54,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
         restore(path)
         remove(beside)
         raise
+
+
+@contextmanager
+def errors_of_writing(place: Path, hint: str = "fix that") -> Iterator[None]:
+    """Turn a full disk, or another refusal to write `place` or a file in it, into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise AudiobatError(f"{error.filename or place} cannot be written ({error.strerror}): {hint}.") from error
 
 
 def restore(folder: str | Path) -> None:

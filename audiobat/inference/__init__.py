@@ -8,8 +8,7 @@ In: a model and recordings. Out: tables; folders and files to share.
     events.py          the tasks of predict: labels of windows, events
     writers.py         predictions to CSV, JSON lines, Parquet, label tracks, selection tables
     predict.py         `audiobat predict`
-    export_facts.py    what the files of a run tell of its model
-    export_source.py   whatever `export --model` names, to a model and what is known of it
+    export_source.py   whatever `export --model` names, to a model and what the files of its run tell of it
     export.py          `audiobat export`
     push.py            `audiobat.push`: to the Hugging Face Hub
 """

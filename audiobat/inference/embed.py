@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,10 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.windows import Window
 from audiobat.engine.files import replacing
 from audiobat.engine.ranks import pick_device
-from audiobat.engine.run_folder import sole_use
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
-from audiobat.inference.journal import CLIP_ID, Journal, Rows, errors_of_writing, sibling
-from audiobat.inference.window_pass import Windows, list_clips, run_pass
+from audiobat.inference.journal import CLIP_ID, Rows
+from audiobat.inference.window_pass import Task, Windows, finished_pass, list_clips
 from audiobat.models.encoder import pool_features
 from audiobat.models.features import Encoder
 from audiobat.zoo.load import load_encoder
@@ -84,17 +83,20 @@ def embed(
         encoder.to(torch_device).eval()
     windows = Windows.of(encoder, window_seconds, hop_seconds, batch_size, workers)
     task = EmbedTask(encoder, layer, pool)
-    with errors_of_writing(out), sole_use(sibling(out, "parts")):
-        journal = Journal(sibling(out, "parts"), clips, task.settings(windows), overwrite)
-        run_pass("embed", task, clips, windows, journal, torch_device, sibling(out, "skipped.csv"))
-        with replacing(out) as beside:
-            write(beside, with_paths(journal.read(), clips))
-        journal.close()
+    settings = {
+        "verb": "embed",
+        "model": weights_sha256(encoder) if isinstance(encoder, nn.Module) else type(encoder).__name__,
+        "layer": layer,
+        "pool": pool,
+    }
+    done = finished_pass("embed", out, task, clips, windows, settings, overwrite, torch_device)
+    with done as journal, replacing(out) as beside:
+        write(beside, with_paths(journal.read(), clips))
     return out
 
 
 @dataclass(frozen=True)
-class EmbedTask:
+class EmbedTask(Task):
     """An encoder, and how the features of a window become a vector."""
 
     encoder: Encoder
@@ -105,18 +107,6 @@ class EmbedTask:
         depth, layer = self.encoder.depth, self.layer
         check(layer == -1 or 1 <= layer <= depth, "layer", layer, f"use 1 to {depth}, or -1 for the last")
         check(self.pool in ("mean", "cls"), "pool", self.pool, "choose mean or cls")
-
-    def settings(self, windows: Windows) -> dict[str, Any]:
-        """Everything besides the audio that rows depend on."""
-        weights = weights_sha256(self.encoder) if isinstance(self.encoder, nn.Module) else type(self.encoder).__name__
-        return {
-            "verb": "embed",
-            "model": weights,
-            "layer": self.layer,
-            "pool": self.pool,
-            "window_seconds": windows.window_seconds,
-            "hop_seconds": windows.hop_seconds,
-        }
 
     def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[NDArray[np.float32]]:
         """A vector [D] for each window of [B, S]."""
@@ -132,13 +122,6 @@ class EmbedTask:
             "end": np.array([(window.start + len(window.samples)) / rate]),
             "embedding": value[None],  # [1, D]
         }
-
-    def state(self) -> Rows:
-        """Nothing: no window's row depends on another window."""
-        return {}
-
-    def restore(self, state: Rows) -> None:
-        """Nothing to restore."""
 
 
 def with_paths(chunks: Iterator[Rows], clips: ClipTable) -> Iterator[Rows]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audiobat.data.windows import Window
 from audiobat.inference.journal import CLIP_ID, Rows, join_rows
+from audiobat.inference.window_pass import Task
 from audiobat.models.tagger import Tagger
 
 DIGITS = 6  # of scores, as exact as float32 is, and of seconds: microseconds
@@ -31,7 +32,7 @@ def make_rows(clip_id: int, start: ArrayLike, end: ArrayLike, label: ArrayLike, 
 
 
 @dataclass
-class WindowLabels:
+class WindowLabels(Task):
     """Labels of whole windows: of each window the `top` best above the threshold, best first."""
 
     tagger: Tagger
@@ -50,16 +51,9 @@ class WindowLabels:
         start, end = window.start / rate, (window.start + len(window.samples)) / rate
         return make_rows(window.clip_id, start, end, best, value[best])
 
-    def state(self) -> Rows:
-        """Nothing: no window's rows depend on another window."""
-        return {}
-
-    def restore(self, state: Rows) -> None:
-        """Nothing to restore."""
-
 
 @dataclass
-class FrameEvents:
+class FrameEvents(Task):
     """Events: runs of frames above the threshold after a median filter over time, also across windows.
 
     Where windows overlap, a frame is taken from the window whose middle is nearer.
@@ -173,7 +167,9 @@ class EventTracker:
         spans, self._spans = self._spans[: len(smooth)], self._spans[len(smooth) :]
         closed = [self._close(np.zeros(len(self._start), bool))]
         active = smooth > self._threshold
-        for frame in np.flatnonzero(active.any(1) | self._changes(active)):
+        before = np.concatenate([~np.isnan(self._start)[None], active])[:-1]
+        ended = (before & ~active).any(1)  # [T] an event of the frame before does not reach this one
+        for frame in np.flatnonzero(active.any(1) | ended):
             on, is_open = active[frame], ~np.isnan(self._start)
             if (is_open & ~on).any():
                 closed.append(self._close(is_open & ~on))
@@ -182,11 +178,6 @@ class EventTracker:
             self._sum[on] += smooth[frame, on]
             self._count[on] += 1
         return join_rows(closed)
-
-    def _changes(self, active: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which frames [T] an event of the frame before does not reach."""
-        before = np.concatenate([~np.isnan(self._start)[None], active])[:-1]
-        return np.asarray((before & ~active).any(1))
 
     def _close(self, which: NDArray[np.bool_]) -> Rows:
         """Close the events of some classes; an event's score is the mean of its frames' scores."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from audiobat.engine.files import replacing
+from audiobat.engine.files import errors_of_writing, replacing
 from audiobat.engine.tensors import read_json
 from audiobat.errors import AudiobatError
 from audiobat.inference.export_source import Source, open_source
@@ -24,6 +24,7 @@ from audiobat.zoo.card import CARD, OPEN, is_licensed, write_card
 from audiobat.zoo.hf_hub import check_name, upload
 
 CLASSES_LISTED = 6  # in the line that describes the head
+FORMATS = ("release", "onnx", "transformers")
 OURS = ("audiobat", *release_io.READERS)  # model types of folders that --overwrite may replace
 
 
@@ -67,7 +68,7 @@ def export(
         )
     for line in describe(source):
         print(line)
-    WRITERS[to](source, out)
+    write(source, to, out)
     print(f"{to}: {out}")
     if to != "onnx" and not is_licensed((out / CARD).read_text(encoding="utf-8")):
         print(f"to fill in: {out / CARD} has {OPEN} and other [places] that only you can fill")
@@ -78,8 +79,8 @@ def export(
 
 def check_target(to: str, out: Path, push: str | None, private: bool) -> None:
     """Raise an AudiobatError for arguments that do not fit each other, before anything is read."""
-    if to not in WRITERS:
-        raise AudiobatError(f"to is {to!r}: choose one of {', '.join(WRITERS)}.")
+    if to not in FORMATS:
+        raise AudiobatError(f"to is {to!r}: choose one of {', '.join(FORMATS)}.")
     if to == "onnx" and push is not None:
         raise AudiobatError("push shares folders, and ONNX is one file: give --to release or transformers.")
     if to == "onnx" and out.suffix != ".onnx":
@@ -100,14 +101,9 @@ def check_out(out: Path, to: str, overwrite: bool) -> None:
         raise AudiobatError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: give another --out.")
     if not overwrite:
         raise AudiobatError(f"--out {out} exists: give another, or --overwrite to replace it.")
-    if out.is_dir() and not is_export(out):
+    file = out / "config.json"
+    if out.is_dir() and not (file.is_file() and read_json(file).get("model_type") in OURS):
         raise AudiobatError(f"--out {out} holds other files and no release: give another --out.")
-
-
-def is_export(folder: Path) -> bool:
-    """Whether a folder is a release, or one for transformers."""
-    file = folder / "config.json"
-    return file.is_file() and read_json(file).get("model_type") in OURS
 
 
 def check_apart(out: Path, place: Path) -> None:
@@ -130,16 +126,12 @@ def describe(source: Source) -> list[str]:
         *source.notes,
     ]
     if isinstance(model, Tagger):
-        lines.append(f"head: {model.config.head.kind}, {len(model.classes)} classes: {listed(model.classes)}")
+        more = len(model.classes) - CLASSES_LISTED
+        listed = ", ".join(model.classes[:CLASSES_LISTED]) + (f", and {more} more" if more > 0 else "")
+        lines.append(f"head: {model.config.head.kind}, {len(model.classes)} classes: {listed}")
     if source.facts.left:
         lines.append(f"left out: {len(source.facts.left)} tensors that are no part of it: {grouped(source.facts.left)}")
     return lines
-
-
-def listed(classes: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f", and {len(classes) - CLASSES_LISTED} more" if len(classes) > CLASSES_LISTED else ""
-    return ", ".join(classes[:CLASSES_LISTED]) + more
 
 
 def grouped(names: Sequence[str]) -> str:
@@ -148,38 +140,21 @@ def grouped(names: Sequence[str]) -> str:
     return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in counted.items())
 
 
-def to_release(source: Source, out: Path) -> None:
-    """Write a release folder, which `audiobat.load` takes."""
-    extra = {**source.extra, "facts": dataclasses.asdict(source.facts)}
-    card = write_card(out.resolve().name, source.model, source.facts)
-    release_io.save_release(out, source.model, card, extra, source.files)
+def write(source: Source, to: str, out: Path) -> None:
+    """Write a release, an ONNX file, or a folder for transformers, all but ONNX with the card and its figure."""
+    model: Any = source.model  # a release takes every encoder, the others an AudioEncoder alone, which they check
+    if to == "release":
+        extra = {**source.extra, "facts": dataclasses.asdict(source.facts)}
+        release_io.save_release(out, model, write_card(out.resolve().name, model, source.facts), extra, source.files)
+    elif to == "onnx":
+        from audiobat.zoo.export.onnx import export_onnx
 
+        export_onnx(model, out)
+    else:
+        from audiobat.zoo.export.transformers import export_transformers
 
-def to_onnx(source: Source, out: Path) -> None:
-    """Write an ONNX file, which onnxruntime takes."""
-    from audiobat.zoo.export.onnx import export_onnx
-
-    model: Any = source.model
-    export_onnx(model, out)
-
-
-def to_transformers(source: Source, out: Path) -> None:
-    """Write a folder with the card's figure, which `transformers.AutoModel.from_pretrained` takes."""
-    from audiobat.zoo.export.transformers import export_transformers
-
-    model: Any = source.model
-    card = write_card(out.resolve().name, source.model, source.facts, "transformers")
-    try:
-        with replacing(out) as beside:
+        card = write_card(out.resolve().name, model, source.facts, "transformers")
+        with errors_of_writing(out), replacing(out) as beside:
             export_transformers(model, beside, card)
             for name, content in source.files.items():
                 (beside / name).write_bytes(content)
-    except OSError as error:
-        raise AudiobatError(f"{error.filename or out} cannot be written ({error.strerror}): fix that.") from error
-
-
-WRITERS: dict[str, Callable[[Source, Path], None]] = {
-    "release": to_release,
-    "onnx": to_onnx,
-    "transformers": to_transformers,
-}

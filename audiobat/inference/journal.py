@@ -11,8 +11,6 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,17 +28,6 @@ WindowId: TypeAlias = tuple[int, int]  # a clip's place in the clip table, and a
 CLIP_ID = "row"  # the column of clip ids; parts of earlier versions have it under this name
 SETTINGS = "settings.json"
 CHUNK_ROWS = 4096  # rows that `Journal.read` gives at once, however many a part holds
-
-
-@dataclass
-class Part:
-    """The rows that consecutive windows gave."""
-
-    rows: Rows
-    state: Rows  # what the task remembers of these windows, such as an event that has not ended
-    next: WindowId  # the window after them
-    stamps: dict[int, FileStamp | None]  # clip id: size and time of the file that was read
-    broken: dict[int, str]  # clip id: why it cannot be read
 
 
 class Journal:
@@ -96,28 +83,45 @@ class Journal:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return False
         for clip_id, key, found in meta["files"]:
-            same_clip = clip_id < len(self._clips) and self._clips.keys[clip_id] == key
-            if not same_clip or found != _as_json(file_stamp(self._clips, clip_id)):
+            if clip_id >= len(self._clips) or self._clips.keys[clip_id] != key:
+                return False
+            stamp = file_stamp(self._clips, clip_id)
+            if found != (None if stamp is None else list(stamp)):  # JSON gives a list back
                 return False
         self._parts.append(path)
         self.next, self.state = tuple(meta["next"]), state
         self.broken |= {int(clip_id): reason for clip_id, reason in meta["broken"].items()}
         return True
 
-    def add(self, part: Part) -> None:
-        """Write a part, whole or not at all."""
-        files = [[clip_id, self._clips.keys[clip_id], found] for clip_id, found in part.stamps.items()]
-        meta = {"first": self.next, "next": part.next, "files": files, "broken": part.broken}
+    def add(
+        self,
+        rows: Rows,
+        state: Rows,
+        following: WindowId,
+        stamps: Mapping[int, FileStamp | None],
+        broken: Mapping[int, str],
+    ) -> None:
+        """Write a part, whole or not at all.
+
+        Args:
+            rows: those that consecutive windows gave.
+            state: what the task remembers of these windows, such as an event that has not ended.
+            following: the window after them.
+            stamps: clip id -> size and time of the file that was read.
+            broken: clip id -> why it cannot be read.
+        """
+        files = [[clip_id, self._clips.keys[clip_id], found] for clip_id, found in stamps.items()]
+        meta = {"first": self.next, "next": following, "files": files, "broken": broken}
         packed = io.BytesIO()
-        arrays = {f"rows.{name}": values for name, values in part.rows.items()}
-        arrays |= {f"state.{name}": values for name, values in part.state.items()}
+        arrays = {f"rows.{name}": values for name, values in rows.items()}
+        arrays |= {f"state.{name}": values for name, values in state.items()}
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         np.savez(packed, allow_pickle=False, **arrays)
         path = self._path(len(self._parts))
         write_atomic(path, packed.getvalue())
         self._parts.append(path)
-        self.next, self.state = part.next, part.state
-        self.broken |= part.broken
+        self.next, self.state = following, state
+        self.broken |= broken
 
     def read(self) -> Iterator[Rows]:
         """All rows in chunks of CHUNK_ROWS, without those of clips that broke later; the last chunk may be empty."""
@@ -149,20 +153,3 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
 def sibling(out: Path, ending: str) -> Path:
     """OUT.ending, beside `out`."""
     return out.with_name(f"{out.name}.{ending}")
-
-
-@contextmanager
-def errors_of_writing(out: Path) -> Iterator[None]:
-    """Turn a full disk, or another refusal to write, into one sentence; the parts that are written stay."""
-    try:
-        yield
-    except OSError as error:
-        raise AudiobatError(
-            f"{error.filename or out} cannot be written ({error.strerror}): fix that; the same command goes on from "
-            "what is done."
-        ) from error
-
-
-def _as_json(found: tuple[int, int] | None) -> list[int] | None:
-    """A stamp as JSON gives it back."""
-    return None if found is None else list(found)

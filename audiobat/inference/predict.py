@@ -15,11 +15,10 @@ from typing import Any, Literal
 from audiobat.config import check
 from audiobat.data.clip_table import ClipTable
 from audiobat.engine.ranks import pick_device
-from audiobat.engine.run_folder import sole_use
 from audiobat.engine.tensors import weights_sha256
 from audiobat.inference.events import FrameEvents, WindowLabels
-from audiobat.inference.journal import CLIP_ID, Journal, Rows, errors_of_writing, sibling
-from audiobat.inference.window_pass import Task, Windows, list_clips, run_pass
+from audiobat.inference.journal import CLIP_ID, Rows
+from audiobat.inference.window_pass import Task, Windows, finished_pass, list_clips
 from audiobat.inference.writers import Output, Prediction, pick_format
 from audiobat.models.tagger import Tagger
 from audiobat.zoo.release import load_tagger
@@ -87,12 +86,15 @@ def predict(
     windows = Windows.of(tagger.encoder, window_seconds, hop_seconds, batch_size, workers)
     output = Output(out, table_format, clips.keys, tagger.sample_rate / 2, overwrite)
     task, settings = build_task(tagger, windows, top, threshold, median)
-    with errors_of_writing(out), sole_use(sibling(out, "parts")):
-        journal = Journal(sibling(out, "parts"), clips, settings | model_settings(tagger, windows), overwrite)
-        run_pass("predict", task, clips, windows, journal, torch_device, sibling(out, "skipped.csv"))
+    settings |= {  # what else rows depend on
+        "verb": "predict",
+        "model": weights_sha256(tagger),
+        "classes": hashlib.sha256("\n".join(tagger.classes).encode()).hexdigest(),
+        "task": [tagger.task, tagger.multi_label],
+    }
+    with finished_pass("predict", out, task, clips, windows, settings, overwrite, torch_device) as journal:
         broken = {clips.keys[clip_id] for clip_id in journal.broken}
         output.write(predictions(journal.read(), clips, tagger.classes, by_start=tagger.task == "frame"), broken)
-        journal.close()
     return out
 
 
@@ -116,19 +118,6 @@ def build_task(
     if top is None:
         top = classes if tagger.multi_label else 1
     return WindowLabels(tagger, top, threshold), {"top": top, "threshold": threshold}
-
-
-def model_settings(tagger: Tagger, windows: Windows) -> dict[str, Any]:
-    """What else rows depend on besides the audio: the model and the windows."""
-    classes = hashlib.sha256("\n".join(tagger.classes).encode()).hexdigest()
-    return {
-        "verb": "predict",
-        "model": weights_sha256(tagger),
-        "classes": classes,
-        "task": [tagger.task, tagger.multi_label],
-        "window_seconds": windows.window_seconds,
-        "hop_seconds": windows.hop_seconds,
-    }
 
 
 def predictions(

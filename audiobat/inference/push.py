@@ -37,7 +37,13 @@ def push(
     check_name(name)
     if isinstance(folder_or_model, str | Path):
         folder = release_io.find(folder_or_model)
-        check_whole(folder, trust_remote_code)
+        file = folder / "config.json"
+        if not file.is_file():
+            raise AudiobatError(f"{folder} is no release: make one with `audiobat export --to release`.")
+        config = read_json(file)
+        if "auto_map" not in config:  # else transformers reads it, by the code that lies beside
+            read = release_io.load_tagger if "tagger" in config else release_io.load
+            read(folder, trust_remote_code=trust_remote_code)
         card = folder / CARD
         if card.is_file() and not is_licensed(card.read_text(encoding="utf-8")):
             print(
@@ -48,17 +54,3 @@ def push(
         folder = Path(place) / name.rpartition("/")[2]
         release_io.save_release(folder, folder_or_model)
         return upload(folder, name, private)
-
-
-def check_whole(folder: Path, trust: bool) -> None:
-    """Raise an AudiobatError unless the folder loads: a release, or what `--to transformers` wrote."""
-    file = folder / "config.json"
-    if not file.is_file():
-        raise AudiobatError(f"{folder} is no release: make one with `audiobat export --to release`.")
-    config = read_json(file)
-    if "auto_map" in config:  # transformers reads it, by the code that lies beside
-        return
-    if "tagger" in config:
-        release_io.load_tagger(folder, trust_remote_code=trust)
-    else:
-        release_io.load(folder, trust_remote_code=trust)

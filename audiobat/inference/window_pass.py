@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,13 +25,16 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import check_skipped, write_skipped
 from audiobat.data.sources.read import read_clips
 from audiobat.data.windows import BrokenClip, FileStamp, Window, WindowStream, read_ahead
+from audiobat.engine.files import errors_of_writing
 from audiobat.engine.progress import Progress
+from audiobat.engine.run_folder import sole_use
 from audiobat.errors import AudiobatError
-from audiobat.inference.journal import CLIP_ID, Journal, Part, Rows, WindowId, join_rows
+from audiobat.inference.journal import CLIP_ID, Journal, Rows, WindowId, join_rows, sibling
 from audiobat.models.features import Encoder
 
 CLIP_SECONDS = 10.0  # window for an encoder that has no longest clip
 POOL_BATCHES = 4  # batches of windows in a pool
+GOES_ON = "fix that; the same command goes on from what is done"  # the hint where nothing can be written
 POOL_BROKEN = 4096  # broken clips in a pool, at most
 PART_SECONDS = 10.0  # a part is written with the first pool that ends so long after the last part
 PART_ROWS = 1 << 14  # or that brings the rows to so many
@@ -114,29 +118,24 @@ class Windows:
         """Samples from the start of a window to the start of the next."""
         return max(1, round(self.hop_seconds * self.sample_rate))
 
-    def stream(self, clips: ClipTable) -> WindowStream:
-        """The windows of all clips."""
-        return WindowStream(clips, self.sample_rate, self.length, self.hop, self.workers)
 
-
-class Task(Protocol):
-    """What a pass computes of each window."""
+class Task:
+    """What a pass computes of each window; if rows depend on earlier windows, it has `state` and `restore` too."""
 
     def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[Any]:
         """The model's output for windows [B, S] of `lengths` [B] samples, one value each, which no batch changes."""
-        ...
+        raise NotImplementedError
 
     def rows(self, window: Window, value: Any) -> Rows:
         """The rows that are final after this window; called for all windows in order."""
-        ...
+        raise NotImplementedError
 
     def state(self) -> Rows:
         """What `rows` remembers of the windows so far, as arrays."""
-        ...
+        return {}
 
     def restore(self, state: Rows) -> None:
         """Go on from an earlier state."""
-        ...
 
 
 @dataclass
@@ -159,6 +158,34 @@ class Pool:
             self.next = (item.clip_id + 1, 0) if item.last else (item.clip_id, item.number + 1)
 
 
+@contextmanager
+def finished_pass(
+    verb: str,
+    out: Path,
+    task: Task,
+    clips: ClipTable,
+    windows: Windows,
+    settings: dict[str, Any],
+    overwrite: bool,
+    device: torch.device,
+) -> Iterator[Journal]:
+    """Do `task` on all windows and yield the journal, to write the table `out` from; then its parts are removed.
+
+    `settings` are those, besides the audio and the windows, that rows depend on: parts of others are not used. Clips
+    that cannot be read are listed, with the reason, in `out`.skipped.csv.
+
+    Raises:
+        AudiobatError: more than 5% of the clips are unreadable; parts of other settings; no room on the disk.
+    """
+    parts = sibling(out, "parts")
+    with errors_of_writing(out, GOES_ON), sole_use(parts):
+        cut = {"window_seconds": windows.window_seconds, "hop_seconds": windows.hop_seconds}
+        journal = Journal(parts, clips, settings | cut, overwrite)
+        run_pass(verb, task, clips, windows, journal, device, sibling(out, "skipped.csv"))
+        yield journal
+        journal.close()
+
+
 def run_pass(
     verb: str, task: Task, clips: ClipTable, windows: Windows, journal: Journal, device: torch.device, skipped: Path
 ) -> None:
@@ -175,10 +202,11 @@ def run_pass(
     stamps: dict[int, FileStamp | None] = {}
     broken: dict[int, str] = {}
     done, count, written = journal.next[0], 0, monotonic()
+    stream = WindowStream(clips, windows.sample_rate, windows.length, windows.hop, windows.workers)
     with Progress(verb, total=len(clips), unit="file", done=done) as bar:
         size = windows.batch_size * POOL_BATCHES
         first = windows.batch_size if journal.next == (0, 0) else size  # small, so that the model starts early
-        for pool in read_ahead(pools(windows.stream(clips)(*journal.next), first, size)):
+        for pool in read_ahead(pools(stream(*journal.next), first, size)):
             values = compute(task, pool.windows, windows.batch_size, device)
             if pool.windows:
                 pairs = zip(pool.windows, values, strict=True)
@@ -190,7 +218,7 @@ def run_pass(
             done = pool.next[0]
             many = sum(len(found[CLIP_ID]) for found in rows) >= PART_ROWS
             if many or done == len(clips) or monotonic() - written >= PART_SECONDS:
-                journal.add(Part(join_rows(rows) if rows else {}, task.state(), pool.next, stamps, broken))
+                journal.add(join_rows(rows) if rows else {}, task.state(), pool.next, stamps, broken)
                 rows, stamps, broken, written = [], {}, {}, monotonic()
             if unreadable := {clips.keys[clip_id]: reason for clip_id, reason in (journal.broken | broken).items()}:
                 write_skipped(skipped, unreadable)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from audiobat.data.columns import Strings
 from audiobat.engine.files import replacing, restore
@@ -42,14 +42,11 @@ class Prediction(NamedTuple):
 
 def pick_format(out: Path, name: str) -> Format:
     """The format called `name` or, if that is `auto`, the one that the ending of `out` names."""
-    for known in get_args(Format):
-        if name == known:
-            return known  # type: ignore[no-any-return]
+    names = ("auto", *get_args(Format))
+    if name not in names:
+        raise AudiobatError(f"--format {name} is unknown{did_you_mean(name, names)}: choose one of {', '.join(names)}.")
     if name != "auto":
-        known_names = ("auto", *get_args(Format))
-        raise AudiobatError(
-            f"--format {name} is unknown{did_you_mean(name, known_names)}: choose one of {', '.join(known_names)}."
-        )
+        return cast(Format, name)
     if out.name.lower().endswith(RAVEN_ENDING):
         return "raven"
     if out.suffix.lower() not in ENDINGS:
@@ -82,21 +79,16 @@ class Output:
         if out.exists() and out.is_dir() != self.is_folder:
             wanted = "a folder for its recordings" if self.is_folder else "a file"
             raise AudiobatError(f"--out {out} is {'a folder' if out.is_dir() else 'a file'}: name {wanted}.")
-        if self.is_folder:
-            self._check_folder()
-        out.parent.mkdir(parents=True, exist_ok=True)
-
-    def _check_folder(self) -> None:
-        ending = TRACKS[self.format]
-        foreign = (path for path in self.out.rglob("*") if path.is_file() and not path.name.endswith(ending))
-        if (other := next(foreign, None)) is not None:
-            raise AudiobatError(f"--out {self.out} holds {other.name}, which is no {self.format} file: name another.")
+        for path in out.rglob("*") if self.is_folder else ():
+            if path.is_file() and not path.name.endswith(TRACKS[self.format]):
+                raise AudiobatError(f"--out {out} holds {path.name}, which is no {self.format} file: name another.")
         first: dict[PurePath, str] = {}
-        for name in self.recordings:
+        for name in self.recordings if self.is_folder else ():
             if first.setdefault(self.track(name), name) != name:
                 raise AudiobatError(
                     f"{name} and {first[self.track(name)]} would share a file: choose another --format."
                 )
+        out.parent.mkdir(parents=True, exist_ok=True)
 
     @property
     def is_folder(self) -> bool:

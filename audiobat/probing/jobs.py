@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -33,10 +33,19 @@ def head_jobs(config: ProbeConfig, depth: int) -> list[HeadJob]:
     Raises:
         AudiobatError: settings that no head can work with.
     """
-    jobs = list(_expand(config, depth))
+    grid, base = config.grid, config.head
+    jobs = []
+    for kind in config.heads or (base.kind,):
+        counts = grid.prototypes if head_class(kind).has_prototypes else ()
+        for count in counts or (base.prototypes,):
+            # Files are named by the class alone of a user's own `my_head.py:MyHead`.
+            name = kind.rpartition(":")[2] + (f"_k{count}" if len(counts) > 1 else "")
+            jobs.append(HeadJob(name, replace(base.with_kind(kind), prototypes=count), config.train))
+    jobs += layer_jobs(depth, config.train) if config.layers else []
+    if not grid.choose:
+        jobs = [rated for job in jobs for rated in candidates(job, grid)]
     for job in jobs:
-        check_schedule(job.head, job.train)
-        check_layer(job.head, depth)
+        check_job(job, depth)
     return jobs
 
 
@@ -88,21 +97,9 @@ def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
         wanted = replace(wanted, train=replace(wanted.train, lr=job.train.lr, weight_decay=job.train.weight_decay))
     elif meant.grid.choose or config.grid.choose:
         return "custom"
-    decided = [
-        replace(one.train, weight_decay=decay_of(one.head, one.train), loss=kind)
-        for one, kind in ((job, loss), (wanted, meant.train.loss))
-    ]
-    return config.preset if decided[0] == decided[1] and job.head == wanted.head else "custom"
-
-
-def check_jobs(jobs: Sequence[HeadJob]) -> None:
-    """Heads that share a pass draw the same batches."""
-    for name in ("batch_size", "order_seed"):
-        values = sorted({getattr(job.train, name) for job in jobs})
-        if len(values) > 1:
-            raise AudiobatError(
-                f"train.{name} is {' and '.join(map(str, values))} among heads that share a pass: give them one value."
-            )
+    mine = replace(job.train, weight_decay=decay_of(job.head, job.train), loss=loss)
+    theirs = replace(wanted.train, weight_decay=decay_of(wanted.head, wanted.train))
+    return config.preset if (job.head, mine) == (wanted.head, theirs) else "custom"
 
 
 def check_schedule(head: HeadConfig, train: ProbeTrainConfig) -> None:
@@ -113,28 +110,9 @@ def check_schedule(head: HeadConfig, train: ProbeTrainConfig) -> None:
     check(train.warmup_steps < train.steps, name, train.warmup_steps, warmup_hint(name, train.steps))
 
 
-def check_layer(head: HeadConfig, depth: int) -> None:
-    """Raise an AudiobatError if the head reads a block that the model does not have."""
-    if head.layer > depth:
-        raise AudiobatError(f"head.layer is {head.layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
-
-
-def short_name(kind: str) -> str:
-    """A kind in names of files: the class alone of a user's own `my_head.py:MyHead`."""
-    return kind.rpartition(":")[2]
-
-
-def _expand(config: ProbeConfig, depth: int) -> Iterator[HeadJob]:
-    grid, base = config.grid, config.head
-
-    def rated(job: HeadJob) -> list[HeadJob]:
-        return [job] if grid.choose else candidates(job, grid)
-
-    for kind in config.heads or (base.kind,):
-        counts = grid.prototypes if head_class(kind).has_prototypes else ()
-        for count in counts or (base.prototypes,):
-            head = replace(base.with_kind(kind), prototypes=count)
-            name = short_name(kind) + (f"_k{count}" if len(counts) > 1 else "")
-            yield from rated(HeadJob(name, head, config.train))
-    for job in layer_jobs(depth, config.train) if config.layers else ():
-        yield from rated(job)
+def check_job(job: HeadJob, depth: int) -> None:
+    """Raise an AudiobatError for settings that suit no model, or for a block that the model does not have."""
+    check_schedule(job.head, job.train)
+    layer = job.head.layer
+    if layer > depth:
+        raise AudiobatError(f"head.layer is {layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from audiobat.data.clip import read_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.engine.files import write_atomic
-from audiobat.evaluation.record import Scores
 from audiobat.evaluation.report.clips import LIST, SavedClip, clips_folder, clips_json, read_saved_clips
 from audiobat.evaluation.report.curves import is_block_probe
 from audiobat.evaluation.results import Result
@@ -47,13 +46,19 @@ def save_clips(written: Sequence[tuple[Path, Result]], table: ClipTable) -> None
     rivals = [pair for pair in written if not is_block_probe(pair[1].record) and known_classes(pair[1])]
     if not rivals:
         return
-    path, best = max(rivals, key=lambda pair: main_value(pair[1]))
+    values = [result.record.metrics[result.record.main_metric].value for _, result in rivals]
+    path, best = rivals[int(np.argmax([-math.inf if math.isnan(value) else value for value in values]))]
     folder = clips_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
-    keys, scores, targets = by_clip(best.scores)
+    # Where a clip has a row per patch column, it counts with its highest scores.
+    order = np.argsort(best.scores.keys, kind="stable")
+    keys, starts = np.unique(best.scores.keys[order], return_index=True)
+    scores = np.maximum.reduceat(best.scores.scores[order].astype(np.float64), starts)  # [n, C]
+    targets = np.logical_or.reduceat(best.scores.targets[order], starts)
     probabilities = np.exp(-np.logaddexp(0, -scores)) if best.record.head["loss"] != "ce" else np.exp(scores)
-    picks = pick_clips(known_classes(best), table.classes, scores, targets)
-    shown = {keys[row] for _, _, row, _ in picks}
+    known = known_classes(best)
+    picks = pick_clips(known, table.classes, scores, targets)
+    shown = {str(keys[row]) for _, _, row, _ in picks}
     id_of = {key: clip_id for clip_id, key in enumerate(table.keys) if key in shown}
     clips = []
     for side, label, row, why in picks:
@@ -61,11 +66,11 @@ def save_clips(written: Sequence[tuple[Path, Result]], table: ClipTable) -> None
         clips.append(
             SavedClip(
                 record=path.stem,
-                file=write_sound(folder, table, id_of[keys[row]]),
-                key=keys[row],
+                file=write_sound(folder, table, id_of[str(keys[row])]),
+                key=str(keys[row]),
                 label=table.classes[label],
                 side=side,
-                average_precision=known_classes(best)[table.classes[label]],
+                average_precision=known[table.classes[label]],
                 why=why,
                 labels=tuple(name for name, present in zip(table.classes, targets[row], strict=True) if present),
                 predictions=tuple((table.classes[i], float(probabilities[row, i])) for i in likeliest),
@@ -79,20 +84,6 @@ def save_clips(written: Sequence[tuple[Path, Result]], table: ClipTable) -> None
 def known_classes(result: Result) -> dict[str, float]:
     """Average precision by class, of the classes that test clips have."""
     return {name: value for name, value in result.record.per_class.items() if value is not None}
-
-
-def main_value(result: Result) -> float:
-    """The main metric; minus infinity where it is undefined."""
-    value = result.record.metrics[result.record.main_metric].value
-    return -math.inf if math.isnan(value) else value
-
-
-def by_clip(scores: Scores) -> tuple[list[str], NDArray[np.float64], NDArray[np.bool_]]:
-    """Keys, scores [n, C] and targets [n, C] of clips; where a clip has a row per patch column, its highest scores."""
-    order = np.argsort(scores.keys, kind="stable")
-    keys, starts = np.unique(scores.keys[order], return_index=True)
-    highest = np.maximum.reduceat(scores.scores[order].astype(np.float64), starts)
-    return keys.tolist(), highest, np.logical_or.reduceat(scores.targets[order], starts)
 
 
 def pick_clips(

@@ -5,30 +5,28 @@ In: an encoder and a `Plan`. Out: the result of each head and seed, and the head
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
 
-from audiobat.config import ProbeConfig
-from audiobat.config.user_files import errors_of_user_code
+from audiobat.config import ProbeConfig, StatisticsConfig, to_dict
+from audiobat.config.user_files import errors_of_user_code, files_used, hashes_of
 from audiobat.data.clip_table import ClipTable
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
-from audiobat.evaluation.results import FoldResult, Result, RunInfo, list_skipped, model_info
+from audiobat.evaluation.results import FoldResult, Result, RunInfo, build_result, list_skipped, model_info
 from audiobat.models.features import Encoder
-from audiobat.models.heads import Head
+from audiobat.models.heads import Head, head_class
 from audiobat.models.input_stats import with_input_stats
 from audiobat.probing.cache import FeatureSource, cache_features
-from audiobat.probing.jobs import HeadJob, with_seeds
+from audiobat.probing.jobs import HeadJob, decay_of, preset_of, with_seeds
 from audiobat.probing.plan import Plan
-from audiobat.probing.records import record_of
 from audiobat.probing.selection import Choice, choose_jobs
-from audiobat.probing.testing import evaluate_heads
-from audiobat.probing.training import train_heads
+from audiobat.probing.training import evaluate_heads, train_heads
 from audiobat.zoo.load import load_encoder
 
 
@@ -49,17 +47,8 @@ def compute_features(
 ) -> FeatureSource:
     """The frozen features of all clips, kept as far as memory and disk allow; OUT/skipped.csv names what is left out.
 
-    Args:
-        encoder: the model; `config` may change its input statistics and its window.
-        table: the clips.
-        config: where features are kept.
-        out: the run's folder; None: nothing is written.
-        device: `auto`, `cpu`, `cuda` or `cuda:1`.
-        reads: the forms of features that heads ask for, `Head.reads`. Only patches are worth a folder: means are small,
-            and what goes into blocks is made anew for every batch.
-
-    Raises:
-        AudiobatError: as for `cache_features`.
+    `reads` are the forms of features that heads ask for, `Head.reads`. Only patches are worth a folder: means are
+    small, and what goes into blocks is made anew for every batch. Raises AudiobatError as `cache_features` does.
     """
     spills = out is not None and "patches" in reads and config.cache_gb > 0
     is_kept = set(reads) != {"blocks"}
@@ -84,14 +73,8 @@ def compute_features(
 def probe_splits(name: str, encoder: Encoder, source: FeatureSource, plan: Plan) -> list[tuple[Result, Head]]:
     """Train and test the heads of a plan: for each head and seed its result, the mean over folds, and the last head.
 
-    Args:
-        name: what records call the model.
-        encoder: whose weights the records name.
-        source: features of the plan's table; clips without features are left out.
-        plan: what to train, on which clips.
-
-    Raises:
-        AudiobatError: no features for a split, a loss that is not finite, nothing to choose rates on.
+    Records call the model `name`; clips without features are left out. Raises AudiobatError where there are no features
+    for a split, a loss is not finite, or there is nothing to choose rates on.
     """
     start, training = monotonic(), 0.0
     config, task, table = plan.config, plan.task, plan.table
@@ -114,8 +97,9 @@ def probe_splits(name: str, encoder: Encoder, source: FeatureSource, plan: Plan)
             tested.setdefault((job.name, job.train.seed), []).append((job, replace(result, choice=choice)))
             heads[job.name, job.train.seed] = trainer.head
     wall = monotonic() - start
-    info = model_info(name, encoder)
-    run = RunInfo(info, plan.data_name, table, task.single_label, str(source.device), source.skipped)
+    run = RunInfo(
+        model_info(name, encoder), plan.data_name, table, task.single_label, str(source.device), source.skipped
+    )
     results = []
     for key, pairs in tested.items():
         jobs, folds = [job for job, _ in pairs], [result for _, result in pairs]
@@ -129,3 +113,46 @@ def readable(source: FeatureSource, clip_ids: ClipIds, split: str) -> ClipIds:
     if not len(kept):
         raise AudiobatError(f"None of the {len(clip_ids)} clips of split {split} can be read: see skipped.csv.")
     return kept
+
+
+def record_of(
+    jobs: Sequence[HeadJob],
+    folds: Sequence[FoldResult],
+    run: RunInfo,
+    config: ProbeConfig,
+    preset_task: str,
+    training: float,
+    wall: float,
+) -> Result:
+    """The record of one head and seed from its job and its outputs in each fold.
+
+    Jobs differ in rates only, where these were chosen; `training` and `wall` are the seconds that all heads took.
+    """
+    job, loss = jobs[0], folds[0].outputs.loss
+    clips = job.train.steps * job.train.batch_size * len(folds)
+    decided = {  # in place of `auto` and null
+        "task": folds[0].outputs.unit,
+        "loss": loss,
+        "lr": common([job.train.lr for job in jobs]),
+        "weight_decay": common([decay_of(job.head, job.train) for job in jobs]),
+    }
+    settings = {"name": job.name, **to_dict(job.head), **to_dict(job.train), **decided}
+    if (config.frontend, config.max_frames) != (StatisticsConfig(), None):  # the data set changes what the encoder gets
+        settings |= {"frontend": to_dict(config.frontend), "max_frames": config.max_frames}
+    if own := files_used({"head": to_dict(job.head)}):  # a user's head is what its file says
+        settings["files"] = hashes_of(own)
+    return build_result(
+        job.name,
+        folds,
+        run,
+        head=settings,
+        preset=preset_of(job, loss, config, preset_task),
+        seed=job.train.seed,
+        wall_seconds=wall,
+        clips_per_second=clips / training if head_class(job.head.kind).trains else None,
+    )
+
+
+def common(numbers: Sequence[float]) -> float | None:
+    """The one value of all folds; None if they differ."""
+    return numbers[0] if len(set(numbers)) == 1 else None

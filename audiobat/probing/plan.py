@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from audiobat.data.split import Split
 from audiobat.evaluation.labels import Task, pick_loss, task_for, untaught
 from audiobat.models.heads import head_class
 from audiobat.models.losses import Loss
-from audiobat.probing.jobs import HeadJob, candidates, check_schedule, head_jobs, preset_of, with_seeds
+from audiobat.probing.jobs import HeadJob, candidates, head_jobs, preset_of, with_seeds
 
 SHOWN = 6  # classes in a line
 
@@ -42,19 +42,10 @@ def make_plan(
     data_name: str = "clips",
     preset_task: str = DEFAULT_TASK,
 ) -> Plan:
-    """The plan for a model of `depth` blocks.
-
-    Raises:
-        AudiobatError: a task or a loss that does not suit the labels, a block that the model does not have.
-    """
+    """The plan for a model of `depth` blocks; AudiobatError for a task, loss or block that labels or model lack."""
     task = task_for(config, table)
     loss = pick_loss(config.train, task.single_label)
     return Plan(config, table, splits, task, loss, head_jobs(config, depth), data_name, preset_task)
-
-
-def check_config(config: ProbeConfig) -> None:
-    """Raise an AudiobatError for settings that suit no model, before anything is read."""
-    check_schedule(config.head, config.train)
 
 
 def keep_used(table: ClipTable, splits: Sequence[Split]) -> tuple[ClipTable, list[Split]]:
@@ -70,13 +61,22 @@ def keep_used(table: ClipTable, splits: Sequence[Split]) -> tuple[ClipTable, lis
 def plan_lines(plan: Plan) -> Iterator[str]:
     """The split, the classes without training clips, whose settings these are, and how many trainings that makes."""
     yield f"split: {split_text(plan.table, plan.splits)}"
-    lost = untaught(plan.table, [(split.train, split.test) for split in plan.splits])
-    if lost:
-        yield f"! {untaught_text(lost)}"
+    if lost := untaught(plan.table, [(split.train, split.test) for split in plan.splits]):
+        names = ", ".join(f"{name} ({count})" for name, count in list(lost.items())[:SHOWN])
+        more = f", and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+        one = "1 class has test clips but no training clip, and counts in mAP as it comes out"
+        several = f"{len(lost)} classes have test clips but no training clip, and count in mAP as they come out"
+        yield f"! {one if len(lost) == 1 else several}, near chance: {names}{more}"
     jobs = with_seeds(plan.jobs, plan.config)
     yield f"settings: {settings_text(plan, jobs)}"
     if plan.config.grid.choose:
-        yield f"trainings: {choice_text(plan.config, jobs, len(plan.splits))}"
+        folds, trained = len(plan.splits), {job.name: job for job in jobs if head_class(job.head.kind).trains}
+        tried = folds * sum(len(candidates(job, plan.config.grid)) for job in trained.values())
+        kept = folds * sum(job.name in trained for job in jobs)
+        yield (
+            f"trainings: {tried:,} to choose rates and {kept:,} with the chosen ones, of "
+            f"{plan.config.train.steps:,} steps each, side by side on the same features"
+        )
 
 
 def split_text(table: ClipTable, splits: Sequence[Split]) -> str:
@@ -92,15 +92,6 @@ def split_text(table: ClipTable, splits: Sequence[Split]) -> str:
     return f"{counts}: no column split or fold, so a fifth of each class was drawn to test, {whole}"
 
 
-def untaught_text(lost: Mapping[str, int]) -> str:
-    """The line about classes without training clips."""
-    names = ", ".join(f"{name} ({count})" for name, count in list(lost.items())[:SHOWN])
-    more = f", and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
-    one = "1 class has test clips but no training clip, and counts in mAP as it comes out"
-    several = f"{len(lost)} classes have test clips but no training clip, and count in mAP as they come out"
-    return f"{one if len(lost) == 1 else several}, near chance: {names}{more}"
-
-
 def settings_text(plan: Plan, jobs: Sequence[HeadJob]) -> str:
     """Whose settings they are, and whether records will say so."""
     preset, column = plan.config.preset, plan.config.preset_task or plan.preset_task
@@ -112,14 +103,3 @@ def settings_text(plan: Plan, jobs: Sequence[HeadJob]) -> str:
         return f"preset {preset}, {column}"
     some = "records" if changed == len(found) else f"{changed} of {len(found)} records"
     return f"preset {preset}, {column}, with changes: {some} will read custom"
-
-
-def choice_text(config: ProbeConfig, jobs: Sequence[HeadJob], folds: int) -> str:
-    """How many heads a choice of rates trains before and after it is made."""
-    trained = {job.name: job for job in jobs if head_class(job.head.kind).trains}
-    tried = folds * sum(len(candidates(job, config.grid)) for job in trained.values())
-    kept = folds * sum(job.name in trained for job in jobs)
-    return (
-        f"{tried:,} to choose rates and {kept:,} with the chosen ones, of {config.train.steps:,} steps each, "
-        "side by side on the same features"
-    )

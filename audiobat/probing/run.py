@@ -16,10 +16,10 @@ from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.results import record_path, summary
 from audiobat.models.features import Encoder
 from audiobat.probing.cache import FeatureSource
-from audiobat.probing.jobs import with_seeds
+from audiobat.probing.jobs import check_schedule, with_seeds
 from audiobat.probing.listening_clips import save_clips
 from audiobat.probing.one_pass import compute_features, open_model, probe_splits
-from audiobat.probing.plan import check_config, keep_used, make_plan, plan_lines
+from audiobat.probing.plan import keep_used, make_plan, plan_lines
 from audiobat.probing.training import check_buildable, input_kinds
 
 
@@ -57,7 +57,7 @@ def probe(
         AudiobatError: a bad argument, model or data set, more than 5% of the clips unreadable.
     """
     config, folder = config or from_dict(ProbeConfig, fields_for(data)), None if out is None else Path(out)
-    check_config(config)
+    check_schedule(config.head, config.train)
     table = read_labelled_clips(data)
     table, splits = keep_used(table, splits_of(table, test_fold))
     name, encoder = open_model(model, trust_remote_code)
@@ -111,6 +111,6 @@ def probe_source(
     Raises:
         AudiobatError: a schedule or a loss that does not fit, no features for a split, a loss that is not finite.
     """
-    check_config(config)
+    check_schedule(config.head, config.train)
     plan = make_plan(table, [Split(train_ids, test_ids)], config, source.encoder.depth, data_name=data_name)
     return [result.record for result, _ in probe_splits(encoder_name, encoder, source, plan)]

@@ -76,23 +76,19 @@ def choose_jobs(
         if finite:
             score = float(macro_map_present(average_precision(scores_of(logits, trainer.loss), predicted.labels)))
         found.setdefault(base.name, []).append((score, job))
-    jobs = [chosen_of(base, found[base.name]) for base in heads]
-    return jobs, {name: choice_of(tried, int(held.sum())) for name, tried in found.items() if len(tried) > 1}
-
-
-def chosen_of(base: HeadJob, found: list[tuple[float, HeadJob]]) -> HeadJob:
-    """The best candidate under the head's own name."""
-    score, job = max(found, key=lambda pair: pair[0])
-    if score == float("-inf"):
-        raise AudiobatError(f"The loss of every candidate for head {base.name} became infinite: lower grid.lr.")
-    return replace(job, name=base.name)
-
-
-def choice_of(found: list[tuple[float, HeadJob]], held_out: int) -> Choice:
-    """A choice as the record holds it."""
-    tried = [
-        Candidate(job.train.lr, decay_of(job.head, job.train), None if score == float("-inf") else score)
-        for score, job in found
-    ]
-    order = sorted(range(len(found)), key=lambda i: -found[i][0])  # stable: the first of equals stays first
-    return Choice(held_out, tried[order[0]], tried[order[1]], tried)
+    jobs: list[HeadJob] = []
+    choices: dict[str, Choice] = {}
+    for base in heads:
+        scored = found[base.name]
+        order = sorted(range(len(scored)), key=lambda i: -scored[i][0])  # stable: the first of equals stays first
+        best, job = scored[order[0]]
+        if best == float("-inf"):
+            raise AudiobatError(f"The loss of every candidate for head {base.name} became infinite: lower grid.lr.")
+        jobs.append(replace(job, name=base.name))
+        if len(scored) > 1:
+            points = [
+                Candidate(job.train.lr, decay_of(job.head, job.train), None if score == float("-inf") else score)
+                for score, job in scored
+            ]
+            choices[base.name] = Choice(int(held.sum()), points[order[0]], points[order[1]], points)
+    return jobs, choices

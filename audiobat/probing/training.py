@@ -1,6 +1,6 @@
-"""Heads on frozen features: many train side by side on the same batches (Table 6), and label the same clips.
+"""Heads on frozen features: many train side by side on the same batches (Table 6), and are tested on the same clips.
 
-In: a `FeatureSource`, ids of clips of its table, a task, jobs. Out: trained heads; their logits. The features of each
+In: a `FeatureSource`, ids of clips of its table, a task, jobs. Out: trained heads; their outputs. The features of each
 batch are made once for all heads. A head becomes what it would become alone: it has its own weights, optimiser,
 schedule, dropout and penalty, and shares only the order of clips, which depends on `train.order_seed` and not on the
 head's own seed.
@@ -21,19 +21,25 @@ from torch.optim import AdamW
 
 from audiobat.config import HeadConfig, ProbeTrainConfig
 from audiobat.config.user_files import errors_of_user_code
+from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import ClipOrder
+from audiobat.data.split import Split
 from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds, Task, pick_loss
+from audiobat.evaluation.metrics import best_threshold
+from audiobat.evaluation.results import FoldResult, gate_of
+from audiobat.evaluation.scoring import ClipOutputs, frame_outputs, scores_of
 from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.models.heads import Head, head_class, parameter_groups
 from audiobat.models.losses import probe_loss
 from audiobat.probing.cache import FeatureSource
-from audiobat.probing.jobs import HeadJob, check_jobs, check_layer, check_schedule, decay_of
+from audiobat.probing.jobs import HeadJob, check_job, decay_of
 
 LOOK_EVERY = 50  # steps between two looks at the losses: to read one, the host waits for the device
 PREDICT_BATCH = 64
+THRESHOLD_CLIPS = 20_000  # clips that trained the heads, at most, of those that choose F1's threshold
 
 
 class HeadTrainer:
@@ -42,7 +48,10 @@ class HeadTrainer:
     def __init__(self, job: HeadJob, source: FeatureSource, task: Task) -> None:
         self.job, self.task = job, task
         self.loss = pick_loss(job.train, task.single_label)
-        self.head = new_head(job, source, task.classes)
+        with torch.random.fork_rng():
+            torch.manual_seed(job.train.seed)  # the weights depend on the seed alone
+            head = head_class(job.head.kind).build_for(job.head, source.encoder, task.classes, source.freq_patches)
+        self.head = head.to(source.device).train()
         self.reads = input_kind(type(self.head), task)
         self.last = torch.zeros(())  # loss of the last step
         self.diverged: int | None = None  # the step at which its loss was found not to be finite
@@ -80,20 +89,18 @@ def train_heads(
     """Train all `jobs` on the same batches, each made once; also returns the seconds that took.
 
     The same seed gives the same head, whichever others train beside it; global random state is left alone. Heads of
-    fewer steps are done earlier.
-
-    Args:
-        source: features.
-        clip_ids: the training clips.
-        task: their labels.
-        jobs: what to train; all with one batch size and one order of clips.
-        label: what the progress line begins with.
-        tolerant: let the others go on when a head's loss is not finite; its `diverged` says so.
+    fewer steps are done earlier. `label` begins the progress line. If `tolerant`, the others go on when a head's loss
+    is not finite, and its `diverged` says so.
 
     Raises:
         AudiobatError: jobs of different batches, a loss that does not suit the labels or is not finite.
     """
-    check_jobs(jobs)
+    for name in ("batch_size", "order_seed"):
+        values = sorted({getattr(job.train, name) for job in jobs})
+        if len(values) > 1:
+            raise AudiobatError(
+                f"train.{name} is {' and '.join(map(str, values))} among heads that share a pass: give them one value."
+            )
     start = monotonic()
     with torch.random.fork_rng():
         trainers = [HeadTrainer(job, source, task) for job in jobs]
@@ -108,8 +115,12 @@ def train_heads(
                     trainer.train_step(step, inputs[trainer.reads], labels)
                 due = step % LOOK_EVERY == 0 or any(step + 1 == trainer.steps for trainer in active)
                 bar.advance(note=look_at(active, step) if due else "")
-                if not tolerant:
-                    check_finite(active)
+                for trainer in () if tolerant else active:
+                    if trainer.diverged is not None:
+                        raise AudiobatError(
+                            f"The loss of head {trainer.job.name} is {float(trainer.last)} at step {trainer.diverged}: "
+                            f"lower train.lr, {trainer.job.train.lr:g}."
+                        )
                 if not any(trainer.is_active(step + 1) for trainer in trainers):
                     break  # all that are left have diverged
     fit_stored_clips(source, clip_ids, task, [trainer for trainer in trainers if not trainer.head.trains])
@@ -151,12 +162,39 @@ def predict_heads(trainers: Sequence[HeadTrainer], source: FeatureSource, clip_i
     for ids, inputs in source.inputs({trainer.reads for trainer in trainers}, batches_of(clip_ids)):
         some = inputs[trainers[0].reads]
         labels.append(task.labels(ids, some))
-        places = task.places(ids, some)
-        clips.append(places[0])
-        times.append(places[1])
+        rows, seconds = task.places(ids, some)
+        clips.append(rows)
+        times.append(seconds)
         for part, trainer in zip(logits, trainers, strict=True):
             part.append(task.logits(trainer.head, inputs[trainer.reads]).float().cpu())
     return Predictions([torch.cat(part) for part in logits], torch.cat(labels), torch.cat(clips), torch.cat(times))
+
+
+def evaluate_heads(
+    trainers: Sequence[HeadTrainer], source: FeatureSource, table: ClipTable, split: Split, task: Task
+) -> list[tuple[HeadTrainer, FoldResult]]:
+    """The outputs of trained heads for the test clips, one pass for all heads.
+
+    The threshold of F1, for heads of several labels a clip, is the best on training clips.
+    """
+    predicted = predict_heads(trainers, source, split.test, task)
+    asked = [trainer for trainer in trainers if trainer.loss != "ce" and task.unit == "clip"]
+    thresholds = {}
+    if asked:
+        step = -(-len(split.train) // THRESHOLD_CLIPS)
+        trained = predict_heads(asked, source, split.train[::step], task)
+        for trainer, logits in zip(asked, trained.logits, strict=True):
+            thresholds[trainer] = best_threshold(logits, trained.labels)
+    found = []
+    for trainer, logits in zip(trainers, predicted.logits, strict=True):
+        labels, loss = predicted.labels, trainer.loss
+        if task.unit == "frame":
+            outputs: ClipOutputs = frame_outputs(logits, labels, predicted.clip_ids, predicted.times, loss, table)
+        else:
+            outputs = ClipOutputs(scores_of(logits, loss), labels, loss, thresholds.get(trainer))
+        gate = gate_of(trainer.head)
+        found.append((trainer, FoldResult(split.fold, split.train, split.test, outputs, predicted.clip_ids, gate)))
+    return found
 
 
 def train_head(
@@ -174,8 +212,7 @@ def train_head(
         AudiobatError: as for `train_heads`; a loss that is not finite.
     """
     job = HeadJob(head_config.kind, head_config, train_config)
-    check_schedule(job.head, job.train)
-    check_layer(job.head, source.encoder.depth)
+    check_job(job, source.encoder.depth)
     trainers, seconds = train_heads(source, clip_ids, Task.of_matrix(targets, single_label), [job])
     return trainers[0].head, seconds
 
@@ -211,14 +248,6 @@ def input_kinds(jobs: Sequence[HeadJob], task: Task) -> set[str]:
     return {input_kind(head_class(job.head.kind), task) for job in jobs}
 
 
-def new_head(job: HeadJob, source: FeatureSource, classes: int) -> Head:
-    """A head in train mode on the source's device; its weights depend on the seed alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(job.train.seed)
-        head = head_class(job.head.kind).build_for(job.head, source.encoder, classes, source.freq_patches)
-    return head.to(source.device).train()
-
-
 @errors_of_user_code()
 def check_buildable(jobs: Sequence[HeadJob], encoder: Encoder, classes: int) -> None:
     """Raise the AudiobatError of a head that does not suit the model, before features are computed."""
@@ -234,16 +263,6 @@ def reseed(device: torch.device, seed: int, step: int) -> None:
         torch.default_generator.manual_seed(state)  # 60 times faster than torch.manual_seed, which seeds every device
     else:
         torch.manual_seed(state)
-
-
-def check_finite(trainers: Sequence[HeadTrainer]) -> None:
-    """Raise an AudiobatError that names the first head whose loss is no longer finite."""
-    for trainer in trainers:
-        if trainer.diverged is not None:
-            raise AudiobatError(
-                f"The loss of head {trainer.job.name} is {float(trainer.last)} at step {trainer.diverged}: "
-                f"lower train.lr, {trainer.job.train.lr:g}."
-            )
 
 
 def look_at(trainers: Sequence[HeadTrainer], step: int) -> str:

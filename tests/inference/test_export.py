@@ -43,7 +43,7 @@ from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import DataInfo, Metric, ModelInfo, ResultRecord
 from audiobat.finetuning.layer_rates import own_encoder
-from audiobat.inference.export_facts import last_name, recipe_followed
+from audiobat.inference.export_source import last_name, recipe_followed
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.tagger import Tagger
 from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression

@@ -286,8 +286,8 @@ def stop_after(monkeypatch, parts: int) -> None:
     monkeypatch.setattr(window_pass, "POOL_BATCHES", 1)
     add = journal.Journal.add
 
-    def dying(self, part):
-        add(self, part)
+    def dying(self, *part):
+        add(self, *part)
         if len(list(self.folder.glob("*.npz"))) == parts:
             raise KeyboardInterrupt
 

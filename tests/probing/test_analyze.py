@@ -30,7 +30,7 @@ from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.curves import Layers
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import LayerFeatures
-from audiobat.probing.analyze.probes import layer_numbers
+from audiobat.probing.analyze.measures import layer_numbers
 from audiobat.probing.analyze.run import analyze, spread
 
 RATE = 8000

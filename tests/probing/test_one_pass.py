@@ -20,8 +20,7 @@ from audiobat.models.features import LayerFeatures
 from audiobat.probing.cache import cache_features
 from audiobat.probing.jobs import HeadJob, layer_jobs
 from audiobat.probing.run import probe
-from audiobat.probing.testing import evaluate_heads
-from audiobat.probing.training import predict_heads, train_heads
+from audiobat.probing.training import evaluate_heads, predict_heads, train_heads
 
 RATE = 8000
 HOP = 400  # samples of a patch column

@@ -31,7 +31,7 @@ from audiobat.probing.cache import FeatureSource, frozen
 BUSY = 3  # labels of the clip that is shown
 NAME = 60  # letters of a label in the name of a file
 
-KALDI = FrontendConfig(kind="kaldi_fbank", win_length=400, n_fft=512, f_min=20.0, norm="global")  # EAT's
+KALDI = FrontendConfig(kind="kaldi_fbank")  # whose defaults are EAT's
 
 
 def measure_pictures(found: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -92,7 +92,7 @@ def prototype_clip(
     similarity = patch_similarities(head, features)[0, :, one["prototype"]]
     similarity = similarity.masked_fill(~features.valid[0], float("nan")).reshape(features.grid).cpu()
     waveform = read(source.table, clip_id, frontend.config.sample_rate)
-    seconds = len(waveform) / frontend.config.sample_rate
+    times, seconds = features.frame_times, len(waveform) / frontend.config.sample_rate
     spectrogram = frontend(waveform[None].to(source.device))[0][0].cpu()
     return PrototypeClip(
         one["prototype"],
@@ -100,13 +100,10 @@ def prototype_clip(
         labels_of(source.table, clip_id),
         spectrogram.numpy(),
         similarity.numpy(),
-        column_seconds(features.frame_times, seconds),
+        column_seconds=float(times[1] - times[0])
+        if len(times) > 1
+        else seconds,  # a lone one lasts as long as its clip
     )
-
-
-def column_seconds(frame_times: Tensor, seconds: float) -> float:
-    """From one patch column to the next; a lone one lasts as long as its clip."""
-    return float(frame_times[1] - frame_times[0]) if len(frame_times) > 1 else seconds
 
 
 def busy_clip(table: ClipTable, clip_ids: ClipIds) -> int:

@@ -6,39 +6,43 @@ all else (Fig. 3 and 5, ranks, CKA, sinks) needs no labels.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from audiobat.config import ProbeConfig
 from audiobat.config.presets import task_of
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import Split, splits_of
+from audiobat.engine.environment import environment
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.analysis import attention, label_free, prototypes
 from audiobat.evaluation.analysis.similarity import FEWEST
+from audiobat.evaluation.analysis.views import CROPPED, MASKED
 from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.record import without_nan
 from audiobat.evaluation.report.curves import sweeps
 from audiobat.evaluation.report.record_figures import layer_curves, prototype_curve
 from audiobat.evaluation.report.style import save
+from audiobat.evaluation.results import model_info
+from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
 from audiobat.probing.analyze import measures
 from audiobat.probing.analyze.pictures import class_pictures, clip_pictures, measure_pictures
-from audiobat.probing.analyze.probes import (
-    analysis_config,
-    layer_numbers,
-    prototype_numbers,
-    train_probes,
-)
-from audiobat.probing.analyze.summary import about, left_out, listed_files, print_summary
 from audiobat.probing.one_pass import compute_features, open_model, readable
 from audiobat.probing.plan import keep_used, make_plan
 from audiobat.probing.training import check_buildable
 
+FORMAT = "audiobat-analysis-1"
 ATTENTION_CLIPS = 64  # of which maps are formed
 
 
@@ -85,7 +89,7 @@ def analyze(
     for name, value, least in (("clips", clips, FEWEST), ("views", views, 0), ("pictures", pictures, 0)):
         if value < least:
             raise AudiobatError(f"{name} is {value}: use {least} or more.")
-    config, out = analysis_config(config or ProbeConfig()), Path(out)
+    config, out = measures.analysis_config(config or ProbeConfig()), Path(out)
     old = listed_files(out, overwrite)
     table, split = read_table(data, test_fold, clips)
     name, given = open_model(model, trust_remote_code)
@@ -104,15 +108,15 @@ def analyze(
     figures = out / "figures"
     files = [*measure_pictures(found, figures), *clip_pictures(encoder, table, looked_at, figures)]
     if plan is not None:
-        probes = train_probes(name, given, source, plan, out)
-        found["layers"] = layer_numbers(probes.found)
-        found["prototype_curve"] = prototype_numbers(probes.found)
-        files += [*probes.files, save(layer_curves(probes.found.layers), figures, "layers")]
+        records, head, per_class, paths = measures.train_probes(name, given, source, plan, out)
+        found["layers"] = measures.layer_numbers(records)
+        found["prototype_curve"] = measures.prototype_numbers(records)
+        files += [*paths, save(layer_curves(records.layers), figures, "layers")]
         if len(config.grid.prototypes) > 1:
-            files.append(save(prototype_curve(sweeps(probes.found.rows)), figures, "prototypes"))
-        tally = measures.tally_prototypes(source, looked_at, probes.head)
-        found["prototypes"] = measures.prototype_use(source, tally, probes.per_class)
-        files += class_pictures(encoder, source, probes.head, found["prototypes"]["classes"], pictures, figures)
+            files.append(save(prototype_curve(sweeps(records.rows)), figures, "prototypes"))
+        tally = measures.tally_prototypes(source, looked_at, head)
+        found["prototypes"] = measures.prototype_use(source, tally, per_class)
+        files += class_pictures(encoder, source, head, found["prototypes"]["classes"], pictures, figures)
     found["not_measured"] = left_out(encoder, found)
     found["files"] = sorted(path.relative_to(out).as_posix() for path in files)
     held: dict[str, Any] = without_nan(found)
@@ -128,17 +132,13 @@ def analyze(
 def read_table(data: str | Path, test_fold: int | None, clips: int) -> tuple[ClipTable, Split | None]:
     """The clips in use, and their split; without labels a spread of at most `clips`, and None."""
     table = read_clips(data)
-    labelled = table.labels is not None or (Path(data).is_dir() and has_class_folders(table))
-    if not labelled:
+    # A folder whose clips all lie in folders of their own has classes.
+    has_class_folders = Path(data).is_dir() and all("/" in key for key in table.keys.tolist())
+    if table.labels is None and not has_class_folders:
         return table.select(spread(np.arange(len(table)), clips)), None
     table = read_labelled_clips(data)
     table, (split,) = keep_used(table, splits_of(table, test_fold)[:1])
     return table, split
-
-
-def has_class_folders(table: ClipTable) -> bool:
-    """Whether no clip lies in the folder itself."""
-    return all("/" in key for key in table.keys.tolist())
 
 
 def spread(clip_ids: ClipIds, count: int) -> ClipIds:
@@ -146,3 +146,91 @@ def spread(clip_ids: ClipIds, count: int) -> ClipIds:
     if len(clip_ids) <= count:
         return clip_ids
     return clip_ids[np.linspace(0, len(clip_ids) - 1, count).round().astype(np.int64)]
+
+
+def about(name: str, encoder: Encoder, table: ClipTable, data: str | Path, clips: int, views: int) -> dict[str, Any]:
+    """What the numbers are of; `clips` were looked at, `views` of each."""
+    drawn = MASKED if isinstance(encoder, AudioEncoder) else CROPPED
+    return {
+        "format": FORMAT,
+        "model": {**dataclasses.asdict(model_info(name, encoder)), "depth": encoder.depth, "dim": encoder.dim},
+        "data": {"name": Path(data).resolve().stem, "sha256": table.sha256(), "clips": clips},
+        "environment": environment(),
+        "definitions": {
+            **label_free.DEFINITIONS,
+            **prototypes.DEFINITIONS,
+            "attention": {**attention.DEFINITIONS, **attention.KINDS},
+            "views": f"{views} a clip: {drawn}",
+        },
+    }
+
+
+def left_out(encoder: Encoder, found: Mapping[str, Any]) -> list[str]:
+    """A line for each part that is left out, or that means little."""
+    lines = []
+    clips, dim = found["data"]["clips"], found["model"]["dim"]
+    if found["attention"] is None:
+        lines.append(
+            f"attention: {type(encoder).__name__} does not show its attention, so Fig. 5 and sinks are left out."
+        )
+    elif "gated" not in found["attention"]["measures"]:
+        lines.append("gates: this model's attention has none, so what Fig. 5 draws with gate is what it draws without.")
+    if "layers" not in found:
+        lines.append("probes and prototypes: the clips have no labels.")
+    if found["label_free"]["cka"] is None:
+        lines.append(f"cka: there are {clips} clips, and it needs {FEWEST}.")
+    if found["label_free"]["blocks"][0]["lidar"] is None:
+        lines.append("lidar: it needs 2 views of each of 2 clips.")
+    if clips < dim:
+        lines.append(
+            f"full rank of LiDAR, and of mean patches and cls: {clips} clips span fewer than {dim} dimensions."
+        )
+    return lines
+
+
+def listed_files(out: Path, overwrite: bool) -> set[Path]:
+    """The figures and records of the analysis that `out` holds; none if there is none.
+
+    Raises:
+        AudiobatError: `out` holds any, and `overwrite` does not allow to replace them.
+    """
+    for taken in (out / "analysis.json", out / "figures", out / "results"):
+        if taken.exists() and not overwrite:
+            raise AudiobatError(f"{taken} exists: choose another --out, or replace it with --overwrite.")
+    try:
+        names = json.loads((out / "analysis.json").read_text(encoding="utf-8"))["files"]
+        found = [Path(name) for name in names]
+    except (OSError, ValueError, TypeError, KeyError):  # no analysis, or not one of ours: nothing of it is removed
+        return set()
+    return {out / path for path in found if path.parent in (Path("figures"), Path("results"))}
+
+
+def print_summary(found: Mapping[str, Any]) -> None:
+    """A line for each block, then what was left out."""
+    blocks = found["label_free"]["blocks"]
+    columns = {"block": [str(block["block"]) for block in blocks]}
+    if "layers" in found:
+        layers = found["layers"]
+        columns[f"linear, {layers['metric']}"] = [f"{value:.3f}" for value in np.mean(layers["linear"], 0)]
+        if layers["gate_weights"]:
+            columns["gate"] = [f"{value:.3f}" for value in np.mean(layers["gate_weights"], 0)]
+    columns["RankMe"] = [f"{block['patches']['rankme']:.1f}" for block in blocks]
+    if blocks[0]["lidar"] is not None:
+        columns["LiDAR"] = [f"{block['lidar']:.1f}" for block in blocks]
+    columns["token std"] = [f"{block['patches']['token_std']:.2f}" for block in blocks]
+    for kind, named in found["attention"]["measures"].items() if found["attention"] is not None else ():
+        if kind != "values":
+            columns[f"to cls, {kind}"] = [f"{value:.1%}" for value in np.mean(named["first_token"], 1)]
+    table = Table(title=f"{found['model']['id']} on {found['data']['name']}, {found['data']['clips']} clips")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
+    console = Console()
+    console.print(table)
+    if "layers" in found:
+        rho, use = found["layers"]["spearman_mean"], found["prototypes"]["use"]
+        agreement = "" if rho is None or math.isnan(rho) else f"Spearman of probe and gate {rho:+.2f}; "
+        console.print(f"{agreement}{use['dead_share']:.0%} of prototypes dead, {use['perplexity']:.0f} in even use")
+    for line in found["not_measured"]:
+        console.print(f"not measured: {line}", highlight=False)

@@ -39,14 +39,19 @@ def load_huggingface(source: str | Path, trust_remote_code: bool = False) -> Win
         AudiobatError: transformers is not installed; no such name or folder; a model of a kind without an adapter;
             weights that lack part of the model; a model that brings its own code while `trust_remote_code` is off.
     """
-    transformers = import_transformers()
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError:
+        raise AudiobatError('A model "hf:..." needs transformers: pip install "audiobat[hf]".') from None
     check_reachable(source)
     config = read("config", source, transformers.PretrainedConfig.get_config_dict)[0]
     kind, own_code = config.get("model_type"), "AutoModel" in (config.get("auto_map") or {})
     if kind in ADAPTERS:
         model = load_model(getattr(transformers, NO_AUTO_MODEL.get(str(kind), "AutoModel")), source)
         extractor = read("feature extractor", source, transformers.AutoFeatureExtractor.from_pretrained)
-        return ADAPTERS[kind](tower(model), extractor).eval()
+        # The audio encoder inside a model that has more: Whisper's encoder, CLAP's audio model.
+        audio = model.encoder if kind == "whisper" else getattr(model, "audio_model", model)
+        return ADAPTERS[kind](audio, extractor).eval()
     if not own_code:
         raise AudiobatError(
             f"{source} has model_type {kind!r}, for which there is no adapter ({', '.join(ADAPTERS)}): wrap it as "
@@ -84,21 +89,15 @@ def load_remote(transformers: Any, source: str | Path, config: dict[str, Any]) -
         model_class.all_tied_weights_keys = {}  # code older than transformers 5 may skip post_init, which sets it
     model = load_model(model_class, source, config=made)
     extractor = None
-    if "AutoFeatureExtractor" in config["auto_map"] or has_extractor(transformers, source):
+    find = transformers.utils.cached_file  # of a file beside the weights; None if there is none
+    beside = find(str(source), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    if "AutoFeatureExtractor" in config["auto_map"] or beside is not None:
         extractor = read(
             "feature extractor",
             source,
             lambda name: transformers.AutoFeatureExtractor.from_pretrained(name, trust_remote_code=True),
         )
     return RemoteEncoder(model, extractor)
-
-
-def import_transformers() -> Any:
-    """The transformers package; AudiobatError that names the extra if it is missing."""
-    try:
-        return importlib.import_module("transformers")
-    except ImportError:
-        raise AudiobatError('A model "hf:..." needs transformers: pip install "audiobat[hf]".') from None
 
 
 def read(part: str, source: str | Path, reader: Any) -> Any:
@@ -110,16 +109,6 @@ def read(part: str, source: str | Path, reader: Any) -> Any:
         raise AudiobatError(
             f"The {part} of {source} cannot be read ({reason}): check the name, the folder or the network."
         ) from error
-
-
-def has_extractor(transformers: Any, source: str | Path) -> bool:
-    """Whether there is a preprocessor_config.json beside the weights."""
-    return (
-        transformers.utils.cached_file(
-            str(source), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
-        )
-        is not None
-    )
 
 
 def load_model(model_class: Any, source: str | Path, **more: Any) -> Any:
@@ -137,10 +126,3 @@ def load_model(model_class: Any, source: str | Path, **more: Any) -> Any:
             "them again, or check that they are this model's."
         )
     return model
-
-
-def tower(model: Any) -> Any:
-    """The audio encoder inside a model that has more: Whisper's encoder, CLAP's audio model."""
-    if model.config.model_type == "whisper":
-        return model.encoder
-    return getattr(model, "audio_model", model)

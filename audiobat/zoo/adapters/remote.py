@@ -17,7 +17,7 @@ from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
 from audiobat.config import FrontendConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.patches import pad_frames
-from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, record_blocks
+from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, recorded_blocks
 
 RATE, HOP, WIN = 16_000, 160, 400  # of all three: 16 kHz, frames of 25 ms (Dasheng: 32 ms, centred) every 10 ms
 BLOCK_LISTS = ("blocks", "layers", "layer")  # names that such code gives to its list of transformer blocks
@@ -82,8 +82,16 @@ class RemoteEncoder(WindowedEncoder):
         self.sample_rate = int(getattr(extractor, "sampling_rate", RATE))
         self.layout = layout_of(model.config)
         self.grid = self.layout.grid()
-        self.fbank = KaldiFrontend(fbank_config(self.layout.mels)) if model.config.model_type == "eat" else None
-        self.blocks = block_list(model)
+        fbank = FrontendConfig(kind="kaldi_fbank", mel_bins=self.layout.mels)  # EAT's, with its AudioSet statistics
+        self.fbank = KaldiFrontend(fbank) if model.config.model_type == "eat" else None
+        named = [(name.rpartition(".")[2], module) for name, module in model.named_modules()]
+        lists = [module for name, module in named if isinstance(module, nn.ModuleList) and name in BLOCK_LISTS]
+        if not lists:
+            raise AudiobatError(
+                f"{type(model).__name__} has no list of blocks ({', '.join(BLOCK_LISTS)}): wrap it as --model "
+                "my_file.py:MyEncoder."
+            )
+        self.blocks = max(lists, key=len)
         with torch.no_grad():  # depth and width are read off an answer: configs call them differently
             states = self.states(torch.zeros(1, self.grid.window, device=next(model.parameters()).device))
         self.depth, self.dim = len(states), states[0].shape[-1]
@@ -109,13 +117,8 @@ class RemoteEncoder(WindowedEncoder):
 
     def states(self, waveform: Tensor) -> list[Tensor]:
         """Windows [W, S] to every block's output [W, prefix + n, D]: the model's `hidden_states`, or by hooks."""
-        recorded: list[Tensor] = []
-        handles = record_blocks(self.blocks, recorded)
-        try:
+        with recorded_blocks(self.blocks) as recorded:
             output = self.call(waveform)
-        finally:
-            for handle in handles:
-                handle.remove()
         published = getattr(output, "hidden_states", None)
         if isinstance(published, tuple | list) and len(published) >= len(self.blocks):
             recorded = list(published[-len(self.blocks) :])
@@ -133,23 +136,3 @@ class RemoteEncoder(WindowedEncoder):
                 f"columns of {freq_patches} patches after {prefix} cls tokens: wrap it as --model my_file.py:MyEncoder."
             )
         return states[:, :, prefix:], states[:, :, 0] if prefix else None
-
-
-def block_list(model: nn.Module) -> nn.ModuleList:
-    """The model's longest list of blocks."""
-    lists = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in BLOCK_LISTS
-    ]
-    if not lists:
-        raise AudiobatError(
-            f"{type(model).__name__} has no list of blocks ({', '.join(BLOCK_LISTS)}): wrap it as --model "
-            "my_file.py:MyEncoder."
-        )
-    return max(lists, key=len)
-
-
-def fbank_config(mels: int) -> FrontendConfig:
-    """EAT's filter bank with its AudioSet statistics."""
-    return FrontendConfig(kind="kaldi_fbank", n_fft=512, win_length=WIN, mel_bins=mels, f_min=20.0, norm="global")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
 from audiobat.config import FrontendConfig
 from audiobat.models.patches import pad_frames
-from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, record_blocks
+from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, recorded_blocks
 
 AMIN = 1e-10  # mel power below which the extractors of Whisper and CLAP take no logarithm
 
@@ -132,14 +132,9 @@ class ClapAudioTower(WindowedEncoder):
 
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
         """Windows [W, S] to the last stage's block outputs [L, W, T * F, D]."""
-        states: list[Tensor] = []
-        handles = record_blocks(self.model.audio_encoder.layers[-1].blocks, states)
-        try:
-            longer = torch.ones(len(waveform), 1, dtype=torch.bool, device=waveform.device)
+        longer = torch.ones(len(waveform), 1, dtype=torch.bool, device=waveform.device)
+        with recorded_blocks(self.model.audio_encoder.layers[-1].blocks) as states:
             self.model(self.inputs(waveform), is_longer=longer)
-        finally:
-            for handle in handles:
-                handle.remove()
         folded = torch.stack(states).unflatten(2, (self.bands, self.freq_patches, self.side))  # [L, W, band, F, t, D]
         return folded.transpose(3, 4).flatten(2, 4), None
 
@@ -152,14 +147,5 @@ def mel_power(waveform: Tensor, window: Tensor, hop: int, filters: Tensor) -> Te
 
 def kaldi_config(sample_rate: int, extractor: Any) -> FrontendConfig:
     """AST's filter bank as this project's frontend. Where AST does not normalise, (x - 0) / (2 * 0.5) does nothing."""
-    return FrontendConfig(
-        kind="kaldi_fbank",
-        sample_rate=sample_rate,
-        n_fft=512,
-        win_length=400,
-        mel_bins=extractor.num_mel_bins,
-        f_min=20.0,
-        norm="global",
-        mean=extractor.mean if extractor.do_normalize else 0.0,
-        std=extractor.std if extractor.do_normalize else 0.5,
-    )
+    mean, std = (extractor.mean, extractor.std) if extractor.do_normalize else (0.0, 0.5)
+    return FrontendConfig("kaldi_fbank", sample_rate, mel_bins=extractor.num_mel_bins, mean=mean, std=std)

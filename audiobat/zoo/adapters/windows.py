@@ -7,7 +7,8 @@ which most models from elsewhere cannot mask: they never see any.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -121,12 +122,19 @@ class WindowedEncoder(BaseEncoder):
         return [group[i : i + size] for group in by_length.values() for i in range(0, len(group), size)]
 
 
-def record_blocks(blocks: nn.ModuleList, into: list[Tensor]) -> list[torch.utils.hooks.RemovableHandle]:
-    """Append each block's output (its first, if it gives several) to `into` at every call; remove the handles after."""
+@contextmanager
+def recorded_blocks(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
+    """The outputs of the blocks that run inside the context, in order: of each the first, if it gives several."""
+    outputs: list[Tensor] = []
 
     def keep(_: nn.Module, __: object, output: object) -> None:
         first = output[0] if isinstance(output, tuple | list) else output
         assert isinstance(first, Tensor)
-        into.append(first)
+        outputs.append(first)
 
-    return [block.register_forward_hook(keep) for block in blocks]
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from audiobat.config import EncoderConfig, ModelConfig
 from audiobat.engine.tensors import count_blocks
-from audiobat.models.building import build
 from audiobat.zoo.convert.eat import FBANK
-from audiobat.zoo.convert.weights import Converted, Weights, attention_heads, linear_head, size
+from audiobat.zoo.convert.weights import Converted, Weights, linear_head, size, vit
 
 LAYOUT = "Audio-MAE"
 NO_PART = ("decoder_", "mask_token")  # the decoder's names begin so
@@ -39,27 +37,13 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     chosen = weights.chosen(teacher)
     tensors = {name: tensor for name, tensor in chosen.items() if not name.startswith(NO_PART)}
     left = tuple(name for name in chosen if name not in tensors)
-    dim, _, patch_frames, patch_bins = size(tensors, "patch_embed.proj.weight", 4, path)
-    _, patches, _ = size(tensors, "pos_embed", 3, path)
-    hidden, _ = size(tensors, "blocks.0.mlp.fc1.weight", 2, path)
+    dim = size(tensors, "patch_embed.proj.weight", 4, path)[0]
+    size(tensors, "pos_embed", 3, path)
     size(tensors, "cls_token", 3, path)
-    depth, freq_patches = count_blocks(tensors), FBANK.mel_bins // patch_bins
     table = tensors["pos_embed"].float()
     tensors["cls_token"] = tensors["cls_token"].float() + table[:, :1]  # our table has no position for cls
     tensors["pos_embed"] = table[:, 1:]
-    final_norm = "norm.weight" in tensors
-    head = linear_head(tensors, ("head", "fc_norm"), (dim, depth), "cls" if final_norm else "mean", {}, path)
-    encoder = EncoderConfig(
-        dim=dim,
-        depth=depth,
-        heads=attention_heads(weights, dim),
-        mlp_ratio=hidden / dim,
-        patch_size=(patch_frames, patch_bins),
-        max_frames=(patches - 1) // freq_patches * patch_frames,
-        gated_attention=False,
-        block_norm="pre",
-        final_norm=final_norm,
-        pad="grid",  # how it was trained: zeros to the full length, attended to
-    )
-    model = build(ModelConfig(STATISTICS, encoder), tensors, path)
+    final_norm, sizes = "norm.weight" in tensors, (dim, count_blocks(tensors))
+    head = linear_head(tensors, ("head", "fc_norm"), sizes, "cls" if final_norm else "mean", {}, path)
+    model = vit(weights, tensors, STATISTICS, gated_attention=False, block_norm="pre", final_norm=final_norm)
     return Converted(LAYOUT, model.eval(), head, (*left, *weights.left))

@@ -12,12 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
-from audiobat.engine.tensors import count_blocks, read_tensors
+from audiobat.config import FrontendConfig
+from audiobat.engine.tensors import read_tensors
 from audiobat.errors import AudiobatError
-from audiobat.models.building import build
 from audiobat.models.encoder import AudioEncoder
-from audiobat.zoo.convert.weights import Converted, Weights, attention_heads, size
+from audiobat.zoo.convert.weights import Converted, Weights, vit
 
 LAYOUT = "BAT"
 
@@ -34,7 +33,10 @@ def read(folder: Path, config: Mapping[str, Any]) -> AudioEncoder:
     """
     file = folder / "model.safetensors"
     tensors = read_tensors(file)
-    return make(Weights(file, tensors, None, config), tensors)
+    try:
+        return make(Weights(file, tensors, None, config), tensors)
+    except AudiobatError as error:
+        raise AudiobatError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
 
 
 def convert(weights: Weights, teacher: bool = False) -> Converted:
@@ -44,24 +46,5 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
 
 def make(weights: Weights, tensors: Mapping[str, Tensor]) -> AudioEncoder:
     """The encoder of `tensors`, of the file of `weights`."""
-    file = weights.path
-    frontend = FrontendConfig(kind="mel_db", norm="minmax", n_fft=1024, win_length=1024, hop_length=160, mel_bins=128)
-    dim, _, patch_frames, patch_bins = size(tensors, "patch_embed.proj.weight", 4, file)
-    _, patches, _ = size(tensors, "pos_embed", 3, file)
-    hidden, _ = size(tensors, "blocks.0.mlp.fc1.weight", 2, file)
-    try:
-        encoder = EncoderConfig(
-            dim=dim,
-            depth=count_blocks(tensors),
-            heads=attention_heads(weights, dim),
-            mlp_ratio=hidden / dim,
-            patch_size=(patch_frames, patch_bins),
-            max_frames=patches * patch_bins // frontend.mel_bins * patch_frames,
-            gated_attention="blocks.0.attn.gate.weight" in tensors,
-            gate_bias="blocks.0.attn.gate.bias" in tensors,
-            pad="grid",  # how it was trained: zeros to the full length, attended to
-        )
-        return build(ModelConfig(frontend, encoder), tensors, file)
-    except AudiobatError as error:
-        named = str(error).startswith(str(file))
-        raise AudiobatError(str(error) if named else f"{file}: {error}") from None
+    gate, bias = (f"blocks.0.attn.gate.{part}" in tensors for part in ("weight", "bias"))
+    return vit(weights, tensors, FrontendConfig(kind="mel_db"), gated_attention=gate, gate_bias=bias)

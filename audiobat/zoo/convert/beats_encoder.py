@@ -19,16 +19,7 @@ from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
 
 MODEL_TYPE = "audiobat_beats"  # in config.json of a release
 FRAMES = 1024  # of a window, our choice: the model runs on any length, and was trained on 10 s
-FBANK = FrontendConfig(
-    kind="kaldi_fbank",
-    n_fft=512,
-    win_length=400,
-    mel_bins=128,
-    f_min=20.0,
-    norm="global",
-    mean=15.41663,  # of samples as 16-bit numbers
-    std=6.55582,
-)
+FBANK = FrontendConfig(kind="kaldi_fbank", mean=15.41663, std=6.55582)  # of samples as 16-bit numbers
 SCALE = 2.0**15  # BEATs' code multiplies samples in [-1, 1] so
 POVEY = 0.85  # Kaldi's default window is a Hann window to this power
 GATE_PARTS = 4  # values that are summed to one gate
@@ -83,24 +74,16 @@ class BeatsEncoder(WindowedEncoder):
         spectrogram, _ = self.frontend(waveform)  # [W, T, 128]
         patches = self.patch_embed(spectrogram.unsqueeze(1)).flatten(2).transpose(1, 2)  # whole patches only
         x = self.project(self.patch_norm(patches))  # [W, n, D]
-        x = self.norm(x + self._positions(x))
-        bias = self._relative(x.shape[1])
+        near = self.pos_conv(x.transpose(1, 2))[:, :, : x.shape[1]]  # an even kernel gives a token too many
+        x = self.norm(x + F.gelu(near).transpose(1, 2))
+        place = torch.arange(x.shape[1], device=x.device)
+        found = bucket(place - place[:, None], self.sizes.buckets, self.sizes.max_distance)
+        bias = self.relative_bias(found).permute(2, 0, 1)  # [H, n, n] by the distance from query to key
         layers = []
         for block in self.blocks:
             x = block(x, bias)
             layers.append(x)
         return torch.stack(layers), None
-
-    def _positions(self, x: Tensor) -> Tensor:
-        """The convolution over tokens [W, n, D]; an even kernel gives one token too many, which is cut off."""
-        return F.gelu(self.pos_conv(x.transpose(1, 2))[:, :, : x.shape[1]]).transpose(1, 2)
-
-    def _relative(self, tokens: int) -> Tensor:
-        """The bias of each head by the distance from query to key, [H, n, n]; all blocks share it."""
-        place = torch.arange(tokens, device=self.relative_bias.weight.device)
-        found = bucket(place - place[:, None], self.sizes.buckets, self.sizes.max_distance)
-        shared: Tensor = self.relative_bias(found)
-        return shared.permute(2, 0, 1)
 
 
 class BeatsFrontend(KaldiFrontend):

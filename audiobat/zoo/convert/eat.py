@@ -13,11 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
+from audiobat.config import FrontendConfig
 from audiobat.engine.tensors import count_blocks
-from audiobat.models.building import build
 from audiobat.models.patches import sincos_positions
-from audiobat.zoo.convert.weights import Converted, Weights, attention_heads, linear_head, size
+from audiobat.zoo.convert.weights import Converted, Weights, linear_head, size, vit
 
 LAYOUT = "EAT or SSLAM"
 MODALITY = "modality_encoders.IMAGE."  # data2vec 2.0's name, which EAT keeps for spectrograms
@@ -32,7 +31,7 @@ NO_PART = re.compile(  # tensors that are no part of the encoder: of decoders, o
     r"|.*(encoder_mask|alibi_scale|alibi_bias)$"
 )
 FRAMES = 1024  # of a window, as in training
-FBANK = FrontendConfig(kind="kaldi_fbank", n_fft=512, win_length=400, mel_bins=128, f_min=20.0, norm="global")
+FBANK = FrontendConfig(kind="kaldi_fbank")  # whose defaults are EAT's
 ROUNDING = 1e-3  # more than fp16 has rounded the student's positions by
 
 
@@ -50,21 +49,10 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     path = weights.path
     tensors, left = renamed(weights.chosen(teacher))
     dim, _, patch_frames, patch_bins = size(tensors, "patch_embed.proj.weight", 4, path)
-    hidden, _ = size(tensors, "blocks.0.mlp.fc1.weight", 2, path)
-    depth, freq_patches = count_blocks(tensors), FBANK.mel_bins // patch_bins
-    head = linear_head(tensors, ("head", "fc_norm"), (dim, depth), "cls", names_of_classes(weights.config), path)
-    tensors["pos_embed"] = positions(tensors, freq_patches, FRAMES // patch_frames, dim, weights)
-    encoder = EncoderConfig(
-        dim=dim,
-        depth=depth,
-        heads=attention_heads(weights, dim),
-        mlp_ratio=hidden / dim,
-        patch_size=(patch_frames, patch_bins),
-        max_frames=tensors["pos_embed"].shape[1] // freq_patches * patch_frames,
-        gated_attention=False,
-        pad="grid",  # how it was trained: zeros to the full length, attended to
-    )
-    model = build(ModelConfig(FBANK, encoder), tensors, path)
+    sizes, classes = (dim, count_blocks(tensors)), names_of_classes(weights.config)
+    head = linear_head(tensors, ("head", "fc_norm"), sizes, "cls", classes, path)
+    tensors["pos_embed"] = positions(tensors, FBANK.mel_bins // patch_bins, FRAMES // patch_frames, dim, weights)
+    model = vit(weights, tensors, FBANK, gated_attention=False)
     return Converted(LAYOUT, model.eval(), head, (*left, *weights.left))
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from audiobat.config import HeadConfig, TaggerConfig
-from audiobat.engine.tensors import read_json
+from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig
+from audiobat.engine.tensors import count_blocks, read_json
 from audiobat.errors import AudiobatError
-from audiobat.models.encoder import BaseEncoder
+from audiobat.models.building import build
+from audiobat.models.encoder import AudioEncoder, BaseEncoder
 from audiobat.models.heads import build_head
 from audiobat.models.tagger import Tagger
 from audiobat.zoo.convert.pickles import Stub, shown
@@ -164,7 +165,13 @@ def tensors_below(value: Any) -> Iterator[str]:
 
 def attention_heads(weights: Weights, dim: int) -> int:
     """The number of attention heads in the file's config, in any known place; otherwise heads of 64 dimensions."""
-    for config in configs(weights.config):
+    # It stands at the top, in fairseq's `cfg.model`, or in the pre-trained model's config inside that.
+    config: Any = weights.config
+    for keys in ((), ("cfg", "model"), ("pretrained_model_args", "model")):
+        for key in keys:
+            config = config.get(key) if isinstance(config, Mapping) else None
+        if not isinstance(config, Mapping):
+            break
         for name in HEADS:
             if name in config:
                 value = config[name]
@@ -176,14 +183,31 @@ def attention_heads(weights: Weights, dim: int) -> int:
     return max(1, dim // HEAD_DIM)
 
 
-def configs(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A config, fairseq's `cfg.model` in it, and the pre-trained model's in that, as far as the file has them."""
-    place: Any = config
-    for keys in ((), ("cfg", "model"), ("pretrained_model_args", "model")):
-        for key in keys:
-            place = place.get(key) if isinstance(place, Mapping) else None
-        if isinstance(place, Mapping):
-            yield place
+def vit(weights: Weights, tensors: Mapping[str, Tensor], frontend: FrontendConfig, **more: bool | str) -> AudioEncoder:
+    """The encoder of tensors under our names; every size that no config names is read off them.
+
+    Args:
+        weights: the file, whose config may name the number of attention heads.
+        tensors: of the encoder alone.
+        frontend: how its project makes spectrograms.
+        more: fields of EncoderConfig in which the project differs from ours.
+
+    Raises:
+        AudiobatError: a tensor that is missing, unexpected or of a shape that does not fit.
+    """
+    dim, _, patch_frames, patch_bins = size(tensors, "patch_embed.proj.weight", 4, weights.path)
+    _, patches, _ = size(tensors, "pos_embed", 3, weights.path)
+    hidden, _ = size(tensors, "blocks.0.mlp.fc1.weight", 2, weights.path)
+    fields = {
+        "dim": dim,
+        "depth": count_blocks(tensors),
+        "heads": attention_heads(weights, dim),
+        "mlp_ratio": hidden / dim,
+        "patch_size": (patch_frames, patch_bins),
+        "max_frames": patches * patch_bins // frontend.mel_bins * patch_frames,
+        "pad": "grid",  # how all of these were trained: zeros to the full length, attended to
+    }
+    return build(ModelConfig(frontend, EncoderConfig(**fields, **more)), tensors, weights.path)  # type: ignore[arg-type]
 
 
 def linear_head(

@@ -92,7 +92,13 @@ class Module:
     """One module: its definitions, where its names come from, and what of it is needed."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.file = name, file_of(name)
+        if name in sys.modules:  # as a user's own file is
+            place = sys.modules[name].__file__
+        else:  # it is not imported for this
+            spec = importlib.util.find_spec(name)
+            assert spec is not None
+            place = spec.origin
+        self.name, self.file = name, Path(str(place))
         self.shown = name if name.startswith("audiobat.") else str(self.file)  # in errors
         self.lines = self.file.read_text(encoding="utf-8").splitlines()
         self.definitions: dict[str, ast.stmt] = {}
@@ -117,9 +123,10 @@ class Module:
             self.imports[name] = self.foreign[name]
         elif name in self.own:
             home = self.own[name]
-            if not is_portable(home) or not open_module(home, modules).has(name):
+            found = open_module(home, modules) if is_portable(home) else None
+            if found is None or name not in found.foreign.keys() | found.own.keys() | found.definitions.keys():
                 raise AudiobatError(f"{self.shown} uses {name} of {home}, which is not PORTABLE.")
-            modules[home].need(name, modules)
+            found.need(name, modules)
         elif name in self.definitions and (node := self.definitions[name]) not in self.needed:
             methods = node.body if isinstance(node, ast.ClassDef) else []
             left_out = [method for method in methods if self.strangers(method)]
@@ -128,10 +135,6 @@ class Module:
             self.needed[node] = left_out
             for used in sorted(uses(node, left_out)):
                 self.need(used, modules)
-
-    def has(self, name: str) -> bool:
-        """Whether a name at the module's top has a meaning."""
-        return name in self.foreign or name in self.own or name in self.definitions
 
     def strangers(self, node: ast.stmt) -> set[str]:
         """The modules of audiobat that a definition uses, by name or by an import inside it, and that stay behind."""
@@ -165,15 +168,6 @@ class Module:
             kept = range(start, int(node.end_lineno or 0))
             parts.append("\n".join(self.lines[i] for i in kept if i not in gone).rstrip())
         return "\n\n\n".join(parts)
-
-
-def file_of(module: str) -> Path:
-    """The source file of a module, which is not imported for this; a user's own file was."""
-    if module in sys.modules:
-        return Path(str(sys.modules[module].__file__))
-    spec = importlib.util.find_spec(module)
-    assert spec is not None
-    return Path(str(spec.origin))
 
 
 def open_module(name: str, modules: dict[str, Module]) -> Module:

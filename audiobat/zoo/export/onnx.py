@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from audiobat import __version__
-from audiobat.engine.files import replacing
+from audiobat.engine.files import errors_of_writing, replacing
 from audiobat.engine.tensors import check_values
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder, pool_features
@@ -79,12 +79,9 @@ def export_onnx(model: AudioEncoder | Tagger, file: str | Path) -> None:
     module = OnnxModel(copy.deepcopy(model).cpu().float().eval())
     program = translate(module)
     program.model.metadata_props.update(metadata(model, file.stem))
-    try:
-        with replacing(file) as beside:
-            program.save(beside)
-            compare(module, open_session(runtime, beside))
-    except OSError as error:
-        raise AudiobatError(f"{error.filename or file} cannot be written ({error.strerror}): fix that.") from error
+    with errors_of_writing(file), replacing(file) as beside:
+        program.save(beside)
+        compare(module, open_session(runtime, beside))
 
 
 def encoder_of(model: nn.Module) -> AudioEncoder:

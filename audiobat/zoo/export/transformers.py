@@ -11,13 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import nn
 
 from audiobat import __version__
 from audiobat.config import to_dict
-from audiobat.engine.files import replacing, restore, write_atomic
-from audiobat.engine.tensors import check_values
+from audiobat.engine.files import errors_of_writing, replacing, restore, write_atomic
+from audiobat.engine.tensors import check_values, write_tensors
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.tagger import Tagger
@@ -49,7 +48,6 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
     config = model_config(model)
     check_values(model.state_dict(), f"The model for {folder}", model.state_dict())
     root = model if isinstance(model, Tagger) else nn.ModuleDict({"encoder": model})
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in root.state_dict().items()}
     files = {
         "config.json": as_json(config),
         "preprocessor_config.json": as_json(
@@ -65,14 +63,11 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
         f"{CODE}.py": source_of(model),
         "README.md": card or write_card(folder.name, model, Facts(), "transformers"),
     }
-    try:
-        with replacing(folder) as beside:
-            beside.mkdir()
-            for name, text in files.items():
-                write_atomic(beside / name, text)
-            write_atomic(beside / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
-    except OSError as error:
-        raise AudiobatError(f"{error.filename or folder} cannot be written ({error.strerror}): fix that.") from error
+    with errors_of_writing(folder), replacing(folder) as beside:
+        beside.mkdir()
+        for name, text in files.items():
+            write_atomic(beside / name, text)
+        write_tensors(beside / "model.safetensors", root)
 
 
 def source_of(model: AudioEncoder | Tagger) -> str:
