@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from audiobat.evaluation.compare_records import SEEDS
 from audiobat.evaluation.head_names import has_prototypes, head_title
 from audiobat.evaluation.record import ResultRecord
 
@@ -32,7 +33,6 @@ METRIC_NAMES = {
     "onset_f1": "Onset F1",
 }  # in the order of tables
 NO_SHARES = ("d_prime",)  # shown as they are; all others are between 0 and 1, and shown in percent
-SEEDS = ("seed", "order_seed")
 CHOSEN = {"lr", "weight_decay"}  # the settings that the preset `fair` chooses for each seed
 UNITS = {
     "prototypes": "{:,} prototypes",
