@@ -20,7 +20,6 @@ from audiobat.config.user_files import to_share, with_copies
 from audiobat.engine.run_folder import FREE_FIELDS
 from audiobat.engine.tensors import read_json, weights_sha256
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.collect import collect, load_all
 from audiobat.evaluation.report.curves import is_block_probe
 from audiobat.evaluation.report.record_figures import layer_curves
@@ -112,15 +111,17 @@ def from_release(folder: Path, model: BaseEncoder | Tagger, config: Mapping[str,
 
 
 def with_records(source: Source, folder: Path) -> Source:
-    """The source with the results in those records below its run that measure its weights.
-
-    They are probes of these weights, and the test of the weights that a fine-tuning kept.
-    """
+    """The source with the results in those records below its run that measure its weights."""
     encoder = source.model.encoder if isinstance(source.model, Tagger) else source.model
     digest = weights_sha256(encoder)
     paths = sorted({*folder.rglob("results/*.json"), *folder.rglob("results/layers/*.json")})
     loaded = load_all(paths) if paths else []
-    own = tuple((path, record) for path, record in loaded if is_own(record, digest))
+    own = [
+        (path, record)
+        for path, record in loaded
+        # The records of a fine-tuning name the weights that it began with, and say whether they measure the kept ones.
+        if (record.head.get("selected") if record.head["kind"] == "finetune" else record.model.sha256 == digest)
+    ]
     facts, files = with_results(source.facts, own)
     note = f"records: {len(own)} of these weights"
     note += f"; {len(loaded) - len(own)} of others, left out" if len(own) < len(loaded) else ""
@@ -232,16 +233,6 @@ def last_name(source: str) -> str:
     if colon and len(head) > 1 and "/" not in head and head not in ("hub", "hf") and "://" not in source:
         return head
     return source.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
-
-
-def is_own(record: ResultRecord, encoder_sha256: str) -> bool:
-    """Whether a record measures the weights with this hash.
-
-    The records of a fine-tuning name the weights that it began with, and say whether they measure the kept ones.
-    """
-    if record.head["kind"] == "finetune":
-        return bool(record.head.get("selected"))
-    return record.model.sha256 == encoder_sha256
 
 
 def with_results(facts: Facts, records: Sequence[Loaded]) -> tuple[Facts, dict[str, bytes]]:

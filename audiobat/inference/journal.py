@@ -101,14 +101,10 @@ class Journal:
         stamps: Mapping[int, FileStamp | None],
         broken: Mapping[int, str],
     ) -> None:
-        """Write a part, whole or not at all.
+        """Write a part, whole or not at all: the rows that consecutive windows gave, up to the window `following`.
 
-        Args:
-            rows: those that consecutive windows gave.
-            state: what the task remembers of these windows, such as an event that has not ended.
-            following: the window after them.
-            stamps: clip id -> size and time of the file that was read.
-            broken: clip id -> why it cannot be read.
+        `state` is what the task remembers of these windows, such as an event that has not ended; `stamps` are the size
+        and time of each clip's file, `broken` the reasons why clips cannot be read.
         """
         files = [[clip_id, self._clips.keys[clip_id], found] for clip_id, found in stamps.items()]
         meta = {"first": self.next, "next": following, "files": files, "broken": broken}

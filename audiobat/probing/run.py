@@ -96,20 +96,10 @@ def probe_source(
     *,
     data_name: str = "clips",
 ) -> list[ResultRecord]:
-    """Train and test heads on features that are there already.
+    """Train and test heads on features of `table` that are there already; clips without features are left out.
 
-    Args:
-        encoder_name: what the records call the model.
-        encoder: whose weights the records name.
-        source: features of `table`.
-        table: clips with labels.
-        train_ids: the clips of `table` that train the heads; clips without features are left out.
-        test_ids: the clips that test them.
-        config: the heads and their training.
-        data_name: what the records call the data.
-
-    Raises:
-        AudiobatError: a schedule or a loss that does not fit, no features for a split, a loss that is not finite.
+    Records call the model `encoder_name` and the data `data_name`. Raises AudiobatError for a schedule or a loss that
+    does not fit, no features for a split, or a loss that is not finite.
     """
     check_schedule(config.head, config.train)
     plan = make_plan(table, [Split(train_ids, test_ids)], config, source.encoder.depth, data_name=data_name)

@@ -53,13 +53,9 @@ def choose_jobs(
 ) -> tuple[list[HeadJob], dict[str, Choice]]:
     """The heads, each with the learning rate and weight decay of highest mAP on clips held out of `train`.
 
-    Also returns how each was chosen, by name; a head that is not trained has no choice.
-
-    The held-out clips are a tenth of each class by the hash of their groups, so that no recording is on both sides.
-    Equal scores: the one that comes first in the grid.
-
-    Raises:
-        AudiobatError: nothing can be held out, no candidate's loss stays finite.
+    Also returns how each was chosen, by name; a head that is not trained has no choice. The held-out clips are a tenth
+    of each class by the hash of their groups, so that no recording is on both sides. Of equal scores the one that comes
+    first in the grid is taken. Raises AudiobatError if nothing can be held out, or no candidate's loss stays finite.
     """
     held = hashed_share(table.select(train), HELD_OUT)
     if held.all() or not held.any():

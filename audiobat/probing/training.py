@@ -206,11 +206,7 @@ def train_head(
     classes: int,
     single_label: bool,
 ) -> tuple[Head, float]:
-    """Train one head on the clips `clip_ids`; `targets` [n, C] bool are of the whole table. Also returns the seconds.
-
-    Raises:
-        AudiobatError: as for `train_heads`; a loss that is not finite.
-    """
+    """Train one head on `clip_ids`; `targets` [n, C] bool are of the whole table. Also returns the seconds it took."""
     job = HeadJob(head_config.kind, head_config, train_config)
     check_job(job, source.encoder.depth)
     trainers, seconds = train_heads(source, clip_ids, Task.of_matrix(targets, single_label), [job])

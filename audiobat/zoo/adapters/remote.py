@@ -7,7 +7,6 @@ kind of model, so that a change in such code is an error and no wrong number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,46 +19,34 @@ from audiobat.models.patches import pad_frames
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, recorded_blocks
 
 RATE, HOP, WIN = 16_000, 160, 400  # of all three: 16 kHz, frames of 25 ms (Dasheng: 32 ms, centred) every 10 ms
+FRAMES = 1024  # of BEATs' and EAT's windows
 BLOCK_LISTS = ("blocks", "layers", "layer")  # names that such code gives to its list of transformer blocks
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a kind of model cuts time and frequency into patches."""
-
-    patch: tuple[int, int]  # frames, mel bins
-    mels: int
-    frames: int  # of its position table
-    first: int  # samples that a clip must hold for its first column to be valid
-    frame: int  # samples of the first frame; each further frame takes HOP
-    prefix_tokens: int = 0  # before the patches; the first of them is cls
-
-    def grid(self) -> TimeGrid:
-        """The layout in samples."""
-        window = self.frame + (self.frames - 1) * HOP
-        return TimeGrid(window, self.patch[0] * HOP, self.first, self.mels // self.patch[1])
-
-
-def layout_of(config: Any) -> Layout:
-    """The layout of a model by its `model_type` and the sizes in its config.
+def grid_of(config: Any) -> TimeGrid:
+    """Where a model's patch columns lie, by its `model_type` and the sizes in its config.
 
     Dasheng's frames are centred, and its patches as high as the spectrogram; BEATs drops a patch that is not whole; EAT
     is given zeros to complete it.
     """
     kind = str(config.model_type)
     if kind == "dasheng":
-        height, width = field(config, ("patch_size",), (64, 4))
-        return Layout((width, height), height, field(config, ("target_length",), 1008), HOP * (width - 1), 0)
-    size = int(field(config, ("patch_size", "input_patch_size"), 16))
-    mels = int(field(config, ("mel_bins", "num_mel_bins"), 128))
-    if kind == "beats":
-        return Layout((size, size), mels, 1024, WIN + HOP * (size - 1), WIN)
-    if kind == "eat":
-        return Layout((size, size), mels, 1024, WIN, WIN, prefix_tokens=1)
+        _, width = field(config, ("patch_size",), (64, 4))
+        window = HOP * (field(config, ("target_length",), 1008) - 1)
+        return TimeGrid(window, width * HOP, span=HOP * (width - 1))
+    if kind in ("beats", "eat"):
+        size = int(field(config, ("patch_size", "input_patch_size"), 16))
+        span = WIN + HOP * (size - 1) if kind == "beats" else WIN
+        return TimeGrid(WIN + HOP * (FRAMES - 1), size * HOP, span, mel_bins(config) // size)
     raise AudiobatError(
         f"model_type {kind!r} with code of its own is not known here (dasheng, beats and eat are): wrap it as "
         "--model my_file.py:MyEncoder (audiobat/zoo/adapters/custom.py shows how)."
     )
+
+
+def mel_bins(config: Any) -> int:
+    """Of BEATs' and EAT's spectrograms."""
+    return int(field(config, ("mel_bins", "num_mel_bins"), 128))
 
 
 def field(config: Any, names: tuple[str, ...], default: Any) -> Any:
@@ -80,10 +67,12 @@ class RemoteEncoder(WindowedEncoder):
         self.model = model.eval()
         self.extractor = extractor
         self.sample_rate = int(getattr(extractor, "sampling_rate", RATE))
-        self.layout = layout_of(model.config)
-        self.grid = self.layout.grid()
-        fbank = FrontendConfig(kind="kaldi_fbank", mel_bins=self.layout.mels)  # EAT's, with its AudioSet statistics
-        self.fbank = KaldiFrontend(fbank) if model.config.model_type == "eat" else None
+        self.grid = grid_of(model.config)
+        is_eat = model.config.model_type == "eat"
+        self.prefix_tokens = 1 if is_eat else 0  # before the patches: cls
+        self.fbank = None  # EAT's, with its AudioSet statistics: its code brings no feature extractor
+        if is_eat:
+            self.fbank = KaldiFrontend(FrontendConfig(kind="kaldi_fbank", mel_bins=mel_bins(model.config)))
         named = [(name.rpartition(".")[2], module) for name, module in model.named_modules()]
         lists = [module for name, module in named if isinstance(module, nn.ModuleList) and name in BLOCK_LISTS]
         if not lists:
@@ -108,10 +97,10 @@ class RemoteEncoder(WindowedEncoder):
         return self.model(waveform, output_hidden_states=True)
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
-        """EAT's input [W, 1, frames, mels] of whole patches: its code brings no feature extractor."""
+        """EAT's input [W, 1, frames, mels] of whole patches."""
         assert self.fbank is not None
         spectrogram, _ = self.fbank(waveform)
-        width = self.layout.patch[0]
+        width = self.grid.hop // HOP
         frames = -(-spectrogram.shape[1] // width) * width
         return pad_frames(spectrogram, frames, self.fbank.floor)[:, None]
 
@@ -127,7 +116,7 @@ class RemoteEncoder(WindowedEncoder):
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
         """Windows [W, S] to patches [L, W, n, D] and cls [L, W, D]; AudiobatError if their shape is another."""
         states = torch.stack(self.states(waveform))
-        prefix, freq_patches = self.layout.prefix_tokens, self.freq_patches
+        prefix, freq_patches = self.prefix_tokens, self.freq_patches
         columns, tokens = self.grid.columns(waveform.shape[1]), states.shape[2] - prefix
         if states.shape[1] != len(waveform) or tokens % freq_patches or tokens < columns * freq_patches:
             raise AudiobatError(

@@ -30,10 +30,11 @@ class WaveformEncoder(WindowedEncoder):
         self.sample_rate = extractor.sampling_rate
         self.dim, self.depth = config.hidden_size, config.num_hidden_layers
         self.normalise = extractor.do_normalize
+        steps = accumulate(config.conv_stride[:-1], mul, initial=1)  # samples between two inputs of each convolution
         self.grid = TimeGrid(
             window=WINDOW_SECONDS * self.sample_rate,
             hop=prod(config.conv_stride),
-            span=receptive_field(config.conv_kernel, config.conv_stride),
+            span=1 + sum((kernel - 1) * step for kernel, step in zip(config.conv_kernel, steps, strict=True)),
         )
 
     def inputs(self, waveform: Tensor) -> Tensor:
@@ -49,9 +50,3 @@ class WaveformEncoder(WindowedEncoder):
         x = F.pad(x, (0, max(0, self.grid.span - x.shape[1])))
         states = self.model(x, output_hidden_states=True).hidden_states
         return torch.stack(states[1:]), None
-
-
-def receptive_field(kernels: list[int], strides: list[int]) -> int:
-    """Samples that one token of a stack of convolutions reads: 400 for the usual seven."""
-    steps = accumulate(strides[:-1], mul, initial=1)
-    return 1 + sum((kernel - 1) * step for kernel, step in zip(kernels, steps, strict=True))

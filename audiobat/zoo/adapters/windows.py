@@ -33,11 +33,6 @@ class TimeGrid:
         """Valid columns of a clip of `samples`: at least one."""
         return max(1, (samples - self.span) // self.hop + 1)
 
-    @property
-    def step(self) -> int:
-        """From the start of one window to the start of the next: whole columns, so that all are `hop` apart."""
-        return self.columns(self.window) * self.hop
-
 
 class Piece(NamedTuple):
     """One window of one clip: its samples, and the columns of the clip that it fills."""

@@ -49,7 +49,9 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     path = weights.path
     tensors, left = renamed(weights.chosen(teacher))
     dim, _, patch_frames, patch_bins = size(tensors, "patch_embed.proj.weight", 4, path)
-    sizes, classes = (dim, count_blocks(tensors)), names_of_classes(weights.config)
+    names: Any = weights.config.get("id2label")  # of a config.json; fairseq's files have AudioSet's order
+    made_up = not isinstance(names, Mapping) or all(v == f"LABEL_{k}" for k, v in names.items())  # by transformers
+    sizes, classes = (dim, count_blocks(tensors)), {} if made_up else names
     head = linear_head(tensors, ("head", "fc_norm"), sizes, "cls", classes, path)
     tensors["pos_embed"] = positions(tensors, FBANK.mel_bins // patch_bins, FRAMES // patch_frames, dim, weights)
     model = vit(weights, tensors, FBANK, gated_attention=False)
@@ -85,9 +87,3 @@ def positions(tensors: Mapping[str, Tensor], freq_patches: int, columns: int, di
             f"{weights.path}: the positions are not EAT's sines and cosines; the file's are used.", stacklevel=2
         )
     return table
-
-
-def names_of_classes(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`id2label` of a config.json, unless transformers made the names up; fairseq's files have AudioSet's order."""
-    names = config.get("id2label")
-    return names if isinstance(names, Mapping) and any(v != f"LABEL_{k}" for k, v in names.items()) else {}

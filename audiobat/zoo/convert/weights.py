@@ -184,16 +184,10 @@ def attention_heads(weights: Weights, dim: int) -> int:
 
 
 def vit(weights: Weights, tensors: Mapping[str, Tensor], frontend: FrontendConfig, **more: bool | str) -> AudioEncoder:
-    """The encoder of tensors under our names; every size that no config names is read off them.
+    """The encoder of tensors under our names; every size that the file's config does not name is read off them.
 
-    Args:
-        weights: the file, whose config may name the number of attention heads.
-        tensors: of the encoder alone.
-        frontend: how its project makes spectrograms.
-        more: fields of EncoderConfig in which the project differs from ours.
-
-    Raises:
-        AudiobatError: a tensor that is missing, unexpected or of a shape that does not fit.
+    `more` are fields of EncoderConfig in which the project differs from ours. Raises AudiobatError for a tensor that is
+    missing, unexpected or of a shape that does not fit.
     """
     dim, _, patch_frames, patch_bins = size(tensors, "patch_embed.proj.weight", 4, weights.path)
     _, patches, _ = size(tensors, "pos_embed", 3, weights.path)
@@ -220,16 +214,9 @@ def linear_head(
 ) -> Head | None:
     """Take a head out of `tensors`: a matrix, which also takes in the scale and shift of a LayerNorm before it.
 
-    Args:
-        tensors: of the file; the head's are removed.
-        names: of the matrix, and of the norm if there may be one.
-        encoder: width and depth.
-        pool: the token of the last block that the head reads: `cls`, or the `mean` of the patches.
-        classes: `{0: name}` or `{"0": name}`; a class without a name is called by its number.
-        path: for errors.
-
-    Returns:
-        The head, or None if the file has none.
+    `names` are those of the matrix and, if there may be one, of the norm; `encoder` is its width and depth; `pool` is
+    the token of the last block that the head reads, `cls` or the `mean` of the patches; `classes` is `{0: name}` or
+    `{"0": name}`, and a class without a name is called by its number. None if the file has no head.
     """
     matrix, norm = names
     if f"{matrix}.weight" not in tensors:

@@ -81,7 +81,15 @@ def export_onnx(model: AudioEncoder | Tagger, file: str | Path) -> None:
     program.model.metadata_props.update(metadata(model, file.stem))
     with errors_of_writing(file), replacing(file) as beside:
         program.save(beside)
-        compare(module, open_session(runtime, beside))
+        try:
+            session = runtime.InferenceSession(beside, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises classes of its own
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise AudiobatError(
+                f"onnxruntime {runtime.__version__} cannot open what PyTorch {torch.__version__} wrote ({reason}): "
+                "nothing was written; take the versions of constraints.txt."
+            ) from error
+        compare(module, session)
 
 
 def encoder_of(model: nn.Module) -> AudioEncoder:
@@ -140,18 +148,6 @@ def metadata(model: AudioEncoder | Tagger, name: str) -> dict[str, str]:
         about["classes"] = json.dumps(model.classes, ensure_ascii=False)
         about["task"], about["multi_label"] = model.task, json.dumps(model.multi_label)
     return about
-
-
-def open_session(runtime: Any, file: Path) -> Any:
-    """The file in onnxruntime, on the CPU."""
-    try:
-        return runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise AudiobatError(
-            f"onnxruntime {runtime.__version__} cannot open what PyTorch {torch.__version__} wrote ({reason}): nothing "
-            "was written; take the versions of constraints.txt."
-        ) from error
 
 
 def compare(module: OnnxModel, session: Any) -> None:

@@ -48,21 +48,18 @@ def export_transformers(model: AudioEncoder | Tagger, folder: str | Path, card: 
     config = model_config(model)
     check_values(model.state_dict(), f"The model for {folder}", model.state_dict())
     root = model if isinstance(model, Tagger) else nn.ModuleDict({"encoder": model})
-    files = {
-        "config.json": as_json(config),
-        "preprocessor_config.json": as_json(
-            {
-                "auto_map": {"AutoFeatureExtractor": f"{CODE}.AudiobatFeatureExtractor"},
-                "feature_extractor_type": "AudiobatFeatureExtractor",
-                "feature_size": 1,
-                "padding_value": 0.0,
-                "return_attention_mask": True,
-                "sampling_rate": model.sample_rate,
-            }
-        ),
-        f"{CODE}.py": source_of(model),
-        "README.md": card or write_card(folder.name, model, Facts(), "transformers"),
+    extractor = {
+        "auto_map": {"AutoFeatureExtractor": f"{CODE}.AudiobatFeatureExtractor"},
+        "feature_extractor_type": "AudiobatFeatureExtractor",
+        "feature_size": 1,
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+        "sampling_rate": model.sample_rate,
     }
+    card = card or write_card(folder.name, model, Facts(), "transformers")
+    files = {f"{CODE}.py": source_of(model), "README.md": card}
+    for name, fields in (("config.json", config), ("preprocessor_config.json", extractor)):
+        files[name] = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
     with errors_of_writing(folder), replacing(folder) as beside:
         beside.mkdir()
         for name, text in files.items():
@@ -106,8 +103,3 @@ def model_config(model: AudioEncoder | Tagger) -> dict[str, Any]:
         **to_dict(encoder.config),
         **fields,
     }
-
-
-def as_json(fields: dict[str, Any]) -> str:
-    """The text of a JSON file."""
-    return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
