@@ -4,8 +4,7 @@ In: a name, a folder or a Python file. Out: an object that meets the `Encoder` p
 
 custom.py       a user's own class
 windows.py      base class of the adapters: clips in windows without padding
-spectrogram.py  AST, Whisper, CLAP
-waveform.py     wav2vec 2.0, HuBERT, WavLM
+published.py    wav2vec 2.0, HuBERT, WavLM, AST, Whisper, CLAP
 remote.py       Dasheng, BEATs and EAT, whose Python code comes with their weights
 huggingface.py  picks the adapter for a model's name or folder
 """

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from audiobat.errors import AudiobatError
+from audiobat.zoo.adapters.published import ASTEncoder, ClapAudioTower, WaveformEncoder, WhisperAudioEncoder
 from audiobat.zoo.adapters.remote import RemoteEncoder
-from audiobat.zoo.adapters.spectrogram import ASTEncoder, ClapAudioTower, WhisperAudioEncoder
-from audiobat.zoo.adapters.waveform import WaveformEncoder
 from audiobat.zoo.adapters.windows import WindowedEncoder
 
 WAVEFORM = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")

@@ -1,14 +1,18 @@
-"""AST, Whisper's encoder and CLAP's audio tower, which read log-mel windows of one fixed length, as they were trained.
+"""Models of the transformers package: wav2vec 2.0, HuBERT, WavLM; AST, Whisper's encoder and CLAP's audio tower.
 
-In: windows [W, S]. Out: block outputs, time-major. Inputs are the feature extractors' numbers, batched in torch.
+In: windows [W, S]. Out: the outputs of all blocks, time-major. Inputs are the feature extractors' numbers, batched in
+torch: samples for the first three, log-mel windows of one fixed length, as they were trained, for the others.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
+from math import prod
+from operator import mul
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
@@ -16,24 +20,84 @@ from audiobat.config import FrontendConfig
 from audiobat.models.patches import pad_frames
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, recorded_blocks
 
+WINDOW_SECONDS = 30  # our choice: attention over longer clips costs too much, and the models were trained on less
+EPS = 1e-7  # that the feature extractor of wav2vec 2.0 adds to the variance
 AMIN = 1e-10  # mel power below which the extractors of Whisper and CLAP take no logarithm
 
 
-class ASTEncoder(WindowedEncoder):
+class TransformersEncoder(WindowedEncoder):
+    """Base of these adapters: the model, and the rate that its feature extractor takes."""
+
+    window: Tensor  # of the STFT, where there is one
+    filters: Tensor  # [bins, mel]
+
+    def __init__(self, model: Any, extractor: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.sample_rate = extractor.sampling_rate
+
+    def states(self, inputs: Tensor) -> Tensor:
+        """The model's own `hidden_states` [L, W, n, D], but for the input of the first block."""
+        return torch.stack(self.model(inputs, output_hidden_states=True).hidden_states[1:])
+
+    def add_filters(self, n_fft: int, filters: Any) -> None:
+        """Keep what `mel_power` needs: a Hann window of `n_fft` samples and mel filters [bins, mel]."""
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+
+    def mel_power(self, waveform: Tensor, samples: int, hop: int) -> Tensor:
+        """Waveform [W, S], zero-padded to `samples`, to mel power [W, mel, frames], by a centred STFT."""
+        padded = F.pad(waveform, (0, samples - waveform.shape[1]))
+        stft = torch.stft(padded, len(self.window), hop, window=self.window, return_complex=True)
+        return self.filters.T @ (stft.real.square() + stft.imag.square())
+
+
+class WaveformEncoder(TransformersEncoder):
+    """A model of the wav2vec 2.0 family. Its convolutions need no padding, and windows bring none."""
+
+    def __init__(self, model: Any, extractor: Any) -> None:
+        super().__init__(model, extractor)
+        config: Any = model.config
+        self.dim, self.depth = config.hidden_size, config.num_hidden_layers
+        self.normalise = extractor.do_normalize
+        steps = accumulate(config.conv_stride[:-1], mul, initial=1)  # samples between two inputs of each convolution
+        self.grid = TimeGrid(
+            window=WINDOW_SECONDS * self.sample_rate,
+            hop=prod(config.conv_stride),
+            span=1 + sum((kernel - 1) * step for kernel, step in zip(config.conv_kernel, steps, strict=True)),
+        )
+
+    def inputs(self, waveform: Tensor) -> Tensor:
+        """As the feature extractor prepares each clip: zero mean and unit variance, if the model was trained so."""
+        if not self.normalise:
+            return waveform
+        variance, mean = torch.var_mean(waveform, 1, correction=0, keepdim=True)
+        return (waveform - mean) / torch.sqrt(variance + EPS)
+
+    def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Windows [W, S] to block outputs [L, W, T, D]; a window shorter than a single token is filled with zeros."""
+        x = self.inputs(waveform)
+        x = F.pad(x, (0, max(0, self.grid.span - x.shape[1])))
+        return self.states(x), None
+
+
+class ASTEncoder(TransformersEncoder):
     """Audio Spectrogram Transformer: overlapping patches of a Kaldi filter bank, zero-padded to `max_length` frames.
 
     AST has a cls and a distillation token; `cls_token` is the mean of both, which is what its own head reads. Its
     frequency-major patches are put in time-major order. Columns that reach into the padding are left out.
     """
 
-    def __init__(self, model: nn.Module, extractor: Any) -> None:
-        super().__init__()
-        self.model = model
+    def __init__(self, model: Any, extractor: Any) -> None:
+        super().__init__(model, extractor)
         config: Any = model.config
-        self.sample_rate = extractor.sampling_rate
         self.dim, self.depth = config.hidden_size, config.num_hidden_layers
         self.frames = config.max_length
-        self.frontend = KaldiFrontend(kaldi_config(self.sample_rate, extractor))
+        # Where AST does not normalise, (x - 0) / (2 * 0.5) does nothing.
+        mean, std = (extractor.mean, extractor.std) if extractor.do_normalize else (0.0, 0.5)
+        mels = extractor.num_mel_bins
+        fbank = FrontendConfig("kaldi_fbank", self.sample_rate, mel_bins=mels, mean=mean, std=std)
+        self.frontend = KaldiFrontend(fbank)
         win, hop = self.frontend.config.win_length, self.frontend.config.hop_length
         self.grid = TimeGrid(
             window=win + (self.frames - 1) * hop,
@@ -49,45 +113,37 @@ class ASTEncoder(WindowedEncoder):
 
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
         """Windows [W, S] to patches [L, W, T * F, D] and cls [L, W, D]."""
-        states = torch.stack(self.model(self.inputs(waveform), output_hidden_states=True).hidden_states[1:])
+        states = self.states(self.inputs(waveform))
         frequency_major = states[:, :, 2:].unflatten(2, (self.freq_patches, -1))  # [L, W, F, T, D]
         return frequency_major.transpose(2, 3).flatten(2, 3), states[:, :, :2].mean(2)
 
 
-class WhisperAudioEncoder(WindowedEncoder):
+class WhisperAudioEncoder(TransformersEncoder):
     """Whisper's encoder: log-mel of 30 s, zero-padded before the STFT; one token for each 20 ms, no cls.
 
     The last layer is the one after the final LayerNorm, as in the model's own `hidden_states`.
     """
 
-    window: Tensor
-    filters: Tensor  # [bins, mel]
-
     def __init__(self, model: Any, extractor: Any) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, extractor)
         config: Any = model.config
-        self.sample_rate = extractor.sampling_rate
         self.dim, self.depth = config.d_model, config.encoder_layers
         self.hop, self.samples = extractor.hop_length, extractor.n_samples
         self.grid = TimeGrid(window=self.samples, hop=self.hop * model.conv2.stride[0], span=1)
-        self.register_buffer("window", torch.hann_window(extractor.n_fft), persistent=False)
-        self.register_buffer("filters", torch.from_numpy(extractor.mel_filters).float(), persistent=False)
+        self.add_filters(extractor.n_fft, extractor.mel_filters)
 
     def inputs(self, waveform: Tensor) -> Tensor:
         """Windows [W, S] to log-mel [W, mel, frames], each with a floor 8 below its own maximum (in powers of ten)."""
-        padded = F.pad(waveform, (0, self.samples - waveform.shape[1]))
-        mel = mel_power(padded, self.window, self.hop, self.filters)[..., :-1]
+        mel = self.mel_power(waveform, self.samples, self.hop)[..., :-1]
         log_mel = mel.clamp(min=AMIN).log10()
         return (torch.maximum(log_mel, log_mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
 
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
         """Windows [W, S] to block outputs [L, W, T, D]."""
-        states = self.model(self.inputs(waveform), output_hidden_states=True).hidden_states
-        return torch.stack(states[1:]), None
+        return self.states(self.inputs(waveform)), None
 
 
-class ClapAudioTower(WindowedEncoder):
+class ClapAudioTower(TransformersEncoder):
     """CLAP's Swin tower: mel dB of 10 s; a shorter clip is repeated, as the extractor says.
 
     The stages of a Swin differ in width and grid, so the layers are the blocks of the last stage. The tower folds time
@@ -95,14 +151,9 @@ class ClapAudioTower(WindowedEncoder):
     that it gets alone as `is_longer`, and in a batch not always; here every clip is marked, as if it were alone.
     """
 
-    window: Tensor
-    filters: Tensor  # [bins, mel]
-
     def __init__(self, model: Any, extractor: Any) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, extractor)
         config: Any = model.config
-        self.sample_rate = extractor.sampling_rate
         stages = len(config.depths)
         self.dim, self.depth = config.patch_embeds_hidden_size * 2 ** (stages - 1), config.depths[-1]
         self.side = config.spec_size // model.audio_encoder.patch_stride[0] // 2 ** (stages - 1)
@@ -117,16 +168,14 @@ class ClapAudioTower(WindowedEncoder):
         )
         fused = extractor.truncation == "fusion"
         filters = extractor.mel_filters if fused else extractor.mel_filters_slaney
-        self.register_buffer("window", torch.hann_window(extractor.fft_window_size), persistent=False)
-        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+        self.add_filters(extractor.fft_window_size, filters)
 
     def inputs(self, waveform: Tensor) -> Tensor:
         """Windows [W, S] to mel dB [W, copies, frames, mel]."""
         times = self.samples // waveform.shape[1]
         if self.padding in ("repeat", "repeatpad"):
             waveform = waveform.repeat(1, times + (self.padding == "repeat"))[:, : self.samples]
-        padded = F.pad(waveform, (0, self.samples - waveform.shape[1]))
-        mel = mel_power(padded, self.window, self.hop, self.filters)
+        mel = self.mel_power(waveform, self.samples, self.hop)
         db = 10 * mel.clamp(min=AMIN).log10()
         return db.mT[:, None].expand(-1, self.copies, -1, -1)
 
@@ -137,15 +186,3 @@ class ClapAudioTower(WindowedEncoder):
             self.model(self.inputs(waveform), is_longer=longer)
         folded = torch.stack(states).unflatten(2, (self.bands, self.freq_patches, self.side))  # [L, W, band, F, t, D]
         return folded.transpose(3, 4).flatten(2, 4), None
-
-
-def mel_power(waveform: Tensor, window: Tensor, hop: int, filters: Tensor) -> Tensor:
-    """Waveform [W, S] to mel power [W, mel, frames]: a centred STFT of reflected ends."""
-    stft = torch.stft(waveform, len(window), hop, window=window, return_complex=True)
-    return filters.T @ (stft.real.square() + stft.imag.square())
-
-
-def kaldi_config(sample_rate: int, extractor: Any) -> FrontendConfig:
-    """AST's filter bank as this project's frontend. Where AST does not normalise, (x - 0) / (2 * 0.5) does nothing."""
-    mean, std = (extractor.mean, extractor.std) if extractor.do_normalize else (0.0, 0.5)
-    return FrontendConfig("kaldi_fbank", sample_rate, mel_bins=extractor.num_mel_bins, mean=mean, std=std)
