@@ -47,7 +47,7 @@ def misbehave(data: bytes, extension: str) -> None:
     if data[0] % 8 == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     if data[0] % 8 == 1:
-        time.sleep(60)
+        time.sleep(300)
     if data[0] % 8 == 2:
         raise KeyError("x")
     if data[0] % 8 == 3:
@@ -61,17 +61,17 @@ def test_crashes_hangs_exceptions_and_breaches_are_seen_kept_and_survived(
 ) -> None:
     inputs = iter([bytes([number]) for number in (5, 0, 1, 2, 3, 4, 7, 0, 6)])
     monkeypatch.setattr(fuzzer, "make_input", lambda rng, seeds: ("random", next(inputs), ".wav"))
-    counts, slowest, _ = fuzzer.fuzz(9, 0, tmp_path, check=misbehave, seconds=1.0)
+    counts, slowest, _ = fuzzer.fuzz(9, 0, tmp_path, check=misbehave, seconds=3.0)
     seen = {(outcome, reason): count for (_, outcome, reason), count in counts.items() if outcome != "breach"}
     assert seen == {
         ("ok", ""): 3,
         ("crash", "exit code -9"): 2,
-        ("hang", "no answer in 1 s"): 1,
+        ("hang", "no answer in 3 s"): 1,
         ("exception", "KeyError('x')"): 1,
         ("refused", "lasts N s"): 1,
     }
     assert sum(outcome == "breach" for _, outcome, _ in counts) == 1
-    assert 1.0 <= slowest < 10.0
+    assert 3.0 <= slowest < 60.0
     kept = {path.name: path.read_bytes()[0] for path in tmp_path.iterdir()}
     assert kept == {
         "crash_0_1.wav": 0,

@@ -398,11 +398,11 @@ def test_sigterm_still_ends_a_process_forked_during_the_run(tmp_path):
         context = multiprocessing.get_context("fork")
         runs = context.Event()
         # Short sleeps: a handler that is due just before a long one would wait for its end.
-        child = context.Process(target=lambda: (runs.set(), [time.sleep(0.01) for _ in range(3000)]))
+        child = context.Process(target=lambda: (runs.set(), [time.sleep(0.01) for _ in range(60_000)]))
         child.start()
-        assert runs.wait(10)  # Python drops a signal that arrives while it forks
+        assert runs.wait(300)  # Python drops a signal that arrives while it forks
         child.terminate()
-        child.join(10)
+        child.join(300)
         codes.append(child.exitcode)
 
     assert run(tmp_path, after=fork, steps=1) == FitResult(1, "done")

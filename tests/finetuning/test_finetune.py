@@ -1,6 +1,7 @@
 """`audiobat finetune` from clips to a release: the files of a run, resuming, settings and models it refuses."""
 
 import csv
+import itertools
 import json
 import os
 import resource
@@ -25,6 +26,7 @@ from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.build import clip_table
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import splits_of
+from audiobat.engine import loop
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
@@ -439,14 +441,12 @@ def test_two_processes_train_test_and_choose_as_one_does(model, multi, tmp_path:
         assert other.metrics["map"].value == pytest.approx(record.metrics["map"].value, abs=0.05)
 
 
-def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(model, multi, tmp_path: Path):
+def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(model, multi, tmp_path: Path, monkeypatch):
     settings = merge(TINY, {"train": {"steps": 100_000, "save_every": 100_000}, "select": {"every": 100_000}})
     process = start(model, multi, tmp_path / "run", settings)
     metrics = tmp_path / "run" / "metrics.jsonl"
-    for _ in range(600):
-        if metrics.exists() and metrics.read_text().count("\n") > 3:
-            break
-        time.sleep(0.1)
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0
@@ -454,7 +454,8 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(model, multi, 
     stopped = load_checkpoint(tmp_path / "run").step
     assert stopped >= 3
     assert not (tmp_path / "run" / "release").exists()
-    audiobat.finetune(model, multi, tmp_path / "run", from_dict(FinetuneConfig, settings), max_seconds=1)
+    monkeypatch.setattr(loop, "monotonic", itertools.count(0, 60).__next__)  # a minute between any two looks at it
+    audiobat.finetune(model, multi, tmp_path / "run", from_dict(FinetuneConfig, settings), max_seconds=1200)
     assert load_checkpoint(tmp_path / "run").step > stopped
 
 

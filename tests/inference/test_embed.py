@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from audiobat.audio.read import load_audio
+from audiobat.cli.command import main
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.data import clip, windows
 from audiobat.errors import AudiobatError
@@ -181,7 +182,9 @@ def test_a_run_that_is_killed_goes_on_to_the_same_table(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "out.npz", "whole.npz"]
 
 
-def test_a_killed_process_goes_on_to_the_same_table(folder: Path, encoder: AudioEncoder, tmp_path: Path):
+def test_a_killed_process_goes_on_to_the_same_table(
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch, small_parts
+):
     """The same with a real process and a signal that nobody can catch."""
     release_io.save_release(tmp_path / "model", encoder)
     code = """if True:
@@ -207,7 +210,8 @@ def test_a_killed_process_goes_on_to_the_same_table(folder: Path, encoder: Audio
     assert run("out.parquet", 5) == -9
     assert len(list((tmp_path / "out.parquet.parts").glob("*.npz"))) == 5
     assert run("out.parquet", 99) == 0
-    assert run("whole.parquet", 99) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["embed", "--model", "model", "--data", "clips", "--out", "whole.parquet", "--batch-size", "2"]) == 0
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 

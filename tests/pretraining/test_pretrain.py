@@ -1,6 +1,7 @@
 """`audiobat pretrain` from a folder of audio to a run folder: plan, resume, signals, bad input, collapse in words."""
 
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -29,6 +30,7 @@ from audiobat.config import (
     to_dict,
 )
 from audiobat.config.recipes import load_recipe, merge, recipe_names
+from audiobat.engine import loop
 from audiobat.engine import run_folder as module
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.run_folder import sole_use
@@ -97,7 +99,7 @@ def test_resuming_gives_the_uninterrupted_run(tones, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(tones, tmp_path):
+def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(tones, tmp_path, monkeypatch):
     config, run = config_for(tones, steps=100_000, save_every=100_000), tmp_path / "run"
     (tmp_path / "recipe.yaml").write_text(
         yaml.safe_dump(
@@ -119,17 +121,17 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_goes_on(tones, tmp_pat
         str(run),
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    for _ in range(600):
-        if (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) > 3:
-            break
-        time.sleep(0.1)
+    metrics = run / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=600)
     assert process.returncode == 0
     assert "goes on from here" in told
     stopped = load_checkpoint(run).step
     assert stopped >= 3
-    pretrain(config, run, max_seconds=1)
+    monkeypatch.setattr(loop, "monotonic", itertools.count(0, 60).__next__)  # a minute between any two looks at it
+    pretrain(config, run, max_seconds=1200)
     assert load_checkpoint(run).step > stopped
 
 

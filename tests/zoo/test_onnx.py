@@ -35,6 +35,7 @@ HEADS = (
     HeadConfig(kind="proto_classwise", per_class=2),
     HeadConfig(kind="mean_time_keep_freq", norm="batch"),
 )
+FRAMED = (0, 4)  # two whose frames are translated: the same code pools the columns of all kinds
 CLASSES = ("ant", "bee", "süß, „cicada“")
 # One sample; less than a patch; odd lengths within a window; the last sample of a window and the first of a next; more.
 LENGTHS = ([1], [639, 3], [1999, 1, 1281], [2559, 2559], [2560, 7], [9001, 5120, 80, 1])
@@ -112,12 +113,13 @@ class EveryHead(torch.nn.Module):
         super().__init__()
         self.taggers = torch.nn.ModuleList(make(KALDI, PRE, head) for head in HEADS)
         self.encoder = self.taggers[0].encoder
-        self.names = ["tokens", *(f"{head.kind}_{what}" for head in HEADS for what in ("clip", "frames"))]
+        self.names = ["tokens", *(f"{head.kind}_clip" for head in HEADS), *(f"{HEADS[i].kind}_frames" for i in FRAMED)]
 
     def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         features = self.encoder.forward_intermediates(waveform, lengths)
         tokens = features.patch_tokens * features.valid[..., None]
-        return tokens, *(f(features) for tagger in self.taggers for f in (tagger.head, tagger.frame_logits))
+        clips = [tagger.head(features) for tagger in self.taggers]
+        return tokens, *clips, *(self.taggers[i].frame_logits(features) for i in FRAMED)
 
 
 @torch.no_grad()
