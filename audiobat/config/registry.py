@@ -12,15 +12,14 @@ import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from audiobat.config.checks import check
-from audiobat.config.user_files import find_in_file, is_user_class, line_of, split_name
+from audiobat.config.user_files import find_in_file, is_user_class, place_of, split_name
 from audiobat.errors import AudiobatError, did_you_mean
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = "audiobat."  # of the dotted names of its modules
-C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,14 @@ def class_for(config: object) -> type[Any]:
     return found
 
 
+def has_own_config(seam: str, kind: str) -> bool:
+    """Whether a kind may define a `Config`: the text of a built-in one is searched, as importing it imports torch."""
+    if is_user_class(kind):
+        return True
+    source = (PACKAGE / SEAMS[seam].folder / f"{kind}.py").read_text(encoding="utf-8")
+    return re.search(r"^    class Config\b", source, re.MULTILINE) is not None
+
+
 def check_kind(seam: str, kind: str, where: str | None = None) -> None:
     """Raise an AudiobatError that lists the kinds unless `kind` is one of them or has the form FILE.py:CLASS.
 
@@ -113,25 +120,6 @@ def choices(config_class: type, field: str) -> list[str]:
     return kinds(seam[0]) if seam is not None and seam[1] == field else []
 
 
-def config_class_of(config_class: type[C], kind: str) -> type[C]:
-    """The class that holds the settings of `kind`: its own `Config`, a subclass of `config_class`, or that itself.
-
-    A built-in kind without a `Config` is not imported for this, which would take torch with it.
-    """
-    seam = seam_of(config_class)
-    assert seam is not None
-    if not is_user_class(kind):
-        check_kind(seam[0], kind, ".".join(seam))
-        source = (PACKAGE / SEAMS[seam[0]].folder / f"{kind}.py").read_text(encoding="utf-8")
-        if not re.search(r"^    class Config\b", source, re.MULTILINE):
-            return config_class
-    found: type[C] = getattr(find(seam[0], kind), "Config", config_class)
-    base = [base for base in config_class.__mro__ if seam_of(base)][-1]  # that of the seam
-    if not (isinstance(found, type) and issubclass(found, base) and dataclasses.is_dataclass(found)):
-        raise AudiobatError(f"{kind}: its Config must be a frozen dataclass that subclasses {base.__name__}.")
-    return found
-
-
 def _check_methods(seam: str, kind: str, found: Any) -> type[Any]:
     """`found`, if it is a class that defines all methods of its seam."""
     if not isinstance(found, type):
@@ -140,7 +128,7 @@ def _check_methods(seam: str, kind: str, found: Any) -> type[Any]:
     missing = [name for name in wanted if not _defines(found, name)]
     missing += sorted(getattr(found, "__abstractmethods__", set()) - set(missing))
     if missing:
-        where = f"{split_name(kind)[0]} line {line_of(found)}: " if is_user_class(kind) else ""
+        where = f"{place_of(found)}: " if is_user_class(kind) else ""
         raise AudiobatError(
             f"{where}{found.__name__} lacks {', '.join(missing)}: a {seam} defines {', '.join(wanted)} "
             "(see docs/variants.md)."
