@@ -19,9 +19,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import audiobat
 from audiobat.cli.verbs import VERBS
 from audiobat.config.field_help import help_of
-from audiobat.config.plain import config_class_of
 from audiobat.config.recipes import recipe_names
-from audiobat.config.registry import choices, kinds, seam_of
+from audiobat.config.registry import choices, config_class_of, kinds, seam_of
 from audiobat.config.user_files import is_user_class
 
 PACKAGE = Path(audiobat.__file__).parent

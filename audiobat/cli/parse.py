@@ -14,7 +14,8 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from audiobat.cli.flags import Flag, flags_of
 from audiobat.cli.verbs import VERBS, Fields, Verb
 from audiobat.config import from_dict
-from audiobat.config.plain import checked, is_union
+from audiobat.config.checks import is_union
+from audiobat.config.plain import checked
 from audiobat.config.recipes import check_recipe, load_recipe, merge, parse_yaml
 from audiobat.errors import AudiobatError, did_you_mean
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from audiobat.config.checks import LARGEST, check, check_one_of
-from audiobat.config.registry import check_kind, find, has_own_config, seam_of
-from audiobat.config.user_files import is_user_class, place_of
+from audiobat.config.checks import LARGEST, check, check_one_of, is_union
+from audiobat.config.registry import config_class_of, seam_of
 from audiobat.errors import AudiobatError, did_you_mean
 
 T = TypeVar("T")
-OWN_TYPES = "int, float, bool, str, X | None, tuple[X, ...] or Literal[...]"  # of the fields of a user's Config
 
 
 def to_dict(config: object) -> dict[str, Any]:
@@ -97,72 +95,3 @@ def checked(hint: Any, value: Any, path: str) -> Any:
     if hint is float:
         check(math.isfinite(value), path, value, "it must be finite")
     return value
-
-
-def is_union(hint: Any) -> bool:
-    """Whether a type is `X | None`, or `Optional[X]`, which is the same."""
-    return get_origin(hint) in (UnionType, Union)
-
-
-def config_class_of(config_class: type[T], kind: str) -> type[T]:
-    """The class that holds the settings of `kind`: its own `Config`, a subclass of `config_class`, or that itself.
-
-    A built-in kind without a `Config` is not imported for this, which would take torch with it.
-
-    Raises:
-        AudiobatError: an unknown kind; a `Config` that is no frozen dataclass, or whose fields YAML could not keep.
-    """
-    seam = seam_of(config_class)
-    assert seam is not None
-    check_kind(seam[0], kind, ".".join(seam))
-    if not has_own_config(seam[0], kind):
-        return config_class
-    found: type[T] = getattr(find(seam[0], kind), "Config", config_class)
-    base = [base for base in config_class.__mro__ if seam_of(base)][-1]  # that of the seam
-    # A subclass of a dataclass is one by inheritance: without @dataclass its own fields would not be settings.
-    decorated = isinstance(found, type) and "__dataclass_fields__" in vars(found)
-    if not (decorated and issubclass(found, base)):
-        where = f"{place_of(found)}: {found.__qualname__}" if isinstance(found, type) else f"{kind}: its Config"
-        raise AudiobatError(
-            f"{where} is no frozen dataclass that subclasses {base.__name__}: write @dataclass(frozen=True) above "
-            f"class Config({base.__name__})."
-        )
-    if is_user_class(kind):
-        _check_own_fields(found, base)
-    return found
-
-
-def _check_own_fields(found: type[Any], base: type[Any]) -> None:
-    """Check that each field of a user's Config has a type that YAML can keep, and a default of this type."""
-    try:
-        hints = get_type_hints(found)
-    except (NameError, TypeError) as error:  # of an annotation in quotes
-        raise AudiobatError(f"{place_of(found)}: a type in {found.__qualname__} is unknown ({error}).") from None
-    inherited = base.__dataclass_fields__
-    for f in dataclasses.fields(found):
-        if f is inherited.get(f.name):
-            continue
-        make = f.default_factory
-        default = make() if make is not dataclasses.MISSING else f.default
-        hint = hints[f.name]
-        try:
-            fits = _is_own_type(hint) and (checked(hint, default, f.name), True)[1]
-        except AudiobatError:
-            fits = False
-        if not fits:
-            shown = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-            given = "no default" if default is dataclasses.MISSING else f"the default {default!r}"
-            raise AudiobatError(
-                f"{place_of(found, f.name)}: {found.__qualname__}.{f.name} is {shown} with {given}: use {OWN_TYPES}, "
-                "and a default of that type."
-            )
-
-
-def _is_own_type(hint: Any) -> bool:
-    """Whether `hint` is one of OWN_TYPES."""
-    args = get_args(hint)
-    if is_union(hint):
-        return len(args) == 2 and NoneType in args and all(arm is NoneType or _is_own_type(arm) for arm in args)
-    if get_origin(hint) is tuple:
-        return bool(args) and all(_is_own_type(arm) for arm in args if arm is not Ellipsis)
-    return hint in (int, float, bool, str) or get_origin(hint) is Literal

@@ -8,8 +8,7 @@ from typing import Literal
 
 from audiobat.config.checks import LARGEST, check, check_choice
 from audiobat.config.frontend import StatisticsConfig
-from audiobat.config.plain import config_class_of
-from audiobat.config.registry import check_kind, kind_field
+from audiobat.config.registry import check_kind, config_class_of, kind_field
 
 
 @dataclass(frozen=True)

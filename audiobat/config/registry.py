@@ -12,14 +12,16 @@ import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from audiobat.config.checks import check
+from audiobat.config.own_fields import check_own_fields
 from audiobat.config.user_files import find_in_file, is_user_class, place_of, split_name
 from audiobat.errors import AudiobatError, did_you_mean
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = "audiobat."  # of the dotted names of its modules
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,6 @@ def class_for(config: object) -> type[Any]:
     return found
 
 
-def has_own_config(seam: str, kind: str) -> bool:
-    """Whether a kind may define a `Config`: the text of a built-in one is searched, as importing it imports torch."""
-    if is_user_class(kind):
-        return True
-    source = (PACKAGE / SEAMS[seam].folder / f"{kind}.py").read_text(encoding="utf-8")
-    return re.search(r"^    class Config\b", source, re.MULTILINE) is not None
-
-
 def check_kind(seam: str, kind: str, where: str | None = None) -> None:
     """Raise an AudiobatError that lists the kinds unless `kind` is one of them or has the form FILE.py:CLASS.
 
@@ -118,6 +112,36 @@ def choices(config_class: type, field: str) -> list[str]:
     """The built-in kinds that a field of a config class can name, for help; empty for a field of another sort."""
     seam = seam_of(config_class)
     return kinds(seam[0]) if seam is not None and seam[1] == field else []
+
+
+def config_class_of(config_class: type[C], kind: str) -> type[C]:
+    """The class that holds the settings of `kind`: its own `Config`, a subclass of `config_class`, or that itself.
+
+    A built-in kind without a `Config` is not imported for this, which would take torch with it.
+
+    Raises:
+        AudiobatError: an unknown kind; a `Config` that is no frozen dataclass, or whose fields YAML could not keep.
+    """
+    seam = seam_of(config_class)
+    assert seam is not None
+    check_kind(seam[0], kind, ".".join(seam))
+    if not is_user_class(kind):
+        source = (PACKAGE / SEAMS[seam[0]].folder / f"{kind}.py").read_text(encoding="utf-8")
+        if not re.search(r"^    class Config\b", source, re.MULTILINE):
+            return config_class
+    found: type[C] = getattr(find(seam[0], kind), "Config", config_class)
+    base = [base for base in config_class.__mro__ if seam_of(base)][-1]  # that of the seam
+    # A subclass of a dataclass is one by inheritance: without @dataclass its own fields would not be settings.
+    decorated = isinstance(found, type) and "__dataclass_fields__" in vars(found)
+    if not (decorated and issubclass(found, base)):
+        where = f"{place_of(found)}: {found.__qualname__}" if isinstance(found, type) else f"{kind}: its Config"
+        raise AudiobatError(
+            f"{where} is no frozen dataclass that subclasses {base.__name__}: write @dataclass(frozen=True) above "
+            f"class Config({base.__name__})."
+        )
+    if is_user_class(kind):
+        check_own_fields(found, base)
+    return found
 
 
 def _check_methods(seam: str, kind: str, found: Any) -> type[Any]:

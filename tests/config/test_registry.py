@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from audiobat.config import DecoderConfig, from_dict, registry, to_dict
-from audiobat.config.plain import config_class_of
-from audiobat.config.registry import SEAMS, Seam, choices, find, kinds
+from audiobat.config.registry import SEAMS, Seam, choices, config_class_of, find, kinds
 from audiobat.config.user_files import errors_of_user_code, run_file
 from audiobat.errors import AudiobatError
 
