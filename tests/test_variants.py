@@ -1,10 +1,12 @@
 """The variants in examples/ are trained, killed, resumed, released, loaded and probed with no change to the package."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,7 +14,7 @@ import yaml
 import audiobat
 from audiobat.audio.frontends.base import build_frontend
 from audiobat.cli.command import main
-from audiobat.config import FrontendConfig, PretrainConfig, from_dict, recipes
+from audiobat.config import FrontendConfig, MaskConfig, PretrainConfig, from_dict, recipes
 from audiobat.data.scenes import demo_folder, write_scenes
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.errors import AudiobatError
@@ -63,7 +65,7 @@ def here(tmp_path, monkeypatch) -> Path:
 def config_of(name: str, sounds: Path, **train) -> PretrainConfig:
     fields = recipes.merge(recipes.load_recipe("bat_nano"), TINY)
     fields = recipes.merge(fields, {"data": {"path": str(sounds)}, "train": train})
-    return from_dict(PretrainConfig, recipes.merge(fields, VARIANTS[name]))
+    return from_dict(PretrainConfig, recipes.merge(fields, VARIANTS.get(name, {})))
 
 
 def rows(run: Path) -> list[dict]:
@@ -200,6 +202,19 @@ def test_changed_or_broken_files_are_one_sentence_and_lose_nothing(here, sounds,
     assert main([*command[:-1], "other", "--decoder.kind", "vitt"]) == 2
     assert "decoder.kind is 'vitt': choose one of cnn, vit (did you mean vit?)" in capsys.readouterr().err
     assert not Path("other").exists()
+
+
+def test_a_config_that_yaml_does_not_give_back_starts_no_run(sounds, tmp_path):
+    config = config_of("plain", sounds)
+    for ratio, sentence in (
+        (np.float64(0.8), r"cannot be written to config\.yaml"),
+        ("0.8", "it must be of type float"),
+    ):
+        mask = MaskConfig(clones=2)
+        object.__setattr__(mask, "ratio", ratio)  # as a class that checks less would let it pass
+        with pytest.raises(AudiobatError, match=sentence):
+            audiobat.pretrain(dataclasses.replace(config, mask=mask), tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, replace
-from types import UnionType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from audiobat.cli.flags import Flag, flags_of
 from audiobat.cli.verbs import VERBS, Fields, Verb
 from audiobat.config import from_dict
+from audiobat.config.checks import is_union
 from audiobat.config.plain import checked
 from audiobat.config.recipes import check_recipe, load_recipe, merge, parse_yaml
 from audiobat.errors import AudiobatError, did_you_mean
@@ -102,7 +102,7 @@ def typed(flag: Flag, text: Any) -> Any:
         return tuple(text)
     if flag.is_switch:
         return True
-    arms = get_args(flag.hint) if get_origin(flag.hint) is UnionType else (flag.hint,)
+    arms = get_args(flag.hint) if is_union(flag.hint) else (flag.hint,)
     value: Any = text
     if get_origin(flag.hint) is tuple:  # cgp,linear is as good as [cgp, linear]
         value = parse_yaml(text if text.startswith("[") else f"[{text}]", flag.shown)

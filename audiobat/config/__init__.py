@@ -5,6 +5,7 @@ neither says so.
 
     checks.py       what every check is made of
     user_files.py   a user's own Python files: their classes, hashes and copies
+    own_fields.py   the fields of a user's own Config: permitted types and defaults
     registry.py     what can be replaced: the kinds of frontend, decoder, ..., built in or a user's own
     plain.py        configs to nested dicts and back
     field_help.py   the help of a field: the comment beside it

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from audiobat.errors import AudiobatError, did_you_mean
 
@@ -24,6 +25,11 @@ def check_one_of(choices: tuple[Any, ...], name: str, value: object) -> None:
     """Check that the field `name` holds one of its choices."""
     hint = did_you_mean(str(value), choices)
     check(value in choices, name, value, f"choose one of {', '.join(map(str, choices))}{hint}")
+
+
+def is_union(hint: Any) -> bool:
+    """Whether a type is `X | None`, or `Optional[X]`, which is the same."""
+    return get_origin(hint) in (UnionType, Union)
 
 
 def warmup_hint(name: str, steps: int) -> str:

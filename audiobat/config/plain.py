@@ -1,14 +1,17 @@
-"""Configs to plain nested dicts, for YAML and JSON, and back."""
+"""Configs to plain nested dicts, for YAML and JSON, and back; a kind with settings of its own brings its own class.
+
+In: a config dataclass, or nested dicts. Out: the other. A value has one of the types that `checked` lists.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from types import UnionType
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from audiobat.config.checks import LARGEST, check, check_one_of
+from audiobat.config.checks import LARGEST, check, check_one_of, is_union
 from audiobat.config.registry import config_class_of, seam_of
 from audiobat.errors import AudiobatError, did_you_mean
 
@@ -70,8 +73,8 @@ def checked(hint: Any, value: Any, path: str) -> Any:
     if origin is Literal:
         check_one_of(args, path, value)
         return value
-    if origin is UnionType:
-        inner = next(a for a in args if a is not type(None))
+    if is_union(hint):
+        inner = next(a for a in args if a is not NoneType)
         return None if value is None else checked(inner, value, path)
     if origin is Mapping:
         check(isinstance(value, Mapping), path, value, "give values by name")

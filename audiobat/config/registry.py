@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from audiobat.config.checks import check
-from audiobat.config.user_files import find_in_file, is_user_class, line_of, split_name
+from audiobat.config.own_fields import check_own_fields
+from audiobat.config.user_files import find_in_file, is_user_class, place_of, split_name
 from audiobat.errors import AudiobatError, did_you_mean
 
 PACKAGE = Path(__file__).parents[1]
@@ -117,18 +118,29 @@ def config_class_of(config_class: type[C], kind: str) -> type[C]:
     """The class that holds the settings of `kind`: its own `Config`, a subclass of `config_class`, or that itself.
 
     A built-in kind without a `Config` is not imported for this, which would take torch with it.
+
+    Raises:
+        AudiobatError: an unknown kind; a `Config` that is no frozen dataclass, or whose fields YAML could not keep.
     """
     seam = seam_of(config_class)
     assert seam is not None
+    check_kind(seam[0], kind, ".".join(seam))
     if not is_user_class(kind):
-        check_kind(seam[0], kind, ".".join(seam))
         source = (PACKAGE / SEAMS[seam[0]].folder / f"{kind}.py").read_text(encoding="utf-8")
         if not re.search(r"^    class Config\b", source, re.MULTILINE):
             return config_class
     found: type[C] = getattr(find(seam[0], kind), "Config", config_class)
     base = [base for base in config_class.__mro__ if seam_of(base)][-1]  # that of the seam
-    if not (isinstance(found, type) and issubclass(found, base) and dataclasses.is_dataclass(found)):
-        raise AudiobatError(f"{kind}: its Config must be a frozen dataclass that subclasses {base.__name__}.")
+    # A subclass of a dataclass is one by inheritance: without @dataclass its own fields would not be settings.
+    decorated = isinstance(found, type) and "__dataclass_fields__" in vars(found)
+    if not (decorated and issubclass(found, base)):
+        where = f"{place_of(found)}: {found.__qualname__}" if isinstance(found, type) else f"{kind}: its Config"
+        raise AudiobatError(
+            f"{where} is no frozen dataclass that subclasses {base.__name__}: write @dataclass(frozen=True) above "
+            f"class Config({base.__name__})."
+        )
+    if is_user_class(kind):
+        check_own_fields(found, base)
     return found
 
 
@@ -140,7 +152,7 @@ def _check_methods(seam: str, kind: str, found: Any) -> type[Any]:
     missing = [name for name in wanted if not _defines(found, name)]
     missing += sorted(getattr(found, "__abstractmethods__", set()) - set(missing))
     if missing:
-        where = f"{split_name(kind)[0]} line {line_of(found)}: " if is_user_class(kind) else ""
+        where = f"{place_of(found)}: " if is_user_class(kind) else ""
         raise AudiobatError(
             f"{where}{found.__name__} lacks {', '.join(missing)}: a {seam} defines {', '.join(wanted)} "
             "(see docs/variants.md)."

@@ -7,8 +7,8 @@ a run or a release is never run unless the user allows it.
 
 from __future__ import annotations
 
+import ast
 import hashlib
-import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -102,16 +102,27 @@ def errors_of_user_code() -> Iterator[None]:
         for module in _modules.values():  # a method that the package cannot call has no frame of its own
             for found in [value for value in vars(module).values() if isinstance(value, type)]:
                 if isinstance(error, TypeError) and str(error).startswith(f"{found.__qualname__}."):
-                    line = line_of(found)
-                    sentence = f"{module.__file__} line {line}: {error}: docs/variants.md has the arguments."
+                    sentence = f"{place_of(found)}: {error}: docs/variants.md has the arguments."
                     raise AudiobatError(sentence) from error
         raise
 
 
-def line_of(found: type[Any]) -> int:
-    """The line at which a class begins in a user's file."""
-    lines = Path(str(sys.modules[found.__module__].__file__)).read_text(encoding="utf-8").splitlines()
-    return next((n for n, line in enumerate(lines, start=1) if re.match(rf"class {found.__name__}\b", line)), 1)
+def place_of(found: type[Any], field: str = "") -> str:
+    """`FILE line N` of a user's class, or of one of its fields, such as `Mine.Config` and `hidden`."""
+    file = Path(str(sys.modules[found.__module__].__file__))
+    node: Any = ast.parse(file.read_bytes())
+    line = 1
+    for name in [*found.__qualname__.split("."), *filter(None, [field])]:
+        named = [part for part in node.body if name in (getattr(part, "name", ""), _target(part))]
+        if not named:  # made by other means, such as a decorator
+            break
+        node, line = named[-1], named[-1].lineno
+    return f"{file} line {line}"
+
+
+def _target(part: ast.stmt) -> str:
+    """The name that a statement `name: type = value` sets."""
+    return part.target.id if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) else ""
 
 
 def _is_same(name: str, file: Path) -> bool:

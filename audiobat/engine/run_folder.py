@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from audiobat.config import flatten, from_dict, to_dict
+from audiobat.config import check, flatten, from_dict, to_dict
 from audiobat.config.user_files import CODE, files_used, hashes_of, user_classes
 from audiobat.engine.environment import environment
 from audiobat.engine.files import remove, write_atomic
@@ -87,6 +87,7 @@ def prepare_run(
     Raises:
         AudiobatError: other files in `out`, a run that may not be resumed, or one of another config.
     """
+    check_kept(config)
     record = out / "config.yaml"
     if out.exists() and not record.exists() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise AudiobatError(f"{out} holds other files and no run: give a new --out.")
@@ -106,6 +107,18 @@ def prepare_run(
             write_atomic(out / CODE / Path(name).name, content)
     write_atomic(record, yaml.safe_dump({**(arguments or {}), **fields}, sort_keys=False))
     write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+
+
+def check_kept(config: object) -> None:
+    """Raise an AudiobatError unless YAML gives `config` back, so that a run of it can be resumed and loaded."""
+    fields = to_dict(config)
+    try:
+        again = to_dict(from_dict(type(config), yaml.safe_load(yaml.safe_dump(fields))))
+    except yaml.YAMLError as error:  # an object that is no plain value, such as a numpy number
+        raise AudiobatError(f"The config cannot be written to config.yaml ({error}): use plain values.") from None
+    for name, value in flatten(fields).items():
+        kept = flatten(again).get(name)
+        check(kept == value, name, value, f"config.yaml would give back {kept!r}")
 
 
 def check_same(

@@ -31,6 +31,7 @@ from audiobat.finetuning.step import Finetuning
 from audiobat.finetuning.testing import Evaluator, Work, record_of
 from audiobat.finetuning.training import train_fold
 from audiobat.models.encoder import AudioEncoder
+from audiobat.models.heads import check_users_head
 from audiobat.models.input_stats import with_input_stats
 from audiobat.models.tagger import Tagger
 from audiobat.zoo import release as release_io
@@ -186,6 +187,7 @@ def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig, 
     if not isinstance(encoder, AudioEncoder):
         raise AudiobatError(f"{model} is no encoder of audiobat's own, as fine-tuning needs: give a release or a run.")
     encoder = with_input_stats(encoder, config.frontend, config.max_frames)
+    check_users_head(wanted.head, encoder, len(wanted.classes), encoder.freq_patches)
     with torch.random.fork_rng():  # the caller's random state stays
         torch.manual_seed(config.train.seed)
         return Tagger(encoder, wanted)

@@ -32,7 +32,7 @@ from audiobat.evaluation.metrics import best_threshold
 from audiobat.evaluation.results import FoldResult, gate_of
 from audiobat.evaluation.scoring import ClipOutputs, frame_outputs, scores_of
 from audiobat.models.features import Encoder, LayerFeatures
-from audiobat.models.heads import Head, head_class, parameter_groups
+from audiobat.models.heads import Head, check_users_head, head_class, parameter_groups
 from audiobat.models.losses import probe_loss
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.jobs import HeadJob, check_job, decay_of
@@ -247,6 +247,8 @@ def input_kinds(jobs: Sequence[HeadJob], task: Task) -> set[str]:
 @errors_of_user_code()
 def check_buildable(jobs: Sequence[HeadJob], encoder: Encoder, classes: int) -> None:
     """Raise the AudiobatError of a head that does not suit the model, before features are computed."""
+    for job in jobs:
+        check_users_head(job.head, encoder, classes)
     with torch.device("meta"):  # no memory, no random numbers
         for job in jobs:
             head_class(job.head.kind).build_for(job.head, encoder, classes, freq_patches=1)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from audiobat.config import DecoderConfig, from_dict, registry, to_dict
 from audiobat.config.registry import SEAMS, Seam, choices, config_class_of, find, kinds
@@ -108,6 +109,72 @@ def test_a_users_class_brings_fields_of_its_own(mine):
         from_dict(DecoderConfig, {"kind": "mine.py:Mine", "sharpnes": 1})
 
 
+OWN_FIELDS = """\
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+from audiobat.config import DecoderConfig
+
+class Mine:
+    {decorator}
+    class Config(DecoderConfig):
+        sharpness: {own}
+
+    @classmethod
+    def build(cls, config, model, width): ...
+
+    def forward(self, tokens, masks, grid, valid=None): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "given"),
+    [
+        ("int = 3", 4),
+        ("float = 1", 0.5),  # a whole number is a float, too
+        ("Optional[int] = None", 2),
+        ("int | None = None", None),
+        ("Optional[tuple[int, ...]] = None", [1, 2]),
+        ("tuple[float, ...] = (0.5, 1)", [1.0]),
+        ("tuple[str, ...] = field(default_factory=tuple)", ["a"]),
+        ("Literal['soft', 'hard'] = 'soft'", "hard"),
+        ("'bool' = False", True),
+    ],
+)
+def test_a_field_of_a_users_config_survives_yaml(mine, own, given):
+    mine.write_text(OWN_FIELDS.format(decorator="@dataclass(frozen=True)", own=own))
+    for fields in ({}, {"sharpness": given}):
+        config = from_dict(DecoderConfig, {"kind": "mine.py:Mine", **fields})
+        again = from_dict(DecoderConfig, yaml.safe_load(yaml.safe_dump(to_dict(config))))
+        assert to_dict(again) == to_dict(config)
+        assert again.sharpness == (to_dict(config)["sharpness"] if not isinstance(given, list) else again.sharpness)
+
+
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [
+        ("int = None", "is int with the default None"),
+        ("int = 'many'", "is int with the default 'many'"),
+        ("dict = None", "is dict with the default None"),
+        ("tuple = (1, 2)", r"is tuple with the default \(1, 2\)"),
+        ("list = field(default_factory=list)", r"is list with the default \[\]"),
+        ("int | str | None = None", r"is int \| str \| None with the default None"),
+        ("float = float('nan')", "is float with the default nan"),
+        ("int = field(kw_only=True)", "is int with no default"),
+    ],
+)
+def test_a_field_that_yaml_could_not_keep_is_refused_when_its_class_is_found(mine, own, problem):
+    mine.write_text(OWN_FIELDS.format(decorator="@dataclass(frozen=True)", own=own))
+    sentence = rf"^mine\.py line 8: Mine\.Config\.sharpness {problem}: use int, float, bool, str, X \| None, tuple"
+    with pytest.raises(AudiobatError, match=sentence):
+        from_dict(DecoderConfig, {"kind": "mine.py:Mine"})
+
+
+def test_a_config_without_dataclass_is_refused(mine):
+    mine.write_text(OWN_FIELDS.format(decorator="", own="int = 3"))
+    with pytest.raises(AudiobatError, match=r"^mine\.py line 7: Mine\.Config is no frozen dataclass.*write @dataclass"):
+        from_dict(DecoderConfig, {"kind": "mine.py:Mine"})
+
+
 def test_a_file_is_run_again_when_its_content_changes_and_not_before(mine):
     first = run_file(mine)
     assert run_file(mine.resolve()) is first
@@ -122,7 +189,10 @@ def test_a_file_is_run_again_when_its_content_changes_and_not_before(mine):
         ("mine.py:Mein", r"mine.py defines no Mein .did you mean Mine.*: give mine.py:NAME"),
         ("mine.py:NoForward", r"mine.py line 16: NoForward lacks forward: a decoder defines build, forward"),
         ("mine.py:number", r"mine.py:number is a int: a decoder is a class"),
-        ("mine.py:WrongConfig", r"its Config must be a frozen dataclass that subclasses DecoderConfig"),
+        (
+            "mine.py:WrongConfig",
+            r"mine.py line 21: WrongConfig.Config is no frozen dataclass that subclasses DecoderConfig",
+        ),
         ("broken.py:Mine", r"broken.py line 2: running it fails .NameError: name 'y' is not defined"),
         ("torn.py:Mine", r"torn.py line 1: running it fails .SyntaxError"),
     ],

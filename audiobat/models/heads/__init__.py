@@ -9,11 +9,16 @@ head (Eq. 8-11):
 
 from __future__ import annotations
 
-from typing import Any
+from inspect import getattr_static
+from typing import Any, get_args, get_type_hints
+
+import torch
 
 from audiobat.config import HeadConfig
 from audiobat.config.registry import class_for, find
-from audiobat.errors import AudiobatError
+from audiobat.config.user_files import errors_of_user_code, is_user_class, place_of
+from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import BlockInputs, Head, Probe, block_inputs, parameter_groups
 
 __all__ = [
@@ -23,6 +28,7 @@ __all__ = [
     "block_inputs",
     "build_head",
     "check_teaches",
+    "check_users_head",
     "head_class",
     "parameter_groups",
 ]
@@ -53,6 +59,71 @@ def build_head(config: HeadConfig, dim: int, depth: int, classes: int, freq_patc
         raise AudiobatError(f"head.layer is {config.layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
     class_for(config)  # a config that was made by hand may lack the settings of a user's own class
     return head_class(config.kind).build(config, dim, depth, classes, freq_patches)
+
+
+def check_protocol(found: type[Head]) -> None:
+    """Raise an AudiobatError if a class lacks a method that every head defines, or an attribute has no known value."""
+    inherits = {name: getattr_static(found, name) is getattr_static(Head, name) for name in vars(Head)}
+    wanted = {
+        "build": inherits["build_for"],  # which calls it
+        "pool": inherits["forward"] or not found.trains,
+        "classify": inherits["forward"],
+        "fit": not found.trains,
+    }
+    if missing := [name for name, is_wanted in wanted.items() if is_wanted and inherits[name]]:
+        raise AudiobatError(
+            f"{place_of(found)}: {found.__name__} lacks {', '.join(missing)}: a head defines build and, derived from "
+            "Probe, pool (see docs/variants.md)."
+        )
+    for name in ("reads", "layers"):
+        possible, value = get_args(get_args(get_type_hints(Head)[name])[0]), getattr(found, name)
+        if value not in possible:
+            hint = did_you_mean(str(value), possible)
+            raise AudiobatError(
+                f"{place_of(found)}: {found.__name__}.{name} is {value!r}: use {' or '.join(possible)}{hint}."
+            )
+
+
+@errors_of_user_code()
+def check_users_head(config: HeadConfig, encoder: Any, classes: int, freq_patches: int = 1) -> None:
+    """Run a head of a user's own class on noise, as hours of features may lie before its first batch.
+
+    Raises:
+        AudiobatError: it lacks a method, its code fails, or its shapes are not [B, width] of `pool` and [B, `classes`]
+            of logits.
+    """
+    if not is_user_class(config.kind):
+        return
+    found = head_class(config.kind)
+    check_protocol(found)
+    if found.reads == "blocks":
+        return
+    with torch.random.fork_rng():
+        head = found.build_for(config, encoder, classes, freq_patches)
+        columns, rows = (1, 1) if found.reads == "means" else (2, freq_patches)
+        features = LayerFeatures(
+            torch.randn(encoder.depth, 2, columns * rows, encoder.dim),
+            torch.randn(encoder.depth, 2, encoder.dim),
+            (columns, rows),
+            torch.ones(2, columns * rows, dtype=torch.bool),
+            torch.arange(float(columns)),
+        )
+        where = f"{place_of(type(head))}: {type(head).__name__}"
+        if getattr_static(type(head), "forward") is getattr_static(Head, "forward") or not head.trains:
+            shape = shape_of(head.pool(features))
+            width = getattr(getattr(head, "classifier", None), "in_features", None)
+            if len(shape) != 2 or shape[0] != 2 or width not in (None, shape[1]):
+                wanted = f"(2, {width or 'any width'})"
+                raise AudiobatError(f"{where}.pool gives {shape} for 2 clips: give one vector a clip, {wanted}.")
+        if head.trains:
+            shape, wanted = shape_of(head(features)), (2, classes)
+            if shape != wanted:
+                raise AudiobatError(f"{where} gives logits {shape} for 2 clips and {classes} classes: give {wanted}.")
+
+
+def shape_of(value: object) -> tuple[Any, ...]:
+    """The shape of a tensor; for another object the name of its class."""
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else (type(value).__name__,)
 
 
 def check_teaches(kind: str) -> None:
