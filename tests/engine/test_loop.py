@@ -251,6 +251,8 @@ def test_every_step_has_the_learning_rate_of_its_own_number(tmp_path):
     warmup = [1e-4 + (0.02 - 1e-4) * step / 5 for step in range(5)]
     decay = [1e-4 + (0.02 - 1e-4) * (1 + math.cos(math.pi * (step - 5) / (STEPS - 6))) / 2 for step in range(5, STEPS)]
     assert rates == [pytest.approx([rate, rate]) for rate in warmup + decay]
+    logged = {row["step"]: row["lr"] for row in rows(tmp_path)}
+    assert logged == pytest.approx({step: (warmup + decay)[step - 1] for step in (4, 8, 12, 16, 20)})
 
 
 def test_gradients_are_clipped_and_their_norm_is_logged(tmp_path):

@@ -78,6 +78,16 @@ def test_without_augmentation_the_loss_is_that_of_the_taggers_answers():
     assert model(batch(), 0)[0].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_what_a_head_adds_to_the_loss_is_added():
+    config = changed(head={"kind": "head2toe", "penalty": 0.5}, train={"drop_path": 0.0})
+    model = build(config)
+    logits = model.tagger(batch().waveform, batch().lengths)
+    wanted = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 0, 1]])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+    expected += 0.5 * 3**0.5 * model.tagger.head.classifier.weight.norm(dim=0).sum()
+    assert model(batch(), 0)[0].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_the_loss_of_frames_is_that_of_the_columns_that_hold_sound():
     model = build(changed(train={"drop_path": 0.0}), task="frame")
     logits, times = model.tagger.frames(batch().waveform, batch().lengths)  # columns start at 0, 0.16, 0.32, 0.48 s

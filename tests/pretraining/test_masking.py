@@ -82,6 +82,17 @@ def test_one_block_that_is_as_large_as_what_is_visible_is_shown_whole(block, sid
     assert len({tuple(row) for row in visible[whole].tolist()}) > 50
 
 
+def test_a_block_of_even_size_reaches_further_back_than_forward():
+    """A centre on the first column leaves two of four columns inside the grid, one on the last column leaves three."""
+    grid = (20, 20)
+    config = MaskConfig(ratio=0.96, adjust=0.0, block_size=4)
+    covered = first_blocks(4000, grid, config, seeded_generator(CPU, 3)).unflatten(1, grid) == 0
+    for other in (2, 1):  # along time, then along frequency
+        columns = covered.any(other)
+        assert columns[columns[:, 0]].sum(1).min() == 2
+        assert columns[columns[:, -1]].sum(1).min() == 3
+
+
 def test_visible_patches_cluster_more_than_random_ones():
     def neighbours(kind):
         masks = draw_masks(500, BASE_GRID, MaskConfig(kind=kind), seeded_generator(CPU, 1))
