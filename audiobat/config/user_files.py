@@ -99,7 +99,8 @@ def errors_of_user_code() -> Iterator[None]:
             for module in _modules.values():
                 if frame.f_globals is vars(module):
                     raise failure(error, Path(str(module.__file__)), frame.f_code.co_qualname) from error
-        for module in _modules.values():  # a method that the package cannot call has no frame of its own
+        # A method that the package cannot call has no frame of its own. Of classes of one name the newest is meant.
+        for module in reversed(_modules.values()):
             for found in [value for value in vars(module).values() if isinstance(value, type)]:
                 if isinstance(error, TypeError) and str(error).startswith(f"{found.__qualname__}."):
                     sentence = f"{place_of(found)}: {error}: docs/variants.md has the arguments."
@@ -118,6 +119,12 @@ def place_of(found: type[Any], field: str = "") -> str:
             break
         node, line = named[-1], named[-1].lineno
     return f"{file} line {line}"
+
+
+def described(found: type[Any]) -> str:
+    """A class as errors name it: `my.py line 3: Mine` if it is a user's own."""
+    is_users = any(vars(module).get(found.__name__) is found for module in _modules.values())
+    return f"{place_of(found)}: {found.__name__}" if is_users else found.__name__
 
 
 def _target(part: ast.stmt) -> str:
