@@ -59,7 +59,8 @@ def run_file(file: Path) -> ModuleType:
     """
     source = read_file(file)
     name = f"audiobat_user_{file.stem}_{hashlib.sha256(str(file.resolve()).encode() + source).hexdigest()[:16]}"
-    if name in sys.modules:
+    if name in sys.modules:  # perhaps of a content that the file had before the last one
+        _modules[file.resolve()], _sources[file.resolve()] = sys.modules[name], source
         return sys.modules[name]
     module = ModuleType(name)
     module.__file__ = str(file)
@@ -192,7 +193,7 @@ def with_copies(fields: dict[str, Any], folder: Path, trust: bool) -> dict[str, 
         if not copy.is_file() or hashlib.sha256(copy.read_bytes()).hexdigest() != wanted:
             raise AudiobatError(f"{copy} is not the file that {folder} was made with: copy the folder again.")
     renamed = {kind: f"{copy}:{split_name(kind)[1]}" for kind, copy in copies.items()}
-    return _with_kinds(fields, renamed)
+    return with_kinds(fields, renamed)
 
 
 def to_share(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -202,13 +203,13 @@ def to_share(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
         return fields, {}
     kinds = [(kind, *split_name(kind)) for kind in user_classes(fields)]
     renamed = {kind: f"{file.name}:{name}" for kind, file, name in kinds}
-    return _with_kinds(fields, renamed) | {"files": hashes_of(files)}, files
+    return with_kinds(fields, renamed) | {"files": hashes_of(files)}, files
 
 
-def _with_kinds(fields: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+def with_kinds(fields: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
     """The fields with other names for some kinds."""
     return {
-        name: _with_kinds(value, renamed)
+        name: with_kinds(value, renamed)
         if isinstance(value, Mapping)
         else [renamed.get(kind, kind) for kind in value]
         if name == "heads" and isinstance(value, list | tuple)
