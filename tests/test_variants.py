@@ -18,6 +18,7 @@ from audiobat.config import FrontendConfig, MaskConfig, PretrainConfig, from_dic
 from audiobat.data.scenes import demo_folder, write_scenes
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.errors import AudiobatError
+from audiobat.inference.export_source import settings_changed
 from audiobat.pretraining.objectives.base import build_objective
 from audiobat.pretraining.plan import make_plan
 from audiobat.zoo.release import load, load_tagger
@@ -170,7 +171,7 @@ def test_the_plan_counts_a_variant(name, here, sounds, capsys):
     assert make_plan(config).step.flops == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
-def test_changed_or_broken_files_are_one_sentence_and_lose_nothing(here, sounds, capsys):
+def test_changed_or_broken_files_are_one_sentence_and_lose_nothing(here, sounds, capsys, monkeypatch):
     Path("mine.py").write_text(
         "from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression\n\n"
         "class Mine(MaskedLatentRegression):\n"
@@ -189,11 +190,20 @@ def test_changed_or_broken_files_are_one_sentence_and_lose_nothing(here, sounds,
 
     Path("mine.py").write_text(Path("mine.py").read_text().replace("step == 2", "step == 9"))
     assert main(command) == 2
-    assert "mine.py has changed since the run began: put back run/code/mine.py" in capsys.readouterr().err
+    assert (
+        "mine.py has changed since the run began: use run/code/mine.py in its place, a new --out, or --overwrite."
+        in capsys.readouterr().err
+    )
     assert main([*command, "--objective.kind", "masked_latent_regression"]) == 2
     assert "the run uses mine.py, and this config does not" in capsys.readouterr().err
     shutil.copy("run/code/mine.py", "mine.py")
     Path("mine.py").write_text(Path("mine.py").read_text())
+    Path("elsewhere").mkdir()
+    with monkeypatch.context() as patch:  # the same file by another path is the same
+        patch.chdir("elsewhere")
+        moved = [word.replace("recipe.yaml", "../recipe.yaml").replace("run", "../run") for word in command]
+        assert main([*moved, "--objective.kind", "../mine.py:Mine"]) == 2
+    assert "mine.py line 7: Mine.after_step fails (ValueError: three is enough)" in capsys.readouterr().err  # it ran
     assert main(["doctor", "run"]) == 0
     assert "mine.py:Mine: Python of its own" in capsys.readouterr().out
 
@@ -202,6 +212,13 @@ def test_changed_or_broken_files_are_one_sentence_and_lose_nothing(here, sounds,
     assert main([*command[:-1], "other", "--decoder.kind", "vitt"]) == 2
     assert "decoder.kind is 'vitt': choose one of cnn, vit (did you mean vit?)" in capsys.readouterr().err
     assert not Path("other").exists()
+
+
+def test_a_card_names_a_users_class_and_the_defaults_of_its_fields(here, sounds):
+    changed = {name: (value, default) for name, value, default in settings_changed(config_of("pcen", sounds))}
+    assert changed["frontend.kind"] == ("pcen.py:PCEN", "mel_db")
+    assert changed["frontend.smoothing"] == ("0.04", "0.025")
+    assert "frontend.gain" not in changed  # as its Config has it
 
 
 def test_a_config_that_yaml_does_not_give_back_starts_no_run(sounds, tmp_path):

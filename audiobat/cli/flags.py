@@ -153,10 +153,18 @@ def config_flags(config_class: Any, chosen: Mapping[str, object], prefix: str = 
         if dataclasses.is_dataclass(hint):
             yield from config_flags(class_chosen(hint, path, chosen), chosen, f"{path}.")
         elif get_origin(hint) is not Mapping:
-            group = f"{prefix.rstrip('.') or 'config'}: {' '.join((config_class.__doc__ or '').split())}"
+            group = f"{prefix.rstrip('.') or 'config'}: {caption_of(config_class)}"
             names = choices(config_class, f.name)
             own: Any = Literal[(*names, USER_CLASS)] if names else hint
             yield Flag(path, own, f.default, help_of(config_class, f.name), path, group)
+
+
+def caption_of(config_class: type) -> str:
+    """A config class's docstring in one line, or that of the class that it derives from."""
+    own = (
+        found for found in config_class.__mro__ if found.__doc__ and not found.__doc__.startswith(found.__name__ + "(")
+    )
+    return " ".join(str(next(own).__doc__).split())  # what begins so is the signature, by which dataclass fills a gap
 
 
 def class_chosen(config_class: Any, path: str, chosen: Mapping[str, object]) -> Any:

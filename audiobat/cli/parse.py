@@ -17,6 +17,7 @@ from audiobat.config import from_dict
 from audiobat.config.checks import is_union
 from audiobat.config.plain import checked
 from audiobat.config.recipes import check_recipe, load_recipe, merge, parse_yaml
+from audiobat.config.user_files import is_user_class
 from audiobat.errors import AudiobatError, did_you_mean
 
 
@@ -68,7 +69,10 @@ def flags_given(name: str, flags: dict[str, Flag], argv: Sequence[str]) -> dict[
         flag_word, equals, value = word.partition("=")
         if flag_word.startswith("--"):
             if spelling(flag_word) not in by_spelling:
+                heads = [kind for word in argv for kind in word.split("=")[-1].split(",") if is_user_class(kind)]
                 hint = flag_hint(flag_word, [flag.shown for flag in flags.values()])
+                if heads and "heads" in flags and flag_word.startswith("--head."):
+                    hint = f" (for a setting of {heads[0]} give --head.kind {heads[0]}, too)"
                 raise AudiobatError(
                     f"audiobat {name} has no flag {flag_word}{hint}: `audiobat {name} --help-all` lists them."
                 )
@@ -179,15 +183,17 @@ def usage(flag: Flag) -> str:
 
 
 def help_text(name: str, argv: Sequence[str]) -> str:
-    """The help of a verb: the flags that most users need; with --help-all every one, also of the kinds in `argv`."""
+    """The help of a verb: the flags that most users need and those of kinds in `argv`; with --help-all every one."""
     if VERBS[name].config is None:
         shown, end = list(flags_of(name).values()), ""
     elif "--help-all" in argv:
         shown, end = list(flags_of(name, choices_first(name, argv)[2]).values()), ""
     else:
-        flags = flags_of(name)
+        flags = flags_of(name, choices_first(name, argv)[2])
         settings = [replace(flags[field], group="settings") for field in VERBS[name].settings]
+        own = [flags[field] for field in flags.keys() - flags_of(name).keys()]  # of the kinds in `argv`
         shown = [flag for flag in flags.values() if flag.group in ("arguments", "flags")] + settings
+        shown += sorted(own, key=list(flags.values()).index)
         end = (
             f"{len(flags) - len(shown)} more settings, and what each group is for: audiobat {name} --help-all. "
             "Any setting can stand in a YAML file for --config."

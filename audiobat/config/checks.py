@@ -34,4 +34,5 @@ def is_union(hint: Any) -> bool:
 
 def warmup_hint(name: str, steps: int) -> str:
     """The hint for a warm-up, the field `name`, that is no shorter than the training."""
-    return f"it must end before train.steps {steps}: set it too, --{name} {steps // 10} for a tenth"
+    share = "for a tenth" if steps >= 10 else "for none"
+    return f"it must end before train.steps {steps}: set it too, --{name} {steps // 10} {share}"

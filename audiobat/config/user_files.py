@@ -59,7 +59,8 @@ def run_file(file: Path) -> ModuleType:
     """
     source = read_file(file)
     name = f"audiobat_user_{file.stem}_{hashlib.sha256(str(file.resolve()).encode() + source).hexdigest()[:16]}"
-    if name in sys.modules:
+    if name in sys.modules:  # perhaps of a content that the file had before the last one
+        _modules[file.resolve()], _sources[file.resolve()] = sys.modules[name], source
         return sys.modules[name]
     module = ModuleType(name)
     module.__file__ = str(file)
@@ -99,7 +100,8 @@ def errors_of_user_code() -> Iterator[None]:
             for module in _modules.values():
                 if frame.f_globals is vars(module):
                     raise failure(error, Path(str(module.__file__)), frame.f_code.co_qualname) from error
-        for module in _modules.values():  # a method that the package cannot call has no frame of its own
+        # A method that the package cannot call has no frame of its own. Of classes of one name the newest is meant.
+        for module in reversed(_modules.values()):
             for found in [value for value in vars(module).values() if isinstance(value, type)]:
                 if isinstance(error, TypeError) and str(error).startswith(f"{found.__qualname__}."):
                     sentence = f"{place_of(found)}: {error}: docs/variants.md has the arguments."
@@ -118,6 +120,12 @@ def place_of(found: type[Any], field: str = "") -> str:
             break
         node, line = named[-1], named[-1].lineno
     return f"{file} line {line}"
+
+
+def described(found: type[Any]) -> str:
+    """A class as errors name it: `my.py line 3: Mine` if it is a user's own."""
+    is_users = any(vars(module).get(found.__name__) is found for module in _modules.values())
+    return f"{place_of(found)}: {found.__name__}" if is_users else found.__name__
 
 
 def _target(part: ast.stmt) -> str:
@@ -185,7 +193,7 @@ def with_copies(fields: dict[str, Any], folder: Path, trust: bool) -> dict[str, 
         if not copy.is_file() or hashlib.sha256(copy.read_bytes()).hexdigest() != wanted:
             raise AudiobatError(f"{copy} is not the file that {folder} was made with: copy the folder again.")
     renamed = {kind: f"{copy}:{split_name(kind)[1]}" for kind, copy in copies.items()}
-    return _with_kinds(fields, renamed)
+    return with_kinds(fields, renamed)
 
 
 def to_share(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -195,13 +203,13 @@ def to_share(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
         return fields, {}
     kinds = [(kind, *split_name(kind)) for kind in user_classes(fields)]
     renamed = {kind: f"{file.name}:{name}" for kind, file, name in kinds}
-    return _with_kinds(fields, renamed) | {"files": hashes_of(files)}, files
+    return with_kinds(fields, renamed) | {"files": hashes_of(files)}, files
 
 
-def _with_kinds(fields: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+def with_kinds(fields: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
     """The fields with other names for some kinds."""
     return {
-        name: _with_kinds(value, renamed)
+        name: with_kinds(value, renamed)
         if isinstance(value, Mapping)
         else [renamed.get(kind, kind) for kind in value]
         if name == "heads" and isinstance(value, list | tuple)

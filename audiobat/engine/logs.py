@@ -73,10 +73,12 @@ class Means:
         self._sums: dict[str, Tensor | float] = {name: total for name, (total, _) in (state or {}).items()}
         self._counts: dict[str, int] = {name: count for name, (_, count) in (state or {}).items()}
 
-    def add(self, values: Mapping[str, Tensor]) -> None:
+    def add(self, values: Mapping[str, Tensor | float]) -> None:
         """Add one value of each name; a name need not come at every step."""
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+            self._sums[name] = self._sums.get(name, 0.0) + (
+                value.detach().float() if isinstance(value, Tensor) else value
+            )
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def state(self, ranks: Ranks) -> dict[str, tuple[float, int]]:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from audiobat.config import check, flatten, from_dict, to_dict
-from audiobat.config.user_files import CODE, files_used, hashes_of, user_classes
+from audiobat.config.user_files import CODE, files_used, hashes_of, split_name, user_classes, with_kinds
 from audiobat.engine.environment import environment
 from audiobat.engine.files import remove, write_atomic
 from audiobat.errors import AudiobatError
@@ -127,7 +127,7 @@ def check_same(
     """Raise an AudiobatError that names the first field in which a run's config.yaml, `record`, differs."""
     try:
         fields = dict(yaml.safe_load(record.read_text(encoding="utf-8")))
-        check_same_files(record, fields, to_dict(config), hint)
+        fields = check_same_files(record, fields, to_dict(config), hint)
         known = {name: fields.pop(name, None) for name in arguments}
         before = known | flatten(to_dict(from_dict(type(config), fields)))
     except (ValueError, TypeError, yaml.YAMLError) as error:  # among them AudiobatError, and bytes that are no UTF-8
@@ -140,19 +140,28 @@ def check_same(
             )
 
 
-def check_same_files(record: Path, fields: dict[str, Any], config: dict[str, Any], hint: str) -> None:
-    """Take `files` out of a run's recorded fields; AudiobatError if `config` uses other files, or changed ones.
+def check_same_files(record: Path, fields: dict[str, Any], config: dict[str, Any], hint: str) -> dict[str, Any]:
+    """A run's recorded fields without `files`, their classes by the paths of `config`, which may start elsewhere.
 
     What the run used is not run again to find out: a class that `config` does not name may be anything.
+
+    Raises:
+        AudiobatError: `config` uses other files, or changed ones.
     """
     recorded = fields.pop("files", None) or {}
-    now = hashes_of(files_used(config))
+    now = {Path(name).name: sha256 for name, sha256 in hashes_of(files_used(config)).items()}
     for name, sha256 in recorded.items():
-        if name not in now:
+        file = Path(name).name  # two files of one name are refused, so that this tells them apart
+        if file not in now:
             raise AudiobatError(f"the run uses {name}, and this config does not: use the run's own config, {hint}.")
-        if now[name] != sha256:
-            copy = record.parent / CODE / Path(name).name
-            raise AudiobatError(f"{name} has changed since the run began: put back {copy}, {hint}.")
+        if now[file] != sha256:
+            copy = record.parent / CODE / file
+            raise AudiobatError(f"{name} has changed since the run began: use {copy} in its place, {hint}.")
+    by_name = {(split_name(kind)[0].name, split_name(kind)[1]): kind for kind in user_classes(config)}
+    renamed = {}
     for kind in user_classes(fields):
-        if kind not in user_classes(config):
+        path, class_name = split_name(kind)
+        if (path.name, class_name) not in by_name:
             raise AudiobatError(f"the run uses {kind}, and this config does not: use the run's own config, {hint}.")
+        renamed[kind] = by_name[path.name, class_name]
+    return with_kinds(fields, renamed)

@@ -10,13 +10,13 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from audiobat.config import FinetuneConfig, PretrainConfig, flatten, from_dict, to_dict
 from audiobat.config.recipes import load_recipe, recipe_names
-from audiobat.config.user_files import to_share, with_copies
+from audiobat.config.user_files import is_user_class, to_share, with_copies
 from audiobat.engine.run_folder import FREE_FIELDS
 from audiobat.engine.tensors import read_json, weights_sha256
 from audiobat.errors import AudiobatError
@@ -219,11 +219,18 @@ def recipe_followed(config: FinetuneConfig | PretrainConfig) -> str:
 
 def settings_changed(config: FinetuneConfig | PretrainConfig) -> Iterator[tuple[str, str, str]]:
     """Name, value and default of the fields that differ from the defaults."""
-    defaults = flatten(to_dict(type(config)()))
+    own = {  # of a user's Config
+        f"{group}.{f.name}": list(f.default) if isinstance(f.default, tuple) else f.default
+        for group, part in vars(config).items()
+        if is_dataclass(part)
+        for f in fields(part)
+        if f.default is not MISSING
+    }
+    defaults = own | flatten(to_dict(type(config)()))
     for name, value in flatten(to_share(to_dict(config))[0]).items():
-        default = defaults.get(name, "")  # the settings of a user's own class have none here
+        default = defaults.get(name, "")
         if name not in NOT_LISTED and value != default:
-            shown = last_name(value) if isinstance(value, str) else str(value)
+            shown = last_name(value) if isinstance(value, str) and not is_user_class(value) else str(value)
             yield name, shown, str(default)
 
 

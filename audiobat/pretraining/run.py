@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from audiobat.engine.ranks import Ranks, check_batch, launch, pick_device, pick_
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
+from audiobat.pretraining.first_step import check_first_step, try_step
 from audiobat.pretraining.objectives.base import Objective, build_objective, encoder_prefix
 from audiobat.pretraining.plan import make_plan
 from audiobat.zoo.load import load_encoder
@@ -75,7 +75,8 @@ def pretrain(
 
 
 def print_plan(config: PretrainConfig) -> None:
-    """Print what a run of `config` computes, and which rung of the ladder it stands on, if any."""
+    """Print what a run of `config` computes, and which rung of the ladder it stands on, if any; first try its parts."""
+    try_step(build_objective(config))
     bf16 = pick_precision(config.train.precision, pick_device(config.train.device)) is not None
     print(make_plan(config, bytes_per_value=2 if bf16 else 4))
     if rung := rung_of(config):
@@ -97,6 +98,7 @@ def train_run(
     if checkpoint is None and config.init is not None:
         begin_with(model, config.init)
     model.to(ranks.device)
+    check_first_step(model)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optim = config.optim
     optimizer = build_optimizer(
@@ -133,7 +135,7 @@ def train_run(
                 resume=checkpoint,
                 extra={"clips": clips, "encoder": encoder_prefix(model)},
                 after_step=model.after_step,
-                on_log=CollapseWatch(log, model.health),
+                on_log=CollapseWatch(log, model),
             )
     finally:
         if loader.skipped and ranks.is_main:
@@ -160,18 +162,21 @@ def begin_with(model: Objective, source: str) -> None:
 class CollapseWatch:
     """Says in words, once for each sign, that the representation is collapsing."""
 
-    HINT = "lower optim.lr, lengthen optim.warmup_steps, or raise target.ema_end towards 1"
-
-    def __init__(self, log: RunLog, health: Mapping[str, tuple[float, str]]) -> None:
-        self.log, self.health = log, health  # an objective's: statistic to alarm below this, and what that means
+    def __init__(self, log: RunLog, objective: type[Objective] | Objective) -> None:
+        self.log, self.objective = log, objective  # whose `health` says which statistics tell of a collapse
         self.warned: set[str] = set()
+        self.is_first_row = True
 
     def __call__(self, row: dict[str, Any]) -> None:
         """Look at one row of the log."""
-        for name, (limit, meaning) in self.health.items():
+        unknown = [name for name in self.objective.health if name not in row]
+        if unknown and self.is_first_row:
+            known = ", ".join(name for name in row if name != "step")
+            self.log.say(f"Warning: health watches {', '.join(unknown)}, which is no statistic: there are {known}.")
+        self.is_first_row = False
+        hint = f" Hint: {self.objective.health_hint}." if self.objective.health_hint else ""
+        for name, (limit, meaning) in self.objective.health.items():
             if name in row and row[name] < limit and name not in self.warned:
                 self.warned.add(name)
-                self.log.say(
-                    f"Warning: collapse at step {row['step']}: {meaning} ({name} {row[name]:.3g}, below {limit}). "
-                    f"Hint: {self.HINT}."
-                )
+                sign = f"{meaning} ({name} {row[name]:.3g}, below {limit})"
+                self.log.say(f"Warning: collapse at step {row['step']}: {sign}.{hint}")

@@ -12,7 +12,7 @@ import yaml
 import audiobat
 from audiobat.cli import command as cli
 from audiobat.cli import flags, verbs
-from audiobat.config import FinetuneConfig, PretrainConfig, ProbeConfig, from_dict, recipes, to_dict
+from audiobat.config import DecoderConfig, FinetuneConfig, PretrainConfig, ProbeConfig, from_dict, recipes, to_dict
 from audiobat.config.benchmark import BenchmarkConfig
 from audiobat.errors import AudiobatError
 
@@ -120,6 +120,11 @@ def test_text_stays_text_where_text_is_asked_for(called):
             ["is one to pretrain", "mean demo_probe?"],
         ),
         ("probe --model m --data d --out x --heads cgp,liner", ["heads is 'liner'", "did you mean linear?"]),
+        (
+            "probe --model m --data d --out x --heads cgp,mine.py:Mine --head.looks 2",
+            ["no flag --head.looks (for a setting of mine.py:Mine give --head.kind mine.py:Mine, too)"],
+        ),
+        ("pretrain --out x --train.steps 8", ["--optim.warmup_steps 0 for none"]),
         ("probe --model m --data d --out x --head.kind liner", ["head.kind is 'liner'", "did you mean linear?"]),
         ("pretrain --out x --train.steps 500", ["optim.warmup_steps is 53000", "--optim.warmup_steps 50 for a tenth"]),
         (
@@ -325,6 +330,14 @@ class Mine:
 '''
 
 
+def test_a_group_without_a_docstring_has_the_caption_of_its_base():
+    @dataclasses.dataclass(frozen=True)
+    class Own(DecoderConfig):
+        hidden: int = 3
+
+    assert flags.caption_of(Own) == flags.caption_of(DecoderConfig) == str(DecoderConfig.__doc__)
+
+
 def test_the_fields_of_a_users_own_kind_are_flags(tmp_path: Path, monkeypatch, capsys, called):
     (tmp_path / "mine.py").write_text(USER_DECODER)
     monkeypatch.chdir(tmp_path)
@@ -336,6 +349,7 @@ def test_the_fields_of_a_users_own_kind_are_flags(tmp_path: Path, monkeypatch, c
     text = help_of(capsys, "pretrain", "--help-all", "--decoder.kind", "mine.py:Mine")
     assert "--decoder.kind {cnn,vit,FILE.py:CLASS} (default: vit)" in text
     assert "--decoder.smoothing FLOAT how much of the frame before (default: 0.1)" in text
+    assert "--decoder.smoothing FLOAT" in help_of(capsys, "pretrain", "--help", "--decoder.kind", "mine.py:Mine")
     called.clear()
     for argv, hint in (
         ("--decoder.kind mine.py:Mine --decoder.smothing 1", "did you mean --decoder.smoothing?"),

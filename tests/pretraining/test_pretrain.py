@@ -323,7 +323,7 @@ def test_a_checkpoint_of_another_shape_is_named(tones, tmp_path):
 def test_collapse_is_said_in_words_once():
     said = []
     log = type("Log", (), {"say": lambda self, sentence: said.append(sentence)})()
-    watch = CollapseWatch(log, MaskedLatentRegression.health)
+    watch = CollapseWatch(log, MaskedLatentRegression)
     healthy = {"step": 1, "target_variance": 0.3, "feature_rank": 9.0, "token_std": 0.4, "prediction_variance": 0.5}
     watch(healthy)
     watch({"step": 1, "loss": 0.1})  # of an objective without these statistics

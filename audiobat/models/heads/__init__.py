@@ -116,9 +116,11 @@ def check_users_head(config: HeadConfig, encoder: Any, classes: int, freq_patche
                 wanted = f"(2, {width or 'any width'})"
                 raise AudiobatError(f"{where}.pool gives {shape} for 2 clips: give one vector a clip, {wanted}.")
         if head.trains:
-            shape, wanted = shape_of(head(features)), (2, classes)
-            if shape != wanted:
-                raise AudiobatError(f"{where} gives logits {shape} for 2 clips and {classes} classes: give {wanted}.")
+            shape = shape_of(head(features))
+            if shape != (2, classes):
+                raise AudiobatError(
+                    f"{where} gives logits {shape} for 2 clips and {classes} classes: give (2, {classes})."
+                )
 
 
 def shape_of(value: object) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ class Decoder(nn.Module, ABC):
     def __init__(self, config: DecoderConfig, model: ModelConfig, width: int) -> None:
         super().__init__()
         self.config = config
+        self.predicted_width = width
 
     @abstractmethod
     def forward(self, tokens: Tensor, masks: Masks, grid: tuple[int, int], valid: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import StepCost
 from audiobat.pretraining.masks.base import seeded_generator
 
-Stats = dict[str, Tensor]
+Stats = Mapping[str, Tensor | float]
 
 
 class Waveforms(Protocol):
@@ -45,6 +45,7 @@ class Objective(nn.Module, ABC):
 
     encoder: AudioEncoder  # what a release of the run keeps: a part of this module, or a property that gives one
     health: ClassVar[Mapping[str, tuple[float, str]]] = {}  # statistic: alarm below this, and what that means
+    health_hint: ClassVar[str] = ""  # of the alarm: what to change; empty: nothing is known to help
 
     def __init__(self, config: PretrainConfig, rank: int = 0) -> None:
         super().__init__()
@@ -61,7 +62,9 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Waveforms, step: int) -> tuple[Tensor, Stats]:
-        """The loss of global step `step`, to be minimised, and statistics for the log: scalars, means over the batch.
+        """The loss of global step `step`, to be minimised, and statistics for the log.
+
+        Statistics are means over the batch: scalar tensors or Python numbers.
 
         Random numbers come from `generator`, or from torch's global one, which each step seeds anew, too: a resumed
         run draws the same.

@@ -47,6 +47,8 @@ class MaskedLatentRegression(Objective):
         "prediction_variance": (0.01, "the decoder predicts nearly the same everywhere"),
     }
 
+    health_hint = "lower optim.lr, lengthen optim.warmup_steps, or raise target.ema_end towards 1"
+
     def __init__(self, config: PretrainConfig, rank: int = 0) -> None:
         super().__init__(config, rank)
         self.student = AudioEncoder(config.model)
@@ -95,7 +97,7 @@ class MaskedLatentRegression(Objective):
         one_clone = clones.visible.unflatten(0, (len(tokens), -1))[:, 0].flatten(0, 1).float()  # [B * n, D]
         stats["feature_rank"] = participation_ratio(one_clone.detach())
         stats |= spread(targets.patch_targets, valid, clones.cls, clones.predicted)
-        return loss, {name: value.detach() for name, value in {"loss": loss, **stats}.items()}
+        return loss, {name: torch.as_tensor(value).detach() for name, value in {"loss": loss, **stats}.items()}
 
     def run_clones(self, tokens: Tensor, valid: Tensor | None, masks: Masks, grid: tuple[int, int]) -> Clones:
         """Encode and decode the clones of patch tokens [B, N, D] under R masks, R / B for each clip in turn."""

@@ -17,7 +17,7 @@ class Targets(NamedTuple):
 
     patch_targets: Tensor  # [B, N, P]
     cls_target: Tensor | None  # [B, D]; None from a source without one
-    variance: Tensor  # [] of the raw targets over tokens: 0 when all tokens are one
+    variance: Tensor | float  # [] of the raw targets over tokens: 0 when all tokens are one
 
 
 class TargetSource(nn.Module, ABC):
