@@ -255,15 +255,6 @@ def limit_lines(encoder: BaseEncoder, tagger: Tagger | None) -> Iterator[str]:
     yield "[what it should not be used for, as far as you know]"
 
 
-def weight_lines(model: BaseEncoder | Tagger, facts: Facts) -> Iterator[str]:
-    """Digests of the weights here and of the files that they were read from."""
-    yield f"sha256 of the weights: `{weights_sha256(model)}`"
-    for name, digest in facts.sources:
-        yield f"read from {plain(name)}, sha256 `{plain(digest)}`"
-    if facts.left:
-        yield f"{len(facts.left)} tensors of that are no part of this model: {some(facts.left)}"
-
-
 def bullets(lines: Iterable[str]) -> str:
     """Lines as a list of Markdown."""
     return "".join(f"- {line}\n" for line in lines)

@@ -39,17 +39,9 @@ LONGEST = 400  # characters of an error that quotes a config, whose values may b
 
 
 def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
-    """Load an encoder, in eval mode on `device`.
+    """Load an encoder, in eval mode on `device`, as `zoo.load.load` does, but of no file of another project.
 
-    Args:
-        path_or_name: the name of shipped weights (`bat_nano`), a release folder, a folder in the public BAT layout,
-            `hub:OWNER/NAME`, or a run folder: of pre-training, whose latest checkpoint's student it is then, or of
-            fine-tuning. A head that is there is left out.
-        device: `cpu`, `cuda`, `cuda:1` or `auto`.
-        trust_remote_code: run the Python files that came with the model, if it has any; read them first.
-
-    Raises:
-        AudiobatError: nothing there; a file that is missing, damaged or does not fit the others.
+    Of a run of pre-training it is the student of the latest checkpoint; a head that is there is left out.
     """
     folder = find(path_or_name)
     if (folder / "config.json").exists():

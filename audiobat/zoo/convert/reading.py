@@ -129,13 +129,10 @@ def survey_zip(path: Path) -> Survey:
             if order in entries and archive.read(order) != b"little":
                 raise AudiobatError(f"{path} was written by a big-endian machine: save it again on another.")
             file, places = cast(BinaryIO, archive.fp), {}
-            for (
-                name,
-                entry,
-            ) in entries.items():  # its bytes lie behind its own header, whose length the index does not tell
-                file.seek(entry.header_offset + 26)
-                start = entry.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
-                places[name] = Place(start, entry.file_size)
+            for name, header in entries.items():  # bytes lie behind a header whose length the index does not tell
+                file.seek(header.header_offset + 26)
+                start = header.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+                places[name] = Place(start, header.file_size)
             name = f"{root}data.pkl"
             tree, stubs, storages = run(io.BytesIO(archive.read(name)), info, path, f"entry {shown(name)}")
             damaged = archive.testzip()
