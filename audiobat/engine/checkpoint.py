@@ -107,7 +107,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read one checkpoint folder without running code from it; AudiobatError if it is damaged."""
     path = Path(path)
     try:
-        return _read(path)
+        with zipfile.ZipFile(path / "state.pt") as archive:
+            damaged = archive.testzip()  # torch.load does not compare checksums
+        if damaged is not None:
+            raise AudiobatError(f"{damaged} does not match its checksum")
+        state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        extra = json.loads(state["extra"])
+        return Checkpoint(state["step"], state["model"], state["optimizer"], state["means"], extra, path)
     except Exception as error:  # a damaged file can fail anywhere in the readers
         raise AudiobatError(f"Checkpoint {path} cannot be read ({_first_line(error)}).") from error
 
@@ -117,7 +123,15 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> N
 
     Raises AudiobatError that names the first tensor that differs.
     """
-    _check_fit(checkpoint, model)
+    # Only tensors are compared: extra state, such as that of an optimizer of the module's own, is for the module.
+    states = (checkpoint.model, model.state_dict())
+    theirs, ours = ({name: list(t.shape) for name, t in s.items() if isinstance(t, Tensor)} for s in states)
+    for name in ours | theirs:
+        if theirs.get(name) != ours.get(name):
+            raise AudiobatError(
+                f"Checkpoint {checkpoint.path} does not fit this model: {name} is {theirs.get(name, 'absent')} there "
+                f"and {ours.get(name, 'absent')} here. Use the run's own config.yaml, or start another --out."
+            )
     model.load_state_dict(checkpoint.model)
     own = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
     try:
@@ -129,32 +143,6 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> N
         ) from error
     for group, options in zip(optimizer.param_groups, own, strict=True):
         group.update(options)
-
-
-def _check_fit(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Raise an AudiobatError that names the first tensor that the checkpoint and `model` do not have alike."""
-    theirs, ours = _shapes(checkpoint.model), _shapes(model.state_dict())
-    for name in [*ours, *(n for n in theirs if n not in ours)]:
-        if theirs.get(name) != ours.get(name):
-            raise AudiobatError(
-                f"Checkpoint {checkpoint.path} does not fit this model: {name} is {theirs.get(name, 'absent')} there "
-                f"and {ours.get(name, 'absent')} here. Use the run's own config.yaml, or start another --out."
-            )
-
-
-def _shapes(state: Mapping[str, Any]) -> dict[str, object]:
-    """The shape of every tensor; extra state, such as that of an optimizer of the module's own, is for the module."""
-    return {name: list(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
-
-
-def _read(path: Path) -> Checkpoint:
-    with zipfile.ZipFile(path / "state.pt") as archive:
-        damaged = archive.testzip()  # torch.load does not compare checksums
-    if damaged is not None:
-        raise AudiobatError(f"{damaged} does not match its checksum")
-    state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-    extra = json.loads(state["extra"])
-    return Checkpoint(state["step"], state["model"], state["optimizer"], state["means"], extra, path)
 
 
 def _steps(folder: Path) -> dict[int, Path]:

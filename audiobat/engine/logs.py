@@ -54,7 +54,8 @@ class RunLog:
             return
         clean = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
         print(json.dumps(clean), file=self._metrics, flush=True)
-        self._stamp("  ".join(f"{name} {_short(value)}" for name, value in row.items()))
+        short = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()}
+        self._stamp("  ".join(f"{name} {value}" for name, value in short.items()))
 
     def say(self, sentence: str) -> None:
         """Append a sentence to log.txt and show it on the terminal."""
@@ -101,7 +102,3 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except ValueError:
         return math.inf  # a line that was cut off when the run was killed
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

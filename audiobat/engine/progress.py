@@ -41,7 +41,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._start = self._last_line = monotonic()
-        if self._shown and _on_terminal():
+        if self._shown and sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
             self._bar = RichProgress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task(self.phase, total=self.total, completed=self.done, state=self._state())
@@ -63,7 +63,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         word = "finished" if error is None and self.done >= self.total else "stopped"
-        state = f"{self._count()}, {word} after {duration(monotonic() - self._start)}"
+        state = f"{self.done}/{self.total} {self.unit}s, {word} after {duration(monotonic() - self._start)}"
         state += f", {self._note}" if self._note else ""
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, state=state)
@@ -75,12 +75,9 @@ class Progress:
         self._last_line = monotonic()
         print(f"{self.phase}: {state}", file=sys.stderr, flush=True)
 
-    def _count(self) -> str:
-        return f"{self.done}/{self.total} {self.unit}s"
-
     def _state(self) -> str:
         """`120/400 steps, 3.1 steps/s, 1 min 30 s left, loss 0.5`."""
-        parts = [self._count()]
+        parts = [f"{self.done}/{self.total} {self.unit}s"]
         elapsed = monotonic() - self._start
         if self.done > self._first and elapsed > 0:
             rate = (self.done - self._first) / elapsed
@@ -101,7 +98,3 @@ def duration(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
-
-
-def _on_terminal() -> bool:
-    return sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal

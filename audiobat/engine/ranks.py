@@ -119,14 +119,10 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
     """
     if name not in ("auto", "fp32", "bf16"):
         raise AudiobatError(f"--precision {name!r} is unknown: use auto, fp32 or bf16.")
-    if name == "bf16" or (name == "auto" and _has_native_bf16(device)):
-        return torch.bfloat16
-    return None
-
-
-def _has_native_bf16(device: torch.device) -> bool:
+    native = False
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # torch has no public question for CPUs; where this private one is gone, fp32 is the safe answer.
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return device.type == "cpu" and probe is not None and bool(probe())
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        # torch has no public question for CPUs; where this private one is gone, fp32 is the safe answer.
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if name == "bf16" or (name == "auto" and native) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 CARD, FIGURE = "README.md", "layers.png"  # two files of a release
 OPEN = "[your licence]"  # the user replaces it
 UNKNOWN = "not recorded"
-LICENCE = (
-    f"**Weights**: {OPEN}; say so at the top of this file as well, in `license`.",
-    "**Training recordings**: [where they came from, and under which licences]",
-    "**Contact**: [who answers questions]",
-)
 SHOWN = 30  # classes or tensors that a list names; config.json names all classes
 Library = Literal["audiobat", "transformers"]
 
@@ -70,41 +65,91 @@ class Facts:
 
 def write_card(name: str, model: BaseEncoder | Tagger, facts: Facts, library: Library = "audiobat") -> str:
     """The card of a release that lies in a folder called `name` and that `library` loads."""
-    encoder = model.encoder if isinstance(model, Tagger) else model
-    return "\n".join(
-        (
-            front_matter(model, library),
-            heading(name, model, encoder, facts),
-            LOADING[library](json.dumps(name, ensure_ascii=False), model, encoder),
-            "## Input\n\n" + bullets(input_lines(encoder, library)),
-            "## Training\n\n" + bullets(training_lines(facts)) + settings_table(facts.settings),
-            "## Results\n\n" + results_table(facts),
-            "## Limits\n\n" + bullets(limit_lines(model, encoder)),
-            "## Licence\n\n" + bullets(LICENCE),
-            "## Weights\n\n" + bullets(weight_lines(model, facts)),
-        )
-    )
-
-
-def front_matter(model: BaseEncoder | Tagger, library: Library) -> str:
-    """The YAML by which the hub sorts models."""
     from huggingface_hub import ModelCardData  # slow to import, and only writing needs it
 
-    data = ModelCardData(
+    encoder, tagger = (model.encoder, model) if isinstance(model, Tagger) else (model, None)
+    front = ModelCardData(  # by this the hub sorts models
         library_name=library,
         license=OPEN,
-        pipeline_tag="audio-classification" if isinstance(model, Tagger) else "feature-extraction",
+        pipeline_tag="feature-extraction" if tagger is None else "audio-classification",
         tags=["audio", "audiobat", "self-supervised-learning"],
     )
-    return f"---\n{data.to_yaml()}\n---\n"
+    count = sum(parameter.numel() for parameter in model.parameters())
+    origin = f", {plain(facts.origin)}" if facts.origin else ""
+    head = ""
+    if tagger is not None:
+        choice = "several at once" if tagger.multi_label else "of which one holds"
+        head = (
+            f"On it sits a head of kind {tagger.config.head.kind} that labels each {tagger.task} with "
+            f"{len(tagger.classes)} classes, {choice}: {some(tagger.classes)}.\n"
+        )
+    frontend = encoder.frontend.config
+    top = frontend.f_max or frontend.sample_rate / 2
+    norms = {"minmax": "each clip from its minimum to its maximum", "global": "by the statistics of a whole corpus"}
+    longest = getattr(encoder, "max_samples", None)
+    clip = "of any length."
+    if longest is not None:
+        clip = f"up to {longest / encoder.sample_rate:.4g} s at once; longer ones run in windows of that."
+    if library == "audiobat":
+        load, converted = loading, "; other rates and channels are converted"
+    else:
+        load, converted = loading_by_transformers, ""
+    digest = f" (sha256 of the table `{plain(facts.data_sha256)}`)" if facts.data_sha256 else ""
+    software = ", ".join(f"{plain(name)} {plain(version)}" for name, version in facts.software)
+    settings = ""
+    if facts.settings:
+        rows = [("field", "here", "default"), *(tuple(map(plain, setting)) for setting in facts.settings)]
+        settings = f"\nSettings that differ from the defaults:\n\n{table(rows)}"
+    weights = [f"sha256 of the weights: `{weights_sha256(model)}`"]
+    weights += [f"read from {plain(name)}, sha256 `{plain(sha256)}`" for name, sha256 in facts.sources]
+    if facts.left:
+        weights.append(f"{len(facts.left)} tensors of that are no part of this model: {some(facts.left)}")
+    return f"""---
+{front.to_yaml()}
+---
+
+# {plain(name)}
+
+An audio encoder{origin}: {count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim} dimensions.
+{head}
+{load(json.dumps(name, ensure_ascii=False), encoder, tagger)}
+## Input
+
+- **Audio**: mono at {frontend.sample_rate:,} Hz{converted}.
+- **Spectrogram**: {encoder.frontend.title}, {frontend.mel_bins} mel bins from {frontend.f_min:,g} to {top:,g} Hz, a \
+frame every {1000 * frontend.hop_length / frontend.sample_rate:.4g} ms, scaled {norms[frontend.norm]}.
+- **Clip**: {clip}
+
+## Training
+
+- **Data**: {plain(facts.data or UNKNOWN)}{digest}
+- **Training clips**: {count_of(facts.clips)}
+- **Recipe**: {plain(facts.recipe or UNKNOWN)}
+- **Steps**: {count_of(facts.steps)}
+- **Seed**: {UNKNOWN if facts.seed is None else facts.seed}
+- **Software**: {software or UNKNOWN}
+{settings}
+## Results
+
+{results_table(facts)}
+## Limits
+
+{bullets(limit_lines(encoder, tagger))}
+## Licence
+
+- **Weights**: {OPEN}; say so at the top of this file as well, in `license`.
+- **Training recordings**: [where they came from, and under which licences]
+- **Contact**: [who answers questions]
+
+## Weights
+
+{bullets(weights)}"""
 
 
 def is_licensed(card: str) -> bool:
     """Whether the user has filled in a card's licence, or taken it out; AudiobatError for a broken front matter."""
-    return _parsed(card).data.get("license") not in (
-        OPEN,
-        [OPEN.strip("[]")],
-    )  # a list where the user dropped the quotes
+    unfilled = (OPEN, [OPEN.strip("[]")])  # a list where the user dropped the quotes
+    return _parsed(card).data.get("license") not in unfilled
 
 
 def without_licence(card: str) -> str:
@@ -124,28 +169,11 @@ def _parsed(card: str) -> ModelCard:
         raise AudiobatError(f"{CARD}: the lines between its --- are no fields in YAML ({problem}): fix them.") from None
 
 
-def heading(name: str, model: BaseEncoder | Tagger, encoder: BaseEncoder, facts: Facts) -> str:
-    """The title, the size of the encoder, and the classes of the head."""
-    count = sum(parameter.numel() for parameter in model.parameters())
-    origin = f", {plain(facts.origin)}" if facts.origin else ""
-    text = f"""# {plain(name)}
-
-An audio encoder{origin}: {count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim} dimensions.
-"""
-    if isinstance(model, Tagger):
-        choice = "several at once" if model.multi_label else "of which one holds"
-        text += (
-            f"On it sits a head of kind {model.config.head.kind} that labels each {model.task} with "
-            f"{len(model.classes)} classes, {choice}: {some(model.classes)}.\n"
-        )
-    return text
-
-
-def loading(quoted: str, model: BaseEncoder | Tagger, encoder: BaseEncoder) -> str:
+def loading(quoted: str, encoder: BaseEncoder, tagger: Tagger | None) -> str:
     """Code that loads the folder by audiobat."""
-    code = user_classes(model_fields(model, encoder))
-    trust = ", trust_remote_code=True" if code else ""
-    text = "It runs the Python in `code/`: read that before you trust it.\n\n" if code else ""
+    own_code = user_classes(encoder.release_fields() | ({"tagger": to_dict(tagger.config)} if tagger else {}))
+    trust = ", trust_remote_code=True" if own_code else ""
+    text = "It runs the Python in `code/`: read that before you trust it.\n\n" if own_code else ""
     text += f"""```python
 import audiobat
 
@@ -153,14 +181,14 @@ encoder = audiobat.load({quoted}{trust})  # this folder, or "hub:OWNER/NAME" onc
 vector = encoder.embed("recording.wav")  # [{encoder.dim}]: any length, rate and number of channels
 ```
 """
-    if not isinstance(model, Tagger):
+    if tagger is None:
         return text
     return f"""{text}
 ```python
 from audiobat.zoo.release import load_tagger
 
 tagger = load_tagger({quoted}{trust})
-probabilities = tagger.scores(tagger(waveform))  # waveform [B, S] to [B, {len(model.classes)}]
+probabilities = tagger.scores(tagger(waveform))  # waveform [B, S] to [B, {len(tagger.classes)}]
 ```
 
 ```
@@ -169,16 +197,11 @@ audiobat predict --model {quoted} --data recordings/ --out labels.csv
 """
 
 
-def model_fields(model: BaseEncoder | Tagger, encoder: BaseEncoder) -> dict[str, Any]:
-    """The fields of a release that name kinds."""
-    return encoder.release_fields() | ({"tagger": to_dict(model.config)} if isinstance(model, Tagger) else {})
-
-
-def loading_by_transformers(quoted: str, model: BaseEncoder | Tagger, encoder: BaseEncoder) -> str:
+def loading_by_transformers(quoted: str, encoder: BaseEncoder, tagger: Tagger | None) -> str:
     """Code that loads the folder by transformers."""
     auto, line = "AutoModel", f"vector = model(**inputs).pooler_output  # [1, {encoder.dim}]"
-    if isinstance(model, Tagger):
-        auto, line = "AutoModelForAudioClassification", f"logits = model(**inputs).logits  # [1, {len(model.classes)}]"
+    if tagger is not None:
+        auto, line = "AutoModelForAudioClassification", f"logits = model(**inputs).logits  # [1, {len(tagger.classes)}]"
     return f"""The code of the model lies beside it: read `modeling_audiobat.py` before you trust it.
 
 ```python
@@ -190,48 +213,6 @@ inputs = extractor([waveform], sampling_rate={encoder.sample_rate}, return_tenso
 {line}
 ```
 """
-
-
-LOADING = {"audiobat": loading, "transformers": loading_by_transformers}
-
-
-def input_lines(encoder: BaseEncoder, library: Library) -> Iterator[str]:
-    """Which audio the network takes."""
-    frontend = encoder.frontend.config
-    top = frontend.f_max or frontend.sample_rate / 2
-    norms = {"minmax": "each clip from its minimum to its maximum", "global": "by the statistics of a whole corpus"}
-    converted = "; other rates and channels are converted" if library == "audiobat" else ""
-    yield f"**Audio**: mono at {frontend.sample_rate:,} Hz{converted}."
-    yield (
-        f"**Spectrogram**: {encoder.frontend.title}, {frontend.mel_bins} mel bins from {frontend.f_min:,g} to {top:,g} "
-        f"Hz, a frame every {1000 * frontend.hop_length / frontend.sample_rate:.4g} ms, scaled {norms[frontend.norm]}."
-    )
-    longest = getattr(encoder, "max_samples", None)
-    if longest is None:
-        yield "**Clip**: of any length."
-    else:
-        yield f"**Clip**: up to {longest / encoder.sample_rate:.4g} s at once; longer ones run in windows of that."
-
-
-def training_lines(facts: Facts) -> Iterator[str]:
-    """The data and the recipe of its training."""
-    clips = UNKNOWN if facts.clips is None else f"{facts.clips:,}"
-    digest = f" (sha256 of the table `{plain(facts.data_sha256)}`)" if facts.data_sha256 else ""
-    yield f"**Data**: {plain(facts.data or UNKNOWN)}{digest}"
-    yield f"**Training clips**: {clips}"
-    yield f"**Recipe**: {plain(facts.recipe or UNKNOWN)}"
-    yield f"**Steps**: {UNKNOWN if facts.steps is None else f'{facts.steps:,}'}"
-    yield f"**Seed**: {UNKNOWN if facts.seed is None else facts.seed}"
-    software = ", ".join(f"{plain(name)} {plain(version)}" for name, version in facts.software)
-    yield f"**Software**: {software or UNKNOWN}"
-
-
-def settings_table(settings: Sequence[tuple[str, str, str]]) -> str:
-    """The settings that differ from the defaults."""
-    if not settings:
-        return ""
-    rows = [tuple(map(plain, setting)) for setting in settings]
-    return "\nSettings that differ from the defaults:\n\n" + table([("field", "here", "default"), *rows])
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -246,9 +227,10 @@ def results_table(facts: Facts) -> str:
         return f"{UNKNOWN.capitalize()}.\n"
     rows: list[tuple[str, ...]] = [("data", "head", "metric", "value [95% interval]", "seeds", "test clips")]
     for r in facts.results:
-        value = f"{number(r.value)} [{number(r.low)}, {number(r.high)}]"
-        clips = UNKNOWN if r.clips is None else f"{r.clips:,}"
-        rows.append((plain(r.data), plain(r.head), plain(r.metric), value, ", ".join(map(str, r.seeds)), clips))
+        value, low, high = ("n/a" if n is None else f"{n:.3f}" for n in (r.value, r.low, r.high))
+        seeds = ", ".join(map(str, r.seeds))
+        named = (plain(r.data), plain(r.head), plain(r.metric))
+        rows.append((*named, f"{value} [{low}, {high}]", seeds, count_of(r.clips)))
     meanings = dict.fromkeys(f"{plain(r.metric)}: {plain(r.definition)}." for r in facts.results)
     text = table(rows) + "\nIntervals are over test clips; several seeds are averaged.\n\n" + bullets(meanings)
     if facts.figure:
@@ -256,7 +238,7 @@ def results_table(facts: Facts) -> str:
     return text
 
 
-def limit_lines(model: BaseEncoder | Tagger, encoder: BaseEncoder) -> Iterator[str]:
+def limit_lines(encoder: BaseEncoder, tagger: Tagger | None) -> Iterator[str]:
     """What the model cannot do."""
     half = encoder.sample_rate / 2
     top = encoder.frontend.config.f_max or half
@@ -266,20 +248,11 @@ def limit_lines(model: BaseEncoder | Tagger, encoder: BaseEncoder) -> Iterator[s
     if encoder.frontend.config.norm == "minmax":
         yield "Each clip is scaled to its own range, so how loud a recording is cannot be told."
     yield "It knows sounds like those it was trained on; others may be alike to it."
-    if isinstance(model, Tagger):
+    if tagger is not None:
         yield "The head knows its classes and no others, and its scores are no calibrated probabilities."
-        if not model.multi_label:
+        if not tagger.multi_label:
             yield "It names one of its classes for whatever it hears, silence too."
     yield "[what it should not be used for, as far as you know]"
-
-
-def weight_lines(model: BaseEncoder | Tagger, facts: Facts) -> Iterator[str]:
-    """Digests of the weights here and of the files that they were read from."""
-    yield f"sha256 of the weights: `{weights_sha256(model)}`"
-    for name, digest in facts.sources:
-        yield f"read from {plain(name)}, sha256 `{plain(digest)}`"
-    if facts.left:
-        yield f"{len(facts.left)} tensors of that are no part of this model: {some(facts.left)}"
 
 
 def bullets(lines: Iterable[str]) -> str:
@@ -293,9 +266,9 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(map(plain, names[:SHOWN])) + more
 
 
-def number(value: float | None) -> str:
-    """Three places, or n/a."""
-    return "n/a" if value is None else f"{value:.3f}"
+def count_of(things: int | None) -> str:
+    """A number with its thousands apart, where it was recorded."""
+    return UNKNOWN if things is None else f"{things:,}"
 
 
 def plain(text: str) -> str:

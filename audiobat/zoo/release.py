@@ -17,7 +17,7 @@ import yaml
 from audiobat.config import ModelConfig, PretrainConfig, TaggerConfig, from_dict, to_dict
 from audiobat.config.user_files import CODE, to_share, with_copies
 from audiobat.engine.checkpoint import Checkpoint, load_checkpoint
-from audiobat.engine.files import replacing, restore, write_atomic
+from audiobat.engine.files import errors_of_writing, replacing, restore, write_atomic
 from audiobat.engine.ranks import pick_device
 from audiobat.engine.tensors import check_values, read_json, read_tensors, write_tensors
 from audiobat.errors import AudiobatError, did_you_mean
@@ -39,21 +39,15 @@ LONGEST = 400  # characters of an error that quotes a config, whose values may b
 
 
 def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
-    """Load an encoder, in eval mode on `device`.
+    """Load an encoder, in eval mode on `device`, as `zoo.load.load` does, but of no file of another project.
 
-    Args:
-        path_or_name: the name of shipped weights (`bat_nano`), a release folder, a folder in the public BAT layout,
-            `hub:OWNER/NAME`, or a run folder: of pre-training, whose latest checkpoint's student it is then, or of
-            fine-tuning. A head that is there is left out.
-        device: `cpu`, `cuda`, `cuda:1` or `auto`.
-        trust_remote_code: run the Python files that came with the model, if it has any; read them first.
-
-    Raises:
-        AudiobatError: nothing there; a file that is missing, damaged or does not fit the others.
+    Of a run of pre-training it is the student of the latest checkpoint; a head that is there is left out.
     """
     folder = find(path_or_name)
-    read = read_release if (folder / "config.json").exists() else read_run
-    encoder = read(folder, trust_remote_code)
+    if (folder / "config.json").exists():
+        encoder = read_release(folder, trust_remote_code)
+    else:
+        encoder, _ = student_of_run(folder, trust_remote_code)
     return encoder.to(pick_device(device)).eval()
 
 
@@ -90,14 +84,9 @@ def why_no_head(folder: Path) -> str:
         return f"{folder} holds an encoder and no head: {hint}."
     if (folder / "config.yaml").exists():
         return why_no_release(folder) or f"{folder} is a run of pre-training, whose encoder has no head: {hint}."
-    if has_records(folder):
+    if any(folder.glob("results/*.json")):
         return f"{folder} is the output of `audiobat probe`, whose results keep neither encoder nor head: {hint}."
-    return why_no_model(folder)
-
-
-def has_records(folder: Path) -> bool:
-    """Whether a folder holds result records, as the output of `audiobat probe` does."""
-    return any(folder.glob("results/*.json"))
+    return f"{folder} has neither config.json (a release) nor config.yaml (a run): give one of these."
 
 
 def why_no_release(run: Path) -> str:
@@ -110,13 +99,6 @@ def why_no_release(run: Path) -> str:
     return (
         f"{run} is a fine-tuning that has written no {RELEASE} yet: run the same `audiobat finetune` again, it goes on."
     )
-
-
-def why_no_model(folder: Path) -> str:
-    """The sentence for a folder that holds neither a release nor a run."""
-    if has_records(folder):
-        return f"{folder} is the output of `audiobat probe`, which keeps no model: give the one that was probed."
-    return f"{folder} has neither config.json (a release) nor config.yaml (a run): give one of these."
 
 
 def shipped_names() -> list[str]:
@@ -194,16 +176,15 @@ def run_fields(run: Path) -> dict[str, Any]:
     return fields
 
 
-def read_run(folder: Path, trust: bool = False) -> AudioEncoder:
-    """Build the student of the latest checkpoint of a run folder."""
-    return student_of_run(folder, trust)[0]
-
-
 def student_of_run(folder: Path, trust: bool = False) -> tuple[AudioEncoder, Checkpoint]:
     """The student of the latest checkpoint of a run folder, and that checkpoint."""
     file = folder / "config.yaml"
     if not file.exists():
-        raise AudiobatError(why_no_model(folder))
+        if any(folder.glob("results/*.json")):
+            raise AudiobatError(
+                f"{folder} is the output of `audiobat probe`, which keeps no model: give the one that was probed."
+            )
+        raise AudiobatError(f"{folder} has neither config.json (a release) nor config.yaml (a run): give one of these.")
     if why := why_no_release(folder):
         raise AudiobatError(why)
     try:
@@ -257,20 +238,15 @@ def save_release(
     if extra:
         config["extra"] = dict(extra)
     config, code = to_share(config)  # classes of the user's own travel with the release
-    try:
-        with replacing(folder) as beside:
-            beside.mkdir()
-            write_atomic(beside / "config.json", json.dumps(config, indent=2) + "\n")
-            write_tensors(beside / "model.safetensors", encoder)
-            if tagger is not None:
-                write_tensors(beside / "head.safetensors", tagger.head)
-            for name, content in (files or {}).items():
-                write_atomic(beside / name, content)
-            for name, content in code.items():
-                (beside / CODE).mkdir(exist_ok=True)
-                write_atomic(beside / CODE / name, content)
-            write_atomic(beside / "README.md", card or write_card(folder.name, model, Facts()))
-    except OSError as error:
-        raise AudiobatError(
-            f"{error.filename or folder} cannot be written ({error.strerror}): fix that, or give another folder."
-        ) from error
+    with errors_of_writing(folder, "fix that, or give another folder"), replacing(folder) as beside:
+        beside.mkdir()
+        write_atomic(beside / "config.json", json.dumps(config, indent=2) + "\n")
+        write_tensors(beside / "model.safetensors", encoder)
+        if tagger is not None:
+            write_tensors(beside / "head.safetensors", tagger.head)
+        for name, content in (files or {}).items():
+            write_atomic(beside / name, content)
+        for name, content in code.items():
+            (beside / CODE).mkdir(exist_ok=True)
+            write_atomic(beside / CODE / name, content)
+        write_atomic(beside / "README.md", card or write_card(folder.name, model, Facts()))

@@ -82,7 +82,7 @@ def features(encoder: Encoder, clips: list[torch.Tensor]) -> LayerFeatures:
 
 def check_rules(encoder: Encoder, clips: list[torch.Tensor]) -> LayerFeatures:
     """Doctor finds no fault; shapes, times and validity; and a clip's features are what they are alone."""
-    assert [found for found in examine(encoder, torch.device("cpu")) if found.fault] == []
+    assert [found for found in examine(encoder, torch.device("cpu")) if found[1]] == []
     together = features(encoder, clips)
     columns, rows = together.grid
     assert together.patch_tokens.shape == (encoder.depth, len(clips), columns * rows, encoder.dim)

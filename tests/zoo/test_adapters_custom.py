@@ -126,7 +126,7 @@ def test_a_probe_of_a_broken_encoder_says_what_it_gave_and_what_was_expected(nam
     if name == "an exception":
         line = next(n for n, code in enumerate(example.read_text().splitlines(), start=1) if new in code)
         assert printed.startswith(f"audiobat: {example} line {line}: ")
-        (fault,) = [f.fault for f in examine(load_encoder(model), torch.device("cpu")) if f.name == "shapes"]
+        (fault,) = [fault for name, fault in examine(load_encoder(model), torch.device("cpu")) if name == "shapes"]
         assert f"line {line}: forward_intermediates fails (TypeError" in fault
     else:
         assert "`audiobat doctor --model`" in printed

@@ -168,7 +168,7 @@ def test_buckets_are_the_plain_ones():
 
 def test_the_encoder_keeps_the_rules(tmp_path: Path):
     findings = list(examine(load_encoder(file_of(tmp_path / "a.pt")), torch.device("cpu")))
-    assert [f"{finding.name}: {finding.fault}" for finding in findings if finding.fault] == []
+    assert [f"{name}: {fault}" for name, fault in findings if fault] == []
 
 
 def test_the_head_comes_along_with_its_classes(tmp_path: Path, sound):

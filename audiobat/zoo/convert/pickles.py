@@ -43,8 +43,10 @@ LITERALS = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-MAKE: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
+MAKE: dict[str, Callable[[], Any]] = {
+    **{"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": set},
+    **{"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False},
+}
 
 
 @dataclass(eq=False)
@@ -120,8 +122,6 @@ class Machine:
         stack = self._stack
         if op in LITERALS:
             stack.append(arg)
-        elif op in CONSTANTS:
-            stack.append(CONSTANTS[op])
         elif op in MAKE:
             stack.append(MAKE[op]())
         elif op in ("PUT", "BINPUT", "LONG_BINPUT"):
@@ -137,7 +137,8 @@ class Machine:
             count = int(op[-1])
             stack[-count:] = [tuple(stack[-count:])]
         elif op in ("LIST", "TUPLE", "DICT", "FROZENSET", "APPENDS", "SETITEMS", "ADDITEMS", "POP_MARK", "OBJ", "INST"):
-            self._marked(op, arg, self._pop_mark())
+            self._stack = self._marks.pop()
+            self._marked(op, arg, stack)
         elif op in ("APPEND", "SETITEM"):
             items = [stack.pop() for _ in range(1 if op == "APPEND" else 2)][::-1]
             self._marked(f"{op}S", arg, items)
@@ -161,10 +162,6 @@ class Machine:
             stack.pop()
         elif op not in ("PROTO", "FRAME"):
             raise Fault(f"it has an instruction {op}, which no checkpoint needs")
-
-    def _pop_mark(self) -> list[Any]:
-        items, self._stack = self._stack, self._marks.pop()
-        return items
 
     def _marked(self, op: str, arg: Any, items: list[Any]) -> None:
         """An instruction that takes all `items` above a mark: one that makes something of them, or adds them."""
@@ -206,8 +203,11 @@ class Machine:
             raise Fault("it calls what is no function")
         name = function.name
         self._spend(sum(len(arg) for arg in args if isinstance(arg, Collection)))
-        if name in DICTS:
-            return a_dict(args)
+        if name in DICTS:  # what they hold, without a default
+            held = args[-1] if args else ()
+            if isinstance(held, list | tuple):
+                return dict(pairs([x for pair in held for x in pair]))
+            return dict(held) if isinstance(held, dict) else {}  # the last: a defaultdict's factory
         if name in SETS:
             return set(keys(args[0])) if args else set()
         if name in BYTES:
@@ -221,16 +221,6 @@ class Machine:
         if name in STORAGES or name in NAMED:
             self.stubs[name] += 1  # a call may ask for any amount of memory
         return Stub(name)
-
-
-def a_dict(args: tuple[Any, ...]) -> dict[Any, Any]:
-    """The arguments of OrderedDict, Counter or defaultdict as a dict: what they hold, without a default."""
-    held = args[-1] if args else ()
-    if isinstance(held, dict):
-        return dict(held)
-    if isinstance(held, list | tuple):
-        return dict(pairs([x for pair in held for x in pair]))
-    return {}  # a defaultdict's factory
 
 
 def pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:

@@ -10,6 +10,7 @@ import io
 import json
 import mmap
 import pickle
+import struct
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -84,8 +85,19 @@ def read(path: str | Path) -> Any:
             pass  # it takes no defaultdict, say, and no archive without its version
     with survey.path.open("rb") as file:
         data = mapped(file)  # never closed here: the tensors look into it, and it goes with the last of them
+    flat: dict[str, Tensor] = {}  # the values of each storage
+
+    def make(view: View) -> Tensor:
+        (key, dtype, numel), (start, size) = view.storage, survey.places[view.storage.key]
+        if key not in flat and numel == 0:
+            flat[key] = torch.empty(0, dtype=dtype)
+        elif key not in flat and start % dtype.itemsize:  # some processors read whole words only
+            flat[key] = torch.frombuffer(bytearray(data[start : start + size]), dtype=dtype)
+        elif key not in flat:
+            flat[key] = torch.frombuffer(data, dtype=dtype, count=numel, offset=start)
+        return flat[key].as_strided(view.shape, view.stride, view.offset)
+
     start, size = survey.pickle
-    make = tensor_maker(data, survey.places)
     return run(io.BytesIO(data[start : start + size]), make, survey.path, "its pickle")[0]
 
 
@@ -116,7 +128,11 @@ def survey_zip(path: Path) -> Survey:
             order = f"{root}byteorder"
             if order in entries and archive.read(order) != b"little":
                 raise AudiobatError(f"{path} was written by a big-endian machine: save it again on another.")
-            places = {name: Place(data_start(archive, entry), entry.file_size) for name, entry in entries.items()}
+            file, places = cast(BinaryIO, archive.fp), {}
+            for name, header in entries.items():  # bytes lie behind a header whose length the index does not tell
+                file.seek(header.header_offset + 26)
+                start = header.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+                places[name] = Place(start, header.file_size)
             name = f"{root}data.pkl"
             tree, stubs, storages = run(io.BytesIO(archive.read(name)), info, path, f"entry {shown(name)}")
             damaged = archive.testzip()
@@ -165,14 +181,6 @@ def last_entry(path: Path) -> str:
         header = data[start : start + 30 + LONGEST]
     name = header[30 : 30 + int.from_bytes(header[26:28], "little")].decode("latin-1")
     return f"; the last entry that begins is {shown(name)}" if name else ""
-
-
-def data_start(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
-    """Where in the file the bytes of an entry begin: behind its own header, whose length the index does not tell."""
-    file = cast(BinaryIO, archive.fp)
-    file.seek(entry.header_offset + 26)
-    lengths = file.read(4)
-    return entry.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
 
 
 def survey_legacy(path: Path, data: mmap.mmap) -> Survey:
@@ -254,26 +262,6 @@ def check_size(path: Path, what: str, there: int, storage: Storage) -> None:
 def info(view: View) -> TensorInfo:
     """A tensor, described."""
     return TensorInfo(view.storage.dtype, view.shape)
-
-
-def tensor_maker(data: mmap.mmap, places: Mapping[str, Place]) -> Make:
-    """What makes the tensors of a mapped file."""
-    made: dict[str, Tensor] = {}
-
-    def make(view: View) -> Tensor:
-        storage = view.storage
-        if storage.key not in made:
-            start, size = places[storage.key]
-            if storage.numel == 0:
-                flat = torch.empty(0, dtype=storage.dtype)
-            elif start % storage.dtype.itemsize:  # some processors read whole words only
-                flat = torch.frombuffer(bytearray(data[start : start + size]), dtype=storage.dtype)
-            else:
-                flat = torch.frombuffer(data, dtype=storage.dtype, count=storage.numel, offset=start)
-            made[storage.key] = flat
-        return made[storage.key].as_strided(view.shape, view.stride, view.offset)
-
-    return make
 
 
 def mapped(file: BinaryIO) -> mmap.mmap:

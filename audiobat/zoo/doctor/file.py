@@ -10,16 +10,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from audiobat.audio.read import AUDIO_EXTENSIONS
 from audiobat.config.user_files import CODE, user_classes
 from audiobat.engine.tensors import read_json
 from audiobat.errors import AudiobatError
-from audiobat.models.features import Encoder
+from audiobat.models.encoder import BaseEncoder
 from audiobat.zoo.convert import Converted, convert_file, hugging_face, layout_of, survey_file
 from audiobat.zoo.convert.pickles import Stub, shown
-from audiobat.zoo.convert.reading import Survey, TensorInfo
+from audiobat.zoo.convert.reading import TensorInfo
 from audiobat.zoo.convert.weights import split
 from audiobat.zoo.release import find, load, load_tagger, run_fields
 
@@ -60,13 +58,26 @@ def facts_of_file(path: Path) -> Iterator[tuple[str, str]]:
         )
     survey = survey_file(path)
     yield "file", f"{path}, {path.stat().st_size / 2**20:,.1f} MiB, {survey.format}"
-    yield "holds", contents(survey)
-    harmful = harmful_names(survey.stubs)
-    yield "safe", verdict(survey, harmful)
+    if not isinstance(survey.tree, Mapping):
+        yield "holds", f"a {type(survey.tree).__name__}"
+    elif all(isinstance(value, TensorInfo) for value in survey.tree.values()):
+        yield "holds", tensors(survey.tree)
+    else:
+        yield "holds", listed([f"{shown(name)} ({kind_of(value)})" for name, value in survey.tree.items()])
+    unknown = [name for name in survey.stubs if not name.startswith(USUAL)]
+    harmful = [name for name in unknown if name.split(".")[0] in HARMFUL]
     if harmful:
+        yield "safe", f"! no: it names {listed(harmful)}, which reaches the machine; nothing of it was run here"
         raise AudiobatError(
             f"{path} names {listed(harmful)}: a reader of pickles would run that. audiobat did not; trust the file not."
         )
+    if unknown:
+        became = "became stubs, which do nothing; a reader of pickles would import and run them"
+        yield "safe", f"! here: {listed(unknown)} {became}"
+    elif survey.stubs:
+        yield "safe", f"yes: {listed(survey.stubs)}, as trainers leave them, became stubs, which do nothing"
+    else:
+        yield "safe", "yes: tensors and plain containers alone"
     weights = split(path, survey.tree)
     yield "is", f"{layout_of(weights).LAYOUT}: {tensors(weights.student)}"
     if weights.teacher is not None:
@@ -86,27 +97,37 @@ def facts_of_folder(folder: Path) -> Iterator[tuple[str, str]]:
         yield from facts_of_model(convert_file(folder))
         return
     place = find(folder)
-    if not (place / "config.json").exists() and not (place / "config.yaml").exists():
+    is_release = (place / "config.json").exists()
+    if not is_release and not (place / "config.yaml").exists():
         raise AudiobatError(
             f"{folder} is no release, run or model of Hugging Face, and {found_there(folder)}: "
             f"name one of those; `audiobat prepare {folder} --dry-run` describes a folder of clips."
         )
-    kind = "a release" if (place / "config.json").exists() else "a run"
+    kind = "a release" if is_release else "a run"
     yield "folder", f"{folder}, {kind}" + (f" in {place}" if place != folder else "")
-    fields = read_json(place / "config.json") if (place / "config.json").exists() else run_fields(place)
+    fields = read_json(place / "config.json") if is_release else run_fields(place)
     if classes := user_classes(fields):
         yield "code", f"! {listed(classes)}: Python of its own in {place / CODE}, which was not run; read it first"
         return
-    yield from facts_of_encoder(load(folder))
-    if (place / "config.json").exists() and "tagger" in read_json(place / "config.json"):
+    yield "loads", size_of(load(folder))
+    if is_release and "tagger" in fields:
         tagger = load_tagger(folder).config
         yield "head", f"{tagger.head.kind}, {len(tagger.classes)} classes: {listed(tagger.classes)}"
 
 
-def facts_of_encoder(encoder: Encoder) -> Iterator[tuple[str, str]]:
+def facts_of_model(converted: Converted) -> Iterator[tuple[str, str]]:
+    """Facts about what was built of a file: encoder, head, and tensors that were left out."""
+    yield "loads", size_of(converted.encoder)
+    if converted.head is not None:
+        yield "head", f"{len(converted.head.config.classes)} classes: {listed(converted.head.config.classes)}"
+    if converted.left:
+        yield "left out", f"{len(converted.left)} tensors that are no part of the encoder: {listed(converted.left)}"
+
+
+def size_of(encoder: BaseEncoder) -> str:
     """How large an encoder is, and its sample rate."""
-    count = sum(parameter.numel() for parameter in encoder.parameters()) if isinstance(encoder, nn.Module) else 0
-    yield "loads", f"{count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}, {encoder.sample_rate} Hz"
+    count = sum(parameter.numel() for parameter in encoder.parameters())
+    return f"{count / 1e6:.2f}M parameters, {encoder.depth} blocks of {encoder.dim}, {encoder.sample_rate} Hz"
 
 
 def found_there(folder: Path) -> str:
@@ -115,24 +136,6 @@ def found_there(folder: Path) -> str:
         return "is not there either"
     files = sorted(path.name for path in folder.iterdir() if path.suffix in CHECKPOINTS)
     return f"holds {listed(files)}" if files else "holds no checkpoint"
-
-
-def facts_of_model(converted: Converted) -> Iterator[tuple[str, str]]:
-    """Facts about what was built of a file: encoder, head, and tensors that were left out."""
-    yield from facts_of_encoder(converted.encoder)
-    if converted.head is not None:
-        yield "head", f"{len(converted.head.config.classes)} classes: {listed(converted.head.config.classes)}"
-    if converted.left:
-        yield "left out", f"{len(converted.left)} tensors that are no part of the encoder: {listed(converted.left)}"
-
-
-def contents(survey: Survey) -> str:
-    """The names at the top of a file, and what each is."""
-    if not isinstance(survey.tree, Mapping):
-        return f"a {type(survey.tree).__name__}"
-    if all(isinstance(value, TensorInfo) for value in survey.tree.values()):
-        return tensors(survey.tree)
-    return listed([f"{shown(name)} ({kind_of(value)})" for name, value in survey.tree.items()])
 
 
 def kind_of(value: Any) -> str:
@@ -149,25 +152,6 @@ def tensors(found: Mapping[Any, Any]) -> str:
     all_of = [value for value in found.values() if isinstance(value, TensorInfo)]
     types = sorted({str(value.dtype).removeprefix("torch.") for value in all_of})
     return f"{len(all_of)} tensors, {sum(prod(value.shape) for value in all_of) / 1e6:,.2f}M values, {', '.join(types)}"
-
-
-def verdict(survey: Survey, harmful: list[str]) -> str:
-    """Whether an ordinary reader of pickles could open the file without running code."""
-    if harmful:
-        return f"! no: it names {listed(harmful)}, which reaches the machine; nothing of it was run here"
-    unknown = [name for name in survey.stubs if not name.startswith(USUAL)]
-    if unknown:
-        return (
-            f"! here: {listed(unknown)} became stubs, which do nothing; a reader of pickles would import and run them"
-        )
-    if survey.stubs:
-        return f"yes: {listed(survey.stubs)}, as trainers leave them, became stubs, which do nothing"
-    return "yes: tensors and plain containers alone"
-
-
-def harmful_names(names: Mapping[str, int]) -> list[str]:
-    """The names in a pickle by which it reaches files, the network or the interpreter."""
-    return [name for name in names if name.split(".")[0] in HARMFUL and not name.startswith(USUAL)]
 
 
 def listed(names: Any) -> str:

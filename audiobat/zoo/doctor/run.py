@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -60,58 +61,39 @@ def doctor(
         return
     where = pick_device(device)
     encoder = load_encoder(model, str(where), trust_remote_code) if isinstance(model, str | Path) else model
-    check_encoder(encoder, where)
-
-
-def check_encoder(encoder: Encoder, device: torch.device) -> None:
-    """Print the findings about an encoder as they come; AudiobatError if it breaks a rule."""
     failed = []
-    for finding in examine(encoder, device):
-        print(f"{finding.name:>18}  {'ok' if finding.fault is None else f'FAILED: {finding.fault}.'}", flush=True)
-        if finding.fault is not None:
-            failed.append(finding.name)
+    for name, fault in examine(encoder, where):
+        print(f"{name:>18}  {'ok' if fault is None else f'FAILED: {fault}.'}", flush=True)
+        if fault is not None:
+            failed.append(name)
     if failed:
         raise AudiobatError(f"The encoder fails {len(failed)} of {len(CHECKS)} checks ({', '.join(failed)}): fix it.")
 
 
-def facts() -> list[tuple[str, str]]:
-    """Every fact with its name, in the order in which people ask."""
+def facts() -> Iterator[tuple[str, str]]:
+    """Every fact about the installation with its name, in the order in which people ask."""
+    yield "audiobat", f"{__version__}, Python {platform.python_version()} on {platform.platform()}"
+    for package in (*PACKAGES, *EXTRAS):
+        try:
+            yield package, metadata.version(package)
+        except metadata.PackageNotFoundError:
+            needs = EXTRAS.get(package)
+            yield package, f"not installed (only {needs} needs it)" if needs else "! missing: install audiobat anew"
     device = pick_device("auto")
-    free = shutil.disk_usage(Path.cwd()).free
-    found = [
-        ("audiobat", f"{__version__}, Python {platform.python_version()} on {platform.platform()}"),
-        *((package, version(package)) for package in (*PACKAGES, *EXTRAS)),
-        ("device", describe(device)),
-        ("precision", "bf16" if pick_precision("auto", device) is torch.bfloat16 else "fp32"),
-        ("cores", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"),
-        ("reads", " ".join(sorted(name.lower() for name in soundfile.available_formats()))),
-        ("disk", f"{free / 2**30:.1f} GiB free in {Path.cwd()}"),
-    ]
-    return found + [("weights", weights_state(name)) for name in shipped_names()]
-
-
-def version(package: str) -> str:
-    """The installed version, or what to do about it."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        needs = EXTRAS.get(package)
-        return f"not installed (only {needs} needs it)" if needs else "! missing: install audiobat anew"
-
-
-def describe(device: torch.device) -> str:
-    """The device and, of a GPU, its name and memory."""
-    if device.type != "cuda":
-        return device.type
-    properties = torch.cuda.get_device_properties(device)
-    return f"{device}, {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-
-
-def weights_state(name: str) -> str:
-    """Whether shipped weights load, their size and the beginning of their digest."""
-    try:
-        encoder = load(name)
-    except AudiobatError as error:
-        return f"! {name}: {error}"
-    parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    return f"{name}: ok, {parameters / 1e6:.2f}M parameters, sha256 {weights_sha256(encoder)[:12]}"
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        yield "device", f"{device}, {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
+    else:
+        yield "device", device.type
+    yield "precision", "bf16" if pick_precision("auto", device) is torch.bfloat16 else "fp32"
+    yield "cores", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
+    yield "reads", " ".join(sorted(name.lower() for name in soundfile.available_formats()))
+    yield "disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free in {Path.cwd()}"
+    for name in shipped_names():
+        try:
+            encoder = load(name)
+        except AudiobatError as error:
+            yield "weights", f"! {name}: {error}"
+            continue
+        count = sum(parameter.numel() for parameter in encoder.parameters())
+        yield "weights", f"{name}: ok, {count / 1e6:.2f}M parameters, sha256 {weights_sha256(encoder)[:12]}"
