@@ -146,15 +146,16 @@ def config_class_of(config_class: type[C], kind: str) -> type[C]:
 
 def _check_methods(seam: str, kind: str, found: Any) -> type[Any]:
     """`found`, if it is a class that defines all methods of its seam."""
+    a_seam = f"an {seam}" if seam == "objective" else f"a {seam}"
     if not isinstance(found, type):
-        raise AudiobatError(f"{kind} is a {type(found).__name__}: a {seam} is a class.")
+        raise AudiobatError(f"{kind} is a {type(found).__name__}: {a_seam} is a class.")
     wanted = SEAMS[seam].methods
     missing = [name for name in wanted if not _defines(found, name)]
     missing += sorted(getattr(found, "__abstractmethods__", set()) - set(missing))
     if missing:
         where = f"{place_of(found)}: " if is_user_class(kind) else ""
         raise AudiobatError(
-            f"{where}{found.__name__} lacks {', '.join(missing)}: a {seam} defines {', '.join(wanted)} "
+            f"{where}{found.__name__} lacks {', '.join(missing)}: {a_seam} defines {', '.join(wanted)} "
             "(see docs/variants.md)."
         )
     return found

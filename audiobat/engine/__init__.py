@@ -1,4 +1,4 @@
-"""The engine: steps, ranks, checkpoints and files. It needs torch alone and knows nothing of audio.
+"""The engine: steps, ranks, checkpoints and files. It knows nothing of audio.
 
 In: a module that returns its loss, an optimiser, batches. Out: trained weights, a run folder that resumes bit for bit.
 

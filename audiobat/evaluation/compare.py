@@ -84,7 +84,7 @@ class Comparison:
 
 
 def compare(
-    records: Sequence[str | Path], *, metric: str | None = None, samples: int = 10_000, seed: int = 0
+    records: Sequence[str | Path] | str | Path, *, metric: str | None = None, samples: int = 10_000, seed: int = 0
 ) -> Comparison:
     """Print how the systems behind result records differ, and return it.
 
@@ -100,6 +100,8 @@ def compare(
     """
     if samples < 1:
         raise AudiobatError(f"--samples is {samples}: use 1 or more, and thousands for p values that mean something.")
+    if isinstance(records, str | Path):
+        records = [records]
     entries = name_systems(read_entries(records))
     systems = list(dict.fromkeys(entry.system for entry in entries))
     differences: list[Difference] = []

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from audiobat.config import FinetuneConfig, TaggerConfig
+from audiobat.config.recipes import Recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import clip_order
 from audiobat.data.sources.read import read_labelled_clips
@@ -42,7 +43,7 @@ def finetune(
     model: str | Path,
     data: str | Path,
     out: str | Path,
-    config: FinetuneConfig | None = None,
+    config: FinetuneConfig | Recipe | None = None,
     *,
     test_fold: int | None = None,
     resume: Literal["auto", "never"] = "auto",
@@ -77,7 +78,7 @@ def finetune(
         AudiobatError: a model or clips that cannot be used, a label that no training clip has, a head of other classes,
             a run of other settings in `out`, a loss that is not finite.
     """
-    start, out, config = monotonic(), Path(out), config or FinetuneConfig()
+    start, out, config = monotonic(), Path(out), make_config(FinetuneConfig, config)
     config = replace(config, data=replace(config.data, path=str(data)))
     if max_seconds is not None and not max_seconds >= 0:
         raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")

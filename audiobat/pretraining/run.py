@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from audiobat.config import PretrainConfig
+from audiobat.config.recipes import Recipe, make_config
 from audiobat.config.rungs import describe_rung, rung_of
 from audiobat.config.user_files import errors_of_user_code
 from audiobat.data.clip_table import ClipTable
@@ -30,7 +31,7 @@ from audiobat.zoo.load import load_encoder
 
 
 def pretrain(
-    config: PretrainConfig,
+    config: PretrainConfig | Recipe,
     out: str | Path,
     *,
     resume: Literal["auto", "never"] = "auto",
@@ -53,6 +54,7 @@ def pretrain(
     """
     out = Path(out)
     with errors_of_user_code():
+        config = make_config(PretrainConfig, config)
         if dry_run:
             print_plan(config)
             return out

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from audiobat.config import ProbeConfig, from_dict
+from audiobat.config import ProbeConfig
 from audiobat.config.presets import fields_for, task_of
+from audiobat.config.recipes import Recipe, load_recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of
@@ -26,7 +27,7 @@ from audiobat.probing.training import check_buildable, input_kinds
 def probe(
     model: str | Path | Encoder,
     data: str | Path,
-    config: ProbeConfig | None = None,
+    config: ProbeConfig | Recipe | None = None,
     *,
     out: str | Path | None = None,
     test_fold: int | None = None,
@@ -56,7 +57,10 @@ def probe(
     Raises:
         AudiobatError: a bad argument, model or data set, more than 5% of the clips unreadable.
     """
-    config, folder = config or from_dict(ProbeConfig, fields_for(data)), None if out is None else Path(out)
+    if not isinstance(config, ProbeConfig):
+        recipe = load_recipe(config) if isinstance(config, str | Path) else config or {}
+        config = make_config(ProbeConfig, recipe, fields_for(data, recipe.get("preset"), recipe.get("preset_task")))
+    folder = None if out is None else Path(out)
     check_schedule(config.head, config.train)
     table = read_labelled_clips(data)
     table, splits = keep_used(table, splits_of(table, test_fold))

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from audiobat.config.benchmark import FINETUNE, BenchmarkConfig
+from audiobat.config.recipes import Recipe, make_config
 from audiobat.engine.files import remove, write_atomic
 from audiobat.engine.run_folder import check_same, prepare_run, sole_use
 from audiobat.errors import AudiobatError
@@ -87,7 +88,7 @@ class Result(NamedTuple):
 
 
 def benchmark(
-    config: BenchmarkConfig,
+    config: BenchmarkConfig | Recipe,
     *,
     out: str | Path,
     models: Sequence[str] = (),
@@ -115,7 +116,7 @@ def benchmark(
     Raises:
         AudiobatError: a bad argument, nothing that can run; at the end, if a cell has failed.
     """
-    out, config = Path(out), with_paths(config, models, data)
+    out, config = Path(out), with_paths(make_config(BenchmarkConfig, config), models, data)
     asked = cells_of(config, only)
     console = Console()
     if dry_run:

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from audiobat.config import FrontendConfig, PretrainConfig, ProbeConfig, check, from_dict, to_dict
-from audiobat.config.recipes import load_recipe, merge
+from audiobat.config.recipes import Recipe, load_recipe, make_config, merge
 from audiobat.config.rungs import describe_rung, rungs
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.prepare.statistics import log_mel_sums
@@ -66,7 +66,7 @@ class Rung(NamedTuple):
 def ladder(
     data: str,
     probe_data: str,
-    config: ProbeConfig | None = None,
+    config: ProbeConfig | Recipe | None = None,
     *,
     out: str | Path,
     scale: Literal["nano", "small", "base"] = "nano",
@@ -93,7 +93,7 @@ def ladder(
         AudiobatError: a bad argument, data that cannot be used, an `out` that holds rungs of other settings.
     """
     check(scale in SCALES, "--scale", scale, f"choose one of {', '.join(SCALES)}")
-    config = config or ProbeConfig()
+    config = make_config(ProbeConfig, config)
     seeds = config.seeds or (config.train.seed,)
     out = Path(out)
     table = read_clips(data)

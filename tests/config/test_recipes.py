@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+import audiobat
 from audiobat.audio.frontends.base import build_frontend
 from audiobat.config import (
     EncoderConfig,
@@ -24,8 +25,9 @@ from audiobat.config import (
     from_dict,
     to_dict,
 )
-from audiobat.config.recipes import load_recipe, merge, recipe_names
+from audiobat.config.recipes import load_recipe, make_config, merge, recipe_names
 from audiobat.engine.checkpoint import load_checkpoint
+from audiobat.errors import AudiobatError
 from audiobat.finetuning.run import finetune
 from audiobat.finetuning.testing import preset_of
 from audiobat.models.encoder import AudioEncoder
@@ -252,3 +254,33 @@ def test_a_record_says_which_recipe_it_followed(tmp_path: Path):
     assert preset_of(from_dict(FinetuneConfig, other)) == "custom"
     assert preset_of(replace(config, recipe=None)) == "custom"
     assert preset_of(replace(config, recipe="gone")) == "custom"
+
+
+def test_a_function_takes_a_config_a_recipe_or_fields(tmp_path):
+    wanted = from_dict(ProbeConfig, load_recipe("demo_probe"))
+    (tmp_path / "mine.yaml").write_text("base: demo_probe\n")
+    for given in (wanted, "demo_probe", tmp_path / "mine.yaml", load_recipe("demo_probe")):
+        assert make_config(ProbeConfig, given) == wanted
+    assert make_config(ProbeConfig, None) == ProbeConfig()
+    assert make_config(ProbeConfig, {"seeds": [3]}, {"train": {"steps": 7_000}, "seeds": [1]}).seeds == (3,)
+    with pytest.raises(AudiobatError, match="did you mean demo_probe"):
+        make_config(ProbeConfig, "demo_prob")
+    with pytest.raises(AudiobatError, match="Unknown field hed"):
+        make_config(ProbeConfig, {"hed": {}})
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("pretrain", {"out": "out"}),
+        ("probe", {"model": "bat_nano", "data": "clips.csv"}),
+        ("finetune", {"model": "bat_nano", "data": "clips.csv", "out": "out"}),
+        ("analyze", {"model": "bat_nano", "data": "clips.csv", "out": "out"}),
+        ("ladder", {"data": "clips.csv", "probe_data": "clips.csv", "out": "out"}),
+        ("benchmark", {"out": "out"}),
+        ("prepare", {"source": "clips.csv", "out": "out"}),
+    ],
+)
+def test_every_verb_with_settings_takes_a_recipe_by_name(verb, arguments):
+    with pytest.raises(AudiobatError, match="no_such_recipe"):
+        getattr(audiobat, verb)(**arguments, config="no_such_recipe")

@@ -1,6 +1,6 @@
 """The step loop: signals, resuming bit for bit, time limit, broken losses and data, and two ranks against one.
 
-Run as a program it is the run that the tests stop from outside: `python test_train_loop.py '{"folder": ..., ...}'`.
+Run as a program it is the run that the tests stop from outside: `python test_loop.py '{"folder": ..., ...}'`.
 """
 
 import json

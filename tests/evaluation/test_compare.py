@@ -242,8 +242,9 @@ def test_records_of_other_clips_are_refused(tmp_path: Path, name: str, words: st
 
 def test_records_that_cannot_be_compared_are_refused(tmp_path: Path):
     a = write(tmp_path / "a.json", scores_of(1.0, 1))
-    with pytest.raises(AudiobatError, match="no two systems"):
-        compare([a])
+    for records in ([a], a, str(a)):  # one path is as good as a list of one
+        with pytest.raises(AudiobatError, match="no two systems"):
+            compare(records)
     with pytest.raises(AudiobatError, match=r"no two systems.*a\.json on scenes.*b\.json on other"):
         compare([a, write(tmp_path / "b.json", scores_of(1.0, 1), "eat", "other")])
     with pytest.raises(AudiobatError, match=r"both tables are called scenes.*sha256"):

@@ -1,4 +1,4 @@
-"""Write frontend.npz: what torchaudio 2.11 makes of three short signals, for tests/test_frontend.py to compare with.
+"""Write frontend.npz: what torchaudio 2.11 makes of three short signals, for tests/audio/test_frontend.py.
 
 torchaudio is no dependency of this project. Run this in an environment of its own:
 

@@ -10,13 +10,16 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import yaml
 
+from audiobat.config.plain import from_dict
 from audiobat.errors import AudiobatError, did_you_mean
 
 FOLDER = Path(__file__).parent
+Recipe: TypeAlias = str | Path | Mapping[str, Any]  # name or path of a recipe, or its fields
+C = TypeVar("C")
 
 
 class _Loader(yaml.SafeLoader):
@@ -97,6 +100,17 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         old = merged.get(name)
         merged[name] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def make_config(cls: type[C], config: C | Recipe | None, below: Mapping[str, Any] | None = None) -> C:
+    """A config as a function takes it: a `cls` as it is; a recipe's name or path, or fields by name, over `below`.
+
+    Raises AudiobatError for an unknown recipe or field, or a bad value.
+    """
+    if isinstance(config, cls):
+        return config
+    fields = load_recipe(config) if isinstance(config, str | Path) else config or {}
+    return from_dict(cls, merge(below or {}, fields))  # type: ignore[arg-type]  # mypy: C may be another class still
 
 
 def _load(name: str, beside: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from audiobat.audio.read import MIN_RATE
 from audiobat.config import PrepareConfig, check
+from audiobat.config.recipes import Recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.prepare.merge import finish, remove
 from audiobat.data.prepare.pack import Job, cut_table
@@ -52,7 +53,7 @@ STATISTICS = "statistics.json"  # in a prepared folder
 def prepare(
     source: str | Path,
     out: str | Path | None = None,
-    config: PrepareConfig | None = None,
+    config: PrepareConfig | Recipe | None = None,
     *,
     sample_rate: int = 16_000,
     encoding: Literal["flac", "pcm"] = "flac",
@@ -92,6 +93,7 @@ def prepare(
     """
     chosen = parse_part(part)
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    config = make_config(PrepareConfig, config)
     check(workers is None or workers > 0, "--workers", workers, "it must be positive")
     if stats:
         packing = (sample_rate, encoding, window_seconds, hop_seconds, dry_run)
@@ -103,11 +105,11 @@ def prepare(
         valid = file is None or (file.suffix == ".json" and not file.is_dir())
         check(valid, "OUT", str(out), "statistics go to a .json file; shards, to a folder, are another command")
         check(part is None or file is not None, "--part", part, "name a .json file as OUT, to add up the parts")
-        frontend = (config or PrepareConfig()).frontend
+        frontend = config.frontend
         with stoppable(), nullcontext() if file is None else writing(file):
             statistics(read_clips(source), frontend, file, chosen, workers or count, overwrite)
         return file
-    check(config in (None, PrepareConfig()), "--frontend", "set", "shards hold waveforms; give --stats too")
+    check(config == PrepareConfig(), "--frontend", "set", "shards hold waveforms; give --stats too")
     if out is None and not dry_run:
         print(about_data_set(str(source)))
         return None

@@ -19,7 +19,7 @@ from audiobat.evaluation.report.run_figures import draw_all
 from audiobat.evaluation.report.verdicts import judge, paired_verdicts
 
 
-def report(runs: Iterable[str | Path], out: str | Path, *, overwrite: bool = False) -> Path:
+def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrite: bool = False) -> Path:
     """Write OUT/index.html, OUT/tables and OUT/figures from result records alone; returns `out`.
 
     Args:
@@ -31,6 +31,8 @@ def report(runs: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
         AudiobatError: no records, one that cannot be read or that is there twice, scores that are not the record's.
     """
     out = Path(out)
+    if isinstance(runs, str | Path):
+        runs = [runs]
     if (out / "index.html").exists() and not overwrite:
         raise AudiobatError(f"{out / 'index.html'} exists: choose another --out, or replace it with --overwrite.")
     found = collect(load_all(runs))

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from audiobat.config import ProbeConfig
 from audiobat.config.presets import task_of
+from audiobat.config.recipes import Recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import Split, splits_of
@@ -49,7 +50,7 @@ ATTENTION_CLIPS = 64  # of which maps are formed
 def analyze(
     model: str | Path | Encoder,
     data: str | Path,
-    config: ProbeConfig | None = None,
+    config: ProbeConfig | Recipe | None = None,
     *,
     out: str | Path,
     clips: int = 512,
@@ -89,7 +90,7 @@ def analyze(
     for name, value, least in (("clips", clips, FEWEST), ("views", views, 0), ("pictures", pictures, 0)):
         if value < least:
             raise AudiobatError(f"{name} is {value}: use {least} or more.")
-    config, out = measures.analysis_config(config or ProbeConfig()), Path(out)
+    config, out = measures.analysis_config(make_config(ProbeConfig, config)), Path(out)
     old = listed_files(out, overwrite)
     table, split = read_table(data, test_fold, clips)
     name, given = open_model(model, trust_remote_code)
