@@ -197,7 +197,9 @@ def run_pass(
     task.restore(journal.state)
     skipped.unlink(missing_ok=True)
     if journal.broken:
-        write_skipped(skipped, {clips.keys[clip_id]: reason for clip_id, reason in journal.broken.items()})
+        unreadable = {clips.keys[clip_id]: reason for clip_id, reason in journal.broken.items()}
+        write_skipped(skipped, unreadable)
+        check_skipped(unreadable, journal.next[0], len(clips))  # the same command ends in the same way once more
     rows: list[Rows] = []  # since the last part, as are `stamps` and `broken`
     stamps: dict[int, FileStamp | None] = {}
     broken: dict[int, str] = {}

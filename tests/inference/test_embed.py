@@ -294,6 +294,14 @@ def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
     assert not (tmp_path / "out.npz.skipped.csv").exists()
 
 
+def test_clips_that_cannot_be_read_are_refused_every_time(encoder: AudioEncoder, tmp_path: Path):
+    (tmp_path / "noise.wav").write_text("no audio")
+    for _ in range(2):  # the second run finds nothing left to do, and no table to write
+        with pytest.raises(AudiobatError, match="None of the clips can be read"):
+            embed(encoder, tmp_path / "noise.wav", tmp_path / "out.csv")
+        assert not (tmp_path / "out.csv").exists()
+
+
 def test_a_long_recording_is_read_block_by_block(encoder: AudioEncoder, tmp_path: Path, monkeypatch):
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(size=60 * RATE) * 0.1, RATE)
     longest = []
