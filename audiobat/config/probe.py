@@ -69,6 +69,7 @@ class ProbeTrainConfig:
 
     steps: int = 20_000  # of the optimiser
     warmup_steps: int = 2_000  # steps in which the rate rises
+    warmup: Literal["linear", "floored"] = "linear"  # from min_lr to lr; or from 0 to lr, never below min_lr (released)
     batch_size: int = 48  # clips per step
     lr: float = 1e-3  # the highest, after the warm-up
     min_lr: float = 1e-6
@@ -80,7 +81,8 @@ class ProbeTrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        check_choice(self, "loss")
+        for name in ("loss", "warmup"):
+            check_choice(self, name)
         for name in ("steps", "batch_size", "lr"):
             check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
         check(self.warmup_steps >= 0, "train.warmup_steps", self.warmup_steps, "it must not be negative")

@@ -90,8 +90,14 @@ def fit(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]  # all that it clips and updates
 
     def lr(step: int) -> float:
-        warmup = optim.warmup_steps
-        return lr_at(step, peak=optim.lr, floor=optim.min_lr, warmup_steps=warmup, total_steps=train.steps)
+        return lr_at(
+            step,
+            peak=optim.lr,
+            floor=optim.min_lr,
+            warmup_steps=optim.warmup_steps,
+            total_steps=train.steps,
+            warmup=optim.warmup,
+        )
 
     if resume is not None:
         restore(resume, model, optimizer)

@@ -1,4 +1,4 @@
-"""AdamW over named parameters; the learning rate of a step: linear warm-up, then cosine (Table 6)."""
+"""AdamW over named parameters; the learning rate of a step: a warm-up, then a cosine (Table 6)."""
 
 from __future__ import annotations
 
@@ -33,13 +33,18 @@ def build_optimizer(
     return AdamW(groups, lr=lr, betas=betas, fused=fused)
 
 
-def lr_at(step: int, *, peak: float, floor: float, warmup_steps: int, total_steps: int) -> float:
+def lr_at(
+    step: int, *, peak: float, floor: float, warmup_steps: int, total_steps: int, warmup: str = "linear"
+) -> float:
     """The learning rate of step 0 .. total_steps - 1.
 
-    Linear from `floor` at step 0 to `peak` at step `warmup_steps`, then half a cosine to `floor` at the last step.
+    A warm-up to `peak` at step `warmup_steps`, then half a cosine to `floor` at the last step. A `linear` warm-up rises
+    from `floor` at step 0 (Section 5); a `floored` one is the line from 0 at step 0, and `floor` where that is lower
+    (BAT's release): the rate of all steps up to `warmup_steps * floor / peak`.
     """
     if step < warmup_steps:
-        return floor + (peak - floor) * step / warmup_steps
+        share = step / warmup_steps
+        return max(floor, peak * share) if warmup == "floored" else floor + (peak - floor) * share
     decay_steps = max(1, total_steps - 1 - warmup_steps)
     share = min(1.0, (step - warmup_steps) / decay_steps)
     return floor + (peak - floor) * 0.5 * (1.0 + math.cos(math.pi * share))

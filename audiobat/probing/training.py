@@ -71,7 +71,14 @@ class HeadTrainer:
         loss = probe_loss(self.loss, self.task.logits(self.head, inputs), labels)
         self._optimizer.zero_grad()
         (loss + self.head.penalty()).backward()
-        rate = lr_at(step, peak=train.lr, floor=train.min_lr, warmup_steps=train.warmup_steps, total_steps=train.steps)
+        rate = lr_at(
+            step,
+            peak=train.lr,
+            floor=train.min_lr,
+            warmup_steps=train.warmup_steps,
+            total_steps=train.steps,
+            warmup=train.warmup,
+        )
         set_lr(self._optimizer, rate)
         self._optimizer.step()
         self.last = loss.detach()

@@ -84,7 +84,8 @@ def run(folder, *, model=None, ranks=ALONE, data=None, after=None, steps=STEPS, 
     settings = {"log_every": 4, "save_every": 5, "batch_size": BATCH, "steps": STEPS, "precision": "fp32"}
     given = {name: options.pop(name) for name in vars(TrainConfig()) if name in options}
     train = TrainConfig(**(settings | given))
-    optim = OptimConfig(lr=0.02, min_lr=1e-4, warmup_steps=5, grad_clip=options.pop("grad_clip", None))
+    own = {name: options.pop(name) for name in ("grad_clip", "warmup") if name in options}
+    optim = OptimConfig(lr=0.02, min_lr=1e-4, warmup_steps=5, **own)
     with RunLog(folder, start, main=ranks.is_main) as log:
         return fit(
             model,
@@ -238,17 +239,20 @@ def test_a_checkpoint_of_another_shape_stops_before_the_first_step(tmp_path, uni
         run(uninterrupted, model=wide, steps=30)
 
 
-def test_every_step_has_the_learning_rate_of_its_own_number(tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "warmup"),
+    [("linear", [1e-4, 0.00408, 0.00806, 0.01204, 0.01602]), ("floored", [1e-4, 0.004, 0.008, 0.012, 0.016])],
+)
+def test_every_step_has_the_learning_rate_of_its_own_number(tmp_path, kind, warmup):
     rates = []
     handle = register_optimizer_step_pre_hook(
         lambda optimizer, *_: rates.append([group["lr"] for group in optimizer.param_groups])
     )
     try:
-        run(tmp_path, after=raise_signal_at(6, signal.SIGTERM))
-        run(tmp_path)  # resumed
+        run(tmp_path, after=raise_signal_at(6, signal.SIGTERM), warmup=kind)
+        run(tmp_path, warmup=kind)  # resumed
     finally:
         handle.remove()
-    warmup = [1e-4 + (0.02 - 1e-4) * step / 5 for step in range(5)]
     decay = [1e-4 + (0.02 - 1e-4) * (1 + math.cos(math.pi * (step - 5) / (STEPS - 6))) / 2 for step in range(5, STEPS)]
     assert rates == [pytest.approx([rate, rate]) for rate in warmup + decay]
     logged = {row["step"]: row["lr"] for row in rows(tmp_path)}

@@ -25,6 +25,19 @@ def test_corner_points_of_the_papers_schedule(step, lr):
     assert lr_at(step, **PAPER) == pytest.approx(lr, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("step", "lr"),
+    [(0, 1e-6), (106, 1e-6), (107, 107 / 53_000 * 5e-4), (26_500, 2.5e-4), (52_999, 52_999 / 53_000 * 5e-4)],
+)
+def test_a_floored_warmup_is_the_line_from_zero_and_nowhere_below_the_floor(step, lr):
+    assert lr_at(step, **PAPER, warmup="floored") == pytest.approx(lr, rel=1e-12)
+
+
+def test_both_warmups_meet_at_the_peak_and_share_the_cosine():
+    for step in (53_000, 200_000, 399_999):
+        assert lr_at(step, **PAPER, warmup="floored") == lr_at(step, **PAPER)
+
+
 def test_decay_is_torchs_cosine():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
     oracle = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=29, eta_min=0.01)

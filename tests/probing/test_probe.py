@@ -188,11 +188,14 @@ def test_the_same_seed_gives_the_same_record_and_another_one_does_not(shared):
     assert torch.equal(torch.rand(3), untouched)
 
 
-def test_training_is_a_plain_loop_of_adamw_with_warm_up_and_cosine(shared):
+@pytest.mark.parametrize(
+    ("warmup", "rising"),
+    [("linear", [0.001, 0.0068, 0.0126, 0.0184, 0.0242]), ("floored", [0.001, 0.006, 0.012, 0.018, 0.024])],
+)
+def test_training_is_a_plain_loop_of_adamw_with_warm_up_and_cosine(shared, warmup, rising):
     source, table, train, _ = shared
-    settings = replace(
-        TRAIN, steps=20, warmup_steps=5, lr=3e-2, min_lr=1e-3, weight_decay=0.3, betas=(0.8, 0.95), seed=7
-    )
+    schedule = {"steps": 20, "warmup_steps": 5, "warmup": warmup, "lr": 3e-2, "min_lr": 1e-3}
+    settings = replace(TRAIN, **schedule, weight_decay=0.3, betas=(0.8, 0.95), seed=7)
     head_config = HeadConfig("linear", layer=1, pool="mean")
     head, _ = train_head(source, train, torch.from_numpy(table.targets()), head_config, settings, 3, False)
 
@@ -208,7 +211,8 @@ def test_training_is_a_plain_loop_of_adamw_with_warm_up_and_cosine(shared):
     )
     order = ClipOrder(len(train), 0)  # not of the head's seed
     for step in range(20):
-        rate = 1e-3 + (3e-2 - 1e-3) * (step / 5 if step < 5 else (1 + math.cos(math.pi * (step - 5) / 14)) / 2)
+        falling = 1e-3 + (3e-2 - 1e-3) * (1 + math.cos(math.pi * (step - 5) / 14)) / 2
+        rate = rising[step] if step < 5 else falling
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen = order.batch_indices(step, 16)
