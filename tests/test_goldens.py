@@ -70,6 +70,8 @@ def test_the_old_runs_were_stopped_half_way(run: str):
         (1e-3, 1.01e-3, True),
         (3, 3.0, True),
         ({"a": 1}, {"a": 1, "b": 1}, True),
+        ({"encoder": {"a": 1}}, {"encoder": {"a": 1, "b": 1}}, False),  # a new setting
+        ({"encoder": {"a": 1, "b": 1}}, {"encoder": {"a": 1}}, True),
         ("map 0.412 of 12 clips", "map  0.413 of 12 clips", False),  # the last digit may round otherwise
         ("map 0.412 of 12 clips", "map 0.414 of 12 clips", True),
         ("map 0.412 of 12 clips", "map 0.412 of 13 clips", True),

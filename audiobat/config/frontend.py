@@ -82,6 +82,7 @@ class FrontendConfig:
     mel_bins: int = 128
     f_min: float = -1.0
     f_max: float | None = None  # None: the Nyquist frequency
+    pad_seconds: float | None = None  # shorter waveforms are padded with zeros to this length, which count as theirs
     top_db: float = 80.0  # dynamic range of mel_db, below each clip's own maximum
     norm: Literal["auto", "minmax", "global"] = "auto"
     statistics: Statistics = "auto"  # whose mean and std norm "global" takes; auto: those given, else audioset_eat
@@ -107,6 +108,7 @@ class FrontendConfig:
         check(
             self.f_min < top <= nyquist, "frontend.f_max", self.f_max, f"use more than f_min and at most {nyquist} Hz"
         )
+        check_padding(self.pad_seconds)
         check(self.top_db > 0, "frontend.top_db", self.top_db, "it must be positive")
         mean, std = pick_statistics(self.statistics, self.mean, self.std, STATISTICS["audioset_eat"])
         object.__setattr__(self, "mean", mean)
@@ -119,17 +121,33 @@ class FrontendConfig:
         assert self.std is not None
         return self.mean, self.std
 
+    @property
+    def pad_samples(self) -> int:
+        """Samples to which shorter waveforms are padded."""
+        return 0 if self.pad_seconds is None else round(self.pad_seconds * self.sample_rate)
+
+
+def check_padding(seconds: float | None) -> None:
+    """Raise an AudiobatError for a `pad_seconds` that is no length."""
+    check(seconds is None or 0 < seconds <= 3600, "frontend.pad_seconds", seconds, "use more than 0, at most 3600")
+
 
 @dataclass(frozen=True)
 class StatisticsConfig:
-    """Mean and std that a model's frontend takes in place of its own, if its norm is global; others need none."""
+    """What a model's frontend takes in place of its own, for a data set.
+
+    Mean and std if its norm is global, the length to which waveforms are padded if its norm is by clip, which padding
+    changes: a clip with zeros in it has its minimum at the floor.
+    """
 
     statistics: Statistics = "auto"  # whose; auto: those given, else the model's own
     mean: float | None = None
     std: float | None = None
+    pad_seconds: float | None = None  # null: the model's own
 
     def __post_init__(self) -> None:
         check_choice(self, "statistics")
+        check_padding(self.pad_seconds)
         mean, std = pick_statistics(self.statistics, self.mean, self.std, (0.0, 1.0))
         if self.statistics != "auto":
             object.__setattr__(self, "mean", mean)
@@ -137,6 +155,8 @@ class StatisticsConfig:
 
     def apply(self, frontend: FrontendConfig) -> FrontendConfig:
         """The model's frontend with these, if it asks for any."""
+        if frontend.norm != "global" and self.pad_seconds is not None:
+            return dataclasses.replace(frontend, pad_seconds=self.pad_seconds)
         if frontend.norm != "global" or (self.mean is None and self.std is None):
             return frontend
         mean, std = pick_statistics("auto", self.mean, self.std, frontend.moments)

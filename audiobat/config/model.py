@@ -25,12 +25,16 @@ class EncoderConfig:
     block_norm: Literal["post", "pre"] = "post"  # pre: before attention and MLP, and none of the stem (Audio-MAE)
     final_norm: bool = False  # of the last block's output; only Audio-MAE has one
     pad: Literal["mask", "grid"] = "mask"  # grid: every clip padded to max_frames, padding attended to (released BAT)
+    positions: Literal["paper", "released"] = "paper"  # released: with time and frequency swapped (BAT's release)
     init: Literal["xavier", "eat"] = "xavier"  # eat: linear layers from N(0, 0.02), cls from N(0, 1)
+    patch_init: Literal["xavier", "torch"] = "xavier"  # torch: PyTorch's default of a Conv2d (BAT's release)
 
     def __post_init__(self) -> None:
         check_choice(self, "pad")
         check_choice(self, "block_norm")
+        check_choice(self, "positions")
         check_choice(self, "init")
+        check_choice(self, "patch_init")
         object.__setattr__(self, "patch_size", tuple(self.patch_size))
         for name in ("dim", "depth", "heads"):
             check(getattr(self, name) > 0, f"encoder.{name}", getattr(self, name), "it must be positive")

@@ -148,9 +148,10 @@ class AudioEncoder(BaseEncoder):
         self.sample_rate = config.frontend.sample_rate
         self.dim, self.depth = encoder.dim, encoder.depth
         self.frontend = build_frontend(config.frontend)
-        self.patch_embed = PatchEmbed(encoder.dim, encoder.patch_size)
+        self.patch_embed = PatchEmbed(encoder.dim, encoder.patch_size, encoder.patch_init)
         self.pos_embed: Tensor
-        self.register_buffer("pos_embed", sincos_positions(config.grid, encoder.dim))  # in the file: BAT's is its own
+        # Part of a release's weights: files of other projects bring tables of their own.
+        self.register_buffer("pos_embed", sincos_positions(config.grid, encoder.dim, encoder.positions))
         self.cls_token = nn.Parameter(torch.empty(1, 1, encoder.dim))
         is_pre = encoder.block_norm == "pre"
         self.pre_norm = nn.Identity() if is_pre else nn.LayerNorm(encoder.dim, eps=1e-6)

@@ -13,12 +13,13 @@ from torch.nn import functional as F
 class PatchEmbed(nn.Module):
     """Non-overlapping patches of (frames, mel bins), each projected to D."""
 
-    def __init__(self, dim: int, patch_size: tuple[int, int]) -> None:
+    def __init__(self, dim: int, patch_size: tuple[int, int], init: str = "xavier") -> None:
         super().__init__()
         self.patch_size = patch_size
         self.proj = nn.Conv2d(1, dim, kernel_size=patch_size, stride=patch_size)
-        nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
-        nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]
+        if init == "xavier":  # else PyTorch's own
+            nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
+            nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """Spectrogram [B, T * frames, F * bins] to tokens [B, T * F, D]."""
@@ -26,15 +27,17 @@ class PatchEmbed(nn.Module):
         return tokens.flatten(2).transpose(1, 2)
 
 
-def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
-    """Fixed 2-D positions [1, T * F, dim]: the first half of `dim` encodes frequency, the rest time.
+def sincos_positions(grid: tuple[int, int], dim: int, order: str = "paper") -> Tensor:
+    """Fixed 2-D positions [1, T * F, dim] of a `grid` (T, F): the first half of `dim` encodes frequency, the rest time.
 
-    Each half holds a sine block, then a cosine block, at rates 10000^(-k / (dim / 4)), as in EAT.
+    Each half holds a sine block, then a cosine block, at rates 10000^(-k / (dim / 4)), as in EAT. `order` "released" is
+    the table of BAT's release, which is that of the grid (F, T): row r encodes r % T, then r // T. Its tokens are
+    time-major all the same, so that each has a position of its own, but neighbours in time are far apart.
     """
-    columns, freq_patches = grid
-    time = _sincos(torch.arange(columns), dim // 2)[:, None].expand(columns, freq_patches, -1)  # [T, F, dim / 2]
-    frequency = _sincos(torch.arange(freq_patches), dim // 2)[None].expand(columns, freq_patches, -1)
-    return torch.cat([frequency, time], dim=-1).reshape(1, columns * freq_patches, dim)
+    rows, columns = grid if order == "paper" else grid[::-1]
+    slow = _sincos(torch.arange(rows), dim // 2)[:, None].expand(rows, columns, -1)  # [rows, columns, dim / 2]
+    fast = _sincos(torch.arange(columns), dim // 2)[None].expand(rows, columns, -1)
+    return torch.cat([fast, slow], dim=-1).reshape(1, rows * columns, dim)
 
 
 def _sincos(position: Tensor, dim: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from audiobat.audio.frontends.base import build_frontend
 from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
 from audiobat.audio.frontends.mel_db import MelFrontend, reflect_ends
-from audiobat.config import FrontendConfig
+from audiobat.config import FrontendConfig, StatisticsConfig
 from audiobat.errors import AudiobatError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "frontend.npz")
@@ -208,6 +208,45 @@ def test_kaldi_does_not_see_an_offset() -> None:
     torch.testing.assert_close(frontend(waveform + 0.5, lengths)[0], frontend(waveform, lengths)[0], atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("samples", [1, 900, 3999, 4000, 4001, 6000])
+@pytest.mark.parametrize("kind", ["mel_db", "kaldi_fbank"])
+def test_pad_seconds_is_a_waveform_with_zeros_behind_it(kind: str, samples: int) -> None:
+    padding = build_frontend(FrontendConfig(kind=kind, pad_seconds=0.25))  # 4000 samples
+    plain = build_frontend(FrontendConfig(kind=kind))
+    clip = noise(samples)
+    by_hand = torch.cat([clip, torch.zeros(max(0, 4000 - samples))])[None]
+    expected, counts = plain(by_hand)
+    for waveform, lengths in (batch([clip, noise(6000, 1)], 6000, rest=float("nan")), (clip[None], None)):
+        spectrogram, frames = padding(waveform, lengths)
+        assert frames[0] == counts[0] == expected.shape[1]
+        torch.testing.assert_close(spectrogram[0, : frames[0]], expected[0], atol=1e-5, rtol=0)
+
+
+def test_a_padded_clips_minimum_lies_top_db_below_its_maximum() -> None:
+    config = FrontendConfig(pad_seconds=10.23)  # as BAT's release pads AudioSet
+    spectrogram, frames = build_frontend(config)(noise(16_000)[None])
+    assert frames.tolist() == [1024] == [spectrogram.shape[1]]
+    db = MelFrontend(FrontendConfig()).raw_spectrogram(noise(16_000)[None], torch.tensor([16_000]))
+    assert db.max() - db.min() < 60  # white noise has no such range of its own
+    inner = slice(0, 96)  # frames that see none of the zeros
+    torch.testing.assert_close(spectrogram[:, inner], (db[:, inner] - db.max() + 80) / 80, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 1e9])
+def test_a_length_that_is_none_is_named(seconds: float) -> None:
+    for config in (FrontendConfig, StatisticsConfig):
+        with pytest.raises(AudiobatError, match=r"frontend\.pad_seconds"):
+            config(pad_seconds=seconds)
+
+
+def test_a_data_sets_padding_takes_the_place_of_a_models_own_if_each_clip_has_its_own_range() -> None:
+    settings = StatisticsConfig(statistics="audioset_released", pad_seconds=5.0)
+    assert settings.apply(FrontendConfig(pad_seconds=3.0)).pad_seconds == 5.0
+    assert StatisticsConfig().apply(FrontendConfig(pad_seconds=3.0)).pad_seconds == 3.0
+    assert settings.apply(KALDI).pad_seconds is None
+    assert settings.apply(KALDI).moments == (-4.5986, 4.3574)
+
+
 # -- precision, device, errors --
 
 
@@ -241,10 +280,21 @@ def test_a_waveform_of_another_shape_is_named(shape: tuple[int, ...]) -> None:
         MelFrontend(MEL["default"])(torch.zeros(shape))
 
 
-def test_empty_mel_filters_are_named_once_and_only_then() -> None:
-    with pytest.warns(UserWarning, match=r"Mel bins \[.+\] of 128.*n_fft \(now 400\)") as caught:
-        MelFrontend(FrontendConfig(n_fft=400, win_length=400))
+@pytest.mark.parametrize(
+    ("silent", "fft"),
+    [
+        (FrontendConfig(n_fft=400, win_length=400), 400),
+        (FrontendConfig(kind="kaldi_fbank", sample_rate=32_000), 512),
+        (FrontendConfig(kind="kaldi_fbank", mel_bins=160), 512),
+    ],
+)
+def test_empty_mel_filters_are_named_once_and_only_then(silent: FrontendConfig, fft: int) -> None:
+    with pytest.warns(UserWarning, match=rf"Mel bins \[.+\] of {silent.mel_bins}.*n_fft \(now {fft}\)") as caught:
+        frontend = build_frontend(silent)
     assert len(caught) == 1
+    for number in (frontend.filters.amax(0) == 0).nonzero().flatten().tolist():
+        assert f" {number}," in str(caught[0].message).replace("[", " ").replace("]", ",")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         MelFrontend(FrontendConfig())
+        KaldiFrontend(KALDI)  # EAT's own bank, whose bin 3 is silent: its weights know no other

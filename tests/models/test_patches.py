@@ -52,3 +52,30 @@ def test_padding_extends_with_the_given_floor():
     assert padded.shape == (2, 5, 4)
     assert (padded[:, :3] == 1).all()
     assert (padded[:, 3:] == 0.25).all()
+
+
+def test_the_releases_positions_have_the_axes_swapped():
+    dim, columns, rows = 16, 64, 8
+    table = sincos_positions((columns, rows), dim, "released")[0]
+    quarter = dim // 4
+    for row in (0, 1, 7, 63, 64, 65, 300, 511):
+        for k in range(quarter):
+            rate = 10_000 ** (-k / quarter)
+            first, second = (row % columns) * rate, (row // columns) * rate
+            expected = [math.sin(first), math.cos(first), math.sin(second), math.cos(second)]
+            torch.testing.assert_close(table[row, k::quarter], torch.tensor(expected), atol=1e-6, rtol=0)
+    correct = sincos_positions((columns, rows), dim)[0]
+    assert torch.equal(table[0], correct[0])
+    assert 1.99 < (table - correct).abs().max() <= 2.0
+    assert len(table.unique(dim=0)) == columns * rows  # scrambled, but none twice
+
+
+def test_patches_start_as_the_paper_or_as_pytorch_has_them():
+    torch.manual_seed(0)
+    paper, torchs = PatchEmbed(768, (16, 16)), PatchEmbed(768, (16, 16), "torch")
+    assert not paper.proj.bias.any()
+    bound = math.sqrt(6 / (768 + 256))  # Xavier, uniform
+    assert 0.99 * bound < paper.proj.weight.abs().max() <= bound
+    for values in (torchs.proj.weight, torchs.proj.bias):  # uniform within 1 / sqrt(256)
+        assert 0.98 / 16 < values.abs().max() <= 1 / 16
+        assert abs(values.std().item() - 1 / 16 / math.sqrt(3)) < 2e-3

@@ -23,6 +23,7 @@ from audiobat.config import (
     EncoderConfig,
     FrontendConfig,
     MaskConfig,
+    ModelConfig,
     OptimConfig,
     PretrainConfig,
     TrainConfig,
@@ -35,6 +36,9 @@ from audiobat.engine import run_folder as module
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.run_folder import sole_use
 from audiobat.errors import AudiobatError
+from audiobat.models.encoder import AudioEncoder
+from audiobat.models.patches import sincos_positions
+from audiobat.pretraining.decoders.vit import ViTDecoder
 from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
 from audiobat.pretraining.plan import make_plan
 from audiobat.pretraining.run import CollapseWatch, pretrain
@@ -194,6 +198,15 @@ def test_paper_preset_is_table_6():
     assert (train.steps, train.batch_size, config.mask.clones, optim.betas) == (400_000, 48, 16, (0.9, 0.95))
     released = from_dict(PretrainConfig, load_recipe("bat_base_released"))
     assert (released.data.roll, released.encoder.pad) == (True, "grid")
+    assert (released.encoder.positions, released.encoder.patch_init) == ("released", "torch")
+    assert released.frontend.pad_samples == 163_680
+    assert (config.encoder.positions, config.encoder.patch_init) == ("paper", "xavier")
+    assert config.frontend.pad_samples == 0
+    small = dataclasses.replace(released.encoder, dim=24, heads=2, depth=1)
+    model = ModelConfig(released.frontend, small)
+    decoder = ViTDecoder(dataclasses.replace(released.decoder, heads=2, depth=1), model, 24)
+    assert torch.equal(decoder.pos_embed, sincos_positions((64, 8), 24, "released")[0])
+    assert torch.equal(decoder.pos_embed, AudioEncoder(model).pos_embed[0])
 
 
 def test_bad_clips_are_skipped_and_listed(tones, tmp_path):

@@ -195,6 +195,7 @@ def test_what_the_tensors_and_the_config_decide(tmp_path: Path):
     assert (config.dim, config.depth, config.heads, config.mlp_ratio) == (DIM, DEPTH, HEADS, HIDDEN / DIM)
     assert (config.max_frames, config.pad, config.gated_attention, config.gate_bias) == (1024, "grid", True, True)
     np.testing.assert_array_equal(encoder.pos_embed.numpy(), weights["pos_embed"])  # random here, so never computed
+    assert encoder.config.encoder.positions == "released"
     random_release(tmp_path / "b", gate_bias=False, num_heads=3)
     assert release_io.load(tmp_path / "b").config.encoder.heads == 3
     assert not release_io.load(tmp_path / "b").config.encoder.gate_bias

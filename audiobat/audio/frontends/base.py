@@ -6,12 +6,14 @@ In: waveform [B, S] and lengths [B] in samples. Out: spectrogram [B, T, F] and f
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from audiobat.config import FrontendConfig
 from audiobat.config.registry import class_for
@@ -62,7 +64,8 @@ class Frontend(nn.Module, ABC):
             lengths: [B], samples of each clip, from 1 to S; None: all S.
 
         Returns:
-            Spectrogram [B, T, F] float32, and the frames [B] int64 that each clip owns. Frames beyond them are 0.0
+            Spectrogram [B, T, F] float32, and the frames [B] int64 that each clip owns, those of `pad_seconds` among
+            them. Frames beyond them are 0.0
             (`minmax`: the clip's minimum) or what a zero becomes (`global`: EAT pads before it normalises).
 
         Raises:
@@ -73,6 +76,8 @@ class Frontend(nn.Module, ABC):
         if lengths is None:
             lengths = torch.full((waveform.shape[0],), waveform.shape[1])
         lengths = lengths.to(waveform.device, torch.int64)
+        if self.config.pad_samples:
+            waveform, lengths = pad_waveforms(waveform, lengths, self.config.pad_samples)
         with torch.autocast(waveform.device.type, enabled=False):
             raw = self.raw_spectrogram(waveform.float(), lengths)
             frames = self.frame_counts(lengths)
@@ -103,6 +108,14 @@ class Frontend(nn.Module, ABC):
         return self
 
 
+def pad_waveforms(waveform: Tensor, lengths: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    """Waveform [B, S] and `lengths` [B] with zeros behind each clip's end up to `samples`, which then are its own."""
+    waveform = waveform.masked_fill(~below(lengths, waveform.shape[1]), 0.0)
+    # No branch on the length: an exported graph takes any.
+    waveform = functional.pad(waveform, (0, torch.sym_max(samples - waveform.shape[1], 0)))
+    return waveform, lengths.clamp(min=samples)
+
+
 def below(counts: Tensor, size: int) -> Tensor:
     """Mask [B, size], True at the first counts[b] places of row b."""
     mask: Tensor = torch.arange(size, device=counts.device) < counts[:, None]
@@ -114,3 +127,14 @@ def triangles(scale: Tensor, points: Tensor) -> Tensor:
     width = points.diff()
     offset = points - scale[:, None]  # [bins, F + 2]
     return torch.minimum(-offset[:, :-2] / width[:-1], offset[:, 2:] / width[1:]).clamp(min=0.0)
+
+
+def warn_of_silent_bins(filters: Tensor, config: FrontendConfig) -> None:
+    """Warn of mel filters, of [n_fft // 2 + 1, F], that are so narrow that they lie between two FFT bins."""
+    empty = (filters.amax(0) == 0).nonzero().flatten().tolist()
+    if empty:
+        warnings.warn(
+            f"Mel bins {empty} of {config.mel_bins} hold no FFT bin and stay silent: "
+            f"raise frontend.n_fft (now {config.n_fft}) or lower frontend.mel_bins.",
+            stacklevel=3,
+        )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audiobat.audio.frontends.base import Frontend, below, triangles
+from audiobat.audio.frontends.base import Frontend, below, triangles, warn_of_silent_bins
 from audiobat.config import FrontendConfig
 
 LOG_EPS = torch.finfo(torch.float32).eps  # Kaldi's floor below the natural logarithm
@@ -28,8 +28,11 @@ class KaldiFrontend(Frontend):
 
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__(config)
+        filters = kaldi_filters(config)
+        if not torch.equal(filters, kaldi_filters(FrontendConfig(kind="kaldi_fbank"))):
+            warn_of_silent_bins(filters, config)  # EAT's own has one, bin 3, with which its weights were trained
         self.register_buffer("window", torch.hann_window(config.win_length, periodic=False), persistent=False)
-        self.register_buffer("filters", kaldi_filters(config), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
 
     def frame_counts(self, samples: Tensor) -> Tensor:
         """1 + (samples - win_length) // hop_length, and at least 1."""

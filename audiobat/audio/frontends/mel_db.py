@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from audiobat.audio.frontends.base import Frontend, below, triangles
+from audiobat.audio.frontends.base import Frontend, below, triangles, warn_of_silent_bins
 from audiobat.config import FrontendConfig
 
 AMIN = 1e-10  # power below which mel dB is cut, as in torchaudio's AmplitudeToDB
@@ -28,13 +27,7 @@ class MelFrontend(Frontend):
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__(config)
         filters = htk_filters(config)
-        empty = (filters.amax(0) == 0).nonzero().flatten().tolist()
-        if empty:
-            warnings.warn(
-                f"Mel bins {empty} of {config.mel_bins} hold no FFT bin and stay silent: "
-                f"raise frontend.n_fft (now {config.n_fft}) or lower frontend.mel_bins.",
-                stacklevel=2,
-            )
+        warn_of_silent_bins(filters, config)
         self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 

@@ -47,4 +47,5 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
 def make(weights: Weights, tensors: Mapping[str, Tensor]) -> AudioEncoder:
     """The encoder of `tensors`, of the file of `weights`."""
     gate, bias = (f"blocks.0.attn.gate.{part}" in tensors for part in ("weight", "bias"))
-    return vit(weights, tensors, FrontendConfig(kind="mel_db"), gated_attention=gate, gate_bias=bias)
+    more: dict[str, bool | str] = {"gated_attention": gate, "gate_bias": bias, "positions": "released"}
+    return vit(weights, tensors, FrontendConfig(kind="mel_db"), **more)
