@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from audiobat.config.checks import check, warmup_hint
+from audiobat.config.checks import check, check_choice, warmup_hint
 from audiobat.config.frontend import FrontendConfig
 from audiobat.config.model import EncoderConfig, ModelConfig
 from audiobat.config.registry import check_kind, kind_field
@@ -20,9 +21,12 @@ class MaskConfig:
     clones: int = 16  # masked copies of each clip
     block_size: int = 5  # side of a visible block, in patches
     adjust: float = 0.07  # share of patches added to the expected block area before blocks are counted
+    trim: Literal["last", "random"] = "last"  # what is hidden again where blocks show too many patches: those of the
+    # last blocks, so that the first stay whole; or random ones (EAT, the release)
 
     def __post_init__(self) -> None:
         check_kind("mask", self.kind)
+        check_choice(self, "trim")
         check(0 < self.ratio < 1, "mask.ratio", self.ratio, "use a share between 0 and 1")
         check(self.clones > 0, "mask.clones", self.clones, "it must be positive")
         check(self.block_size > 0, "mask.block_size", self.block_size, "it must be positive")

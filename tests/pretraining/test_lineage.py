@@ -252,7 +252,7 @@ def test_masks_of_a_recipe(name):
     config = recipe(name)
     visible, clones, blocks = MASKS.get(name, (102, 16, 5))
     assert config.model.grid == (64, 8)
-    assert blocks is None or block_count(512, config.mask) == blocks
+    assert blocks is None or block_count((64, 8), config.mask) == blocks
     assert (config.mask.kind == "random") == (blocks is None)
     masks = draw_masks(500, (64, 8), config.mask, seeded_generator(torch.device("cpu"), 0))
     assert masks.visible.shape == (500, visible)

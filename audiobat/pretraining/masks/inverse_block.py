@@ -1,7 +1,9 @@
 """Inverse-block masks (Section 3, with EAT's constants): square blocks around uniform centres stay visible.
 
-Every mask shows exactly int(N * (1 - ratio)) patches: blocks are kept whole in the order drawn, the last one is trimmed
-where they exceed the count, and single random patches fill what is missing.
+Every mask shows exactly int(N * (1 - ratio)) patches: where the blocks hold more, `mask.trim` says which of theirs are
+hidden; where they hold fewer, single random patches are shown besides. A block at the edge is cut off there, which is
+also what EAT comes to by moving its coordinates to the edge. On a grid lower than a block, such as the one row that
+patches as high as the spectrogram make, blocks are spans of time.
 """
 
 from __future__ import annotations
@@ -18,21 +20,25 @@ class InverseBlockMask(Mask):
 
     def draw(self, count: int, grid: tuple[int, int], generator: torch.Generator) -> Masks:
         """Draw `count` masks over a (T, F) grid, all in one call."""
-        patches = grid[0] * grid[1]
-        chance = torch.rand(count, patches, generator=generator, device=generator.device)  # [R, N] in [0, 1)
+        chance = torch.rand(count, grid[0] * grid[1], generator=generator, device=generator.device)  # [R, N] in [0, 1)
+        number = first_blocks(count, grid, self.config, generator)
+        if self.config.trim == "random":
+            number = number // block_count(grid, self.config)  # 0 in any block, 1 outside: chance alone decides
         # Whole numbers rank the blocks, fractions the patches within a block: sorting keeps blocks whole but the last.
-        return show_lowest(chance + first_blocks(count, grid, self.config, generator), self.config.ratio)
+        return show_lowest(chance + number, self.config.ratio)
 
 
-def block_count(patches: int, config: MaskConfig) -> int:
-    """Blocks drawn for each mask: int(N * (1 - ratio + adjust) / block area), at least one."""
-    return max(int(patches * (1 - config.ratio + config.adjust) / config.block_size**2), 1)
+def block_count(grid: tuple[int, int], config: MaskConfig) -> int:
+    """Blocks drawn for each mask over a (T, F) grid: int(N * (1 - ratio + adjust) / block area), at least one."""
+    columns, rows = grid
+    area = min(config.block_size, columns) * min(config.block_size, rows)
+    return max(int(columns * rows * (1 - config.ratio + config.adjust) / area), 1)
 
 
 def first_blocks(count: int, grid: tuple[int, int], config: MaskConfig, generator: torch.Generator) -> Tensor:
     """For each patch the number of the first block that covers it, or the block count where none does: [R, N]."""
     device, patches = generator.device, grid[0] * grid[1]
-    blocks = block_count(patches, config)
+    blocks = block_count(grid, config)
     centre = torch.randint(patches, (count, blocks, 1), generator=generator, device=device)
     patch = torch.arange(patches, device=device)
     before = config.block_size // 2  # a block of even size reaches further back than forward, as EAT's
