@@ -107,8 +107,8 @@ class Noise(TargetSource):
         return Targets(torch.randn(len(spectrogram), CELLS, 3), None, 1.0)
 
 class Square(Objective):
-    def __init__(self, config, rank=0):
-        super().__init__(config, rank)
+    def __init__(self, config):
+        super().__init__(config)
         self.encoder = AudioEncoder(config.model)
 
     def forward(self, batch, step):

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `step` steps. No random state: each step seeds itself from (seed, step, rank)."""
+    """The state after `step` steps. No random state: each step seeds itself from (seed, step)."""
 
     step: int
     model: dict[str, Any]  # tensors, and what a module keeps by `get_extra_state`

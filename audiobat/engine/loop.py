@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import threading
@@ -23,6 +22,7 @@ from audiobat.engine.checkpoint import Checkpoint, latest, restore, save_checkpo
 from audiobat.engine.logs import Means, RunLog
 from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
+from audiobat.engine.randomness import seed_step
 from audiobat.engine.ranks import Ranks, pick_precision
 from audiobat.errors import AudiobatError
 
@@ -67,8 +67,8 @@ def fit(
         model: on `ranks.device`; `model(batch, step)` returns `(loss, stats)`, all scalars, as means over the batch.
         optimizer: its learning rate is set before every step; what the model moves by itself is no part of it.
         batches: yields this rank's batches, the first one for step `resume.step` (or 0).
-        train: length, batch size, seed, precision, and how often to log and save. Each step seeds torch's generators
-            from (seed, step, rank), so no random state is ever saved.
+        train: length, batch size, seed, precision, and how often to log and save. Each step seeds what is random
+            in it from (seed, step), so no random state is ever saved.
         optim: the schedule of the learning rate over `train.steps`, and `grad_clip`.
         log: writes the rows; its folder takes the checkpoints.
         ranks: of this process.
@@ -136,7 +136,7 @@ def fit(
             if batch is None:
                 raise AudiobatError(f"The data ended after step {done} of {steps}: repeat them for as long as needed.")
 
-            torch.manual_seed(step_seed(train.seed, done, ranks.rank))  # so no checkpoint needs a random state
+            seed_step(train.seed, done, ranks.device)  # so no checkpoint needs a random state
             set_lr(optimizer, lr(done))
             with torch.autocast(ranks.device.type, precision, enabled=precision is not None):
                 loss, stats = trained(to_device(batch, ranks.device), done)
@@ -166,12 +166,6 @@ def fit(
     elif stop == TIME:
         log.say(f"Stopped after step {done} of {steps}, as the time of {max_seconds:g} s is up.")
     return FitResult(done, REASONS[stop])
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of one rank's random numbers in one step."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1  # 63 bits
 
 
 def attention_for(device: torch.device) -> AbstractContextManager[None]:

@@ -1,4 +1,9 @@
-"""Rank, device and precision of this process: torchrun's environment and two flags in, `Ranks` and a type out."""
+"""Rank, device and precision of this process: torchrun's environment and two flags in, `Ranks` and a type out.
+
+A run passes its `Ranks` on. The functions at the end are for what stands deep in a model: they ask torch whether this
+process is one of several, and change nothing in one that is alone. By them a step is the same on any number of ranks: a
+function of the global batch, which is the ranks' batches in the order of the ranks.
+"""
 
 from __future__ import annotations
 
@@ -126,3 +131,54 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
         # torch has no public question for CPUs; where this private one is gone, fp32 is the safe answer.
         native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return torch.bfloat16 if name == "bf16" or (name == "auto" and native) else None
+
+
+def place() -> tuple[int, int]:
+    """Rank of this process and the number of ranks; 0 of 1 in a process that is alone."""
+    grouped = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """This rank's rows of those of the global batch, [G, ...] to [G / ranks, ...]."""
+    rank, ranks = place()
+    share = len(rows) // ranks
+    return rows[rank * share : (rank + 1) * share]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all ranks in their order, [B, ...] to [ranks * B, ...], without gradient; every rank must call it."""
+    ranks = place()[1]
+    if ranks == 1:
+        return rows
+    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(ranks)]
+    dist.all_gather(parts, rows.detach().contiguous())
+    return torch.cat(parts)
+
+
+def mean_over_ranks(mean: Tensor, count: Tensor | int) -> Tensor:
+    """This rank's part of the mean over all ranks' items, from its own `mean` over `count` items, both scalars.
+
+    The log averages the ranks' losses, and DDP their gradients, as if each rank had as many items. So each mean is
+    weighted by its rank's share of the items: the average of the parts is then the mean over all items. No items at all
+    give 0. Every rank must call it at the same point.
+    """
+    ranks = place()[1]
+    if ranks == 1:
+        return mean
+    count = torch.as_tensor(count, dtype=torch.int64, device=mean.device)
+    total = count.clone()
+    dist.all_reduce(total)
+    return mean * (count * ranks / total.clamp(min=1))
+
+
+def any_rank(here: bool) -> bool:
+    """Whether something is so on any rank; every rank must call it at the same point.
+
+    It is exchanged between CPUs, so that nothing waits for the device.
+    """
+    if place()[1] == 1:
+        return here
+    anywhere = torch.tensor(int(here))
+    dist.all_reduce(anywhere, dist.ReduceOp.MAX)
+    return bool(anywhere)

@@ -8,6 +8,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiobat.engine.randomness import draw_rows
+
+
+class QueriesKeysValues(nn.Linear):
+    """Tokens [B, N, D] to their queries, keys and values [B, N, 3 D], whose key biases get a gradient of zero.
+
+    The bias of keys adds the same to all scores of a query, so softmax drops it. What is computed for its gradient is
+    rounding noise, which AdamW would scale up to steps as long as any weight's.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 3 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, D] to [B, N, 3 D]."""
+        queries, keys, values = self.bias.chunk(3)
+        return F.linear(x, self.weight, torch.cat([queries, keys.detach(), values]))
+
 
 class GatedAttention(nn.Module):
     """Multi-head self-attention whose attended values pass a sigmoid gate of the input (Eq. 13)."""
@@ -15,7 +33,7 @@ class GatedAttention(nn.Module):
     def __init__(self, dim: int, heads: int, gated: bool = True, gate_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = QueriesKeysValues(dim)
         self.gate = nn.Linear(dim, dim, bias=gate_bias) if gated else None
         self.proj = nn.Linear(dim, dim)
 
@@ -83,7 +101,8 @@ class DropPath(nn.Module):
         """Branch output [B, N, D] to zeros or, so that its expectation stays, to itself / (1 - rate)."""
         if not self.training or self.rate == 0:
             return x
-        keep = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
+        chance = draw_rows(lambda n, g: torch.rand(n, 1, 1, generator=g, device=x.device), len(x), x.device)
+        keep = chance >= self.rate
         return x * keep / (1 - self.rate)
 
 

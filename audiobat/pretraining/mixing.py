@@ -1,13 +1,15 @@
 """Partial mixtures of a batch: spectrograms with their neighbours' maximum in some patch columns (SSLAM's stage two).
 
-Mixing by maximum in the log-mel domain, every clip with the one before it in the batch, two windows of columns left as
-they were, the same for the whole batch.
+Mixing by maximum in the log-mel domain, every clip with the one before it in the global batch, two windows of columns
+left as they were, the same for the whole batch.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from audiobat.engine.ranks import gather_rows, place
 
 UNMIXED = 15 / 64  # of the columns, in each of the two windows: SSLAM's 240 of 1,024 frames
 
@@ -37,8 +39,9 @@ def draw_mixed_columns(columns: int, generator: torch.Generator) -> Tensor:
 
 
 def partner(batch: Tensor) -> Tensor:
-    """What each row [B, ...] is mixed with: the row before it, the first with the last."""
-    return batch.roll(1, 0)
+    """What each row [B, ...] is mixed with: the row before it in the global batch, the first with the last."""
+    before = gather_rows(batch[-1:])[place()[0] - 1]  # the last row of the rank before, of rank 0 that of the last
+    return torch.cat([before[None], batch[:-1]])
 
 
 def mix(spectrogram: Tensor, mixed: Tensor, patch_frames: int) -> Tensor:

@@ -67,7 +67,7 @@ def pretrain(
         with launch(config.train.device) as ranks:
             check_batch(config.train.batch_size, ranks)
             torch.manual_seed(config.train.seed)
-            objective = build_objective(config, ranks.rank)  # before anything is written: its parts may not fit
+            objective = build_objective(config)  # before anything is written: its parts may not fit
             with sole_use(out) if ranks.is_main else nullcontext():
                 if ranks.is_main:
                     prepare_run(out, config, resume, overwrite)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from audiobat.config import ObjectiveConfig, check
 from audiobat.config.registry import class_for
+from audiobat.engine.ranks import mean_over_ranks
 from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import StepCost, encoder_cost
 from audiobat.pretraining.masks.base import clips_of_clones, take, take_valid
@@ -38,8 +39,8 @@ class Clusters(Objective):
 
     health: ClassVar = {"clusters_used": (1.5, "nearly all patches fall into one cluster")}
 
-    def __init__(self, config, rank=0):
-        super().__init__(config, rank)
+    def __init__(self, config):
+        super().__init__(config)
         own = config.objective
         self.student = AudioEncoder(config.model)
         self.mask = class_for(config.mask).build(config.mask, config.model)
@@ -67,7 +68,7 @@ class Clusters(Objective):
         spectrogram, valid, tokens, grid = embed_clips(self.student, batch)
         features = self.targets(spectrogram, valid, batch.waveform, batch.lengths).patch_targets  # [B, N, D]
         clips, clones = len(tokens), self.config.mask.clones
-        masks = self.mask.draw(clips * clones, grid, self.generator(step, tokens.device))
+        masks = self.mask(clips * clones, grid, self.generator(step, tokens.device))
         clip = clips_of_clones(clips, clones, tokens.device)  # [R, 1]
         real = torch.ones_like(features[..., 0], dtype=torch.bool) if valid is None else valid  # [B, N]
         assigned = torch.zeros(*real.shape, len(self.codebook), device=tokens.device)  # [B, N, K], zeros on padding
@@ -77,13 +78,13 @@ class Clusters(Objective):
         encoded = self.student.encode_tokens(*shown)[:, 1:]  # [R, n, D]
         logits = self.decoder(encoded, masks, grid, None if valid is None else valid[clip[:, 0]]).float()
         wanted = take(assigned, clip, masks.masked)  # [R, m, K]
-        loss = -(wanted * logits.log_softmax(-1)).sum() / wanted.sum().clamp(min=1)
+        loss = mean_over_ranks(-(wanted * logits.log_softmax(-1)).sum() / wanted.sum().clamp(min=1), wanted.sum())
         share = assigned[real].mean(0)
         used = torch.exp(-(share * share.clamp(min=1e-9).log()).sum())  # perplexity: K where all are used alike
         return loss, {"codebook_loss": codebook_loss, "clusters_used": used}
 
     def assign(self, features):
-        """Features [n, D] to balanced assignments [n, K], and the codebook's own loss; leaves its gradient behind."""
+        """Features [n, D] of one GPU to balanced assignments [n, K] and the codebook loss; leaves its gradient behind."""
         with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
             codes = self.codebook.detach().requires_grad_()
             scores = F.normalize(features, dim=-1) @ F.normalize(codes, dim=-1).T / self.config.objective.temperature

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from audiobat.config import DecoderConfig, check
 from audiobat.config.registry import class_for
+from audiobat.engine.ranks import mean_over_ranks
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.patches import sincos_positions
 from audiobat.pretraining.cost import StepCost, encoder_cost
@@ -78,8 +79,8 @@ class JEPA(Objective):
 
     health: ClassVar = {"feature_rank": (1.1, "the context's tokens vary in one direction only")}
 
-    def __init__(self, config, rank=0):
-        super().__init__(config, rank)
+    def __init__(self, config):
+        super().__init__(config)
         self.encoder = AudioEncoder(config.model)
         self.mask = class_for(config.mask).build(config.mask, config.model)
         self.targets = class_for(config.target).build(config.target, config.model, self.encoder)
@@ -90,7 +91,7 @@ class JEPA(Objective):
         spectrogram, valid, tokens, grid = embed_clips(self.encoder, batch)
         targets = self.targets(spectrogram, valid, batch.waveform, batch.lengths)
         clips, clones = len(tokens), self.config.mask.clones
-        masks = self.mask.draw(clips * clones, grid, self.generator(step, tokens.device))
+        masks = self.mask(clips * clones, grid, self.generator(step, tokens.device))
         each, clip = (clips_of_clones(clips, count, tokens.device) for count in (1, clones))  # [B, 1], [R, 1]
         context = masks.visible[::clones]  # [B, n], the same for all blocks of a clip: encoded once
         encoded = self.encoder.encode_tokens(take(tokens, each, context), take_valid(valid, each, context))[:, 1:]
@@ -99,7 +100,8 @@ class JEPA(Objective):
         wanted = take(targets.patch_targets, clip, masks.masked)
         error = F.smooth_l1_loss(predicted, wanted, reduction="none").mean(-1)  # [R, m]
         scored = take_valid(valid, clip, masks.masked)
-        loss = error.mean() if scored is None else (error * scored).sum() / scored.sum().clamp(min=1)
+        scored = torch.ones_like(error) if scored is None else scored
+        loss = mean_over_ranks((error * scored).sum() / scored.sum().clamp(min=1), scored.sum())
         rank = participation_ratio(encoded.detach().flatten(0, 1).float())
         return loss, {"target_variance": targets.variance, "feature_rank": rank}
 

@@ -45,7 +45,7 @@ def test_base_recipe_counts_are_eats():
     assert block_count(BASE_GRID, MaskConfig()) == 5
 
 
-def test_masks_are_a_function_of_seed_step_and_rank():
+def test_masks_are_a_function_of_the_numbers_that_seed_them():
     def draw(*numbers):
         return draw_masks(32, BASE_GRID, MaskConfig(), seeded_generator(CPU, *numbers)).visible
 

@@ -205,15 +205,6 @@ def test_position_share_is_one_for_pure_positions_and_zero_for_noise():
     assert spread(noise, None, cls, predicted)["position_share"].item() == pytest.approx(0, abs=0.01)
 
 
-def test_ranks_draw_different_masks():
-    config = tiny()
-    torch.manual_seed(0)
-    first = MaskedLatentRegression(config, rank=0)
-    second = MaskedLatentRegression(config, rank=1)
-    second.load_state_dict(first.state_dict())
-    assert first(batch_of(2), 0)[0].item() != second(batch_of(2), 0)[0].item()
-
-
 def test_no_target_layers_beyond_the_depth():
     with pytest.raises(ValueError, match="has 3 blocks"):
         dataclasses.replace(tiny(), target=TargetConfig(layers=4))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiobat.config import DecoderConfig, ModelConfig, check
+from audiobat.engine.randomness import draw_rows
 from audiobat.pretraining.cost import Cost
 from audiobat.pretraining.decoders.base import Decoder
 from audiobat.pretraining.masks.base import Masks
@@ -29,8 +30,11 @@ class CNNDecoder(Decoder):
     def forward(self, tokens: Tensor, masks: Masks, grid: tuple[int, int], valid: Tensor | None = None) -> Tensor:
         """Visible tokens [R, n, D] to predictions [R, N - n, width]; padding is convolved like any other cell."""
         clones, _, dim = tokens.shape
-        filled = torch.randn(clones, grid[0] * grid[1], dim, device=tokens.device, dtype=tokens.dtype) * NOISE_STD
-        filled = filled.scatter(1, masks.visible.unsqueeze(-1).expand(-1, -1, dim), tokens)
+        cells, device, dtype = grid[0] * grid[1], tokens.device, tokens.dtype
+        filler = draw_rows(
+            lambda n, g: torch.randn(n, cells, dim, generator=g, device=device, dtype=dtype), clones, device
+        )
+        filled = (filler * NOISE_STD).scatter(1, masks.visible.unsqueeze(-1).expand(-1, -1, dim), tokens)
         x = filled.transpose(1, 2).unflatten(2, grid)  # [R, D, T, F]
         for conv in self.convs:
             y = F.layer_norm(conv(x).movedim(1, -1), (dim,)).movedim(-1, 1)  # over channels, no learned scale

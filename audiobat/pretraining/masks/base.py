@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiobat.config import MaskConfig, ModelConfig
+from audiobat.engine.ranks import own_rows, place
 
 
 class Masks(NamedTuple):
@@ -30,6 +31,13 @@ class Mask(ABC):
         """A mask of `config` for patches of the encoder that `model` describes."""
         return cls(config)
 
+    def __call__(self, count: int, grid: tuple[int, int], generator: torch.Generator) -> Masks:
+        """The `count` masks of this rank's clones, of those that `draw` makes for the clones of all ranks.
+
+        So a clone's mask depends on its place in the global batch, if every rank's `generator` is in the same state.
+        """
+        return Masks(*(own_rows(patches) for patches in self.draw(count * place()[1], grid, generator)))
+
     @abstractmethod
     def draw(self, count: int, grid: tuple[int, int], generator: torch.Generator) -> Masks:
         """Draw `count` masks over a (T, F) patch grid, on the generator's device.
@@ -40,9 +48,9 @@ class Mask(ABC):
 
 
 def seeded_generator(device: torch.device, *numbers: int) -> torch.Generator:
-    """A generator on `device` whose stream is a function of `numbers` alone, such as (seed, step, rank)."""
+    """A generator on `device` whose stream is a function of `numbers` alone, such as (seed, step)."""
     state = 0x9E3779B97F4A7C15
-    for number in numbers:  # SplitMix64, so that neighbouring steps and ranks share nothing
+    for number in numbers:  # SplitMix64, so that neighbouring steps share nothing
         state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 % 2**64
         state = (state ^ (state >> 31)) * 0x94D049BB133111EB % 2**64
     return torch.Generator(device).manual_seed(state >> 1)

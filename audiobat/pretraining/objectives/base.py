@@ -47,18 +47,18 @@ class Objective(nn.Module, ABC):
     health: ClassVar[Mapping[str, tuple[float, str]]] = {}  # statistic: alarm below this, and what that means
     health_hint: ClassVar[str] = ""  # of the alarm: what to change; empty: nothing is known to help
 
-    def __init__(self, config: PretrainConfig, rank: int = 0) -> None:
+    def __init__(self, config: PretrainConfig) -> None:
         super().__init__()
-        self.config, self.rank = config, rank
+        self.config = config
 
     @classmethod
-    def build(cls, config: PretrainConfig, rank: int = 0) -> Self:
-        """The objective of a run; `rank` is this process's, for random numbers that ranks must not share."""
-        return cls(config, rank)
+    def build(cls, config: PretrainConfig) -> Self:
+        """The objective of a run."""
+        return cls(config)
 
     def generator(self, step: int, device: torch.device) -> torch.Generator:
-        """Random numbers, such as those of masks, that are a function of (seed, step, rank) alone."""
-        return seeded_generator(device, self.config.train.seed, step, self.rank)
+        """Random numbers, such as those of masks, that are a function of (seed, step) alone: the same on every rank."""
+        return seeded_generator(device, self.config.train.seed, step, 0)
 
     @abstractmethod
     def forward(self, batch: Waveforms, step: int) -> tuple[Tensor, Stats]:
@@ -67,7 +67,8 @@ class Objective(nn.Module, ABC):
         Statistics are means over the batch: scalar tensors or Python numbers.
 
         Random numbers come from `generator`, or from torch's global one, which each step seeds anew, too: a resumed
-        run draws the same.
+        run draws the same. On several ranks each has its own clips, and the loss is this rank's part of a mean over the
+        clips, or the cells, of all: `mean_over_ranks` makes it from this rank's own mean.
         """
 
     def after_step(self, step: int) -> None:
@@ -87,13 +88,13 @@ def embed_clips(encoder: AudioEncoder, batch: Waveforms) -> Clips:
     return Clips(spectrogram, valid, tokens, (tokens.shape[1] // freq_patches, freq_patches))
 
 
-def build_objective(config: PretrainConfig, rank: int = 0) -> Objective:
+def build_objective(config: PretrainConfig) -> Objective:
     """The objective that `config.objective.kind` names.
 
     Raises:
         AudiobatError: an unknown kind, parts that do not fit each other, or an `encoder` that cannot be released.
     """
-    objective: Objective = class_for(config.objective).build(config, rank)
+    objective: Objective = class_for(config.objective).build(config)
     encoder_prefix(objective)
     return objective
 

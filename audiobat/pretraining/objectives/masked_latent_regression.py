@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from audiobat.config import PretrainConfig, check
 from audiobat.config.registry import class_for
+from audiobat.engine.ranks import any_rank, mean_over_ranks
 from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import StepCost, embedding_flops, encoder_cost
 from audiobat.pretraining.decoders.base import Decoder
@@ -49,8 +50,8 @@ class MaskedLatentRegression(Objective):
 
     health_hint = "lower optim.lr, lengthen optim.warmup_steps, or raise target.ema_end towards 1"
 
-    def __init__(self, config: PretrainConfig, rank: int = 0) -> None:
-        super().__init__(config, rank)
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(config)
         self.student = AudioEncoder(config.model)
         self.mask: Mask = class_for(config.mask).build(config.mask, config.model)
         targets: TargetSource = class_for(config.target).build(config.target, config.model, self.student)
@@ -75,12 +76,12 @@ class MaskedLatentRegression(Objective):
         return self.teacher
 
     def forward(self, batch: Waveforms, step: int) -> tuple[Tensor, Stats]:
-        """The loss (Eq. 5) and statistics of global step `step`; masks are a function of (seed, step, rank)."""
+        """The loss (Eq. 5) and statistics of global step `step`; masks are a function of (seed, step)."""
         weights = self.config.objective
         spectrogram, valid, tokens, grid = clips = embed_clips(self.student, batch)  # once for all clones of a clip
         targets = self.targets(spectrogram, valid, batch.waveform, batch.lengths)
         generator = self.generator(step, tokens.device)
-        masks = self.mask.draw(len(tokens) * self.config.mask.clones, grid, generator)
+        masks = self.mask(len(tokens) * self.config.mask.clones, grid, generator)
 
         clones = self.run_clones(tokens, valid, masks, grid)
         local_loss = local_error(clones, targets.patch_targets, valid)  # Eq. 7
@@ -118,7 +119,9 @@ class MaskedLatentRegression(Objective):
         spectrogram, valid, tokens, grid = clips
         mixed = draw_mixed_columns(grid[0], generator)
         cells = mixed.repeat_interleave(grid[1])  # [N]
-        other_valid = None if valid is None else partner(valid)
+        padded = any_rank(valid is not None)  # a partner may come from a rank that has padding where this one has none
+        own_valid = torch.ones_like(tokens[..., 0], dtype=torch.bool) if padded and valid is None else valid
+        other_valid = None if own_valid is None else partner(own_valid)
         other = self.targets.of_tokens(
             partner(self.targets.encoder.embed_patches(spectrogram))[:, cells],
             None if other_valid is None else other_valid[:, cells],
@@ -128,8 +131,8 @@ class MaskedLatentRegression(Objective):
         mixture = mix(spectrogram, mixed, self.config.encoder.patch_size[0])
         clones = self.run_clones(self.student.embed_patches(mixture), valid, masks, grid)
         both = cells.expand(len(tokens), -1)
-        if valid is not None and other_valid is not None:
-            both = both & valid & other_valid
+        if own_valid is not None and other_valid is not None:
+            both = both & own_valid & other_valid
         return local_error(clones, wanted, both)
 
     def after_step(self, step: int) -> None:
@@ -177,8 +180,11 @@ def cls_error(clones: Clones, targets: Targets) -> Tensor:
 
 
 def mean_squared_error(predicted: Tensor, wanted: Tensor, scored: Tensor | None) -> Tensor:
-    """Mean of squared errors over the masked cells [R, m, P] that are `scored` (bool [R, m]; None: all) and over P."""
+    """Mean of squared errors over the masked cells [R, m, P] that are `scored` (bool [R, m]; None: all) and over P.
+
+    On several ranks it is this rank's part of the mean over the cells of all.
+    """
     if scored is None:
-        return F.mse_loss(predicted, wanted)
-    error = (predicted - wanted).square().mean(-1)
-    return (error * scored).sum() / scored.sum().clamp(min=1)
+        return mean_over_ranks(F.mse_loss(predicted, wanted), predicted[..., 0].numel())
+    error, count = (predicted - wanted).square().mean(-1), scored.sum()
+    return mean_over_ranks((error * scored).sum() / count.clamp(min=1), count)

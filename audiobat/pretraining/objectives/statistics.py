@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 @torch.no_grad()
 def spread(patch_targets: Tensor, valid: Tensor | None, cls: Tensor, predicted: Tensor) -> dict[str, Tensor]:
-    """What falls when a model collapses.
+    """What falls when a model collapses, of this rank's clips: the log has the mean over the ranks.
 
     Args:
         patch_targets: [B, N, P].
@@ -39,7 +39,10 @@ def spread(patch_targets: Tensor, valid: Tensor | None, cls: Tensor, predicted: 
 
 
 def participation_ratio(tokens: Tensor) -> Tensor:
-    """Rank of tokens [n, D] without a decomposition: (sum of covariance eigenvalues)^2 / sum of their squares."""
+    """Rank of tokens [n, D] without a decomposition: (sum of covariance eigenvalues)^2 / sum of their squares.
+
+    It is a statistic of this rank's tokens: the log has the mean over the ranks.
+    """
     centred = tokens - tokens.mean(0)
     covariance = centred.T @ centred  # [D, D]; its trace is the sum, its squared entries add up to the sum of squares
     return covariance.trace().square() / covariance.square().sum().clamp(min=1e-12)
