@@ -11,7 +11,7 @@ neither says so.
     field_help.py   the help of a field: the comment beside it
     frontend.py     waveform to spectrogram
     model.py        the encoder
-    training.py     optimiser, clips, length
+    training.py     optimiser, clips, length, which weights are kept
     augment.py      augmentation
     probe.py        heads and their training
     finetune.py     fine-tuning
@@ -24,7 +24,7 @@ neither says so.
 
 from audiobat.config.augment import AugmentConfig, MixupConfig, NoiseConfig, SpecAugmentConfig
 from audiobat.config.checks import LARGEST, check, check_choice, check_one_of, warmup_hint
-from audiobat.config.finetune import FinetuneConfig, FinetuneOptimConfig, FinetuneTrainConfig, SelectConfig
+from audiobat.config.finetune import FinetuneConfig, FinetuneOptimConfig, FinetuneTrainConfig
 from audiobat.config.frontend import (
     FRONTEND_OWN,
     STATISTICS,
@@ -39,7 +39,7 @@ from audiobat.config.model import EncoderConfig, ModelConfig
 from audiobat.config.plain import flatten, from_dict, to_dict
 from audiobat.config.pretrain import DecoderConfig, MaskConfig, ObjectiveConfig, PretrainConfig, TargetConfig
 from audiobat.config.probe import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, TaggerConfig
-from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
+from audiobat.config.training import DataConfig, OptimConfig, SelectConfig, TrainConfig
 
 __all__ = [
     "FRONTEND_OWN",

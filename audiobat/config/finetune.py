@@ -9,7 +9,7 @@ from audiobat.config.augment import AugmentConfig, MixupConfig, SpecAugmentConfi
 from audiobat.config.checks import check, check_choice, warmup_hint
 from audiobat.config.frontend import StatisticsConfig
 from audiobat.config.probe import HeadConfig
-from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
+from audiobat.config.training import DataConfig, OptimConfig, SelectConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,6 @@ class FinetuneTrainConfig(TrainConfig):
         check(inside, "train.freeze_steps", self.freeze_steps, f"use 0 or more, and less than train.steps {self.steps}")
         valid_ema = self.ema_decay is None or 0 <= self.ema_decay < 1
         check(valid_ema, "train.ema_decay", self.ema_decay, "use 0 up to, not including, 1, or null")
-
-
-@dataclass(frozen=True)
-class SelectConfig:
-    """Which weights the release holds. Where clips validate, both the last and the best are tested and reported."""
-
-    which: Literal["last", "best"] = "last"  # those of the last step, or of the best validation; the paper does not say
-    every: int = 1_000  # steps between two validations; there is one after the last step, too
-    held_out: float = 0.0  # share of the training clips that validate, where no clips are marked valid
-
-    def __post_init__(self) -> None:
-        check_choice(self, "which")
-        check(self.every > 0, "select.every", self.every, "it must be positive")
-        check(0 <= self.held_out < 1, "select.held_out", self.held_out, "use 0 up to, not including, 1")
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from audiobat.config.checks import LARGEST, check, check_choice
 from audiobat.config.frontend import StatisticsConfig
+from audiobat.config.plain import from_dict, to_dict
 from audiobat.config.registry import check_kind, config_class_of, kind_field
 
 
@@ -124,6 +126,7 @@ class ProbeConfig:
     train: ProbeTrainConfig = field(default_factory=ProbeTrainConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     heads: tuple[str, ...] = ()  # kinds trained side by side, each otherwise as `head`; none: `head` alone
+    by_kind: Mapping[str, Any] = field(default_factory=dict)  # kind: fields of `head` and `train` that are its own
     layers: bool = False  # besides, a linear probe of every block: its mean patch, batch norm, a matrix (Fig. 4)
     seeds: tuple[int, ...] = ()  # one record for each; none: `train.seed` alone
     task: Literal["auto", "clip", "frame"] = "auto"  # what has labels; auto: frames where the clips have events
@@ -147,9 +150,27 @@ class ProbeConfig:
         for name in ("heads", "seeds"):
             values = getattr(self, name)
             check(len(set(values)) == len(values), name, values, "name each once")
+        for kind in self.by_kind:
+            check_kind("head", kind, "by_kind")
+            self.of_kind(kind)  # its settings must be right, whether it is trained or not
         for seed in self.seeds:
             check(0 <= seed <= LARGEST, "seeds", self.seeds, "use 0 up to 2^63 - 1")
         check(self.cache_gb >= 0, "cache_gb", self.cache_gb, "it must not be negative")
         some = self.max_frames is None or self.max_frames > 0
         check(some, "max_frames", self.max_frames, "use a positive number or null")
         check(self.workers >= 0, "workers", self.workers, "it must not be negative")
+
+    def of_kind(self, kind: str) -> ProbeConfig:
+        """The settings for a head of this kind: `head` and `train` with what `by_kind` says of it."""
+        own, where = self.by_kind.get(kind, {}), f"by_kind.{kind}"
+        known = isinstance(own, Mapping) and set(own) <= {"head", "train"}
+        known = known and all(isinstance(fields, Mapping) for fields in own.values())
+        check(known, where, own, "give fields of head and of train, in groups")
+        check("kind" not in own.get("head", {}), f"{where}.head.kind", own, "leave it out")
+        head, train = self.head.with_kind(kind), self.train
+        return dataclasses.replace(
+            self,
+            head=from_dict(type(head), to_dict(head) | own.get("head", {}), f"{where}.head"),
+            train=from_dict(type(train), to_dict(train) | own.get("train", {}), f"{where}.train"),
+            by_kind={},
+        )

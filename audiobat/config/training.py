@@ -71,3 +71,17 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
             check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
         check(0 <= self.seed <= LARGEST, "train.seed", self.seed, "use 0 up to 2^63 - 1")
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Which weights are kept; fine-tuning tests the others, too, where clips validate."""
+
+    which: Literal["last", "best"] = "last"  # those of the last step, or of the best validation; the paper does not say
+    every: int = 1_000  # steps between two validations; there is one after the last step, too
+    held_out: float = 0.0  # share of the training clips that validate, where no clips are marked valid
+
+    def __post_init__(self) -> None:
+        check_choice(self, "which")
+        check(self.every > 0, "select.every", self.every, "it must be positive")
+        check(0 <= self.held_out < 1, "select.held_out", self.held_out, "use 0 up to, not including, 1")

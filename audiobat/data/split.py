@@ -1,14 +1,15 @@
-"""A labelled clip table to the clips that train and those that test: by its splits, its folds, or a hash."""
+"""A labelled clip table to the clips that train, validate and test: by its splits, its folds, or a hash."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from audiobat.config import SelectConfig
 from audiobat.data.clip_table import ClipTable
 from audiobat.errors import AudiobatError
 
@@ -71,6 +72,25 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
                 "a probe needs at least two classes in each split."
             )
     return np.flatnonzero(train), np.flatnonzero(test)
+
+
+def with_valid(table: ClipTable, split: Split, select: SelectConfig) -> Split:
+    """The split with clips that validate: those marked `valid`; else the share `select.held_out` of those that train.
+
+    The share is taken by the hash of the clips' groups. Raises AudiobatError if no clips validate and the best weights
+    are to be kept.
+    """
+    marked = np.zeros(0, np.int64) if table.splits is None else np.flatnonzero(table.splits == "valid")
+    # Where a fold tests, clips marked valid may train or test: marks count for the split column alone.
+    split = replace(split, valid=np.setdiff1d(marked, np.concatenate([split.train, split.test])))
+    if not len(split.valid) and select.held_out > 0:
+        held = hashed_share(table.select(split.train), select.held_out)
+        split = replace(split, train=split.train[~held], valid=split.train[held])
+    if select.which == "best" and not len(split.valid):
+        raise AudiobatError(
+            "select.which is best, but no clips validate: mark some as split valid, or set select.held_out, say to 0.1."
+        )
+    return split
 
 
 def hashed_share(table: ClipTable, share: float) -> NDArray[np.bool_]:

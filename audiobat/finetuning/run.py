@@ -12,7 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Literal
 
-import numpy as np
 import torch
 
 from audiobat.config import FinetuneConfig, TaggerConfig
@@ -20,7 +19,7 @@ from audiobat.config.recipes import Recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import clip_order
 from audiobat.data.sources.read import read_labelled_clips
-from audiobat.data.split import Split, hashed_share, splits_of
+from audiobat.data.split import Split, splits_of, with_valid
 from audiobat.engine.ranks import Ranks, check_batch, launch, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError, did_you_mean
@@ -131,24 +130,12 @@ def finetune(
 
 
 def with_validation(table: ClipTable, split: Split, config: FinetuneConfig) -> Split:
-    """The split with clips that validate.
-
-    They are those marked `valid`; without any, a share of the training clips, by the hash of their groups, if
-    `select.held_out` asks for it.
+    """The split with clips that validate (see `with_valid`).
 
     Raises:
         AudiobatError: no clips validate and the best weights are to be kept; a label that no training clip has.
     """
-    marked = np.zeros(0, np.int64) if table.splits is None else np.flatnonzero(table.splits == "valid")
-    # Where a fold tests, clips marked valid may train or test: marks count for the split column alone.
-    split = replace(split, valid=np.setdiff1d(marked, np.concatenate([split.train, split.test])))
-    if not len(split.valid) and config.select.held_out > 0:
-        held = hashed_share(table.select(split.train), config.select.held_out)
-        split = replace(split, train=split.train[~held], valid=split.train[held])
-    if config.select.which == "best" and not len(split.valid):
-        raise AudiobatError(
-            "select.which is best, but no clips validate: mark some as split valid, or set select.held_out, say to 0.1."
-        )
+    split = with_valid(table, split, config.select)
     for name, clip_ids in (("valid", split.valid), ("test", split.test)):
         for label, count in untaught(table, [(split.train, clip_ids)]).items():
             raise AudiobatError(

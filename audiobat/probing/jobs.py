@@ -24,6 +24,11 @@ class HeadJob:
     head: HeadConfig
     train: ProbeTrainConfig
 
+    @property
+    def batches(self) -> tuple[int, int]:
+        """What decides which clips its batches hold: heads that agree in it share a pass over them."""
+        return self.train.batch_size, self.train.order_seed
+
 
 def head_jobs(config: ProbeConfig, depth: int) -> list[HeadJob]:
     """Every head of one seed, `train.seed`, for a model of `depth` blocks: kinds and blocks times the grid.
@@ -33,15 +38,16 @@ def head_jobs(config: ProbeConfig, depth: int) -> list[HeadJob]:
     Raises:
         AudiobatError: settings that no head can work with.
     """
-    grid, base = config.grid, config.head
+    grid = config.grid
     jobs = []
-    for kind in config.heads or (base.kind,):
+    for kind in config.heads or (config.head.kind,):
+        own = config.of_kind(kind)
         counts = grid.prototypes if head_class(kind).has_prototypes else ()
-        for count in counts or (base.prototypes,):
+        for count in counts or (own.head.prototypes,):
             # Files are named by the class alone of a user's own `my_head.py:MyHead`.
             name = kind.rpartition(":")[2] + (f"_k{count}" if len(counts) > 1 else "")
-            jobs.append(HeadJob(name, replace(base.with_kind(kind), prototypes=count), config.train))
-    jobs += layer_jobs(depth, config.train) if config.layers else []
+            jobs.append(HeadJob(name, replace(own.head, prototypes=count), own.train))
+    jobs += layer_jobs(depth, config.of_kind("linear").train) if config.layers else []
     if not grid.choose:
         jobs = [rated for job in jobs for rated in candidates(job, grid)]
     for job in jobs:
@@ -72,6 +78,15 @@ def with_seeds(jobs: Sequence[HeadJob], config: ProbeConfig) -> list[HeadJob]:
     return [replace(job, train=replace(job.train, seed=seed)) for job in jobs for seed in seeds]
 
 
+def passes(jobs: Sequence[HeadJob]) -> list[list[int]]:
+    """The heads that are trained, as places in `jobs`: a list for each pass over the clips, which its heads share."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for place, job in enumerate(jobs):
+        if head_class(job.head.kind).trains:
+            found.setdefault(job.batches, []).append(place)
+    return list(found.values())
+
+
 def decay_of(head: HeadConfig, train: ProbeTrainConfig) -> float:
     """The weight decay of the classifier's matrix."""
     if train.weight_decay is not None:
@@ -86,10 +101,10 @@ def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
     its grid and its seeds count in their place.
     """
     try:
-        meant = from_dict(ProbeConfig, preset_fields(config.preset, config.preset_task or task))
+        meant = from_dict(ProbeConfig, preset_fields(config.preset, config.preset_task or task)).of_kind(job.head.kind)
     except AudiobatError:  # the preset has no such task
         return "custom"
-    wanted = HeadJob(job.name, meant.head.with_kind(job.head.kind), replace(meant.train, seed=job.train.seed))
+    wanted = HeadJob(job.name, meant.head, replace(meant.train, seed=job.train.seed))
     if (config.frontend, config.max_frames) != (meant.frontend, meant.max_frames):
         return "custom"
     chose = (config.grid.choose, config.grid.lr, config.grid.weight_decay, config.seeds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from audiobat.data.split import Split
 from audiobat.evaluation.labels import Task, pick_loss, task_for, untaught
 from audiobat.models.heads import head_class
 from audiobat.models.losses import Loss
-from audiobat.probing.jobs import HeadJob, candidates, head_jobs, preset_of, with_seeds
+from audiobat.probing.jobs import HeadJob, candidates, head_jobs, passes, preset_of, with_seeds
 
 SHOWN = 6  # classes in a line
 
@@ -69,14 +69,22 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"! {one if len(lost) == 1 else several}, near chance: {names}{more}"
     jobs = with_seeds(plan.jobs, plan.config)
     yield f"settings: {settings_text(plan, jobs)}"
+    if len(together := [[jobs[place] for place in places] for places in passes(jobs)]) > 1:
+        sizes = listed(some[0].train.batch_size for some in together)
+        yield f"passes: {len(together)}, one after the other, as heads have batches of {sizes} clips"
     if plan.config.grid.choose:
         folds, trained = len(plan.splits), {job.name: job for job in jobs if head_class(job.head.kind).trains}
         tried = folds * sum(len(candidates(job, plan.config.grid)) for job in trained.values())
         kept = folds * sum(job.name in trained for job in jobs)
         yield (
             f"trainings: {tried:,} to choose rates and {kept:,} with the chosen ones, of "
-            f"{plan.config.train.steps:,} steps each, side by side on the same features"
+            f"{listed(job.train.steps for job in trained.values())} steps each, side by side on the same features"
         )
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """The distinct numbers, the lowest first, in words."""
+    return " and ".join(f"{number:,}" for number in sorted(set(numbers)))
 
 
 def split_text(table: ClipTable, splits: Sequence[Split]) -> str:

@@ -17,7 +17,7 @@ from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.results import record_path, summary
 from audiobat.models.features import Encoder
 from audiobat.probing.cache import FeatureSource
-from audiobat.probing.jobs import check_schedule, with_seeds
+from audiobat.probing.jobs import with_seeds
 from audiobat.probing.listening_clips import save_clips
 from audiobat.probing.one_pass import compute_features, open_model, probe_splits
 from audiobat.probing.plan import keep_used, make_plan, plan_lines
@@ -61,7 +61,6 @@ def probe(
         recipe = load_recipe(config) if isinstance(config, str | Path) else config or {}
         config = make_config(ProbeConfig, recipe, fields_for(data, recipe.get("preset"), recipe.get("preset_task")))
     folder = None if out is None else Path(out)
-    check_schedule(config.head, config.train)
     table = read_labelled_clips(data)
     table, splits = keep_used(table, splits_of(table, test_fold))
     name, encoder = open_model(model, trust_remote_code)
@@ -105,6 +104,5 @@ def probe_source(
     Records call the model `encoder_name` and the data `data_name`. Raises AudiobatError for a schedule or a loss that
     does not fit, no features for a split, or a loss that is not finite.
     """
-    check_schedule(config.head, config.train)
     plan = make_plan(table, [Split(train_ids, test_ids)], config, source.encoder.depth, data_name=data_name)
     return [result.record for result, _ in probe_splits(encoder_name, encoder, source, plan)]

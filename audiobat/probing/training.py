@@ -1,9 +1,9 @@
 """Heads on frozen features: many train side by side on the same batches (Table 6), and are tested on the same clips.
 
 In: a `FeatureSource`, ids of clips of its table, a task, jobs. Out: trained heads; their outputs. The features of each
-batch are made once for all heads. A head becomes what it would become alone: it has its own weights, optimiser,
-schedule, dropout and penalty, and shares only the order of clips, which depends on `train.order_seed` and not on the
-head's own seed.
+batch are made once for all heads; heads of another batch size have a pass of their own. A head becomes what it would
+become alone: it has its own weights, optimiser, schedule, dropout and penalty, and shares only the order of clips,
+which depends on `train.order_seed` and not on the head's own seed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.models.heads import Head, check_users_head, head_class, parameter_groups
 from audiobat.models.losses import probe_loss
 from audiobat.probing.cache import FeatureSource
-from audiobat.probing.jobs import HeadJob, check_job, decay_of
+from audiobat.probing.jobs import HeadJob, check_job, decay_of, passes
 
 LOOK_EVERY = 50  # steps between two looks at the losses: to read one, the host waits for the device
 PREDICT_BATCH = 64
@@ -93,45 +93,53 @@ def train_heads(
     *,
     tolerant: bool = False,
 ) -> tuple[list[HeadTrainer], float]:
-    """Train all `jobs` on the same batches, each made once; also returns the seconds that took.
+    """Train all `jobs`; also returns the seconds that took. Those of the same batches share them, each made once.
 
     The same seed gives the same head, whichever others train beside it; global random state is left alone. Heads of
     fewer steps are done earlier. `label` begins the progress line. If `tolerant`, the others go on when a head's loss
     is not finite, and its `diverged` says so.
 
     Raises:
-        AudiobatError: jobs of different batches, a loss that does not suit the labels or is not finite.
+        AudiobatError: a loss that does not suit the labels or is not finite.
     """
-    for name in ("batch_size", "order_seed"):
-        values = sorted({getattr(job.train, name) for job in jobs})
-        if len(values) > 1:
-            raise AudiobatError(
-                f"train.{name} is {' and '.join(map(str, values))} among heads that share a pass: give them one value."
-            )
     start = monotonic()
     with torch.random.fork_rng():
         trainers = [HeadTrainer(job, source, task) for job in jobs]
-        steps = max(trainer.steps for trainer in trainers)
-        title = trainers[0].job.name if len(trainers) == 1 else f"{len(trainers)} heads"
-        draws = draw_clips(clip_ids, trainers[0].job.train, steps)
-        with Progress(f"{label}train {title}", total=steps, shown=steps > 0) as bar:
-            for step, (drawn, inputs) in enumerate(source.inputs({t.reads for t in trainers if t.steps}, draws)):
-                active = [trainer for trainer in trainers if trainer.is_active(step)]
-                labels = task.labels(drawn, inputs[active[0].reads]).to(source.device)
-                for trainer in active:
-                    trainer.train_step(step, inputs[trainer.reads], labels)
-                due = step % LOOK_EVERY == 0 or any(step + 1 == trainer.steps for trainer in active)
-                bar.advance(note=look_at(active, step) if due else "")
-                for trainer in () if tolerant else active:
-                    if trainer.diverged is not None:
-                        raise AudiobatError(
-                            f"The loss of head {trainer.job.name} is {float(trainer.last)} at step {trainer.diverged}: "
-                            f"lower train.lr, {trainer.job.train.lr:g}."
-                        )
-                if not any(trainer.is_active(step + 1) for trainer in trainers):
-                    break  # all that are left have diverged
+        for some in passes(jobs):
+            train_together(source, clip_ids, task, [trainers[i] for i in some], label, tolerant=tolerant)
     fit_stored_clips(source, clip_ids, task, [trainer for trainer in trainers if not trainer.head.trains])
     return trainers, monotonic() - start
+
+
+def train_together(
+    source: FeatureSource,
+    clip_ids: ClipIds,
+    task: Task,
+    trainers: Sequence[HeadTrainer],
+    label: str,
+    *,
+    tolerant: bool,
+) -> None:
+    """One pass of `train_heads`: all of its batches, each made once for all of these heads."""
+    steps = max(trainer.steps for trainer in trainers)
+    title = trainers[0].job.name if len(trainers) == 1 else f"{len(trainers)} heads"
+    draws = draw_clips(clip_ids, trainers[0].job.train, steps)
+    with Progress(f"{label}train {title}", total=steps, shown=steps > 0) as bar:
+        for step, (drawn, inputs) in enumerate(source.inputs({t.reads for t in trainers if t.steps}, draws)):
+            active = [trainer for trainer in trainers if trainer.is_active(step)]
+            labels = task.labels(drawn, inputs[active[0].reads]).to(source.device)
+            for trainer in active:
+                trainer.train_step(step, inputs[trainer.reads], labels)
+            due = step % LOOK_EVERY == 0 or any(step + 1 == trainer.steps for trainer in active)
+            bar.advance(note=look_at(active, step) if due else "")
+            for trainer in () if tolerant else active:
+                if trainer.diverged is not None:
+                    raise AudiobatError(
+                        f"The loss of head {trainer.job.name} is {float(trainer.last)} at step {trainer.diverged}: "
+                        f"lower train.lr, {trainer.job.train.lr:g}."
+                    )
+            if not any(trainer.is_active(step + 1) for trainer in trainers):
+                break  # all that are left have diverged
 
 
 @torch.no_grad()

@@ -71,7 +71,8 @@ class Cell:
     def probe_config(self) -> ProbeConfig:
         """The preset's settings for its head."""
         fields = merge(preset_fields(self.config.preset, self.about_data.task), self.config.probe)
-        built = replace(from_dict(ProbeConfig, fields, "probe"), heads=(PROTOCOLS[self.protocol],))
+        head = PROTOCOLS[self.protocol]
+        built = replace(from_dict(ProbeConfig, fields, "probe").of_kind(head), heads=(head,))
         return replace(built, seeds=self.config.seeds) if self.config.seeds else built
 
     def finetune_config(self) -> FinetuneConfig:

@@ -8,7 +8,7 @@ from audiobat.cli import command as cli
 from audiobat.config import ProbeConfig, from_dict
 from audiobat.config.presets import preset_fields, task_of
 from audiobat.errors import AudiobatError
-from audiobat.probing.jobs import decay_of, head_jobs, preset_of, with_seeds
+from audiobat.probing.jobs import decay_of, head_jobs, passes, preset_of, with_seeds
 
 
 def config_of(preset: str, task: str) -> ProbeConfig:
@@ -34,25 +34,78 @@ def test_paper_is_table_6(task: str, steps: int, warmup: int, batch: int, loss: 
 
 
 def test_the_release_differs_where_its_files_do():
-    expected = {
-        "as20k": (20_000, 500, 48, "asl", 0.05),
-        "esc50": (4_000, 400, 48, "ce", 0.2),
-        "spc2": (10_000, 1_000, 256, "ce", 0.05),
-        "birdset": (10_000, 1_000, 64, "bce", 0.05),
-        "dcase2016": (4_000, 400, 4, "bce", 0.05),
+    expected = {  # steps, warm-up, batch, loss, decay, dropout; statistics, frames of a window
+        "as20k": ((20_000, 500, 48, "asl", 0.05, 0.2), "audioset", None),
+        "esc50": ((4_000, 400, 48, "ce", 0.2, 0.2), "esc50", 512),
+        "spc2": ((10_000, 1_000, 256, "ce", 0.05, 0.2), "speech_commands", 112),
+        "birdset": ((10_000, 1_000, 64, "bce", 0.05, 0.2), "birdset", 512),
+        "dcase2016": ((10_000, 1_000, 16, "bce", 0.05, 0.0), "dcase2016", None),
     }
-    for task, wanted in expected.items():
-        config = config_of("released", task)
-        train = config.train
-        assert (train.steps, train.warmup_steps, train.batch_size, train.loss, train.weight_decay) == wanted
-        assert (config.head.dropout, config.head.norm) == (0.2, "layer")
-        name, frames = {"as20k": ("audioset", None), "esc50": ("esc50", 512), "spc2": ("speech_commands", 112)}.get(
-            task, (task, None)
-        )
-        assert (config.frontend.statistics, config.max_frames) == (f"{name}_released", frames)
+    cgp = expected | {"dcase2016": ((4_000, 400, 4, "bce", 0.05, 0.2), "dcase2016", None)}
+    for kind, rows in {"cgp": cgp, "protobin": expected, "linear": expected}.items():
+        for task, (wanted, statistics, frames) in rows.items():
+            config = config_of("released", task)
+            [job] = head_jobs(replace(config, heads=(kind,)), 12)
+            numbers = ("steps", "warmup_steps", "batch_size", "loss", "weight_decay")
+            assert (*(getattr(job.train, name) for name in numbers), job.head.dropout) == wanted, (kind, task)
+            assert (config.frontend.statistics, config.max_frames) == (f"{statistics}_released", frames)
+            assert preset_of(job, job.train.loss, config, task) == "released"
     for preset in ("paper", "fair"):
         config = config_of(preset, "esc50")
         assert (config.frontend.mean, config.max_frames) == (None, None)
+
+
+def test_settings_of_one_kind_are_that_kinds_alone():
+    config = config_of("released", "dcase2016")
+    jobs = {job.name: job for job in head_jobs(replace(config, heads=("cgp", "linear", "knn"), layers=True), 2)}
+    assert {name: (job.train.batch_size, job.head.dropout) for name, job in jobs.items()} == {
+        "cgp": (4, 0.2),
+        "linear": (16, 0.0),
+        "knn": (16, 0.0),
+        "linear_block_1": (16, 0.0),
+        "linear_block_2": (16, 0.0),
+    }
+    assert passes(list(jobs.values())) == [[0], [1, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "batches", "dropouts"),
+    [
+        ("", (4, 16), (0.2, 0.0)),
+        ("--train.batch_size 8", (8, 8), (0.2, 0.0)),
+        ("--train.batch_size 16", (16, 16), (0.2, 0.0)),
+        ("--head.dropout 0.5 --train.lr 1e-2", (4, 16), (0.5, 0.5)),
+    ],
+)
+@pytest.mark.parametrize("preset", ["--preset released --preset-task dcase2016", "--config probe/released/dcase2016"])
+def test_what_is_said_of_all_heads_holds_for_each_kind(preset: str, flags: str, batches: tuple, dropouts: tuple):
+    words = f"--model m --data d --out o --heads cgp,linear {preset} {flags}"
+    config = cli.parse("probe", words.split())["config"]
+    jobs = head_jobs(config, 12)
+    assert tuple(job.train.batch_size for job in jobs) == batches
+    assert tuple(job.head.dropout for job in jobs) == dropouts
+    changed = ["custom" if flags else "released"] * 2
+    if flags == "--train.batch_size 16":
+        changed[1] = "released"  # what it is anyway
+    assert [preset_of(job, "bce", config, "as20k") for job in jobs] == changed
+
+
+@pytest.mark.parametrize(
+    ("by_kind", "words"),
+    [
+        ({"cpg": {}}, r"by_kind is 'cpg'.*did you mean cgp"),
+        ({"cgp": {"trian": {}}}, r"by_kind\.cgp is .*: give fields of head and of train"),
+        ({"cgp": {"train": 5}}, r"by_kind\.cgp is .*: give fields of head and of train"),
+        ({"cgp": 5}, r"by_kind\.cgp is 5"),
+        ({"cgp": {"train": {"stpes": 5}}}, r"Unknown field by_kind\.cgp\.train\.stpes \(did you mean steps"),
+        ({"cgp": {"head": {"dropout": 2.0}}}, r"head\.dropout is 2\.0"),
+        ({"cgp": {"head": {"dropout": "a"}}}, r"by_kind\.cgp\.head\.dropout is 'a': it must be of type float"),
+        ({"cgp": {"head": {"kind": "linear"}}}, r"by_kind\.cgp\.head\.kind"),
+    ],
+)
+def test_settings_of_a_kind_that_cannot_be_are_refused(by_kind: dict, words: str):
+    with pytest.raises(AudiobatError, match=words):
+        from_dict(ProbeConfig, {"by_kind": by_kind})
 
 
 def test_fair_chooses_rate_and_decay_and_has_five_seeds():

@@ -1,7 +1,6 @@
 """Heads against slow formulas written token by token, and that padding and neighbours never reach a clip's logits."""
 
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -122,7 +121,7 @@ def test_mix_layers_refuses_another_depth():
 
 
 def slow_protobin(shadow: torch.Tensor, head: Protobin, features: LayerFeatures) -> torch.Tensor:
-    """Signs as a constant added to the shadow weights, so that their gradient is the shadow's."""
+    """Signs as a constant added to the shadow weights, so that these have their gradient, divided by their length."""
     block = features.patch_tokens[-1 if head.layer == -1 else head.layer - 1]
     logits = []
     for b in range(CLIPS):
@@ -130,7 +129,8 @@ def slow_protobin(shadow: torch.Tensor, head: Protobin, features: LayerFeatures)
         for p in shadow:
             sign = torch.tensor([1.0 if v >= 0 else -1.0 for v in p.tolist()], dtype=p.dtype)
             corner = p + (sign - p.detach())
-            scores = [block[b, n] @ corner / math.sqrt(DIM) / block[b, n].norm() for n in range(PATCHES)]
+            corner = corner / (corner * corner).sum().sqrt()
+            scores = [block[b, n] @ corner / block[b, n].norm() for n in range(PATCHES)]
             similarities.append(max(s for n, s in enumerate(scores) if features.valid[b, n]))
         logits.append(head.classifier.weight @ torch.stack(similarities) + head.classifier.bias)
     return torch.stack(logits)
@@ -149,6 +149,16 @@ def test_protobin_matches_the_slow_formula_in_value_and_gradient(layer):
     assert gradients[0].abs().max() > 1e-6
     for got, want in zip(gradients, slow, strict=True):
         torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-9)
+
+
+def test_protobins_gradient_has_no_part_along_the_signs():
+    """A step along the signs would change no cosine."""
+    head, features = head_of(HEADS["protobin"]), features_of()
+    weights = torch.randn(CLIPS, CLASSES, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((head(features) * weights).sum(), head.prototypes)
+    signs = torch.where(head.prototypes >= 0, 1.0, -1.0).double()
+    assert gradient.norm() > 1e-3
+    assert ((gradient * signs).sum(1).abs() < 1e-12 * gradient.norm()).all()
 
 
 @pytest.mark.parametrize("cls", [False, True])

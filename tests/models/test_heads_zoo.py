@@ -125,7 +125,7 @@ def slow_protobin(head, config, bag):
     scores = []
     for shadow in head.prototypes:
         corner = shadow + (torch.where(shadow >= 0, 1.0, -1.0) - shadow).detach()
-        scores.append(max(unit(x) @ corner / math.sqrt(DIM) for x in bag.tokens(config.layer)))
+        scores.append(max(unit(x) @ unit(corner) for x in bag.tokens(config.layer)))
     return scores
 
 

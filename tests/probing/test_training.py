@@ -15,6 +15,7 @@ from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import Task, task_for
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.losses import probe_loss
+from audiobat.probing import training
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob
 from audiobat.probing.training import PREDICT_BATCH, HeadTrainer, draw_clips, predict_heads, train_heads
@@ -178,9 +179,17 @@ def test_heads_of_fewer_steps_are_done_earlier(kept, table, monkeypatch):
 
 
 @pytest.mark.parametrize("field", ["batch_size", "order_seed"])
-def test_heads_that_cannot_share_a_batch_are_refused(kept, table, field: str):
-    with pytest.raises(AudiobatError, match=f"train.{field} is .* among heads that share a pass"):
-        train_heads(kept, ROWS, clip_task(table), [job("cgp"), job("linear", **{field: 9})])
+def test_heads_of_other_batches_have_a_pass_of_their_own(kept, table, field: str, monkeypatch):
+    heads = [job("cgp"), job("linear", **{field: 9}), job("knn"), job("protobin"), job("linear_cgp", **{field: 9})]
+    drawn = []
+    draw = training.draw_clips
+    monkeypatch.setattr(training, "draw_clips", lambda *a: (drawn.append(getattr(a[1], field)), draw(*a))[1])
+    together, _ = train_heads(kept, ROWS, clip_task(table), heads)
+    assert drawn == [getattr(TRAIN, field), 9]
+    for one, state in zip(heads, states(together), strict=True):
+        [alone], _ = train_heads(kept, ROWS, clip_task(table), [one])
+        for name, value in alone.head.state_dict().items():
+            torch.testing.assert_close(value, state[name], rtol=0, atol=1e-5)
 
 
 def test_a_head_that_comes_apart_is_named_or_left_behind(kept, table):

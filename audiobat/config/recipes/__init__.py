@@ -94,12 +94,28 @@ def base_of(name: str) -> str | None:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `base` with `changes` on top, group by group."""
+    """The fields of `base` with `changes` on top, group by group.
+
+    What `changes` say of all heads also replaces what the base's `by_kind` says of the heads of one kind.
+    """
     merged = dict(base)
+    if isinstance(kinds := base.get("by_kind"), Mapping):
+        merged["by_kind"] = {kind: _without(own, changes) for kind, own in kinds.items()}
     for name, value in changes.items():
         old = merged.get(name)
         merged[name] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _without(fields: Any, others: Any) -> Any:
+    """Nested fields without those that others have, too."""
+    if not isinstance(fields, Mapping) or not isinstance(others, Mapping):
+        return fields
+    return {
+        name: _without(value, others.get(name, {}))
+        for name, value in fields.items()
+        if name not in others or isinstance(value, Mapping)
+    }
 
 
 def make_config(cls: type[C], config: C | Recipe | None, below: Mapping[str, Any] | None = None) -> C:

@@ -3,6 +3,7 @@ attention, and the least and greatest similarity over valid patches (Eq. 8-10)."
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -123,6 +124,16 @@ def unit_rows(rows: Tensor) -> Tensor:
     return unit
 
 
+def unit_signs(rows: Tensor) -> Tensor:
+    """The signs of rows [K, D], +1 for 0, divided by the length sqrt(D) that a row of signs has.
+
+    The gradient passes the division as `unit_rows` has it, which leaves out its part along the signs, and the signs as
+    if they were the rows themselves (straight-through): so BAT's release trains Protobin.
+    """
+    unit: Tensor = _UnitSigns.apply(rows)  # type: ignore[no-untyped-call]
+    return unit
+
+
 class _UnitRows(torch.autograd.Function):
     """u = r / |r|: its gradient is the part of the incoming gradient at right angles to u, divided by |r|."""
 
@@ -140,6 +151,17 @@ class _UnitRows(torch.autograd.Function):
         along = torch.einsum("kd,kd->k", grad, unit)[:, None]  # a product of matrices: no [K, D] of products
         across: Tensor = torch.addcmul(grad, unit, along, value=-1)
         return across.div_(lengths)
+
+
+class _UnitSigns(_UnitRows):
+    """The length is known beforehand, so that one look at the rows is enough."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        length = rows.new_tensor(math.sqrt(rows.shape[1]))
+        unit = torch.where(rows >= 0, 1 / length, -1 / length)
+        ctx.save_for_backward(unit, length)
+        return unit
 
 
 class _Extremes(torch.autograd.Function):

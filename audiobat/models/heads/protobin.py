@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Self
 
 import torch
@@ -12,13 +11,13 @@ from torch.nn import functional as F
 from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Probe
-from audiobat.models.heads.pooling import extremes, layer_index, repeat_valid
+from audiobat.models.heads.pooling import extremes, layer_index, repeat_valid, unit_signs
 
 
 class Protobin(Probe):
     """LayerFeatures to logits [B, classes] from block `layer` (1 .. L, or -1 for the last); the cls token is not used.
 
-    `prototypes` [K, D] are real shadow weights; every forward pass sees their signs.
+    `prototypes` [K, D] are real shadow weights; every forward pass sees their signs, as vectors of length one.
     """
 
     title = "Protobin"
@@ -39,12 +38,5 @@ class Protobin(Probe):
         """Greatest cosine of each prototype, [B, K]."""
         patches = features.patch_tokens[layer_index(self.layer)].to(self.prototypes.dtype)  # [B, N, D]
         unit = F.normalize(repeat_valid(patches, features.valid), dim=-1)
-        corners = binarize(self.prototypes) / math.sqrt(patches.shape[-1])  # a sign vector's length is sqrt(D)
-        _, high = extremes(unit, corners)  # [B, K]
+        _, high = extremes(unit, unit_signs(self.prototypes))  # [B, K]
         return high
-
-
-def binarize(shadow: Tensor) -> Tensor:
-    """Signs of `shadow`, +1 for 0; the gradient passes to `shadow` unchanged (straight-through)."""
-    signs = torch.where(shadow >= 0, 1.0, -1.0).to(shadow.dtype)
-    return shadow + (signs - shadow).detach()
