@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from audiobat.config.differences import recipes as recipes
     from audiobat.data.prepare.run import prepare as prepare
     from audiobat.evaluation.compare import compare as compare
     from audiobat.evaluation.report.run import report as report
@@ -40,6 +41,7 @@ HOMES = {  # the module that defines each public name
     "pretrain": "audiobat.pretraining.run",
     "probe": "audiobat.probing.run",
     "push": "audiobat.inference.push",
+    "recipes": "audiobat.config.differences",
     "report": "audiobat.evaluation.report.run",
 }
 __all__ = ["__version__", *HOMES]

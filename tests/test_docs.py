@@ -211,10 +211,27 @@ def test_pages_below_folders_are_marked_as_outside_the_reading_order():
         assert f"/{page.relative_to(ROOT / 'docs').as_posix()}".startswith(tuple(outside)), page
 
 
+def script(name):
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_recipes_are_those_of_the_recipes_today():
+    fresh = script("make_recipes").page()
+    assert (ROOT / "docs/recipes.md").read_text("utf-8") == fresh, "run `python docs/make_recipes.py`"
+    assert fresh.count("\n### ") == sum(map(len, script("make_recipes").PAIRS.values()))
+
+
+def test_the_site_leaves_out_the_scripts():
+    left_out = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["exclude_docs"].split()
+    assert sorted(left_out) == sorted(path.name for path in (ROOT / "docs").glob("*.py"))
+
+
 def test_the_site_has_no_links_out_of_docs_and_no_words_for_tests():
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    hooks = script("hooks")
     page = "[a](../a.md), ![b](c.png), [d](e.md#f)\n```python compile\n1\n```\n"
     assert hooks.on_page_markdown(page) == "a, ![b](c.png), [d](e.md#f)\n```python\n1\n```\n"
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import audiobat
 from audiobat.cli.verbs import VERBS
-from audiobat.config.field_help import help_of
+from audiobat.config.field_help import caption_of, help_of
 from audiobat.config.recipes import recipe_names
 from audiobat.config.registry import choices, config_class_of, kinds, seam_of
 from audiobat.config.user_files import is_user_class
@@ -157,14 +157,6 @@ def config_flags(config_class: Any, chosen: Mapping[str, object], prefix: str = 
             names = choices(config_class, f.name)
             own: Any = Literal[(*names, USER_CLASS)] if names else hint
             yield Flag(path, own, f.default, help_of(config_class, f.name), path, group)
-
-
-def caption_of(config_class: type) -> str:
-    """A config class's docstring in one line, or that of the class that it derives from."""
-    own = (
-        found for found in config_class.__mro__ if found.__doc__ and not found.__doc__.startswith(found.__name__ + "(")
-    )
-    return " ".join(str(next(own).__doc__).split())  # what begins so is the signature, by which dataclass fills a gap
 
 
 def class_chosen(config_class: Any, path: str, chosen: Mapping[str, object]) -> Any:

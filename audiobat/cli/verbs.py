@@ -114,4 +114,8 @@ VERBS: dict[str, Verb] = {
     "predict": Verb("Label audio files of any length: one row for each window and label, or for each event."),
     "export": Verb("Write a model to share or to run elsewhere: a release with its card, ONNX, or for transformers."),
     "report": Verb("Turn result records into tables, figures and one page that needs no network.", places=("runs",)),
+    "recipes": Verb(
+        "List the recipes, show every field of one, or the fields in which two differ, with the source of each value.",
+        places=("action", "names"),
+    ),
 }

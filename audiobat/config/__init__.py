@@ -8,7 +8,7 @@ neither says so.
     own_fields.py   the fields of a user's own Config: permitted types and defaults
     registry.py     what can be replaced: the kinds of frontend, decoder, ..., built in or a user's own
     plain.py        configs to nested dicts and back
-    field_help.py   the help of a field: the comment beside it
+    field_help.py   the captions of classes, and the help of a field: the comment beside it
     frontend.py     waveform to spectrogram
     model.py        the encoder
     training.py     optimiser, clips, length, which weights are kept
@@ -20,6 +20,8 @@ neither says so.
     presets.py      the settings of published probes, by preset and task
     rungs.py        the ladder of Tables 2 to 4
     benchmark.py    the cells of Tables 1 and 5
+    sources.py      the values of a recipe, and where each comes from: the comments in YAML files and in classes
+    differences.py  recipes listed, shown and compared, each value with its source
 """
 
 from audiobat.config.augment import AugmentConfig, MixupConfig, NoiseConfig, SpecAugmentConfig

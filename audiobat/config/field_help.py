@@ -1,4 +1,4 @@
-"""The line of help of a config field: the comment beside it in the source of its class."""
+"""What the source of a config class says: its docstring, and the comment beside each field, the help of the field."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ def help_of(config_class: type, field: str) -> str:
     owners = [owner for owner in config_class.__mro__ if owner is not object]
     found = (comments(owner.__module__).get((owner.__name__, field)) for owner in owners)
     return next(filter(None, found), "")
+
+
+def caption_of(config_class: type) -> str:
+    """A config class's docstring in one line, or that of the class that it derives from."""
+    own = (
+        found for found in config_class.__mro__ if found.__doc__ and not found.__doc__.startswith(found.__name__ + "(")
+    )
+    return " ".join(str(next(own).__doc__).split())  # what begins so is the signature, by which dataclass fills a gap
 
 
 @functools.cache

@@ -7,8 +7,10 @@ those of the recipe that its line `base:` names.
 from __future__ import annotations
 
 import difflib
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,6 +22,15 @@ from audiobat.errors import AudiobatError, did_you_mean
 FOLDER = Path(__file__).parent
 Recipe: TypeAlias = str | Path | Mapping[str, Any]  # name or path of a recipe, or its fields
 C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A YAML file as it stands: what it changes in its base."""
+
+    name: str  # as a user or the line `base:` names it
+    text: str
+    fields: dict[str, Any]  # nested; without its base
 
 
 class _Loader(yaml.SafeLoader):
@@ -83,14 +94,24 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
 
     Raises AudiobatError for an unknown recipe, bad YAML, or a recipe that is its own base.
     """
-    return _load(str(name_or_path), FOLDER, ())
+    return merged(recipe_files(name_or_path))
+
+
+def recipe_files(name_or_path: str | Path) -> list[RecipeFile]:
+    """A recipe's file, last, after those that it is based on in turn; raises as `load_recipe` does."""
+    return _files(str(name_or_path), FOLDER, ())
+
+
+def merged(files: Iterable[RecipeFile]) -> dict[str, Any]:
+    """The fields of recipe files, each over those before it."""
+    nothing: dict[str, Any] = {}
+    return functools.reduce(merge, (file.fields for file in files), nothing)
 
 
 def base_of(name: str) -> str | None:
-    """The recipe that a recipe of the package names as its base; None if it has no base."""
-    fields = parse_yaml((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"), name) or {}
-    base = fields.get("base")
-    return None if base is None else str(base)
+    """The recipe that a recipe names as its base; None if it has no base."""
+    files = recipe_files(name)
+    return files[-2].name if len(files) > 1 else None
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,8 +150,8 @@ def make_config(cls: type[C], config: C | Recipe | None, below: Mapping[str, Any
     return from_dict(cls, merge(below or {}, fields))  # type: ignore[arg-type]  # mypy: C may be another class still
 
 
-def _load(name: str, beside: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
-    """Load recipe `name`; `heirs` are the files that are based on it, in turn."""
+def _files(name: str, beside: Path, heirs: tuple[Path, ...]) -> list[RecipeFile]:
+    """The file of recipe `name` after those of its bases; `heirs` are the files that are based on it, in turn."""
     path = _find(name, beside)
     if path in heirs:
         raise AudiobatError(f"Recipe {path} is its own base: remove one `base:` line.")
@@ -145,7 +166,8 @@ def _load(name: str, beside: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
         raise AudiobatError(f"Recipe {path} holds no fields: write `group:` and below it `  field: value`.")
     fields.pop("files", None)  # of the config.yaml of a run: hashes of the user's own files
     base = fields.pop("base", None)
-    return fields if base is None else merge(_load(str(base), path.parent, (*heirs, path)), fields)
+    before = [] if base is None else _files(str(base), path.parent, (*heirs, path))
+    return [*before, RecipeFile(name, text, fields)]
 
 
 def _find(name: str, beside: Path) -> Path:
