@@ -1,0 +1,10 @@
+"""Plain implementations of what the sources do, clip by clip and cell by cell; they import nothing of audiobat.
+
+Written from the formulas and constants of the papers and of the projects that the functions name. Weights are
+dictionaries of tensors under the names that releases have; whatever is drawn (masks, noise, partners) is given.
+
+    frontends.py    a waveform to BAT's and to EAT's spectrogram
+    networks.py     patches, position tables, blocks plain and gated, the two decoders
+    optimisers.py   AdamW, clipping, schedules, the teacher's moving average
+    pretraining.py  targets and losses of BAT, of EAT and of SSLAM's second stage, and training with them
+"""
