@@ -84,7 +84,7 @@ class Clusters(Objective):
         return loss, {"codebook_loss": codebook_loss, "clusters_used": used}
 
     def assign(self, features):
-        """Features [n, D] of one GPU to balanced assignments [n, K] and the codebook loss; leaves its gradient behind."""
+        """Features [n, D] of one GPU to balanced assignments [n, K], and their loss; leaves its gradient behind."""
         with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
             codes = self.codebook.detach().requires_grad_()
             scores = F.normalize(features, dim=-1) @ F.normalize(codes, dim=-1).T / self.config.objective.temperature
