@@ -93,7 +93,7 @@ def both(config: AugmentConfig, batch: tuple[torch.Tensor, ...], waveform: bool,
             changed, labels = spectrograms.clone(), targets.clone()
             for i, n in enumerate(columns):
                 changed[i, :n] = plain_cells(spectrograms[i, :n], config, rng)
-            unmixed, partners = changed.clone(), rng.permutation(len(changed)).tolist()
+            unmixed, partners = changed.clone(), list(range(len(changed)))[::-1]
             for i, partner in enumerate(partners):
                 if rng.random() < config.mixup.probability:
                     weight = rng.beta(config.mixup.beta, config.mixup.beta)

@@ -128,7 +128,8 @@ def mixup(
 ) -> Augmented:
     """Blend clips with partners, and targets in the same measure: lambda x_i + (1 - lambda) x_j.
 
-    `per` "sample": a lambda for each clip, partners by a random permutation; "batch": one lambda, partners in reverse.
+    Partners are the batch in reverse, so that the middle clip of an odd batch stays as it is. `per` "sample": a lambda
+    for each clip; "batch": one lambda.
 
     Takes x [B, S] or [B, T, F], and `counts` [B] of each clip's samples or frames (None: all), of which a blend owns as
     many as the longer of its two clips. Raises an AudiobatError for targets that are not [B, C], such as class numbers.
@@ -139,15 +140,14 @@ def mixup(
     draws = batch if config.per == "sample" else 1
     mixed = rng.random(draws) < config.probability
     weight = np.where(mixed, rng.beta(config.beta, config.beta, draws), 1.0)
-    order = rng.permutation(batch) if config.per == "sample" else np.arange(batch - 1, -1, -1)
     targets = targets.float()
     if not mixed.any():
         return Augmented(x, counts, targets)
-    partner, weight = _move(order, x), np.broadcast_to(weight, batch)
+    weight = np.broadcast_to(weight, batch)
     if counts is not None:
         counts = counts.to(x.device)
-        counts = torch.where(_move(weight, x) < 1, torch.maximum(counts, counts[partner]), counts)
-    return Augmented(_blend(x, partner, _move(weight, x)), counts, _blend(targets, partner, _move(weight, targets)))
+        counts = torch.where(_move(weight, x) < 1, torch.maximum(counts, counts.flip(0)), counts)
+    return Augmented(_blend(x, _move(weight, x)), counts, _blend(targets, _move(weight, targets)))
 
 
 def spec_augment(
@@ -180,10 +180,10 @@ def _uniform_integer(draw: Tensor, count: Tensor) -> Tensor:
     return torch.minimum((draw * count).long(), count - 1)  # rounding may lift the product up to count
 
 
-def _blend(x: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
-    """Rows of x [B, ...] times weight [B], plus the rest of 1 times the partners' rows."""
+def _blend(x: Tensor, weight: Tensor) -> Tensor:
+    """Rows of x [B, ...] times weight [B], plus the rest of 1 times the rows in reverse."""
     weight = weight.view(-1, *[1] * (x.ndim - 1))
-    return (weight * x + (1 - weight) * x[partner.to(x.device)]).to(x.dtype)
+    return (weight * x + (1 - weight) * x.flip(0)).to(x.dtype)
 
 
 def _own_counts(x: Tensor, counts: Tensor | None, what: str, dims: int) -> Tensor:

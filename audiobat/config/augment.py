@@ -28,11 +28,11 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class MixupConfig:
-    """lambda x_i + (1 - lambda) x_j, for inputs and targets alike, with lambda ~ Beta(beta, beta)."""
+    """lambda x_i + (1 - lambda) x_j, for inputs and targets alike, with lambda ~ Beta(beta, beta), j from the end."""
 
     probability: float = 0.0  # that a clip is mixed (per sample), or that the batch is (per batch)
     beta: float = 0.8
-    per: Literal["sample", "batch"] = "sample"  # sample: BAT's release; batch: EAT, one lambda, partners in reverse
+    per: Literal["sample", "batch"] = "sample"  # a lambda for each clip (BAT's release) or one for all (EAT)
 
     def __post_init__(self) -> None:
         check_choice(self, "per")

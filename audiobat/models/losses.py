@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,15 +23,17 @@ def soft_loss(kind: Loss, logits: Tensor, targets: Tensor) -> Tensor:
 
     `ce` reads a row of targets as a distribution over classes; `bce` and `asl` treat each class by itself.
 
-    `asl` is the asymmetric loss (Ridnik et al., 2021) with gamma- 1, gamma+ 0 and no clipping: binary cross-entropy in
-    which a negative counts by the probability that the model gives it. The gradient passes through that weight.
+    `asl` is the asymmetric loss (Ridnik et al., 2021) with gamma- 1, gamma+ 0 and no clipping: binary cross-entropy
+    times (1 - p_t)^(gamma- (1 - y) + gamma+ y), p_t = p y + (1 - p) (1 - y). So a negative counts by the probability
+    p that the model gives it, and a positive in full. As in BAT's released code this weight gets no gradient.
     """
     if kind == "ce":
         return F.cross_entropy(logits, targets)
     if kind == "bce":
         return F.binary_cross_entropy_with_logits(logits, targets)
-    negatives = logits.sigmoid() * F.softplus(logits)  # p * -log(1 - p)
-    return (targets * F.softplus(-logits) + (1 - targets) * negatives).mean()
+    with torch.no_grad():
+        weight = torch.lerp(logits.sigmoid(), (-logits).sigmoid(), targets) ** (1 - targets)  # 1 - p_t, from p to 1 - p
+    return F.binary_cross_entropy_with_logits(logits, targets, weight)
 
 
 def smooth(targets: Tensor, share: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,9 +29,39 @@ def test_binary_cross_entropy():
     assert float(soft_loss("bce", LOGITS, SOFT)) == pytest.approx(sum(terms) / 6)
 
 
-def test_asymmetric_loss_weighs_negatives_by_their_probability():
-    terms = [-t * math.log(sigmoid(x)) - (1 - t) * sigmoid(x) * math.log(1 - sigmoid(x)) for x, t in cells()]
-    assert float(soft_loss("asl", LOGITS, SOFT)) == pytest.approx(sum(terms) / 6)
+def asymmetric(x: np.ndarray, y: np.ndarray, gamma_neg: float = 1.0, gamma_pos: float = 0.0):
+    """The asymmetric loss by the paper's letters, and its gradient where the focusing weight is a constant."""
+    p = 1 / (1 + np.exp(-x))
+    p_t = p * y + (1 - p) * (1 - y)
+    weight = (1 - p_t) ** (gamma_neg * (1 - y) + gamma_pos * y)
+    loss = -(weight * (y * np.log(p) + (1 - y) * np.log(1 - p))).mean()
+    return loss, weight * (p - y) / x.size
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_asymmetric_loss_has_a_focusing_weight_that_takes_no_gradient(hard: bool):
+    targets = (SOFT > 0.2).double() if hard else SOFT
+    logits = LOGITS.clone().requires_grad_()
+    loss = soft_loss("asl", logits, targets)
+    loss.backward()
+    wanted, gradient = asymmetric(LOGITS.numpy(), targets.numpy())
+    assert float(loss.detach()) == pytest.approx(wanted)
+    assert logits.grad.numpy() == pytest.approx(gradient)
+
+
+def test_asymmetric_loss_of_hard_labels_weighs_negatives_by_their_probability_alone():
+    hard = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    p, q = sigmoid(1.5), sigmoid(-0.7)
+    wanted = (p * -math.log(1 - p) - math.log(q)) / 2
+    assert float(soft_loss("asl", torch.tensor([[1.5, -0.7]], dtype=torch.float64), hard)) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("kind", ["bce", "asl"])
+def test_extreme_logits_give_finite_losses_and_gradients(kind: str):
+    logits = torch.tensor([[-1e4, 1e4, -200.0, 200.0]], requires_grad=True)
+    for targets in (torch.tensor([[0.0, 1.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.5, 0.3]])):
+        soft_loss(kind, logits, targets).backward()
+    assert logits.grad.isfinite().all()
 
 
 def test_cross_entropy_takes_a_distribution():
