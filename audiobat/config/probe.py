@@ -78,8 +78,9 @@ class ProbeTrainConfig:
     weight_decay: float | None = None  # None: the paper's 0.5 for prototype heads, 0.005 for linear ones
     betas: tuple[float, float] = (0.9, 0.999)
     loss: Literal["auto", "bce", "ce", "asl"] = "auto"  # auto: ce if every clip has one label, else bce; asl: released
+    roll: bool = False  # turn a training clip's samples circularly, anew each time: features of it cannot be kept
     seed: int = 0  # of weights and dropout
-    order_seed: int = 0  # of the order of clips: heads share a pass over them, so their own seeds have no say in it
+    order_seed: int = 0  # of the order and rolls of clips: heads share a pass over them, so their own seeds have no say
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))

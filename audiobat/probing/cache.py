@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from audiobat.audio.augment import roll
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import ClipBatch, check_skipped, load_clips
 from audiobat.engine.progress import Progress
@@ -33,6 +34,7 @@ from audiobat.probing.feature_store import FLOAT_BYTES, Chunk, ClipIds, FeatureS
 
 POOL_BATCH = 64  # clips of which means are taken at once
 GATHERED_AHEAD = 3  # batches on their way to a GPU
+ROLLS = 1  # so that rolls are no function of the numbers that order clips
 SPILL_GB = 64.0  # more is faster encoded again than read from a disk
 
 
@@ -50,6 +52,7 @@ class FeatureSource:
     workers: int = 0  # processes that decode audio ahead
     budget: float = float("inf")  # bytes that kept features may take
     is_pooled: bool = False  # each clip has one patch, the mean over its valid ones
+    roll_seed: int | None = None  # of the circular rolls of clips; None: they are as they are
 
     @property
     def cached(self) -> bool:
@@ -98,10 +101,21 @@ class FeatureSource:
     def waveforms(self, draws: Iterable[ClipIds]) -> Iterator[ClipBatch]:
         """The clips themselves, on the CPU, decoded ahead by `workers` processes; AudiobatError if one is gone."""
         known = (self._known(clip_ids) for clip_ids in draws)
-        for drawn in load_clips(self.table, self.encoder.sample_rate, known, self.workers):
+        for step, drawn in enumerate(load_clips(self.table, self.encoder.sample_rate, known, self.workers)):
             for key, reason in drawn.skipped.items():
                 raise AudiobatError(f"Clip {key} could be read before and now cannot: {reason}")
+            if self.roll_seed is not None:
+                share = np.random.default_rng((self.roll_seed, step, ROLLS)).random(len(drawn.clip_ids))
+                turn = (torch.from_numpy(share) * drawn.lengths).long()
+                drawn = replace(drawn, waveform=roll(drawn.waveform, drawn.lengths, turn))
             yield drawn
+
+    def rolled(self, seed: int) -> FeatureSource:
+        """The same clips, each rolled circularly by an amount that depends on the seed, the batch and the place in it.
+
+        No features are kept: each batch is encoded when it is asked for.
+        """
+        return replace(self, _store=None, roll_seed=seed)
 
     @cached_property
     def pooled(self) -> FeatureSource:
@@ -110,7 +124,8 @@ class FeatureSource:
         That nearly always fits in memory, so that heads of this kind alone need a single pass over the clips.
         """
         store = None
-        if self.cached or 2 * len(self.table) * self.encoder.depth * self.encoder.dim * FLOAT_BYTES <= self.budget:
+        fits = 2 * len(self.table) * self.encoder.depth * self.encoder.dim * FLOAT_BYTES <= self.budget
+        if self.cached or (fits and self.roll_seed is None):
             store = FeatureStore(len(self.table))
             cuts = range(0, len(self.indices), POOL_BATCH)
             for clip_ids, features in self.batches(self.indices[first : first + POOL_BATCH] for first in cuts):

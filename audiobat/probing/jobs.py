@@ -25,9 +25,9 @@ class HeadJob:
     train: ProbeTrainConfig
 
     @property
-    def batches(self) -> tuple[int, int]:
-        """What decides which clips its batches hold: heads that agree in it share a pass over them."""
-        return self.train.batch_size, self.train.order_seed
+    def batches(self) -> tuple[int, int, bool]:
+        """What decides how its batches are made: heads that agree in it share them."""
+        return self.train.batch_size, self.train.order_seed, self.train.roll
 
 
 def head_jobs(config: ProbeConfig, depth: int) -> list[HeadJob]:
@@ -80,7 +80,7 @@ def with_seeds(jobs: Sequence[HeadJob], config: ProbeConfig) -> list[HeadJob]:
 
 def passes(jobs: Sequence[HeadJob]) -> list[list[int]]:
     """The heads that are trained, as places in `jobs`: a list for each pass over the clips, which its heads share."""
-    found: dict[tuple[int, int], list[int]] = {}
+    found: dict[tuple[int, int, bool], list[int]] = {}
     for place, job in enumerate(jobs):
         if head_class(job.head.kind).trains:
             found.setdefault(job.batches, []).append(place)

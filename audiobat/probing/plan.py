@@ -11,6 +11,7 @@ from audiobat.config import ProbeConfig
 from audiobat.config.presets import DEFAULT_TASK, tasks_of
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import Split
+from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import Task, pick_loss, task_for, untaught
 from audiobat.models.heads import head_class
 from audiobat.models.losses import Loss
@@ -45,7 +46,10 @@ def make_plan(
     """The plan for a model of `depth` blocks; AudiobatError for a task, loss or block that labels or model lack."""
     task = task_for(config, table)
     loss = pick_loss(config.train, task.single_label)
-    return Plan(config, table, splits, task, loss, head_jobs(config, depth), data_name, preset_task)
+    jobs = head_jobs(config, depth)
+    if task.unit == "frame" and any(job.train.roll for job in jobs):
+        raise AudiobatError("train.roll moves sounds away from their labels of frames: leave it out.")
+    return Plan(config, table, splits, task, loss, jobs, data_name, preset_task)
 
 
 def keep_used(table: ClipTable, splits: Sequence[Split]) -> tuple[ClipTable, list[Split]]:
@@ -69,9 +73,18 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"! {one if len(lost) == 1 else several}, near chance: {names}{more}"
     jobs = with_seeds(plan.jobs, plan.config)
     yield f"settings: {settings_text(plan, jobs)}"
-    if len(together := [[jobs[place] for place in places] for places in passes(jobs)]) > 1:
+    together = [[jobs[place] for place in places] for places in passes(jobs)]
+    if len(together) > 1:
         sizes = listed(some[0].train.batch_size for some in together)
         yield f"passes: {len(together)}, one after the other, as heads have batches of {sizes} clips"
+    if rolled := [some for some in together if some[0].train.roll]:
+        drawn = sum(some[0].train.batch_size * max(job.train.steps for job in some) for some in rolled)
+        drawn *= len(plan.splits) * (1 + plan.config.grid.choose)
+        clips = sum(len(split.train) for split in plan.splits)
+        yield (
+            f"rolls: training clips are rolled anew for every batch, so no features are kept for training: {drawn:,} "
+            f"clips are encoded, {drawn / clips:.1f} times the {clips:,} that train"
+        )
     if plan.config.grid.choose:
         folds, trained = len(plan.splits), {job.name: job for job in jobs if head_class(job.head.kind).trains}
         tried = folds * sum(len(candidates(job, plan.config.grid)) for job in trained.values())

@@ -121,9 +121,10 @@ def train_together(
     tolerant: bool,
 ) -> None:
     """One pass of `train_heads`: all of its batches, each made once for all of these heads."""
-    steps = max(trainer.steps for trainer in trainers)
+    steps, train = max(trainer.steps for trainer in trainers), trainers[0].job.train
     title = trainers[0].job.name if len(trainers) == 1 else f"{len(trainers)} heads"
-    draws = draw_clips(clip_ids, trainers[0].job.train, steps)
+    draws = draw_clips(clip_ids, train, steps)
+    source = source.rolled(train.order_seed) if train.roll else source
     with Progress(f"{label}train {title}", total=steps, shown=steps > 0) as bar:
         for step, (drawn, inputs) in enumerate(source.inputs({t.reads for t in trainers if t.steps}, draws)):
             active = [trainer for trainer in trainers if trainer.is_active(step)]

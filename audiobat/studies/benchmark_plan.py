@@ -49,7 +49,7 @@ def cost_of(cell: Cell, model: ModelConfig = BASE) -> tuple[float, float]:
         head *= 1 + len(config.grid.lr or (0,)) * len(config.grid.weight_decay or (0,)) / len(cell.seeds())
     if is_kept(cell.protocol, config, model, patches, clips):
         return clips * forward, head
-    # Features that fit nowhere are computed for every batch, which seeds share.
+    # Features that fit nowhere, or of rolled clips, are computed for every batch, which seeds share.
     draws = config.train.steps * config.train.batch_size * data.folds * (1 + config.grid.choose)
     return (draws + data.test * data.folds) * forward, head
 
@@ -74,6 +74,8 @@ def head_flops(kind: str, model: ModelConfig, patches: int, prototypes: int, cla
 def is_kept(protocol: str, config: ProbeConfig, model: ModelConfig, patches: int, clips: int) -> bool:
     """Whether a probe computes its features once, as they fit into memory or on the disk."""
     layer = model.encoder.depth * model.encoder.dim * FLOAT_BYTES * clips
+    if config.train.roll:
+        return False
     if config.cache_dir is not None:
         return True
     if PROTOCOLS[protocol] == "linear":  # it needs means and cls alone

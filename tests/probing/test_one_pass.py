@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from audiobat.config import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.data.build import clip_table
+from audiobat.data.clip import read_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import Split
 from audiobat.evaluation.labels import Task, task_for
@@ -20,7 +21,7 @@ from audiobat.models.features import LayerFeatures
 from audiobat.probing.cache import cache_features
 from audiobat.probing.jobs import HeadJob, layer_jobs
 from audiobat.probing.run import probe
-from audiobat.probing.training import evaluate_heads, predict_heads, train_heads
+from audiobat.probing.training import draw_clips, evaluate_heads, predict_heads, train_heads
 
 RATE = 8000
 HOP = 400  # samples of a patch column
@@ -122,6 +123,56 @@ def test_logits_in_company_are_those_alone(table, cache_gb: float, unit: str):
         difference = (logits - own).abs().max() / own.abs().max()
         assert difference <= 1e-5, (job.name, float(difference))
         assert logits.std() > 0
+
+
+class Hearing(Counting):
+    """One that keeps what it hears: the samples of each clip without its padding, batch after batch."""
+
+    def forward_intermediates(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
+        features = super().forward_intermediates(waveform, lengths)
+        self.asked[-1] = [wave[:n].numpy() for wave, n in zip(waveform, lengths.tolist(), strict=True)]
+        return features
+
+
+@pytest.mark.parametrize("cache_gb", [8.0, 0.0], ids=["kept", "anew"])
+def test_rolled_clips_are_rolled_anew_in_every_batch_and_no_others(table, cache_gb: float):
+    """Each clip is heard from another sample on; seed, step and place decide from which."""
+    encoder = Hearing()
+    source = cache_features(encoder, table, cache_gb=cache_gb, progress=False)
+    whole = {number: read_clip(table, number, RATE) for number in range(30)}
+    task = Task.of_matrix(torch.from_numpy(table.targets()), False)
+    train = replace(TRAIN, roll=True, steps=40)
+
+    def heard(train: ProbeTrainConfig, kinds: tuple[str, ...]) -> list[list[int]]:
+        """The sample from which each clip of each batch was heard."""
+        encoder.asked.clear()
+        jobs = [HeadJob(kind, replace(HEAD, kind=kind), train) for kind in kinds]
+        train_heads(source, np.arange(20), task, jobs)
+        assert len(encoder.asked) == train.steps
+        turns = []
+        for waves, ids in zip(encoder.asked, draw_clips(np.arange(20), train, train.steps), strict=True):
+            turns.append([])
+            for wave, number in zip(waves, ids.tolist(), strict=True):
+                own = whole[number]
+                [turn] = [n for n in range(len(own)) if wave[n] == own[0] and np.array_equal(np.roll(own, n), wave)]
+                turns[-1].append(turn / len(own))
+        return turns
+
+    turns = heard(train, ("cgp", "linear"))
+    assert heard(train, ("cgp",)) == turns
+    assert heard(train, ("linear",)) == turns, "also for heads that look at means alone"
+    assert heard(replace(train, seed=5), ("cgp",)) == turns, "heads of all seeds share the pass"
+    assert heard(replace(train, order_seed=1), ("cgp",)) != turns
+    flat = np.array(turns).flatten()
+    assert flat.mean() == pytest.approx(0.5, abs=0.1)
+    assert np.histogram(flat, 4, (0, 1))[0].min() > len(flat) / 8
+    once = HeadJob("cgp", HEAD, replace(train, steps=1, warmup_steps=0))
+    [trainer], _ = train_heads(source, np.arange(20), task, [once])
+    encoder.asked.clear()
+    evaluate_heads([trainer], source, table, Split(np.arange(20), np.arange(20, 30)), task)
+    said = [wave for waves in encoder.asked for wave in waves]
+    assert all(any(np.array_equal(wave, own) for own in whole.values()) for wave in said), "as they are"
+    assert bool(said) == (cache_gb == 0)
 
 
 def test_dropout_is_on_while_heads_are_compared(table):

@@ -470,6 +470,25 @@ def test_heads_of_other_batches_train_one_after_the_other_and_records_say_so(enc
     assert "passes" not in capsys.readouterr().err
 
 
+def test_rolls_are_in_the_plan_with_their_cost_and_in_records(encoder, multi: Path, capsys):
+    config = replace(LINEAR, train=replace(TRAIN, steps=30, roll=True), heads=("linear", "cgp"))
+    records = probe(encoder, multi, config)
+    assert "480 clips are encoded, 12.0 times the 40 that train\n" in capsys.readouterr().err
+    assert [record.head["roll"] for record in records] == [True, True]
+    still = probe(encoder, multi, replace(config, train=replace(config.train, roll=False)))
+    assert "rolls" not in capsys.readouterr().err
+    assert records[0].metrics["map"].value != still[0].metrics["map"].value
+    assert records[1].gate_weights != still[1].gate_weights
+
+
+def test_rolls_would_move_sounds_away_from_labels_of_frames(encoder, tmp_path: Path):
+    write_tones(tmp_path, [["low"]] * 4, {})
+    rows = [f"00{i}.wav,0.0,0.1,{'low' if i % 2 else 'mid'},{'train' if i < 2 else 'test'}" for i in range(4)]
+    (tmp_path / "events.csv").write_text("\n".join(["path,onset,offset,label,split", *rows]))
+    with pytest.raises(AudiobatError, match=r"train\.roll moves sounds away from their labels of frames"):
+        probe(encoder, tmp_path / "events.csv", replace(CGP, train=replace(TRAIN, roll=True)))
+
+
 def test_the_settings_of_a_public_data_set_are_its_column_of_the_paper(encoder, folded: Path, monkeypatch, capsys):
     table = read_labelled_clips(folded)
     monkeypatch.setattr(module, "read_labelled_clips", lambda source: table)
