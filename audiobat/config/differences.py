@@ -80,13 +80,14 @@ def as_table(a: str | Path, b: str | Path) -> str:
 def as_recipe(name: str | Path) -> str:
     """Every field of a recipe as YAML that is a recipe again, with the source of each value behind it."""
     lines = [f"# Every field of {name}. {DEFAULTS}"]
-    open_groups: list[str] = []
+    begun: set[tuple[str, ...]] = set()
     for path, setting in settings_of(name).items():
         *groups, field = path.split(".")
-        shared = sum(1 for a, b in zip(groups, open_groups, strict=False) if a == b)
-        lines += [f"{'  ' * depth}{group}:" for depth, group in enumerate(groups) if depth >= shared]
+        for depth, group in enumerate(groups):
+            if (place := tuple(groups[: depth + 1])) not in begun:
+                begun.add(place)
+                lines.append(f"{'  ' * depth}{group}:")
         lines.append(f"{'  ' * len(groups)}{field}: {as_yaml(setting.value)}  # {setting.source}")
-        open_groups = groups
     return "\n".join(lines)
 
 

@@ -181,7 +181,8 @@ def comments_of(text: str) -> dict[str, str]:
 def read_comments(group: yaml.MappingNode, lines: Sequence[str], prefix: str, own: str, found: dict[str, str]) -> None:
     """Add the comments on the fields of a group to `found`; `own` is that on the group itself."""
     for key, value in group.value:
-        end = key.end_mark if isinstance(value, yaml.CollectionNode) and not value.flow_style else value.end_mark
+        is_block = value.style in ("|", ">") if isinstance(value, yaml.ScalarNode) else not value.flow_style
+        end = key.end_mark if is_block else value.end_mark  # a block ends where the next field begins
         comment = behind(lines, end.line, end.column, key.start_mark.column)
         comment = comment or above(lines, key.start_mark.line) or own
         if comment:

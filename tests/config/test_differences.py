@@ -9,7 +9,7 @@ import audiobat
 from audiobat.config.differences import differences
 from audiobat.config.plain import flatten, from_dict, to_dict
 from audiobat.config.recipes import kind_of, load_recipe, parse_yaml, recipe_names
-from audiobat.config.sources import CONFIGS
+from audiobat.config.sources import CONFIGS, settings_of
 from audiobat.errors import AudiobatError
 
 SETTINGS = [name for name in recipe_names() if kind_of(name) in CONFIGS]
@@ -93,6 +93,9 @@ def test_files_of_a_users_own(tmp_path: Path):
     with pytest.raises(AudiobatError, match=r"of different kinds"):
         differences("probe/fair", heirs)
     (tmp_path / "run.yaml").write_text("train: {steps: 5000}\n")  # shorter than the warm-ups of two kinds
+    assert "augment.roll" in settings_of(tmp_path / "run.yaml"), (
+        "pre-training has a longer warm-up, fine-tuning has not"
+    )
     assert "head.kind" not in differences("probe/paper/as20k", tmp_path / "run.yaml")
 
 
