@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,11 +119,13 @@ def config_of(files: Sequence[RecipeFile], kind: str) -> Any:
 
 
 def owners(config: Any, prefix: str = "") -> Iterator[tuple[str, type[Any]]]:
-    """Each field's dotted name and the class that has it; groups are entered."""
+    """Each field's dotted name and the class that has it; groups are entered, and so are mappings."""
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             yield from owners(value, f"{prefix}{f.name}.")
+        elif isinstance(value, Mapping):
+            yield from ((f"{prefix}{f.name}.{name}", type(config)) for name in flatten(value))
         else:
             yield prefix + f.name, type(config)
 
