@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from audiobat.config.checks import check_one_of
+from audiobat.config.plain import to_dict
 from audiobat.config.recipes import kind_of, recipe_files, recipe_names
-from audiobat.config.sources import CONFIGS, HEADING, Setting, as_yaml, comments_of, settings_of, shared_kind
+from audiobat.config.sources import CONFIGS, HEADING, Setting, as_yaml, comments_of, config_of, settings_of, shared_kind
 from audiobat.errors import AudiobatError
 
 EXAMPLES = {"list": (), "show": ("eat_base",), "diff": ("bat_base", "bat_base_released")}  # of what an action takes
-ABSENT = Setting("", "no such field")  # of a field that the kind of one recipe has, and that of the other has not
+ABSENT = Setting(None, "not set")  # of a field that the other recipe alone has: of a kind, or in a mapping
 DEFAULTS = "A default is the paper's (Table 6); where the paper is silent, its authors' release decides."
 
 
@@ -58,7 +59,7 @@ def differences(a: str | Path, b: str | Path) -> dict[str, tuple[Setting, Settin
     kind = shared_kind(a, b)
     of_a, of_b = settings_of(a, kind), settings_of(b, kind)
     pairs = {field: (of_a.get(field, ABSENT), of_b.get(field, ABSENT)) for field in [*of_a, *of_b] if field != "recipe"}
-    return {field: pair for field, pair in pairs.items() if pair[0].value != pair[1].value}
+    return {field: (x, y) for field, (x, y) in pairs.items() if x.value != y.value or (x is ABSENT) != (y is ABSENT)}
 
 
 def as_table(a: str | Path, b: str | Path) -> str:
@@ -79,15 +80,20 @@ def as_table(a: str | Path, b: str | Path) -> str:
 
 def as_recipe(name: str | Path) -> str:
     """Every field of a recipe as YAML that is a recipe again, with the source of each value behind it."""
-    lines = [f"# Every field of {name}. {DEFAULTS}"]
-    open_groups: list[str] = []
-    for path, setting in settings_of(name).items():
-        *groups, field = path.split(".")
-        shared = sum(1 for a, b in zip(groups, open_groups, strict=False) if a == b)
-        lines += [f"{'  ' * depth}{group}:" for depth, group in enumerate(groups) if depth >= shared]
-        lines.append(f"{'  ' * len(groups)}{field}: {as_yaml(setting.value)}  # {setting.source}")
-        open_groups = groups
-    return "\n".join(lines)
+    fields = to_dict(config_of(recipe_files(name), shared_kind(name)))
+    return "\n".join([f"# Every field of {name}. {DEFAULTS}", *yaml_lines(fields, settings_of(name))])
+
+
+def yaml_lines(
+    fields: Mapping[str, Any], settings: Mapping[str, Setting], prefix: str = "", indent: str = ""
+) -> Iterator[str]:
+    """The lines of nested fields; `prefix` is the dotted name of their group, and its dot."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            inside = list(yaml_lines(value, settings, f"{prefix}{name}.", indent + "  "))
+            yield from [f"{indent}{as_yaml(name)}:", *inside] if inside else []
+        else:
+            yield f"{indent}{name}: {as_yaml(value)}  # {settings[prefix + name].source}"
 
 
 def overview() -> str:

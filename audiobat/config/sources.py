@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,11 +119,13 @@ def config_of(files: Sequence[RecipeFile], kind: str) -> Any:
 
 
 def owners(config: Any, prefix: str = "") -> Iterator[tuple[str, type[Any]]]:
-    """Each field's dotted name and the class that has it; groups are entered."""
+    """Each field's dotted name and the class that has it; groups are entered, and so are mappings."""
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             yield from owners(value, f"{prefix}{f.name}.")
+        elif isinstance(value, Mapping):
+            yield from ((f"{prefix}{f.name}.{name}", type(config)) for name in flatten(value))
         else:
             yield prefix + f.name, type(config)
 
@@ -181,7 +183,8 @@ def comments_of(text: str) -> dict[str, str]:
 def read_comments(group: yaml.MappingNode, lines: Sequence[str], prefix: str, own: str, found: dict[str, str]) -> None:
     """Add the comments on the fields of a group to `found`; `own` is that on the group itself."""
     for key, value in group.value:
-        end = key.end_mark if isinstance(value, yaml.CollectionNode) and not value.flow_style else value.end_mark
+        is_block = value.style in ("|", ">") if isinstance(value, yaml.ScalarNode) else not value.flow_style
+        end = key.end_mark if is_block else value.end_mark  # a block ends where the next field begins
         comment = behind(lines, end.line, end.column, key.start_mark.column)
         comment = comment or above(lines, key.start_mark.line) or own
         if comment:

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 import audiobat
+from audiobat.config import ProbeConfig
 from audiobat.config.differences import differences
 from audiobat.config.plain import flatten, from_dict, to_dict
 from audiobat.config.recipes import kind_of, load_recipe, parse_yaml, recipe_names
-from audiobat.config.sources import CONFIGS
+from audiobat.config.sources import CONFIGS, Setting, settings_of
 from audiobat.errors import AudiobatError
 
+VARIANTS = Path(__file__).parents[2] / "examples/variants"
 SETTINGS = [name for name in recipe_names() if kind_of(name) in CONFIGS]
 
 
@@ -33,6 +35,18 @@ def test_what_is_shown_is_the_recipe_again(name: str, capsys):
     assert all(re.search(r": \S.*  # \w", line) for line in fields), "each with its source"
 
 
+def test_what_is_said_of_the_heads_of_one_kind(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(VARIANTS)
+    mine = tmp_path / "mine.yaml"
+    kinds = "  'gated_mean.py:GatedMean': {train: {steps: 5}} # Table 9\n  cgp: {head: {layer: 2}}\n"
+    mine.write_text(f"base: probe/fair\nby_kind:\n{kinds}")
+    found = differences("probe/fair", mine)
+    assert found.pop("by_kind.gated_mean.py:GatedMean.train.steps") == (Setting(None, "not set"), Setting(5, "Table 9"))
+    assert [(x.value, y.value) for x, y in found.values()] == [(None, 2)]
+    audiobat.recipes("show", mine)
+    assert from_dict(ProbeConfig, parse_yaml(capsys.readouterr().out, "")) == config(mine, "probe")
+
+
 @pytest.mark.parametrize("b", ["bat_base_released", "sslam", "audio_mae", "bats_250khz"])
 def test_the_fields_in_which_two_recipes_differ(b: str):
     found = differences("bat_base", b)
@@ -49,11 +63,10 @@ def test_the_name_of_a_recipe_is_no_difference():
 
 
 def test_fields_that_one_kind_alone_has(tmp_path: Path, monkeypatch):
-    examples = Path(__file__).parents[2] / "examples/variants"
-    monkeypatch.chdir(examples)
+    monkeypatch.chdir(VARIANTS)
     (tmp_path / "mine.yaml").write_text("base: bat_nano\nfrontend: {kind: 'pcen.py:PCEN', smoothing: 0.04}\n")
     one, other = differences("bat_nano", tmp_path / "mine.yaml")["frontend.smoothing"]
-    assert (one.value, one.source, other.value) == ("", "no such field", 0.04)
+    assert (one, other.value) == (Setting(None, "not set"), 0.04)
 
 
 def test_the_table(capsys, monkeypatch):
@@ -93,6 +106,9 @@ def test_files_of_a_users_own(tmp_path: Path):
     with pytest.raises(AudiobatError, match=r"of different kinds"):
         differences("probe/fair", heirs)
     (tmp_path / "run.yaml").write_text("train: {steps: 5000}\n")  # shorter than the warm-ups of two kinds
+    assert "augment.roll" in settings_of(tmp_path / "run.yaml"), (
+        "pre-training has a longer warm-up, fine-tuning has not"
+    )
     assert "head.kind" not in differences("probe/paper/as20k", tmp_path / "run.yaml")
 
 

@@ -57,9 +57,20 @@ def test_the_comment_of_a_field():
     }
 
 
-@pytest.mark.parametrize("text", ["", "# A heading alone", "encoder:\n  depth: 3\n"])
-def test_texts_with_few_comments(text: str):
-    assert comments_of(text) == {HEADING: text.removeprefix("# ") if text.startswith("#") else ""}
+@pytest.mark.parametrize(
+    ("text", "comments"),
+    [
+        ("", {}),
+        ("# A heading alone", {HEADING: "A heading alone"}),
+        ("encoder:\n  depth: 3\n", {}),
+        ("encoder:\n  depth:\n", {}),
+        ("title: |\n  a # no comment\n", {}),
+        ("title: 'a\n  b' # two lines\n", {"title": "two lines"}),
+        ("a: &one 1 # one\nb: *one\n", {"a": "one", "b": "one"}),
+    ],
+)
+def test_texts_with_few_comments(text: str, comments: dict):
+    assert comments_of(text) == {HEADING: ""} | comments
 
 
 @dataclass(frozen=True)
