@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
-from .rows import inputs, pretraining
+from .rows import inputs, masks, pretraining
 from .rows.base import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
-KINDS = {"Spectrograms": inputs, "Pre-training": pretraining}  # by heading, in the page's order
+KINDS = {  # by heading, in the page's order
+    "Spectrograms": inputs,
+    "Masks": masks,
+    "Pre-training": pretraining,
+}
 HEAD = ["| what | source | compared | float64 | float32 |", "| --- | --- | --- | --- | --- |"]
 
 

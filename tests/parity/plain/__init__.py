@@ -5,6 +5,10 @@ dictionaries of tensors under the names that releases have; whatever is drawn (m
 
     frontends.py    a waveform to BAT's and to EAT's spectrogram
     networks.py     patches, position tables, blocks plain and gated, the two decoders
+    masks.py        masks as EAT's data loader draws them
     optimisers.py   AdamW, clipping, schedules, the teacher's moving average
-    pretraining.py  targets and losses of BAT, of EAT and of SSLAM's second stage, and training with them
+    pretraining.py  targets and losses of BAT, of EAT and of SSLAM's second stage
+    losses.py       logits against labels
+    finetuning.py   augmentation, encoder, head and loss of a step; the layers' learning rates
+    heads.py        every kind of head on frozen features
 """

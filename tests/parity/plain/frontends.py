@@ -1,9 +1,10 @@
-"""A waveform [S] to a spectrogram [T, 128], in loops of NumPy and in double precision."""
+"""A waveform [S] to a spectrogram [T, 128], by NumPy and in double precision."""
 
 import math
 from functools import cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -49,9 +50,9 @@ def mel_db_minmax(waveform: Array) -> Array:
     """
     n_fft = 1024
     x = np.pad(np.asarray(waveform, np.float64), n_fft // 2, mode="reflect")
-    hann = np.array([0.5 - 0.5 * math.cos(2 * math.pi * n / n_fft) for n in range(n_fft)])
-    frames = [x[t * HOP : t * HOP + n_fft] * hann for t in range(1 + len(waveform) // HOP)]
-    power = np.abs(np.fft.rfft(np.stack(frames))) ** 2 @ htk_bank(n_fft)
+    hann = 0.5 - 0.5 * np.cos(2 * math.pi * np.arange(n_fft) / n_fft)
+    frames = sliding_window_view(x, n_fft)[::HOP] * hann
+    power = np.abs(np.fft.rfft(frames)) ** 2 @ htk_bank(n_fft)
     decibels = 10 * np.log10(np.maximum(power, 1e-10))
     decibels = np.maximum(decibels, decibels.max() - 80)
     return (decibels - decibels.min()) / (decibels.max() - decibels.min() + 1e-8)
@@ -61,15 +62,12 @@ def kaldi_fbank(waveform: Array) -> Array:
     """EAT (its README and data loader): Kaldi's log-mel, not yet normalised. Frames 1 + (S - 400) // 160."""
     x = np.asarray(waveform, np.float64)
     x = x - x.mean()
-    hann = np.array([0.5 - 0.5 * math.cos(2 * math.pi * n / 399) for n in range(400)])
-    rows = []
-    for t in range(1 + (len(x) - 400) // HOP):
-        frame = x[t * HOP : t * HOP + 400]
-        frame = frame - frame.mean()
-        emphasised = frame - 0.97 * np.concatenate([frame[:1], frame[:-1]])
-        power = np.abs(np.fft.rfft(emphasised * hann, 512)) ** 2
-        rows.append(np.log(np.maximum(power @ kaldi_bank(), 2.0**-23)))
-    return np.stack(rows)
+    hann = 0.5 - 0.5 * np.cos(2 * math.pi * np.arange(400) / 399)
+    frames = sliding_window_view(x, 400)[::HOP]
+    frames = frames - frames.mean(1, keepdims=True)
+    emphasised = frames - 0.97 * np.concatenate([frames[:, :1], frames[:, :-1]], 1)
+    power = np.abs(np.fft.rfft(emphasised * hann, 512)) ** 2
+    return np.log(np.maximum(power @ kaldi_bank(), 2.0**-23))
 
 
 def fit_frames(spectrogram: Array, frames: int) -> Array:

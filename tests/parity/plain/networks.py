@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Weights = dict[str, Tensor]
+Keep = tuple[float, float]
 PATCH = 16  # frames and mel bins
 
 
@@ -50,11 +51,14 @@ def attention(x: Tensor, w: Weights, heads: int) -> Tensor:
     return linear(together, below(w, "proj"))
 
 
-def block(x: Tensor, w: Weights, heads: int) -> tuple[Tensor, Tensor]:
-    """Eq. 1 to 4: a post-norm block's output, and its MLP's before the residual is added."""
-    x = layer_norm(x + attention(x, below(w, "attn"), heads), below(w, "norm1"))
+def block(x: Tensor, w: Weights, heads: int, keep: Keep = (1.0, 1.0)) -> tuple[Tensor, Tensor]:
+    """Eq. 1 to 4: a post-norm block's output, and its MLP's before the residual is added.
+
+    `keep` is by how much drop path multiplies attention and MLP.
+    """
+    x = layer_norm(x + keep[0] * attention(x, below(w, "attn"), heads), below(w, "norm1"))
     mlp = linear(gelu(linear(x, below(w, "mlp.fc1"))), below(w, "mlp.fc2"))
-    return layer_norm(x + mlp, below(w, "norm2")), mlp
+    return layer_norm(x + keep[1] * mlp, below(w, "norm2")), mlp
 
 
 def sines(position: float, size: int) -> list[float]:
@@ -78,20 +82,17 @@ def released_positions(columns: int, rows: int, dim: int) -> Tensor:
 
 def patch_tokens(spectrogram: Tensor, w: Weights) -> Tensor:
     """Tokens of whole patches: time is the outer axis, frequency the inner one. [T, F] -> [N, D]."""
-    kernel = w["weight"].flatten(1)  # frame after frame
-    tokens = []
-    for t in range(0, spectrogram.shape[0], PATCH):
-        for f in range(0, spectrogram.shape[1], PATCH):
-            tokens.append(kernel @ spectrogram[t : t + PATCH, f : f + PATCH].flatten() + w["bias"])
-    return torch.stack(tokens)
+    patches = spectrogram.unflatten(0, (-1, PATCH)).unflatten(2, (-1, PATCH)).transpose(1, 2)  # [t, f, 16, 16]
+    return patches.flatten(2).flatten(0, 1) @ w["weight"].flatten(1).T + w["bias"]
 
 
-def encode(tokens: Tensor, w: Weights, heads: int) -> list[tuple[Tensor, Tensor]]:
+def encode(tokens: Tensor, w: Weights, heads: int, keeps: list[Keep] | None = None) -> list[tuple[Tensor, Tensor]]:
     """Output and MLP output of every block for cls and `tokens`, which have their positions. [N, D] -> [1 + N, D]."""
     x = layer_norm(torch.cat([w["cls_token"][0], tokens]), below(w, "pre_norm"))
     outputs = []
     while f"blocks.{len(outputs)}.norm1.weight" in w:
-        outputs.append(block(x, below(w, f"blocks.{len(outputs)}"), heads))
+        keep = keeps[len(outputs)] if keeps is not None else (1.0, 1.0)
+        outputs.append(block(x, below(w, f"blocks.{len(outputs)}"), heads, keep))
         x = outputs[-1][0]
     return outputs
 

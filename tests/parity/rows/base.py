@@ -27,9 +27,14 @@ class Row(NamedTuple):
 
 def difference(found: Tensor, wanted: Tensor) -> float:
     """The largest difference of two tensors, relative to the largest value of `wanted`."""
-    found, wanted = found.detach().double(), wanted.detach().double()
+    return furthest(found, wanted) / max(float(wanted.abs().max()), 1e-30)
+
+
+def furthest(found: Tensor, wanted: Tensor) -> float:
+    """The largest distance of two tensors' values."""
     assert found.shape == wanted.shape, (found.shape, wanted.shape)
-    return float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
+    assert bool(wanted.isfinite().all())
+    return float((found.detach().double() - wanted.detach().double()).abs().nan_to_num(nan=float("inf")).max())
 
 
 def largest(found: Named, wanted: Named, start: Named | None = None) -> float:
@@ -42,7 +47,5 @@ def largest(found: Named, wanted: Named, start: Named | None = None) -> float:
     floor = 1e-6 * max(float(size.abs().max()) for size in sizes.values())
     worst = 0.0
     for name, value in wanted.items():
-        assert found[name].shape == value.shape, name
-        error = (found[name].detach().double() - value.detach().double()).abs().max()
-        worst = max(worst, float(error) / max(float(sizes[name].abs().max()), floor))
+        worst = max(worst, furthest(found[name], value) / max(float(sizes[name].abs().max()), floor))
     return worst

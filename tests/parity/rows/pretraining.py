@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiobat.config import PretrainConfig, from_dict
 from audiobat.config.recipes import load_recipe
@@ -30,6 +30,7 @@ DIM, HEADS, COLUMNS, CLONES, STEPS = 24, 2, 12, 3, 4
 FRAMES = COLUMNS * 16
 FULL = (FRAMES - 1) * 160 + 37  # samples that fill the grid of either frontend, and end in the middle of a hop
 UNEQUAL = (FULL, 17_000, 9_111)
+PADDED = (FRAMES - 1) * 160  # samples to which BAT's release pads
 OPTIM = {"lr": 3e-3, "warmup_steps": 2}
 DECAY = {"ema_start": 0.9, "ema_end": 0.99, "ema_steps": 3}
 SMALL = {
@@ -55,6 +56,8 @@ class Case(NamedTuple):
 CASES = [
     Case("bat_base", "BAT", "paper, Sections 3 and 5", (FULL,) * 3),
     Case("bat_base", "BAT, clips of unequal length", "paper, Sections 3 and 5", UNEQUAL),
+    Case("bat_base_released", "BAT's release", "BAT's release", (FULL,) * 3),
+    Case("bat_base_released", "BAT's release, clips of unequal length", "BAT's release", UNEQUAL),
     Case("eat_base", "EAT", "EAT, its code", (FULL,) * 3),
     Case("eat_base", "EAT, clips of unequal length", "EAT, its code", UNEQUAL),
 ]
@@ -64,7 +67,9 @@ def small(case: Case) -> PretrainConfig:
     """The recipe with a network and a grid that take a moment; of EAT's losses, with the weight of their rows."""
     config = from_dict(PretrainConfig, load_recipe(case.recipe))
     groups = {name: dict(fields) for name, fields in SMALL.items()}
-    if case.recipe != "bat_base":
+    if config.frontend.pad_seconds is not None:
+        groups["frontend"] = {"pad_seconds": PADDED / 16_000}
+    if method_of(case).sums:
         rows = len(case.lengths) * CLONES * (2 if case.recipe == "sslam" else 1)
         groups["objective"] = {"global_weight": float(rows), "scale": DIM**0.5}
     changed = {name: dataclasses.replace(getattr(config, name), **fields) for name, fields in groups.items()}
@@ -74,17 +79,29 @@ def small(case: Case) -> PretrainConfig:
 def method_of(case: Case) -> plain.Method:
     """The formulas of the case's sources."""
     table = networks.positions(COLUMNS, 8, DIM)
-    if case.recipe == "bat_base":
-        return plain.Method(in_columns, table, HEADS, 4, None, "block", 1e-6, None, sums=False)
-    return plain.Method(
-        lambda x: frontends.eat_input(x, FRAMES, -4.268, 4.569), table, HEADS, 4, 2, "mlp", 1e-5, None, sums=True
-    )
+    bat = plain.Method(in_columns, table, HEADS, 4, None, "block", 1e-6, None, sums=False)
+    eat = plain.Method(eat_spectrogram, table, HEADS, 4, 2, "mlp", 1e-5, None, sums=True)
+    released = networks.released_positions(COLUMNS, 8, DIM)
+    return {
+        "bat_base": bat,
+        "bat_base_released": bat._replace(spectrogram=released_spectrogram, positions=released),
+        "eat_base": eat,
+    }[case.recipe]
 
 
 def in_columns(waveform: frontends.Array) -> frontends.Array:
     """BAT's spectrogram, with zeros up to whole patches."""
     spectrogram = frontends.mel_db_minmax(waveform)
     return frontends.fit_frames(spectrogram, -(-len(spectrogram) // 16) * 16)
+
+
+def released_spectrogram(waveform: frontends.Array) -> frontends.Array:
+    """BAT's release: zeros behind the waveform, up to all frames."""
+    return frontends.mel_db_minmax(np.pad(waveform, (0, max(0, PADDED - len(waveform)))))
+
+
+def eat_spectrogram(waveform: frontends.Array) -> frontends.Array:
+    return frontends.eat_input(waveform, FRAMES, -4.268, 4.569)
 
 
 def sounds(lengths: tuple[int, ...]) -> list[frontends.Array]:
@@ -179,14 +196,7 @@ def ours(case: Case, dtype: torch.dtype) -> tuple[Named, list[plain.Draws], Trai
         )
         gradients: Named = {}
         draws: list[plain.Draws] = []
-
-        for name, p in trained.items():
-
-            def keep(p: Tensor, name: str = name) -> None:
-                if name not in gradients:
-                    gradients[name] = p.grad.clone()  # before gradients are clipped
-
-            p.register_post_accumulate_grad_hook(keep)
+        keep_first_gradients(model, gradients)
 
         def after_step(step: int) -> None:
             model.after_step(step)
@@ -198,6 +208,18 @@ def ours(case: Case, dtype: torch.dtype) -> tuple[Named, list[plain.Draws], Trai
         with redirect_stderr(StringIO()):  # the progress line
             fit(model, optimizer, batches, config.train, optim, log=log, ranks=alone, **end)
         return start, draws, Trained(watch.losses, gradients, *parts(state(model)))
+
+
+def keep_first_gradients(model: nn.Module, gradients: Named) -> None:
+    """Write the gradients of the first backward pass into `gradients`, as they are before they are clipped."""
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+
+            def keep(p: Tensor, name: str = name) -> None:
+                if name not in gradients:
+                    gradients[name] = p.grad.clone()
+
+            p.register_post_accumulate_grad_hook(keep)
 
 
 def theirs(case: Case, start: Named, draws: list[plain.Draws]) -> Trained:
@@ -213,10 +235,11 @@ def theirs(case: Case, start: Named, draws: list[plain.Draws]) -> Trained:
         gradients = optimisers.gradients_of(loss, leaves)
         first = first or gradients
         found.append(loss.detach())
-        if case.recipe != "bat_base":
+        if method.sums:
             gradients = optimisers.clip(gradients, 4.0)
-        floor = 1e-6 if case.recipe == "bat_base" else 0.0
-        rate = optimisers.warmup_cosine(step, OPTIM["lr"], floor, OPTIM["warmup_steps"], SMALL["train"]["steps"])
+        floor = 0.0 if method.sums else 1e-6
+        floored = case.recipe == "bat_base_released"
+        rate = optimisers.warmup_cosine(step, 3e-3, floor, OPTIM["warmup_steps"], SMALL["train"]["steps"], floored)
         weights = adamw(weights, gradients, lambda name, rate=rate: rate, lambda name: 0.05)
         teacher = optimisers.follow(teacher, networks.below(weights, "student"), step, 0.9, 0.99, 3)
     return Trained(found, first, weights, teacher)
@@ -240,6 +263,20 @@ def rows_of(case: Case) -> Iterator[Row]:
     yield row(f"teacher {moved}", lambda a, b: largest(a.teacher, b.teacher, teacher), both=False)
 
 
+def tables(recipe: str, what: str, source: str) -> Iterator[Row]:
+    """The position tables that a recipe's encoder and, if it has any, decoder begin with."""
+    case = Case(recipe, what, source, (FULL,))
+    with precision(torch.float64):
+        model = build_objective(small(case))
+    for part in (model.student, model.decoder):
+        if hasattr(part, "pos_embed"):
+            name = "encoder" if part is model.student else "decoder"
+            gap = difference(part.pos_embed.flatten(0, -2), method_of(case).positions)
+            yield Row(what, source, f"positions that the {name} begins with", gap)
+
+
 def rows() -> Iterator[Row]:
+    yield from tables("bat_base", "BAT", "paper, Section 3; EAT")
+    yield from tables("bat_base_released", "BAT's release", "BAT's release")
     for case in CASES:
         yield from rows_of(case)
