@@ -104,7 +104,8 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    init: str | None = None  # a model with whose encoder student and teacher begin, such as SSLAM's first stage
+    init: str | None = None  # begin with a model's encoder, and with what else the file or run holds: teacher, decoder
+    init_optimizer: bool = True  # and with the state of a run's optimizer; SSLAM begins with a new one
 
     def __post_init__(self) -> None:
         _ = self.model  # the patch grid must fit the mel bins

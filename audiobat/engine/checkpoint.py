@@ -133,14 +133,30 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> N
                 f"and {ours.get(name, 'absent')} here. Use the run's own config.yaml, or start another --out."
             )
     model.load_state_dict(checkpoint.model)
-    own = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
     try:
-        optimizer.load_state_dict(checkpoint.optimizer)
+        restore_moments(checkpoint.optimizer, optimizer)
     except ValueError as error:
         raise AudiobatError(
             f"Checkpoint {checkpoint.path} groups its parameters in another way ({_first_line(error)}): "
             "resume with the run's own optim.decay_1d, or start another --out."
         ) from error
+
+
+def restore_moments(state: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Put the moments of an optimizer's `state` into `optimizer`, whose own lr, decay and betas stay.
+
+    A parameter of another shape, such as a table of positions for longer clips, begins without. Raises ValueError
+    unless both have the same groups of parameters.
+    """
+    own = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    moments = dict(state["state"])
+    for number, parameter in zip(numbers, parameters, strict=False):
+        shapes = [m.shape for m in moments.get(number, {}).values() if isinstance(m, Tensor) and m.ndim]
+        if any(shape != parameter.shape for shape in shapes):
+            del moments[number]
+    optimizer.load_state_dict({**state, "state": moments})
     for group, options in zip(optimizer.param_groups, own, strict=True):
         group.update(options)
 

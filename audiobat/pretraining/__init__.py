@@ -9,6 +9,7 @@ objectives are seams: each file of their folders is a kind that a config names; 
     decoders/       visible tokens to predictions at the masked cells (Section 5.3, Table 4)
     targets/        what is predicted: an EMA teacher's features, or the spectrogram itself (Table 3)
     objectives/     a batch to the loss of Eq. 5 and its parts
+    begin.py        the weights that a run begins with in place of random ones
     first_step.py   what the parts of an objective return, checked once
     plan.py         what a run will cost
     run.py          `audiobat pretrain`

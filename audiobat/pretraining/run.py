@@ -16,18 +16,17 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import CropLoader, write_skipped
 from audiobat.data.sampler import ClipOrder, clip_order
 from audiobat.data.sources.read import read_clips
-from audiobat.engine.checkpoint import load_checkpoint
+from audiobat.engine.checkpoint import latest, load_checkpoint, restore_moments
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
 from audiobat.engine.optim import build_optimizer
 from audiobat.engine.ranks import Ranks, check_batch, launch, pick_device, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError
-from audiobat.models.encoder import AudioEncoder
+from audiobat.pretraining.begin import Beginning, begin
 from audiobat.pretraining.first_step import check_first_step, try_step
 from audiobat.pretraining.objectives.base import Objective, build_objective, encoder_prefix
 from audiobat.pretraining.plan import make_plan
-from audiobat.zoo.load import load_encoder
 
 
 def pretrain(
@@ -67,20 +66,26 @@ def pretrain(
         with launch(config.train.device) as ranks:
             check_batch(config.train.batch_size, ranks)
             torch.manual_seed(config.train.seed)
-            objective = build_objective(config)  # before anything is written: its parts may not fit
+            # Before anything is written: its parts may not fit, and neither may what it begins with.
+            objective = build_objective(config)
+            beginning = begin(objective, config) if overwrite or latest(out) is None else None
             with sole_use(out) if ranks.is_main else nullcontext():
                 if ranks.is_main:
                     prepare_run(out, config, resume, overwrite)
                 ranks.barrier()
-                train_run(config, objective, out, table, order, ranks, max_seconds)
+                train_run(config, objective, beginning, out, table, order, ranks, max_seconds)
     return out
 
 
 def print_plan(config: PretrainConfig) -> None:
-    """Print what a run of `config` computes, and which rung of the ladder it stands on, if any; first try its parts."""
-    try_step(build_objective(config))
+    """Print what a run of `config` computes, what it begins with, and its rung of the ladder; first try its parts."""
+    objective = build_objective(config)
+    try_step(objective)
+    beginning = begin(objective, config)
     bf16 = pick_precision(config.train.precision, pick_device(config.train.device)) is not None
     print(make_plan(config, bytes_per_value=2 if bf16 else 4))
+    if beginning is not None:
+        print(f"{'init':>14}  {beginning.sentence}")
     if rung := rung_of(config):
         print(f"{'ladder':>14}  {describe_rung(rung)}")
 
@@ -88,17 +93,16 @@ def print_plan(config: PretrainConfig) -> None:
 def train_run(
     config: PretrainConfig,
     model: Objective,
+    beginning: Beginning | None,
     out: Path,
     table: ClipTable,
     order: ClipOrder,
     ranks: Ranks,
     max_seconds: float | None,
 ) -> None:
-    """Train the run in `out` from its newest checkpoint, or from step 0, to its end."""
+    """Train the run in `out` from its newest checkpoint, or from step 0 and its `beginning`, to its end."""
     checkpoint = load_checkpoint(out)
     start = checkpoint.step if checkpoint else 0
-    if checkpoint is None and config.init is not None:
-        begin_with(model, config.init)
     model.to(ranks.device)
     check_first_step(model)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -106,6 +110,8 @@ def train_run(
     optimizer = build_optimizer(
         trained, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas, decay_1d=optim.decay_1d
     )
+    if beginning is not None and beginning.optimizer is not None:
+        restore_moments(beginning.optimizer, optimizer)
     loader = CropLoader(
         table,
         config.frontend.sample_rate,
@@ -122,6 +128,8 @@ def train_run(
     try:
         with RunLog(out, start, main=ranks.is_main) as log:
             log.say(f"Pre-training on {len(table)} clips, {config.train.steps} steps, from step {start}, in {out}.")
+            if beginning is not None:
+                log.say(beginning.sentence)
             clips = table.sha256()
             if checkpoint is not None and checkpoint.extra.get("clips") != clips:
                 log.say(f"Warning: {config.data.path} has other clips than before step {start}: their order changes.")
@@ -142,23 +150,6 @@ def train_run(
     finally:
         if loader.skipped and ranks.is_main:
             write_skipped(out / "skipped.csv", loader.skipped)
-
-
-def begin_with(model: Objective, source: str) -> None:
-    """Give every encoder of an objective, such as student and teacher, the weights of another model.
-
-    Raises:
-        AudiobatError: it cannot be loaded, or is built otherwise.
-    """
-    encoder = load_encoder(source)
-    if not isinstance(encoder, AudioEncoder):
-        raise AudiobatError(f"init {source} is a {type(encoder).__name__}: name a model of audiobat's own kind.")
-    for part in [module for module in model.modules() if isinstance(module, AudioEncoder)]:
-        try:
-            part.load_state_dict(encoder.state_dict())
-        except RuntimeError as error:
-            detail = str(error).splitlines()[1].strip().rstrip(".")
-            raise AudiobatError(f"init {source} does not fit this config ({detail}): train its recipe.") from None
 
 
 class CollapseWatch:

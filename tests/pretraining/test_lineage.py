@@ -1,7 +1,6 @@
 """BAT's ancestors as recipes: losses, targets, masks and mixtures against plain formulas; the ladder's rungs."""
 
 import dataclasses
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,13 +40,12 @@ from audiobat.pretraining.mixing import draw_mixed_columns, mix
 from audiobat.pretraining.objectives import masked_latent_regression as objective_module
 from audiobat.pretraining.objectives.base import Clips, build_objective
 from audiobat.pretraining.objectives.masked_latent_regression import Clones, MaskedLatentRegression
-from audiobat.pretraining.run import begin_with, pretrain
+from audiobat.pretraining.run import pretrain
 from audiobat.pretraining.targets.base import Targets
 from audiobat.pretraining.targets.spectrogram import SpectrogramTargets
 from audiobat.pretraining.targets.teacher import Teacher
 from audiobat.probing import one_pass as probe_module
 from audiobat.probing.run import probe
-from audiobat.zoo import release as release_io
 
 SMALL = {
     "encoder": {"dim": 32, "depth": 3, "heads": 2, "max_frames": 208},
@@ -571,27 +569,6 @@ def tiny(**fields) -> PretrainConfig:
         data=DataConfig(path=str(demo_folder()), clip_seconds=0.6, workers=0),
         **fields,
     )
-
-
-def test_a_second_stage_begins_with_another_models_encoder(tmp_path: Path):
-    config = tiny(train=TrainConfig(steps=1, batch_size=2, log_every=1))
-    first = objective(config)
-    release_io.save_release(tmp_path / "first", first.student)
-    model = MaskedLatentRegression(config)
-    begin_with(model, str(tmp_path / "first"))
-    for name, value in first.student.state_dict().items():
-        assert torch.equal(model.student.state_dict()[name], value)
-        assert torch.equal(model.teacher.encoder.state_dict()[name], value)
-    stage = tiny(
-        train=TrainConfig(steps=2, batch_size=2, log_every=1),
-        init=str(tmp_path / "first"),
-        objective=ObjectiveConfig(retention_weight=1.0),
-    )
-    run = pretrain(stage, tmp_path / "second")
-    assert "retention_loss" in (run / "metrics.jsonl").read_text()
-    other = dataclasses.replace(stage, encoder=dataclasses.replace(stage.encoder, gated_attention=False))
-    with pytest.raises(AudiobatError, match=r"init .* does not fit this config \(.*gate"):
-        pretrain(other, tmp_path / "third")
 
 
 # -- the ladder --

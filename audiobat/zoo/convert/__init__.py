@@ -18,12 +18,13 @@ from types import ModuleType
 
 from audiobat.engine.tensors import read_json
 from audiobat.errors import AudiobatError
+from audiobat.models.encoder import BaseEncoder
 from audiobat.zoo import release as release_io
 from audiobat.zoo.convert import audio_mae, bat, beats, eat
 from audiobat.zoo.convert.reading import read, survey_file
 from audiobat.zoo.convert.weights import Converted, Weights, split, with_config
 
-__all__ = ["TEACHER", "Converted", "convert_file", "is_foreign", "layout_of", "read", "survey_file"]
+__all__ = ["TEACHER", "Converted", "convert_file", "convert_pair", "is_foreign", "layout_of", "read", "survey_file"]
 
 LAYOUTS: tuple[ModuleType, ...] = (eat, bat, audio_mae, beats)
 WEIGHTS = "model.safetensors"
@@ -64,13 +65,29 @@ def convert_file(source: str | Path) -> Converted:
         AudiobatError: nothing there; a file that is damaged, made to do harm or of no known kind; a tensor too many or
             too few.
     """
-    teacher = str(source).endswith(TEACHER)
+    return convert_one(read_weights(source), teacher=str(source).endswith(TEACHER))
+
+
+def convert_pair(source: str | Path) -> tuple[Converted, BaseEncoder | None]:
+    """As `convert_file`, and also the teacher where the file holds one: all that a training goes on with."""
+    weights = read_weights(source)
+    teacher = None if weights.teacher is None else convert_one(weights, teacher=True).encoder
+    return convert_one(weights, teacher=str(source).endswith(TEACHER)), teacher
+
+
+def read_weights(source: str | Path) -> Weights:
+    """The tensors of a file or a Hugging Face folder."""
     path = Path(str(source).removesuffix(TEACHER))
     file = path / WEIGHTS if path.is_dir() else path
-    weights = with_config(split(file, read(file)))
+    return with_config(split(file, read(file)))
+
+
+def convert_one(weights: Weights, teacher: bool) -> Converted:
+    """The student of a file's tensors, or its teacher."""
     try:
         converted: Converted = layout_of(weights).convert(weights, teacher)
     except AudiobatError as error:
+        file = weights.path
         raise AudiobatError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
     return replace(converted, left=(*converted.left, *weights.unchosen(teacher)))
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from audiobat.config import FrontendConfig
-from audiobat.engine.tensors import count_blocks
+from audiobat.engine.tensors import check_values, count_blocks
 from audiobat.models.patches import sincos_positions
 from audiobat.zoo.convert.weights import Converted, Weights, linear_head, size, vit
 
@@ -26,6 +26,8 @@ RENAMED = {
     "local_encoder.proj": "patch_embed.proj",
     "context_encoder.norm": "pre_norm",
 }
+DECODER = f"{MODALITY}decoder."
+CONV = re.compile(r"^blocks\.(\d+)\.0\.")  # what follows a convolution in its block has no tensors
 NO_PART = re.compile(  # tensors that are no part of the encoder: of decoders, other modalities and older versions
     r"modality_encoders\.(IMAGE\.(decoder|positional_encoder)\.|AUDIO\.|TEXT\.)|(shared_decoder|recon_proj|cls_proj)\."
     r"|.*(encoder_mask|alibi_scale|alibi_bias)$"
@@ -55,7 +57,19 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     head = linear_head(tensors, ("head", "fc_norm"), sizes, "cls", classes, path)
     tensors["pos_embed"] = positions(tensors, FBANK.mel_bins // patch_bins, FRAMES // patch_frames, dim, weights)
     model = vit(weights, tensors, FBANK, gated_attention=False)
-    return Converted(LAYOUT, model.eval(), head, (*left, *weights.left))
+    decoder = {} if teacher else decoder_of(weights)
+    return Converted(LAYOUT, model.eval(), head, (*left, *weights.left), decoder)
+
+
+def decoder_of(weights: Weights) -> dict[str, Tensor]:
+    """The tensors of the pre-training decoder, if the file has one, under the names of ours of kind `cnn`."""
+    ours: dict[str, Tensor] = {}
+    for name, tensor in weights.student.items():
+        inner = name.removeprefix("model.").removeprefix(DECODER)
+        if inner != name.removeprefix("model."):
+            ours[CONV.sub(r"convs.\1.", inner)] = tensor
+    check_values(ours, weights.path)
+    return ours
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

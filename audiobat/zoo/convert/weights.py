@@ -71,6 +71,7 @@ class Converted:
     encoder: BaseEncoder
     head: Head | None = None
     left: tuple[str, ...] = ()  # names of tensors that are not used, each known to be no part of the encoder
+    decoder: Mapping[str, Tensor] = field(default_factory=dict)  # of these, those of a decoder that we have, too
 
     def tagger(self) -> Tagger:
         """The encoder with its head; AudiobatError if the file has none."""
