@@ -29,7 +29,7 @@ WAVEFORM = {
 }
 SPECTROGRAM = {
     "cell noise": AugmentConfig(cell_noise=0.1),
-    "time roll": AugmentConfig(time_roll=(-10, 9)),
+    "time roll": AugmentConfig(time_roll="eat"),
     "mixup": AugmentConfig(mixup=MixupConfig(1.0)),
     "SpecAugment": AugmentConfig(spec_augment=SpecAugmentConfig(0.2, 0.2)),
 }
@@ -57,7 +57,8 @@ def plain_cells(clip: torch.Tensor, config: AugmentConfig, rng: np.random.Genera
     """One clip's own frames [n, F], before mixup."""
     if config.cell_noise > 0:
         clip = clip + torch.rand_like(clip) * rng.uniform(0, config.cell_noise)
-    return clip if config.time_roll is None else clip.roll(int(rng.integers(*config.time_roll)), 0)
+    low, high = (-10, 10) if config.time_roll == "eat" else (0, len(clip) + 1)
+    return clip if config.time_roll is None else clip.roll(int(rng.integers(low, high)), 0)
 
 
 def plain_stripes(clip: torch.Tensor, config: AugmentConfig, rng: np.random.Generator) -> None:
@@ -65,7 +66,7 @@ def plain_stripes(clip: torch.Tensor, config: AugmentConfig, rng: np.random.Gene
     c = config.spec_augment
     for axis, width, masks in ((0, c.time_width, c.time_masks), (1, c.frequency_width, c.frequency_masks)):
         size = clip.shape[axis]
-        widest = int(width * size) if c.unit == "fraction" else min(int(width), size)
+        widest = min(int(width), size) if c.unit == "absolute" else int(width * size)
         for _ in range(masks if widest else 0):
             wide = int(rng.integers(widest + 1))
             clip.narrow(axis, int(rng.integers(size - wide + 1)), wide).fill_(c.fill)

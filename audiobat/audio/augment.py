@@ -4,7 +4,7 @@ The settings of each task are in its recipe, `config/recipes/finetune` (Table 6 
 `augment_waveform`, its frontend, and `augment_spectrogram`. All decisions are drawn on the host from `rng`, such as
 `np.random.default_rng((seed, step, rank))`, so that they are the same on every device and the host waits for none. A
 clip's augmentation depends on its place in the batch, never on its neighbours' samples or lengths (mixup apart), and
-changes the clip's own samples or frames alone: padding stays padding.
+changes the clip's own samples or frames alone: padding stays padding, unless the model takes it for part of the clip.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ def augment_waveform(
 
 
 def augment_spectrogram(
-    spectrogram: Tensor, frames: Tensor | None, targets: Tensor, config: AugmentConfig, rng: np.random.Generator
+    spectrogram: Tensor,
+    frames: Tensor | None,
+    targets: Tensor,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    *,
+    window: int | None = None,
+    padded: bool = False,
 ) -> Augmented:
     """Cell noise, time roll, mixup and SpecAugment, in the order of EAT's code, each with draws of its own.
 
@@ -59,11 +66,14 @@ def augment_spectrogram(
         targets: [B, C], or anything with clips first.
         config: which augmentations, and how strong.
         rng: where every draw comes from.
+        window: frames of the model's window, of which SpecAugment's unit `window` takes a share; None: T.
+        padded: noise, rolls and stripes take padding for part of the clip, as EAT and BAT's release do, whose models
+            attend to it.
 
     Raises:
         AudiobatError: the shapes do not fit.
     """
-    own = _own_counts(spectrogram, frames, "spectrogram [clips, frames, bins]", dims=3)
+    own = _own_counts(spectrogram, None if padded else frames, "spectrogram [clips, frames, bins]", dims=3)
     for_cells, for_roll, for_mixup, for_masks = rng.spawn(4)
     batch = len(spectrogram)
     if config.cell_noise > 0:
@@ -73,11 +83,13 @@ def augment_spectrogram(
         valid = below(own, spectrogram.shape[1])[:, :, None]
         spectrogram = spectrogram + (cells * valid).to(spectrogram.dtype)
     if config.time_roll is not None:
-        low, high = config.time_roll
-        turn = _move(for_roll.integers(low, high + 1, batch), spectrogram)
-        spectrogram = roll(spectrogram, own, turn % own.clamp(min=1))
+        # Integers of EAT from a range without its end; of the release with it, so that T leaves clips as they are.
+        eat = config.time_roll == "eat"
+        turn = for_roll.integers(-10, 10, batch) if eat else for_roll.integers(0, spectrogram.shape[1] + 1, 1)
+        spectrogram = roll(spectrogram, own, _move(turn, spectrogram) % own.clamp(min=1))
     mixed = mixup(spectrogram, frames, targets, config.mixup, for_mixup)
-    return mixed._replace(inputs=spec_augment(mixed.inputs, mixed.counts, config.spec_augment, for_masks))
+    changed = None if padded else mixed.counts
+    return mixed._replace(inputs=spec_augment(mixed.inputs, changed, config.spec_augment, for_masks, window))
 
 
 def roll(x: Tensor, counts: Tensor, turn: Tensor) -> Tensor:
@@ -151,26 +163,42 @@ def mixup(
 
 
 def spec_augment(
-    spectrogram: Tensor, frames: Tensor | None, config: SpecAugmentConfig, rng: np.random.Generator
+    spectrogram: Tensor,
+    frames: Tensor | None,
+    config: SpecAugmentConfig,
+    rng: np.random.Generator,
+    window: int | None = None,
 ) -> Tensor:
-    """Blank out stripes of frames and of mel bins of spectrogram [B, T, F], within each clip's own frames [B]."""
+    """Blank out stripes of frames and of mel bins of spectrogram [B, T, F], within each clip's own frames [B].
+
+    Unit `window` takes its share of `window` frames (None: T).
+    """
     if config.time_width == 0 and config.frequency_width == 0:
         return spectrogram
     batch, length, bins = spectrogram.shape
     own = _own_counts(spectrogram, frames, "spectrogram [clips, frames, bins]", dims=3)
     draws = [_move(rng.random((2, batch, n)), spectrogram) for n in (config.time_masks, config.frequency_masks)]
-    in_time = _draw_stripes(draws[0], length, own, config.time_width, config.unit)  # [B, T]
-    in_frequency = _draw_stripes(draws[1], bins, torch.full_like(own, bins), config.frequency_width, config.unit)
+    every = torch.full_like(own, bins)
+    in_time = _draw_stripes(draws[0], length, own, _widest(own, config.time_width, config.unit, window or length))
+    in_frequency = _draw_stripes(draws[1], bins, every, _widest(every, config.frequency_width, config.unit, bins))
     stripes = in_time[:, :, None] | (in_frequency[:, None, :] & below(own, length)[:, :, None])
     return spectrogram.masked_fill(stripes, config.fill)
 
 
-def _draw_stripes(draws: Tensor, size: int, counts: Tensor, width: float, unit: str) -> Tensor:
-    """Where [B, size] an axis is blanked out, from two draws in [0, 1) a stripe [2, B, masks]: its width and start."""
-    counts = counts[:, None]  # [B, 1]
-    widest = (counts * width).long() if unit == "fraction" else counts.clamp(max=int(width))
-    wide = _uniform_integer(draws[0], widest + 1)  # [B, masks]
-    start = _uniform_integer(draws[1], counts - wide + 1)
+def _widest(counts: Tensor, width: float, unit: str, window: int) -> Tensor:
+    """The widest stripe [B] of an axis that is `window` long, of which each clip owns `counts` [B]."""
+    if unit == "fraction":
+        return (counts * width).long()
+    return counts.clamp(max=int(width * window if unit == "window" else width))
+
+
+def _draw_stripes(draws: Tensor, size: int, counts: Tensor, widest: Tensor) -> Tensor:
+    """Where [B, size] an axis is blanked out, from two draws in [0, 1) a stripe [2, B, masks]: its width and start.
+
+    A stripe is 0 to `widest` [B] wide and lies among the first `counts` [B] of the axis.
+    """
+    wide = _uniform_integer(draws[0], widest[:, None] + 1)  # [B, masks]
+    start = _uniform_integer(draws[1], counts[:, None] - wide + 1)
     place = torch.arange(size, device=draws.device)
     return ((place >= start[..., None]) & (place < (start + wide)[..., None])).any(1)
 

@@ -178,7 +178,9 @@ def type_name(hint: Any) -> str:
         return "{" + ",".join(map(str, get_args(hint))) + "}"
     if get_origin(hint) is tuple:
         return ",".join("..." if arm is Ellipsis else type_name(arm) for arm in get_args(hint))
-    return "|".join("NULL" if arm is type(None) else arm.__name__.upper() for arm in get_args(hint) or (hint,))
+    if arms := get_args(hint):
+        return "|".join(map(type_name, arms))
+    return "NULL" if hint is type(None) else hint.__name__.upper()
 
 
 def as_typed(default: Any) -> str:

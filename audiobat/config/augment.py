@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from audiobat.config.checks import LARGEST, check, check_choice
+from audiobat.config.checks import LARGEST, check, check_choice, check_one_of
+
+TimeRoll = Literal["eat", "released"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class SpecAugmentConfig:
 
     time_width: float = 0.0  # the widest stripe of frames; 0: none
     frequency_width: float = 0.0  # the widest stripe of mel bins; 0: none
-    unit: Literal["fraction", "absolute"] = "fraction"  # of widths: a share of a clip's own frames and of all
-    # bins (fraction), or a number of frames and bins (absolute)
+    unit: Literal["fraction", "window", "absolute"] = "fraction"  # of widths: a share of a clip's own frames
+    # (fraction) or of the model's window (window, as in EAT), and of all bins; or frames and bins (absolute)
     time_masks: int = 1
     frequency_masks: int = 1
     fill: float = 0.0  # EAT's; under norm "minmax" the floor, under "global" near the mean
@@ -56,11 +58,11 @@ class SpecAugmentConfig:
         check_choice(self, "unit")
         for name in ("time_width", "frequency_width"):
             width = getattr(self, name)
-            if self.unit == "fraction":
-                check(0 <= width <= 1, f"augment.spec_augment.{name}", width, "use 0 to 1 of the axis")
-            else:
+            if self.unit == "absolute":
                 whole = 0 <= width <= LARGEST and width == int(width)
                 check(whole, f"augment.spec_augment.{name}", width, "use a whole number, 0 or more")
+            else:
+                check(0 <= width <= 1, f"augment.spec_augment.{name}", width, "use 0 to 1 of the axis")
         for name in ("time_masks", "frequency_masks"):
             check(getattr(self, name) > 0, f"augment.spec_augment.{name}", getattr(self, name), "it must be positive")
         check(math.isfinite(self.fill), "augment.spec_augment.fill", self.fill, "it must be finite")
@@ -74,7 +76,8 @@ class AugmentConfig:
     gain_beta: float | None = None  # multiply the waveform by 0.5 + Beta(gain_beta, gain_beta); EAT: 10
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     cell_noise: float = 0.0  # add U[0, 1) to each spectrogram cell, times one U[0, cell_noise) a clip; EAT's SPC-2: 0.1
-    time_roll: tuple[int, int] | None = None  # roll a clip's frames circularly by a uniform amount; ends included
+    time_roll: TimeRoll | None = None  # roll frames circularly: each clip by -10 to 9 (eat), or all clips of a batch by
+    # one draw from 0 to all frames (released)
     mixup: MixupConfig = field(default_factory=MixupConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 
@@ -83,6 +86,4 @@ class AugmentConfig:
         check(some, "augment.gain_beta", self.gain_beta, "use a positive number or null")
         check(0 <= self.cell_noise < math.inf, "augment.cell_noise", self.cell_noise, "it must not be negative")
         if self.time_roll is not None:
-            object.__setattr__(self, "time_roll", tuple(self.time_roll))
-            ordered = len(self.time_roll) == 2 and -LARGEST <= self.time_roll[0] <= self.time_roll[1] < LARGEST
-            check(ordered, "augment.time_roll", self.time_roll, "give two whole numbers, the lower first, or null")
+            check_one_of(get_args(TimeRoll), "augment.time_roll", self.time_roll)

@@ -19,8 +19,9 @@ class FinetuneOptimConfig(OptimConfig):
     lr: float = 5e-5  # of the head
     warmup_steps: int = 4_000  # steps in which the rate rises
     layer_decay: float = 0.75  # learning rate of a layer relative to that of the layer above it
-    layer_map: Literal["standard", "eat"] = "standard"  # standard: the patch embedding is the slowest layer; eat: it
-    # learns as fast as the head, and all layers have one min_lr
+    layer_map: Literal["standard", "released", "eat"] = "standard"  # standard: patches, cls and stem norm are the
+    # slowest layer; released: the stem norm is as fast as the head; eat: all three are, and layers have one min_lr
+    decay_1d: bool = True  # decay the encoder's biases, norms and cls token, too: EAT does, BAT's release does not
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,6 +35,7 @@ class FinetuneTrainConfig(TrainConfig):
 
     steps: int = 40_000  # of the optimiser
     loss: Literal["auto", "bce", "ce", "asl"] = "auto"  # auto: ce if every clip has one label, else bce; asl: released
+    bce_per: Literal["cell", "label"] = "cell"  # bce is divided by clips times classes, or by the batch's labels (EAT)
     label_smoothing: float = 0.0  # share of each target that is spread over all classes
     drop_path: float = 0.1  # chance at the last block; it grows evenly from 0 at the first
     freeze_steps: int = 0  # steps at the start that train the head alone; neither the paper nor its release does so
@@ -43,6 +45,7 @@ class FinetuneTrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "loss")
+        check_choice(self, "bce_per")
         check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "use 0 up to 1")
         check(0 <= self.drop_path < 1, "train.drop_path", self.drop_path, "use 0 up to, not including, 1")
         inside = 0 <= self.freeze_steps < self.steps

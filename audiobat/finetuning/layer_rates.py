@@ -29,21 +29,27 @@ class LayerRate:
     shift: float = 0.0
 
 
-def layer_of(name: str) -> int:
-    """The layer of an encoder's parameter: 0 for the stem (patches, cls, stem norm), b for the b-th block."""
-    group, _, rest = name.partition(".")
-    return int(rest.partition(".")[0]) + 1 if group == "blocks" else 0
+def layer_of(name: str, depth: int, layer_map: str) -> int:
+    """The layer of an encoder's parameter: 0 for patches and cls, b for the b-th block, `depth` + 1 for the last norm.
+
+    The stem norm is of layer 0. Under `released` it learns with the head: the release's code, like that of masked
+    autoencoders from which it comes, gives the head's rate to whatever it does not know by name.
+    """
+    part, _, rest = name.partition(".")
+    if part == "blocks":
+        return int(rest.partition(".")[0]) + 1
+    return depth + 1 if part == "norm" or (part == "pre_norm" and layer_map == "released") else 0
 
 
 def layer_rate(layer: int, depth: int, optim: FinetuneOptimConfig) -> LayerRate:
     """The rate of layer 0 (stem), 1 to `depth` (blocks) or depth + 1 (head).
 
-    `standard`: decay^(depth + 1 - layer) times the head's rate at every step, as in BEiT and BAT's released code.
+    `standard` and `released`: decay^(depth + 1 - layer) times the head's rate at every step.
     `eat`: the stem is as fast as the head, and blocks go from `min_lr` up to decay^(depth + 1 - layer) times `lr` and
     back. With EAT's own numbers this peak lies below `min_lr` for the first three blocks, as it does in EAT.
     """
     scale = optim.layer_decay ** (depth + 1 - layer)
-    if optim.layer_map == "standard":
+    if optim.layer_map != "eat":
         return LayerRate(scale)
     if layer == 0 or optim.lr == optim.min_lr:
         return LayerRate(1.0)
@@ -75,13 +81,15 @@ def build_groups(tagger: Tagger, optim: FinetuneOptimConfig) -> list[dict[str, o
     Without `decay_1d`, vectors of the encoder do not decay. Of the head only the classifier's matrix decays, as in
     probes; its groups come last.
     """
+    depth = tagger.encoder.depth
     found: dict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in tagger.encoder.named_parameters():
         if parameter.requires_grad:
-            found[layer_of(name), optim.decay_1d or not is_vector(parameter)].append(parameter)
+            layer = layer_of(name, depth, optim.layer_map)
+            found[layer, optim.decay_1d or not is_vector(parameter)].append(parameter)
     groups: list[dict[str, object]] = []
     for (layer, decays), parameters in sorted(found.items(), key=lambda item: item[0]):
-        rate = layer_rate(layer, tagger.encoder.depth, optim)
+        rate = layer_rate(layer, depth, optim)
         decay = optim.weight_decay if decays else 0.0
         groups.append({"params": parameters, "weight_decay": decay, "lr_scale": rate.scale, "lr_shift": rate.shift})
     own_rate = {"lr_scale": 1.0, "lr_shift": 0.0}
@@ -100,8 +108,8 @@ def describe_rates(tagger: Tagger, optim: FinetuneOptimConfig) -> Iterator[str]:
     depth = tagger.encoder.depth
     counts: dict[int, int] = defaultdict(int)
     for name, parameter in tagger.encoder.named_parameters():
-        counts[layer_of(name)] += parameter.numel() if parameter.requires_grad else 0
-    counts[depth + 1] = sum(parameter.numel() for parameter in tagger.head.parameters())
+        counts[layer_of(name, depth, optim.layer_map)] += parameter.numel() if parameter.requires_grad else 0
+    counts[depth + 1] += sum(parameter.numel() for parameter in tagger.head.parameters())
     for layer, count in sorted(counts.items()):
         name = "stem" if layer == 0 else "head" if layer > depth else f"block {layer}"
         rate = layer_rate(layer, depth, optim)

@@ -20,6 +20,7 @@ from audiobat.data.loader import CropBatch
 from audiobat.evaluation.labels import Task
 from audiobat.finetuning.layer_rates import own_encoder, train_only_what_is_read
 from audiobat.models.losses import Loss, smooth, soft_loss
+from audiobat.models.patches import pad_frames
 from audiobat.models.tagger import Tagger
 
 
@@ -100,21 +101,25 @@ class Finetuning(nn.Module):
         """Loss of global step `step`, mean over clips (or patch columns) and classes; no further statistics."""
         encoder, augment = own_encoder(self.tagger), self.config.augment
         rng = np.random.default_rng((self.config.train.seed, step, self.rank))
+        max_frames, padded = encoder.config.encoder.max_frames, encoder.config.encoder.pad == "grid"
         with torch.no_grad():
             waveform = augment_waveform(batch.waveform, batch.lengths, augment, rng)
             spectrogram, frames = encoder.frontend(waveform, batch.lengths)
+            if padded:  # what the model sees of a clip ends with its window
+                missing = max(0, max_frames - spectrogram.shape[1])
+                spectrogram = pad_frames(spectrogram, spectrogram.shape[1] + missing, encoder.frontend.floor)
             # [B, C], or [B, T, C] for patch columns; mixup mixes them as it mixes the inputs.
             targets = self.task.targets(
                 batch.clip_ids, encoder.column_times(spectrogram.shape[1]), batch.starts
             ).float()
             targets = targets.to(waveform.device, non_blocking=True)
-            valid_frames = None if batch.lengths is None else frames  # None: the batch has no padding
-            mixed = augment_spectrogram(spectrogram, valid_frames, targets, augment, rng)
+            own = frames if padded or batch.lengths is not None else None  # None: the batch has no padding
+            mixed = augment_spectrogram(spectrogram, own, targets, augment, rng, window=max_frames, padded=padded)
         with torch.set_grad_enabled(not self.frozen):
             features = encoder.forward_spectrogram(mixed.inputs, mixed.counts)
         logits = self.task.logits(self.tagger.head, features)  # [M, C] of clips, or of patch columns with sound
         wanted = smooth(self.task.rows(mixed.targets, features), self.config.train.label_smoothing)
-        loss = soft_loss(self.loss, logits.float(), wanted)
+        loss = soft_loss(self.loss, logits.float(), wanted, self.config.train.bce_per)
         return loss + self.tagger.head.penalty(), {}
 
     def after_step(self, step: int) -> None:

@@ -18,10 +18,13 @@ def probe_loss(kind: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     return soft_loss(kind, logits, labels.to(logits.dtype))
 
 
-def soft_loss(kind: Loss, logits: Tensor, targets: Tensor) -> Tensor:
+def soft_loss(kind: Loss, logits: Tensor, targets: Tensor, bce_per: Literal["cell", "label"] = "cell") -> Tensor:
     """Mean loss of logits [M, C] against targets [M, C] from 0 to 1, as mixup and label smoothing make them.
 
     `ce` reads a row of targets as a distribution over classes; `bce` and `asl` treat each class by itself.
+
+    `bce` is a mean over cells or, as in EAT's code, a sum over them divided by the labels of the batch, so that batches
+    with few labels weigh more.
 
     `asl` is the asymmetric loss (Ridnik et al., 2021) with gamma- 1, gamma+ 0 and no clipping: binary cross-entropy
     times (1 - p_t)^(gamma- (1 - y) + gamma+ y), p_t = p y + (1 - p) (1 - y). So a negative counts by the probability
@@ -30,7 +33,8 @@ def soft_loss(kind: Loss, logits: Tensor, targets: Tensor) -> Tensor:
     if kind == "ce":
         return F.cross_entropy(logits, targets)
     if kind == "bce":
-        return F.binary_cross_entropy_with_logits(logits, targets)
+        loss = F.binary_cross_entropy_with_logits(logits, targets)
+        return loss if bce_per == "cell" else loss * (targets.numel() / targets.sum().clamp(min=1))
     with torch.no_grad():
         weight = torch.lerp(logits.sigmoid(), (-logits).sigmoid(), targets) ** (1 - targets)  # 1 - p_t, from p to 1 - p
     return F.binary_cross_entropy_with_logits(logits, targets, weight)

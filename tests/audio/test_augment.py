@@ -37,7 +37,7 @@ ALL = AugmentConfig(
     gain_beta=10.0,
     noise=NoiseConfig(0.6),
     cell_noise=0.1,
-    time_roll=(-10, 9),
+    time_roll="eat",
     mixup=MixupConfig(0.7),
     spec_augment=SpecAugmentConfig(0.3, 0.3, time_masks=2),
 )
@@ -84,23 +84,54 @@ def test_the_turn_of_a_roll_is_uniform_over_the_clips_own_length():
     assert stats.chisquare(turns[:n]).pvalue > 0.001
 
 
-def test_time_roll_covers_its_range_with_both_ends():
-    x = torch.zeros(3_000, 40, 2)
+def landed(config, frames, size, batch=3_000, **more):
+    """Where frame 0 of each clip went."""
+    x = torch.zeros(batch, size, 2)
     x[:, 0] = 1
-    config = AugmentConfig(time_roll=(-10, 9))
-    rolled = augment_spectrogram(x, torch.full((3_000,), 30), torch.zeros(3_000, 1), config, rng()).inputs
-    landed = rolled[:, :, 0].argmax(1).numpy()  # turns to the left come back at the clip's own end, frame 29
-    turns = np.where(landed >= 20, landed - 30, landed)
+    counts = torch.full((batch,), frames)
+    return (
+        augment_spectrogram(x, counts, torch.zeros(batch, 1), config, rng(), **more).inputs[:, :, 0].argmax(1).numpy()
+    )
+
+
+def test_eats_time_roll_is_from_minus_10_to_9_for_each_clip():
+    found = landed(AugmentConfig(time_roll="eat"), 30, 40)  # turns to the left come back at the clip's own end, 29
+    turns = np.where(found >= 20, found - 30, found)
     assert set(turns) == set(range(-10, 10))
     assert stats.chisquare(np.bincount(turns + 10)).pvalue > 0.001
 
 
-@given(frames=st.integers(1, 12))
-def test_time_roll_wraps_clips_shorter_than_its_range(frames):
-    x, counts = spectrograms([frames], 16, 2)
-    rolled = augment_spectrogram(x, counts, torch.zeros(1, 1), AugmentConfig(time_roll=(7, 7)), rng()).inputs
-    assert torch.equal(rolled[0, :frames], x[0, :frames].roll(7, 0))
+def test_the_releases_time_roll_is_one_draw_a_batch_over_all_frames():
+    x = torch.arange(12.0)[None, :, None].expand(5, 12, 2)
+    turns = []
+    for seed in range(3_000):
+        config = AugmentConfig(time_roll="released")
+        rolled = augment_spectrogram(x, None, torch.zeros(5, 1), config, rng(seed)).inputs
+        assert torch.equal(rolled, rolled[:1].expand(5, -1, -1))
+        turns.append(int(rolled[0, :, 0].argmin()))
+    wanted = np.array([2, *[1] * 11]) * 3_000 / 13  # 0 and 12 leave a clip as it is
+    assert stats.chisquare(np.bincount(turns, minlength=12), wanted).pvalue > 0.001
+
+
+@given(frames=st.integers(1, 12), seed=SEEDS, kind=st.sampled_from(["eat", "released"]))
+def test_time_roll_wraps_clips_shorter_than_its_range(frames, seed, kind):
+    x, counts = spectrograms([frames, 12], 16, 2)
+    rolled = augment_spectrogram(x, counts, torch.zeros(2, 1), AugmentConfig(time_roll=kind), rng(seed)).inputs
+    assert any(torch.equal(rolled[0, :frames], x[0, :frames].roll(turn, 0)) for turn in range(frames))
     assert not rolled[0, frames:].any()
+
+
+def test_a_model_that_attends_to_padding_has_it_augmented_too():
+    turns = landed(AugmentConfig(time_roll="eat"), 4, 40, padded=True)
+    assert set(turns) == {*range(10), *range(30, 40)}
+    x, frames = spectrograms([10] * 500, 40, 4)
+    noisy = augment_spectrogram(x, frames, torch.zeros(500, 1), AugmentConfig(cell_noise=0.1), rng(), padded=True)
+    assert (noisy.inputs != x).float().mean() > 0.99
+    assert torch.equal(noisy.counts, frames)
+    stripes = AugmentConfig(spec_augment=SpecAugmentConfig(0.5, 0))
+    blank = augment_spectrogram(x + 1, frames, torch.zeros(500, 1), stripes, rng(), padded=True).inputs[:, :, 0] == 0
+    assert stripe_widths(blank).max() == 20
+    assert blank.any(0).all()
 
 
 # Gain
@@ -294,6 +325,7 @@ def stripe_widths(blank):
     ("config", "time", "frequency"),
     [
         (SpecAugmentConfig(0.2, 0.25), 6, 4),  # of 30 own frames and of 16 bins
+        (SpecAugmentConfig(0.2, 0.25, "window"), 8, 4),  # of the 40 frames of all
         (SpecAugmentConfig(8, 5, "absolute"), 8, 5),
         (SpecAugmentConfig(64, 32, "absolute"), 30, 16),  # wider than the clip
     ],
@@ -403,7 +435,7 @@ def test_switching_one_off_leaves_the_draws_of_the_others():
     for seed in range(5):
         masked = [
             augment_spectrogram(x, frames, torch.eye(3), replace(plain, time_roll=turn), rng(seed)).inputs == 0
-            for turn in (None, (3, 5))
+            for turn in (None, "eat")
         ]
         assert torch.equal(*masked)
 
@@ -535,7 +567,7 @@ def test_shapes_that_do_not_fit_are_refused(call):
         (SpecAugmentConfig, {"unit": "frames"}, "unit is 'frames'"),
         (AugmentConfig, {"gain_beta": 0.0}, "gain_beta"),
         (AugmentConfig, {"cell_noise": -1.0}, "cell_noise"),
-        (AugmentConfig, {"time_roll": (9, -10)}, "time_roll"),
+        (AugmentConfig, {"time_roll": "eet"}, "time_roll is 'eet'.*did you mean eat"),
     ],
 )
 def test_bad_settings_name_their_field(cls, values, field):

@@ -166,17 +166,19 @@ def test_recipes_are_the_published_settings(name: str, row: tuple):
     assert (optim.betas, optim.weight_decay, optim.min_lr, train.drop_path) == ((0.9, 0.95), 0.05, 1e-6, 0.1)
     weighted = ("labels" if name == "as2m" else "labels_sum", 200_000, False) if "as2m" in name else (None, None, True)
     assert (config.data.balance, config.data.epoch_clips, config.data.replacement) == weighted
-    assert optim.layer_map == ("standard" if name in TABLE_6 else "eat")
+    assert (optim.layer_map, optim.decay_1d) == ("standard" if name in TABLE_6 else "eat", True)
+    assert (mask.unit, mask.time_masks, mask.frequency_masks) == ("window", 1, 1)
     assert train.label_smoothing == (0.1 if name in ("eat_esc50", "sslam_esc50") else 0.0)
     assert train.ema_decay is None
 
 
 # Seconds of a crop, frames of a window (None: the model's own), statistics, seed
 WINDOWS = {
-    **dict.fromkeys(("as20k", "as2m", "as20k_released", "as2m_released"), (10.24, None, "auto", 0)),
-    **{"esc50": (5.12, None, "auto", 0), "esc50_released": (5.12, 512, "auto", 0)},
-    **{f"spc2-{task}": (1.0, None, "auto", 0) for task in ("12-tfds", "12-folder", "35")},
-    **{f"spc2-{task}_released": (1.0, 112, "auto", 0) for task in ("12-tfds", "12-folder", "35")},
+    **dict.fromkeys(("as20k", "as2m"), (10.24, None, "auto", 0)),
+    **dict.fromkeys(("as20k_released", "as2m_released"), (10.23, None, "audioset_released", 0)),
+    **{"esc50": (5.12, 512, "auto", 0), "esc50_released": (5.12, 512, "esc50_released", 0)},
+    **{f"spc2-{task}": (1.0, 112, "auto", 0) for task in ("12-tfds", "12-folder", "35")},
+    **{f"spc2-{task}_released": (1.0, 112, "speech_commands_released", 0) for task in ("12-tfds", "12-folder", "35")},
     **{f"{who}_as20k": (10.24, None, f"audioset_{whose}", 0) for who, whose in (("eat", "eat"), ("sslam", "mae"))},
     **{f"{who}_as2m": (10.24, None, f"audioset_{whose}", 0) for who, whose in (("eat", "eat"), ("sslam", "mae"))},
     **{f"{who}_esc50": (5.12, 512, f"esc50_{whose}", 0) for who, whose in (("eat", "eat"), ("sslam", "mae"))},
@@ -209,20 +211,41 @@ def test_recipes_of_other_ranges_hear_them(name: str, rate: int, band: tuple, se
     assert config.encoder.max_frames * frontend.hop_length == seconds * rate, "a crop fills the window"
 
 
-def test_the_release_differs_where_its_code_does():
-    losses = {
-        "as20k": "asl",
-        "as2m": "asl",
-        "esc50": "ce",
-        "spc2-12-folder": "ce",
-        "spc2-12-tfds": "ce",
-        "spc2-35": "ce",
-    }
-    assert {name: settings(f"{name}_released").train.loss for name in losses} == losses
-    speech = settings("spc2-12-folder_released")
-    assert (speech.train.steps, speech.optim.warmup_steps, speech.train.batch_size) == (10_000, 1_000, 256)
-    for name in ("as2m", "as20k", "esc50", "spc2-12-tfds"):
-        assert settings(f"{name}_released").optim.layer_decay == 0.75
+# What the release does on each data set: loss, steps, batch, mixup, dropout of the head, which weights, widest stripes
+# of frames and bins, their number, rolls of the waveform and of frames, noise, length that waveforms are padded to
+RELEASED = {
+    "as20k": ("asl", 40_000, 48, 0.9, 0.2, "last", (63, 15), 2, (True, None), 0.0, 10.23),
+    "as2m": ("asl", 400_000, 96, 0.9, 0.2, "last", (63, 15), 2, (True, None), 0.0, 10.23),
+    "esc50": ("ce", 4_000, 48, 0.0, 0.2, "last", (31, 15), 1, (False, "released"), 0.3, None),
+    **dict.fromkeys(
+        ("spc2-12-folder", "spc2-12-tfds", "spc2-35"),
+        ("ce", 10_000, 256, 0.0, 0.0, "best", (31, 15), 1, (False, "released"), 0.3, None),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "row"), RELEASED.items())
+def test_the_release_differs_where_its_code_does(name: str, row: tuple):
+    config = settings(f"{name}_released")
+    train, optim, augment, mask = config.train, config.optim, config.augment, config.augment.spec_augment
+    found = (train.loss, train.steps, train.batch_size, augment.mixup.probability, config.head.dropout)
+    stripes = ((mask.time_width, mask.frequency_width), mask.time_masks, (augment.roll, augment.time_roll))
+    ends = (augment.noise.probability, config.frontend.pad_seconds)
+    assert (*found, config.select.which, *stripes, *ends) == row
+    assert (mask.unit, mask.frequency_masks, augment.mixup.per) == ("absolute", mask.time_masks, "sample")
+    assert (optim.layer_decay, optim.layer_map, optim.decay_1d, optim.warmup) == (0.75, "released", False, "floored")
+    assert optim.warmup_steps == train.steps // 10
+
+
+def test_eats_recipes_are_of_its_augmentation_and_loss():
+    for name in EAT:
+        config = settings(name)
+        augment = config.augment
+        assert (augment.roll, augment.gain_beta) == ((False, None) if "esc50" in name else (True, 10.0))
+        assert (augment.cell_noise, augment.time_roll) == ((0.1, "eat") if "spc2" in name else (0.0, None))
+        assert augment.mixup.per == "batch" or augment.mixup.probability == 0
+        assert config.train.bce_per == "label" or config.train.loss == "ce"
+        assert config.optim.warmup == "linear"
 
 
 @pytest.mark.parametrize(

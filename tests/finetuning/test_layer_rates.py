@@ -1,5 +1,7 @@
 """Learning rates of layers: every parameter in one group, at the rate of the formula, at every step."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ MODEL = ModelConfig(
     FrontendConfig(n_fft=256, win_length=256, mel_bins=16, f_max=6000.0),
     EncoderConfig(dim=16, depth=DEPTH, heads=2, patch_size=(16, 8), max_frames=64),
 )
+ANOTHER = replace(MODEL, encoder=replace(MODEL.encoder, block_norm="pre", final_norm=True))  # as in Audio-MAE
 STEPS, WARMUP = 20, 5
 OPTIM = FinetuneOptimConfig(lr=1e-3, min_lr=1e-5, warmup_steps=WARMUP, weight_decay=0.1, layer_decay=0.5)
 
@@ -45,6 +48,13 @@ def rates(model: Tagger, optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return found
 
 
+def peaks(model: Tagger, layer_map: str) -> dict[str, float]:
+    """The highest rate of each parameter."""
+    optimizer = build_adamw(model, FinetuneOptimConfig(**{**vars(OPTIM), "layer_map": layer_map}))
+    set_lr(optimizer, OPTIM.lr)
+    return rates(model, optimizer)
+
+
 def schedule(step: int, top: float) -> float:
     return lr_at(step, peak=top, floor=OPTIM.min_lr, warmup_steps=WARMUP, total_steps=STEPS)
 
@@ -58,6 +68,23 @@ def test_every_parameter_has_the_rate_of_its_layer(step: int):
     assert set(found) == {name for name, _ in model.named_parameters()}
     for name, rate in found.items():
         assert rate == pytest.approx(schedule(step, OPTIM.lr) * peak(name)), name
+
+
+def test_the_releases_stem_norm_learns_with_the_head_and_the_rest_of_the_stem_slowest():
+    model = tagger()
+    standard, released = (peaks(model, layer_map) for layer_map in ("standard", "released"))
+    assert set(released) == set(standard)
+    apart = {name: rate for name, rate in released.items() if rate != standard[name]}
+    assert apart == {"encoder.pre_norm.weight": OPTIM.lr, "encoder.pre_norm.bias": OPTIM.lr}
+
+
+@pytest.mark.parametrize("layer_map", ["standard", "released", "eat"])
+def test_a_norm_behind_the_last_block_learns_with_the_head(layer_map: str):
+    model = Tagger(AudioEncoder(ANOTHER), TaggerConfig(HeadConfig(kind="linear"), ("a", "b")))
+    assert peaks(model, layer_map)["encoder.norm.weight"] == OPTIM.lr
+    lines = list(describe_rates(model, FinetuneOptimConfig(**{**vars(OPTIM), "layer_map": layer_map})))
+    shown = [int(line.split(" parameters")[0].split()[-1].replace(",", "")) for line in lines]
+    assert sum(shown) == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("step", [0, 3, WARMUP, 12, STEPS - 1])

@@ -1,5 +1,7 @@
 """A step of fine-tuning: its loss, which parameters it moves, which weights are kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,9 +53,10 @@ def batch(lengths=(8000, 8000, 4100), starts=(0.0, 0.0, 0.0)) -> CropBatch:
     return CropBatch(waveform, own, np.arange(3), np.array(starts), ["0.wav", "1.wav", "2.wav"], 0, {})
 
 
-def build(config: FinetuneConfig = PLAIN, task="clip", loss="bce", validate=None) -> Finetuning:
+def build(config: FinetuneConfig = PLAIN, task="clip", loss="bce", validate=None, pad="mask") -> Finetuning:
     torch.manual_seed(0)
-    tagger = Tagger(AudioEncoder(MODEL), TaggerConfig(config.head, CLASSES, task))
+    encoder = AudioEncoder(replace(MODEL, encoder=replace(MODEL.encoder, pad=pad)))
+    tagger = Tagger(encoder, TaggerConfig(config.head, CLASSES, task))
     model = Finetuning(tagger, task_for(changed(task=task), table()), loss, config, validate=validate)
     model.freeze(False)
     return model.train()
@@ -117,6 +120,50 @@ def test_a_step_is_a_function_of_its_number_and_its_rank():
     assert losses[0] == losses[1] != losses[2]
     model.rank = 1
     assert model(batch(), 3)[0].item() != losses[0]
+
+
+def test_eats_loss_is_divided_by_the_labels_of_the_batch():
+    model = build(changed(train={"drop_path": 0.0, "bce_per": "label"}))
+    logits = model.tagger(batch().waveform, batch().lengths)
+    wanted = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 0, 1]])
+    total = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+    assert model(batch(), 0)[0].item() == pytest.approx(total.item() / 4, rel=1e-6)
+
+
+def seen_by(model: Finetuning, monkeypatch) -> torch.Tensor:
+    """The augmented spectrograms that the encoder of a fine-tuning is given in a step."""
+    seen = []
+    encoder = model.tagger.encoder
+    really = encoder.forward_spectrogram
+    monkeypatch.setattr(encoder, "forward_spectrogram", lambda x, *rest: (seen.append(x), really(x, *rest))[1])
+    model(batch(), 0)
+    return seen[0]
+
+
+@pytest.mark.parametrize("pad", ["mask", "grid"])
+def test_stripes_lie_in_the_window_of_models_that_attend_to_padding(pad: str, monkeypatch):
+    """A clip of 0.26 s has 26 frames of a window of 64."""
+    stripes = SpecAugmentConfig(1.0, 0.0, "window", time_masks=3, fill=-7.0)
+    config = changed(augment=to_dict(AugmentConfig(spec_augment=stripes)))
+    model = build(config, pad=pad)
+    blank = torch.zeros(64, dtype=torch.bool)
+    for seed in range(40):
+        model.config = changed(config, train={"seed": seed})
+        found = (seen_by(model, monkeypatch)[2] == -7.0).all(1)
+        blank[: len(found)] |= found
+    assert blank[:26].all()
+    assert bool(blank[26:].any()) == (pad == "grid")
+    assert len(found) == {"mask": 51, "grid": 64}[pad]
+
+
+def test_padding_of_a_window_changes_no_loss_of_a_model_that_attends_to_it():
+    model = build(changed(train={"drop_path": 0.0}), pad="grid")
+    logits = model.tagger(batch().waveform, batch().lengths)
+    wanted = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 0, 1]])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+    assert model(batch(), 0)[0].item() == pytest.approx(expected.item(), rel=1e-6)
+    frames = build(changed(train={"drop_path": 0.0}), task="frame", pad="grid")
+    assert frames(batch(), 0)[0].isfinite()
 
 
 def test_drop_path_grows_with_depth_and_leaves_the_config_alone():

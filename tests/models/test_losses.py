@@ -29,6 +29,14 @@ def test_binary_cross_entropy():
     assert float(soft_loss("bce", LOGITS, SOFT)) == pytest.approx(sum(terms) / 6)
 
 
+def test_binary_cross_entropy_is_a_sum_divided_by_the_labels_as_in_eat():
+    terms = [-t * math.log(sigmoid(x)) - (1 - t) * math.log(1 - sigmoid(x)) for x, t in cells()]
+    labels = sum(t for _, t in cells())
+    assert float(soft_loss("bce", LOGITS, SOFT, "label")) == pytest.approx(sum(terms) / labels)
+    none = float(soft_loss("bce", LOGITS, torch.zeros_like(SOFT), "label"))
+    assert none == pytest.approx(sum(-math.log(1 - sigmoid(x)) for x, _ in cells())), "no label: the plain sum"
+
+
 def asymmetric(x: np.ndarray, y: np.ndarray, gamma_neg: float = 1.0, gamma_pos: float = 0.0):
     """The asymmetric loss by the paper's letters, and its gradient where the focusing weight is a constant."""
     p = 1 / (1 + np.exp(-x))
