@@ -19,7 +19,9 @@ from audiobat.errors import AudiobatError
 
 EXAMPLES = {"list": (), "show": ("eat_base",), "diff": ("bat_base", "bat_base_released")}  # of what an action takes
 ABSENT = Setting(None, "not set")  # of a field that the other recipe alone has: of a kind, or in a mapping
-DEFAULTS = "A default is the paper's (Table 6); where the paper is silent, its authors' release decides."
+DEFAULTS = (
+    "A default is the paper's (Table 6, or the part in brackets); where it is silent, its authors' release decides."
+)
 
 
 def recipes(action: Literal["list", "show", "diff"] = "list", names: Sequence[str | Path] | str | Path = ()) -> None:
