@@ -9,6 +9,7 @@ paper that its class names.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -177,7 +178,7 @@ def comments_of(text: str) -> dict[str, str]:
     else the one above the field; else that on its group. A field without any is left out.
     """
     lines = text.splitlines()
-    found = {HEADING: heading(text)}
+    found = {HEADING: SENTENCES.split(preface(text))[0].rstrip(".")}
     root = yaml.compose(text, yaml.SafeLoader)
     if isinstance(root, yaml.MappingNode):
         read_comments(root, lines, "", "", found)
@@ -218,11 +219,9 @@ def above(lines: Sequence[str], line: int) -> str:
     return as_sentence(lines[start:line]) if start else ""
 
 
-def heading(text: str) -> str:
-    """The first sentence of the comment at the head of a YAML text; empty if there is none."""
-    lines = text.splitlines()
-    end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    return SENTENCES.split(as_sentence(lines[:end]))[0].rstrip(".")
+def preface(text: str) -> str:
+    """The comment at the head of a YAML text; empty if there is none."""
+    return as_sentence(list(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())))
 
 
 def as_sentence(lines: Sequence[str]) -> str:
