@@ -247,6 +247,15 @@ def test_a_number_that_cannot_be_meant_names_its_field(argv: str, capsys, called
     assert not called
 
 
+def test_recipes_are_compared_by_their_place(capsys):
+    assert cli.main(["recipes", "diff", "bat_base", "bat_base_released"]) == 0
+    assert "encoder.pad\n" in capsys.readouterr().out
+    assert cli.main(["recipes"]) == 0
+    assert "bat_base_released " in capsys.readouterr().out
+    assert cli.main(["recipes", "diff", "bat_base"]) == 2
+    assert "diff takes 2 recipes, not 1" in sentence(capsys)
+
+
 def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
     def broken(error: BaseException):
         def doctor(**_):
