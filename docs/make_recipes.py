@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from audiobat.config.differences import differences
-from audiobat.config.sources import Setting, as_yaml
+from audiobat.config.recipes import recipe_files
+from audiobat.config.sources import Setting, as_yaml, preface
 
 PAGE = Path(__file__).with_name("recipes.md")
 START = "<!-- Below: tables by docs/make_recipes.py. -->\n"
@@ -44,8 +45,13 @@ def tables() -> str:
 
 
 def table(a: str, b: str) -> str:
-    """A line for each field in which two recipes differ."""
-    lines = [f"\n### {b} against {a}\n", f"| field | {a} | source | {b} | source |", "| --- | --- | --- | --- | --- |"]
+    """What the second recipe's file says first, and a line for each field in which two recipes differ."""
+    lines = [
+        f"\n### {b} against {a}\n",
+        preface(recipe_files(b)[-1].text) + "\n",
+        f"| field | {a} | source | {b} | source |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     lines += [f"| `{field}` | {cells(x)} | {cells(y)} |" for field, (x, y) in differences(a, b).items()]
     return "\n".join(lines) + "\n"
 

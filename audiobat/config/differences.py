@@ -14,12 +14,24 @@ from typing import Any, Literal
 from audiobat.config.checks import check_one_of
 from audiobat.config.plain import to_dict
 from audiobat.config.recipes import kind_of, recipe_files, recipe_names
-from audiobat.config.sources import CONFIGS, HEADING, Setting, as_yaml, comments_of, config_of, settings_of, shared_kind
+from audiobat.config.sources import (
+    CONFIGS,
+    HEADING,
+    Setting,
+    as_yaml,
+    comments_of,
+    config_of,
+    preface,
+    settings_of,
+    shared_kind,
+)
 from audiobat.errors import AudiobatError
 
 EXAMPLES = {"list": (), "show": ("eat_base",), "diff": ("bat_base", "bat_base_released")}  # of what an action takes
 ABSENT = Setting(None, "not set")  # of a field that the other recipe alone has: of a kind, or in a mapping
-DEFAULTS = "A default is the paper's (Table 6); where the paper is silent, its authors' release decides."
+DEFAULTS = (
+    "A default is the paper's (Table 6, or the part in brackets); where it is silent, its authors' release decides."
+)
 
 
 def recipes(action: Literal["list", "show", "diff"] = "list", names: Sequence[str | Path] | str | Path = ()) -> None:
@@ -79,9 +91,11 @@ def as_table(a: str | Path, b: str | Path) -> str:
 
 
 def as_recipe(name: str | Path) -> str:
-    """Every field of a recipe as YAML that is a recipe again, with the source of each value behind it."""
-    fields = to_dict(config_of(recipe_files(name), shared_kind(name)))
-    return "\n".join([f"# Every field of {name}. {DEFAULTS}", *yaml_lines(fields, settings_of(name))])
+    """Every field of a recipe as YAML that is a recipe again: what its file says first, and each value's source."""
+    files = recipe_files(name)
+    fields = to_dict(config_of(files, shared_kind(name)))
+    lines = ["# " + line for line in textwrap.wrap(preface(files[-1].text), 118)]
+    return "\n".join([*lines, f"# Every field of {name}. {DEFAULTS}", *yaml_lines(fields, settings_of(name))])
 
 
 def yaml_lines(

@@ -9,6 +9,7 @@ paper that its class names.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +30,9 @@ from audiobat.errors import AudiobatError
 CONFIGS: dict[str, type[Any]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "probe": ProbeConfig}
 REFERENCE = re.compile(r"(?:Table|Section|Eq\.|Fig\.) \d+(?:\.\d+)*(?:(?:-|, )\d+)*")  # to the paper
 ORIGIN = re.compile(r"\b(?:Table|Section|paper|authors|released?|EAT|SSLAM|Audio-MAE|data2vec|BEATs|[Oo]urs?)\b")
-CLAUSES = re.compile(r";\s*(?![^()]*\))")  # what divides help: semicolons outside parentheses
+CLAUSES = re.compile(r";\s*(?![^()]*\))")  # what divides help: semicolons outside brackets
 OF_VALUE = re.compile(r"([^():]+): (.+)")  # a clause on one value: `sample: BAT's release`
+BRACKETS = re.compile(r"\([^()]*\)")
 TITLE_END = re.compile("[:;] ")  # of a heading: what it is about
 SENTENCES = re.compile(r"(?<=\.)\s+(?=[A-Z])")
 HEADING = ""  # the field under which `comments_of` keeps a file's first sentence
@@ -155,7 +157,10 @@ def source_of_default(root: type[Any], owner: type[Any], path: str, value: Any) 
 
 
 def origin(help: str, value: Any) -> str:
-    """What a field's help says of the source of `value`: clauses that name a source and are on no other value."""
+    """What a field's help says of the source of `value`: clauses that name a source and are on no other value.
+
+    A name in brackets does not count: it belongs to what stands before it, which may be another value.
+    """
     found = []
     for clause in CLAUSES.split(help):
         of_value = OF_VALUE.fullmatch(clause)
@@ -163,7 +168,7 @@ def origin(help: str, value: Any) -> str:
             found.append(of_value[2])
         elif not of_value:
             found.append(clause)
-    return "; ".join(clause for clause in found if ORIGIN.search(clause))
+    return "; ".join(clause for clause in found if ORIGIN.search(BRACKETS.sub("", clause)))
 
 
 def comments_of(text: str) -> dict[str, str]:
@@ -173,7 +178,7 @@ def comments_of(text: str) -> dict[str, str]:
     else the one above the field; else that on its group. A field without any is left out.
     """
     lines = text.splitlines()
-    found = {HEADING: heading(text)}
+    found = {HEADING: SENTENCES.split(preface(text))[0].rstrip(".")}
     root = yaml.compose(text, yaml.SafeLoader)
     if isinstance(root, yaml.MappingNode):
         read_comments(root, lines, "", "", found)
@@ -214,11 +219,9 @@ def above(lines: Sequence[str], line: int) -> str:
     return as_sentence(lines[start:line]) if start else ""
 
 
-def heading(text: str) -> str:
-    """The first sentence of the comment at the head of a YAML text; empty if there is none."""
-    lines = text.splitlines()
-    end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    return SENTENCES.split(as_sentence(lines[:end]))[0].rstrip(".")
+def preface(text: str) -> str:
+    """The comment at the head of a YAML text; empty if there is none."""
+    return as_sentence(list(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())))
 
 
 def as_sentence(lines: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ class DataConfig:
 
     path: str | None = None  # a folder, CSV, Parquet file, prepared shards, or NAME:FOLDER of a public data set
     clip_seconds: float = 10.24  # fills the 1,024 frames; what is missing of a 10-s clip is masked padding
-    roll: bool = False  # circular roll of the waveform (the release's; the paper names none)
+    roll: bool = False  # circular roll of the waveform; the paper names none; true: the release's
     balance: str | None = None  # a column, drawn evenly; labels (mean of 1/count) | labels_sum (EAT's); None: all
     epoch_clips: int | None = None  # draws per epoch (AS-2M fine-tuning: 200,000); None: as many as there are clips
     replacement: bool = True  # whether balanced draws may repeat a clip within an epoch
@@ -55,7 +55,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Length, batch and housekeeping of a run."""
+    """Length and batch (Table 6), and housekeeping of a run."""
 
     steps: int = 400_000  # of the optimiser
     batch_size: int = 48  # clips per step over all ranks

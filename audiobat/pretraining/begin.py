@@ -23,8 +23,8 @@ from audiobat.zoo.hf_hub import is_shared
 from audiobat.zoo.load import load_encoder
 
 FREE = (  # settings that may differ between a source and a config, as the weights mean the same
-    *("encoder.max_frames", "encoder.pad"),  # the length of clips, and what follows their end
-    *("encoder.init", "encoder.drop_path"),  # of training alone
+    *("encoder.max_frames", "encoder.pad", "frontend.pad_seconds"),  # the length of clips, and what follows their end
+    *("encoder.init", "encoder.patch_init", "encoder.drop_path"),  # of training alone
     *("frontend.statistics", "frontend.mean", "frontend.std"),  # of other recordings, as where EAT is fine-tuned
 )
 POSITIONS = "pos_embed"  # the tables that are as long as the clips

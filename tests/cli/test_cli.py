@@ -247,6 +247,15 @@ def test_a_number_that_cannot_be_meant_names_its_field(argv: str, capsys, called
     assert not called
 
 
+def test_recipes_are_compared_by_their_place(capsys):
+    assert cli.main(["recipes", "diff", "bat_base", "bat_base_released"]) == 0
+    assert "encoder.pad\n" in capsys.readouterr().out
+    assert cli.main(["recipes"]) == 0
+    assert "bat_base_released " in capsys.readouterr().out
+    assert cli.main(["recipes", "diff", "bat_base"]) == 2
+    assert "diff takes 2 recipes, not 1" in sentence(capsys)
+
+
 def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
     def broken(error: BaseException):
         def doctor(**_):
@@ -286,7 +295,7 @@ def test_all_help_lists_every_flag_and_field_with_its_default(capsys):
     assert "--encoder.mlp_ratio FLOAT (default: 4.0)" in text
     assert "--target.layers INT|NULL average the top `layers` blocks; null: all (default: null)" in text
     assert "--optim.betas FLOAT,FLOAT (default: 0.9,0.95)" in text
-    assert "--data.roll BOOL circular roll of the waveform (the release's; the paper names none)" in text
+    assert "--data.roll BOOL circular roll of the waveform; the paper names none; true: the release's" in text
     groups = {g.name: g.default_factory for g in dataclasses.fields(PretrainConfig) if g.name != "init"}
     fields = ["--init ", *(f"--{name}.{f.name} " for name, group in groups.items() for f in dataclasses.fields(group))]
     assert [field for field in fields if field not in text] == []

@@ -9,7 +9,7 @@ import audiobat
 from audiobat.config import ProbeConfig
 from audiobat.config.differences import differences
 from audiobat.config.plain import flatten, from_dict, to_dict
-from audiobat.config.recipes import kind_of, load_recipe, parse_yaml, recipe_names
+from audiobat.config.recipes import kind_of, load_recipe, parse_yaml, recipe_files, recipe_names
 from audiobat.config.sources import CONFIGS, Setting, settings_of
 from audiobat.errors import AudiobatError
 
@@ -29,6 +29,7 @@ def flat(name: str | Path, kind: str = "pretrain") -> dict:
 def test_what_is_shown_is_the_recipe_again(name: str, capsys):
     audiobat.recipes("show", name)
     text = capsys.readouterr().out
+    assert text.split()[:6] == recipe_files(name)[-1].text.split()[:6], "what the file says first"
     shown = from_dict(CONFIGS[kind_of(name)], parse_yaml(text, name))
     assert shown == config(name, kind_of(name))
     fields = [line for line in text.splitlines() if not line.startswith("#") and not line.endswith(":")]

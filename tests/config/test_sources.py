@@ -79,7 +79,7 @@ class Part:
 
     plain: int = 1  # a number; paper: 2
     named: str = "both"  # one: EAT's; both: SSLAM's, by its code
-    pair: tuple[int, int] = (1, 2)  # the release's; the paper (Table 6; its text) has none
+    pair: tuple[int, int] = (1, 2)  # each (EAT's; SSLAM's) or all; the release's; the paper has none (Table 6)
     filled: int = 0  # 0: as `plain`
 
 
@@ -96,7 +96,7 @@ class Whole:
         ("part.plain", 1, "default (Section 3.1, Table 9)"),
         ("part.plain", 7, "default: EAT's"),
         ("part.named", "both", "default: SSLAM's, by its code"),
-        ("part.pair", [1, 2], "default: the release's; the paper (Table 6; its text) has none"),
+        ("part.pair", [1, 2], "default: the release's; the paper has none (Table 6)"),
     ],
 )
 def test_the_source_of_a_default(path: str, value: object, source: str):
