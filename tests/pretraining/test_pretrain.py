@@ -155,7 +155,7 @@ def test_the_base_plan_is_the_papers():
     assert plan.clips_seen == 400_000 * 48
     sslam = make_plan(from_dict(PretrainConfig, load_recipe("sslam")))
     assert sslam.step.tokens["student"] == 48 * 8 * 2 * 103, "clean and mixed"
-    assert sslam.step.tokens["teacher"] == 48 * (513 + 273), "the clip, and its partner in the mixed columns"
+    assert sslam.step.tokens["teacher"] == 48 * (2 * 513 + 273), "clip, mixture, and partner in the mixed columns"
 
 
 @pytest.mark.parametrize(
