@@ -200,6 +200,8 @@ def test_paper_preset_is_table_6():
     assert (released.data.roll, released.encoder.pad) == (True, "grid")
     assert (released.encoder.positions, released.encoder.patch_init) == ("released", "torch")
     assert released.frontend.pad_samples == 163_680
+    assert (released.mask.trim, released.optim.warmup, released.train.steps) == ("random", "floored", 10 * 40_261)
+    assert (config.mask.trim, config.optim.warmup) == ("last", "linear")
     assert (config.encoder.positions, config.encoder.patch_init) == ("paper", "xavier")
     assert config.frontend.pad_samples == 0
     small = dataclasses.replace(released.encoder, dim=24, heads=2, depth=1)
