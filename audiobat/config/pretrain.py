@@ -81,11 +81,14 @@ class ObjectiveConfig:
 
     kind: str = kind_field("objective", "masked_latent_regression")
     global_weight: float = 1.0
-    retention_weight: float = 0.0  # SSLAM's loss on clips mixed with others; 0: nothing is mixed
+    retention_weight: float = 0.0  # SSLAM: each clip is mixed with another, too, and has to retain both; 0: no mixing
+    retention_cells: Literal["all", "mixed"] = "all"  # of mixtures' masked cells: all (SSLAM's code), or those in mixed
+    # columns (SSLAM in the words of the BAT paper)
     scale: float = 1.0  # EAT's sums over features amount to sqrt(768); AdamW does not see it, gradient clipping does
 
     def __post_init__(self) -> None:
         check_kind("objective", self.kind)
+        check_choice(self, "retention_cells")
         for name in ("global_weight", "retention_weight"):
             check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "it must not be negative")
         check(self.scale > 0, "objective.scale", self.scale, "it must be positive")

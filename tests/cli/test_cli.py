@@ -296,8 +296,10 @@ def test_all_help_lists_every_flag_and_field_with_its_default(capsys):
     assert "--target.layers INT|NULL average the top `layers` blocks; null: all (default: null)" in text
     assert "--optim.betas FLOAT,FLOAT (default: 0.9,0.95)" in text
     assert "--data.roll BOOL circular roll of the waveform; the paper names none; true: the release's" in text
-    groups = {g.name: g.default_factory for g in dataclasses.fields(PretrainConfig) if g.name != "init"}
-    fields = ["--init ", *(f"--{name}.{f.name} " for name, group in groups.items() for f in dataclasses.fields(group))]
+    single = ("init", "init_optimizer")
+    groups = {g.name: g.default_factory for g in dataclasses.fields(PretrainConfig) if g.name not in single}
+    fields = [f"--{name} " for name in single]
+    fields += [f"--{name}.{f.name} " for name, group in groups.items() for f in dataclasses.fields(group)]
     assert [field for field in fields if field not in text] == []
 
 

@@ -40,7 +40,6 @@ TONES = {"low": 250, "mid": 900, "top": 2_800}
 CPU = "--device cpu"
 TIMING = ("seconds", "steps_per_second", "clips_per_second", "data_wait")  # of metrics.jsonl
 BY_RUN = ("wall_seconds", "clips_per_second", "environment", "git_commit", "device", "scores")  # of a record
-LATER = ("warmup",)  # settings in a record's head that the old version had not
 DIGITS = 8  # of the numbers kept: more than float32 has
 TINY = 1e-6  # what is smaller is compared as if it were as large
 SETTINGS = ("/head", "/frontend", "/encoder")  # where records and releases have the fields of configs
@@ -212,7 +211,6 @@ def records(folder: str) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         with np.load(path.with_name(record["scores"]["file"])) as scores:
             said = {name: scores[name] for name in scores.files}
-        record["head"] = {name: value for name, value in record["head"].items() if name not in LATER}
         found[path.stem] = {name: value for name, value in record.items() if name not in BY_RUN} | {"said": said}
     return found
 

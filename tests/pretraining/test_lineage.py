@@ -37,7 +37,6 @@ from audiobat.models.input_stats import with_input_stats
 from audiobat.pretraining.masks.base import Masks, seeded_generator
 from audiobat.pretraining.masks.inverse_block import block_count
 from audiobat.pretraining.mixing import draw_mixed_columns, mix
-from audiobat.pretraining.objectives import masked_latent_regression as objective_module
 from audiobat.pretraining.objectives.base import Clips, build_objective
 from audiobat.pretraining.objectives.masked_latent_regression import Clones, MaskedLatentRegression
 from audiobat.pretraining.run import pretrain
@@ -126,19 +125,20 @@ def test_eats_loss_is_its_sums_over_its_sample_size():
 
 
 @pytest.mark.parametrize(
-    ("name", "clean_rows", "dim"), [("eat_base", 192, 768), ("eat_large", 192, 1024), ("sslam", 96, 768)]
+    ("name", "rows", "dim"), [("eat_base", 192, 768), ("eat_large", 192, 1024), ("sslam", 192, 768)]
 )
-def test_a_recipes_weights_are_the_sums_of_one_gpu(name, clean_rows, dim):
+def test_a_recipes_weights_are_the_sums_of_one_gpu(name, rows, dim):
     """EAT's sums over clips and features, for errors of one size in all features of cells, and of another in cls."""
     config = recipe(name)
-    assert 12 * config.mask.clones == clean_rows  # clips x clones on a GPU
+    versions = 2 if config.objective.retention_weight else 1  # of SSLAM, clips and mixtures
+    assert 12 * versions * config.mask.clones == rows  # of a GPU
     masked = draw_masks(1, (64, 8), config.mask, seeded_generator(torch.device("cpu"), 0)).masked.shape[1]
-    sample_size = clean_rows * masked
+    sample_size = rows * masked
     if name == "eat_base":
         assert sample_size == 78_720
     cell, cls = 0.3, 0.7  # squared errors of single features
     local_sum = sample_size * dim * cell / dim**0.5
-    cls_sum = clean_rows * dim * cls / dim**0.5 * sample_size
+    cls_sum = rows * dim * cls / dim**0.5 * sample_size
     weights = config.objective
     ours = weights.scale * (cell + weights.global_weight * cls)
     assert ours == pytest.approx((local_sum + cls_sum) / sample_size, rel=1e-12)
@@ -255,6 +255,8 @@ def test_masks_of_a_recipe(name):
     masks = draw_masks(500, (64, 8), config.mask, seeded_generator(torch.device("cpu"), 0))
     assert masks.visible.shape == (500, visible)
     assert config.mask.clones == clones
+    trimmed_at_random = {"bat_base_released", "eat_base", "eat_large", "data2vec2", "sslam"}
+    assert (config.mask.trim == "random") == (name in trimmed_at_random)
     together = torch.cat([masks.visible, masks.masked], 1).sort(1).values
     assert bool((together == torch.arange(512)).all())
     grid = torch.zeros(500, 512).scatter_(1, masks.visible, 1.0).view(500, 1, 64, 8)
@@ -314,16 +316,15 @@ def test_a_mixture_is_the_maximum_in_mixed_columns():
     assert mixed.tolist() == [[[1.0, 6.0], [2.0, 2.0]], [[3.0, 5.0], [9.0, 0.0]], [[3.0, 6.0], [1.0, 1.0]]]
 
 
-def test_source_retention_of_numbers_made_by_hand(monkeypatch):
+@pytest.mark.parametrize("cells", ["all", "mixed"])
+def test_source_retention_of_numbers_made_by_hand(monkeypatch, cells):
     """Two clips of three columns and one row; the teacher, the mixed columns and the masks are given.
 
     Clip 0 hears clip 1 in columns 1 and 2, and clip 1 hears clip 0: the mean of clip 0's own (1, 3, 5) and what the
     teacher says of clip 1 alone there, (20, 40), is (11.5, 22.5); of clip 1, (9, 11) and (60, 80), (34.5, 45.5).
     """
-    config = shrunk("sslam")
-    model = objective(config)
+    model = objective(shrunk("sslam", objective={"retention_cells": cells}))
     mixed = torch.tensor([False, True, True])
-    monkeypatch.setattr(objective_module, "draw_mixed_columns", lambda columns, generator: mixed)
     heard = []
 
     def alone(tokens, valid):
@@ -334,67 +335,101 @@ def test_source_retention_of_numbers_made_by_hand(monkeypatch):
     tokens = torch.arange(6.0).view(2, 3, 1)
     monkeypatch.setattr(model.teacher.encoder, "embed_patches", lambda spectrogram: tokens)
     spectrogram = torch.tensor([[1.0, 5.0, 2.0], [3.0, 4.0, 9.0]]).repeat_interleave(16, 1)[:, :, None]
-    mixtures = []
-    monkeypatch.setattr(model.student, "embed_patches", lambda spectrogram: mixtures.append(spectrogram) or tokens)
+    monkeypatch.setattr(model.student, "embed_patches", lambda spectrogram: tokens)
     masks = Masks(visible=torch.tensor([[0], [2]]), masked=torch.tensor([[1, 2], [0, 1]]))
-
-    def predict(tokens, valid, given, grid):
-        assert given is masks
-        clip = torch.tensor([[0], [1]])
-        return Clones(
-            clip, given, torch.zeros(2, 1), torch.zeros(2, 1, 1), torch.tensor([[[10.0], [20.0]], [[0.0], [30.0]]])
-        )
-
-    monkeypatch.setattr(model, "run_clones", predict)
+    predicted = torch.tensor([[[10.0], [20.0]], [[0.0], [30.0]]])
+    mixtures = Clones(torch.tensor([[0], [1]]), masks, torch.zeros(2, 1), torch.zeros(2, 1, 1), predicted)
     own = Targets(torch.tensor([[[1.0], [3.0], [5.0]], [[7.0], [9.0], [11.0]]]), None, torch.zeros(()))
-    loss = model.retain_sources(Clips(spectrogram, None, tokens, (3, 1)), own, masks, torch.Generator())
-    # masked and mixed: clip 0's columns 1 and 2, clip 1's column 1
-    assert float(loss) == pytest.approx(((10 - 11.5) ** 2 + (20 - 22.5) ** 2 + (30 - 34.5) ** 2) / 3)
+    clips = Clips(spectrogram, None, tokens, (3, 1))
+    # masked and mixed: clip 0's columns 1 and 2, clip 1's column 1; its column 0 is masked and not mixed
+    errors = [(10 - 11.5) ** 2, (20 - 22.5) ** 2, (30 - 34.5) ** 2, (0 - 7) ** 2]
+    counted = errors if cells == "all" else errors[:3]
+    assert float(model.retention_error(mixtures, clips, own, mixed)) == pytest.approx(sum(counted) / len(counted))
     assert heard[0].flatten().tolist() == [4.0, 5.0, 1.0, 2.0]  # the partner's tokens, with the places of its columns
-    assert mixtures[0][:, ::16, 0].tolist() == [[1.0, 5.0, 9.0], [3.0, 5.0, 9.0]]
+    found = model.mix_clips(clips, mixed)
+    assert found.spectrogram[:, ::16, 0].tolist() == [[1.0, 5.0, 9.0], [3.0, 5.0, 9.0]]
 
 
+@pytest.mark.parametrize("name", ["sslam", "sslam_from_bat"])
+@pytest.mark.parametrize("cells", ["all", "mixed"])
 @pytest.mark.parametrize("lengths", [(32_000, 32_000, 32_000), (32_000, 20_000, 9_000)])
-def test_source_retention_by_hand(lengths):
-    """Clip by clip and cell by cell: mixed cells, padding in neither source, want the mean of both sources' targets."""
-    config = shrunk("sslam_from_bat", objective={"retention_weight": 1.0})
+def test_sslams_losses_by_hand(lengths, cells, name):
+    """Clip by clip and cell by cell: both sets of rows against targets of their own, and mixtures against both sources.
+
+    In SSLAM's code they are sums over a GPU's rows, with errors of retention, which half of the rows have, counted
+    twice, and cls times the number of masked cells, by which all is divided.
+    """
+    dim, clones = SMALL["encoder"]["dim"], SMALL["mask"]["clones"]
+    rows = 2 * len(lengths) * clones
+    weights = {"global_weight": float(rows), "scale": dim**0.5} if name == "sslam" else {}
+    config = shrunk(name, objective={"retention_cells": cells, **weights})
     model = objective(config).eval()
     batch = clips(lengths)
-    seen = []
-    model.decoder.register_forward_hook(lambda _, args, out: seen.append((args[1], out)))
-    _, stats = model(batch, 3)
-    (clean_masks, _), (masks, predicted) = seen
-    assert torch.equal(clean_masks.masked, masks.masked)  # the same for clean and mixed
+    decoded, encoded = [], []
+    model.decoder.register_forward_hook(lambda _, args, out: decoded.append((args[1], out)))
+    encode = model.student.encode_tokens
+    model.student.encode_tokens = lambda *args: encoded.append(encode(*args)) or encoded[-1]
+    loss, stats = model(batch, 3)
+    masks = decoded[0][0]
+    assert torch.equal(masks.masked, decoded[1][0].masked)  # the same for clean and mixed
 
     spectrogram, valid = model.student.spectrogram(batch.waveform, batch.lengths)
-    tokens = model.teacher.encoder.embed_patches(spectrogram)
-    rows = config.model.grid[1]
-    columns = tokens.shape[1] // rows
-    generator = seeded_generator(tokens.device, config.train.seed, 3, 0)
-    draw_masks(len(lengths) * 3, (columns, rows), config.mask, generator)
-    cells = draw_mixed_columns(columns, generator).repeat_interleave(rows)
-    valid = torch.ones(tokens.shape[:2], dtype=torch.bool) if valid is None else valid
+    freq_patches = config.model.grid[1]
+    columns = spectrogram.shape[1] // 16
+    generator = seeded_generator(spectrogram.device, config.train.seed, 3, 0)
+    draw_masks(len(lengths) * clones, (columns, freq_patches), config.mask, generator)
+    mixed = draw_mixed_columns(columns, generator)
+    mixture = spectrogram.clone()
+    for clip in range(len(lengths)):
+        for column in mixed.nonzero().flatten().tolist():
+            here = slice(16 * column, 16 * column + 16)
+            mixture[clip, here] = torch.maximum(spectrogram[clip, here], spectrogram[clip - 1, here])
+    is_mixed = mixed.repeat_interleave(freq_patches)
+    valid = torch.ones(len(lengths), len(is_mixed), dtype=torch.bool) if valid is None else valid
+    eps, source = config.target.norm_eps, config.target.source
 
     def targets(x, keep):
-        total = 0
-        for block, _ in model.teacher.encoder.run_blocks(x[None], keep[None]):
-            own = block[0, 1:][keep].double()
-            total = total + (own - own.mean(0)) / (own.var(0, unbiased=False) + 1e-6).sqrt()
-        found = torch.zeros(len(x), x.shape[1], dtype=torch.float64)
-        found[keep] = F.layer_norm(total / model.teacher.encoder.depth, (x.shape[1],), eps=1e-6)
-        return found
+        layers = []
+        for block, mlp in model.teacher.encoder.run_blocks(x[None], keep[None]):
+            own = (mlp if source == "mlp" else block)[0, 1:][keep].double()
+            layers.append((own - own.mean(0)) / (own.var(0, unbiased=False) + eps).sqrt())
+        found = torch.zeros(len(x), dim, dtype=torch.float64)
+        found[keep] = F.layer_norm(torch.stack(layers).mean(0), (dim,), eps=eps)
+        top = torch.stack(layers[-1:] if name == "sslam" else layers).mean(0)
+        return found, F.layer_norm(top, (dim,), eps=eps).mean(0)
 
-    errors = []
-    for row in range(len(lengths) * 3):
-        clip = row // 3
-        other = (clip - 1) % len(lengths)
-        own = targets(tokens[clip], valid[clip])
-        theirs = torch.zeros_like(own)
-        theirs[cells] = targets(tokens[other][cells], valid[other][cells])
-        for place, cell in enumerate(masks.masked[row].tolist()):
-            if cells[cell] and valid[clip, cell] and valid[other, cell]:
-                errors.append(((predicted[row, place] - (own[cell] + theirs[cell]) / 2) ** 2).mean())
-    torch.testing.assert_close(stats["retention_loss"].double(), torch.stack(errors).mean(), rtol=1e-4, atol=1e-5)
+    clean, both = (model.teacher.encoder.embed_patches(x) for x in (spectrogram, mixture))
+    local, cls, retention = [], [], []
+    for tokens, (_, predicted), seen in zip((clean, both), decoded, encoded, strict=True):
+        for row in range(len(lengths) * clones):
+            clip = row // clones
+            own, own_cls = targets(tokens[clip], valid[clip])
+            source_own, _ = targets(clean[clip], valid[clip])
+            theirs = torch.zeros_like(own)
+            theirs[is_mixed] = targets(clean[clip - 1][is_mixed], valid[clip - 1][is_mixed])[0]
+            cls.append((seen[row, 0] - own_cls) ** 2)
+            for place, cell in enumerate(masks.masked[row].tolist()):
+                if not valid[clip, cell]:
+                    continue
+                local.append((predicted[row, place] - own[cell]) ** 2)
+                wanted = (source_own[cell] + theirs[cell]) / 2 if is_mixed[cell] else source_own[cell]
+                counts = valid[clip - 1, cell] if is_mixed[cell] else cells == "all"
+                if tokens is both and counts:
+                    retention.append((predicted[row, place] - wanted) ** 2)
+    local, cls, retention = (torch.stack(errors) for errors in (local, cls, retention))
+    near = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(stats["local_loss"].double(), local.mean(), **near)
+    torch.testing.assert_close(stats["global_loss"].double(), cls.mean(), **near)
+    torch.testing.assert_close(stats["retention_loss"].double(), retention.mean(), **near)
+    if name == "sslam_from_bat":  # BAT's losses, of means
+        total = local.mean() + cls.mean() + retention.mean()
+    else:
+        total = local.sum() / dim**0.5 / len(local) + cls.sum() / dim**0.5 + retention.mean() * dim**0.5
+        if cells == "all" and batch.lengths is None:  # where nothing is left out: the same in SSLAM's sums
+            assert 2 * len(retention) == len(local)
+            sums = local.sum() + cls.sum() * len(local) + 2 * retention.sum()
+            torch.testing.assert_close(total, sums / dim**0.5 / len(local))
+    torch.testing.assert_close(loss.double(), total, **near)
 
 
 def test_sslams_cls_target_is_of_the_last_block():
@@ -407,12 +442,6 @@ def test_sslams_cls_target_is_of_the_last_block():
     torch.testing.assert_close(targets.patch_targets.double(), wanted, rtol=1e-4, atol=1e-4)
     last = F.layer_norm(layers[-1], (config.encoder.dim,), eps=1e-5).mean(1)
     torch.testing.assert_close(targets.cls_target.double(), last, rtol=1e-4, atol=1e-4)
-
-
-def test_what_is_mixed_changes_nothing_of_the_clean_loss():
-    plain, mixed = (objective(shrunk("bat_base", objective={"retention_weight": w}))(clips(), 0)[1] for w in (0.0, 1.0))
-    assert torch.equal(plain["local_loss"], mixed["local_loss"])
-    torch.testing.assert_close(mixed["loss"], plain["loss"] + mixed["retention_loss"])
 
 
 # -- Audio-MAE --

@@ -155,7 +155,7 @@ def test_the_base_plan_is_the_papers():
     assert plan.clips_seen == 400_000 * 48
     sslam = make_plan(from_dict(PretrainConfig, load_recipe("sslam")))
     assert sslam.step.tokens["student"] == 48 * 8 * 2 * 103, "clean and mixed"
-    assert sslam.step.tokens["teacher"] == 48 * (513 + 273), "the clip, and its partner in the mixed columns"
+    assert sslam.step.tokens["teacher"] == 48 * (2 * 513 + 273), "clip, mixture, and partner in the mixed columns"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +200,8 @@ def test_paper_preset_is_table_6():
     assert (released.data.roll, released.encoder.pad) == (True, "grid")
     assert (released.encoder.positions, released.encoder.patch_init) == ("released", "torch")
     assert released.frontend.pad_samples == 163_680
+    assert (released.mask.trim, released.optim.warmup, released.train.steps) == ("random", "floored", 10 * 40_261)
+    assert (config.mask.trim, config.optim.warmup) == ("last", "linear")
     assert (config.encoder.positions, config.encoder.patch_init) == ("paper", "xavier")
     assert config.frontend.pad_samples == 0
     small = dataclasses.replace(released.encoder, dim=24, heads=2, depth=1)

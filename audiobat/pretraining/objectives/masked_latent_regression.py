@@ -1,8 +1,8 @@
 """Masked latent regression (Sections 3 and 5): the loss of Eq. 5 and its parts, for M masked clones of every clip.
 
 `forward` is the method on one screen. Everything that clones share is computed once per clip: spectrogram, patch
-embedding, targets. With a retention weight, clones of partial mixtures follow those of the clips, under the same masks
-(SSLAM).
+embedding, targets. With a retention weight each clip is there twice, as itself and mixed with another (SSLAM): both
+have clones, under the same masks, and targets of their own, and mixtures have to retain their sources besides.
 """
 
 from __future__ import annotations
@@ -78,46 +78,59 @@ class MaskedLatentRegression(Objective):
     def forward(self, batch: Waveforms, step: int) -> tuple[Tensor, Stats]:
         """The loss (Eq. 5) and statistics of global step `step`; masks are a function of (seed, step)."""
         weights = self.config.objective
-        spectrogram, valid, tokens, grid = clips = embed_clips(self.student, batch)  # once for all clones of a clip
-        targets = self.targets(spectrogram, valid, batch.waveform, batch.lengths)
-        generator = self.generator(step, tokens.device)
-        masks = self.mask(len(tokens) * self.config.mask.clones, grid, generator)
-
-        clones = self.run_clones(tokens, valid, masks, grid)
-        local_loss = local_error(clones, targets.patch_targets, valid)  # Eq. 7
-        global_loss = cls_error(clones, targets)  # Eq. 6
-        loss = local_loss + weights.global_weight * global_loss
-        stats = {"local_loss": local_loss, "global_loss": global_loss, "target_variance": targets.variance}
+        clips = embed_clips(self.student, batch)  # once for all clones of a clip
+        generator = self.generator(step, clips.tokens.device)
+        masks = self.mask(len(clips.tokens) * self.config.mask.clones, clips.grid, generator)
+        versions = [clips]  # of each clip: itself and, in SSLAM, a mixture, under the same masks
         if weights.retention_weight:
-            retention_loss = self.retain_sources(clips, targets, masks, generator)
+            mixed = draw_mixed_columns(clips.grid[0], generator)  # bool [T]
+            versions.append(self.mix_clips(clips, mixed))
+        targets = [self.targets(v.spectrogram, v.valid, batch.waveform, batch.lengths) for v in versions]
+        clones = [self.run_clones(version, masks) for version in versions]
+
+        # Versions have equally many clones and masked cells: the mean of their means is that over all of them.
+        pairs = list(zip(clones, targets, strict=True))
+        local_loss = torch.stack([local_error(c, t.patch_targets, clips.valid) for c, t in pairs]).mean()  # Eq. 7
+        global_loss = torch.stack([cls_error(c, t) for c, t in pairs]).mean()  # Eq. 6
+        loss = local_loss + weights.global_weight * global_loss
+        stats = {"local_loss": local_loss, "global_loss": global_loss, "target_variance": targets[0].variance}
+        if weights.retention_weight:
+            retention_loss = self.retention_error(clones[1], clips, targets[0], mixed)
             loss = loss + weights.retention_weight * retention_loss
             stats["retention_loss"] = retention_loss
         loss = weights.scale * loss
 
         # One clone of each clip is enough to tell the rank, and a sixteenth of the work.
-        one_clone = clones.visible.unflatten(0, (len(tokens), -1))[:, 0].flatten(0, 1).float()  # [B * n, D]
+        one_clone = clones[0].visible.unflatten(0, (len(clips.tokens), -1))[:, 0].flatten(0, 1).float()  # [B * n, D]
         stats["feature_rank"] = participation_ratio(one_clone.detach())
-        stats |= spread(targets.patch_targets, valid, clones.cls, clones.predicted)
+        stats |= spread(targets[0].patch_targets, clips.valid, clones[0].cls, clones[0].predicted)
         return loss, {name: torch.as_tensor(value).detach() for name, value in {"loss": loss, **stats}.items()}
 
-    def run_clones(self, tokens: Tensor, valid: Tensor | None, masks: Masks, grid: tuple[int, int]) -> Clones:
-        """Encode and decode the clones of patch tokens [B, N, D] under R masks, R / B for each clip in turn."""
+    def mix_clips(self, clips: Clips, mixed: Tensor) -> Clips:
+        """Clips whose `mixed` columns [T] are mixed with those of their partners; each is as long as it was."""
+        mixture = mix(clips.spectrogram, mixed, self.config.encoder.patch_size[0])
+        return clips._replace(spectrogram=mixture, tokens=self.student.embed_patches(mixture))
+
+    def run_clones(self, clips: Clips, masks: Masks) -> Clones:
+        """Encode and decode the clones of B clips under R masks, R / B for each clip in turn."""
+        tokens, valid = clips.tokens, clips.valid
         clip = clips_of_clones(len(tokens), len(masks.visible) // len(tokens), tokens.device)  # [R, 1]
         clone_valid = None if valid is None else valid.index_select(0, clip[:, 0])  # [R, N]
         visible_valid = take_valid(valid, clip, masks.visible)
         encoded = self.student.encode_tokens(take(tokens, clip, masks.visible), visible_valid)  # [R, 1 + n, D]
-        predicted = self.decoder(encoded[:, 1:], masks, grid, clone_valid).float()  # [R, m, P]
+        predicted = self.decoder(encoded[:, 1:], masks, clips.grid, clone_valid).float()  # [R, m, P]
         return Clones(clip, masks, encoded[:, 0].float(), encoded[:, 1:], predicted)
 
-    def retain_sources(self, clips: Clips, targets: Targets, masks: Masks, generator: torch.Generator) -> Tensor:
-        """SSLAM's loss: clones of partial mixtures predict, in mixed columns, the mean of both sources' targets.
+    def retention_error(self, mixtures: Clones, clips: Clips, targets: Targets, mixed: Tensor) -> Tensor:
+        """SSLAM's source retention: mean squared error of mixtures' clones against the targets of both sources.
 
-        A source's targets are those of the teacher that sees it alone: the clip whole, its partner in the mixed
-        columns. Cells that are padding in either source are left out.
+        In mixed columns the target is the mean of two: the clip's own, and that of its partner, of which the teacher
+        gets those columns alone. In the other columns, which no partner is mixed into, it is the clip's own. SSLAM's
+        code counts all masked cells (`retention_cells: all`), the BAT paper speaks of mixed regions (`mixed`). Cells
+        that are padding in a source are left out.
         """
         assert isinstance(self.targets, Teacher)  # __init__ refuses the others
         spectrogram, valid, tokens, grid = clips
-        mixed = draw_mixed_columns(grid[0], generator)
         cells = mixed.repeat_interleave(grid[1])  # [N]
         padded = any_rank(valid is not None)  # a partner may come from a rank that has padding where this one has none
         own_valid = torch.ones_like(tokens[..., 0], dtype=torch.bool) if padded and valid is None else valid
@@ -128,19 +141,19 @@ class MaskedLatentRegression(Objective):
         )
         wanted = targets.patch_targets.clone()
         wanted[:, cells] = (wanted[:, cells] + other.patch_targets) / 2
-        mixture = mix(spectrogram, mixed, self.config.encoder.patch_size[0])
-        clones = self.run_clones(self.student.embed_patches(mixture), valid, masks, grid)
-        both = cells.expand(len(tokens), -1)
+        scored = None
         if own_valid is not None and other_valid is not None:
-            both = both & own_valid & other_valid
-        return local_error(clones, wanted, both)
+            scored = own_valid & (other_valid | ~cells)
+        if self.config.objective.retention_cells == "mixed":
+            scored = cells.expand(len(tokens), -1) if scored is None else scored & cells
+        return local_error(mixtures, wanted, scored)
 
     def after_step(self, step: int) -> None:
         """Let the teacher follow the student's update number `step`."""
         self.targets.update(self.student, step)
 
     def cost(self) -> StepCost:
-        """Student and decoder run on every clone, forward and backward; the teacher once per clip, forward only."""
+        """Student and decoder run on every clone, forward and backward; the teacher once per version, forward only."""
         config, grid = self.config, self.config.crop_grid
         clips, patches = config.train.batch_size, grid[0] * grid[1]
         masks = self.mask.draw(config.mask.clones, grid, torch.Generator())
@@ -150,9 +163,9 @@ class MaskedLatentRegression(Objective):
         student = encoder_cost(config.model, clones, visible)
         decoder = self.decoder.cost(clones, grid, visible, masked)
         embed = embedding_flops(config.model, clips, patches)
-        teacher_tokens, teacher = 0, self.targets.flops(clips, patches)
+        teacher_tokens, teacher = 0, self.targets.flops(clips * versions, patches)
         if isinstance(self.targets, Teacher):
-            teacher_tokens = clips * (1 + patches)
+            teacher_tokens = clips * versions * (1 + patches)
         if versions == 2:  # the teacher runs on the partner's mixed columns alone, too
             mixed = mixed_count(grid[0]) * grid[1]
             teacher_tokens += clips * (1 + mixed)
