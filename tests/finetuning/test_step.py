@@ -53,10 +53,10 @@ def batch(lengths=(8000, 8000, 4100), starts=(0.0, 0.0, 0.0)) -> CropBatch:
     return CropBatch(waveform, own, np.arange(3), np.array(starts), ["0.wav", "1.wav", "2.wav"], 0, {})
 
 
-def build(config: FinetuneConfig = PLAIN, task="clip", loss="bce", validate=None, pad="mask") -> Finetuning:
+def build(config: FinetuneConfig = PLAIN, task="clip", loss="bce", validate=None, **encoder) -> Finetuning:
     torch.manual_seed(0)
-    encoder = AudioEncoder(replace(MODEL, encoder=replace(MODEL.encoder, pad=pad)))
-    tagger = Tagger(encoder, TaggerConfig(config.head, CLASSES, task))
+    network = AudioEncoder(replace(MODEL, encoder=replace(MODEL.encoder, **encoder)))
+    tagger = Tagger(network, TaggerConfig(config.head, CLASSES, task))
     model = Finetuning(tagger, task_for(changed(task=task), table()), loss, config, validate=validate)
     model.freeze(False)
     return model.train()
@@ -156,14 +156,36 @@ def test_stripes_lie_in_the_window_of_models_that_attend_to_padding(pad: str, mo
     assert len(found) == {"mask": 51, "grid": 64}[pad]
 
 
+def test_a_share_of_the_window_is_one_of_the_models_window():
+    """A batch of clips of 51 frames, in a model with windows of 64: half of them is 32."""
+    config = changed(augment=to_dict(AugmentConfig(spec_augment=SpecAugmentConfig(0.5, 0.0, "window", fill=-7.0))))
+    model, widths = build(config), set()
+    for seed in range(60):
+        model.config = changed(config, train={"seed": seed})
+        with pytest.MonkeyPatch.context() as patch:
+            found = seen_by(model, patch)[:2] == -7.0
+        widths |= set(found.all(2).sum(1).tolist())
+    assert max(widths) == 32
+
+
 def test_padding_of_a_window_changes_no_loss_of_a_model_that_attends_to_it():
     model = build(changed(train={"drop_path": 0.0}), pad="grid")
     logits = model.tagger(batch().waveform, batch().lengths)
     wanted = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 0, 1]])
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
     assert model(batch(), 0)[0].item() == pytest.approx(expected.item(), rel=1e-6)
-    frames = build(changed(train={"drop_path": 0.0}), task="frame", pad="grid")
-    assert frames(batch(), 0)[0].isfinite()
+
+
+@pytest.mark.parametrize("lengths", [(8000, 8000, 8000), (8000, 8000, 4100)])
+def test_columns_of_padding_have_no_share_in_the_loss_of_frames(lengths: tuple):
+    model = build(changed(train={"drop_path": 0.0}), task="frame", pad="grid", max_frames=96)
+    given = batch(lengths)
+    logits, times = model.tagger.frames(given.waveform, given.lengths)
+    wanted = model.task.targets(given.clip_ids, times).float()
+    own = [4, 4, 4 if lengths[2] == 8000 else 2]  # of six columns
+    rows = [(clip, column) for clip, count in enumerate(own) for column in range(count)]
+    cells = [torch.nn.functional.binary_cross_entropy_with_logits(logits[at], wanted[at]) for at in rows]
+    assert model(given, 0)[0].item() == pytest.approx(torch.stack(cells).mean().item(), rel=1e-6)
 
 
 def test_drop_path_grows_with_depth_and_leaves_the_config_alone():
