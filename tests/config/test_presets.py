@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from audiobat.cli import command as cli
-from audiobat.config import ProbeConfig, from_dict
+from audiobat.config import ProbeConfig, SelectConfig, from_dict
 from audiobat.config.presets import preset_fields, task_of
 from audiobat.errors import AudiobatError
 from audiobat.probing.jobs import decay_of, head_jobs, passes, preset_of, with_seeds
@@ -163,6 +163,8 @@ def test_a_record_names_a_preset_only_if_it_was_followed(preset: str):
     ]
     assert [preset_of(one, "ce", config, "esc50") for one in changes] == ["custom"] * 5
     assert preset_of(job, "bce", config, "esc50") == "custom"
+    other = replace(config, select=SelectConfig("best"))
+    assert preset_of(job, "ce", other, "esc50") == "custom"
 
 
 def test_decay_of_null_is_that_of_the_kind():
