@@ -50,9 +50,17 @@ def test_the_release_differs_where_its_files_do():
             assert (*(getattr(job.train, name) for name in numbers), job.head.dropout) == wanted, (kind, task)
             assert (config.frontend.statistics, config.max_frames) == (f"{statistics}_released", frames)
             assert preset_of(job, job.train.loss, config, task) == "released"
+            assert (job.train.warmup, job.train.roll) == ("floored", task == "as20k")
+            assert config.frontend.pad_seconds == (10.23 if task == "as20k" else 0)
+            assert config.select.which == ("best" if task in ("spc2", "dcase2016") else "last")
     for preset in ("paper", "fair"):
         config = config_of(preset, "esc50")
         assert (config.frontend.mean, config.max_frames) == (None, None)
+        assert (config.train.warmup, config.train.roll, config.select.which) == ("linear", False, "last")
+    [lasso] = head_jobs(replace(config_of("released", "as20k"), heads=("head2toe",)), 12)
+    assert lasso.head.penalty == 0
+    [free] = head_jobs(replace(config_of("released", "esc50"), heads=("head2toe",)), 12)
+    assert free.head.penalty is None  # Head2Toe's own, 1e-4
 
 
 def test_settings_of_one_kind_are_that_kinds_alone():
