@@ -143,11 +143,11 @@ class StatisticsConfig:
     statistics: Statistics = "auto"  # whose; auto: those given, else the model's own
     mean: float | None = None
     std: float | None = None
-    pad_seconds: float | None = None  # null: the model's own
+    pad_seconds: float | None = None  # 0: none; null: the model's own
 
     def __post_init__(self) -> None:
         check_choice(self, "statistics")
-        check_padding(self.pad_seconds)
+        check_padding(self.pad_seconds or None)
         mean, std = pick_statistics(self.statistics, self.mean, self.std, (0.0, 1.0))
         if self.statistics != "auto":
             object.__setattr__(self, "mean", mean)
@@ -156,7 +156,7 @@ class StatisticsConfig:
     def apply(self, frontend: FrontendConfig) -> FrontendConfig:
         """The model's frontend with these, if it asks for any."""
         if frontend.norm != "global" and self.pad_seconds is not None:
-            return dataclasses.replace(frontend, pad_seconds=self.pad_seconds)
+            return dataclasses.replace(frontend, pad_seconds=self.pad_seconds or None)
         if frontend.norm != "global" or (self.mean is None and self.std is None):
             return frontend
         mean, std = pick_statistics("auto", self.mean, self.std, frontend.moments)

@@ -75,7 +75,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SelectConfig:
-    """Which weights are kept; fine-tuning tests the others, too, where clips validate."""
+    """Which weights are kept. Where clips validate, fine-tuning tests both; probes test the kept ones alone."""
 
     which: Literal["last", "best"] = "last"  # those of the last step, or of the best validation; the paper does not say
     every: int = 1_000  # steps between two validations; there is one after the last step, too

@@ -105,7 +105,8 @@ def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
     except AudiobatError:  # the preset has no such task
         return "custom"
     wanted = HeadJob(job.name, meant.head, replace(meant.train, seed=job.train.seed))
-    if (config.frontend, config.max_frames) != (meant.frontend, meant.max_frames):
+    shared = ("frontend", "max_frames", "select")
+    if any(getattr(config, name) != getattr(meant, name) for name in shared):
         return "custom"
     chose = (config.grid.choose, config.grid.lr, config.grid.weight_decay, config.seeds)
     if meant.grid.choose and chose == (True, meant.grid.lr, meant.grid.weight_decay, meant.seeds):

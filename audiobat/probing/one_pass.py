@@ -5,10 +5,12 @@ In: an encoder and a `Plan`. Out: the result of each head and seed, and the head
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,7 @@ from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob, decay_of, preset_of, with_seeds
 from audiobat.probing.plan import Plan
 from audiobat.probing.selection import Choice, choose_jobs
-from audiobat.probing.training import evaluate_heads, train_heads
+from audiobat.probing.training import Validation, evaluate_heads, train_heads
 from audiobat.zoo.load import load_encoder
 
 
@@ -81,7 +83,12 @@ def probe_splits(name: str, encoder: Encoder, source: FeatureSource, plan: Plan)
     tested: dict[tuple[str, int], list[tuple[HeadJob, FoldResult]]] = {}  # head and seed -> each fold
     heads: dict[tuple[str, int], Head] = {}
     read = [
-        replace(one, train=readable(source, one.train, "train"), test=readable(source, one.test, "test"))
+        replace(
+            one,
+            train=readable(source, one.train, "train"),
+            test=readable(source, one.test, "test"),
+            valid=readable(source, one.valid, "valid") if len(one.valid) else one.valid,
+        )
         for one in plan.splits
     ]
     for number, split in enumerate(read, start=1):
@@ -89,12 +96,21 @@ def probe_splits(name: str, encoder: Encoder, source: FeatureSource, plan: Plan)
         jobs, choices = plan.jobs, dict[str, Choice]()
         if config.grid.choose:
             jobs, choices = choose_jobs(source, table, split.train, task, plan.jobs, config.grid, label)
-        trainers, seconds = train_heads(source, split.train, task, with_seeds(jobs, config), label)
+        validation = Validation(split.valid, config.select.every) if config.select.which == "best" else None
+        trainers, seconds = train_heads(
+            source, split.train, task, with_seeds(jobs, config), label, validation=validation
+        )
         training += seconds
         for trainer, result in evaluate_heads(trainers, source, table, split, task):
-            job = trainer.job
-            choice = asdict(choices[job.name]) if job.name in choices else None
-            tested.setdefault((job.name, job.train.seed), []).append((job, replace(result, choice=choice)))
+            job, choice = trainer.job, dict[str, Any]()
+            if job.name in choices:
+                choice |= asdict(choices[job.name])
+            if trainer.best is not None:
+                step, score = trainer.best.step, trainer.best.score
+                choice |= {"step": step, "validation": score, "valid_clips": len(split.valid)}
+                kept = f"step {step:,} of {trainer.steps:,} is kept, {score:.3f} on {len(split.valid):,} valid clips"
+                print(f"{label}{job.name}, seed {job.train.seed}: {kept}", file=sys.stderr, flush=True)
+            tested.setdefault((job.name, job.train.seed), []).append((job, replace(result, choice=choice or None)))
             heads[job.name, job.train.seed] = trainer.head
     wall = monotonic() - start
     run = RunInfo(
@@ -139,6 +155,8 @@ def record_of(
     settings = {"name": job.name, **to_dict(job.head), **to_dict(job.train), **decided}
     if (config.frontend, config.max_frames) != (StatisticsConfig(), None):  # the data set changes what the encoder gets
         settings |= {"frontend": to_dict(config.frontend), "max_frames": config.max_frames}
+    if config.select.which == "best":
+        settings |= {f"select.{name}": value for name, value in to_dict(config.select).items()}
     if own := files_used({"head": to_dict(job.head)}):  # a user's head is what its file says
         settings["files"] = hashes_of(own)
     return build_result(

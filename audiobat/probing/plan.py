@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audiobat.config import ProbeConfig
+from audiobat.config import ProbeConfig, SelectConfig
 from audiobat.config.presets import DEFAULT_TASK, tasks_of
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.split import Split
+from audiobat.data.split import Split, with_valid
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import Task, pick_loss, task_for, untaught
 from audiobat.models.heads import head_class
@@ -52,11 +52,16 @@ def make_plan(
     return Plan(config, table, splits, task, loss, jobs, data_name, preset_task)
 
 
-def keep_used(table: ClipTable, splits: Sequence[Split]) -> tuple[ClipTable, list[Split]]:
-    """Without the clips that no split uses (those of `valid`), so that nobody computes their features."""
-    used = np.unique(np.concatenate([ids for split in splits for ids in (split.train, split.test)]))
+def used_clips(table: ClipTable, splits: Sequence[Split], select: SelectConfig) -> tuple[ClipTable, list[Split]]:
+    """The clips that the splits use, so that nobody computes features of others; those of `valid` if they choose steps.
+
+    Raises AudiobatError if the best step is to be kept, and no clips validate.
+    """
+    if select.which == "best":
+        splits = [with_valid(table, split, select) for split in splits]
+    used = np.unique(np.concatenate([ids for split in splits for ids in (split.train, split.test, split.valid)]))
     place = [
-        Split(np.searchsorted(used, split.train), np.searchsorted(used, split.test), fold=split.fold)
+        Split(*(np.searchsorted(used, ids) for ids in (split.train, split.test, split.valid)), fold=split.fold)
         for split in splits
     ]
     return table.select(used), place
@@ -104,7 +109,8 @@ def split_text(table: ClipTable, splits: Sequence[Split]) -> str:
     """Which clips train and test, and what decided it."""
     if len(splits) > 1:
         return f"each of {len(splits)} folds tests in turn, {len(table):,} clips in all"
-    counts = f"{len(splits[0].train):,} clips train, {len(splits[0].test):,} test"
+    valid = f"{len(splits[0].valid):,} choose the step, " if len(splits[0].valid) else ""
+    counts = f"{len(splits[0].train):,} clips train, {valid}{len(splits[0].test):,} test"
     if table.splits is not None:
         return f"{counts}, by the column split"
     if table.folds is not None:

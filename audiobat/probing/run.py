@@ -10,7 +10,7 @@ from audiobat.config.presets import fields_for, task_of
 from audiobat.config.recipes import Recipe, load_recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_labelled_clips
-from audiobat.data.split import Split, splits_of
+from audiobat.data.split import Split, splits_of, with_valid
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.record import ResultRecord
@@ -20,7 +20,7 @@ from audiobat.probing.cache import FeatureSource
 from audiobat.probing.jobs import with_seeds
 from audiobat.probing.listening_clips import save_clips
 from audiobat.probing.one_pass import compute_features, open_model, probe_splits
-from audiobat.probing.plan import keep_used, make_plan, plan_lines
+from audiobat.probing.plan import make_plan, plan_lines, used_clips
 from audiobat.probing.training import check_buildable, input_kinds
 
 
@@ -62,7 +62,7 @@ def probe(
         config = make_config(ProbeConfig, recipe, fields_for(data, recipe.get("preset"), recipe.get("preset_task")))
     folder = None if out is None else Path(out)
     table = read_labelled_clips(data)
-    table, splits = keep_used(table, splits_of(table, test_fold))
+    table, splits = used_clips(table, splits_of(table, test_fold), config.select)
     name, encoder = open_model(model, trust_remote_code)
     plan = make_plan(
         table, splits, config, encoder.depth, data_name=Path(data).resolve().stem, preset_task=task_of(data)
@@ -104,5 +104,7 @@ def probe_source(
     Records call the model `encoder_name` and the data `data_name`. Raises AudiobatError for a schedule or a loss that
     does not fit, no features for a split, or a loss that is not finite.
     """
-    plan = make_plan(table, [Split(train_ids, test_ids)], config, source.encoder.depth, data_name=data_name)
+    split = Split(train_ids, test_ids)
+    split = with_valid(table, split, config.select) if config.select.which == "best" else split
+    plan = make_plan(table, [split], config, source.encoder.depth, data_name=data_name)
     return [result.record for result, _ in probe_splits(encoder_name, encoder, source, plan)]

@@ -28,18 +28,27 @@ from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds, Task, pick_loss
-from audiobat.evaluation.metrics import best_threshold
+from audiobat.evaluation.metrics import accuracy, average_precision, best_threshold, macro_map_present
 from audiobat.evaluation.results import FoldResult, gate_of
 from audiobat.evaluation.scoring import ClipOutputs, frame_outputs, scores_of
 from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.models.heads import Head, check_users_head, head_class, parameter_groups
-from audiobat.models.losses import probe_loss
+from audiobat.models.losses import Loss, probe_loss
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.jobs import HeadJob, check_job, decay_of, passes
 
 LOOK_EVERY = 50  # steps between two looks at the losses: to read one, the host waits for the device
 PREDICT_BATCH = 64
 THRESHOLD_CLIPS = 20_000  # clips that trained the heads, at most, of those that choose F1's threshold
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights of a head that are best on validation clips, so far."""
+
+    step: int  # steps done when they were there
+    score: float  # see `validation_score`
+    state: dict[str, Tensor]
 
 
 class HeadTrainer:
@@ -55,6 +64,7 @@ class HeadTrainer:
         self.reads = input_kind(type(self.head), task)
         self.last = torch.zeros(())  # loss of the last step
         self.diverged: int | None = None  # the step at which its loss was found not to be finite
+        self.best: Best | None = None  # where clips validate
         self.steps = job.train.steps if self.head.trains else 0
         if self.steps:
             groups = parameter_groups(self.head, decay_of(job.head, job.train))
@@ -83,6 +93,11 @@ class HeadTrainer:
         self._optimizer.step()
         self.last = loss.detach()
 
+    def keep_better(self, step: int, score: float) -> None:
+        """Remember the weights after `step` steps if their score is the highest; of equals the first ones stay."""
+        if score > (-math.inf if self.best is None else self.best.score):
+            self.best = Best(step, score, {name: value.clone() for name, value in self.head.state_dict().items()})
+
 
 def train_heads(
     source: FeatureSource,
@@ -91,13 +106,15 @@ def train_heads(
     jobs: Sequence[HeadJob],
     label: str = "",
     *,
+    validation: Validation | None = None,
     tolerant: bool = False,
 ) -> tuple[list[HeadTrainer], float]:
     """Train all `jobs`; also returns the seconds that took. Those of the same batches share them, each made once.
 
     The same seed gives the same head, whichever others train beside it; global random state is left alone. Heads of
-    fewer steps are done earlier. `label` begins the progress line. If `tolerant`, the others go on when a head's loss
-    is not finite, and its `diverged` says so.
+    fewer steps are done earlier. `label` begins the progress line. With `validation` each head ends with the weights
+    of its best step, `best`. If `tolerant`, the others go on when a head's loss is not finite, and its `diverged` says
+    so.
 
     Raises:
         AudiobatError: a loss that does not suit the labels or is not finite.
@@ -106,7 +123,10 @@ def train_heads(
     with torch.random.fork_rng():
         trainers = [HeadTrainer(job, source, task) for job in jobs]
         for some in passes(jobs):
-            train_together(source, clip_ids, task, [trainers[i] for i in some], label, tolerant=tolerant)
+            train_together(source, clip_ids, task, [trainers[i] for i in some], label, validation, tolerant)
+    for trainer in trainers:
+        if trainer.best is not None:
+            trainer.head.load_state_dict(trainer.best.state)
     fit_stored_clips(source, clip_ids, task, [trainer for trainer in trainers if not trainer.head.trains])
     return trainers, monotonic() - start
 
@@ -117,16 +137,16 @@ def train_together(
     task: Task,
     trainers: Sequence[HeadTrainer],
     label: str,
-    *,
+    validation: Validation | None,
     tolerant: bool,
 ) -> None:
     """One pass of `train_heads`: all of its batches, each made once for all of these heads."""
     steps, train = max(trainer.steps for trainer in trainers), trainers[0].job.train
     title = trainers[0].job.name if len(trainers) == 1 else f"{len(trainers)} heads"
     draws = draw_clips(clip_ids, train, steps)
-    source = source.rolled(train.order_seed) if train.roll else source
+    drawn_from = source.rolled(train.order_seed) if train.roll else source
     with Progress(f"{label}train {title}", total=steps, shown=steps > 0) as bar:
-        for step, (drawn, inputs) in enumerate(source.inputs({t.reads for t in trainers if t.steps}, draws)):
+        for step, (drawn, inputs) in enumerate(drawn_from.inputs({t.reads for t in trainers}, draws)):
             active = [trainer for trainer in trainers if trainer.is_active(step)]
             labels = task.labels(drawn, inputs[active[0].reads]).to(source.device)
             for trainer in active:
@@ -139,8 +159,44 @@ def train_together(
                         f"The loss of head {trainer.job.name} is {float(trainer.last)} at step {trainer.diverged}: "
                         f"lower train.lr, {trainer.job.train.lr:g}."
                     )
+            if validation is not None:
+                validate(active, step + 1, validation, source, task)
             if not any(trainer.is_active(step + 1) for trainer in trainers):
                 break  # all that are left have diverged
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The clips that choose the step of which a head keeps the weights."""
+
+    clip_ids: ClipIds
+    every: int  # steps between two looks at them; there is one after the last step, too
+
+
+def validate(
+    trainers: Sequence[HeadTrainer], done: int, validation: Validation, source: FeatureSource, task: Task
+) -> None:
+    """Let the heads that are due after `done` steps keep their weights if these are their best ones."""
+    due = [trainer for trainer in trainers if done % validation.every == 0 or done == trainer.steps]
+    if not due:
+        return
+    predicted = predict_heads(due, source, validation.clip_ids, task)
+    for trainer, logits in zip(due, predicted.logits, strict=True):
+        trainer.keep_better(done, validation_score(logits, predicted.labels, trainer.loss, task))
+        trainer.head.train()
+
+
+def validation_score(logits: Tensor, labels: Tensor, loss: Loss, task: Task) -> float:
+    """What BAT's release chooses a step by: accuracy where clips have one label, micro mAP of patch columns; else mAP.
+
+    `logits` and `labels` are [M, C].
+    """
+    scores = scores_of(logits, loss)
+    if task.single_label:
+        return float(accuracy(scores, labels.int().argmax(1), None))
+    if task.unit == "frame":
+        scores, labels = scores.reshape(-1, 1), labels.reshape(-1, 1)
+    return float(macro_map_present(average_precision(scores, labels)))
 
 
 @torch.no_grad()

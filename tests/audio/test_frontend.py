@@ -234,7 +234,7 @@ def test_a_padded_clips_minimum_lies_top_db_below_its_maximum() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 1e9])
 def test_a_length_that_is_none_is_named(seconds: float) -> None:
-    for config in (FrontendConfig, StatisticsConfig):
+    for config in (FrontendConfig, StatisticsConfig) if seconds else (FrontendConfig,):
         with pytest.raises(AudiobatError, match=r"frontend\.pad_seconds"):
             config(pad_seconds=seconds)
 
@@ -243,6 +243,7 @@ def test_a_data_sets_padding_takes_the_place_of_a_models_own_if_each_clip_has_it
     settings = StatisticsConfig(statistics="audioset_released", pad_seconds=5.0)
     assert settings.apply(FrontendConfig(pad_seconds=3.0)).pad_seconds == 5.0
     assert StatisticsConfig().apply(FrontendConfig(pad_seconds=3.0)).pad_seconds == 3.0
+    assert StatisticsConfig(pad_seconds=0.0).apply(FrontendConfig(pad_seconds=3.0)) == FrontendConfig()
     assert settings.apply(KALDI).pad_seconds is None
     assert settings.apply(KALDI).moments == (-4.5986, 4.3574)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from audiobat.cli import command as cli
-from audiobat.config import ProbeConfig, from_dict
+from audiobat.config import ProbeConfig, SelectConfig, from_dict
 from audiobat.config.presets import preset_fields, task_of
 from audiobat.errors import AudiobatError
 from audiobat.probing.jobs import decay_of, head_jobs, passes, preset_of, with_seeds
@@ -50,9 +50,17 @@ def test_the_release_differs_where_its_files_do():
             assert (*(getattr(job.train, name) for name in numbers), job.head.dropout) == wanted, (kind, task)
             assert (config.frontend.statistics, config.max_frames) == (f"{statistics}_released", frames)
             assert preset_of(job, job.train.loss, config, task) == "released"
+            assert (job.train.warmup, job.train.roll) == ("floored", task == "as20k")
+            assert config.frontend.pad_seconds == (10.23 if task == "as20k" else 0)
+            assert config.select.which == ("best" if task in ("spc2", "dcase2016") else "last")
     for preset in ("paper", "fair"):
         config = config_of(preset, "esc50")
         assert (config.frontend.mean, config.max_frames) == (None, None)
+        assert (config.train.warmup, config.train.roll, config.select.which) == ("linear", False, "last")
+    [lasso] = head_jobs(replace(config_of("released", "as20k"), heads=("head2toe",)), 12)
+    assert lasso.head.penalty == 0
+    [free] = head_jobs(replace(config_of("released", "esc50"), heads=("head2toe",)), 12)
+    assert free.head.penalty is None  # Head2Toe's own, 1e-4
 
 
 def test_settings_of_one_kind_are_that_kinds_alone():
@@ -163,6 +171,8 @@ def test_a_record_names_a_preset_only_if_it_was_followed(preset: str):
     ]
     assert [preset_of(one, "ce", config, "esc50") for one in changes] == ["custom"] * 5
     assert preset_of(job, "bce", config, "esc50") == "custom"
+    other = replace(config, select=SelectConfig("best"))
+    assert preset_of(job, "ce", other, "esc50") == "custom"
 
 
 def test_decay_of_null_is_that_of_the_kind():

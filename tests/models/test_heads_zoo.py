@@ -132,7 +132,7 @@ def slow_protobin(head, config, bag):
 def slow_linear(head, config, bag):
     x = bag.summary(config.layer, config.pool)
     if config.norm == "layer":
-        return (x - x.mean()) / (x.var(unbiased=False) + 1e-5).sqrt()
+        return (x - x.mean()) / (x.var(unbiased=False) + 1e-6).sqrt()
     return batch_normal(x, head.norm) if config.norm == "batch" else x
 
 

@@ -21,6 +21,7 @@ from audiobat.config import (
     ModelConfig,
     ProbeConfig,
     ProbeTrainConfig,
+    SelectConfig,
 )
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import ClipOrder
@@ -487,6 +488,42 @@ def test_rolls_would_move_sounds_away_from_labels_of_frames(encoder, tmp_path: P
     (tmp_path / "events.csv").write_text("\n".join(["path,onset,offset,label,split", *rows]))
     with pytest.raises(AudiobatError, match=r"train\.roll moves sounds away from their labels of frames"):
         probe(encoder, tmp_path / "events.csv", replace(CGP, train=replace(TRAIN, roll=True)))
+
+
+def test_the_best_validation_step_is_said_and_recorded(encoder, multi: Path, folded: Path, tmp_path: Path, capsys):
+    config = replace(LINEAR, train=replace(TRAIN, steps=30, lr=0.5), select=SelectConfig("best", every=4))
+    [record] = probe(encoder, multi, config, out=tmp_path)
+    said = capsys.readouterr().err
+    choice = record.head["choice"]
+    assert choice["valid_clips"] == 4
+    assert choice["step"] in (*range(4, 30, 4), 30)
+    assert "split: 40 clips train, 4 choose the step, 16 test, by the column split\n" in said
+    kept = f"linear, seed 0: step {choice['step']} of 30 is kept, {choice['validation']:.3f} on 4 valid clips\n"
+    assert kept in said
+    assert (record.head["select.which"], record.head["select.every"]) == ("best", 4)
+    assert load_record(next(tmp_path.glob("results/*.json"))) == record
+    [last] = probe(encoder, multi, replace(config, select=SelectConfig()))
+    assert "choice" not in last.head
+    assert "select.which" not in last.head
+
+    held = replace(config, select=SelectConfig("best", every=4, held_out=0.2))
+    [record] = probe(encoder, folded, held)
+    assert set(record.head["choice"]) == {"1", "2", "5"}
+    assert all(choice["valid_clips"] > 0 for choice in record.head["choice"].values())
+    table = read_labelled_clips(multi)
+    source = cache_features(encoder, table, progress=False)
+    [record] = probe_source("net", encoder, source, table, *split_for_probe(table), config)
+    assert record.head["choice"] == choice
+    with pytest.raises(AudiobatError, match=r"select\.which is best, but no clips validate: mark some as split valid"):
+        probe(encoder, folded, config)
+
+
+def test_clips_that_validate_nothing_are_not_encoded(encoder, multi: Path, monkeypatch):
+    seen = []
+    forward = AudioEncoder.forward_intermediates
+    monkeypatch.setattr(AudioEncoder, "forward_intermediates", lambda *a: (seen.append(len(a[1])), forward(*a))[1])
+    probe(encoder, multi, replace(LINEAR, train=replace(TRAIN, steps=7)))
+    assert sum(seen) == 56
 
 
 def test_the_settings_of_a_public_data_set_are_its_column_of_the_paper(encoder, folded: Path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from sklearn.metrics import average_precision_score
 from torch import nn
 
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, ProbeConfig, ProbeTrainConfig
@@ -18,7 +19,15 @@ from audiobat.models.losses import probe_loss
 from audiobat.probing import training
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.jobs import HeadJob
-from audiobat.probing.training import PREDICT_BATCH, HeadTrainer, draw_clips, predict_heads, train_heads
+from audiobat.probing.training import (
+    PREDICT_BATCH,
+    HeadTrainer,
+    Validation,
+    draw_clips,
+    predict_heads,
+    train_heads,
+    validation_score,
+)
 
 RATE = 8000
 FRONTEND = FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16)
@@ -207,6 +216,54 @@ def test_a_heads_penalty_is_a_part_of_what_it_minimises(kept, table, monkeypatch
     trainers, _ = train_heads(kept, ROWS, clip_task(table), [heavy, light])
     norms = [torch.linalg.vector_norm(trainer.head.classifier.weight) for trainer in trainers]
     assert norms[0] < norms[1] / 3
+
+
+@pytest.mark.parametrize("unit", ["clip", "frame"])
+def test_the_best_validation_step_is_kept(kept, table, unit: str, monkeypatch):
+    """Every step's weights, scored here by scikit-learn on the validation clips, of which test clips are none."""
+    task = clip_task(table) if unit == "clip" else task_for(ProbeConfig(task="frame"), table)
+    blind = replace(kept, indices=np.arange(30))  # test clips have no features
+    valid = np.arange(24, 30)
+    heads = [job("cgp", lr=0.1, steps=20), job("linear", lr=0.3, steps=11), job("protobin", seed=2), job("knn")]
+    states: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
+    learn = HeadTrainer.train_step
+
+    def remembering(self: HeadTrainer, step: int, *rest) -> None:
+        learn(self, step, *rest)
+        states[self.job.name, step + 1] = {n: v.clone() for n, v in self.head.state_dict().items()}
+
+    monkeypatch.setattr(HeadTrainer, "train_step", remembering)
+    trainers, _ = train_heads(blind, ROWS, task, heads, validation=Validation(valid, every=3))
+    monkeypatch.undo()
+    steps = [trainer.best.step for trainer in trainers[:3]]
+    assert any(step < trainer.steps for step, trainer in zip(steps, trainers, strict=False)), "else last is best"
+    for trainer in trainers[:3]:
+        scores = {}
+        for done in range(1, trainer.steps + 1):
+            if done % 3 == 0 or done == trainer.steps:
+                trainer.head.load_state_dict(states[trainer.job.name, done])
+                said = predict_heads([trainer], blind, valid, task)
+                asked = said.labels.any(0) if unit == "clip" else slice(None)
+                average = "macro" if unit == "clip" else "micro"
+                scores[done] = average_precision_score(said.labels[:, asked], said.logits[0][:, asked], average=average)
+        best = max(scores, key=lambda done: (scores[done], -done))
+        assert (trainer.best.step, trainer.best.score) == (best, pytest.approx(scores[best], abs=1e-6))
+        assert all(torch.equal(v, states[trainer.job.name, best][n]) for n, v in trainer.best.state.items())
+    assert trainers[3].best is None, "nothing of it is trained"
+    plain, _ = train_heads(blind, ROWS, task, heads[:3])
+    for trainer in plain:
+        end = states[trainer.job.name, trainer.steps]
+        assert all(torch.equal(v, end[n]) for n, v in trainer.head.state_dict().items()), "to look changes nothing"
+    [alone], _ = train_heads(blind, ROWS, task, heads[:1], validation=Validation(valid, every=3))
+    assert alone.best.step == steps[0]
+    assert torch.equal(alone.head.prototypes, alone.best.state["prototypes"]), "the head has the kept weights"
+
+
+def test_one_label_a_clip_is_validated_by_accuracy():
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 0.5], [0.0, 0.2, 0.1]])
+    labels = nn.functional.one_hot(torch.tensor([0, 1, 2, 2]), 3).bool()
+    for loss in ("ce", "bce"):
+        assert validation_score(logits, labels, loss, Task.of_matrix(labels, True)) == pytest.approx(0.5)
 
 
 def test_nearest_neighbours_remember_exactly_the_training_clips(kept, table):

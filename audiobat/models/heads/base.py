@@ -17,7 +17,7 @@ from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.pooling import columns
 
-NORM_EPS = 1e-6  # of the batch norm of masked autoencoders' linear probe, and of the layer norms of BAT's release
+NORM_EPS = 1e-6  # of the batch norm of masked autoencoders' linear probe, and of layer norms in BAT's release and EAT
 
 
 class Head(nn.Module):
@@ -159,10 +159,10 @@ def normalise_valid(norm: nn.Module, tokens: Tensor, valid: Tensor) -> Tensor:
     return normal
 
 
-def build_norm(norm: Literal["none", "layer", "batch"], width: int, layer_eps: float = NORM_EPS) -> nn.Module:
+def build_norm(norm: Literal["none", "layer", "batch"], width: int) -> nn.Module:
     """A norm of `width` values without learned scale: the matrix that follows can learn the scale as well."""
     if norm == "layer":
-        return nn.LayerNorm(width, eps=layer_eps, elementwise_affine=False)
+        return nn.LayerNorm(width, eps=NORM_EPS, elementwise_affine=False)
     if norm == "batch":
         return nn.BatchNorm1d(width, eps=NORM_EPS, affine=False)
     return nn.Identity()

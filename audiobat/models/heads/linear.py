@@ -36,7 +36,7 @@ class LinearProbe(Probe):
         norm: Literal["none", "layer", "batch"] = "none",
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(nn.Linear(dim, classes), build_norm(norm, dim, layer_eps=1e-5), dropout)
+        super().__init__(nn.Linear(dim, classes), build_norm(norm, dim), dropout)
         self.layer = layer
         self.token = pool
 

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from audiobat.config import ProbeConfig
+from audiobat.config import ProbeConfig, SelectConfig
 from audiobat.config.presets import task_of
 from audiobat.config.recipes import Recipe, make_config
 from audiobat.data.clip_table import ClipTable
@@ -40,7 +40,7 @@ from audiobat.models.features import Encoder
 from audiobat.probing.analyze import measures
 from audiobat.probing.analyze.pictures import class_pictures, clip_pictures, measure_pictures
 from audiobat.probing.one_pass import compute_features, open_model, readable
-from audiobat.probing.plan import keep_used, make_plan
+from audiobat.probing.plan import make_plan, used_clips
 from audiobat.probing.training import check_buildable
 
 FORMAT = "audiobat-analysis-1"
@@ -92,7 +92,7 @@ def analyze(
             raise AudiobatError(f"{name} is {value}: use {least} or more.")
     config, out = measures.analysis_config(make_config(ProbeConfig, config)), Path(out)
     old = listed_files(out, overwrite)
-    table, split = read_table(data, test_fold, clips)
+    table, split = read_table(data, test_fold, clips, config.select)
     name, given = open_model(model, trust_remote_code)
     plan = None
     if split is not None:
@@ -130,7 +130,9 @@ def analyze(
     return held
 
 
-def read_table(data: str | Path, test_fold: int | None, clips: int) -> tuple[ClipTable, Split | None]:
+def read_table(
+    data: str | Path, test_fold: int | None, clips: int, select: SelectConfig
+) -> tuple[ClipTable, Split | None]:
     """The clips in use, and their split; without labels a spread of at most `clips`, and None."""
     table = read_clips(data)
     # A folder whose clips all lie in folders of their own has classes.
@@ -138,7 +140,7 @@ def read_table(data: str | Path, test_fold: int | None, clips: int) -> tuple[Cli
     if table.labels is None and not has_class_folders:
         return table.select(spread(np.arange(len(table)), clips)), None
     table = read_labelled_clips(data)
-    table, (split,) = keep_used(table, splits_of(table, test_fold)[:1])
+    table, (split,) = used_clips(table, splits_of(table, test_fold)[:1], select)
     return table, split
 
 

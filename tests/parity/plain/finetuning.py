@@ -69,7 +69,7 @@ def loss_of(w: Weights, waveforms: list[Array], labels: Tensor, method: Method, 
         whole[: len(x)] = x
         tokens = patch_tokens(whole, below(encoder, "patch_embed.proj"))
         cls = encode(tokens + method.positions[: len(tokens)], encoder, method.heads, draws.paths[i])[-1][0][0]
-        logits.append(linear(standardise(cls, 0, 1e-5) * draws.kept[i], classifier))
+        logits.append(linear(standardise(cls, 0, 1e-6) * draws.kept[i], classifier))
     return LOSSES[method.loss](torch.stack(logits), smooth(torch.stack(wanted), method.smoothing))
 
 

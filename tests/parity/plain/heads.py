@@ -175,7 +175,7 @@ RECIPES = {
     "cgp": Recipe(cgp),
     "protobin": Recipe(protobin),
     "linear": Recipe(last_cls),
-    "linear, layer norm": Recipe(last_cls, "layer", 1e-5),
+    "linear, layer norm": Recipe(last_cls, "layer", 1e-6),
     "linear, batch norm": Recipe(last_mean, "batch"),
     "linear_cgp": Recipe(gated_cls, "layer"),
     "head2toe": Recipe(all_cls, "layer", penalty=lasso),
