@@ -156,6 +156,14 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def counts_of_ranks(count: int) -> list[int]:
+    """The `count` of every rank, in their order; every rank must call it at the same point.
+
+    It is exchanged between CPUs, so that nothing waits for the device.
+    """
+    return gather_rows(torch.tensor([count])).tolist()
+
+
 def mean_over_ranks(mean: Tensor, count: Tensor | int) -> Tensor:
     """This rank's part of the mean over all ranks' items, from its own `mean` over `count` items, both scalars.
 
@@ -173,12 +181,5 @@ def mean_over_ranks(mean: Tensor, count: Tensor | int) -> Tensor:
 
 
 def any_rank(here: bool) -> bool:
-    """Whether something is so on any rank; every rank must call it at the same point.
-
-    It is exchanged between CPUs, so that nothing waits for the device.
-    """
-    if place()[1] == 1:
-        return here
-    anywhere = torch.tensor(int(here))
-    dist.all_reduce(anywhere, dist.ReduceOp.MAX)
-    return bool(anywhere)
+    """Whether something is so on any rank; every rank must call it at the same point."""
+    return any(counts_of_ranks(here))
