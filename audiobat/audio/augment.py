@@ -2,7 +2,7 @@
 
 The settings of each task are in its recipe, `config/recipes/finetune` (Table 6 of the paper). A training step calls
 `augment_waveform`, its frontend, and `augment_spectrogram`. All decisions are drawn on the host from `rng`, such as
-`np.random.default_rng((seed, step, rank))`, so that they are the same on every device and the host waits for none. A
+`np.random.default_rng((seed, step))`, so that they are the same on every device and the host waits for none. A
 clip's augmentation depends on its place in the batch, never on its neighbours' samples or lengths (mixup apart), and
 changes the clip's own samples or frames alone: padding stays padding, unless the model takes it for part of the clip.
 """

@@ -7,14 +7,15 @@ every rank draws for all ranks' rows from one stream, and takes its own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from audiobat.engine.ranks import own_rows, place
+from audiobat.engine.ranks import counts_of_ranks, place
 
-_shared: dict[torch.device, torch.Generator] = {}  # of several ranks: by device, in the same state on each
+_shared: dict[torch.device, Tensor] = {}  # of several ranks: the state of their common stream on a device
 
 
 def seed_step(seed: int, step: int, device: torch.device) -> None:
@@ -27,18 +28,39 @@ def seed_step(seed: int, step: int, device: torch.device) -> None:
         torch.manual_seed(step_seed(seed, step, 0))
         return
     torch.manual_seed(step_seed(seed, step, 1 + rank))
-    _shared[device] = torch.Generator(device).manual_seed(step_seed(seed, step, 0))
+    _shared[device] = torch.Generator(device).manual_seed(step_seed(seed, step, 0)).get_state()
 
 
-def draw_rows(draw: Callable[[int, torch.Generator | None], Tensor], rows: int, device: torch.device) -> Tensor:
-    """This rank's `rows` of what `draw(count, generator)` makes, [count, ...], for the rows of all ranks together.
+def draw_rows(draw: Callable[[int], Tensor], rows: int, device: torch.device, even: bool = True) -> Tensor:
+    """This rank's `rows` of what `draw(count)` draws, [count, ...], for the rows of all ranks together.
 
-    One process, or a model outside of a training step, draws from torch's own generator, as torch's layers do.
+    Args:
+        draw: makes random numbers on `device` by torch's own generator.
+        rows: of this rank.
+        device: where they are.
+        even: every rank has as many rows. If not, the ranks first tell each other how many, so that all must call it.
+
+    A process that is alone, or a model outside of a training step, draws for its own rows, as torch's layers do.
     """
-    ranks = place()[1]
+    rank, ranks = place()
     if ranks == 1 or device not in _shared:
-        return draw(rows, None)
-    return own_rows(draw(rows * ranks, _shared[device]))
+        return draw(rows)
+    counts = [rows] * ranks if even else counts_of_ranks(rows)
+    with _shared_stream(device):
+        return draw(sum(counts)).split(counts)[rank]
+
+
+@contextmanager
+def _shared_stream(device: torch.device) -> Iterator[None]:
+    """Let torch's own generator of a device go on with the shared stream, and then as if nothing had been drawn."""
+    own = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+    before = own.get_state()
+    own.set_state(_shared[device])
+    try:
+        yield
+    finally:
+        _shared[device] = own.get_state()
+        own.set_state(before)
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:

@@ -156,6 +156,23 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def counts_of_ranks(count: int) -> list[int]:
+    """The `count` of every rank, in their order; every rank must call it at the same point.
+
+    It is exchanged between CPUs, so that nothing waits for the device.
+    """
+    return gather_rows(torch.tensor([count])).tolist()
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of every rank's `value`, without gradient; every rank must call it at the same point."""
+    if place()[1] == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
 def mean_over_ranks(mean: Tensor, count: Tensor | int) -> Tensor:
     """This rank's part of the mean over all ranks' items, from its own `mean` over `count` items, both scalars.
 
@@ -166,19 +183,10 @@ def mean_over_ranks(mean: Tensor, count: Tensor | int) -> Tensor:
     ranks = place()[1]
     if ranks == 1:
         return mean
-    count = torch.as_tensor(count, dtype=torch.int64, device=mean.device)
-    total = count.clone()
-    dist.all_reduce(total)
-    return mean * (count * ranks / total.clamp(min=1))
+    count = torch.as_tensor(count, dtype=torch.float64, device=mean.device)  # holds any count
+    return mean * (count * ranks / sum_over_ranks(count).clamp(min=1)).to(mean.dtype)
 
 
 def any_rank(here: bool) -> bool:
-    """Whether something is so on any rank; every rank must call it at the same point.
-
-    It is exchanged between CPUs, so that nothing waits for the device.
-    """
-    if place()[1] == 1:
-        return here
-    anywhere = torch.tensor(int(here))
-    dist.all_reduce(anywhere, dist.ReduceOp.MAX)
-    return bool(anywhere)
+    """Whether something is so on any rank; every rank must call it at the same point."""
+    return any(counts_of_ranks(here))

@@ -1,22 +1,25 @@
 """One step of fine-tuning: a batch of crops to the loss of an encoder with its head; and which weights are kept.
 
-Augmentation is a function of (seed, step, rank), as everything random in a step is, so resuming needs a step number.
+Augmentation is a function of (seed, step), as everything random in a step is, so resuming needs a step number. Each of
+several ranks augments the batch of all, where mixup finds its partners, and goes on with its own clips: a step is the
+same on any number of ranks.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audiobat.audio.augment import augment_spectrogram, augment_waveform
+from audiobat.audio.augment import Augmented, augment_spectrogram, augment_waveform
 from audiobat.config import FinetuneConfig
 from audiobat.data.loader import CropBatch
+from audiobat.engine.ranks import any_rank, gather_rows, mean_over_ranks, own_rows
 from audiobat.evaluation.labels import Task
 from audiobat.finetuning.layer_rates import own_encoder, train_only_what_is_read
 from audiobat.models.losses import Loss, smooth, soft_loss
@@ -43,7 +46,6 @@ class Finetuning(nn.Module):
         task: the labels of the clips that train.
         loss: of logits against them.
         config: augmentation, regularisation, and which weights are kept.
-        rank: of this process; ranks augment differently.
         validate: from a tagger in eval mode and the number of steps done to its score; called every `select.every`
             steps and after the last. None: no clips validate.
     """
@@ -54,11 +56,10 @@ class Finetuning(nn.Module):
         task: Task,
         loss: Loss,
         config: FinetuneConfig,
-        rank: int = 0,
         validate: Callable[[Tagger, int], float] | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.loss, self.rank, self.validate = config, loss, rank, validate
+        self.config, self.loss, self.validate = config, loss, validate
         self.task = task
         self.tagger = tagger
         self.ema = None if config.train.ema_decay is None else frozen_copy(tagger)
@@ -100,7 +101,8 @@ class Finetuning(nn.Module):
     def forward(self, batch: CropBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of global step `step`, mean over clips (or patch columns) and classes; no further statistics."""
         encoder, augment = own_encoder(self.tagger), self.config.augment
-        rng = np.random.default_rng((self.config.train.seed, step, self.rank))
+        rng = np.random.default_rng((self.config.train.seed, step, 0))
+        batch = of_all_ranks(batch)
         max_frames, padded = encoder.config.encoder.max_frames, encoder.config.encoder.pad == "grid"
         with torch.no_grad():
             waveform = augment_waveform(batch.waveform, batch.lengths, augment, rng)
@@ -115,11 +117,12 @@ class Finetuning(nn.Module):
             targets = targets.to(waveform.device, non_blocking=True)
             own = frames if padded or batch.lengths is not None else None  # None: the batch has no padding
             mixed = augment_spectrogram(spectrogram, own, targets, augment, rng, window=max_frames, padded=padded)
+            mixed = Augmented(*(None if part is None else own_rows(part) for part in mixed))
         with torch.set_grad_enabled(not self.frozen):
             features = encoder.forward_spectrogram(mixed.inputs, mixed.counts)
         logits = self.task.logits(self.tagger.head, features)  # [M, C] of clips, or of patch columns with sound
         wanted = smooth(self.task.rows(mixed.targets, features), self.config.train.label_smoothing)
-        loss = soft_loss(self.loss, logits.float(), wanted, self.config.train.bce_per)
+        loss = mean_over_ranks(soft_loss(self.loss, logits.float(), wanted, self.config.train.bce_per), len(logits))
         return loss + self.tagger.head.penalty(), {}
 
     def after_step(self, step: int) -> None:
@@ -139,6 +142,20 @@ class Finetuning(nn.Module):
             self.best.load_state_dict(self.last.state_dict())
             self.best_score.fill_(score)
             self.best_step.fill_(done)
+
+
+def of_all_ranks(batch: CropBatch) -> CropBatch:
+    """The batch with the crops of all ranks, in the order of the ranks; `keys` and `skipped` stay this rank's."""
+    lengths = batch.lengths
+    if any_rank(lengths is not None) and lengths is None:
+        lengths = torch.full(batch.waveform.shape[:1], batch.waveform.shape[1], device=batch.waveform.device)
+    return replace(
+        batch,
+        waveform=gather_rows(batch.waveform),
+        lengths=None if lengths is None else gather_rows(lengths),
+        clip_ids=gather_rows(torch.from_numpy(batch.clip_ids)).numpy(),
+        starts=gather_rows(torch.from_numpy(batch.starts)).numpy(),
+    )
 
 
 def frozen_copy(tagger: Tagger) -> Tagger:

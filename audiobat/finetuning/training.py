@@ -63,7 +63,6 @@ def train_fold(
             task_for(config, table),
             evaluator.loss,
             config,
-            ranks.rank,
             validate if len(split.valid) else None,
         ).to(ranks.device)
         model.freeze(False)

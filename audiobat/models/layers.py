@@ -101,7 +101,7 @@ class DropPath(nn.Module):
         """Branch output [B, N, D] to zeros or, so that its expectation stays, to itself / (1 - rate)."""
         if not self.training or self.rate == 0:
             return x
-        chance = draw_rows(lambda n, g: torch.rand(n, 1, 1, generator=g, device=x.device), len(x), x.device)
+        chance = draw_rows(lambda rows: torch.rand(rows, 1, 1, device=x.device), len(x), x.device)
         keep = chance >= self.rate
         return x * keep / (1 - self.rate)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiobat.engine.ranks import sum_over_ranks
+
 Loss: TypeAlias = Literal["bce", "ce", "asl"]
 
 
@@ -24,7 +26,7 @@ def soft_loss(kind: Loss, logits: Tensor, targets: Tensor, bce_per: Literal["cel
     `ce` reads a row of targets as a distribution over classes; `bce` and `asl` treat each class by itself.
 
     `bce` is a mean over cells or, as in EAT's code, a sum over them divided by the labels of the batch, so that batches
-    with few labels weigh more.
+    with few labels weigh more; the batch is that of all ranks.
 
     `asl` is the asymmetric loss (Ridnik et al., 2021) with gamma- 1, gamma+ 0 and no clipping: binary cross-entropy
     times (1 - p_t)^(gamma- (1 - y) + gamma+ y), p_t = p y + (1 - p) (1 - y). So a negative counts by the probability
@@ -34,7 +36,10 @@ def soft_loss(kind: Loss, logits: Tensor, targets: Tensor, bce_per: Literal["cel
         return F.cross_entropy(logits, targets)
     if kind == "bce":
         loss = F.binary_cross_entropy_with_logits(logits, targets)
-        return loss if bce_per == "cell" else loss * (targets.numel() / targets.sum().clamp(min=1))
+        if bce_per == "cell":
+            return loss
+        cells = sum_over_ranks(torch.tensor(targets.numel(), device=targets.device))
+        return loss * (cells / sum_over_ranks(targets.sum()).clamp(min=1))
     with torch.no_grad():
         weight = torch.lerp(logits.sigmoid(), (-logits).sigmoid(), targets) ** (1 - targets)  # 1 - p_t, from p to 1 - p
     return F.binary_cross_entropy_with_logits(logits, targets, weight)

@@ -113,13 +113,11 @@ def test_labels_of_frames_move_with_the_start_of_a_crop():
     assert found[1, :, 0].tolist() == [0, 0, 0, 0]  # ant was over before the crop begins
 
 
-def test_a_step_is_a_function_of_its_number_and_its_rank():
+def test_a_step_is_a_function_of_its_number():
     config = changed(PLAIN, augment=to_dict(AugmentConfig(mixup=MixupConfig(1.0), spec_augment=SpecAugmentConfig(0.5))))
     model = build(changed(config, train={"drop_path": 0.0}))
     losses = [model(batch(), step)[0].item() for step in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]
-    model.rank = 1
-    assert model(batch(), 3)[0].item() != losses[0]
 
 
 def test_eats_loss_is_divided_by_the_labels_of_the_batch():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.config import HeadConfig
+from audiobat.engine.row_layers import RowBatchNorm, RowDropout
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.pooling import columns
 
@@ -100,7 +101,7 @@ class Probe(Head):
     def __init__(self, classifier: nn.Linear, norm: nn.Module | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm = nn.Identity() if norm is None else norm
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = RowDropout(dropout)
         self.classifier = classifier
 
     def classify(self, pooled: Tensor) -> Tensor:
@@ -164,7 +165,7 @@ def build_norm(norm: Literal["none", "layer", "batch"], width: int) -> nn.Module
     if norm == "layer":
         return nn.LayerNorm(width, eps=NORM_EPS, elementwise_affine=False)
     if norm == "batch":
-        return nn.BatchNorm1d(width, eps=NORM_EPS, affine=False)
+        return RowBatchNorm(width, eps=NORM_EPS, affine=False)
     return nn.Identity()
 
 

@@ -31,9 +31,7 @@ class CNNDecoder(Decoder):
         """Visible tokens [R, n, D] to predictions [R, N - n, width]; padding is convolved like any other cell."""
         clones, _, dim = tokens.shape
         cells, device, dtype = grid[0] * grid[1], tokens.device, tokens.dtype
-        filler = draw_rows(
-            lambda n, g: torch.randn(n, cells, dim, generator=g, device=device, dtype=dtype), clones, device
-        )
+        filler = draw_rows(lambda rows: torch.randn(rows, cells, dim, device=device, dtype=dtype), clones, device)
         filled = (filler * NOISE_STD).scatter(1, masks.visible.unsqueeze(-1).expand(-1, -1, dim), tokens)
         x = filled.transpose(1, 2).unflatten(2, grid)  # [R, D, T, F]
         for conv in self.convs:
