@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .rows import inputs, masks, pretraining
+from .rows import finetuning, inputs, masks, pretraining, probing
 from .rows.base import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
@@ -10,6 +10,8 @@ KINDS = {  # by heading, in the page's order
     "Spectrograms": inputs,
     "Masks": masks,
     "Pre-training": pretraining,
+    "Probes": probing,
+    "Fine-tuning": finetuning,
 }
 HEAD = ["| what | source | compared | float64 | float32 |", "| --- | --- | --- | --- | --- |"]
 

@@ -10,5 +10,6 @@ dictionaries of tensors under the names that releases have; whatever is drawn (m
     pretraining.py  targets and losses of BAT, of EAT and of SSLAM's second stage
     losses.py       logits against labels
     finetuning.py   augmentation, encoder, head and loss of a step; the layers' learning rates
+    features.py     clips of any length through an encoder
     heads.py        every kind of head on frozen features
 """

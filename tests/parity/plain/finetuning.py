@@ -18,7 +18,7 @@ class Method(NamedTuple):
     columns: int | None  # of patches that a clip is padded to; None: as many as it needs
     positions: Tensor  # [N, D]
     heads: int
-    loss: Literal["bce", "ce", "asl"]
+    loss: str  # of LOSSES
     smoothing: float
     layer_decay: float
     layers: Literal["standard", "released", "eat"]
@@ -69,6 +69,7 @@ def loss_of(w: Weights, waveforms: list[Array], labels: Tensor, method: Method, 
         whole[: len(x)] = x
         tokens = patch_tokens(whole, below(encoder, "patch_embed.proj"))
         cls = encode(tokens + method.positions[: len(tokens)], encoder, method.heads, draws.paths[i])[-1][0][0]
+        # Without scale and shift, which EAT's and BAT's heads have: the matrix behind them can learn as much.
         logits.append(linear(standardise(cls, 0, 1e-6) * draws.kept[i], classifier))
     return LOSSES[method.loss](torch.stack(logits), smooth(torch.stack(wanted), method.smoothing))
 

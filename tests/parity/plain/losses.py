@@ -9,6 +9,11 @@ def bce(logits: Tensor, targets: Tensor) -> Tensor:
     return -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
 
 
+def bce_per_label(logits: Tensor, targets: Tensor) -> Tensor:
+    """EAT: the sum over clips and classes, divided by the labels that the clips have together."""
+    return bce(logits, targets) * targets.numel() / targets.sum()
+
+
 def ce(logits: Tensor, targets: Tensor) -> Tensor:
     shares = logits.exp() / logits.exp().sum(1, keepdim=True)
     return -(targets * shares.log()).sum(1).mean()
@@ -31,4 +36,4 @@ def smooth(targets: Tensor, share: float) -> Tensor:
     return targets * (1 - share) + share / targets.shape[1]
 
 
-LOSSES = {"bce": bce, "ce": ce, "asl": asl}
+LOSSES = {"bce": bce, "bce per label": bce_per_label, "ce": ce, "asl": asl}

@@ -25,7 +25,6 @@ class Method(NamedTuple):
     target_eps: float
     cls_layers: int | None  # how many of the last layers are the cls token's target; None: all
     sums: bool  # EAT's loss, of sums; else BAT's, of means
-    mixes: bool = False  # SSLAM's second stage
 
 
 class Draws(NamedTuple):
@@ -42,6 +41,50 @@ class Losses(NamedTuple):
     local: Tensor  # mean squared errors, the method's weights left out
     cls: Tensor
     retention: Tensor | None
+
+
+def shapes(dim: int, depth: int, ratio: float, decoder_ratio: float, method: Method) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what a method trains: those of released weights, and the decoder's.
+
+    BAT's decoder is of the encoder's width, with gated blocks, learned positions and an output without bias.
+    """
+    gated = method.groups is None
+
+    def blocks(part: str, ratio: float) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
+        hidden = int(dim * ratio)
+        for b in range(depth):
+            for name, out, into in (
+                ("attn.qkv", 3 * dim, dim),
+                *([("attn.gate", dim, dim)] if gated else []),
+                ("attn.proj", dim, dim),
+                ("mlp.fc1", hidden, dim),
+                ("mlp.fc2", dim, hidden),
+            ):
+                found |= {f"{part}.blocks.{b}.{name}.weight": (out, into), f"{part}.blocks.{b}.{name}.bias": (out,)}
+            for name in ("norm1", "norm2"):
+                found |= {f"{part}.blocks.{b}.{name}.{kind}": (dim,) for kind in ("weight", "bias")}
+        return found
+
+    stem = {
+        "student.cls_token": (1, 1, dim),
+        "student.patch_embed.proj.weight": (dim, 1, PATCH, PATCH),
+        "student.patch_embed.proj.bias": (dim,),
+        "student.pre_norm.weight": (dim,),
+        "student.pre_norm.bias": (dim,),
+    }
+    encoder = stem | blocks("student", ratio)
+    out = {"decoder.proj.weight": (dim, dim)}
+    if gated:
+        tokens = {"decoder.mask_token": (dim,), "decoder.pos_embed": tuple(method.positions.shape)}
+        return encoder | tokens | blocks("decoder", decoder_ratio) | out
+    convs: dict[str, tuple[int, ...]] = {}
+    for layer in range(depth):
+        convs |= {
+            f"decoder.convs.{layer}.weight": (dim, dim // method.groups, 3, 3),
+            f"decoder.convs.{layer}.bias": (dim,),
+        }
+    return encoder | convs | out | {"decoder.proj.bias": (dim,)}
 
 
 def layer_targets(tokens: Tensor, teacher: Weights, method: Method) -> list[Tensor]:

@@ -37,7 +37,8 @@ from .pretraining import batch_of, keep_first_gradients, sounds, state, stir
 DIM, HEADS, DEPTH, COLUMNS, STEPS, TOTAL, WARMUP = 24, 2, 3, 5, 20, 24, 5
 FRAMES = COLUMNS * 16
 FULL, FULL_EAT = 12_700, 13_050  # samples that fill the grid of either frontend
-EAT = "EAT, its code"
+PADDED = (FRAMES - 1) * 160  # samples to which BAT's release pads AudioSet
+EAT, RELEASE = "EAT, its code", "BAT's release"
 CLASSES = tuple("abcde")
 MULTI = [["a"], ["b", "c"], ["d"], ["a", "e"], ["c"]]
 SINGLE = [["a"], ["b"], ["d"], ["e"], ["b"]]
@@ -52,51 +53,64 @@ class Case(NamedTuple):
     lengths: tuple[int, ...]
     loss: str
     layers: str = "standard"
-    kaldi: bool = False
+    layout: str = "bat"  # bat, released, eat
+    statistics: tuple[float, float] = (0.0, 1.0)  # of EAT's spectrogram
     smoothing: float = 0.0
 
 
+AS20K, ESC50, WORDS = "AudioSet-20K", "ESC-50", "Speech Commands"
+UNEQUAL = (FULL, 9_000, 10_001, 5_555, FULL)
 CASES = [
-    Case("as20k", "Fine-tuning, BAT on AudioSet-20K (bce)", "paper, Table 6; EAT, BEiT", (FULL,) * 5, "bce"),
-    Case("esc50", "Fine-tuning, BAT on ESC-50 (ce)", "paper, Table 6", (FULL, 9_000, 10_001, 5_555, FULL), "ce"),
-    Case(
-        "eat_as20k",
-        "Fine-tuning, EAT on AudioSet-20K (bce)",
-        "EAT, its code",
-        (FULL_EAT,) * 5,
-        "bce",
-        "eat",
-        kaldi=True,
-    ),
-    Case("eat_esc50", "Fine-tuning, EAT on ESC-50 (ce)", EAT, (FULL_EAT,) * 5, "ce", "eat", True, 0.1),
+    Case("as20k", f"{AS20K}, BAT", "paper, Table 6; EAT", (FULL,) * 5, "bce"),
+    Case("as20k_released", f"{AS20K}, BAT's release", RELEASE, (PADDED,) * 5, "asl", "released", "released"),
+    Case("eat_as20k", f"{AS20K}, EAT", EAT, (FULL_EAT,) * 5, "bce per label", "eat", "eat", (-4.268, 4.569)),
+    Case("esc50", f"{ESC50}, BAT, clips of unequal length", "paper, Table 6", UNEQUAL, "ce"),
+    Case("esc50_released", f"{ESC50}, BAT's release", RELEASE, (FULL,) * 5, "ce", "released", "released"),
+    Case("eat_esc50", f"{ESC50}, EAT", EAT, (FULL_EAT,) * 5, "ce", "eat", "eat", (-6.627, 5.359), 0.1),
+    Case("spc2-12-folder_released", f"{WORDS}, BAT's release", RELEASE, (FULL,) * 5, "ce", "released", "released"),
+    Case("eat_spc2-35", f"{WORDS}, EAT", EAT, (FULL_EAT,) * 5, "bce per label", "eat", "eat", (-6.846, 5.565)),
 ]
 
 
 def model_of(case: Case) -> ModelConfig:
-    frontend = FrontendConfig(kind="kaldi_fbank" if case.kaldi else "mel_db")
+    frontend = FrontendConfig(kind="kaldi_fbank" if case.layout == "eat" else "mel_db")
     encoder = EncoderConfig(
         dim=DIM,
         depth=DEPTH,
         heads=HEADS,
         mlp_ratio=2.0,
         max_frames=FRAMES,
-        gated_attention=not case.kaldi,
-        pad="grid" if case.kaldi else "mask",
+        gated_attention=case.layout != "eat",
+        pad="mask" if case.layout == "bat" else "grid",
+        positions="released" if case.layout == "released" else "paper",
     )
     return ModelConfig(frontend, encoder)
+
+
+def config_of(case: Case) -> FinetuneConfig:
+    """The recipe with a schedule that takes a moment, and waveforms padded to the few frames of the model."""
+    config = from_dict(FinetuneConfig, load_recipe(f"finetune/{case.recipe}"))
+    few = {"steps": TOTAL, "batch_size": len(case.lengths), "precision": "fp32", "log_every": 100, "save_every": 100}
+    padded = {} if config.frontend.pad_seconds is None else {"pad_seconds": PADDED / 16_000}
+    return dataclasses.replace(
+        config,
+        frontend=dataclasses.replace(config.frontend, **padded),
+        optim=dataclasses.replace(config.optim, lr=2e-3, min_lr=1e-4, warmup_steps=WARMUP),
+        train=dataclasses.replace(config.train, **few),
+    )
 
 
 def method_of(case: Case) -> plain.Method:
     """The formulas of the case's sources."""
 
     def eat(x: frontends.Array) -> frontends.Array:
-        mean, std = {"eat_as20k": (-4.268, 4.569), "eat_esc50": (-6.627, 5.359)}[case.recipe]
-        return frontends.eat_input(x, FRAMES, mean, std)
+        return frontends.eat_input(x, FRAMES, *case.statistics)
 
-    table = networks.positions(COLUMNS, 8, DIM)
+    spectrogram = eat if case.layout == "eat" else frontends.mel_db_minmax
+    make_table = networks.released_positions if case.layout == "released" else networks.positions
     decay = 0.65 if case.layers == "eat" else 0.75
-    columns = COLUMNS if case.kaldi else None
-    spectrogram = eat if case.kaldi else frontends.mel_db_minmax
+    columns = None if case.layout == "bat" else COLUMNS
+    table = make_table(COLUMNS, 8, DIM)
     return plain.Method(spectrogram, columns, table, HEADS, case.loss, case.smoothing, decay, case.layers)
 
 
@@ -193,14 +207,7 @@ class Trained(NamedTuple):
 
 def ours(case: Case, dtype: torch.dtype, steps: int) -> tuple[Named, list[plain.Draws], Trained]:
     """The package: the weights that it starts from, what it drew, and what became of them."""
-    config = from_dict(FinetuneConfig, load_recipe(f"finetune/{case.recipe}"))
-    config = dataclasses.replace(
-        config,
-        optim=dataclasses.replace(config.optim, lr=2e-3, min_lr=1e-4, warmup_steps=WARMUP),
-        train=dataclasses.replace(
-            config.train, steps=TOTAL, batch_size=len(case.lengths), precision="fp32", log_every=100, save_every=100
-        ),
-    )
+    config = config_of(case)
     labels = SINGLE if case.loss == "ce" else MULTI
     table = clip_table("", [f"{i}.wav" for i in range(len(labels))], labels=labels, classes=CLASSES)
     with precision(dtype), tempfile.TemporaryDirectory() as folder, RunLog(Path(folder), 0, main=True) as log:
@@ -208,7 +215,7 @@ def ours(case: Case, dtype: torch.dtype, steps: int) -> tuple[Named, list[plain.
         encoder = AudioEncoder(dataclasses.replace(model_config, frontend=config.frontend.apply(model_config.frontend)))
         tagger = Tagger(encoder, TaggerConfig(config.head, CLASSES, "clip"))
         stir(tagger)
-        model = Finetuning(tagger, task_for(config, table), case.loss, config)
+        model = Finetuning(tagger, task_for(config, table), case.loss.partition(" ")[0], config)
         model.freeze(False)
         watch = Watch(model)
         start = state(tagger)

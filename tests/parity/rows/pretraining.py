@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
 from audiobat.engine.optim import build_optimizer
 from audiobat.engine.ranks import Ranks
+from audiobat.pretraining.objectives import masked_latent_regression as objective_module
 from audiobat.pretraining.objectives.base import Objective, build_objective
 
 from ..plain import frontends, networks, optimisers
@@ -86,6 +88,7 @@ def method_of(case: Case) -> plain.Method:
         "bat_base": bat,
         "bat_base_released": bat._replace(spectrogram=released_spectrogram, positions=released),
         "eat_base": eat,
+        "sslam": eat._replace(spectrogram=sslam_spectrogram, cls_layers=1),
     }[case.recipe]
 
 
@@ -102,6 +105,10 @@ def released_spectrogram(waveform: frontends.Array) -> frontends.Array:
 
 def eat_spectrogram(waveform: frontends.Array) -> frontends.Array:
     return frontends.eat_input(waveform, FRAMES, -4.268, 4.569)
+
+
+def sslam_spectrogram(waveform: frontends.Array) -> frontends.Array:
+    return frontends.eat_input(waveform, FRAMES, -4.2677393, 4.5689974)
 
 
 def sounds(lengths: tuple[int, ...]) -> list[frontends.Array]:
@@ -146,6 +153,16 @@ class Watch:
         model.decoder.register_forward_pre_hook(lambda _, args: self.masks.append(args[1]))
         if hasattr(model.decoder, "convs"):
             model.decoder.convs[0].register_forward_pre_hook(lambda _, args: self.filled.append(args[0].detach()))
+
+    def columns_too(self) -> mock.patch:
+        """Keep the columns that SSLAM mixes."""
+        own = objective_module.draw_mixed_columns
+
+        def draw(*args: Any) -> Tensor:
+            self.mixed.append(own(*args))
+            return self.mixed[-1]
+
+        return mock.patch.object(objective_module, "draw_mixed_columns", draw)
 
     def draws(self) -> plain.Draws:
         """Of the step that has just run; the next one begins anew."""
@@ -205,7 +222,7 @@ def ours(case: Case, dtype: torch.dtype) -> tuple[Named, list[plain.Draws], Trai
         batches = [batch_of(sounds(case.lengths))] * STEPS
         alone = Ranks(torch.device("cpu"))
         end = {"until": STEPS, "after_step": after_step}
-        with redirect_stderr(StringIO()):  # the progress line
+        with redirect_stderr(StringIO()), watch.columns_too():  # without the progress line
             fit(model, optimizer, batches, config.train, optim, log=log, ranks=alone, **end)
         return start, draws, Trained(watch.losses, gradients, *parts(state(model)))
 
@@ -250,6 +267,8 @@ def rows_of(case: Case) -> Iterator[Row]:
     wanted = theirs(case, start, draws)
     start32, draws32, found32 = ours(case, torch.float32)
     wanted32 = theirs(case, start32, draws32)
+    if len(set(case.lengths)) == 1:
+        yield from of_first_step(case, start, draws[0])
 
     def row(compared: str, value: Callable[[Trained, Trained], float], both: bool = True) -> Row:
         return Row(case.what, case.source, compared, value(found, wanted), value(found32, wanted32) if both else None)
@@ -261,6 +280,18 @@ def rows_of(case: Case) -> Iterator[Row]:
     moved = f"after {STEPS} steps of AdamW"
     yield row(f"weights {moved}", lambda a, b: largest(a.weights, b.weights, weights), both=False)
     yield row(f"teacher {moved}", lambda a, b: largest(a.teacher, b.teacher, teacher), both=False)
+
+
+def of_first_step(case: Case, start: Named, drawn: plain.Draws) -> Iterator[Row]:
+    """What a step begins with: which weights there are, and the deviation of EAT's noise, which is 0.01."""
+    wanted = plain.shapes(DIM, 2, 2.0, 3.0, method_of(case)).items()
+    found = {name: tuple(p.shape) for name, p in parts(start)[0].items()}.items()
+    yield Row(case.what, case.source, "names and shapes of parameters", len(wanted ^ found), tolerance=0)
+    if drawn.noise is not None:
+        noise = torch.cat(drawn.noise)
+        spread = torch.stack([noise.std(), noise.mean() + 0.01])
+        gap = difference(spread, torch.full_like(spread, 0.01))
+        yield Row(case.what, case.source, "mean and deviation of noise", gap, tolerance=0.05)
 
 
 def tables(recipe: str, what: str, source: str) -> Iterator[Row]:

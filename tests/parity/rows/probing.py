@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
     @property
     def what(self) -> str:
-        return f"Probe, {self.name or self.kind} ({self.loss})"
+        return f"{self.name or self.kind} ({self.loss})"
 
 
 CASES = [
@@ -231,7 +231,7 @@ def neighbours() -> Row:
         finite = wanted.isfinite()
         assert bool(finite.any())
         found.append(difference(logits[finite], wanted[finite]))
-    return Row("Probe, knn", "DINO", "logits", *found)
+    return Row("knn", "DINO", "logits", *found)
 
 
 def rows() -> Iterator[Row]:
