@@ -108,9 +108,10 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     init: str | None = None  # begin with a model's encoder, and with what else the file or run holds: teacher, decoder
-    init_optimizer: bool = True  # and with the state of a run's optimizer; SSLAM begins with a new one
+    init_optimizer: Literal["source", "new"] = "source"  # source: and with the state of a run's optimizer; new: without
 
     def __post_init__(self) -> None:
+        check_choice(self, "init_optimizer")
         _ = self.model  # the patch grid must fit the mel bins
         depth = self.encoder.depth
         for name in ("layers", "cls_layers"):

@@ -77,8 +77,8 @@ def begin(objective: Objective, config: PretrainConfig) -> Beginning | None:
         else:
             new.append(f"{name} ({why})")
             is_whole = is_whole and not any(parameter.requires_grad for parameter in part.parameters())
-    if not config.init_optimizer:
-        why = "init_optimizer is False"
+    if config.init_optimizer == "new":
+        why = "as init_optimizer says"
     elif source.optimizer is None:
         why = "not in the source"
     elif not is_whole:

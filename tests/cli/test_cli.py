@@ -298,7 +298,7 @@ def test_all_help_lists_every_flag_and_field_with_its_default(capsys):
     assert "--data.roll BOOL circular roll of the waveform; the paper names none; true: the release's" in text
     single = ("init", "init_optimizer")
     groups = {g.name: g.default_factory for g in dataclasses.fields(PretrainConfig) if g.name not in single}
-    fields = [f"--{name} " for name in single]
+    fields = [f"--{name.replace('_', '-')} " for name in single]
     fields += [f"--{name}.{f.name} " for name, group in groups.items() for f in dataclasses.fields(group)]
     assert [field for field in fields if field not in text] == []
 

@@ -111,10 +111,10 @@ def test_of_a_run_all_parts_come_along_and_the_optimizer_goes_on(first, tmp_path
     assert beginning.sentence in (run / "log.txt").read_text()
 
 
-def test_without_init_optimizer_its_state_is_new(first, tmp_path):
-    run = pretrain(small(init=str(first), init_optimizer=False, train={"steps": 1}), tmp_path / "second")
+def test_the_state_of_the_optimizer_may_be_new(first, tmp_path):
+    run = pretrain(small(init=str(first), init_optimizer="new", train={"steps": 1}), tmp_path / "second")
     assert {float(m["step"]) for m in load_checkpoint(run).optimizer["state"].values()} == {1.0}
-    assert "teacher. New: optimizer (init_optimizer is False)." in (run / "log.txt").read_text()
+    assert "teacher. New: optimizer (as init_optimizer says)." in (run / "log.txt").read_text()
 
 
 def test_another_grouping_of_parameters_begins_with_new_moments(first, tmp_path):
