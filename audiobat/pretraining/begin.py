@@ -77,15 +77,7 @@ def begin(objective: Objective, config: PretrainConfig) -> Beginning | None:
         else:
             new.append(f"{name} ({why})")
             is_whole = is_whole and not any(parameter.requires_grad for parameter in part.parameters())
-    if config.init_optimizer == "new":
-        why = "as init_optimizer says"
-    elif source.optimizer is None:
-        why = "not in the source"
-    elif not is_whole:
-        why = "of other parts"
-    else:
-        why = other_settings("optim.decay_1d", source, config)
-    if why:
+    if why := why_new_optimizer(source, config, is_whole):
         new.append(f"optimizer ({why})")
     else:
         taken.append("optimizer")
@@ -163,6 +155,15 @@ def why_new(part: nn.Module, theirs: Mapping[str, Any] | None) -> str | None:
         if shapes[1:] and shapes[0] != shapes[1] and not name.endswith(POSITIONS):
             return f"{name} is {shapes[0]} there and {shapes[1]} here"
     return None
+
+
+def why_new_optimizer(source: Source, config: PretrainConfig, is_whole: bool) -> str | None:
+    """Why the optimizer does not go on; None if it does. `is_whole`: all parts that are trained came along."""
+    if config.init_optimizer == "new":
+        return "as init_optimizer says"
+    if source.optimizer is None:
+        return "not in the source"
+    return other_settings("optim.decay_1d", source, config) if is_whole else "of other parts"
 
 
 def load_but_positions(part: nn.Module, state: Mapping[str, Any]) -> None:
