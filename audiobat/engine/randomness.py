@@ -47,7 +47,7 @@ def draw_rows(draw: Callable[[int], Tensor], rows: int, device: torch.device, ev
         return draw(rows)
     counts = [rows] * ranks if even else counts_of_ranks(rows)
     with _shared_stream(device):
-        return draw(sum(counts)).split(counts)[rank]
+        return draw(sum(counts))[sum(counts[:rank]) :][:rows]
 
 
 @contextmanager

@@ -30,6 +30,11 @@ class RowDropout(nn.Dropout):
 class RowBatchNorm(nn.BatchNorm1d):
     """Batch norm whose statistics are of the rows of all ranks."""
 
+    num_batches_tracked: Tensor  # torch allows None for these, which a norm of ours never has
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor:
         """Rows [M, width] to rows."""
         if not self.training or place()[1] == 1:
@@ -42,4 +47,5 @@ class RowBatchNorm(nn.BatchNorm1d):
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        return (centred * (variance + self.eps).rsqrt()).to(x.dtype)
+        normal: Tensor = centred * (variance + self.eps).rsqrt()
+        return normal.to(x.dtype)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audiobat.audio.augment import Augmented, augment_spectrogram, augment_waveform
+from audiobat.audio.augment import augment_spectrogram, augment_waveform
 from audiobat.config import FinetuneConfig
 from audiobat.data.loader import CropBatch
 from audiobat.engine.ranks import any_rank, gather_rows, mean_over_ranks, own_rows
@@ -117,11 +117,11 @@ class Finetuning(nn.Module):
             targets = targets.to(waveform.device, non_blocking=True)
             own = frames if padded or batch.lengths is not None else None  # None: the batch has no padding
             mixed = augment_spectrogram(spectrogram, own, targets, augment, rng, window=max_frames, padded=padded)
-            mixed = Augmented(*(None if part is None else own_rows(part) for part in mixed))
+            inputs, counts = own_rows(mixed.inputs), None if mixed.counts is None else own_rows(mixed.counts)
         with torch.set_grad_enabled(not self.frozen):
-            features = encoder.forward_spectrogram(mixed.inputs, mixed.counts)
+            features = encoder.forward_spectrogram(inputs, counts)
         logits = self.task.logits(self.tagger.head, features)  # [M, C] of clips, or of patch columns with sound
-        wanted = smooth(self.task.rows(mixed.targets, features), self.config.train.label_smoothing)
+        wanted = smooth(self.task.rows(own_rows(mixed.targets), features), self.config.train.label_smoothing)
         loss = mean_over_ranks(soft_loss(self.loss, logits.float(), wanted, self.config.train.bce_per), len(logits))
         return loss + self.tagger.head.penalty(), {}
 
