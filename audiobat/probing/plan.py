@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,11 +60,12 @@ def used_clips(table: ClipTable, splits: Sequence[Split], select: SelectConfig) 
     if select.which == "best":
         splits = [with_valid(table, split, select) for split in splits]
     used = np.unique(np.concatenate([ids for split in splits for ids in (split.train, split.test, split.valid)]))
-    place = [
-        Split(*(np.searchsorted(used, ids) for ids in (split.train, split.test, split.valid)), fold=split.fold)
-        for split in splits
-    ]
-    return table.select(used), place
+
+    def placed(split: Split) -> Split:
+        train, test, valid = (np.searchsorted(used, ids) for ids in (split.train, split.test, split.valid))
+        return replace(split, train=train, test=test, valid=valid)
+
+    return table.select(used), [placed(split) for split in splits]
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
