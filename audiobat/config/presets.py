@@ -34,9 +34,10 @@ def preset_fields(preset: str, task: str) -> dict[str, Any]:
     """Fields of `ProbeConfig` under a preset.
 
     `paper` is Table 6: weight decay 0.5 for prototype heads and 0.005 for linear ones. `released` also has dropout,
-    LayerNorm before linear probes, the asymmetric loss on AudioSet, and each task's statistics for models with EAT's
-    frontend. `fair` has the schedule and the loss of the paper (of the release, for a task that the paper lacks), and
-    chooses learning rate and weight decay.
+    LayerNorm before linear probes, another warm-up, the asymmetric loss and rolled clips on AudioSet, the best
+    validation step for some tasks, and each task's statistics for models with EAT's frontend. `fair` has the schedule
+    and the loss of the paper (of the release, for a task that the paper lacks), and chooses learning rate and weight
+    decay.
 
     Raises:
         AudiobatError: no such preset, or it has no such task.

@@ -99,14 +99,18 @@ class FeatureSource:
             yield clips.clip_ids, block_inputs(self.encoder, clips.waveform, clips.lengths)
 
     def waveforms(self, draws: Iterable[ClipIds]) -> Iterator[ClipBatch]:
-        """The clips themselves, on the CPU, decoded ahead by `workers` processes; AudiobatError if one is gone."""
+        """The clips themselves, decoded ahead by `workers` processes, on the CPU unless they are rolled.
+
+        Raises AudiobatError if a clip is gone.
+        """
         known = (self._known(clip_ids) for clip_ids in draws)
         for step, drawn in enumerate(load_clips(self.table, self.encoder.sample_rate, known, self.workers)):
             for key, reason in drawn.skipped.items():
                 raise AudiobatError(f"Clip {key} could be read before and now cannot: {reason}")
             if self.roll_seed is not None:
                 share = np.random.default_rng((self.roll_seed, step, ROLLS)).random(len(drawn.clip_ids))
-                turn = (torch.from_numpy(share) * drawn.lengths).long()
+                turn = (torch.from_numpy(share) * drawn.lengths).long().to(self.device)
+                drawn = drawn.to(self.device)  # where a roll costs less
                 drawn = replace(drawn, waveform=roll(drawn.waveform, drawn.lengths, turn))
             yield drawn
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from audiobat.data.split import Split, with_valid
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import Task, pick_loss, task_for, untaught
 from audiobat.models.heads import head_class
-from audiobat.models.losses import Loss
 from audiobat.probing.jobs import HeadJob, candidates, head_jobs, passes, preset_of, with_seeds
 
 SHOWN = 6  # classes in a line
@@ -28,7 +27,6 @@ class Plan:
     table: ClipTable
     splits: Sequence[Split]  # one, or one for each fold, which tests
     task: Task
-    loss: Loss
     jobs: list[HeadJob]  # of one seed; under `grid.choose` the heads for which rates are to be chosen
     data_name: str  # of the data in records
     preset_task: str  # column of the preset's table for a config that names none
@@ -45,11 +43,12 @@ def make_plan(
 ) -> Plan:
     """The plan for a model of `depth` blocks; AudiobatError for a task, loss or block that labels or model lack."""
     task = task_for(config, table)
-    loss = pick_loss(config.train, task.single_label)
     jobs = head_jobs(config, depth)
+    for job in jobs:
+        pick_loss(job.train, task.single_label)  # an error now, if it does not suit the labels
     if task.unit == "frame" and any(job.train.roll for job in jobs):
         raise AudiobatError("train.roll moves sounds away from their labels of frames: leave it out.")
-    return Plan(config, table, splits, task, loss, jobs, data_name, preset_task)
+    return Plan(config, table, splits, task, jobs, data_name, preset_task)
 
 
 def used_clips(table: ClipTable, splits: Sequence[Split], select: SelectConfig) -> tuple[ClipTable, list[Split]]:
@@ -60,11 +59,12 @@ def used_clips(table: ClipTable, splits: Sequence[Split], select: SelectConfig) 
     if select.which == "best":
         splits = [with_valid(table, split, select) for split in splits]
     used = np.unique(np.concatenate([ids for split in splits for ids in (split.train, split.test, split.valid)]))
-    place = [
-        Split(*(np.searchsorted(used, ids) for ids in (split.train, split.test, split.valid)), fold=split.fold)
-        for split in splits
-    ]
-    return table.select(used), place
+
+    def placed(split: Split) -> Split:
+        train, test, valid = (np.searchsorted(used, ids) for ids in (split.train, split.test, split.valid))
+        return replace(split, train=train, test=test, valid=valid)
+
+    return table.select(used), [placed(split) for split in splits]
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
@@ -124,7 +124,8 @@ def settings_text(plan: Plan, jobs: Sequence[HeadJob]) -> str:
     preset, column = plan.config.preset, plan.config.preset_task or plan.preset_task
     if column not in tasks_of(preset):
         return f"those of {DEFAULT_TASK}, as preset {preset} has none for {column}; records read custom"
-    found = [preset_of(job, plan.loss, plan.config, plan.preset_task) for job in jobs]
+    losses = [pick_loss(job.train, plan.task.single_label) for job in jobs]
+    found = [preset_of(job, loss, plan.config, plan.preset_task) for job, loss in zip(jobs, losses, strict=True)]
     changed = sum(name != preset for name in found)
     if not changed:
         return f"preset {preset}, {column}"

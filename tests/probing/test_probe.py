@@ -458,12 +458,13 @@ def test_a_choice_of_rates_says_how_much_it_trains_before_it_does(encoder, folde
 
 def test_heads_of_other_batches_train_one_after_the_other_and_records_say_so(encoder, multi: Path, capsys):
     quick = replace(LINEAR, train=replace(TRAIN, steps=9), heads=("linear", "cgp", "protobin"))
-    own = {"cgp": {"head": {"prototypes": 5}, "train": {"steps": 7, "batch_size": 4}}}
+    own = {"cgp": {"head": {"prototypes": 5}, "train": {"steps": 7, "batch_size": 4, "loss": "asl"}}}
     records = probe(encoder, multi, replace(quick, by_kind=own))
     assert "passes: 2, one after the other, as heads have batches of 4 and 16 clips\n" in capsys.readouterr().err
     assert [record.head["kind"] for record in records] == ["linear", "cgp", "protobin"]
     assert [record.head["batch_size"] for record in records] == [16, 4, 16]
     assert [record.head["steps"] for record in records] == [9, 7, 9]
+    assert [record.head["loss"] for record in records] == ["bce", "asl", "bce"]
     [alone] = probe(encoder, multi, replace(quick, by_kind=own, heads=("cgp",)))
     assert alone.head == records[1].head
     assert alone.metrics["map"].value == pytest.approx(records[1].metrics["map"].value)
