@@ -86,7 +86,7 @@ CASES = (
     Case("60 clips, 10 classes", 2.0, (0.05, 0.3), clips=60, classes=10),
     Case("60 clips, 10 classes, mAP about .9", 4.0, (0.05, 0.3), clips=60, classes=10),
     Case("100 clips, 2 classes", 2.0, (0.2, 0.3), clips=100, classes=2),
-    Case("3,000 clips, 100 classes of 0.1 to 10%", 2.2, (0.001, 0.1), clips=3000, classes=100),
+    Case("1,000 clips, 50 classes of 0.2 to 10%", 2.2, (0.002, 0.1), clips=1000, classes=50),
 )
 FRAMES = (
     Case("60 clips of 20 columns", 2.5, (0.1, 0.4), clips=60, classes=11, columns=20),

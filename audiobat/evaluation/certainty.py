@@ -13,9 +13,12 @@ from audiobat.evaluation.record import ResultRecord
 FEW = 5  # test clips; the precision of a class that fewer have depends much on chance
 RARE_MARK = "†"
 COVERAGE = {  # by `Metric.interval`
-    "wilson": "Accuracy: Wilson's, which held the truth in COVWILSON of simulated test sets of 60 clips or more.",
-    "halves": "COVHALVES",
-    "bootstrap": "COVBOOTSTRAP",
+    "wilson": "Accuracy has Wilson's interval, which held the truth in 93 to 97% of simulated test sets of 60 clips or "
+    "more.",
+    "halves": "Intervals from halves of the test clips held the true mAP in 92 to 98% of simulated test sets; where "
+    "classes had few positives, in 92 to 97%.",
+    "bootstrap": "Basic bootstrap intervals, of older records, held the true mAP in 80 to 94% of simulated test sets; "
+    "where classes had few positives, in 68 to 88%.",
 }
 
 
