@@ -226,7 +226,7 @@ def evaluate(folds: Sequence[ClipOutputs], classes: Sequence[str], single_label:
         metrics[name] = Metric(value, low, high, DEFINITIONS[name], sd, interval)
         if name == "auc" and low > 0 and high < 1:  # else d' is infinite
             apart = d_prime(torch.tensor([value, low, high], dtype=torch.float64)).tolist()
-            metrics["d_prime"] = Metric(*apart, DEFINITIONS["d_prime"], interval=interval)
+            metrics["d_prime"] = Metric(apart[0], apart[1], apart[2], DEFINITIONS["d_prime"], interval=interval)
     ap = torch.stack([fold.per_class() for fold in folds]).nanmean(0).tolist()
     per_class = {label: None if value != value else value for label, value in zip(classes, ap, strict=True)}
     positives = torch.stack([fold.positives() for fold in folds]).sum(0).tolist()

@@ -118,7 +118,7 @@ def results_html(found: Collection, verdicts: Verdicts) -> str:
     return (
         f"<div class=results>{table_html(headings, body)}</div><p class=note>★ highest of its column in its data set. "
         f"{escape(verdicts.legend)} Click a heading to sort.</p>"
-        f"<p class=note>95% intervals. {escape(interval_note(records))} {escape(rare_note(records))}</p>"
+        f"<p class=note>{escape(interval_note(records))} {escape(rare_note(records))}</p>"
         f"<details><summary>What the columns mean</summary>"
         f"{definitions_html([(name, definitions[name]) for name in headings])}</details>"
     )

@@ -192,7 +192,7 @@ def class_bars(rows: Sequence[Row]) -> Figure:
     figure.legend(handles, labels, loc="outside lower left", ncols=2, fontsize=8.5)
     subject = "average precision of each class" if whole else f"classes that {first.model} knows best and worst"
     if rare:
-        subject += f" ({RARE_MARK} {len(rare)} of {len(names)} have fewer than {FEW} positives)"
+        subject += f" ({RARE_MARK} {len(rare)} of {len(names)}: fewer than {FEW} clips)"
     headline(figure, f"{first.data}: {subject}")
     return figure
 
