@@ -28,13 +28,14 @@ LAYER_NAME = "linear_block_"  # name of a head that probes a single block, befor
 
 @dataclass(frozen=True)
 class Metric:
-    """A value with its 95% (basic) bootstrap interval over test clips, and its definition in words."""
+    """A value with its 95% interval over test clips, and its definition in words."""
 
     value: float
     low: float
     high: float
     definition: str
     sd: float | None = None  # over folds, where there are folds
+    interval: str = "bootstrap"  # how it was made: a key of `certainty.COVERAGE`; older records are of this kind
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class ResultRecord:
     device: str
     environment: dict[str, Any]  # of `environment()`
     git_commit: str | None  # of the code
+    positives: dict[str, int] | None = None  # test clips by label; None: an older record
     folds: dict[str, dict[str, float]] | None = None  # test fold -> metric -> value
     scores: ScoresFile | None = None  # None: the record cannot be compared clip by clip
 

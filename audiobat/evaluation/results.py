@@ -20,6 +20,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import write_skipped
 from audiobat.engine.environment import environment
 from audiobat.engine.tensors import weights_sha256
+from audiobat.evaluation.certainty import FEW, rare_classes
 from audiobat.evaluation.labels import ClipIds, untaught
 from audiobat.evaluation.record import DataInfo, ModelInfo, ResultRecord, Scores, save_scores
 from audiobat.evaluation.scoring import ClipOutputs, evaluate, values
@@ -96,12 +97,12 @@ def build_result(
         run: what all records of the run share.
         head: kind, hyper-parameters and training settings, as they were used.
         preset: whose settings these are, or `custom`.
-        seed: of the head; also of the bootstrap.
+        seed: of the head; also of the halves behind its intervals.
         wall_seconds: of training and testing.
         clips_per_second: that training took in; None: nothing was trained.
     """
     table, outputs = run.table, [one.outputs for one in folds]
-    metrics, per_class = evaluate(outputs, table.classes, run.single_label, seed)
+    numbers = evaluate(outputs, table.classes, run.single_label, seed)
     gates = [one.gate for one in folds if one.gate is not None]
     choices = {one.fold: one.choice for one in folds if one.choice is not None}
     if len(folds) == 1:
@@ -124,8 +125,9 @@ def build_result(
         head={**head, "choice": choices.get(None, choices)} if choices else dict(head),
         preset=preset,
         seed=seed,
-        metrics=metrics,
-        per_class=per_class,
+        metrics=numbers.metrics,
+        per_class=numbers.per_class,
+        positives=numbers.positives,
         gate_weights=torch.stack(gates).mean(0).tolist() if gates else None,
         wall_seconds=wall_seconds,
         clips_per_second=clips_per_second,
@@ -172,11 +174,13 @@ def summary(head: str, record: ResultRecord) -> str:
     """One line: model, head, seed, main metric with its interval."""
     metric, data = record.metrics[record.main_metric], record.data
     name = "macro mAP" if record.main_metric == "map" else record.main_metric
+    rare = len(rare_classes(record))
+    few = f", {rare} of them in fewer than {FEW} clips" if rare else ""
     spread = "" if metric.sd is None else f", sd {metric.sd:.3f} over {len(record.folds or {})} folds"
     return (
         f"{record.model.id}, {head}, seed {record.seed}: {name} {metric.value:.3f} "
         f"[{metric.low:.3f}, {metric.high:.3f}]{spread} (test clips have {data.classes_present} of {data.classes} "
-        f"classes{f', {len(data.untaught)} of them never trained' if data.untaught else ''})"
+        f"classes{few}{f', {len(data.untaught)} of them never trained' if data.untaught else ''})"
     )
 
 

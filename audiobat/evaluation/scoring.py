@@ -1,4 +1,4 @@
-"""Logits of a head for test clips to metrics with 95% bootstrap intervals, and to average precision by class."""
+"""Logits of a head for test clips to metrics with 95% intervals, and to average precision and positives by class."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from audiobat.evaluation.metrics import (
     Ranking,
     accuracy,
     average_precision,
-    bootstrap,
+    clips_behind,
     d_prime,
     event_f1,
     f1_at,
     f1_macro,
     frames_to_events,
+    half_sample_interval,
+    half_sample_values,
     macro_map_frequent,
     macro_map_present,
     match_events,
     rank_micro,
+    wilson,
 )
 from audiobat.evaluation.record import Metric
 from audiobat.models.losses import Loss
@@ -44,7 +47,8 @@ DEFINITIONS = {
     "map_micro": "average precision of all classes' patch columns in one list",
     "onset_f1": "F1 over all events, hit if class and onset agree within 0.2 s (probability 0.3, median filter of 3)",
 }
-RESAMPLES = 64  # bootstrap resamples of patch columns at once: their counts must fit memory
+HALVES = 500  # random halves of the test clips behind an interval
+RESAMPLES = 64  # resamples of patch columns at once: their counts must fit memory
 FREQUENT = 5  # positives of a class that BirdSet's cmAP5 asks for
 
 Measure: TypeAlias = Callable[[Tensor | None], Tensor]  # counts [R, n] of the clips in R resamples to [R], None to []
@@ -65,20 +69,24 @@ class ClipOutputs:
         """Test clips."""
         return len(self.targets)
 
-    def measures(self, single_label: bool) -> dict[str, Measure]:
-        """Metrics by name; the first one is the main one."""
+    def measures(self, single_label: bool, corrected: bool = False) -> dict[str, Measure]:
+        """Metrics by name; the first one is the main one.
+
+        Args:
+            single_label: whether each clip has one label.
+            corrected: average precision without what few positives add to it (`Ranking.corrected_precision`).
+        """
         ranking = Ranking(self.scores, self.targets)
+        precision = ranking.corrected_precision if corrected else ranking.average_precision
         present = float(self.targets.any(0).double().mean())
         measures: dict[str, Measure] = {
-            "map": lambda counts: macro_map_present(ranking.average_precision(counts)),
+            "map": lambda counts: macro_map_present(precision(counts)),
             # A class that a resample merely happens to miss must not count 0.
-            "map_all": lambda counts: macro_map_present(ranking.average_precision(counts)) * present,
+            "map_all": lambda counts: macro_map_present(precision(counts)) * present,
             "auc": lambda counts: ranking.auc(counts).nanmean(-1),
         }
         if bool((self.targets.sum(0) >= FREQUENT).any()):
-            measures["cmap5"] = lambda counts: macro_map_frequent(
-                ranking.average_precision(counts), self.targets, FREQUENT
-            )
+            measures["cmap5"] = lambda counts: macro_map_frequent(precision(counts), self.targets, FREQUENT)
         if self.loss == "ce":
             top = 2.0 * functional.one_hot(self.scores.argmax(1), self.scores.shape[1]) - 1  # logits: yes 1, no -1
             measures["f1_top"] = lambda counts: f1_macro(top, self.targets, counts)
@@ -95,6 +103,10 @@ class ClipOutputs:
         """Average precision [C]."""
         return average_precision(self.scores, self.targets)
 
+    def positives(self) -> Tensor:
+        """Test clips of each class [C]."""
+        return self.targets.sum(0)
+
 
 @dataclass(frozen=True)
 class FrameOutputs(ClipOutputs):
@@ -108,16 +120,24 @@ class FrameOutputs(ClipOutputs):
     def __len__(self) -> int:
         return len(self.tally)
 
-    def measures(self, single_label: bool) -> dict[str, Measure]:
+    def measures(self, single_label: bool, corrected: bool = False) -> dict[str, Measure]:
         """Metrics by name; each takes counts of clips."""
         ranking = Ranking(self.scores, self.targets, self.clips)
         micro = rank_micro(self.scores, self.targets, self.clips)
+        precision, of_all = (
+            one.corrected_precision if corrected else one.average_precision for one in (ranking, micro)
+        )
         return {
-            "map": lambda counts: macro_map_present(ranking.average_precision(counts)),
-            "map_micro": lambda counts: micro.average_precision(counts)[..., 0],
+            "map": lambda counts: macro_map_present(precision(counts)),
+            "map_micro": lambda counts: of_all(counts)[..., 0],
             "onset_f1": lambda counts: event_f1(self.tally, counts),
             "f1": self._f1,
         }
+
+    def positives(self) -> Tensor:
+        """Test clips with a column of each class [C]."""
+        clips = torch.zeros(len(self), self.targets.shape[1], dtype=torch.long)
+        return clips.index_put_((self.clips,), self.targets.long(), accumulate=True).sign().sum(0)
 
     def _f1(self, counts: Tensor | None) -> Tensor:
         """F1 counts columns, not clips: each has the count of its clip, for a few resamples at a time."""
@@ -166,40 +186,48 @@ def values(outputs: ClipOutputs, single_label: bool) -> dict[str, float]:
     return {name: float(measure(None)) for name, measure in outputs.measures(single_label).items()}
 
 
-def evaluate(
-    folds: Sequence[ClipOutputs], classes: Sequence[str], single_label: bool, seed: int
-) -> tuple[dict[str, Metric], dict[str, float | None]]:
-    """Metrics with 95% bootstrap intervals over test clips (means over folds), and average precision by class.
+@dataclass(frozen=True)
+class Evaluation:
+    """The numbers of a head: means over folds."""
+
+    metrics: dict[str, Metric]
+    per_class: dict[str, float | None]  # average precision by label; None: no test clip has it
+    positives: dict[str, int]  # test clips by label
+
+
+def evaluate(folds: Sequence[ClipOutputs], classes: Sequence[str], single_label: bool, seed: int) -> Evaluation:
+    """Metrics with 95% intervals, average precision and positives by class.
+
+    Accuracy has Wilson's interval, all others that of `half_sample_interval`.
 
     Raises:
         AudiobatError: a score that is not finite, a fold without test clips.
     """
     measures = [fold.measures(single_label) for fold in folds]
-    shared = [name for name in measures[0] if all(name in others for others in measures)]
+    estimates = [fold.measures(single_label, corrected=True) for fold in folds]
     sizes = [len(fold) for fold in folds]
+    clips = clips_behind(sizes)
     metrics = {}
-    for name in shared:
-
-        def mean(counts: Tensor, name: str = name) -> Tensor:  # [R, clips of all folds] to [R]
-            parts = zip(measures, counts.split(sizes, dim=1), strict=True)
-            return torch.stack([measure[name](part) for measure, part in parts]).mean(0)
-
+    for name in (name for name in measures[0] if all(name in others for others in measures)):
         each = torch.stack([measure[name](None) for measure in measures])
         value = float(each.mean())
-        low, high = mirrored(value, *bootstrap(mean, sizes, seed=seed))
         sd = float(each.std()) if len(folds) > 1 else None
-        metrics[name] = Metric(value, low, high, DEFINITIONS[name], sd)
+        if name == "accuracy":
+            interval, (low, high) = "wilson", wilson(value, clips)
+        else:
+
+            def mean(counts: Tensor, name: str = name) -> Tensor:  # [R, clips of all folds] to [R]
+                parts = zip(estimates, counts.split(sizes, dim=1), strict=True)
+                return torch.stack([estimate[name](part) for estimate, part in parts]).mean(0)
+
+            halves = half_sample_values(mean, sizes, HALVES, seed)
+            whole = float(mean(torch.ones(1, sum(sizes), dtype=torch.float64)))
+            interval, (low, high) = "halves", half_sample_interval(value, whole, halves, clips)
+        metrics[name] = Metric(value, low, high, DEFINITIONS[name], sd, interval)
         if name == "auc" and low > 0 and high < 1:  # else d' is infinite
             apart = d_prime(torch.tensor([value, low, high], dtype=torch.float64)).tolist()
-            metrics["d_prime"] = Metric(apart[0], apart[1], apart[2], DEFINITIONS["d_prime"])
+            metrics["d_prime"] = Metric(apart[0], apart[1], apart[2], DEFINITIONS["d_prime"], interval=interval)
     ap = torch.stack([fold.per_class() for fold in folds]).nanmean(0).tolist()
-    return metrics, {label: None if value != value else value for label, value in zip(classes, ap, strict=True)}
-
-
-def mirrored(value: float, low: float, high: float) -> tuple[float, float]:
-    """Percentiles of the resamples to the basic bootstrap interval: mirrored at the value, within 0 to 1.
-
-    Copies of a clip rank together, so the average precision of a resample leans above the sample's, as the sample's
-    leans above the population's. Percentiles would add the two; mirroring takes one from the other.
-    """
-    return max(min(2 * value - high, value), 0.0), min(max(2 * value - low, value), 1.0)
+    per_class = {label: None if value != value else value for label, value in zip(classes, ap, strict=True)}
+    positives = torch.stack([fold.positives() for fold in folds]).sum(0).tolist()
+    return Evaluation(metrics, per_class, dict(zip(classes, positives, strict=True)))

@@ -20,6 +20,7 @@ from audiobat.config.user_files import is_user_class, to_share, with_copies
 from audiobat.engine.run_folder import FREE_FIELDS
 from audiobat.engine.tensors import read_json, weights_sha256
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.certainty import interval_note, rare_note
 from audiobat.evaluation.report.collect import collect, load_all
 from audiobat.evaluation.report.curves import is_block_probe
 from audiobat.evaluation.report.record_figures import layer_curves
@@ -247,11 +248,13 @@ def with_results(facts: Facts, records: Sequence[Loaded]) -> tuple[Facts, dict[s
     if all(is_block_probe(record) for _, record in records):
         return facts, {}
     found = collect(records)
+    shown = [record for row in found.rows for record in row.records]
     gated = [curve for curve in found.layers if curve.gates]
     tuned = [row.first.data.clips.get("train") for row in found.rows if row.kind == "finetune"]
     facts = replace(
         facts,
         results=tuple(result for row in found.rows for result in results_of(row)),
+        results_note=" ".join((interval_note(shown), rare_note(shown))).strip(),
         clips=facts.clips if facts.clips is not None or not tuned else tuned[0],
         figure=bool(gated),
     )

@@ -22,6 +22,7 @@ from audiobat.config.recipes import Recipe, make_config
 from audiobat.engine.files import remove, write_atomic
 from audiobat.engine.run_folder import check_same, prepare_run, sole_use
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.certainty import interval_note
 from audiobat.evaluation.record import ResultRecord, load_record
 from audiobat.evaluation.report.render import pipe_table
 from audiobat.evaluation.report.rows import metric_title
@@ -245,6 +246,8 @@ def markdown_table(config: BenchmarkConfig, results: Sequence[Result]) -> str:
     if len(several) == 2:
         over = "over seeds or, of one seed, over test clips"
     legend = f"In percent. 95% intervals {over}; the difference is ours less the paper's."
+    one_seed = [result.records[0] for result in results if len(result.records) == 1]
+    legend = f"{legend} {interval_note(one_seed)}".rstrip()
     if any(result.own_settings for result in results):
         legend += " * trained with other settings than those named below."
     parts = [f"# {config.title or 'Benchmark'}", "", legend]

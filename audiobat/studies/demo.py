@@ -60,7 +60,7 @@ LEAD = (
     "The clips that train and test the probes are scenes: real recordings, mixed from a seed for this demo. The "
     "weights of {model} were pre-trained beforehand, on a corpus that the record beside them describes. Everything "
     "else on this page was computed in this run: a live pre-training of {live}, and probes of three models under "
-    "three heads. Numbers of tables are in percent, with 95% bootstrap intervals over test clips in brackets."
+    "three heads. Numbers of tables are in percent, with 95% intervals over test clips in brackets."
 )
 LISTEN = (
     "Test clips, their labels, and the five classes that a linear probe of {model} finds most likely (✓: the clip has "

@@ -23,6 +23,7 @@ from audiobat.data.scenes import demo_folder
 from audiobat.data.split import split_for_probe
 from audiobat.engine.environment import environment
 from audiobat.engine.progress import duration
+from audiobat.evaluation.certainty import FEW, interval_note, rare_classes
 from audiobat.evaluation.head_names import head_label
 from audiobat.evaluation.record import Metric, ResultRecord
 from audiobat.evaluation.report import figures
@@ -39,7 +40,7 @@ from audiobat.probing.training import predict
 
 METRICS = ("map", "f1", "f1_top", "accuracy")  # shown, so far as all records hold them
 BEST = "★"
-LEGEND = f"{BEST} highest of its column. Brackets: 95% basic bootstrap interval over test clips."
+LEGEND = f"{BEST} highest of its column. Brackets: 95% interval over test clips."
 GUESSES = 5  # predictions shown for a clip
 # Name of a figure's file: its heading on the page, and its caption.
 CAPTIONS = {
@@ -111,14 +112,16 @@ def markdown_table(records: Sequence[ResultRecord]) -> str:
         lines.append([*cells, f"{record.head['steps']:,}", str(record.seed)])
     table = pipe_table([*headings, "Probe steps", "Seed"], lines, labels=2)
     definitions = [f"- {metric_title(name)}: {records[0].metrics[name].definition}" for name in names]
-    return "\n".join([title(records), "", *table, "", LEGEND, "", *definitions, ""])
+    return "\n".join([title(records), "", *table, "", f"{LEGEND} {interval_note(records)}", "", *definitions, ""])
 
 
 def title(records: Sequence[ResultRecord]) -> str:
     """The clips that the table is about."""
     data = records[0].data
     clips = ", ".join(f"{count:,} {split}" for split, count in data.clips.items())
-    return f"{data.name}: {clips} clips, {data.classes_present} of {data.classes} classes present in the test clips"
+    rare = len(rare_classes(records[0]))
+    present = f"{data.classes_present} of {data.classes} classes present in the test clips"
+    return f"{data.name}: {clips} clips, {present}{f', {rare} of them in fewer than {FEW}' if rare else ''}"
 
 
 def draw(folder: Path, encoder: AudioEncoder, table: ClipTable, log: Sequence[Mapping[str, Any]]) -> list[Exhibit]:

@@ -58,6 +58,7 @@ class Facts:
     settings: tuple[tuple[str, str, str], ...] = ()  # name, value, default: those that differ
     software: tuple[tuple[str, str], ...] = ()  # name, version
     results: tuple[Result, ...] = ()
+    results_note: str = ""  # how sure their intervals are, and how many classes are rare
     figure: bool = False  # whether FIGURE lies beside the card
     sources: tuple[tuple[str, str], ...] = ()  # files that the weights were read from, and their sha256
     left: tuple[str, ...] = ()  # tensors of those files that the model does not use
@@ -232,7 +233,8 @@ def results_table(facts: Facts) -> str:
         named = (plain(r.data), plain(r.head), plain(r.metric))
         rows.append((*named, f"{value} [{low}, {high}]", seeds, count_of(r.clips)))
     meanings = dict.fromkeys(f"{plain(r.metric)}: {plain(r.definition)}." for r in facts.results)
-    text = table(rows) + "\nIntervals are over test clips; several seeds are averaged.\n\n" + bullets(meanings)
+    note = f"Intervals are over test clips; several seeds are averaged. {facts.results_note}".strip()
+    text = f"{table(rows)}\n{note}\n\n{bullets(meanings)}"
     if facts.figure:
         text += f"\n![Gate weights of CGP and linear probes, block by block]({FIGURE})\n"
     return text

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.metrics import bootstrap, bootstrap_values, interval_of_difference
+from audiobat.evaluation.metrics import bootstrap_values, interval_of_difference
 
 
 def mean_of(values: torch.Tensor):
@@ -29,7 +29,7 @@ def normal(*size: int, seed: int) -> torch.Tensor:
 def test_the_paired_bootstrap_is_a_loop_over_resamples_of_both():
     a, b = normal(25, seed=1) + 0.4, normal(25, seed=2)
     drawn = []
-    bootstrap(lambda counts: drawn.append(counts) or counts[:, 0], 25, samples=500, seed=3)
+    bootstrap_values(lambda counts: drawn.append(counts) or counts[:, 0], 25, samples=500, seed=3)
     gaps = []
     for counts in torch.cat(drawn).long():
         rows = np.repeat(np.arange(25), counts.numpy())

@@ -76,7 +76,7 @@ def test_a_saved_record_names_its_scores_and_both_read_back(tmp_path):
     np.testing.assert_array_equal(load_scores(path, result.record).scores, result.scores.scores)
     line = summary("cgp", result.record)
     assert line.startswith("hub:me/net, cgp, seed 3: accuracy ")
-    assert line.endswith("(test clips have 3 of 3 classes, 1 of them never trained)")
+    assert line.endswith("(test clips have 3 of 3 classes, 3 of them in fewer than 5 clips, 1 of them never trained)")
 
 
 def test_a_list_of_skipped_clips_is_there_only_if_some_were(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Scores and labels to metrics, each from how often every clip counts; a bootstrap over clips to their intervals.
+"""Scores and labels to metrics, each from how often every clip counts; resamples and halves of clips to intervals.
 
 Every metric takes `counts`, how often each clip is drawn in a resample: [n], or [R, n] for R resamples at once. None
 counts every clip once.
@@ -7,13 +7,15 @@ counts every clip once.
     decisions.py    F1 at a threshold, the best threshold, accuracy
     events.py       frame scores to events, and their F1
     ranking.py      average precision and AUC
-    resampling.py   a metric to its 95% interval, and p values of comparisons
+    resampling.py   a metric in resamples and on halves of the clips, and p values of comparisons
+    intervals.py    a metric's 95% interval
 """
 
 from __future__ import annotations
 
 from audiobat.evaluation.metrics.decisions import accuracy, best_threshold, f1_at, f1_macro
 from audiobat.evaluation.metrics.events import Events, event_f1, frames_to_events, match_events
+from audiobat.evaluation.metrics.intervals import clips_behind, half_sample_interval, wilson
 from audiobat.evaluation.metrics.ranking import (
     Ranking,
     average_precision,
@@ -22,7 +24,13 @@ from audiobat.evaluation.metrics.ranking import (
     macro_map_present,
     rank_micro,
 )
-from audiobat.evaluation.metrics.resampling import bootstrap, bootstrap_values, holm, interval_of_difference, wilcoxon
+from audiobat.evaluation.metrics.resampling import (
+    bootstrap_values,
+    half_sample_values,
+    holm,
+    interval_of_difference,
+    wilcoxon,
+)
 
 __all__ = [
     "Events",
@@ -30,13 +38,15 @@ __all__ = [
     "accuracy",
     "average_precision",
     "best_threshold",
-    "bootstrap",
     "bootstrap_values",
+    "clips_behind",
     "d_prime",
     "event_f1",
     "f1_at",
     "f1_macro",
     "frames_to_events",
+    "half_sample_interval",
+    "half_sample_values",
     "holm",
     "interval_of_difference",
     "macro_map_frequent",
@@ -44,4 +54,5 @@ __all__ = [
     "match_events",
     "rank_micro",
     "wilcoxon",
+    "wilson",
 ]

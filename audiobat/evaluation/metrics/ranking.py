@@ -19,6 +19,7 @@ from audiobat.evaluation.metrics.inputs import check_finite, falling_order, weig
 
 BATCH = 64  # resamples summed at once: their counts of 19,000 clips fit a core's cache
 BLOCK = 2**22  # scores sorted at once: 0.2 GB
+TINY = 1e-9  # in place of 0 in a denominator whose numerator is 0, too
 EXACT = 2**24  # float32 holds every whole number up to it
 
 
@@ -63,6 +64,23 @@ class Ranking:
 
         def ap(cuts: _Cuts, weights: Tensor) -> Tensor:
             precision = cuts.hits / cuts.reached.clamp_min(1)
+            return self._by_class(cuts.share * precision) / self._by_class(cuts.share)
+
+        return self._resample(ap, counts)
+
+    def corrected_precision(self, counts: Tensor | None = None) -> Tensor:
+        """AP [C] or [R, C] less most of what few positives add to it: about what endless clips would give.
+
+        The share of positives found at a positive's threshold lies, on average, in the middle of the step that it
+        makes, so here it counts itself by half. And the number b of negatives above it varies from sample to sample,
+        which lifts the mean of hits / (hits + b), to first order by as much as 1 - precision more negatives lower it.
+        """
+
+        def ap(cuts: _Cuts, weights: Tensor) -> Tensor:
+            hits = cuts.hits - cuts.share / 2
+            negatives = cuts.reached - cuts.hits
+            found = (hits + negatives).clamp_min(TINY)  # 0 where no clip of the class so far is in the resample
+            precision = hits / (found + negatives / found)
             return self._by_class(cuts.share * precision) / self._by_class(cuts.share)
 
         return self._resample(ap, counts)

@@ -1,4 +1,4 @@
-"""How sure a number is: its values in resamples of the test clips, 95% intervals, and p values of comparisons."""
+"""How sure a number is: its values in resamples and halves of the test clips, and p values of comparisons."""
 
 from __future__ import annotations
 
@@ -11,20 +11,8 @@ from torch import Tensor
 
 from audiobat.errors import AudiobatError
 
-CHUNK = 4_000_000  # counts held at once by the bootstrap: 32 MB
+CHUNK = 4_000_000  # counts held at once: 32 MB
 LEVELS = torch.tensor([0.025, 0.975], dtype=torch.float64)
-
-
-def bootstrap(
-    metric: Callable[[Tensor], Tensor], n: int | Sequence[int], samples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95% percentile interval of `metric` over resamples of n test clips, drawn with replacement.
-
-    Resamples where it is NaN are left out. Average precision leans upwards under resampling, as copies of a clip rank
-    together, so its percentiles lie too high (see `scoring.mirrored`). Arguments as for `bootstrap_values`.
-    """
-    low, high = bootstrap_values(metric, n, samples, seed).nanquantile(LEVELS).tolist()
-    return low, high
 
 
 def bootstrap_values(
@@ -35,25 +23,51 @@ def bootstrap_values(
     Args:
         metric: counts [R, n] (float64) of the clips in R resamples to values [R].
         n: test clips; or those of each fold, one after the other, which are then resampled within their fold.
-        samples: resamples.
+        samples: resamples, drawn with replacement.
         seed: of their draws.
 
     Raises:
         AudiobatError: there are no clips, in all or in a fold.
     """
+
+    def with_replacement(rows: int, size: int, generator: torch.Generator) -> Tensor:
+        drawn = torch.randint(size, (rows, size), generator=generator)
+        counts = torch.zeros(rows, size, dtype=torch.float64)
+        return counts.scatter_add_(1, drawn, torch.ones_like(counts))
+
+    return _resampled(metric, n, samples, seed, with_replacement)
+
+
+def half_sample_values(
+    metric: Callable[[Tensor], Tensor], n: int | Sequence[int], samples: int = 1000, seed: int = 0
+) -> Tensor:
+    """`metric` on random halves of the test clips, [samples] in float64: a coin decides on each clip.
+
+    Arguments and errors as of `bootstrap_values`.
+    """
+
+    def by_coin(rows: int, size: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(2, (rows, size), generator=generator).double()
+
+    return _resampled(metric, n, samples, seed, by_coin)
+
+
+def _resampled(
+    metric: Callable[[Tensor], Tensor],
+    n: int | Sequence[int],
+    samples: int,
+    seed: int,
+    draw: Callable[[int, int, torch.Generator], Tensor],
+) -> Tensor:
+    """`metric` of as many draws, each (resamples, clips of a fold, generator) to counts, a chunk of them at a time."""
     sizes = [n] if isinstance(n, int) else list(n)
     if not sizes or min(sizes) < 1:
         raise AudiobatError("There are no test clips to resample: check the table's split column.")
     generator = torch.Generator().manual_seed(seed)
-    values = []
     step = max(1, CHUNK // sum(sizes))
+    values = []
     for start in range(0, samples, step):
-        rows = min(step, samples - start)
-        folds = []
-        for size in sizes:
-            drawn = torch.randint(size, (rows, size), generator=generator)
-            counts = torch.zeros(rows, size, dtype=torch.float64)
-            folds.append(counts.scatter_add_(1, drawn, torch.ones_like(counts)))
+        folds = [draw(min(step, samples - start), size, generator) for size in sizes]
         values.append(metric(torch.cat(folds, dim=1)).double())
     return torch.cat(values)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from audiobat.evaluation.certainty import FEW, interval_note, rare_classes, rare_note
 from audiobat.evaluation.head_names import head_title
 from audiobat.evaluation.report.charts import layer_chart
 from audiobat.evaluation.report.collect import Collection
@@ -91,7 +92,7 @@ def write_page(
         blocks = sum(len(probes) for curve in found.layers for probes in curve.probes)
         lead = (
             f"Made from {heads} result records of heads{f' and {blocks} of single blocks' if blocks else ''}. Numbers "
-            "are in percent unless a column says otherwise, with 95% bootstrap intervals over test clips in brackets."
+            "are in percent unless a column says otherwise, with 95% intervals over test clips in brackets."
         )
     return write_html(path, heading, lead, sections, top)
 
@@ -110,12 +111,14 @@ def results_html(found: Collection, verdicts: Verdicts) -> str:
     references = {data: found.rows.index(row) for data, row in best.items()}
     body = "".join(row_html(found, verdicts, place, names, references) for place in range(len(found.rows)))
     definitions = dict(COLUMNS)
+    records = [record for row in found.rows for record in row.records]
     for name in names:
         row = next(row for row in found.rows if name in row.summaries)
         definitions[metric_title(name)] = row.summaries[name].definition
     return (
         f"<div class=results>{table_html(headings, body)}</div><p class=note>★ highest of its column in its data set. "
         f"{escape(verdicts.legend)} Click a heading to sort.</p>"
+        f"<p class=note>{escape(interval_note(records))} {escape(rare_note(records))}</p>"
         f"<details><summary>What the columns mean</summary>"
         f"{definitions_html([(name, definitions[name]) for name in headings])}</details>"
     )
@@ -229,6 +232,8 @@ def provenance_html(found: Collection) -> str:
         settings = {name: value for name, value in record.head.items() if name not in ("kind", "seed")}
         seeds = ", ".join(str(r.seed) for r in row.records)
         about, data = record.environment, record.data
+        rare = f"; with fewer than {FEW} positive test clips: {', '.join(rare_classes(record)) or 'none'}"
+        rare = "" if record.positives is None else rare
         untaught = f"; without training clips: {', '.join(data.untaught)}" if data.untaught else ""
         cells = [
             row.data,
@@ -238,7 +243,7 @@ def provenance_html(found: Collection) -> str:
             ", ".join(f"{name} {value}" for name, value in settings.items()) + f"; seeds {seeds}",
             ", ".join(f"{count:,} {split}" for split, count in data.clips.items()),
             str(data.unreadable),
-            f"{data.classes_present} of {data.classes} present{untaught}",
+            f"{data.classes_present} of {data.classes} present{rare}{untaught}",
             (record.model.sha256 or "no weights")[:12],
             data.sha256[:12],
             f"{record.device}, torch {about.get('torch', '?')}, audiobat {about.get('audiobat', '?')}, "

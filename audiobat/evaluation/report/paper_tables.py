@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from audiobat.evaluation.certainty import interval_note, rare_note
 from audiobat.evaluation.head_names import head_order, head_title
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.rows import Row, Summary, metric_title, natural
@@ -163,11 +164,14 @@ def parameters(count: int | None) -> str:
 def notes(found: Collection, verdicts: Verdicts) -> tuple[str, ...]:
     """The notes below a table: how to read its cells."""
     seeds = any(row.main.sd_seeds is not None for row in found.rows)
+    records = [record for row in found.rows for record in row.records]
     folds = any(row.main.sd_folds is not None for row in found.rows)
     spread = ["± standard deviation over seeds (ˢ)"] * seeds + ["± standard deviation over folds (ᶠ)"] * folds
     return (
         "Bold: highest of its column.",
-        f"Brackets: 95% basic bootstrap interval over test clips{', its ends averaged over seeds' if seeds else ''}.",
+        f"Brackets: 95% interval over test clips{', its ends averaged over seeds' if seeds else ''}. "
+        f"{interval_note(records)}",
+        *filter(None, [rare_note(records)]),
         *([" and ".join(spread) + "."] if spread else []),
         *([f"Behind a cell, won/tied/lost. {verdicts.legend}"] if verdicts.of_pairs else []),
         "- not measured.",

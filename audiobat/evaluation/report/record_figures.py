@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.certainty import FEW, RARE_MARK, rare_classes
 from audiobat.evaluation.head_names import head_title
 from audiobat.evaluation.report.curves import Layers, rho_text
 from audiobat.evaluation.report.rows import Row, metric_title, ranked
@@ -166,7 +167,7 @@ def head_comparison(rows: Sequence[Row]) -> Figure:
 def class_bars(rows: Sequence[Row]) -> Figure:
     """Average precision of classes: the first row's as bars, the others' as marks; all, or the best and the worst."""
     first, others = rows[0], rows[1 : 1 + OTHERS]
-    known = first.per_class
+    known, rare = first.per_class, set(rare_classes(first.first))
     names = sorted((name for name in known if not math.isnan(known[name])), key=lambda name: (known[name], name))
     if not names:
         raise AudiobatError(f"{first.model} has no average precision of a single class: probe again with this version.")
@@ -180,13 +181,18 @@ def class_bars(rows: Sequence[Row]) -> Figure:
         for i, row in enumerate(others):
             style = look(1 + i) | {"linestyle": "none", "markeredgecolor": "white", "markersize": 6}
             ax.plot([row.per_class.get(n, math.nan) for n in shown], places, label=row_name(row), **style)
-        ax.set_yticks(places, [folded(n.replace("_", " "), 28, 1) for n in shown], fontsize=8.5)
+        marks = [f"{RARE_MARK} " if n in rare else "" for n in shown]
+        ax.set_yticks(
+            places, [m + folded(n.replace("_", " "), 28, 1) for m, n in zip(marks, shown, strict=True)], fontsize=8.5
+        )
         ax.set(xlim=(0, 1.02), ylim=(-0.7, len(shown) - 0.3), xlabel="average precision")
         ax.set_title(title if whole else f"the {len(shown)} {title} of {len(names)}")
         ax.grid(True, axis="x")
     handles, labels = ([*part[-1:], *part[:-1]] for part in ax.get_legend_handles_labels())  # the bars come first
     figure.legend(handles, labels, loc="outside lower left", ncols=2, fontsize=8.5)
     subject = "average precision of each class" if whole else f"classes that {first.model} knows best and worst"
+    if rare:
+        subject += f" ({RARE_MARK} {len(rare)} of {len(names)}: fewer than {FEW} clips)"
     headline(figure, f"{first.data}: {subject}")
     return figure
 

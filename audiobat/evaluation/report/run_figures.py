@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from audiobat.evaluation.certainty import FEW, RARE_MARK
 from audiobat.evaluation.metrics import f1_at
 from audiobat.evaluation.record import load_scores
 from audiobat.evaluation.report.collect import Collection
@@ -30,8 +31,8 @@ from audiobat.evaluation.report.style import save
 STEPS = 50  # thresholds tried are its multiples, ends aside
 CAPTIONS = {  # of each kind of figure; the kind is the start of its file's name
     "heads": "Marks: means over seeds. Lines: 95% intervals over test clips.",
-    "classes": "Bars: the best model under its best head. Marks: other models, each under its own best head. The "
-    "precision of a class that few test clips have depends much on chance.",
+    "classes": "Bars: the best model under its best head. Marks: other models, each under its own best head. "
+    f"{RARE_MARK} Fewer than {FEW} test clips have the class: its precision depends much on chance.",
     "f1_threshold": "The F1 of tables is at a threshold of 0.5. A head whose best threshold lies elsewhere may rank "
     "clips well and yet predict a class too rarely or too often. Best thresholds are chosen on the test clips, "
     "for this figure alone, and are not reported. "
