@@ -62,6 +62,8 @@ CASES = [
     Case("bat_base_released", "BAT's release, clips of unequal length", "BAT's release", UNEQUAL),
     Case("eat_base", "EAT", "EAT, its code", (FULL,) * 3),
     Case("eat_base", "EAT, clips of unequal length", "EAT, its code", UNEQUAL),
+    Case("sslam", "SSLAM, second stage", "SSLAM, its code", (FULL,) * 3),
+    Case("sslam", "SSLAM, second stage, clips of unequal length", "SSLAM, its code", UNEQUAL),
 ]
 
 
