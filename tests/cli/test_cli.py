@@ -533,5 +533,7 @@ def test_help_tells_of_a_field_what_stands_beside_it_in_the_code(capsys):
     ):
         assert words.replace("_", "-", 1) in text or words in text, words
     text = help_of(capsys, "finetune", "--help-all")
-    assert "patches, cls and stem norm are the slowest layer; released: the stem norm is as fast as the head; eat:" in text
+    assert (
+        "patches, cls and stem norm are the slowest layer; released: the stem norm is as fast as the head; eat:" in text
+    )
     assert "--optim.min_lr FLOAT also where the warm-up starts" in text  # inherited
