@@ -1,7 +1,8 @@
 """Where the windows of a recording lie, from its length alone: what streams of windows are held against."""
 
 
-def windows(samples: int, window: int, hop: int) -> list[tuple[int, int]]:
-    """(start, end) of windows every `hop`, which together cover all samples; the last may be short."""
+def windows(samples: int, window: int, hop: int, least: int = 1) -> list[tuple[int, int]]:
+    """(start, end) of windows every `hop`, which cover all samples but a rest shorter than `least`."""
     count = 1 + -(-max(0, samples - window) // hop)
-    return [(i * hop, min(i * hop + window, samples)) for i in range(count)]
+    spans = [(i * hop, min(i * hop + window, samples)) for i in range(count)]
+    return [span for span in spans if span[0] == 0 or span[1] - span[0] >= least]

@@ -31,10 +31,11 @@ FileStamp: TypeAlias = tuple[int, int]  # bytes and time of change (ns) of a fil
 T = TypeVar("T")
 
 
-def cut_windows(blocks: Iterable[Samples], window: int, hop: int) -> Iterator[tuple[int, Samples]]:
+def cut_windows(blocks: Iterable[Samples], window: int, hop: int, least: int = 1) -> Iterator[tuple[int, Samples]]:
     """(start, samples) of windows every `hop`, of a recording that comes block by block.
 
-    Together they cover all samples; the last may be short, and a recording no longer than a window gives one window.
+    Together they cover all samples but a rest of less than `least`: the last window may be short, but not so short. A
+    recording no longer than a window gives one window.
     """
     held: Samples = np.zeros(0, np.float32)  # samples that no block has completed to a window yet
     start = end = 0  # where `held` starts; where the last window ended
@@ -46,7 +47,7 @@ def cut_windows(blocks: Iterable[Samples], window: int, hop: int) -> Iterator[tu
             end = start + window
             start, first = start + hop, first + hop
         held = held[first:]
-    if start + len(held) > end:
+    if start + len(held) > end and (end == 0 or len(held) >= least):
         yield start, held
 
 
@@ -78,6 +79,7 @@ class WindowStream:
     window: int  # samples at `sample_rate`, as is the hop
     hop: int
     threads: int
+    least: int = 1  # samples of a clip's last window: a rest that is shorter is left out
 
     def __call__(self, clip_id: int = 0, number: int = 0) -> Iterator[Window | BrokenClip]:
         """The stream from window `number` of clip `clip_id` on. A clip is decoded from its start in any case."""
@@ -92,7 +94,7 @@ class WindowStream:
         held: Window | None = None
         try:
             with open_clip(self.table, clip_id) as clip:
-                windows = cut_windows(clip.blocks(self.sample_rate), self.window, self.hop)
+                windows = cut_windows(clip.blocks(self.sample_rate), self.window, self.hop, self.least)
                 for number, (start, samples) in enumerate(windows):
                     if held is not None and held.number >= first:
                         yield held

@@ -111,7 +111,7 @@ def loader_for(table: ClipTable, encoder: AudioEncoder, config: FinetuneConfig, 
     return CropLoader(
         table,
         encoder.sample_rate,
-        crop_seconds(encoder, config.data.clip_seconds),
+        config.data.clip_seconds,
         clip_order(table, config.data, config.train.seed),
         config.train.batch_size,
         seed=config.train.seed,
@@ -120,9 +120,3 @@ def loader_for(table: ClipTable, encoder: AudioEncoder, config: FinetuneConfig, 
         workers=config.data.workers,
         start_step=start,
     )
-
-
-def crop_seconds(encoder: AudioEncoder, seconds: float) -> float:
-    """`seconds`, less one sample if they fill windows: mel_db's last, centred frame would open a window of its own."""
-    samples = round(seconds * encoder.sample_rate)
-    return (samples - (samples % (encoder.max_samples + 1) == 0)) / encoder.sample_rate

@@ -92,6 +92,7 @@ class Windows:
     hop_seconds: float
     batch_size: int
     workers: int  # threads that decode ahead
+    least: int = 1  # samples of a recording's last window: a rest that is shorter is left out
 
     def __post_init__(self) -> None:
         window = self.window_seconds
@@ -102,11 +103,15 @@ class Windows:
 
     @classmethod
     def of(cls, encoder: Encoder, window: float | None, hop: float | None, batch_size: int, workers: int) -> Windows:
-        """Windows of so many seconds for an encoder; None: the longest clip that it takes, and windows end to end."""
+        """Windows of so many seconds for an encoder; None: the longest clip that it takes, and windows end to end.
+
+        A rest behind the last window that fills no patch column of the encoder makes no window.
+        """
         samples = getattr(encoder, "max_samples", None)
         longest = CLIP_SECONDS if samples is None else math.floor(samples / encoder.sample_rate * 100) / 100
         window = longest if window is None else window
-        return cls(encoder.sample_rate, window, window if hop is None else hop, batch_size, workers)
+        least = getattr(encoder, "column_samples", 1)
+        return cls(encoder.sample_rate, window, window if hop is None else hop, batch_size, workers, least)
 
     @property
     def length(self) -> int:
@@ -204,7 +209,7 @@ def run_pass(
     stamps: dict[int, FileStamp | None] = {}
     broken: dict[int, str] = {}
     done, count, written = journal.next[0], 0, monotonic()
-    stream = WindowStream(clips, windows.sample_rate, windows.length, windows.hop, windows.workers)
+    stream = WindowStream(clips, windows.sample_rate, windows.length, windows.hop, windows.workers, windows.least)
     with Progress(verb, total=len(clips), unit="file", done=done) as bar:
         size = windows.batch_size * POOL_BATCHES
         first = windows.batch_size if journal.next == (0, 0) else size  # small, so that the model starts early

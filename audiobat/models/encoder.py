@@ -131,9 +131,15 @@ class Windows(NamedTuple):
     """Spectrograms of B clips cut into W windows each, which run through the blocks as B * W short clips."""
 
     spectrogram: Tensor  # [B * W, frames, mel bins], whole patches; behind a clip's end the frontend's floor
-    valid: Tensor  # [B * W, N] bool, True on patches that hold any frame of the clip
-    attended: Tensor | None  # `valid` if attention must not see the other patches, None if it may see all
-    grid: tuple[int, int]  # patches of a whole clip, (W * columns of a window, F)
+    valid: Tensor  # [B * W, N] bool, True on patches of the clip
+    attended: Tensor | None  # bool [B * W, N], False on patches that attention must not see; None if it may see all
+    grid: tuple[int, int]  # patches of a whole clip, (T, F), of which the last window may hold fewer than the others
+
+    def joined(self, tokens: Tensor) -> Tensor:
+        """What the patches of windows have, [B * W, N, ...], as that of clips: [B, T * F, ...]."""
+        columns, freq_patches = self.grid
+        count = (columns * freq_patches + tokens.shape[1] - 1) // tokens.shape[1]  # W
+        return tokens.unflatten(0, (-1, count)).flatten(1, 2)[:, : columns * freq_patches]
 
 
 class AudioEncoder(BaseEncoder):
@@ -197,13 +203,20 @@ class AudioEncoder(BaseEncoder):
         """Longest clip, in samples, that fits one window of the position table: n whole hops make n + 1 frames."""
         return self.config.encoder.max_frames * self.config.frontend.hop_length - 1
 
+    @property
+    def column_samples(self) -> int:
+        """Samples from the start of a patch column to the start of the next."""
+        return self.config.encoder.patch_size[0] * self.config.frontend.hop_length
+
     def forward_intermediates(
         self, waveform: Tensor, lengths: Tensor | None = None, indices: int | Sequence[int] | None = None
     ) -> LayerFeatures:
         """As `BaseEncoder` says, for clips of any length.
 
-        A clip longer than the position table runs in windows: patches are concatenated in time, cls is averaged over
-        the windows that hold any of the clip, as in the BAT release.
+        A clip longer than the position table runs in windows of as many columns and, last, of those that are left;
+        frames behind a whole window that fill no patch make no column. Patches are concatenated in time. The clip's cls
+        is the mean over its windows: with `pad` "grid" as in BAT's release, whatever their length; with "mask" weighted
+        by it, so that one more column moves cls by its share at most.
         """
         spectrogram, frames = self.frontend(waveform, lengths)
         return self.forward_spectrogram(spectrogram, None if lengths is None else frames, indices)
@@ -215,16 +228,17 @@ class AudioEncoder(BaseEncoder):
         chosen = block_numbers(self.depth, indices)
         clips, longest, _ = spectrogram.shape
         windows = self.cut_windows(spectrogram, frames)
-        columns, freq_patches = windows.grid
         tokens = self.embed_patches(windows.spectrogram)  # [B * W, N, D]
         patches, cls = [], []
         for number, (block, _) in enumerate(islice(self.run_blocks(tokens, windows.attended), chosen[-1] + 1)):
             if number in chosen:
-                patches.append(block[:, 1:].reshape(clips, columns * freq_patches, -1))
+                patches.append(windows.joined(block[:, 1:]))
                 cls.append(block[:, 0].reshape(clips, -1, self.dim))  # [B, W, D]
-        used = windows.valid.any(1).reshape(clips, -1, 1)  # [B, W, 1] windows behind a clip's end hold padding only
-        cls_token = (torch.stack(cls) * used).sum(2) / used.sum(1)
-        valid = windows.valid.reshape(clips, columns * freq_patches)
+        weight = windows.valid.sum(1).reshape(clips, -1, 1)  # [B, W, 1]; 0 behind a clip's end, where all is padding
+        if self.config.encoder.pad == "grid":
+            weight = weight > 0
+        share = (weight / weight.sum(1, keepdim=True)).to(cls[0].dtype)
+        cls_token, valid = (torch.stack(cls) * share).sum(2), windows.joined(windows.valid)
         return LayerFeatures(torch.stack(patches), cls_token, windows.grid, valid, self.column_times(longest))
 
     def spectrogram(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -241,17 +255,27 @@ class AudioEncoder(BaseEncoder):
     def cut_windows(self, spectrogram: Tensor, frames: Tensor | None) -> Windows:
         """Cut a spectrogram [B, T, F], of which each clip owns `frames` [B] (None: all T), into padded windows."""
         clips, longest, bins = spectrogram.shape
-        count, per_window = self._windows(longest)
-        patch_frames = self.config.encoder.patch_size[0]
-        grid = count * per_window, self.freq_patches
-        padded = grid[0] * patch_frames
+        patch_frames, table = self.config.encoder.patch_size[0], self.config.grid[0]
+        is_grid = self.config.encoder.pad == "grid"
+        columns, per_window = self._columns(longest)
+        count = (columns + table - 1) // table  # W
         own = spectrogram.new_full((clips,), longest, dtype=torch.int64) if frames is None else frames
-        valid = valid_patches(own, grid, patch_frames).reshape(clips * count, per_window * self.freq_patches)
+        valid = valid_patches(own, (count * per_window, self.freq_patches), patch_frames, table)
+        attended = None
         # Without a mask, attention takes a faster kernel. A last patch that is padded in part is valid.
-        has_padding = frames is not None or padded - longest >= patch_frames
-        attended = valid if has_padding and self.config.encoder.pad == "mask" else None
-        spectrogram = pad_frames(spectrogram, padded, self.frontend.floor)
-        return Windows(spectrogram.reshape(clips * count, per_window * patch_frames, bins), valid, attended, grid)
+        has_padding = frames is not None or count * per_window - columns > 0
+        if has_padding and not is_grid:
+            attended = valid
+        elif has_padding and (torch.compiler.is_exporting() or count > 1):  # a graph has no branch on the length
+            # A short clip's padding is seen; the last window of a long one has none.
+            attended = valid | (torch.arange(valid.shape[1], device=valid.device) < table * self.freq_patches)
+        spectrogram = pad_frames(spectrogram, count * per_window * patch_frames, self.frontend.floor)
+        return Windows(
+            spectrogram.reshape(clips * count, per_window * patch_frames, bins),
+            valid.reshape(clips * count, -1),
+            None if attended is None else attended.reshape(clips * count, -1),
+            (columns, self.freq_patches),
+        )
 
     def embed_patches(self, spectrogram: Tensor) -> Tensor:
         """Spectrogram [B, frames, mel bins] of whole patches to patch tokens with their positions [B, N, D]."""
@@ -276,9 +300,8 @@ class AudioEncoder(BaseEncoder):
 
     def column_times(self, frames: int) -> Tensor:
         """Second [T] at which each patch column of a spectrogram of `frames` frames starts, from its own start."""
-        count, per_window = self._windows(frames)
-        seconds = self.config.encoder.patch_size[0] * self.config.frontend.hop_length / self.sample_rate
-        return torch.arange(count * per_window, device=self.pos_embed.device) * seconds
+        count, _ = self._columns(frames)
+        return torch.arange(count, device=self.pos_embed.device) * (self.column_samples / self.sample_rate)
 
     def attention_input(self, waveform: Tensor, layer: int = -1) -> tuple[nn.Module, Tensor]:
         """The attention module of block `layer` (1 to depth, or -1) and its input [B, 1 + N, D], to look at."""
@@ -290,16 +313,16 @@ class AudioEncoder(BaseEncoder):
         block = self.blocks[index]
         return block.attn, block.norm1(x) if block.pre_norm else x  # type: ignore[return-value, operator]
 
-    def _windows(self, frames: int) -> tuple[int, int]:
-        """How many windows hold `frames` frames, and the patch columns of each: as many as needed, or a whole table.
+    def _columns(self, frames: int) -> tuple[int, int]:
+        """The patch columns of a clip of `frames` frames, and of each window over it: as many, or a whole table.
 
-        There is no branch on the length, and no negative number that ONNX would round towards zero: an exported graph
-        takes any length.
+        The same as `count_columns`, of a number that an exported graph does not know: there is no branch on it, and no
+        negative number that ONNX would round towards zero.
         """
         table, patch_frames = self.config.grid[0], self.config.encoder.patch_size[0]
-        columns = (frames + patch_frames - 1) // patch_frames
-        per_window = table if self.config.encoder.pad == "grid" else torch.sym_min(columns, table)
-        return (columns + table - 1) // table, per_window
+        padded = torch.sym_min((frames + patch_frames - 1) // patch_frames, table)
+        columns = torch.sym_max(padded, frames // patch_frames)
+        return (torch.sym_max(columns, table), table) if self.config.encoder.pad == "grid" else (columns, padded)
 
     def _stem(self, patch_tokens: Tensor) -> Tensor:
         """Prepend cls and normalise: [B, n, D] to [B, 1 + n, D]."""

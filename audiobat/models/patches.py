@@ -48,12 +48,21 @@ def _sincos(position: Tensor, dim: int) -> Tensor:
 
 
 def pad_frames(spectrogram: Tensor, frames: int, floor: float) -> Tensor:
-    """Spectrogram [B, T, F] to [B, frames, F]: what is added holds the frontend's `floor`."""
+    """Spectrogram [B, T, F] to [B, frames, F]: cut, or filled with the frontend's `floor`."""
+    spectrogram = spectrogram[:, :frames]
     return F.pad(spectrogram, (0, 0, 0, frames - spectrogram.shape[1]), value=floor)
 
 
-def valid_patches(frames: Tensor, grid: tuple[int, int], patch_frames: int) -> Tensor:
-    """True on patches that hold at least one of each clip's own `frames` [B]: bool [B, T * F]."""
+def count_columns(frames: Tensor, patch_frames: int, table: int) -> Tensor:
+    """Patch columns [B] of clips of `frames` [B]: the last may hold part of a patch, but behind the `table` a whole.
+
+    A frame more than a window would otherwise open a window of its own.
+    """
+    return torch.maximum(((frames + patch_frames - 1) // patch_frames).clamp(max=table), frames // patch_frames)
+
+
+def valid_patches(frames: Tensor, grid: tuple[int, int], patch_frames: int, table: int) -> Tensor:
+    """True on the patches of clips of `frames` [B] that `count_columns` counts: bool [B, T * F]."""
     columns, freq_patches = grid
-    start = torch.arange(columns, device=frames.device) * patch_frames
-    return (start < frames[:, None]).repeat_interleave(freq_patches, dim=1)
+    own = count_columns(frames, patch_frames, table)
+    return (torch.arange(columns, device=frames.device) < own[:, None]).repeat_interleave(freq_patches, dim=1)

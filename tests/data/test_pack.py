@@ -45,11 +45,11 @@ def noise(samples, seed=0, level=0.5):
 
 @given(st.lists(st.integers(0, 40), max_size=6), st.integers(1, 30), st.data())
 def test_windows_block_by_block_are_those_of_the_whole(sizes, window, data):
-    hop = data.draw(st.integers(1, window))
+    hop, least = data.draw(st.integers(1, window)), data.draw(st.integers(1, 10))
     whole = np.arange(1, sum(sizes) + 1, dtype=np.float32)
     blocks = np.split(whole, np.cumsum(sizes)[:-1]) if sizes else []
-    found = list(cut_windows(blocks, window, hop))
-    wanted = windows(len(whole), window, hop) if len(whole) else []
+    found = list(cut_windows(blocks, window, hop, least))
+    wanted = windows(len(whole), window, hop, least) if len(whole) else []
     assert [(start, start + len(samples)) for start, samples in found] == wanted
     for start, samples in found:
         np.testing.assert_array_equal(samples, whole[start : start + len(samples)])

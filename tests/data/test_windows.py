@@ -39,28 +39,36 @@ def plain(items):
 
 
 @pytest.mark.parametrize(
-    ("samples", "window", "hop", "wanted"),
+    ("samples", "window", "hop", "least", "wanted"),
     [
-        (10, 4, 4, [(0, 4), (4, 8), (8, 10)]),
-        (8, 4, 4, [(0, 4), (4, 8)]),
-        (10, 4, 2, [(0, 4), (2, 6), (4, 8), (6, 10)]),
-        (3, 4, 2, [(0, 3)]),
+        (10, 4, 4, 1, [(0, 4), (4, 8), (8, 10)]),
+        (10, 4, 4, 2, [(0, 4), (4, 8), (8, 10)]),
+        (10, 4, 4, 3, [(0, 4), (4, 8)]),  # a rest of 2
+        (8, 4, 4, 1, [(0, 4), (4, 8)]),
+        (10, 4, 2, 1, [(0, 4), (2, 6), (4, 8), (6, 10)]),
+        (9, 4, 2, 3, [(0, 4), (2, 6), (4, 8), (6, 9)]),  # a rest of 1, in a window of 3
+        (3, 4, 2, 1, [(0, 3)]),
+        (3, 4, 4, 4, [(0, 3)]),  # all that there is
     ],
 )
-def test_windows_by_hand(samples, window, hop, wanted):
-    found = list(cut_windows([np.arange(samples, dtype=np.float32)], window, hop))
-    assert [(start, start + len(part)) for start, part in found] == windows(samples, window, hop) == wanted
+def test_windows_by_hand(samples, window, hop, least, wanted):
+    found = list(cut_windows([np.arange(samples, dtype=np.float32)], window, hop, least))
+    assert [(start, start + len(part)) for start, part in found] == windows(samples, window, hop, least) == wanted
 
 
-@pytest.mark.parametrize(("window", "hop"), [(700, 700), (700, 300), (50, 50), (9000, 10)])
-def test_windows_are_those_of_the_whole_clip(table, window, hop):
-    found = list(WindowStream(table, RATE, window, hop, threads=2)())
+@pytest.mark.parametrize(
+    ("window", "hop", "least"), [(700, 700, 1), (700, 700, 300), (700, 300, 1), (50, 50, 1), (9000, 10, 1)]
+)
+def test_windows_are_those_of_the_whole_clip(table, window, hop, least):
+    found = list(WindowStream(table, RATE, window, hop, 2, least)())
     assert [item.clip_id for item in found] == sorted(item.clip_id for item in found)
     assert {item.clip_id for item in found if isinstance(item, BrokenClip)} == {4, 6, 9}
     for row in (0, 1, 2, 3, 5, 7, 8, 10):
         samples = load_audio(table.path(row), RATE)
         own = [item for item in found if item.clip_id == row]
-        assert [(item.start, item.start + len(item.samples)) for item in own] == windows(len(samples), window, hop)
+        assert [(item.start, item.start + len(item.samples)) for item in own] == windows(
+            len(samples), window, hop, least
+        )
         assert [item.number for item in own] == list(range(len(own)))
         assert [item.last for item in own] == [False] * (len(own) - 1) + [True]
         for item in own:
@@ -70,9 +78,9 @@ def test_windows_are_those_of_the_whole_clip(table, window, hop):
 @pytest.mark.parametrize("threads", [0, 1, 3, 20])
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 def test_threads_and_chunks_change_nothing_and_any_window_is_a_place_to_begin(table, monkeypatch, threads, chunk):
-    wanted = list(WindowStream(table, RATE, 400, 250, threads=0)())
+    wanted = list(WindowStream(table, RATE, 400, 250, 0, least=200)())
     monkeypatch.setattr(window_module, "CHUNK_WINDOWS", chunk)
-    stream = WindowStream(table, RATE, 400, 250, threads)
+    stream = WindowStream(table, RATE, 400, 250, threads, least=200)
     assert plain(stream()) == plain(wanted)
     for place in range(0, len(wanted), 7):
         first = wanted[place]

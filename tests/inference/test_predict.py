@@ -39,7 +39,8 @@ FRONTEND = FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_lengt
 MODEL = ModelConfig(FRONTEND, EncoderConfig(dim=8, depth=2, heads=2, patch_size=(16, 8), max_frames=96))
 CLASSES = ("dog", "cat, black", "rain", 'a "bell"')
 WINDOW = 0.95  # the longest clip of the model: 96 frames of 10 ms, the first and last of them centred on the ends
-SECONDS = (0.3, 3.1, 0.95, 1.7, 0.96, 2.0, 0.5, 1.2)
+LEAST = 16 * 80  # samples of a patch column: a rest that is shorter makes no window
+SECONDS = (0.3, 3.1, 1.0, 1.7, 1.15, 2.1, 0.5, 1.2)
 
 
 def make_tagger(task: str = "clip", multi_label: bool = True, seed: int = 0) -> Tagger:
@@ -103,7 +104,7 @@ def plain_rows(tagger: Tagger, folder: Path, window: float, hop: float, top: int
     rows = []
     for path in sorted(folder.rglob("*.wav"), key=lambda path: path.relative_to(folder).as_posix()):
         samples = load_audio(path, RATE)
-        for start, end in windows(len(samples), round(window * RATE), round(hop * RATE)):
+        for start, end in windows(len(samples), round(window * RATE), round(hop * RATE), LEAST):
             with torch.inference_mode():
                 waveform = torch.from_numpy(samples[start:end])[None]
                 scores = tagger.scores(tagger(waveform, torch.tensor([end - start])))[0].tolist()
@@ -159,7 +160,7 @@ def test_batch_size_threads_and_blocks_change_no_row(folder, tmp_path, monkeypat
 
 def plain_events(tagger: Tagger, samples: np.ndarray, window: int, hop: int, threshold: float, median: int) -> list:
     """Events of a whole recording from all its frames at once: `frames_to_events`, as evaluation has it."""
-    spans = windows(len(samples), window, hop)
+    spans = windows(len(samples), window, hop, LEAST)
     margin = (window - hop) // 2
     scores, times = [], []
     for i, (start, end) in enumerate(spans):

@@ -50,9 +50,9 @@ def make_tagger(task: str = "clip", classes: tuple[str, ...] = ("dog", "cat"), m
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
-    """Three recordings of 2, 0.5 and 1.2 s, one of them deeper."""
+    """Three recordings of 2.1, 0.5 and 1.2 s, one of them deeper."""
     rng = np.random.default_rng(0)
-    for name, seconds in {"one.wav": 2.0, "two.wav": 0.5, "deep/one.wav": 1.2}.items():
+    for name, seconds in {"one.wav": 2.1, "two.wav": 0.5, "deep/one.wav": 1.2}.items():
         (tmp_path / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / "clips" / name, rng.normal(size=int(seconds * RATE)) * 0.1, RATE)
     return tmp_path / "clips"

@@ -37,14 +37,10 @@ def test_shorter_clips_use_a_prefix_of_the_table():
     assert torch.equal(sincos_positions((64, 8), 32)[:, : 20 * 8], sincos_positions((20, 8), 32))
 
 
-def test_a_patch_is_valid_if_any_frame_of_it_is():
-    valid = valid_patches(torch.tensor([1, 4, 5, 12]), (3, 2), 4)
-    assert valid.tolist() == [
-        [True, True, False, False, False, False],
-        [True, True, False, False, False, False],
-        [True, True, True, True, False, False],
-        [True] * 6,
-    ]
+def test_a_patch_is_valid_if_any_frame_of_it_is_within_a_window_and_behind_it_if_all_are():
+    valid = valid_patches(torch.tensor([1, 4, 5, 12, 13, 15, 16, 19]), (4, 2), 4, table=3)
+    columns = [1, 1, 2, 3, 3, 3, 4, 4]
+    assert valid.tolist() == [[True] * (2 * n) + [False] * (8 - 2 * n) for n in columns]
 
 
 def test_padding_extends_with_the_given_floor():

@@ -31,7 +31,6 @@ from audiobat.config.registry import class_for
 from audiobat.config.rungs import changes, describe_rung, rung_of, rungs
 from audiobat.data.scenes import demo_folder
 from audiobat.errors import AudiobatError
-from audiobat.finetuning.training import crop_seconds
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.input_stats import with_input_stats
 from audiobat.pretraining.masks.base import Masks, seeded_generator
@@ -560,16 +559,6 @@ def test_a_probe_hears_through_the_statistics_of_its_task(tmp_path, monkeypatch)
         ((-4.268, 4.569), 1024 * 160 - 1),
     ]
     assert "frontend" not in plain.head
-
-
-@pytest.mark.parametrize(("seconds", "windows"), [(10.24, 1), (5.0, 1), (20.48, 2), (11.0, 2)])
-def test_a_crop_that_fills_a_window_is_one_window(seconds, windows):
-    encoder = AudioEncoder(ModelConfig(encoder=EncoderConfig(dim=16, depth=1, heads=2))).eval()
-    samples = round(crop_seconds(encoder, seconds) * encoder.sample_rate)
-    assert samples == pytest.approx(seconds * 16_000, abs=1)
-    spectrogram, frames = encoder.frontend(torch.zeros(1, samples), None)
-    assert -(-spectrogram.shape[1] // 1024) == windows
-    assert encoder.forward_spectrogram(spectrogram, frames).grid[0] <= windows * 64
 
 
 # -- runs --

@@ -103,14 +103,14 @@ def plain_attention(x: np.ndarray, w: dict, name: str) -> np.ndarray:
 
 
 def plain_window(spectrogram: np.ndarray, w: dict) -> list[np.ndarray]:
-    """Tokens [1 + 512, D] after every block, for a spectrogram [1024, 128]."""
+    """Tokens [1 + 512, D] after every block, for a spectrogram [1024, 128]; fewer for one of fewer whole patches."""
     kernel = w["patch_embed.proj.weight"].reshape(DIM, -1)
     tokens = []
-    for t in range(COLUMNS):
+    for t in range(len(spectrogram) // PATCH):
         for f in range(ROWS):
             patch = spectrogram[t * PATCH : (t + 1) * PATCH, f * PATCH : (f + 1) * PATCH]
             tokens.append(kernel @ patch.reshape(-1) + w["patch_embed.proj.bias"])
-    x = np.concatenate([w["cls_token"][0], np.stack(tokens) + w["pos_embed"][0]])
+    x = np.concatenate([w["cls_token"][0], np.stack(tokens) + w["pos_embed"][0, : len(tokens)]])
     x = plain_norm(x, w, "pre_norm")
     layers = []
     for n in range(DEPTH):
@@ -123,14 +123,17 @@ def plain_window(spectrogram: np.ndarray, w: dict) -> list[np.ndarray]:
 
 
 def plain_network(waveform: np.ndarray, w: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Patch tokens [L, windows * 512, D] of all windows, one after another, and cls [L, D], their mean."""
+    """Patch tokens [L, N, D] of all windows, one after another, and cls [L, D], their mean.
+
+    One window is padded to 1,024 frames; of several the last runs as it is, in whole patches.
+    """
     spectrogram = plain_spectrogram(waveform)
-    count = -(-len(spectrogram) // 1024)
-    padded = np.zeros((count * 1024, MELS))
-    padded[: len(spectrogram)] = spectrogram
-    windows = [plain_window(padded[i * 1024 : (i + 1) * 1024], w) for i in range(count)]
-    layers = np.array(windows)  # [windows, L, 513, D]
-    return np.concatenate(list(layers[:, :, 1:]), axis=1), layers[:, :, 0].mean(0)
+    spectrogram = np.pad(spectrogram, ((0, max(0, 1024 - len(spectrogram))), (0, 0)))
+    starts = range(0, len(spectrogram) - PATCH + 1, 1024)
+    windows = [np.array(plain_window(spectrogram[start : start + 1024], w)) for start in starts]  # [L, 1 + n, D]
+    return np.concatenate([window[:, 1:] for window in windows], axis=1), np.mean(
+        [window[:, 0] for window in windows], 0
+    )
 
 
 def clip(seconds: float, seed: int) -> np.ndarray:
@@ -173,7 +176,7 @@ def test_ten_three_and_thirteen_seconds_together(tmp_path: Path):
         assert worst(features.patch_tokens[:, index, : patches.shape[1]], patches) < 1e-4
         assert worst(features.cls_token[:, index], cls) < 1e-4
         frames = 1 + len(waveform) // HOP
-        assert features.valid[index].sum() == -(-frames // PATCH) * ROWS
+        assert features.valid[index].sum() == (frames // PATCH if frames > 1024 else -(-frames // PATCH)) * ROWS
 
 
 def test_the_plain_network_feels_every_tensor(tmp_path: Path):

@@ -20,7 +20,7 @@ from audiobat.models.tagger import Tagger
 from audiobat.zoo.export import onnx
 
 MEL = FrontendConfig(n_fft=256, win_length=200, hop_length=80, sample_rate=8000, mel_bins=16)
-KALDI = FrontendConfig(kind="kaldi_fbank", mel_bins=16)
+KALDI = FrontendConfig(kind="kaldi_fbank", mel_bins=16, pad_seconds=0.1)
 SIZES = {"dim": 16, "depth": 2, "heads": 2, "patch_size": (8, 8), "max_frames": 32}
 POST = EncoderConfig(**SIZES)
 PRE = EncoderConfig(**SIZES, gated_attention=False, block_norm="pre", final_norm=True, pad="grid")

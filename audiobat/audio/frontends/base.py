@@ -131,7 +131,7 @@ def triangles(scale: Tensor, points: Tensor) -> Tensor:
 
 def warn_of_silent_bins(filters: Tensor, config: FrontendConfig) -> None:
     """Warn of mel filters, of [n_fft // 2 + 1, F], that are so narrow that they lie between two FFT bins."""
-    empty = (filters.amax(0) == 0).nonzero().flatten().tolist()
+    empty = [] if filters.is_meta else (filters.amax(0) == 0).nonzero().flatten().tolist()
     if empty:
         warnings.warn(
             f"Mel bins {empty} of {config.mel_bins} hold no FFT bin and stay silent: "

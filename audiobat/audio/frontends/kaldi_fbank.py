@@ -13,6 +13,7 @@ from audiobat.audio.frontends.base import Frontend, below, triangles, warn_of_si
 from audiobat.config import FrontendConfig
 
 LOG_EPS = torch.finfo(torch.float32).eps  # Kaldi's floor below the natural logarithm
+EAT_BANK = (16_000, 512, 128, 20.0, None)  # its bin 3 is silent, and its weights were trained with it
 PREEMPHASIS = 0.97  # Kaldi's default
 
 
@@ -29,8 +30,8 @@ class KaldiFrontend(Frontend):
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__(config)
         filters = kaldi_filters(config)
-        if not torch.equal(filters, kaldi_filters(FrontendConfig(kind="kaldi_fbank"))):
-            warn_of_silent_bins(filters, config)  # EAT's own has one, bin 3, with which its weights were trained
+        if (config.sample_rate, config.n_fft, config.mel_bins, config.f_min, config.f_max) != EAT_BANK:
+            warn_of_silent_bins(filters, config)
         self.register_buffer("window", torch.hann_window(config.win_length, periodic=False), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 

@@ -78,8 +78,8 @@ def prepare(
         config: the frontend of `stats`.
         sample_rate: sample rate of the shards, Hz.
         encoding: `flac`, 16 bit; or `pcm`, headerless 16-bit samples, twice as large and far faster to read.
-        window_seconds: cut every clip into windows of this length, of which the last may be shorter; None: leave it
-            whole.
+        window_seconds: cut every clip into windows of this length, of which the last may be shorter, but not below
+            0.16 s; None: leave it whole.
         hop_seconds: step between windows; None: the window.
         part: `3/16`: do the third of sixteen parts; the one that finds all parts there writes the table.
         workers: processes; None: one for each core.

@@ -59,6 +59,11 @@ class WindowedEncoder(BaseEncoder):
         """Longest clip, in samples, that the model sees at once."""
         return self.grid.window
 
+    @property
+    def column_samples(self) -> int:
+        """Samples that a column needs."""
+        return self.grid.span
+
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
         """Windows [W, S] of one length, without padding, to the outputs of all blocks.
 
@@ -70,7 +75,7 @@ class WindowedEncoder(BaseEncoder):
     def forward_intermediates(
         self, waveform: Tensor, lengths: Tensor | None = None, indices: int | Sequence[int] | None = None
     ) -> LayerFeatures:
-        """As `BaseEncoder` says, but all blocks run. A long clip's cls is the mean over its windows."""
+        """As `BaseEncoder` says, but all blocks run. A long clip's cls is the mean of its windows' by columns."""
         if waveform.ndim != 2 or 0 in waveform.shape:
             raise AudiobatError(f"The waveform has shape {list(waveform.shape)}: give [clips, samples], not empty.")
         chosen = block_numbers(self.depth, indices)
@@ -89,14 +94,12 @@ class WindowedEncoder(BaseEncoder):
                 first, count = p.first_column * freq_patches, p.columns * freq_patches
                 patches[:, p.clip, first : first + count] = tokens[chosen, i, :count].to(patches.dtype)
                 if cls is not None and cls_sum is not None:
-                    cls_sum[:, p.clip] += cls[chosen, i]
+                    cls_sum[:, p.clip] += cls[chosen, i] * p.columns
         column = torch.arange(columns, device=device)
         valid = column < torch.tensor(counts, device=device)[:, None]  # [B, T]
         cls_token = None
         if cls_sum is not None:
-            per_window = self.grid.columns(self.grid.window)
-            windows = torch.tensor([-(-count // per_window) for count in counts], device=device)
-            cls_token = cls_sum / windows[:, None]
+            cls_token = cls_sum / torch.tensor(counts, device=device)[:, None]
         times = column * (self.grid.hop / self.sample_rate)
         return LayerFeatures(
             patches, cls_token, (columns, freq_patches), valid.repeat_interleave(freq_patches, dim=1), times

@@ -183,7 +183,7 @@ class AudiobatModel(PreTrainedModel):
             return features, None
         clips, patches = features.valid.shape
         first = inputs[0].unflatten(0, (clips, -1))  # [B, windows, 1 + n, D], the same cls in each
-        stem = torch.cat([first[:, 0, :1], first[:, :, 1:].reshape(clips, patches, -1)], dim=1)
+        stem = torch.cat([first[:, 0, :1], first[:, :, 1:].flatten(1, 2)[:, :patches]], dim=1)
         return features, (stem, *(tokens_of(features, layer) for layer in range(len(features.patch_tokens))))
 
     def answer(self, output: ModelOutput, return_dict: bool | None) -> Any:
