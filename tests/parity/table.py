@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from .rows import finetuning, inputs, masks, pretraining, probing
+from .rows import features, finetuning, inputs, masks, pretraining, probing
 from .rows.base import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
 KINDS = {  # by heading, in the page's order
     "Spectrograms": inputs,
+    "Features": features,
     "Masks": masks,
     "Pre-training": pretraining,
     "Probes": probing,
