@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .rows import features, finetuning, inputs, masks, pretraining, probing
+from .rows import draws, features, finetuning, inputs, masks, pretraining, probing
 from .rows.base import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
@@ -12,6 +12,7 @@ KINDS = {  # by heading, in the page's order
     "Masks": masks,
     "Pre-training": pretraining,
     "Probes": probing,
+    "Draws of augmentation": draws,
     "Fine-tuning": finetuning,
 }
 HEAD = ["| what | source | compared | float64 | float32 |", "| --- | --- | --- | --- | --- |"]

@@ -11,7 +11,7 @@ from ..plain import features as plain
 from ..plain import frontends, networks
 from ..precision import precision
 from .base import Row, difference
-from .pretraining import batch_of, sounds, stir
+from .material import batch_of, sounds, stir
 
 DIM, HEADS, COLUMNS, PATCH_SAMPLES = 24, 2, 5, 16 * 160
 WINDOW = COLUMNS * PATCH_SAMPLES - 1  # the most samples whose frames are not more than a window's
