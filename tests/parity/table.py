@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from .rows import finetuning, inputs, masks, pretraining, probing
+from .rows import draws, features, finetuning, inputs, masks, pretraining, probing
 from .rows.base import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
 KINDS = {  # by heading, in the page's order
     "Spectrograms": inputs,
+    "Features": features,
     "Masks": masks,
     "Pre-training": pretraining,
     "Probes": probing,
+    "Draws of augmentation": draws,
     "Fine-tuning": finetuning,
 }
 HEAD = ["| what | source | compared | float64 | float32 |", "| --- | --- | --- | --- | --- |"]

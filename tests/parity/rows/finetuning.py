@@ -32,7 +32,7 @@ from ..plain import finetuning as plain
 from ..plain import frontends, networks, optimisers
 from ..precision import precision
 from .base import Named, Row, difference, largest
-from .pretraining import batch_of, keep_first_gradients, sounds, state, stir
+from .material import batch_of, keep_first_gradients, sounds, state, stir
 
 DIM, HEADS, DEPTH, COLUMNS, STEPS, TOTAL, WARMUP = 24, 2, 3, 5, 20, 24, 5
 FRAMES = COLUMNS * 16

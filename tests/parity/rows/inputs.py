@@ -10,7 +10,7 @@ from audiobat.config import FrontendConfig
 from ..plain import frontends
 from ..precision import precision
 from .base import Row, difference
-from .pretraining import batch_of, sounds
+from .material import batch_of, sounds
 
 LENGTHS = (16_000, 1_123, 4_801)  # samples of the clips of one batch
 

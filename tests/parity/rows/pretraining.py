@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiobat.config import PretrainConfig, from_dict
 from audiobat.config.recipes import load_recipe
@@ -27,6 +26,7 @@ from ..plain import frontends, networks, optimisers
 from ..plain import pretraining as plain
 from ..precision import precision
 from .base import Named, Row, difference, largest
+from .material import batch_of, keep_first_gradients, sounds, state, stir
 
 DIM, HEADS, COLUMNS, CLONES, STEPS = 24, 2, 12, 3, 4
 FRAMES = COLUMNS * 16
@@ -113,36 +113,6 @@ def sslam_spectrogram(waveform: frontends.Array) -> frontends.Array:
     return frontends.eat_input(waveform, FRAMES, -4.2677393, 4.5689974)
 
 
-def sounds(lengths: tuple[int, ...]) -> list[frontends.Array]:
-    """Gliding tones in noise, of float32 as a reader gives them, not centred on zero."""
-    found = []
-    for seed, length in enumerate(lengths):
-        rng = np.random.default_rng(seed)
-        t = np.arange(length) / 16_000
-        tone = np.sin(2 * np.pi * (300 + 400 * seed + 700 * t) * t)
-        found.append((0.02 + 0.3 * tone * (0.1 + t) + 0.01 * rng.normal(size=length)).astype(np.float32))
-    return found
-
-
-def batch_of(waveforms: list[frontends.Array]) -> SimpleNamespace:
-    lengths = torch.tensor([len(x) for x in waveforms])
-    rows = torch.zeros(len(waveforms), int(lengths.max()))
-    for row, waveform in zip(rows, waveforms, strict=True):
-        row[: len(waveform)] = torch.from_numpy(waveform)
-    return SimpleNamespace(waveform=rows, lengths=None if len(set(lengths.tolist())) == 1 else lengths)
-
-
-def stir(model: torch.nn.Module) -> None:
-    """Random values for every parameter, so that no bias is 0, no scale 1, and the teacher no copy of the student."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            noise = torch.randn(p.shape, generator=generator, dtype=torch.float32).to(p)
-            fan_in = p[0].numel() if p.ndim > 1 and p.shape[0] > 1 else 25
-            scale = "norm" in name and name.endswith("weight")
-            p.copy_(1 + 0.2 * noise if scale else noise / fan_in**0.5)
-
-
 class Watch:
     """Writes down what a training step draws and computes."""
 
@@ -178,10 +148,6 @@ class Watch:
         for kept in (self.masks, self.filled, self.mixed):
             kept.clear()
         return plain.Draws(visible, masked, noise, mixed)
-
-
-def state(model: torch.nn.Module) -> Named:
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
 def parts(weights: Named) -> tuple[Named, Named]:
@@ -227,18 +193,6 @@ def ours(case: Case, dtype: torch.dtype) -> tuple[Named, list[plain.Draws], Trai
         with redirect_stderr(StringIO()), watch.columns_too():  # without the progress line
             fit(model, optimizer, batches, config.train, optim, log=log, ranks=alone, **end)
         return start, draws, Trained(watch.losses, gradients, *parts(state(model)))
-
-
-def keep_first_gradients(model: nn.Module, gradients: Named) -> None:
-    """Write the gradients of the first backward pass into `gradients`, as they are before they are clipped."""
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-
-            def keep(p: Tensor, name: str = name) -> None:
-                if name not in gradients:
-                    gradients[name] = p.grad.clone()
-
-            p.register_post_accumulate_grad_hook(keep)
 
 
 def theirs(case: Case, start: Named, draws: list[plain.Draws]) -> Trained:

@@ -20,7 +20,7 @@ from ..plain import heads, optimisers
 from ..plain.losses import LOSSES
 from ..precision import precision
 from .base import Named, Row, difference, largest
-from .pretraining import batch_of, keep_first_gradients, sounds, state, stir
+from .material import batch_of, keep_first_gradients, sounds, state, stir
 
 DIM, DEPTH, HEADS, CLASSES, CLIPS, BATCH = 128, 2, 2, 5, 10, 4
 STEPS, WARMUP, PEAK, FLOOR = 50, 8, 1e-2, 1e-6
