@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import torch._dynamo  # a second of work that DDP would do in every process
 
 TESTS = Path(__file__).parent
 
