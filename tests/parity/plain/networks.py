@@ -109,7 +109,7 @@ def decode_vit(tokens: Tensor, visible: list[int], masked: list[int], w: Weights
 
 
 def decode_cnn(grid: Tensor, w: Weights, groups: int) -> Tensor:
-    """EAT's decoder: grouped 3 x 3 convolutions over the grid of tokens, with residuals. [T, F, D] -> [T, F, D]."""
+    """EAT's decoder: grouped convolutions over the grid of tokens, with residuals. [T, F, D] -> [T, F, D]."""
     depth = 0
     while f"convs.{depth}.weight" in w:
         conv = below(w, f"convs.{depth}")

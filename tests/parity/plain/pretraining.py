@@ -25,6 +25,7 @@ class Method(NamedTuple):
     target_eps: float
     cls_layers: int | None  # how many of the last layers are the cls token's target; None: all
     sums: bool  # EAT's loss, of sums; else BAT's, of means
+    kernel: int = 3  # of EAT's convolutions
 
 
 class Draws(NamedTuple):
@@ -81,7 +82,7 @@ def shapes(dim: int, depth: int, ratio: float, decoder_ratio: float, method: Met
     convs: dict[str, tuple[int, ...]] = {}
     for layer in range(depth):
         convs |= {
-            f"decoder.convs.{layer}.weight": (dim, dim // method.groups, 3, 3),
+            f"decoder.convs.{layer}.weight": (dim, dim // method.groups, method.kernel, method.kernel),
             f"decoder.convs.{layer}.bias": (dim,),
         }
     return encoder | convs | out | {"decoder.proj.bias": (dim,)}

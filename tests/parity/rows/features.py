@@ -16,6 +16,7 @@ from .material import batch_of, sounds, stir
 DIM, HEADS, COLUMNS, PATCH_SAMPLES = 24, 2, 5, 16 * 160
 WINDOW = COLUMNS * PATCH_SAMPLES - 1  # the most samples whose frames are not more than a window's
 SHORT = (1_000, PATCH_SAMPLES - 1, PATCH_SAMPLES, 7_000, WINDOW)
+LONG = (WINDOW + 1, WINDOW + PATCH_SAMPLES, WINDOW + PATCH_SAMPLES + 1, 20_000, 2 * WINDOW + 1, 2 * WINDOW + 9_000)
 
 
 def rows_of(what: str, source: str, lengths: tuple[int, ...], released: bool) -> Iterator[Row]:
@@ -47,3 +48,4 @@ def rows_of(what: str, source: str, lengths: tuple[int, ...], released: bool) ->
 def rows() -> Iterator[Row]:
     yield from rows_of("BAT", "paper, Sections 3 and 5", SHORT, released=False)
     yield from rows_of("BAT's release", "BAT's release", SHORT, released=True)
+    yield from rows_of("BAT's release, clips longer than a window", "BAT's release", LONG, released=True)

@@ -62,6 +62,7 @@ CASES = [
     Case("bat_base_released", "BAT's release, clips of unequal length", "BAT's release", UNEQUAL),
     Case("eat_base", "EAT", "EAT, its code", (FULL,) * 3),
     Case("eat_base", "EAT, clips of unequal length", "EAT, its code", UNEQUAL),
+    Case("eat_large", "EAT-large", "EAT, its code and large config", (FULL,) * 3),
     Case("sslam", "SSLAM, second stage", "SSLAM, its code", (FULL,) * 3),
     Case("sslam", "SSLAM, second stage, clips of unequal length", "SSLAM, its code", UNEQUAL),
 ]
@@ -90,6 +91,7 @@ def method_of(case: Case) -> plain.Method:
         "bat_base": bat,
         "bat_base_released": bat._replace(spectrogram=released_spectrogram, positions=released),
         "eat_base": eat,
+        "eat_large": eat._replace(kernel=5),
         "sslam": eat._replace(spectrogram=sslam_spectrogram, cls_layers=1),
     }[case.recipe]
 
