@@ -139,7 +139,8 @@ class Windows(NamedTuple):
         """What the patches of windows have, [B * W, N, ...], as that of clips: [B, T * F, ...]."""
         columns, freq_patches = self.grid
         count = (columns * freq_patches + tokens.shape[1] - 1) // tokens.shape[1]  # W
-        return tokens.unflatten(0, (-1, count)).flatten(1, 2)[:, : columns * freq_patches]
+        clips: Tensor = tokens.unflatten(0, (-1, count)).flatten(1, 2)
+        return clips[:, : columns * freq_patches]
 
 
 class AudioEncoder(BaseEncoder):
