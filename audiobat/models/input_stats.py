@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from audiobat.config import ModelConfig, StatisticsConfig
+from audiobat.config import ModelConfig, StatisticsConfig, check
 from audiobat.models.encoder import AudioEncoder
 
 E = TypeVar("E")
@@ -20,7 +20,7 @@ def with_input_stats(encoder: E, statistics: StatisticsConfig, max_frames: int |
     or is not of audiobat's own kind, is returned as it is.
 
     Raises:
-        AudiobatError: the window is no multiple of the encoder's patch.
+        AudiobatError: the window is no multiple of the encoder's patch, or the frontend pads waveforms to more than it.
     """
     if not isinstance(encoder, AudioEncoder):
         return encoder
@@ -29,6 +29,9 @@ def with_input_stats(encoder: E, statistics: StatisticsConfig, max_frames: int |
     wanted = ModelConfig(statistics.apply(own.frontend), replace(own.encoder, max_frames=frames))
     if wanted == own:
         return encoder
+    window, pad = frames * wanted.frontend.hop_length, wanted.frontend.pad_samples
+    fits = max_frames is None or pad <= window  # else clips would end in whole windows of zeros
+    check(fits, "frontend.pad_seconds", wanted.frontend.pad_seconds, f"with max_frames {frames} use 0, no padding")
     columns, freq_patches = wanted.grid
     state = encoder.state_dict()
     state["pos_embed"] = state["pos_embed"][:, : columns * freq_patches]  # time-major, so the first columns come first

@@ -216,10 +216,10 @@ def test_recipes_of_other_ranges_hear_them(name: str, rate: int, band: tuple, se
 RELEASED = {
     "as20k": ("asl", 40_000, 48, 0.9, 0.2, "last", (63, 15), 2, (True, None), 0.0, 10.23),
     "as2m": ("asl", 400_000, 96, 0.9, 0.2, "last", (63, 15), 2, (True, None), 0.0, 10.23),
-    "esc50": ("ce", 4_000, 48, 0.0, 0.2, "last", (31, 15), 1, (False, "released"), 0.3, None),
+    "esc50": ("ce", 4_000, 48, 0.0, 0.2, "last", (31, 15), 1, (False, "released"), 0.3, 0),
     **dict.fromkeys(
         ("spc2-12-folder", "spc2-12-tfds", "spc2-35"),
-        ("ce", 10_000, 256, 0.0, 0.0, "best", (31, 15), 1, (False, "released"), 0.3, None),
+        ("ce", 10_000, 256, 0.0, 0.0, "best", (31, 15), 1, (False, "released"), 0.3, 0),
     ),
 }
 

@@ -524,6 +524,19 @@ def test_a_models_own_statistics_stay_unless_others_are_asked_for():
         with_input_stats(encoder, mine, 100)
 
 
+@pytest.mark.parametrize("name", ["esc50", "esc50_released", "spc2-12-tfds", "spc2-12-folder_released", "spc2-35"])
+def test_shorter_windows_are_not_padded_to_audiosets_length(name):
+    """A model of BAT's release pads waveforms to 10.23 s, but only where it is trained or tested on AudioSet."""
+    frontend = from_dict(PretrainConfig, load_recipe("bat_base_released")).frontend
+    encoder = AudioEncoder(ModelConfig(frontend, EncoderConfig(dim=16, depth=1, heads=2, pad="grid")))
+    config = from_dict(FinetuneConfig, load_recipe(f"finetune/{name}"))
+    found = with_input_stats(encoder, config.frontend, config.max_frames)
+    seconds = {512: 5, 112: 1}[config.max_frames]
+    assert found(torch.zeros(1, 16_000 * seconds)).grid == (config.max_frames // 16, 8), "one window"
+    with pytest.raises(AudiobatError, match=r"frontend.pad_seconds is 10.23: with max_frames \d+ use 0"):
+        with_input_stats(encoder, StatisticsConfig(), config.max_frames)
+
+
 def test_a_probe_hears_through_the_statistics_of_its_task(tmp_path, monkeypatch):
     """Its features, and so its record, are those of a model that has them of its own."""
     encoder = kaldi_encoder()

@@ -91,7 +91,7 @@ def config_of(case: Case) -> FinetuneConfig:
     """The recipe with a schedule that takes a moment, and waveforms padded to the few frames of the model."""
     config = from_dict(FinetuneConfig, load_recipe(f"finetune/{case.recipe}"))
     few = {"steps": TOTAL, "batch_size": len(case.lengths), "precision": "fp32", "log_every": 100, "save_every": 100}
-    padded = {} if config.frontend.pad_seconds is None else {"pad_seconds": PADDED / 16_000}
+    padded = {"pad_seconds": PADDED / 16_000} if config.frontend.pad_seconds else {}
     return dataclasses.replace(
         config,
         frontend=dataclasses.replace(config.frontend, **padded),
