@@ -22,6 +22,8 @@ class FinetuneOptimConfig(OptimConfig):
     layer_map: Literal["standard", "released", "eat"] = "standard"  # standard: patches, cls and stem norm are the
     # slowest layer; released: the stem norm is as fast as the head; eat: all three are, and layers have one min_lr
     decay_1d: bool = True  # decay the encoder's biases, norms and cls token, too: EAT does, BAT's release does not
+    decay_head_1d: bool = False  # the head's biases and the scale of its norm, too: EAT does, BAT's release does not;
+    # prototypes and gates never decay
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +61,7 @@ class FinetuneConfig:
     """Everything that a fine-tuning depends on besides the model and the clips. Defaults: Table 6, AS-20K."""
 
     frontend: StatisticsConfig = field(default_factory=StatisticsConfig)
-    head: HeadConfig = field(default_factory=lambda: HeadConfig(kind="linear", norm="layer"))  # EAT's; paper silent
+    head: HeadConfig = field(default_factory=lambda: HeadConfig(kind="linear", norm="layer"))  # paper silent
     optim: FinetuneOptimConfig = field(default_factory=FinetuneOptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(

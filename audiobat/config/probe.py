@@ -23,7 +23,9 @@ class HeadConfig:
     dropout: float = 0.0  # the release: 0.2
     layer: int = -1  # the block to read, 1..L or -1 for the last; cgp, linear_cgp, head2toe and vqt read all
     pool: Literal["auto", "cls", "mean"] = "auto"  # linear, linear_cgp, head2toe, knn; auto: cls if there is one
-    norm: Literal["none", "layer", "batch"] = "none"  # before the classifier; attentive: of tokens; unscaled
+    norm: Literal["none", "layer", "scaled_layer", "batch"] = "none"  # before the classifier; attentive: of tokens.
+    # Only scaled_layer (EAT, BAT's release) learns scale and shift; linear_cgp and head2toe have one of the two layers
+    init: Literal["torch", "eat"] = "torch"  # linear; eat: the matrix from N(0, 0.02), bias 0
     queries: int | None = None  # None: ep 32 in all, vqt 10 a block
     reduction: int = 1  # ep: values are this many times narrower than the model
     per_class: int = 20  # proto_classwise: prototypes of each class
@@ -33,7 +35,7 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         check_kind("head", self.kind)
-        for name in ("pool", "norm"):
+        for name in ("pool", "norm", "init"):
             check_choice(self, name)
         for name in ("prototypes", "reduction", "per_class", "neighbours", "temperature"):
             check(getattr(self, name) > 0, f"head.{name}", getattr(self, name), "it must be positive")

@@ -79,7 +79,7 @@ def build_groups(tagger: Tagger, optim: FinetuneOptimConfig) -> list[dict[str, o
     """Parameter groups with `lr_scale` and `lr_shift`: for each layer, parameters with and without weight decay.
 
     Without `decay_1d`, vectors of the encoder do not decay. Of the head only the classifier's matrix decays, as in
-    probes; its groups come last.
+    probes, or with `decay_head_1d` its bias and the scale and shift of its norm as well; its groups come last.
     """
     depth = tagger.encoder.depth
     found: dict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
@@ -93,7 +93,8 @@ def build_groups(tagger: Tagger, optim: FinetuneOptimConfig) -> list[dict[str, o
         decay = optim.weight_decay if decays else 0.0
         groups.append({"params": parameters, "weight_decay": decay, "lr_scale": rate.scale, "lr_shift": rate.shift})
     own_rate = {"lr_scale": 1.0, "lr_shift": 0.0}
-    return [*groups, *({**group, **own_rate} for group in parameter_groups(tagger.head, optim.weight_decay))]
+    of_head = parameter_groups(tagger.head, optim.weight_decay, optim.decay_head_1d)
+    return [*groups, *({**group, **own_rate} for group in of_head)]
 
 
 def build_adamw(tagger: Tagger, optim: FinetuneOptimConfig) -> AdamW:

@@ -166,7 +166,11 @@ def test_recipes_are_the_published_settings(name: str, row: tuple):
     assert (optim.betas, optim.weight_decay, optim.min_lr, train.drop_path) == ((0.9, 0.95), 0.05, 1e-6, 0.1)
     weighted = ("labels" if name == "as2m" else "labels_sum", 200_000, False) if "as2m" in name else (None, None, True)
     assert (config.data.balance, config.data.epoch_clips, config.data.replacement) == weighted
-    assert (optim.layer_map, optim.decay_1d) == ("standard" if name in TABLE_6 else "eat", True)
+    head = config.head
+    found = (optim.layer_map, optim.decay_1d, optim.decay_head_1d, head.norm, head.init)
+    assert found == (
+        ("standard", True, False, "layer", "torch") if name in TABLE_6 else ("eat", True, True, "scaled_layer", "eat")
+    )
     assert (mask.unit, mask.time_masks, mask.frequency_masks) == ("window", 1, 1)
     assert train.label_smoothing == (0.1 if name in ("eat_esc50", "sslam_esc50") else 0.0)
     assert train.ema_decay is None
@@ -235,6 +239,7 @@ def test_the_release_differs_where_its_code_does(name: str, row: tuple):
     assert (mask.unit, mask.frequency_masks, augment.mixup.per) == ("absolute", mask.time_masks, "sample")
     assert (optim.layer_decay, optim.layer_map, optim.decay_1d, optim.warmup) == (0.75, "released", False, "floored")
     assert optim.warmup_steps == train.steps // 10
+    assert (optim.decay_head_1d, config.head.norm, config.head.init) == (False, "scaled_layer", "torch")
 
 
 def test_eats_recipes_are_of_its_augmentation_and_loss():

@@ -109,11 +109,12 @@ def test_eats_deepest_blocks_hardly_change_their_rate():
         assert rate.scale * 1e-6 + rate.shift == pytest.approx(1e-6)
 
 
-@pytest.mark.parametrize("decay_1d", [True, False])
-def test_a_step_of_adamw_moves_each_parameter_by_its_rate_and_its_decay(decay_1d: bool):
+@pytest.mark.parametrize("head", [{"kind": "cgp", "prototypes": 5}, {"norm": "scaled_layer"}])
+@pytest.mark.parametrize(("decay_1d", "decay_head_1d"), [(True, False), (False, False), (True, True)])
+def test_a_step_of_adamw_moves_each_parameter_by_its_rate_and_its_decay(head, decay_1d: bool, decay_head_1d: bool):
     """Adam's first step is its rate, whatever the gradient; decay comes on top, of the value before."""
-    model = tagger(kind="cgp", prototypes=5)
-    optim = FinetuneOptimConfig(**{**vars(OPTIM), "decay_1d": decay_1d})
+    model = tagger(**head)
+    optim = replace(OPTIM, decay_1d=decay_1d, decay_head_1d=decay_head_1d)
     optimizer = build_adamw(model, optim)
     set_lr(optimizer, optim.lr)
     for parameter in model.parameters():
@@ -123,7 +124,7 @@ def test_a_step_of_adamw_moves_each_parameter_by_its_rate_and_its_decay(decay_1d
     for name, parameter in model.named_parameters():
         rate = optim.lr * peak(name)
         if name.startswith("head."):
-            decays = name == "head.classifier.weight"
+            decays = name == "head.classifier.weight" or (decay_head_1d and name.endswith((".bias", "norm.weight")))
         else:
             decays = decay_1d or (parameter.ndim > 1 and name != "encoder.cls_token")
         expected = 2.0 - rate - (rate * optim.weight_decay * 2.0 if decays else 0.0)

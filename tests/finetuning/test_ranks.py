@@ -37,7 +37,7 @@ TINY = {
 CASES = {
     "clip": {  # everything that is drawn for a clip, or for the batch; a mean over the labels of the batch
         "task": "clip",
-        "head": {"kind": "linear", "norm": "layer", "dropout": 0.2},
+        "head": {"kind": "linear", "norm": "scaled_layer", "dropout": 0.2},
         "augment": {
             **{"roll": True, "gain_beta": 10.0, "cell_noise": 0.1, "time_roll": "released"},
             "noise": {"probability": 0.5},

@@ -163,7 +163,7 @@ def test_protobins_gradient_has_no_part_along_the_signs():
 
 @pytest.mark.parametrize("cls", [False, True])
 @pytest.mark.parametrize("pool", ["auto", "cls", "mean"])
-@pytest.mark.parametrize("norm", ["none", "layer", "batch"])
+@pytest.mark.parametrize("norm", ["none", "layer", "scaled_layer", "batch"])
 def test_linear_probe_matches_the_slow_formula(cls, pool, norm):
     head, features = head_of(HeadConfig("linear", layer=2, pool=pool, norm=norm)), features_of(cls)
     if pool == "cls" and not cls:
@@ -173,8 +173,10 @@ def test_linear_probe_matches_the_slow_formula(cls, pool, norm):
     for b, logits in enumerate(head(features)):
         own = features.patch_tokens[1, b][features.valid[b]]
         x = features.cls_token[1, b] if cls and pool != "mean" else own.mean(0)
-        if norm == "layer":
+        if norm in ("layer", "scaled_layer"):
             x = (x - x.mean()) / (x.var(unbiased=False) + 1e-6).sqrt()
+        if norm == "scaled_layer":
+            x = head.norm.weight * x + head.norm.bias
         if norm == "batch":
             x = (x - head.norm.running_mean) / (head.norm.running_var + 1e-6).sqrt()
         torch.testing.assert_close(logits, head.classifier.weight @ x + head.classifier.bias)

@@ -19,18 +19,23 @@ HEADS = {
     "protobin": HeadConfig("protobin", 5, layer=2),
     "linear": HeadConfig("linear", layer=2, norm="layer"),
     "linear_mean": HeadConfig("linear", pool="mean"),
+    "linear_scaled": HeadConfig("linear", norm="scaled_layer"),
     "linear_batch": HeadConfig("linear", norm="batch"),
     "linear_cgp": HeadConfig("linear_cgp"),
     "linear_cgp_mean": HeadConfig("linear_cgp", pool="mean"),
+    "linear_cgp_scaled": HeadConfig("linear_cgp", norm="scaled_layer"),
     "attentive": HeadConfig("attentive", layer=1),
+    "attentive_scaled": HeadConfig("attentive", norm="scaled_layer"),
     "attentive_batch": HeadConfig("attentive", norm="batch"),
     "ep": HeadConfig("ep", queries=4, layer=2),
     "ep_narrow": HeadConfig("ep", queries=2, reduction=2),
     "head2toe": HeadConfig("head2toe"),
     "head2toe_mean": HeadConfig("head2toe", pool="mean"),
+    "head2toe_scaled": HeadConfig("head2toe", norm="scaled_layer"),
     "proto_classwise": HeadConfig("proto_classwise", per_class=2, layer=1),
     "mean_time_keep_freq": HeadConfig("mean_time_keep_freq", layer=2),
     "mean_time_keep_freq_batch": HeadConfig("mean_time_keep_freq", norm="batch"),
+    "mean_time_keep_freq_scaled": HeadConfig("mean_time_keep_freq", norm="scaled_layer"),
     "knn": HeadConfig("knn", neighbours=4, temperature=0.3),
     "knn_mean": HeadConfig("knn", layer=1, pool="mean", neighbours=4, temperature=0.3),
 }
@@ -75,6 +80,13 @@ def standard(x):
 
 def batch_normal(x, norm):
     return (x - norm.running_mean) / (norm.running_var + 1e-6).sqrt()
+
+
+def normal(x, norm, config):
+    if config.norm == "batch":
+        return batch_normal(x, norm)
+    scaled = config.norm == "scaled_layer"
+    return standard(x) * norm.weight + norm.bias if scaled else standard(x) if config.norm == "layer" else x
 
 
 def mean(vectors):
@@ -131,20 +143,18 @@ def slow_protobin(head, config, bag):
 
 def slow_linear(head, config, bag):
     x = bag.summary(config.layer, config.pool)
-    if config.norm == "layer":
-        return (x - x.mean()) / (x.var(unbiased=False) + 1e-6).sqrt()
-    return batch_normal(x, head.norm) if config.norm == "batch" else x
+    return normal(x, head.norm, config)
 
 
 def slow_linear_cgp(head, config, bag):
     alpha = softmax(head.gate)
-    return standard(sum(alpha[i] * bag.summary(i + 1, config.pool) for i in range(DEPTH)))
+    mix = sum(alpha[i] * bag.summary(i + 1, config.pool) for i in range(DEPTH))
+    return normal(mix, head.norm, config) if config.norm == "scaled_layer" else standard(mix)
 
 
 def slow_attentive(head, config, bag):
     tokens = bag.tokens(config.layer)  # of width 8: a single head
-    if config.norm == "batch":
-        tokens = [batch_normal(x, head.token_norm) for x in tokens]
+    tokens = [normal(x, head.token_norm, config) for x in tokens]
     shares = softmax([head.query @ (head.keys.weight @ x) / math.sqrt(DIM) for x in tokens])
     return sum(share * (head.values.weight @ x) for share, x in zip(shares, tokens, strict=True))
 
@@ -160,14 +170,15 @@ def slow_ep(head, config, bag):
 
 
 def slow_head2toe(head, config, bag):
-    return standard(torch.cat([bag.summary(i + 1, config.pool) for i in range(DEPTH)]))
+    line = torch.cat([bag.summary(i + 1, config.pool) for i in range(DEPTH)])
+    return normal(line, head.norm, config) if config.norm == "scaled_layer" else standard(line)
 
 
 def slow_mean_time_keep_freq(head, config, bag):
     tokens = dict(zip(bag.own, bag.tokens(config.layer), strict=True))
     rows = [[x for n, x in tokens.items() if n % ROWS == row] for row in range(ROWS)]
     line = torch.cat([mean(row) if row else torch.zeros(DIM, dtype=torch.float64) for row in rows])
-    return batch_normal(line, head.norm) if config.norm == "batch" else line
+    return normal(line, head.norm, config)
 
 
 SLOW = {
@@ -343,6 +354,44 @@ def test_only_the_classifiers_matrix_is_decayed(name):
     assert [id(p) for p in decayed["params"]] == [id(head.classifier.weight)]
     every = [id(p) for group in (decayed, spared) for p in group["params"]]
     assert sorted(every) == sorted(id(p) for p in head.parameters())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_vectors_of_the_classifier_and_its_norm_decay_where_all_do_and_prototypes_and_gates_never(name):
+    head = head_of(name)
+    decayed, *spared = parameter_groups(head, 0.5, decay_1d=True)
+    names = {id(p): own for own, p in head.named_parameters()}
+    vectors = {own for own in names.values() if own.split(".")[0] in ("classifier", "norm", "token_norm")}
+    assert {names[id(p)] for p in decayed["params"]} == vectors
+    assert {names[id(p)] for group in spared for p in group["params"]} == set(names.values()) - vectors
+    assert (decayed["weight_decay"], [group["weight_decay"] for group in spared]) == (0.5, [0.0] * len(spared))
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name.endswith("_scaled")])
+def test_a_scaled_norm_starts_as_the_one_without_and_learns(name):
+    def fresh(norm):
+        torch.manual_seed(0)
+        return build_head(dataclasses.replace(HEADS[name], norm=norm), DIM, DEPTH, CLASSES, ROWS).double()
+
+    plain, scaled = fresh("layer"), fresh("scaled_layer")
+    assert torch.equal(plain(features_of()), scaled(features_of()))
+    learned = set(dict(scaled.named_parameters())) - set(dict(plain.named_parameters()))
+    assert {own.rpartition("norm.")[2] for own in learned} == {"weight", "bias"}
+    for answer in (scaled, scaled.frames):
+        scaled.zero_grad()
+        answer(features_of()).square().sum().backward()
+        assert all(dict(scaled.named_parameters())[own].grad.abs().max() > 1e-6 for own in learned)
+
+
+def test_eats_matrix_starts_from_its_normal_distribution():
+    torch.manual_seed(0)
+    heads = [build_head(HeadConfig("linear", init=init), 768, 1, 527) for init in ("torch", "eat")]
+    for head, wanted, flat in zip(heads, (768**-0.5 / 3**0.5, 0.02), (True, False), strict=True):
+        weight = head.classifier.weight
+        assert weight.std().item() == pytest.approx(wanted, rel=0.01)
+        assert (weight.abs().max().item() <= 768**-0.5) == flat  # PyTorch's is uniform
+    assert not heads[1].classifier.bias.any()
+    assert heads[0].classifier.bias.any()
 
 
 def test_nearest_neighbours_have_nothing_to_train():

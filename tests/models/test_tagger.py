@@ -20,6 +20,7 @@ MODEL = ModelConfig(
 CLASSES = ("ant", "bee", "cicada")
 HEADS = (
     HeadConfig(kind="linear", norm="layer"),
+    HeadConfig(kind="linear", norm="scaled_layer"),
     HeadConfig(kind="linear", norm="batch"),  # has buffers
     HeadConfig(kind="cgp", prototypes=7),
     HeadConfig(kind="mean_time_keep_freq"),

@@ -234,12 +234,22 @@ def test_the_head_comes_along_with_its_classes(tmp_path: Path, sound, expected):
         with torch.no_grad():
             logits = tagger(torch.from_numpy(sound)[None])[0].numpy()
         assert np.abs(logits - plain_logits(expected["student"])).max() < 1e-3
+        for name, value in HEAD.items():  # as they are, so that fine-tuning goes on from them
+            ours = name.replace("fc_norm", "norm").replace("head", "classifier")
+            np.testing.assert_array_equal(tagger.head.state_dict()[ours].numpy(), value)
     release_io.save_release(tmp_path / "release", tagger)
     again = release_io.load_tagger(tmp_path / "release")
     with torch.no_grad():
         np.testing.assert_array_equal(again(torch.from_numpy(sound)[None])[0].numpy(), logits)
     with pytest.raises(AudiobatError, match="no head"):
         convert_file(pretraining_file(tmp_path / "d.pt")).tagger()
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_norm_of_another_width_is_told(tmp_path: Path, part: str):
+    torch.save({"model": tensors(STUDENT | HEAD | {f"fc_norm.{part}": np.ones(3)})}, tmp_path / "a.pt")
+    with pytest.raises(AudiobatError, match=rf"a\.pt: fc_norm\.{part} has shape \[3\]: it does not fit {DIM}"):
+        convert_file(tmp_path / "a.pt")
 
 
 def test_a_converted_model_is_saved_and_loaded_as_a_release(tmp_path: Path):

@@ -27,7 +27,7 @@ PRE = EncoderConfig(**SIZES, gated_attention=False, block_norm="pre", final_norm
 HEADS = (
     HeadConfig(kind="cgp", prototypes=7),
     HeadConfig(kind="protobin", prototypes=7, layer=1),
-    HeadConfig(kind="linear", norm="layer"),
+    HeadConfig(kind="linear", norm="scaled_layer"),
     HeadConfig(kind="linear_cgp", pool="mean"),
     HeadConfig(kind="attentive", norm="batch"),
     HeadConfig(kind="ep", queries=4),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads.base import Probe, build_norm, normalise_valid
+from audiobat.models.heads.base import Norm, Probe, build_norm, normalise_valid
 from audiobat.models.heads.pooling import attend, columns, layer_index
 
 HEAD_DIM = 64
@@ -37,7 +37,7 @@ class AttentiveProbe(Probe):
         dim: int,
         classes: int,
         layer: int = -1,
-        norm: Literal["none", "layer", "batch"] = "none",
+        norm: Norm = "none",
         dropout: float = 0.0,
     ) -> None:
         super().__init__(nn.Linear(dim, classes), dropout=dropout)

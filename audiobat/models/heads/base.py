@@ -18,7 +18,9 @@ from audiobat.engine.row_layers import RowBatchNorm, RowDropout
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.pooling import columns
 
+Norm = Literal["none", "layer", "scaled_layer", "batch"]  # what `head.norm` may be
 NORM_EPS = 1e-6  # of the batch norm of masked autoencoders' linear probe, and of layer norms in BAT's release and EAT
+VECTORS = ("classifier.bias", *(f"{norm}.{part}" for norm in ("norm", "token_norm") for part in ("weight", "bias")))
 
 
 class Head(nn.Module):
@@ -160,26 +162,32 @@ def normalise_valid(norm: nn.Module, tokens: Tensor, valid: Tensor) -> Tensor:
     return normal
 
 
-def build_norm(norm: Literal["none", "layer", "batch"], width: int) -> nn.Module:
-    """A norm of `width` values without learned scale: the matrix that follows can learn the scale as well."""
-    if norm == "layer":
-        return nn.LayerNorm(width, eps=NORM_EPS, elementwise_affine=False)
+def build_norm(norm: Norm, width: int) -> nn.Module:
+    """A norm of `width` values.
+
+    Only a `scaled_layer` learns a scale and a shift. The matrix behind it could learn them as well, so that it is no
+    other class of functions; but AdamW gets to them by another path.
+    """
+    if norm in ("layer", "scaled_layer"):
+        return nn.LayerNorm(width, eps=NORM_EPS, elementwise_affine=norm == "scaled_layer")
     if norm == "batch":
         return RowBatchNorm(width, eps=NORM_EPS, affine=False)
     return nn.Identity()
 
 
-def parameter_groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(head: nn.Module, weight_decay: float, decay_1d: bool = False) -> list[dict[str, Any]]:
     """Two groups for an optimizer: the classifier's matrix with `weight_decay`, everything else without.
 
-    What else there is, by head: prototypes, which are normalised or binarised, so that decay would only change their
-    learning rate (cgp, protobin, proto_classwise); gates (cgp, linear_cgp), where decay would pull the mix to the
-    uniform one; queries and projections (attentive, ep, vqt); biases. Norms have no parameters. The matrix of
-    proto_classwise is its class weights [C, J]. A head without parameters (knn) has no groups.
+    With `decay_1d` the classifier's bias and the scale and shift of a norm decay, too. What else there is never does,
+    by head: prototypes, which are normalised or binarised, so that decay would only change their learning rate (cgp,
+    protobin, proto_classwise); gates (cgp, linear_cgp), where decay would pull the mix to the uniform one; queries and
+    projections (attentive, ep, vqt). The matrix of proto_classwise is its class weights [C, J]. A head without
+    parameters (knn) has no groups.
     """
     named = dict(head.named_parameters())
     if not named:
         return []
-    matrix = [named.pop(name) for name in ("classifier.weight",) if name in named]  # a user's head may have none
-    groups = [(matrix, weight_decay), (list(named.values()), 0.0)]
+    decaying = ("classifier.weight", *(VECTORS if decay_1d else ()))
+    decayed = [named.pop(name) for name in decaying if name in named]  # a user's head may have none
+    groups = [(decayed, weight_decay), (list(named.values()), 0.0)]
     return [{"params": params, "weight_decay": decay} for params, decay in groups if params]

@@ -20,7 +20,8 @@ class Head2Toe(Probe):
     """LayerFeatures of `depth` blocks of width `dim` to logits [B, classes].
 
     The blocks' cls tokens (or mean valid patches) in a line [L * D], a layer norm, a matrix. A group is a feature: its
-    weights to all C classes. The norm has no learned scale, through which a feature could escape the lasso.
+    weights to all C classes. A scale that the norm learns, if `norm` is scaled_layer (BAT's release), lets features
+    escape the lasso.
     """
 
     title = "Head2Toe"
@@ -31,7 +32,8 @@ class Head2Toe(Probe):
     def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
         """See `Head.build`."""
         lasso = LASSO if config.penalty is None else config.penalty
-        return cls(dim, depth, classes, config.pool, config.dropout, lasso)
+        norm = config.norm if config.norm == "scaled_layer" else "layer"
+        return cls(dim, depth, classes, config.pool, config.dropout, lasso, norm)
 
     def __init__(
         self,
@@ -41,8 +43,9 @@ class Head2Toe(Probe):
         pool: Literal["auto", "cls", "mean"] = "auto",
         dropout: float = 0.0,
         lasso: float = LASSO,
+        norm: Literal["layer", "scaled_layer"] = "layer",
     ) -> None:
-        super().__init__(nn.Linear(depth * dim, classes), build_norm("layer", depth * dim), dropout)
+        super().__init__(nn.Linear(depth * dim, classes), build_norm(norm, depth * dim), dropout)
         self.depth = depth
         self.token = pool
         self.lasso = lasso

@@ -8,15 +8,17 @@ from torch import Tensor, nn
 
 from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads.base import Probe, build_norm
+from audiobat.models.heads.base import Norm, Probe, build_norm
 from audiobat.models.heads.pooling import check_pool, clip_token, layer_index
+from audiobat.models.layers import init_weights_eat
 
 
 class LinearProbe(Probe):
     """LayerFeatures to logits [B, classes] from block `layer` (1 .. L, or -1 for the last).
 
-    `pool`: auto takes cls if the model has one, else the mean. `norm`: layer and batch have no learned scale; batch is
-    the linear probe of masked autoencoders (He et al., 2021).
+    `pool`: auto takes cls if the model has one, else the mean. `norm`: scaled_layer is that of EAT and BAT's release;
+    layer and batch have no learned scale; batch is the linear probe of masked autoencoders (He et al., 2021). `init`:
+    eat draws the matrix from N(0, 0.02), with a bias of 0.
     """
 
     title = "Linear"
@@ -25,7 +27,7 @@ class LinearProbe(Probe):
     @classmethod
     def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
         """See `Head.build`."""
-        return cls(dim, classes, config.layer, config.pool, config.norm, config.dropout)
+        return cls(dim, classes, config.layer, config.pool, config.norm, config.dropout, config.init)
 
     def __init__(
         self,
@@ -33,10 +35,13 @@ class LinearProbe(Probe):
         classes: int,
         layer: int = -1,
         pool: Literal["auto", "cls", "mean"] = "auto",
-        norm: Literal["none", "layer", "batch"] = "none",
+        norm: Norm = "none",
         dropout: float = 0.0,
+        init: Literal["torch", "eat"] = "torch",
     ) -> None:
         super().__init__(nn.Linear(dim, classes), build_norm(norm, dim), dropout)
+        if init == "eat":
+            init_weights_eat(self.classifier)
         self.layer = layer
         self.token = pool
 

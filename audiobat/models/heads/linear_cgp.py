@@ -16,8 +16,9 @@ from audiobat.models.heads.pooling import check_depth, check_pool, clip_tokens
 class LinearGatedProbe(Probe):
     """LayerFeatures of `depth` blocks of width `dim` to logits [B, classes].
 
-    Each block's raw cls token (or mean valid patch), weighted by the softmax of `gate` [L], summed; a layer norm
-    without learned scale; a matrix. `pool`: auto takes cls if the model has one, else the mean.
+    Each block's raw cls token (or mean valid patch), weighted by the softmax of `gate` [L], summed; a layer norm,
+    which learns a scale if `norm` is scaled_layer (BAT's release); a matrix. `pool`: auto takes cls if the model has
+    one, else the mean.
     """
 
     title = "Linear CGP"
@@ -27,7 +28,8 @@ class LinearGatedProbe(Probe):
     @classmethod
     def build(cls, config: HeadConfig, dim: int, depth: int, classes: int, freq_patches: int | None) -> Self:
         """See `Head.build`."""
-        return cls(dim, depth, classes, config.pool, config.dropout)
+        norm = config.norm if config.norm == "scaled_layer" else "layer"
+        return cls(dim, depth, classes, config.pool, config.dropout, norm)
 
     def __init__(
         self,
@@ -36,8 +38,9 @@ class LinearGatedProbe(Probe):
         classes: int,
         pool: Literal["auto", "cls", "mean"] = "auto",
         dropout: float = 0.0,
+        norm: Literal["layer", "scaled_layer"] = "layer",
     ) -> None:
-        super().__init__(nn.Linear(dim, classes), build_norm("layer", dim), dropout)
+        super().__init__(nn.Linear(dim, classes), build_norm(norm, dim), dropout)
         self.gate = nn.Parameter(torch.zeros(depth))
         self.token = pool
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,15 @@ from torch import Tensor, nn
 from audiobat.config import HeadConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
-from audiobat.models.heads.base import Probe, build_norm
+from audiobat.models.heads.base import Norm, Probe, build_norm
 from audiobat.models.heads.pooling import layer_index
 
 
 class KeepFrequencyProbe(Probe):
     """LayerFeatures of F = `freq_patches` and width `dim` to logits [B, classes] from block `layer` (1 .. L, or -1).
 
-    At each of the F frequencies the mean over its valid patches, the F means in a line [F * D], `norm` without learned
-    scale, a matrix. A frequency without any valid patch counts as zeros. The vector of a single column is its F patches
-    in a line.
+    At each of the F frequencies the mean over its valid patches, the F means in a line [F * D], `norm`, a matrix. A
+    frequency without any valid patch counts as zeros. The vector of a single column is its F patches in a line.
     """
 
     title = "Mean over time"
@@ -40,7 +39,7 @@ class KeepFrequencyProbe(Probe):
         freq_patches: int,
         classes: int,
         layer: int = -1,
-        norm: Literal["none", "layer", "batch"] = "none",
+        norm: Norm = "none",
         dropout: float = 0.0,
     ) -> None:
         super().__init__(nn.Linear(freq_patches * dim, classes), build_norm(norm, freq_patches * dim), dropout)

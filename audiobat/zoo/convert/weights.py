@@ -213,7 +213,7 @@ def linear_head(
     classes: Mapping[str, Any],
     path: Path,
 ) -> Head | None:
-    """Take a head out of `tensors`: a matrix, which also takes in the scale and shift of a LayerNorm before it.
+    """Take a head out of `tensors`: a matrix with bias, and the LayerNorm before it if the file has one.
 
     `names` are those of the matrix and, if there may be one, of the norm; `encoder` is its width and depth; `pool` is
     the token of the last block that the head reads, `cls` or the `mean` of the patches; `classes` is `{0: name}` or
@@ -222,22 +222,25 @@ def linear_head(
     matrix, norm = names
     if f"{matrix}.weight" not in tensors:
         return None
-    weight, bias = (tensors.pop(f"{matrix}.{part}").double() for part in ("weight", "bias"))
-    has_norm = norm is not None and f"{norm}.weight" in tensors
-    if has_norm:
-        scale, shift = (tensors.pop(f"{norm}.{part}").double() for part in ("weight", "bias"))
-        bias = bias + weight @ shift
-        weight = weight * scale
+    weight, bias = (tensors.pop(f"{matrix}.{part}").float() for part in ("weight", "bias"))
     if weight.ndim != 2 or weight.shape[1] != encoder[0] or bias.shape != weight.shape[:1]:
         raise AudiobatError(f"{path}: {matrix}.weight has shape {list(weight.shape)}: it does not fit {encoder[0]}.")
+    state = {"classifier.weight": weight, "classifier.bias": bias}
+    has_norm = norm is not None and f"{norm}.weight" in tensors
+    if has_norm:
+        state |= {f"norm.{part}": tensors.pop(f"{norm}.{part}").float() for part in ("weight", "bias")}
+        for part in ("weight", "bias"):
+            if state[f"norm.{part}"].shape != weight.shape[1:]:
+                shape = list(state[f"norm.{part}"].shape)
+                raise AudiobatError(f"{path}: {norm}.{part} has shape {shape}: it does not fit {encoder[0]}.")
     named = [classes.get(str(n), classes.get(n, n)) for n in range(len(weight))]  # type: ignore[call-overload]
     config = TaggerConfig(
-        head=HeadConfig(kind="linear", pool=pool, norm="layer" if has_norm else "none"),  # type: ignore[arg-type]
+        head=HeadConfig(kind="linear", pool=pool, norm="scaled_layer" if has_norm else "none"),  # type: ignore[arg-type]
         classes=tuple(shown(name) for name in named),
         multi_label=len(weight) == AUDIOSET,  # no file says so; their other data sets have one label
     )
     module = build_head(config.head, *encoder, len(weight))
-    module.load_state_dict({"classifier.weight": weight.float(), "classifier.bias": bias.float()})
+    module.load_state_dict(state)
     return Head(config, module.eval())
 
 

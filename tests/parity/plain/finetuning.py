@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .frontends import Array
 from .losses import LOSSES, smooth
-from .networks import Keep, Weights, below, encode, linear, patch_tokens, standardise
+from .networks import Keep, Weights, below, encode, layer_norm, linear, patch_tokens, standardise
 
 
 class Method(NamedTuple):
@@ -69,8 +69,9 @@ def loss_of(w: Weights, waveforms: list[Array], labels: Tensor, method: Method, 
         whole[: len(x)] = x
         tokens = patch_tokens(whole, below(encoder, "patch_embed.proj"))
         cls = encode(tokens + method.positions[: len(tokens)], encoder, method.heads, draws.paths[i])[-1][0][0]
-        # Without scale and shift, which EAT's and BAT's heads have: the matrix behind them can learn as much.
-        logits.append(linear(standardise(cls, 0, 1e-6) * draws.kept[i], classifier))
+        # The paper's head has no scale and shift of its own: the paper says nothing of it.
+        normal = standardise(cls, 0, 1e-6) if method.layers == "standard" else layer_norm(cls, below(w, "head.norm"))
+        logits.append(linear(normal * draws.kept[i], classifier))
     return LOSSES[method.loss](torch.stack(logits), smooth(torch.stack(wanted), method.smoothing))
 
 
@@ -97,8 +98,8 @@ def rate_of(name: str, rate: float, top: float, floor: float, depth: int, method
 
 
 def decay_of(name: str, value: Tensor, method: Method) -> float:
-    """0.05, but not for a head's bias; of BAT's release neither for vectors and cls."""
-    if name.startswith("head."):
+    """0.05. In EAT for all; else not for a head's vectors; in BAT's release neither for the encoder's and cls."""
+    if name.startswith("head.") and method.layers != "eat":
         return 0.05 if name == "head.classifier.weight" else 0.0
     exempt = method.layers == "released" and (value.ndim == 1 or name.endswith("cls_token"))
     return 0.0 if exempt else 0.05

@@ -36,8 +36,7 @@ class Recipe(NamedTuple):
     """A head: its vector of a clip, what normalises that, and what it adds to the loss."""
 
     pool: Callable[[Weights, Clip], Tensor]
-    norm: str = "none"  # none, layer, batch
-    norm_eps: float = 1e-6
+    norm: str = "none"  # none, layer, scaled_layer, batch
     penalty: Callable[[Weights], Tensor] | None = None
     classify: Callable[[Weights, Tensor], Tensor] | None = None  # None: matrix and bias
 
@@ -175,10 +174,11 @@ RECIPES = {
     "cgp": Recipe(cgp),
     "protobin": Recipe(protobin),
     "linear": Recipe(last_cls),
-    "linear, layer norm": Recipe(last_cls, "layer", 1e-6),
+    "linear, scaled layer norm": Recipe(last_cls, "scaled_layer"),
     "linear, batch norm": Recipe(last_mean, "batch"),
-    "linear_cgp": Recipe(gated_cls, "layer"),
+    "linear_cgp": Recipe(gated_cls, "scaled_layer"),
     "head2toe": Recipe(all_cls, "layer", penalty=lasso),
+    "head2toe, scaled layer norm": Recipe(all_cls, "scaled_layer", penalty=lasso),
     "attentive": Recipe(attentive),
     "ep": Recipe(efficient, "batch"),
     "mean_time_keep_freq": Recipe(keep_frequency),
@@ -193,7 +193,9 @@ def logits_of(
     vectors = torch.stack([recipe.pool(w, clip) for clip in clips])
     after = before
     if recipe.norm == "layer":
-        vectors = standardise(vectors, 1, recipe.norm_eps)
+        vectors = standardise(vectors, 1, 1e-6)
+    if recipe.norm == "scaled_layer":
+        vectors = layer_norm(vectors, below(w, "norm"))
     if recipe.norm == "batch":
         mean, variance = vectors.mean(0), vectors.var(0, unbiased=False)
         if training:

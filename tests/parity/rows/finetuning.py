@@ -270,8 +270,9 @@ def rows_of(case: Case) -> Iterator[Row]:
     yield Row(case.what, case.source, f"losses of {STEPS} steps", *both, **rounded)
     both = largest(found.gradients, wanted.gradients), largest(found32.gradients, wanted32.gradients)
     yield Row(case.what, case.source, f"gradients of {len(wanted.gradients)} parameters", *both, **rounded)
+    # AdamW makes more of that rounding where a gradient is nearly 0: a weight is off by 1e-5 of the farthest move
     moved = largest(found.weights, wanted.weights, start)
-    yield Row(case.what, case.source, f"weights after {STEPS} steps of AdamW", moved, **rounded)
+    yield Row(case.what, case.source, f"weights after {STEPS} steps of AdamW", moved, tolerance=1e-4)
 
 
 def rows() -> Iterator[Row]:

@@ -26,6 +26,7 @@ DIM, DEPTH, HEADS, CLASSES, CLIPS, BATCH = 128, 2, 2, 5, 10, 4
 STEPS, WARMUP, PEAK, FLOOR = 50, 8, 1e-2, 1e-6
 LENGTHS = (7_000, 4_000, 7_600, 5_555, 7_600, 7_600, 3_333, 6_001, 7_600, 7_600)  # samples
 PAPER, RELEASE = "paper, Section 4 and Table 6", "BAT's release"
+SCALED = {"norm": "scaled_layer"}
 
 
 class Case(NamedTuple):
@@ -50,10 +51,11 @@ CASES = [
     Case("cgp", RELEASE, {"prototypes": 30, "dropout": 0.2}, "asl", 0.05, floored=True),
     Case("protobin", "Rauch et al., 2509.24901; BAT's release", {"prototypes": 30}, "asl", 0.05),
     Case("linear", PAPER),
-    Case("linear", RELEASE, {"norm": "layer", "dropout": 0.2}, "asl", 0.05, "linear, layer norm", floored=True),
+    Case("linear", RELEASE, SCALED | {"dropout": 0.2}, "asl", 0.05, "linear, scaled layer norm", floored=True),
     Case("linear", "He et al., 2021", {"norm": "batch", "pool": "mean"}, "ce", name="linear, batch norm"),
-    Case("linear_cgp", RELEASE, {}, "asl", 0.05),
-    Case("head2toe", "Evci et al., 2201.03529; BAT's release", {}, "asl", 0.05),
+    Case("linear_cgp", RELEASE, SCALED, "asl", 0.05),
+    Case("head2toe", "Evci et al., 2201.03529", {}, "asl", 0.05),
+    Case("head2toe", RELEASE, SCALED, "asl", 0.05, "head2toe, scaled layer norm"),
     Case("vqt", "Tu et al., 2212.03220; BAT's release", {"queries": 3}, "asl", 0.05),
     Case("attentive", "AIM; Rauch et al., 2509.24901"),
     Case("ep", "Psomas et al., 2026", {"queries": 4, "reduction": 2}),
