@@ -43,8 +43,9 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def from_dict(cls: type[T], values: object, where: str = "") -> T:
     """Build the config class `cls` from plain nested dicts; a field that is left out keeps its default.
 
-    `where` is the dotted name of the group, for errors. Raises AudiobatError for an unknown field, with the closest
-    known name, and for a value of the wrong type.
+    A group given in part keeps the rest of its own default, such as fine-tuning's linear head, unless it names another
+    kind. `where` is the dotted name of the group, for errors. Raises AudiobatError for an unknown field, with the
+    closest known name, and for a value of the wrong type.
     """
     if not isinstance(values, Mapping):
         raise AudiobatError(f"{where or cls.__name__} is {values!r}: give its fields by name.")
@@ -52,14 +53,41 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
     if seam is not None and isinstance(values.get(seam[1]), str):
         cls = config_class_of(cls, values[seam[1]])  # a kind may have settings of its own
     hints = get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     kwargs: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{where}.{name}" if where else str(name)
         if name not in known:
             raise AudiobatError(f"Unknown field {path}{did_you_mean(str(name), known)}.")
-        kwargs[name] = checked(hints[name], value, path)
+        kwargs[name] = checked(hints[name], over_default(known[name], value), path)
     return cls(**kwargs)
+
+
+def over_default(field: dataclasses.Field[Any], value: Any) -> Any:
+    """A group's value over the default of the field that holds the group; any other value as it is."""
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    if not isinstance(value, Mapping) or not dataclasses.is_dataclass(default):
+        return value
+    seam = seam_of(type(default))
+    if seam is not None and value.get(seam[1], getattr(default, seam[1])) != getattr(default, seam[1]):
+        return value
+    return merged_over(changed(default), value)
+
+
+def changed(config: object) -> dict[str, Any]:
+    """The fields of a config that are not its class's defaults; others may follow from these."""
+    pairs = zip(to_dict(config).items(), to_dict(type(config)()).values(), strict=True)
+    return {name: value for (name, value), default in pairs if value != default}
+
+
+def merged_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested fields with `changes` on top, group by group."""
+    groups = {
+        name: merged_over(base[name], value)
+        for name, value in changes.items()
+        if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)
+    }
+    return {**base, **changes, **groups}
 
 
 def checked(hint: Any, value: Any, path: str) -> Any:

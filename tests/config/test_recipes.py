@@ -19,6 +19,7 @@ from audiobat.config import (
     EncoderConfig,
     FinetuneConfig,
     FrontendConfig,
+    HeadConfig,
     ModelConfig,
     PretrainConfig,
     ProbeConfig,
@@ -312,3 +313,13 @@ def test_a_function_takes_a_config_a_recipe_or_fields(tmp_path):
 def test_every_verb_with_settings_takes_a_recipe_by_name(verb, arguments):
     with pytest.raises(AudiobatError, match="no_such_recipe"):
         getattr(audiobat, verb)(**arguments, config="no_such_recipe")
+
+
+def test_a_group_given_in_part_keeps_the_rest_of_its_own_default():
+    changed = from_dict(FinetuneConfig, {"head": {"dropout": 0.2}, "augment": {"roll": True, "mixup": {"beta": 0.5}}})
+    default = FinetuneConfig()
+    assert changed.head == replace(default.head, dropout=0.2)  # a linear head with its norm
+    assert changed.augment.spec_augment == default.augment.spec_augment
+    assert changed.augment.mixup == replace(default.augment.mixup, beta=0.5)
+    other = from_dict(FinetuneConfig, {"head": {"kind": "cgp", "dropout": 0.2}})
+    assert other.head == HeadConfig(kind="cgp", dropout=0.2)  # another kind begins with its own defaults

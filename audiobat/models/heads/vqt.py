@@ -69,15 +69,17 @@ class VisualQueryTuning(Probe):
     def pool(self, features: LayerFeatures) -> Tensor:
         """The blocks' answers to the queries and the summary of the last block in a line, [B, (L * Q + 1) * D].
 
-        A clip longer than the position table runs in windows; its answers are averaged over the windows that hold any
-        of it, as cls is. A query never attends to padding.
+        A clip longer than the position table runs in windows; its answers are averaged over them, each weighted by the
+        patches of the clip that it holds. A query never attends to padding.
         """
         inputs = block_inputs_of(features)
-        valid = features.valid.view(len(inputs[0]), -1)  # [B * windows, n]
-        used = valid.any(1).view(len(features.valid), -1)  # [B, windows]
-        keys = F.pad(valid, (inputs[0].shape[1] - valid.shape[1], 0), value=True)  # cls is always valid
+        valid, prefix = windows_of(features)
+        keys = F.pad(valid, (prefix, 0), value=True)  # cls is always valid
+        held = valid.sum(1).view(len(features.valid), -1)  # [B, W]
+        share = (held / held.sum(1, keepdim=True)).to(inputs[0].dtype)
         answers = [
-            mean_valid(answer.flatten(1).unflatten(0, used.shape), used) for answer in self._answers(inputs, keys)
+            torch.einsum("bw,bwd->bd", share, answer.flatten(1).unflatten(0, share.shape))
+            for answer in self._answers(inputs, keys)
         ]  # each [B, Q * D]
         if features.cls_token is None:
             summary = mean_valid(features.patch_tokens[-1], features.valid)
@@ -88,9 +90,12 @@ class VisualQueryTuning(Probe):
     def pool_columns(self, features: LayerFeatures) -> Tensor:
         """The same of each patch column, [B * T, (L * Q + 1) * D]; its mean patch stands for cls."""
         inputs = block_inputs_of(features)
-        cut = columns(features)
-        count = features.valid.numel() // len(inputs[0])  # patches of a window
-        patches = [x[:, -count:].reshape(*cut.valid.shape, -1) for x in inputs]  # each [B * T, F, D]
+        cut, prefix = columns(features), windows_of(features)[1]
+        clips, count = features.valid.shape
+        patches = [
+            x[:, prefix:].unflatten(0, (clips, -1)).flatten(1, 2)[:, :count].reshape(*cut.valid.shape, -1)
+            for x in inputs
+        ]  # each [B * T, F, D]
         answers = [answer.flatten(1) for answer in self._answers(patches, cut.valid)]
         return in_a_line(answers, mean_valid(cut.patch_tokens[-1], cut.valid))
 
@@ -105,6 +110,18 @@ def block_inputs_of(features: LayerFeatures) -> tuple[Tensor, ...]:
     if not isinstance(features, BlockInputs):
         raise AudiobatError("head.kind vqt reads the inputs of blocks: give it `block_inputs(encoder, waveform)`.")
     return features.inputs
+
+
+def windows_of(features: LayerFeatures) -> tuple[Tensor, int]:
+    """Which patches of the windows are of the clip, bool [B * W, n], and how many tokens come before the patches.
+
+    The last window is filled up to the length of the others.
+    """
+    rows, tokens, _ = block_inputs_of(features)[0].shape
+    prefix = 0 if features.cls_token is None else 1
+    clips, count = features.valid.shape
+    filled = F.pad(features.valid, (0, rows // clips * (tokens - prefix) - count))
+    return filled.view(rows, tokens - prefix), prefix
 
 
 def in_a_line(answers: list[Tensor], summary: Tensor) -> Tensor:
