@@ -287,13 +287,14 @@ def test_frames_are_learnt_through_the_same_command(model, tmp_path: Path, monke
 
 
 def test_a_head_may_go_on_if_its_classes_are_the_datas(model, multi, folded, tmp_path: Path):
-    audiobat.finetune(model, multi, tmp_path / "first", config())
+    audiobat.finetune(model, multi, tmp_path / "first", config(head={"kind": "linear", "norm": "scaled_layer"}))
     tagger = release_io.load_tagger(tmp_path / "first")
+    assert (tagger.head.norm.weight - 1).abs().max() > 1e-3, "the norm's scale is trained"
     [*_, last] = audiobat.finetune(
         tmp_path / "first", multi, tmp_path / "second", config(keep_head=True, optim={"lr": 1e-9, "min_lr": 0.0})
     )
     again = release_io.load_tagger(tmp_path / "second")
-    torch.testing.assert_close(again.head.classifier.weight, tagger.head.classifier.weight, rtol=0, atol=1e-6)
+    torch.testing.assert_close(again.head.state_dict(), tagger.head.state_dict(), rtol=0, atol=1e-6)
     assert last.head["keep_head"] is True
     for label, words in (
         ("bass", "no class 'bass', which the data have"),

@@ -10,7 +10,6 @@ from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Norm, Probe, build_norm
 from audiobat.models.heads.pooling import check_pool, clip_token, layer_index
-from audiobat.models.layers import init_weights_eat
 
 
 class LinearProbe(Probe):
@@ -41,7 +40,8 @@ class LinearProbe(Probe):
     ) -> None:
         super().__init__(nn.Linear(dim, classes), build_norm(norm, dim), dropout)
         if init == "eat":
-            init_weights_eat(self.classifier)
+            nn.init.trunc_normal_(self.classifier.weight, std=0.02)  # cut at -2 and 2, so that it is a normal one
+            nn.init.zeros_(self.classifier.bias)
         self.layer = layer
         self.token = pool
 
