@@ -16,6 +16,8 @@ class OptimConfig:
     min_lr: float = 1e-6  # also where the warm-up starts
     warmup_steps: int = 53_000  # steps in which the rate rises
     warmup: Literal["linear", "floored"] = "linear"  # from min_lr to lr; or from 0 to lr, never below min_lr (released)
+    cosine_end: Literal["last", "after"] = "last"  # where the rate is back at min_lr: at the last step, or a step later
+    # (EAT, SSLAM)
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     decay_1d: bool = True  # decay biases, norms and tokens too, as EAT and the release do
@@ -23,7 +25,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        check_choice(self, "warmup")
+        for name in ("warmup", "cosine_end"):
+            check_choice(self, name)
         check(self.lr > 0, "optim.lr", self.lr, "it must be positive")
         check(0 <= self.min_lr <= self.lr, "optim.min_lr", self.min_lr, "use 0 up to optim.lr")
         check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "it must not be negative")

@@ -97,6 +97,7 @@ def fit(
             warmup_steps=optim.warmup_steps,
             total_steps=train.steps,
             warmup=optim.warmup,
+            cosine_end=optim.cosine_end,
         )
 
     if resume is not None:

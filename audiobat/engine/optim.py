@@ -34,18 +34,26 @@ def build_optimizer(
 
 
 def lr_at(
-    step: int, *, peak: float, floor: float, warmup_steps: int, total_steps: int, warmup: str = "linear"
+    step: int,
+    *,
+    peak: float,
+    floor: float,
+    warmup_steps: int,
+    total_steps: int,
+    warmup: str = "linear",
+    cosine_end: str = "last",
 ) -> float:
     """The learning rate of step 0 .. total_steps - 1.
 
     A warm-up to `peak` at step `warmup_steps`, then half a cosine to `floor` at the last step. A `linear` warm-up rises
     from `floor` at step 0 (Section 5); a `floored` one is the line from 0 at step 0, and `floor` where that is lower
-    (BAT's release): the rate of all steps up to `warmup_steps * floor / peak`.
+    (BAT's release): the rate of all steps up to `warmup_steps * floor / peak`. With `cosine_end` "after", the cosine
+    would be at `floor` one step after the last (EAT).
     """
     if step < warmup_steps:
         share = step / warmup_steps
         return max(floor, peak * share) if warmup == "floored" else floor + (peak - floor) * share
-    decay_steps = max(1, total_steps - 1 - warmup_steps)
+    decay_steps = max(1, total_steps - (cosine_end == "last") - warmup_steps)
     share = min(1.0, (step - warmup_steps) / decay_steps)
     return floor + (peak - floor) * 0.5 * (1.0 + math.cos(math.pi * share))
 

@@ -38,6 +38,14 @@ def test_both_warmups_meet_at_the_peak_and_share_the_cosine():
         assert lr_at(step, **PAPER, warmup="floored") == lr_at(step, **PAPER)
 
 
+def test_a_cosine_that_ends_after_the_last_step_is_that_of_a_run_a_step_longer():
+    run = {"peak": 0.3, "floor": 0.0, "warmup_steps": 5}
+    for step in range(20):
+        assert lr_at(step, **run, total_steps=20, cosine_end="after") == lr_at(step, **run, total_steps=21)
+    half = 0.5 * (1 + math.cos(math.pi * 14 / 15))  # the last of 15 steps behind the warm-up
+    assert lr_at(19, **run, total_steps=20, cosine_end="after") == pytest.approx(0.3 * half)
+
+
 def test_decay_is_torchs_cosine():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
     oracle = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=29, eta_min=0.01)

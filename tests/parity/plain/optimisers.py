@@ -9,15 +9,18 @@ from torch import Tensor
 Named = dict[str, Tensor]
 
 
-def warmup_cosine(step: int, peak: float, floor: float, warmup: int, steps: int, floored: bool = False) -> float:
+def warmup_cosine(
+    step: int, peak: float, floor: float, warmup: int, steps: int, floored: bool = False, after: bool = False
+) -> float:
     """From `floor` in a line to `peak` at step `warmup`, then half a cosine back to `floor` at the last step.
 
-    BAT's release is `floored`: its line goes up from 0, and stays at `floor` for as long as it is below that.
+    BAT's release is `floored`: its line goes up from 0, and stays at `floor` for as long as it is below that. EAT's
+    cosine ends a step `after` the last.
     """
     if step < warmup:
         share = step / warmup
         return max(floor, peak * share) if floored else floor + (peak - floor) * share
-    share = (step - warmup) / (steps - 1 - warmup)
+    share = (step - warmup) / (steps - warmup if after else steps - 1 - warmup)
     return floor + (peak - floor) * (1 + math.cos(math.pi * share)) / 2
 
 

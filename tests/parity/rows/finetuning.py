@@ -253,7 +253,9 @@ def theirs(case: Case, start: Named, draws: list[plain.Draws]) -> Trained:
         gradients = optimisers.gradients_of(loss, leaves)
         first = first or gradients
         found.append(loss.detach())
-        rate = optimisers.warmup_cosine(step, 2e-3, 1e-4, WARMUP, TOTAL, floored=method.layers == "released")
+        rate = optimisers.warmup_cosine(
+            step, 2e-3, 1e-4, WARMUP, TOTAL, method.layers == "released", method.layers == "eat"
+        )
         rates = {name: plain.rate_of(name, rate, 2e-3, 1e-4, DEPTH, method) for name in weights}
         decays = {name: plain.decay_of(name, value, method) for name, value in weights.items()}
         weights = adamw(weights, gradients, rates.__getitem__, decays.__getitem__)

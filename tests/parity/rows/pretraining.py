@@ -214,7 +214,8 @@ def theirs(case: Case, start: Named, draws: list[plain.Draws]) -> Trained:
             gradients = optimisers.clip(gradients, 4.0)
         floor = 0.0 if method.sums else 1e-6
         floored = case.recipe == "bat_base_released"
-        rate = optimisers.warmup_cosine(step, 3e-3, floor, OPTIM["warmup_steps"], SMALL["train"]["steps"], floored)
+        schedule = OPTIM["warmup_steps"], SMALL["train"]["steps"], floored, method.sums  # of sums: EAT, SSLAM
+        rate = optimisers.warmup_cosine(step, 3e-3, floor, *schedule)
         weights = adamw(weights, gradients, lambda name, rate=rate: rate, lambda name: 0.05)
         teacher = optimisers.follow(teacher, networks.below(weights, "student"), step, 0.9, 0.99, 3)
     return Trained(found, first, weights, teacher)
