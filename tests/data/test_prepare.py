@@ -57,7 +57,7 @@ def source(tmp_path):
     for name in ("b.flac", "b.wav"):
         soundfile.write(folder / name, (tone(2) * 2**15).astype(np.int16), RATE)
     soundfile.write(folder / "sub.dir/größe.1.wav", 1.9 * tone(3, rate=8_000), 8_000, subtype="FLOAT")
-    soundfile.write(folder / "sub.dir/long.ogg", tone(4, 1.1), RATE)
+    soundfile.write(folder / "sub.dir/long.ogg", tone(4, 1.2), RATE)
     (folder / "broken.wav").write_text("no audio")
     soundfile.write(folder / "cut.flac", tone(5, 2.0), RATE)
     (folder / "cut.flac").write_bytes((folder / "cut.flac").read_bytes()[:9_000])

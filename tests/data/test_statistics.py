@@ -108,7 +108,12 @@ def test_a_recipe_takes_its_models_statistics_and_a_users_own_replace_them(name,
 
 def test_a_fine_tunings_config_holds_numbers():
     config = from_dict(FinetuneConfig, load_recipe("finetune/eat_esc50"))
-    assert to_dict(config)["frontend"] == {"statistics": "esc50_eat", "mean": -6.627, "std": 5.359}
+    assert to_dict(config)["frontend"] == {
+        "statistics": "esc50_eat",
+        "mean": -6.627,
+        "std": 5.359,
+        "pad_seconds": 0.0,
+    }
     assert from_dict(FinetuneConfig, to_dict(config)) == config
 
 

@@ -150,9 +150,9 @@ def test_an_even_gate_changes_no_share_and_an_uneven_one_does_though_the_weights
 @torch.no_grad()
 def test_a_long_clip_counts_window_by_window_and_its_padding_is_not_looked_at():
     encoder = made_encoder(gated=True)
-    clip = torch.randn(round(1.3 * RATE), generator=torch.Generator().manual_seed(2))  # 131 frames: 96 and 35
+    clip = torch.randn(round(1.3 * RATE), generator=torch.Generator().manual_seed(2))  # 131 frames: 96, and 32 of 35
     windows = list(attention_inputs(encoder, clip))
-    assert [[x.shape[1] for _, x in blocks] for blocks in windows] == [[13, 13], [1 + 3 * 2] * 2]
+    assert [[x.shape[1] for _, x in blocks] for blocks in windows] == [[13, 13], [1 + 2 * 2] * 2]
     assert not any(module._forward_pre_hooks for module in encoder.modules())
     found = mean_measures(encoder, [clip])["weights"]["first_token"]
     for layer in range(DEPTH):

@@ -69,8 +69,8 @@ def test_every_clip_has_the_features_it_has_alone(encoder, table, cache_gb: floa
         assert_same_clip(features, place, alone(encoder, table, row))
     columns, high = features.grid
     assert features.patch_tokens.shape == (2, 4, columns * high, 8)
-    assert columns == 10  # of 1.5 s, 151 frames: no column that no clip reaches
-    torch.testing.assert_close(features.frame_times, torch.arange(10) * 0.16)
+    assert columns == 9  # whole patches of 1.5 s, 151 frames: no column that no clip reaches
+    torch.testing.assert_close(features.frame_times, torch.arange(9) * 0.16)
     assert features.patch_tokens.dtype == torch.float32
     assert not features.patch_tokens.requires_grad
     assert not features.valid[2, 4:].any()  # 0.3 s: 31 frames, two columns of two patches
@@ -94,7 +94,7 @@ def test_a_batch_is_a_copy(encoder, table):
 
 
 def test_the_budget_counts_each_clip_as_long_as_it_is(encoder, table, capsys):
-    columns = (2, 4, 2, 10, 2, 5)  # of 16 frames, two patches each
+    columns = (2, 4, 2, 9, 2, 5)  # of 16 frames, two patches each
     whole = sum(2 * (2 * count + 1) * 8 * 4 for count in columns)  # blocks, patches and cls, width, bytes
     assert cache_features(encoder, table, cache_gb=(whole + 0.5) / 1e9).cached
     assert "kept in memory" in capsys.readouterr().err

@@ -128,7 +128,7 @@ def test_a_second_run_reads_what_the_first_one_wrote(encoder, table, tmp_path, c
 
 def test_values_are_mapped_and_take_no_more_room_than_the_clips_need(encoder, table, tmp_path):
     source = on_disk(encoder, table, tmp_path / "cache")
-    columns = [2, 4, 2, 10, 2, 5, 2]
+    columns = [2, 4, 2, 9, 2, 5, 2]
     floats = sum(2 * (1 + 2 * count) * 8 for count in columns)  # blocks, cls and patches, width
     assert (tmp_path / "cache" / cache_key(encoder, table) / VALUES).stat().st_size == 4 * floats
     bases = {id(chunk.values.base) for chunk in source._store._chunks}
@@ -153,7 +153,7 @@ def test_a_run_killed_at_any_call_is_resumed(encoder, table, tmp_path, counted, 
 def test_a_truncated_file_costs_the_chunks_that_were_cut(encoder, table, tmp_path, counted, capsys, keep: int):
     on_disk(encoder, table, tmp_path / "cache")
     path = next(tmp_path.glob(f"cache/*/{VALUES}"))
-    ends = np.cumsum([4 * 2 * 8 * sum(1 + 2 * c for c in pair) for pair in ((2, 4), (2, 10), (2, 5), (2,))])
+    ends = np.cumsum([4 * 2 * 8 * sum(1 + 2 * c for c in pair) for pair in ((2, 4), (2, 9), (2, 5), (2,))])
     whole = int((ends <= keep).sum())
     os.truncate(path, keep)
     counted.clips = 0
@@ -168,7 +168,7 @@ def test_a_flipped_bit_is_found_and_that_chunk_computed_again(encoder, table, tm
     on_disk(encoder, table, tmp_path / "cache")
     path = next(tmp_path.glob(f"cache/*/{VALUES}"))
     data = bytearray(path.read_bytes())
-    starts = np.cumsum([0] + [4 * 2 * 8 * sum(1 + 2 * c for c in pair) for pair in ((2, 4), (2, 10), (2, 5))])
+    starts = np.cumsum([0] + [4 * 2 * 8 * sum(1 + 2 * c for c in pair) for pair in ((2, 4), (2, 9), (2, 5))])
     data[starts[chunk] + 33] ^= 4
     path.write_bytes(data)
     counted.clips = 0
