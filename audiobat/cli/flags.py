@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import audiobat
 from audiobat.cli.verbs import VERBS
 from audiobat.config.field_help import caption_of, help_of
+from audiobat.config.plain import changed
 from audiobat.config.recipes import recipe_names
 from audiobat.config.registry import choices, config_class_of, kinds, seam_of
 from audiobat.config.user_files import is_user_class
@@ -26,6 +27,7 @@ from audiobat.config.user_files import is_user_class
 PACKAGE = Path(audiobat.__file__).parent
 USER_CLASS = "FILE.py:CLASS"  # among the choices of a kind: a class of the user's own
 WIDEST_TYPE = 40  # characters; a longer list of choices goes into the text of the help
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 ARGUMENT_LINE = re.compile(r"^    (\w+): (.+(?:\n     +.+)*)", re.MULTILINE)  # and the lines that continue it
 
 
@@ -84,7 +86,7 @@ class Flag:
         return text if plain else f"{text} (default: {as_typed(self.default)})".lstrip()
 
 
-def flags_of(name: str, chosen: Mapping[str, object] = MappingProxyType({})) -> dict[str, Flag]:
+def flags_of(name: str, chosen: Mapping[str, object] = NOTHING) -> dict[str, Flag]:
     """By name: the arguments of verb `name`, --config, the shortcuts to config fields, and all config fields.
 
     `chosen` holds kinds, such as {"frontend.kind": "pcen.py:PCEN"}, whose own settings are fields too.
@@ -145,18 +147,32 @@ def as_help(text: str, shown: Mapping[str, str]) -> str:
     return re.sub(r"`([^`]+)`", spelled, text).replace("None", "null").rstrip(".")
 
 
-def config_flags(config_class: Any, chosen: Mapping[str, object], prefix: str = "") -> Iterator[Flag]:
-    """A flag for each field of a config dataclass, `encoder.depth` for nested ones; mappings are left to YAML."""
+def config_flags(
+    config_class: Any, chosen: Mapping[str, object], prefix: str = "", defaults: Mapping[str, Any] = NOTHING
+) -> Iterator[Flag]:
+    """A flag for each field of a config dataclass, `encoder.depth` for nested ones; mappings are left to YAML.
+
+    `defaults` has those that are not the class's own: the head of a fine-tuning is linear.
+    """
     hints = get_type_hints(config_class)
     for f in dataclasses.fields(config_class):
         hint, path = hints[f.name], prefix + f.name
         if dataclasses.is_dataclass(hint):
-            yield from config_flags(class_chosen(hint, path, chosen), chosen, f"{path}.")
+            inside = defaults.get(f.name) or defaults_of(f, path, chosen)
+            yield from config_flags(class_chosen(hint, path, chosen), chosen, f"{path}.", inside)
         elif get_origin(hint) is not Mapping:
             group = f"{prefix.rstrip('.') or 'config'}: {caption_of(config_class)}"
             names = choices(config_class, f.name)
             own: Any = Literal[(*names, USER_CLASS)] if names else hint
-            yield Flag(path, own, f.default, help_of(config_class, f.name), path, group)
+            yield Flag(path, own, defaults.get(f.name, f.default), help_of(config_class, f.name), path, group)
+
+
+def defaults_of(group: dataclasses.Field[Any], path: str, chosen: Mapping[str, object]) -> Mapping[str, Any]:
+    """The fields that a group's default sets otherwise than its class does; none where another kind is chosen."""
+    default = group.default_factory() if callable(group.default_factory) else group.default
+    _, field = seam_of(type(default)) or ("", "")
+    other_kind = field and chosen.get(f"{path}.{field}", getattr(default, field)) != getattr(default, field)
+    return NOTHING if other_kind or not dataclasses.is_dataclass(default) else changed(default)
 
 
 def class_chosen(config_class: Any, path: str, chosen: Mapping[str, object]) -> Any:
@@ -187,4 +203,4 @@ def as_typed(default: Any) -> str:
     """A default as a user would type it."""
     if default is None or isinstance(default, bool):
         return {None: "null", True: "true", False: "false"}[default]
-    return ",".join(map(str, default)) or "none" if isinstance(default, tuple) else str(default)
+    return ",".join(map(str, default)) or "none" if isinstance(default, tuple | list) else str(default)

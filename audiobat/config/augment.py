@@ -70,7 +70,7 @@ class SpecAugmentConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """The changes in the order in which they are made; the defaults make none."""
+    """The changes to a batch of clips, in the order in which they are made."""
 
     roll: bool = False  # roll a clip's samples circularly by a uniform amount
     gain_beta: float | None = None  # multiply the waveform by 0.5 + Beta(gain_beta, gain_beta); EAT: 10

@@ -39,7 +39,8 @@ def recipes(action: Literal["list", "show", "diff"] = "list", names: Sequence[st
 
     Args:
         action: list the recipes; show every field of one, as YAML that is a recipe, too; or diff two.
-        names: the recipe to show, or the two to compare: names, or paths of YAML files such as a run's config.yaml.
+        names: the recipe to show, or the two to compare: names, or paths of YAML files, such as the config.yaml that a
+            pre-training writes.
 
     Raises:
         AudiobatError: more or fewer recipes than the action takes, an unknown one, a bad value, or two of different

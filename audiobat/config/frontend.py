@@ -127,9 +127,9 @@ class FrontendConfig:
         return 0 if self.pad_seconds is None else round(self.pad_seconds * self.sample_rate)
 
 
-def check_padding(seconds: float | None) -> None:
+def check_padding(seconds: float | None, hint: str = "use more than 0, at most 3600") -> None:
     """Raise an AudiobatError for a `pad_seconds` that is no length."""
-    check(seconds is None or 0 < seconds <= 3600, "frontend.pad_seconds", seconds, "use more than 0, at most 3600")
+    check(seconds is None or 0 < seconds <= 3600, "frontend.pad_seconds", seconds, hint)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class StatisticsConfig:
 
     def __post_init__(self) -> None:
         check_choice(self, "statistics")
-        check_padding(self.pad_seconds or None)
+        check_padding(self.pad_seconds or None, "use 0, which is none, up to 3600")
         mean, std = pick_statistics(self.statistics, self.mean, self.std, (0.0, 1.0))
         if self.statistics != "auto":
             object.__setattr__(self, "mean", mean)

@@ -139,7 +139,7 @@ class ProbeConfig:
     preset_task: str | None = None  # column of the preset's table; None: by the data set's name, else as20k
     cache_gb: float = 8.0  # memory for frozen features; more than that, up to 64 GB and half of what is free, go to
     # OUT/features, and what fits neither is computed again for every batch; 0: always again
-    cache_dir: str | None = None  # keep them in this folder instead, for later runs too; None: in memory
+    cache_dir: str | None = None  # keep frozen features in this folder, for later runs too; None: as cache_gb says
     workers: int = 2  # processes that decode audio ahead of the encoder
     frontend: StatisticsConfig = field(default_factory=StatisticsConfig)
     max_frames: int | None = None  # of a window, at most; the release pads ESC-50 to 512. null: the model's own

@@ -14,6 +14,7 @@ from audiobat.cli import command as cli
 from audiobat.cli import flags, verbs
 from audiobat.config import DecoderConfig, FinetuneConfig, PretrainConfig, ProbeConfig, from_dict, recipes, to_dict
 from audiobat.config.benchmark import BenchmarkConfig
+from audiobat.config.plain import flatten
 from audiobat.errors import AudiobatError
 
 
@@ -115,6 +116,7 @@ def test_text_stays_text_where_text_is_asked_for(called):
             ["is one to pretrain", "mean finetune/demo?"],
         ),
         ("finetune --model m --data d --out x --config as2k", ["No recipe 'as2k'", "did you mean finetune/as20k?"]),
+        ("pretrain --config finetune/as20k --out x", ["finetune/as20k is one to finetune: give a YAML file"]),
         (
             "probe --model m --data d --out x --config demo",
             ["is one to pretrain", "mean demo_probe?"],
@@ -301,6 +303,18 @@ def test_all_help_lists_every_flag_and_field_with_its_default(capsys):
     fields = [f"--{name.replace('_', '-')} " for name in single]
     fields += [f"--{name}.{f.name} " for name, group in groups.items() for f in dataclasses.fields(group)]
     assert [field for field in fields if field not in text] == []
+
+
+@pytest.mark.parametrize("kinds", [{}, {"head.kind": "linear"}, {"head.kind": "cgp"}])
+def test_defaults_in_help_are_those_of_the_verb(kinds: dict[str, object]):
+    """Fine-tuning shares its head and its augmentation with other verbs, but not their defaults."""
+    head = {"kind": kinds["head.kind"]} if kinds else {}
+    wanted = flatten(to_dict(from_dict(FinetuneConfig, {"head": head})))
+    shown = {name: flag.default for name, flag in flags.flags_of("finetune", kinds).items() if flag.field == name}
+    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in shown.items()}
+    del wanted["head.kind"], lists["head.kind"]  # help of --head.kind has the default, and not what is given
+    assert lists == wanted
+    assert flags.flags_of("finetune")["head.kind"].default == "linear"
 
 
 @pytest.mark.parametrize("name", [name for name, verb in verbs.VERBS.items() if verb.config])

@@ -80,6 +80,19 @@ def test_heads_of_a_kind_are_told_apart_by_what_differs():
     assert [row.head for row in collected(linear).rows] == ["Linear"]  # it has no prototypes
 
 
+def test_presets_stand_for_their_settings():
+    """Recipes of the paper and of its release differ in seventeen fields, too many for a heading."""
+    paper, last, best = (
+        replace(make_record("m", "finetune", lr=lr, loss=loss, selection=selection), preset=preset)
+        for preset, lr, loss, selection in (("a", 1, "bce", "last"), ("b", 2, "asl", "last"), ("b", 2, "asl", "best"))
+    )
+    assert [row.head for row in collected([paper, last]).rows] == ["Fine-tuning, a", "Fine-tuning, b"]
+    names = {row.head for row in collected([paper, last, best]).rows}
+    assert names == {"Fine-tuning, a, last weights", "Fine-tuning, b, last weights", "Fine-tuning, b, best weights"}
+    own = replace(paper, preset="custom")
+    assert "Fine-tuning, lr 1, loss bce" in {row.head for row in collected([own, last]).rows}
+
+
 def test_last_and_best_weights_of_a_fine_tuning_are_two_rows():
     which = ("last", "best")
     records = [make_record("m", "finetune", selection=w, selected=w == "best", choice={"step": 5}) for w in which]

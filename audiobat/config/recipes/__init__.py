@@ -83,9 +83,10 @@ def check_recipe(name: str, kind: str | None = None) -> None:
         return
     tails = {other.split("/")[-1]: other for other in names}  # `demo` may mean finetune/demo
     tail = name.split("/")[-1]
-    near = [t for t in tails if t.startswith(tail)] or difflib.get_close_matches(tail, tails, n=1)
+    exists = name in recipe_names()
+    near = [t for t in tails if t.startswith(tail)] or ([] if exists else difflib.get_close_matches(tail, tails, n=1))
     hint = f" (did you mean {tails[near[0]]}?)" if near else ""
-    what = f"Recipe {name} is one to {kind_of(name)}" if name in recipe_names() else f"No recipe {name!r}"
+    what = f"Recipe {name} is one to {kind_of(name)}" if exists else f"No recipe {name!r}"
     raise AudiobatError(f"{what}{hint}: give a YAML file or one of {', '.join(names)}.")
 
 

@@ -173,7 +173,10 @@ def distinct(keys: set[Any]) -> dict[Any, str]:
 
 
 def head_names(records: Mapping[Key, ResultRecord]) -> dict[Key, str]:
-    """The name of the head of each row; where heads of a kind differ on one data set, with the settings that differ."""
+    """The name of the head of each row; where heads of a kind differ on one data set, with the settings that differ.
+
+    Presets stand for their settings, of which only those follow that differ under one preset.
+    """
     kinds: dict[Key, list[Key]] = defaultdict(list)
     for key, record in records.items():
         kinds[(*data_of(record), record.head["kind"])].append(key)
@@ -182,10 +185,18 @@ def head_names(records: Mapping[Key, ResultRecord]) -> dict[Key, str]:
         settings = {key: settings_of(records[key]) for key in keys}
         # Where each model has one head of the kind, its title is enough, whatever the settings.
         several = len({model_of(records[key]) for key in keys}) < len(keys)
+        presets = {key: records[key].preset for key in keys}
+        if "custom" in presets.values():  # which stands for no settings
+            presets = dict.fromkeys(keys, "custom")
+        alike = [
+            [settings[key] for key in keys if presets[key] == preset] for preset in dict.fromkeys(presets.values())
+        ]
         fields = list(dict.fromkeys(name for s in settings.values() for name in s))
-        differ = [f for f in fields if len({repr(settings[key].get(f)) for key in keys}) > 1] if several else []
+        differ = [f for f in fields if any(len({repr(s.get(f)) for s in group}) > 1 for group in alike) and several]
         for key in keys:
             title = head_title(records[key].head["kind"])
+            if several and len(alike) > 1:
+                title += f", {presets[key]}"
             names[key] = ", ".join([title, *(setting(f, settings[key].get(f)) for f in differ)])
     return names
 
