@@ -30,8 +30,8 @@ def with_input_stats(encoder: E, statistics: StatisticsConfig, max_frames: int |
     if wanted == own:
         return encoder
     window, pad = frames * wanted.frontend.hop_length, wanted.frontend.pad_samples
-    fits = max_frames is None or pad <= window  # else clips would end in whole windows of zeros
-    check(fits, "frontend.pad_seconds", wanted.frontend.pad_seconds, f"with max_frames {frames} use 0, no padding")
+    hint = f"the model's window has {frames} frames, less than that: use 0, no padding"
+    check(pad <= window, "frontend.pad_seconds", wanted.frontend.pad_seconds, hint)  # else windows would be all zeros
     columns, freq_patches = wanted.grid
     state = encoder.state_dict()
     state["pos_embed"] = state["pos_embed"][:, : columns * freq_patches]  # time-major, so the first columns come first
