@@ -105,6 +105,23 @@ def test_where_halves_agree_the_interval_is_that_of_a_share_of_all_clips():
     assert half_sample_interval(1.0, 1.0, torch.ones(9, dtype=torch.float64), 60) == wilson(1.0, 60)
 
 
+def test_halves_that_differ_by_rounding_agree():
+    halves = torch.full((500,), 1 / 3, dtype=torch.float64)
+    halves[::2] += 1e-16
+    assert halves.var() > 0
+    assert half_sample_interval(1 / 3, 1 / 3, halves, 12) == pytest.approx(wilson(1 / 3, 12))
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [3, 0]])
+def test_no_test_clips_are_a_mistake_not_a_division_by_zero(sizes: list[int]):
+    folds = [ClipOutputs(torch.zeros(n, 2), torch.arange(2).eq(torch.zeros(n, 1)), "ce") for n in sizes]
+    with pytest.raises(AudiobatError, match="no test clips"):
+        clips_behind(sizes)
+    if folds:
+        with pytest.raises(AudiobatError, match="no test clips"):
+            evaluate(folds, ["a", "b"], single_label=True, seed=0)
+
+
 def test_an_undefined_value_has_no_interval():
     assert all(map(math.isnan, half_sample_interval(math.nan, math.nan, torch.tensor([0.5, 0.6]), 2)))
 

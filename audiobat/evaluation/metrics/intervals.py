@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from audiobat.errors import AudiobatError
+
 NORMAL = 1.959964  # standard deviations to either side that hold 95% of a normal distribution
+ROUNDING = 1e-9  # values on halves that are no further apart than this differ by rounding alone
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
@@ -22,7 +25,11 @@ def clips_behind(sizes: Sequence[int]) -> float:
     """Clips whose share is as sure as the mean over K folds of shares of so many clips each: K^2 / sum(1 / size).
 
     These are all clips, where folds are of equal size.
+
+    Raises AudiobatError for a fold without clips, or none at all.
     """
+    if not sizes or min(sizes) < 1:
+        raise AudiobatError("There are no test clips to measure: check the table's split column.")
     return len(sizes) ** 2 / sum(1 / size for size in sizes)
 
 
@@ -48,5 +55,5 @@ def half_sample_interval(value: float, estimate: float, halves: Tensor, clips: f
         return math.nan, math.nan
     mean, variance = float(known.mean()), float(known.var(correction=0))
     low, high = sorted((estimate, min(max(2 * estimate - mean, 0.0), 1.0)))
-    n = mean * (1 - mean) / variance if variance > 0 else clips
+    n = mean * (1 - mean) / variance if variance > ROUNDING**2 else clips
     return min(wilson(low, n)[0], value), max(wilson(high, n)[1], value)
