@@ -76,14 +76,16 @@ class FrontendConfig:
 
     kind: str = kind_field("frontend", "mel_db")
     sample_rate: int = 16_000
-    n_fft: int = 0
-    win_length: int = 0
-    hop_length: int = 160
+    n_fft: int = 0  # samples of an FFT; 1024 in BAT's release, 512 in EAT
+    win_length: int = 0  # samples of a window; 1024 in BAT's release, 400 in EAT
+    hop_length: int = 160  # samples from frame to frame; 10 ms, as in BAT's release and EAT
     mel_bins: int = 128
-    f_min: float = -1.0
-    f_max: float | None = None  # None: the Nyquist frequency
-    pad_seconds: float | None = None  # shorter waveforms are padded with zeros to this length, which count as theirs
-    top_db: float = 80.0  # dynamic range of mel_db, below each clip's own maximum
+    f_min: float = -1.0  # Hz, of the lowest mel filter; 0 in BAT's release, 20 in EAT
+    f_max: float | None = None  # Hz, of the highest mel filter; null is the Nyquist frequency, as in BAT's release
+    pad_seconds: float | None = (
+        None  # shorter waveforms are padded with zeros to this length, which count as theirs; ours
+    )
+    top_db: float = 80.0  # dynamic range of mel_db, below each clip's own maximum; BAT's release
     norm: Literal["auto", "minmax", "global"] = "auto"
     statistics: Statistics = "auto"  # whose mean and std norm "global" takes; auto: those given, else audioset_eat
     mean: float | None = None  # used as (x - mean) / (2 std)

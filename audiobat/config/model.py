@@ -18,13 +18,14 @@ class EncoderConfig:
     heads: int = 12  # attention heads of a block
     mlp_ratio: float = 4.0
     patch_size: tuple[int, int] = (16, 16)  # frames x mel bins
-    max_frames: int = 1024  # length of the position table; longer clips run in windows of this many frames
+    max_frames: int = 1024  # length of the position table; longer clips run in windows of this many frames; EAT
     gated_attention: bool = True
     gate_bias: bool = True  # the release's; the paper shows a weight only
     drop_path: float = 0.0
     block_norm: Literal["post", "pre"] = "post"  # pre: before attention and MLP, and none of the stem (Audio-MAE)
     final_norm: bool = False  # of the last block's output; only Audio-MAE has one
-    pad: Literal["mask", "grid"] = "mask"  # grid: every clip padded to max_frames, padding attended to (released BAT)
+    pad: Literal["mask", "grid"] = "mask"  # grid: clips are padded to max_frames and padding is attended to; a long
+    # clip's cls is the plain mean of its windows', however short the last one (BAT's release); ours
     positions: Literal["paper", "released"] = "paper"  # released: with time and frequency swapped (BAT's release)
     init: Literal["xavier", "eat"] = "xavier"  # eat: linear layers from N(0, 0.02), cls from N(0, 1)
     patch_init: Literal["xavier", "torch"] = "xavier"  # torch: PyTorch's default of a Conv2d (BAT's release)

@@ -22,7 +22,7 @@ class MaskConfig:
     block_size: int = 5  # side of a visible block, in patches
     adjust: float = 0.07  # share of patches added to the expected block area before blocks are counted
     trim: Literal["last", "random"] = "last"  # what is hidden again where blocks show too many patches: those of the
-    # last blocks, so that the first stay whole; or random ones (EAT, the release)
+    # last blocks, so that the first stay whole; or random ones (EAT, the release); ours
 
     def __post_init__(self) -> None:
         check_kind("mask", self.kind)
@@ -60,9 +60,9 @@ class TargetConfig:
     layers: int | None = None  # average the top `layers` blocks; None: all
     cls_layers: int | None = None  # the same for the cls token's target; None: as `layers`
     norm_eps: float = 1e-6  # of the targets' normalisation; EAT: 1e-5
-    ema_start: float = 0.9998
-    ema_end: float = 0.99999
-    ema_steps: int = 100_000
+    ema_start: float = 0.9998  # decay of the teacher's average at first; EAT and BAT's release
+    ema_end: float = 0.99999  # and from update `ema_steps` on; EAT and BAT's release
+    ema_steps: int = 100_000  # updates in which it rises; EAT and BAT's release
 
     def __post_init__(self) -> None:
         check_kind("target", self.source, "target.source")

@@ -30,8 +30,8 @@ class HeadConfig:
     reduction: int = 1  # ep: values are this many times narrower than the model
     per_class: int = 20  # proto_classwise: prototypes of each class
     penalty: float | None = None  # weight of head2toe's lasso (None: 1e-4), of proto_classwise's orthogonality (1)
-    neighbours: int = 20  # knn
-    temperature: float = 0.07  # knn
+    neighbours: int = 20  # knn; ours
+    temperature: float = 0.07  # knn; ours
 
     def __post_init__(self) -> None:
         check_kind("head", self.kind)
@@ -82,7 +82,7 @@ class ProbeTrainConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     loss: Literal["auto", "bce", "ce", "asl"] = "auto"  # auto: ce if every clip has one label, else bce; asl: released
     roll: bool = False  # turn a training clip's samples circularly, anew each time: features of it cannot be kept
-    seed: int = 0  # of weights and dropout
+    seed: int = 0  # of weights and dropout; ours
     order_seed: int = 0  # of the order and rolls of clips: heads share a pass over them, so their own seeds have no say
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ class OptimConfig:
     warmup_steps: int = 53_000  # steps in which the rate rises
     warmup: Literal["linear", "floored"] = "linear"  # from min_lr to lr; or from 0 to lr, never below min_lr (released)
     cosine_end: Literal["last", "after"] = "last"  # where the rate is back at min_lr: at the last step, or a step later
-    # (EAT, SSLAM)
+    # (EAT, SSLAM); ours
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     decay_1d: bool = True  # decay biases, norms and tokens too, as EAT and the release do
@@ -62,12 +62,12 @@ class TrainConfig:
 
     steps: int = 400_000  # of the optimiser
     batch_size: int = 48  # clips per step over all ranks
-    seed: int = 0  # of weights, masks, crops and the order of clips
+    seed: int = 0  # of weights, masks, crops and the order of clips; ours
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
-    device: str = "auto"  # auto: a GPU if there is one; or cpu, cuda, cuda:1
-    log_every: int = 50
-    save_every: int = 2_000
-    keep: int = 2  # newest checkpoints kept
+    device: str = "auto"  # auto: a GPU if there is one; or cpu, cuda, cuda:1; ours
+    log_every: int = 50  # steps between two rows of the log; ours
+    save_every: int = 2_000  # steps between two checkpoints; ours
+    keep: int = 2  # newest checkpoints kept; ours
 
     def __post_init__(self) -> None:
         check_choice(self, "precision")
@@ -81,7 +81,7 @@ class SelectConfig:
     """Which weights are kept. Where clips validate, fine-tuning tests both; probes test the kept ones alone."""
 
     which: Literal["last", "best"] = "last"  # those of the last step, or of the best validation; the paper does not say
-    every: int = 1_000  # steps between two validations; there is one after the last step, too
+    every: int = 1_000  # steps between two validations; there is one after the last step, too; ours
     held_out: float = 0.0  # share of the training clips that validate, where no clips are marked valid
 
     def __post_init__(self) -> None:

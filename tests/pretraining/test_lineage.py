@@ -533,7 +533,9 @@ def test_shorter_windows_are_not_padded_to_audiosets_length(name):
     found = with_input_stats(encoder, config.frontend, config.max_frames)
     seconds = {512: 5, 112: 1}[config.max_frames]
     assert found(torch.zeros(1, 16_000 * seconds)).grid == (config.max_frames // 16, 8), "one window"
-    with pytest.raises(AudiobatError, match=r"frontend.pad_seconds is 10.23: the model's window has .* frames, .*: use 0"):
+    with pytest.raises(
+        AudiobatError, match=r"frontend.pad_seconds is 10.23: the model's window has .* frames, .*: use 0"
+    ):
         with_input_stats(encoder, StatisticsConfig(), config.max_frames)
 
 
