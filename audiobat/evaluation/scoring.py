@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -69,6 +70,11 @@ class ClipOutputs:
         """Test clips."""
         return len(self.targets)
 
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The scores, sorted once for values and intervals alike."""
+        return Ranking(self.scores, self.targets)
+
     def measures(self, single_label: bool, corrected: bool = False) -> dict[str, Measure]:
         """Metrics by name; the first one is the main one.
 
@@ -76,7 +82,7 @@ class ClipOutputs:
             single_label: whether each clip has one label.
             corrected: average precision without what few positives add to it (`Ranking.corrected_precision`).
         """
-        ranking = Ranking(self.scores, self.targets)
+        ranking = self.ranking
         precision = ranking.corrected_precision if corrected else ranking.average_precision
         present = float(self.targets.any(0).double().mean())
         measures: dict[str, Measure] = {
@@ -120,12 +126,20 @@ class FrameOutputs(ClipOutputs):
     def __len__(self) -> int:
         return len(self.tally)
 
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The scores of columns, sorted once, each with the count of its clip."""
+        return Ranking(self.scores, self.targets, self.clips)
+
+    @cached_property
+    def micro(self) -> Ranking:
+        """The same with the columns of all classes in one list."""
+        return rank_micro(self.scores, self.targets, self.clips)
+
     def measures(self, single_label: bool, corrected: bool = False) -> dict[str, Measure]:
         """Metrics by name; each takes counts of clips."""
-        ranking = Ranking(self.scores, self.targets, self.clips)
-        micro = rank_micro(self.scores, self.targets, self.clips)
         precision, of_all = (
-            one.corrected_precision if corrected else one.average_precision for one in (ranking, micro)
+            one.corrected_precision if corrected else one.average_precision for one in (self.ranking, self.micro)
         )
         return {
             "map": lambda counts: macro_map_present(precision(counts)),

@@ -101,7 +101,7 @@ class Finetuning(nn.Module):
     def forward(self, batch: CropBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of global step `step`, mean over clips (or patch columns) and classes; no further statistics."""
         encoder, augment = own_encoder(self.tagger), self.config.augment
-        rng = np.random.default_rng((self.config.train.seed, step, 0))
+        rng = np.random.default_rng((self.config.train.seed, step, 0))  # of all ranks: every one draws the same
         batch = of_all_ranks(batch)
         max_frames, padded = encoder.config.encoder.max_frames, encoder.config.encoder.pad == "grid"
         with torch.no_grad():

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import yaml
 
-from audiobat.config.plain import from_dict
+from audiobat.config.plain import from_dict, merged_over
 from audiobat.errors import AudiobatError, did_you_mean
 
 FOLDER = Path(__file__).parent
@@ -120,13 +120,9 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
     What `changes` say of all heads also replaces what the base's `by_kind` says of the heads of one kind.
     """
-    merged = dict(base)
     if isinstance(kinds := base.get("by_kind"), Mapping):
-        merged["by_kind"] = {kind: _without(own, changes) for kind, own in kinds.items()}
-    for name, value in changes.items():
-        old = merged.get(name)
-        merged[name] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
+        base = {**base, "by_kind": {kind: _without(own, changes) for kind, own in kinds.items()}}
+    return merged_over(base, changes)
 
 
 def _without(fields: Any, others: Any) -> Any:
