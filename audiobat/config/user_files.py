@@ -63,7 +63,7 @@ def run_file(file: Path) -> ModuleType:
         _modules[file.resolve()], _sources[file.resolve()] = sys.modules[name], source
         return sys.modules[name]
     module = ModuleType(name)
-    module.__file__ = str(file)
+    module.__file__ = str(file)  # as it was given, for messages
     sys.modules[name] = module  # dataclasses look their module up
     _modules[file.resolve()], _sources[file.resolve()] = module, source
     sys.path.insert(0, str(file.resolve().parent))
@@ -75,6 +75,11 @@ def run_file(file: Path) -> ModuleType:
     finally:
         sys.path.pop(0)
     return module
+
+
+def file_of(module: ModuleType) -> Path:
+    """The absolute path of the file that made a module, whose `__file__` may be relative to a folder left since."""
+    return next((file for file, made in _modules.items() if made is module), Path(str(module.__file__)))
 
 
 def failure(error: BaseException, file: Path, action: str) -> AudiobatError:
@@ -111,15 +116,15 @@ def errors_of_user_code() -> Iterator[None]:
 
 def place_of(found: type[Any], field: str = "") -> str:
     """`FILE line N` of a user's class, or of one of its fields, such as `Mine.Config` and `hidden`."""
-    file = Path(str(sys.modules[found.__module__].__file__))
-    node: Any = ast.parse(file.read_bytes())
+    module = sys.modules[found.__module__]
+    node: Any = ast.parse(file_of(module).read_bytes())
     line = 1
     for name in [*found.__qualname__.split("."), *filter(None, [field])]:
         named = [part for part in node.body if name in (getattr(part, "name", ""), _target(part))]
         if not named:  # made by other means, such as a decorator
             break
         node, line = named[-1], named[-1].lineno
-    return f"{file} line {line}"
+    return f"{module.__file__} line {line}"
 
 
 def described(found: type[Any]) -> str:

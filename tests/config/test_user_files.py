@@ -1,12 +1,22 @@
 """What a run or a release keeps of a user's own files: hashes, copies, and nothing that runs unasked."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
 
 from audiobat.config.registry import find
-from audiobat.config.user_files import files_used, hashes_of, to_share, user_classes, with_copies
+from audiobat.config.user_files import (
+    file_of,
+    files_used,
+    find_in_file,
+    hashes_of,
+    place_of,
+    to_share,
+    user_classes,
+    with_copies,
+)
 from audiobat.errors import AudiobatError
 
 CODE = "class Mine:\n    def build(self): ...\n    def forward(self): ...\n"
@@ -79,3 +89,13 @@ def test_the_bytes_that_ran_are_kept_and_two_files_of_one_name_are_refused(here)
     Path("mine.py").write_text(CODE)
     with pytest.raises(AudiobatError, match=r"own/mine\.py and mine\.py have one name"):
         files_used(FIELDS | {"mask": {"kind": "mine.py:Mine"}})
+
+
+def test_a_file_given_by_a_relative_path_is_found_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("class Mine:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    found = find_in_file(Path("mine.py"), "Mine")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert place_of(found) == "mine.py line 1"
+    assert file_of(sys.modules[found.__module__]) == (tmp_path / "mine.py").resolve()

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from audiobat.config.user_files import file_of
 from audiobat.errors import AudiobatError
 
 # A model and no more: no files, no audio, no training. A method that needs anything else is left out.
@@ -94,13 +95,13 @@ class Module:
 
     def __init__(self, name: str) -> None:
         if name in sys.modules:  # as a user's own file is
-            place = sys.modules[name].__file__
+            file = file_of(sys.modules[name])
         else:  # it is not imported for this
             spec = importlib.util.find_spec(name)
             assert spec is not None
-            place = spec.origin
-        self.name, self.file = name, Path(str(place))
-        self.shown = name if name.startswith("audiobat.") else str(self.file)  # in errors
+            file = Path(str(spec.origin))
+        self.name, self.file = name, file
+        self.shown = name if name.startswith("audiobat.") else str(sys.modules[name].__file__)  # in errors
         self.lines = self.file.read_text(encoding="utf-8").splitlines()
         self.definitions: dict[str, ast.stmt] = {}
         self.own: dict[str, str] = {}  # name: the module of audiobat it is imported from
