@@ -84,6 +84,8 @@ class ObjectiveConfig:
     retention_weight: float = 0.0  # SSLAM: each clip is mixed with another, too, and has to retain both; 0: no mixing
     retention_cells: Literal["all", "mixed"] = "all"  # of mixtures' masked cells: all (SSLAM's code), or those in mixed
     # columns (SSLAM in the words of the BAT paper)
+    chunk: int | None = None  # clones that run at once: fewer take less memory, for the same loss and gradient; None:
+    # as many as the device runs fastest; ours
     scale: float = 1.0  # EAT's sums over features amount to sqrt(768); AdamW does not see it, gradient clipping does
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ class ObjectiveConfig:
         check_choice(self, "retention_cells")
         for name in ("global_weight", "retention_weight"):
             check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "it must not be negative")
+        check(self.chunk is None or self.chunk > 0, "objective.chunk", self.chunk, "use a positive number or null")
         check(self.scale > 0, "objective.scale", self.scale, "it must be positive")
 
 

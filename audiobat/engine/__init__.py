@@ -5,6 +5,8 @@ In: a module that returns its loss, an optimiser, batches. Out: trained weights,
     environment.py  versions, machine and commit that a run depends on
     ranks.py        which process of how many this is, its device and precision
     randomness.py   random numbers of a step, the same for a row of the batch on any number of ranks
+    linear.py       a linear layer by the fastest matrix product
+    chunks.py       a sum of losses over chunks of a batch, and its gradient, in the memory of one chunk
     row_layers.py   dropout and batch norm over the rows of all ranks
     optim.py        AdamW over named parameters; warm-up and cosine
     progress.py     phase, rate and time left, on a terminal or in a log

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import monotonic
 from types import FrameType, TracebackType
@@ -14,7 +13,6 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from audiobat.config import OptimConfig, TrainConfig
@@ -125,7 +123,7 @@ def fit(
     done, saved, stop = start, start, GO
     progress = Progress(phase, steps, done=start, limit=max_seconds, shown=ranks.is_main)
     # Signals first: a worker process that loads data inherits them, so Ctrl-C does not kill it in the middle of a step.
-    with _StopSignals() as signals, progress, attention_for(ranks.device):
+    with _StopSignals() as signals, progress:
         source = iter(batches)
         while done < steps:
             batch = clock.next_batch(source, signals)
@@ -167,11 +165,6 @@ def fit(
     elif stop == TIME:
         log.say(f"Stopped after step {done} of {steps}, as the time of {max_seconds:g} s is up.")
     return FitResult(done, REASONS[stop])
-
-
-def attention_for(device: torch.device) -> AbstractContextManager[None]:
-    """The plain attention kernel on a CPU: for short sequences its backward is faster (benchmarks/cpu_step.py)."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audiobat.engine.ranks import counts_of_ranks, place
 
+_part: tuple[int, int] | None = None  # of rows that run part after part: the first of this one, and how many there are
 _shared: dict[torch.device, Tensor] = {}  # of several ranks: the state of their common stream on a device
 
 
@@ -42,6 +43,37 @@ def draw_rows(draw: Callable[[int], Tensor], rows: int, device: torch.device, ev
 
     A process that is alone, or a model outside of a training step, draws for its own rows, as torch's layers do.
     """
+    if _part is not None:
+        first, total = _part
+        return _draw(draw, total, device, even)[first : first + rows]
+    return _draw(draw, rows, device, even)
+
+
+class RowParts:
+    """Lets `rows` of a batch, if they run part after part, draw what they would draw all at once."""
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self._rows, self._device = rows, device
+
+    @contextmanager
+    def part(self, first: int) -> Iterator[None]:
+        """Within it run rows from `first` on: their draws begin where those of the part that began with row 0 did."""
+        global _part
+        own = _generator(self._device)
+        if first == 0:
+            self._own, self._common = own.get_state(), _shared.get(self._device)
+        else:
+            own.set_state(self._own)
+            if self._common is not None:
+                _shared[self._device] = self._common
+        _part = first, self._rows
+        try:
+            yield
+        finally:
+            _part = None
+
+
+def _draw(draw: Callable[[int], Tensor], rows: int, device: torch.device, even: bool) -> Tensor:
     rank, ranks = place()
     if ranks == 1 or device not in _shared:
         return draw(rows)
@@ -53,7 +85,7 @@ def draw_rows(draw: Callable[[int], Tensor], rows: int, device: torch.device, ev
 @contextmanager
 def _shared_stream(device: torch.device) -> Iterator[None]:
     """Let torch's own generator of a device go on with the shared stream, and then as if nothing had been drawn."""
-    own = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+    own = _generator(device)
     before = own.get_state()
     own.set_state(_shared[device])
     try:
@@ -61,6 +93,11 @@ def _shared_stream(device: torch.device) -> Iterator[None]:
     finally:
         _shared[device] = own.get_state()
         own.set_state(before)
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    """Torch's own generator of a device."""
+    return torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiobat.engine.linear import Linear, linear
 from audiobat.engine.randomness import draw_rows
 
 
@@ -23,8 +24,16 @@ class QueriesKeysValues(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, 3 D]."""
+        return linear(x, self.weight, self._bias())
+
+    def of_some(self, x: Tensor, asking: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [B, M, D] of the tokens `asking`, [B, M, D]; keys and values [B, N, 2 D] of all, [B, N, D]."""
+        dim, bias = self.in_features, self._bias()
+        return linear(asking, self.weight[:dim], bias[:dim]), linear(x, self.weight[dim:], bias[dim:])
+
+    def _bias(self) -> Tensor:
         queries, keys, values = self.bias.chunk(3)
-        return F.linear(x, self.weight, torch.cat([queries, keys.detach(), values]))
+        return torch.cat([queries, keys.detach(), values])
 
 
 class GatedAttention(nn.Module):
@@ -34,17 +43,26 @@ class GatedAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = QueriesKeysValues(dim)
-        self.gate = nn.Linear(dim, dim, bias=gate_bias) if gated else None
-        self.proj = nn.Linear(dim, dim)
+        self.gate = Linear(dim, dim, bias=gate_bias) if gated else None
+        self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Tokens [B, N, D] to [B, N, D]; keys where `valid` [B, N] is False are not attended to."""
-        q, k, v = self._project(x)
+    def forward(self, x: Tensor, valid: Tensor | None = None, first: int = 0) -> Tensor:
+        """Tokens [B, N, D] to [B, N - first, D]; keys where `valid` [B, N] is False are not attended to.
+
+        The tokens before the `first` are attended to like all others, but nothing is computed for them.
+        """
+        asking = x[:, first:]
+        if first:
+            queries, keys_values = self.qkv.of_some(x, asking)
+            q = self._by_head(queries, 1)[0]
+            k, v = self._by_head(keys_values, 2)
+        else:
+            q, k, v = self._project(x)
         mask = None if valid is None else valid[:, None, None, :]  # for all heads and queries
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out = out.transpose(1, 2).flatten(2)  # [B, N, D]
+        out = out.transpose(1, 2).flatten(2)  # [B, N - first, D]
         if self.gate is not None:
-            out = torch.sigmoid(self.gate(x)) * out
+            out = torch.sigmoid(self.gate(asking)) * out
         projected: Tensor = self.proj(out)
         return projected
 
@@ -71,9 +89,13 @@ class GatedAttention(nn.Module):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [B, H, N, d]."""
-        qkv: Tensor = self.qkv(x)
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self._by_head(self.qkv(x), 3)
         return q, k, v
+
+    def _by_head(self, projected: Tensor, count: int) -> Tensor:
+        """`count` projections beside one another, [B, N, count * D], as [count, B, H, N, d]."""
+        by_head: Tensor = projected.unflatten(-1, (count, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return by_head
 
 
 class MLP(nn.Module):
@@ -81,8 +103,8 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [B, N, D] to [B, N, D]."""
@@ -127,13 +149,16 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens [B, N, D] to (block output of Eq. 4, MLP output of Eq. 3 before its residual)."""
+    def forward(self, x: Tensor, valid: Tensor | None = None, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Tokens [B, N, D] to (block output of Eq. 4, MLP output of Eq. 3 before its residual), [B, N - first, D].
+
+        The tokens before the `first` are attended to, and nothing else.
+        """
         if self.pre_norm:
-            x = x + self.drop_path(self.attn(self.norm1(x), valid))
+            x = x[:, first:] + self.drop_path(self.attn(self.norm1(x), valid, first))
             mlp = self.mlp(self.norm2(x))
             return x + self.drop_path(mlp), mlp
-        x = self.norm1(x + self.drop_path(self.attn(x, valid)))
+        x = self.norm1(x[:, first:] + self.drop_path(self.attn(x, valid, first)))
         mlp = self.mlp(x)
         return self.norm2(x + self.drop_path(mlp)), mlp
 

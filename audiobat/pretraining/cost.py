@@ -42,9 +42,17 @@ def embedding_flops(model: ModelConfig, clips: int, patches: int) -> float:
     return clips * patches * 2 * e.patch_size[0] * e.patch_size[1] * e.dim
 
 
-def transformer_cost(sequences: int, tokens: int, dim: int, depth: int, mlp_ratio: float, gated: bool) -> Cost:
-    """A forward pass of `sequences` x `tokens` through `depth` transformer blocks of width `dim`."""
-    linear = 2 * (4 + gated + 2 * mlp_ratio) * dim**2  # qkv, output, gate and the two layers of the MLP
-    flops = depth * sequences * tokens * (linear + 4 * tokens * dim)  # attention: scores, and the sum of values
+def transformer_cost(
+    sequences: int, tokens: int, dim: int, depth: int, mlp_ratio: float, gated: bool, asking: int | None = None
+) -> Cost:
+    """A forward pass of `sequences` x `tokens` through `depth` transformer blocks of width `dim`.
+
+    The last block computes what `asking` of the tokens become; None: all.
+    """
+    last = tokens if asking is None else asking
+    asked = tokens * (depth - 1) + last  # tokens times blocks that ask
+    # Keys and values are of all tokens; queries, output, gate and the two layers of the MLP of those that ask.
+    linear = 2 * dim**2 * (2 * tokens * depth + (2 + gated + 2 * mlp_ratio) * asked)
+    attention = 4 * tokens * dim * asked  # scores, and the sum of values
     # The inputs of every matrix product and of every norm: 10 widths of the stream and 2 of the MLP's hidden layer.
-    return Cost(flops, sequences * tokens * depth * (10 + 2 * mlp_ratio) * dim)
+    return Cost(sequences * (linear + attention), sequences * asked * (10 + 2 * mlp_ratio) * dim)

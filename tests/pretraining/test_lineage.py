@@ -33,11 +33,16 @@ from audiobat.data.scenes import demo_folder
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.input_stats import with_input_stats
-from audiobat.pretraining.masks.base import Masks, seeded_generator
+from audiobat.pretraining.masks.base import Masks, seeded_generator, take, take_valid
 from audiobat.pretraining.masks.inverse_block import block_count
 from audiobat.pretraining.mixing import draw_mixed_columns, mix
 from audiobat.pretraining.objectives.base import Clips, build_objective
-from audiobat.pretraining.objectives.masked_latent_regression import Clones, MaskedLatentRegression
+from audiobat.pretraining.objectives.masked_latent_regression import (
+    Clones,
+    MaskedLatentRegression,
+    squared_error,
+    term,
+)
 from audiobat.pretraining.run import pretrain
 from audiobat.pretraining.targets.base import Targets
 from audiobat.pretraining.targets.spectrogram import SpectrogramTargets
@@ -337,13 +342,16 @@ def test_source_retention_of_numbers_made_by_hand(monkeypatch, cells):
     monkeypatch.setattr(model.student, "embed_patches", lambda spectrogram: tokens)
     masks = Masks(visible=torch.tensor([[0], [2]]), masked=torch.tensor([[1, 2], [0, 1]]))
     predicted = torch.tensor([[[10.0], [20.0]], [[0.0], [30.0]]])
-    mixtures = Clones(torch.tensor([[0], [1]]), masks, torch.zeros(2, 1), torch.zeros(2, 1, 1), predicted)
+    clones = Clones(torch.tensor([[0], [1]]), masks)
     own = Targets(torch.tensor([[[1.0], [3.0], [5.0]], [[7.0], [9.0], [11.0]]]), None, torch.zeros(()))
     clips = Clips(spectrogram, None, tokens, (3, 1))
     # masked and mixed: clip 0's columns 1 and 2, clip 1's column 1; its column 0 is masked and not mixed
     errors = [(10 - 11.5) ** 2, (20 - 22.5) ** 2, (30 - 34.5) ** 2, (0 - 7) ** 2]
     counted = errors if cells == "all" else errors[:3]
-    assert float(model.retention_error(mixtures, clips, own, mixed)) == pytest.approx(sum(counted) / len(counted))
+    found = term("retention_loss", 1.0, *model.retention_targets(clips, own, mixed), clones)
+    wanted, scored = take(found.wanted, clones.clip, masks.masked), take_valid(found.scored, clones.clip, masks.masked)
+    error = found.share * squared_error(predicted, wanted, scored)
+    assert float(error) == pytest.approx(sum(counted) / len(counted))
     assert heard[0].flatten().tolist() == [4.0, 5.0, 1.0, 2.0]  # the partner's tokens, with the places of its columns
     found = model.mix_clips(clips, mixed)
     assert found.spectrogram[:, ::16, 0].tolist() == [[1.0, 5.0, 9.0], [3.0, 5.0, 9.0]]

@@ -16,8 +16,11 @@ from audiobat.config import (
     ObjectiveConfig,
     PretrainConfig,
     TargetConfig,
+    from_dict,
+    to_dict,
 )
-from audiobat.pretraining.masks.base import seeded_generator, take
+from audiobat.config.recipes import merge
+from audiobat.pretraining.masks.base import seeded_generator, take, visible_count
 from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
 from audiobat.pretraining.objectives.statistics import participation_ratio, spread
 from audiobat.pretraining.targets.teacher import Teacher
@@ -146,6 +149,60 @@ def test_the_loss_matches_a_loop_over_clips_and_clones(kind, lengths):
     assert loss.item() == pytest.approx(local_sum / local_count + 0.5 * global_sum / 6, rel=1e-4)
 
 
+@pytest.mark.parametrize("lengths", [None, torch.tensor([10_000, 3_000])], ids=["full", "padded"])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"decoder": DecoderConfig(kind="cnn", depth=2, groups=4)},  # which draws noise for every clone
+        {"objective": {"retention_weight": 0.7, "global_weight": 0.3}},
+        {"encoder": {"drop_path": 0.5}},
+    ],
+    ids=["vit", "cnn", "mixtures", "drop path"],
+)
+def test_chunks_of_clones_change_neither_loss_nor_gradient_nor_statistics(parts, lengths):
+    def step(chunk):
+        config = merge(
+            to_dict(tiny()), {name: part if isinstance(part, dict) else to_dict(part) for name, part in parts.items()}
+        )
+        torch.manual_seed(0)
+        model = MaskedLatentRegression(from_dict(PretrainConfig, merge(config, {"objective": {"chunk": chunk}})))
+        batch = batch_of(2, lengths=lengths)
+        torch.manual_seed(5)
+        loss, stats = model(batch, 9)
+        (3 * loss).backward()
+        return {
+            "loss": loss.detach(),
+            **stats,
+            **{name: p.grad for name, p in model.named_parameters() if p.requires_grad},
+        }
+
+    whole = step(6)
+    for chunk in (1, 2, 4):  # 4 divides no 6: 3 at once
+        torch.testing.assert_close(step(chunk), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_chunk_is_what_is_in_memory(monkeypatch):
+    sizes = []
+    model = model_of(objective=ObjectiveConfig(chunk=2))
+    compare = model.compare_clones
+    monkeypatch.setattr(model, "compare_clones", lambda *args: sizes.append(len(args[2].clip)) or compare(*args))
+    model(batch_of(2), 0)
+    assert sizes == [2, 2, 2]
+
+
+def test_the_last_decoder_block_leaves_out_visible_cells_alone():
+    model, masks = model_of(decoder=DecoderConfig(depth=1, heads=2)), []
+    block = model.decoder.blocks[0]
+    x, valid = torch.randn(3, 9, 16), torch.rand(3, 9) > 0.3
+    for keep in (None, valid):
+        for found, whole in zip(block(x, keep, 4), block(x, keep), strict=True):
+            torch.testing.assert_close(found, whole[:, 4:])
+    block.attn.register_forward_pre_hook(lambda _, args: masks.append(args[2]))
+    model(batch_of(2), 0)
+    assert set(masks) == {visible_count(7 * 4 + 4, 0.8)}
+
+
 def test_gradients_reach_every_trained_parameter():
     model = model_of()
     model(batch_of(2), 0)[0].backward()
@@ -198,11 +255,11 @@ def test_collapse_statistics_tell_one_token_from_many():
 
 
 def test_position_share_is_one_for_pure_positions_and_zero_for_noise():
-    cls, predicted = torch.randn(6, 4), torch.randn(6, 3, 4)
+    cls = torch.randn(6, 4)
     positions = torch.randn(1, 200, 4).expand(6, -1, -1)
-    assert spread(positions, None, cls, predicted)["position_share"].item() == pytest.approx(1, abs=1e-5)
+    assert spread(positions, None, cls)["position_share"].item() == pytest.approx(1, abs=1e-5)
     noise = torch.randn(64, 200, 4)
-    assert spread(noise, None, cls, predicted)["position_share"].item() == pytest.approx(0, abs=0.01)
+    assert spread(noise, None, cls)["position_share"].item() == pytest.approx(0, abs=0.01)
 
 
 def test_no_target_layers_beyond_the_depth():

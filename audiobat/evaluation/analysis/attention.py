@@ -81,8 +81,8 @@ def attention_inputs(encoder: AudioEncoder, waveform: Tensor) -> Iterator[list[t
     modules = [module for module in encoder.modules() if isinstance(module, GatedAttention)]
     inputs: list[tuple[GatedAttention, Tensor, Tensor | None]] = []
 
-    def keep(module: GatedAttention, arguments: tuple[Tensor, Tensor | None]) -> None:
-        inputs.append((module, *arguments))
+    def keep(module: GatedAttention, arguments: tuple[Tensor, Tensor | None, int]) -> None:
+        inputs.append((module, *arguments[:2]))
 
     handles = [module.register_forward_pre_hook(keep) for module in modules]
     try:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiobat.config import DecoderConfig, ModelConfig, check
+from audiobat.engine.linear import Linear
 from audiobat.models.layers import Block, init_weights
 from audiobat.models.patches import sincos_positions
 from audiobat.pretraining.cost import Cost, transformer_cost
@@ -27,7 +28,7 @@ class ViTDecoder(Decoder):
             Block(dim, config.heads, config.mlp_ratio, encoder.gated_attention, encoder.gate_bias)
             for _ in range(config.depth)
         )
-        self.proj = nn.Linear(dim, width, bias=False)
+        self.proj = Linear(dim, width, bias=False)
         self.gated = encoder.gated_attention
         self.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -41,13 +42,15 @@ class ViTDecoder(Decoder):
         fill = self.mask_token.to(tokens.dtype).expand(*masks.masked.shape, -1)
         x = torch.cat([tokens, fill], dim=1) + F.embedding(order, self.pos_embed).to(tokens.dtype)
         keep = None if valid is None else valid.gather(1, order)
-        for block in self.blocks:
+        *before, last = self.blocks
+        for block in before:
             x, _ = block(x, keep)
-        out: Tensor = self.proj(x[:, masks.visible.shape[1] :])
+        x, _ = last(x, keep, masks.visible.shape[1])  # nothing is predicted at the visible cells
+        out: Tensor = self.proj(x)
         return out
 
     def cost(self, clones: int, grid: tuple[int, int], visible: int, masked: int) -> Cost:
-        """Blocks over all cells, the projection at masked ones."""
+        """Blocks over all cells, the last and the projection at masked ones."""
         clip = clones, visible + masked, self.proj.in_features
-        blocks = transformer_cost(*clip, self.config.depth, self.config.mlp_ratio, self.gated)
+        blocks = transformer_cost(*clip, self.config.depth, self.config.mlp_ratio, self.gated, asking=masked)
         return Cost(blocks.flops + clones * masked * 2 * self.proj.in_features * self.proj.out_features, blocks.kept)

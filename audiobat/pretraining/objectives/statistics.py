@@ -8,22 +8,19 @@ from torch.nn import functional as F
 
 
 @torch.no_grad()
-def spread(patch_targets: Tensor, valid: Tensor | None, cls: Tensor, predicted: Tensor) -> dict[str, Tensor]:
+def spread(patch_targets: Tensor, valid: Tensor | None, cls: Tensor) -> dict[str, Tensor]:
     """What falls when a model collapses, of this rank's clips: the log has the mean over the ranks.
 
     Args:
         patch_targets: [B, N, P].
         valid: bool [B, N], False on padding; None where there is none.
         cls: the student's cls tokens of R clones, [R, D].
-        predicted: the decoder's output at masked cells, [R, m, P].
 
     Returns:
         token_std: std over clones of the unit cls tokens, times sqrt(D): 1 for isotropic tokens, 0 for one token.
-        prediction_variance: of the predictions over masked cells, mean over features.
         position_share: share of the targets' variance that position alone explains, the finite batch corrected for.
     """
     token_std = F.normalize(cls, dim=-1).std(0).mean() * cls.shape[-1] ** 0.5
-    prediction_variance = predicted.flatten(0, 1).var(0).mean()
     weight = torch.ones(patch_targets.shape[:2], device=cls.device) if valid is None else valid.float()
     weight = weight.unsqueeze(-1)  # [B, N, 1]
     count = weight.sum(0)  # [N, 1] clips that reach a position
@@ -33,9 +30,15 @@ def spread(patch_targets: Tensor, valid: Tensor | None, cls: Tensor, predicted: 
     total = ((patch_targets - overall).square() * weight).sum((0, 1)) / (count.sum() - 1).clamp(min=1)
     return {
         "token_std": token_std,
-        "prediction_variance": prediction_variance,
         "position_share": 1 - within.mean() / total.mean().clamp(min=1e-12),
     }
+
+
+def pooled_variance(means: Tensor, variances: Tensor, count: int) -> Tensor:
+    """Variance over items, mean over features [], from means and variances [k, P] of k parts of `count` items each."""
+    between = (means - means.mean(0)).square().sum(0) * count
+    within = variances.sum(0) * (count - 1)
+    return ((between + within) / (len(means) * count - 1)).mean()
 
 
 def participation_ratio(tokens: Tensor) -> Tensor:

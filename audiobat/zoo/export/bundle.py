@@ -17,7 +17,7 @@ from audiobat.errors import AudiobatError
 
 # A model and no more: no files, no audio, no training. A method that needs anything else is left out.
 PORTABLE = (
-    *("errors", "config", "engine.ranks", "engine.randomness", "engine.row_layers", "audio.frontends"),
+    *("errors", "config", "engine.ranks", "engine.randomness", "engine.linear", "engine.row_layers", "audio.frontends"),
     *("models.features", "models.patches", "models.layers", "models.encoder", "models.heads", "models.tagger"),
     *("zoo.export.kinds",),
 )
