@@ -43,10 +43,20 @@ def draw_rows(draw: Callable[[int], Tensor], rows: int, device: torch.device, ev
 
     A process that is alone, or a model outside of a training step, draws for its own rows, as torch's layers do.
     """
-    if _part is not None:
-        first, total = _part
-        return _draw(draw, total, device, even)[first : first + rows]
-    return _draw(draw, rows, device, even)
+    return _draw_part(draw, rows, device, even)
+
+
+def leave_draws_out_of_graphs() -> None:
+    """Let `torch.compile` call `draw_rows` and not look into it: from part to part, and on other ranks, it differs."""
+    global _draw_part
+    _draw_part = torch.compiler.disable(_draw_part)  # no decorator: that would load the compiler, for a second, always
+
+
+def _draw_part(draw: Callable[[int], Tensor], rows: int, device: torch.device, even: bool) -> Tensor:
+    if _part is None:
+        return _draw(draw, rows, device, even)
+    first, total = _part
+    return _draw(draw, total, device, even)[first : first + rows]
 
 
 class RowParts:

@@ -8,6 +8,7 @@ function of the global batch, which is the ranks' batches in the order of the ra
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._triton import has_triton
 
 from audiobat.errors import AudiobatError
 
@@ -133,6 +135,23 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if name == "bf16" or (name == "auto" and native) else None
 
 
+def pick_compile(name: str, device: torch.device) -> bool:
+    """Whether steps on a device run by torch.compile, for `auto` (on a GPU for which it can), `on` or `off`.
+
+    Raises AudiobatError for `on` where torch.compile lacks what it builds kernels with.
+    """
+    if name == "off" or (name == "auto" and device.type != "cuda"):
+        return False
+    if device.type == "cuda":
+        able, missing = has_triton(), "the package triton"
+    else:
+        compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
+        able, missing = any(shutil.which(compiler) for compiler in compilers if compiler), "a C++ compiler"
+    if not able and name == "on":
+        raise AudiobatError(f"--objective.compile on needs {missing}, which is not here: install it, or use off.")
+    return able
+
+
 def place() -> tuple[int, int]:
     """Rank of this process and the number of ranks; 0 of 1 in a process that is alone."""
     grouped = dist.is_available() and dist.is_initialized()
@@ -183,7 +202,9 @@ def mean_over_ranks(mean: Tensor, count: Tensor | int) -> Tensor:
     ranks = place()[1]
     if ranks == 1:
         return mean
-    count = torch.as_tensor(count, dtype=torch.float64, device=mean.device)  # holds any count
+    if isinstance(count, int):
+        count = torch.full((), count, device=mean.device)  # filled on the device: a copy to it would wait for it
+    count = count.double()  # which holds any count
     return mean * (count * ranks / sum_over_ranks(count).clamp(min=1)).to(mean.dtype)
 
 

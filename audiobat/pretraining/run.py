@@ -20,13 +20,15 @@ from audiobat.engine.checkpoint import latest, load_checkpoint, restore_moments
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
 from audiobat.engine.optim import build_optimizer
-from audiobat.engine.ranks import Ranks, check_batch, launch, pick_device, pick_precision
+from audiobat.engine.ranks import Ranks, check_batch, launch, pick_compile, pick_device, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError
 from audiobat.pretraining.begin import Beginning, begin
 from audiobat.pretraining.first_step import check_first_step, try_step
 from audiobat.pretraining.objectives.base import Objective, build_objective, encoder_prefix
 from audiobat.pretraining.plan import make_plan
+
+LARGEST_TRIED = 20_000_000  # parameters, of an objective that `--dry-run` tries: about a second on a CPU
 
 
 def pretrain(
@@ -80,7 +82,8 @@ def pretrain(
 def print_plan(config: PretrainConfig) -> None:
     """Print what a run of `config` computes, what it begins with, and its rung of the ladder; first try its parts."""
     objective = build_objective(config)
-    try_step(objective)
+    if sum(parameter.numel() for parameter in objective.parameters()) <= LARGEST_TRIED:
+        try_step(objective)
     beginning = begin(objective, config)
     bf16 = pick_precision(config.train.precision, pick_device(config.train.device)) is not None
     print(make_plan(config, bytes_per_value=2 if bf16 else 4))
@@ -104,7 +107,11 @@ def train_run(
     checkpoint = load_checkpoint(out)
     start = checkpoint.step if checkpoint else 0
     model.to(ranks.device)
-    check_first_step(model)
+    if pick_compile(config.objective.compile, ranks.device):
+        try_step(model)  # here and not in the first step, of which checks would become a part
+        model.compile_step()
+    else:
+        check_first_step(model)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optim = config.optim
     optimizer = build_optimizer(

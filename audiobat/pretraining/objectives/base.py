@@ -74,6 +74,10 @@ class Objective(nn.Module, ABC):
     def after_step(self, step: int) -> None:
         """Called once the optimizer has made update number `step`: move a teacher, update a codebook."""
 
+    def compile_step(self) -> None:
+        """Have torch.compile work on what is the same in every step; called once, before the first step."""
+        self.compile()
+
     def cost(self) -> StepCost | None:
         """What one step computes, for the plan of `--dry-run`; None where nobody has counted it."""
         return None

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from audiobat.config import PretrainConfig, check
 from audiobat.config.registry import class_for
 from audiobat.engine.chunks import chunk_size, sum_in_chunks
-from audiobat.engine.randomness import RowParts
+from audiobat.engine.randomness import RowParts, leave_draws_out_of_graphs
 from audiobat.engine.ranks import any_rank, mean_over_ranks, pick_device
 from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import StepCost, embedding_flops, encoder_cost
@@ -225,6 +225,12 @@ class MaskedLatentRegression(Objective):
             "prediction_variance": variance,
         }
 
+    def compile_step(self) -> None:
+        """Compile the targets and `compare_clones`; draws stay outside, and what is done once a clip."""
+        leave_draws_out_of_graphs()
+        self.targets.compile()
+        self.compare_clones = torch.compile(self.compare_clones)  # type: ignore[method-assign]
+
     def after_step(self, step: int) -> None:
         """Let the teacher follow the student's update number `step`."""
         self.targets.update(self.student, step)
@@ -262,9 +268,11 @@ class MaskedLatentRegression(Objective):
 def term(name: str, weight: float, wanted: Tensor, scored: Tensor | None, clones: Clones) -> Term:
     """The term that compares `clones` with `wanted` [B, N, P] at their masked cells that are `scored` (bool [B, N])."""
     masked = take_valid(scored, clones.clip, clones.masks.masked)
-    count = torch.tensor(clones.masks.masked.numel()) if masked is None else masked.sum()
-    one = 1 / count.to(wanted).clamp(min=1)
-    return Term(name, weight, wanted, scored, mean_over_ranks(one, count))
+    if masked is None:
+        count = clones.masks.masked.numel()
+        return Term(name, weight, wanted, scored, mean_over_ranks(wanted.new_full((), 1 / count), count))
+    cells = masked.sum()
+    return Term(name, weight, wanted, scored, mean_over_ranks(1 / cells.to(wanted).clamp(min=1), cells))
 
 
 def cls_error(cls: Tensor, target: Tensor | None, clip: Tensor) -> Tensor:
