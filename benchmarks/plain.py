@@ -1,13 +1,11 @@
-"""One pre-training step of the method written plainly, as the code around EAT and data2vec writes it: what ours is
-measured against, and an oracle for its loss and gradients.
+"""One pre-training step written plainly, as code around EAT and data2vec is: what ours is measured and tested against.
 
 Attention forms softmax(Q K^T) V of whole matrices, clones are repeated copies of a clip's tokens, the decoder predicts
 every cell of which the loss takes the masked ones, the teacher's layers are stacked before they are averaged, masks are
 drawn clone by clone and block by block, AdamW has PyTorch's defaults, and the teacher follows parameter by parameter.
 
 It knows of audiobat the sizes in a config alone. Its parts and parameters are named as those of
-`MaskedLatentRegression`, so that `load_state_dict` takes that objective's weights. Spectrograms are given: what a
-frontend costs, which ours pays in its step, the plain step has for nothing.
+`MaskedLatentRegression`, so that `load_state_dict` takes that objective's weights.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiobat.config import PretrainConfig
+from audiobat.config import FrontendConfig, PretrainConfig
 
 
 class Attention(nn.Module):
@@ -128,15 +126,47 @@ class Decoder(nn.Module):
         return self.proj(x)
 
 
+class LogMel(nn.Module):
+    """Mel spectrograms in dB, at most 80 below a clip's loudest, from 0 to 1 (Section 5.1); HTK's mel scale."""
+
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__()
+        self.config = f = config
+        top = 2595 * math.log10(1 + f.sample_rate / 2 / 700)
+        corners = 700 * (10 ** (torch.linspace(0, top, f.mel_bins + 2) / 2595) - 1)  # Hz, with f_min 0
+        left, centre, right = corners[:-2], corners[1:-1], corners[2:]
+        bins = torch.linspace(0, f.sample_rate / 2, f.n_fft // 2 + 1)[:, None]
+        bank = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
+        self.register_buffer("bank", bank, persistent=False)
+        self.register_buffer("window", torch.hann_window(f.win_length), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Full clips [B, S] to [B, T, F]."""
+        f = self.config
+        stft = torch.stft(waveform, f.n_fft, f.hop_length, f.win_length, self.window, return_complex=True)
+        mel = stft.abs().square().transpose(1, 2) @ self.bank
+        db = 10 * mel.clamp(min=1e-10).log10()
+        db = torch.maximum(db, db.amax((1, 2), keepdim=True) - f.top_db)
+        low, high = db.amin((1, 2), keepdim=True), db.amax((1, 2), keepdim=True)
+        return (db - low) / (high - low + 1e-8)
+
+
 class PlainStep(nn.Module):
-    """Student, decoder and teacher; `forward` is the loss, `step` a whole step of training."""
+    """Spectrograms, student, decoder and teacher; `forward` is the loss."""
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__()
         self.config = config
+        self.frontend = LogMel(config.frontend)
         self.student = Encoder(config)
         self.decoder = Decoder(config)
         self.teacher = nn.ModuleDict({"encoder": copy.deepcopy(self.student).requires_grad_(False)})
+
+    @torch.no_grad()
+    def spectrogram(self, waveform: Tensor) -> Tensor:
+        """Full clips [B, S] to [B, T, F] of whole patches, as many as the position table holds."""
+        e, spectrogram = self.config.encoder, self.frontend(waveform)[:, : self.config.encoder.max_frames]
+        return F.pad(spectrogram, (0, 0, 0, -spectrogram.shape[1] % e.patch_size[0]))
 
     @torch.no_grad()
     def targets(self, spectrogram: Tensor, valid: Tensor | None) -> Tensor:

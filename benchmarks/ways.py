@@ -83,11 +83,11 @@ def run_plain(config: PretrainConfig, turns: Turns, compiled: bool | str = False
     model = PlainStep(config).to(device)
     optimizer, rng = model.optimizer(), random.Random(0)
     forward = torch.compile(model, backend=compiled if isinstance(compiled, str) else "inductor") if compiled else model
-    frames = config.crop_grid[0] * config.encoder.patch_size[0]
-    for batch in turns(torch.rand(config.train.batch_size, frames, config.frontend.mel_bins, device=device)):
-        masks = draw_masks(config, len(batch) * config.mask.clones, config.crop_grid, rng)
+    for waveform, _ in turns(noise(config)):
+        masks = draw_masks(config, len(waveform) * config.mask.clones, config.crop_grid, rng)
+        spectrogram = model.spectrogram(waveform.to(device, non_blocking=True))
         with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            loss, _, _ = forward(batch, *(cells.to(device) for cells in masks))
+            loss, _, _ = forward(spectrogram, *(cells.to(device, non_blocking=True) for cells in masks))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

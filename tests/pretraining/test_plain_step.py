@@ -80,6 +80,15 @@ def test_loss_and_every_gradient_are_those_of_the_plain_step(lengths, parts):
             torch.testing.assert_close(parameter.grad, gradients[name].grad, atol=1e-5, rtol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("samples", [10_000, 12_345])  # 10,241 samples fill the 64 frames of a window
+def test_spectrograms_are_those_of_the_plain_step(samples):
+    ours, theirs = pair_of(config_of())
+    waveform = torch.randn(2, samples) * 0.1
+    wanted, valid = ours.student.spectrogram(waveform)
+    assert valid is None
+    torch.testing.assert_close(theirs.spectrogram(waveform), wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_the_teacher_follows_as_in_the_plain_step():
     ours, theirs = pair_of(config_of())
     ours.after_step(25)
