@@ -186,6 +186,9 @@ def main() -> None:
     parser.add_argument("--kernels", action="store_true")
     parser.add_argument("--against", metavar="COMMIT", default="")
     options = parser.parse_args()
+    if options.against and subprocess.run(["git", "cat-file", "-e", options.against], cwd=ROOT).returncode:
+        print(f"Commit {options.against} is not in this clone: its steps are left out.")
+        options.against = ""
     is_native = pick_precision("auto", torch.device("cpu")) is not None
     for size in options.sizes:
         for precision in options.precisions or ["fp32"] + ["bf16"] * is_native:

@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from plain import PlainStep, draw_masks
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from audiobat.config import PretrainConfig, from_dict
@@ -49,6 +49,17 @@ def noise(config: PretrainConfig) -> Batch:
     return Batch(torch.randn(config.train.batch_size, samples) * 0.1)
 
 
+def force(kernel: str) -> None:
+    """Give PyTorch's attention a single kernel from now on, whatever rule its callers follow."""
+    by_rule = functional.scaled_dot_product_attention
+
+    def forced(*tensors: Tensor, **options: Any) -> Tensor:
+        with sdpa_kernel(KERNELS[kernel]):
+            return by_rule(*tensors, **options)
+
+    functional.scaled_dot_product_attention = forced
+
+
 def run_ours(config: PretrainConfig, batch: Batch, turns: Turns, kernel: str | None = None) -> None:
     """The package's own loop, with one attention kernel alone if that is named."""
     # Here, so that the process of the plain step does not hold them.
@@ -58,11 +69,8 @@ def run_ours(config: PretrainConfig, batch: Batch, turns: Turns, kernel: str | N
     from audiobat.engine.ranks import launch
     from audiobat.pretraining.objectives.base import build_objective
 
-    def only(device: torch.device) -> AbstractContextManager[None]:
-        return sdpa_kernel(KERNELS[kernel])
-
     if kernel:
-        loop.attention_for = only
+        force(kernel)
     config = replace(config, train=replace(config.train, log_every=10**6, save_every=10**6))
     with tempfile.TemporaryDirectory() as folder, launch(config.train.device) as ranks, RunLog(folder) as log:
         objective, optim = build_objective(config).to(ranks.device), config.optim
