@@ -46,7 +46,12 @@ def config_of(recipe: str, changes: dict[str, Any]) -> PretrainConfig:
 def noise(config: PretrainConfig) -> Batch:
     """A batch of full clips."""
     samples = int(config.data.clip_seconds * config.frontend.sample_rate)
-    return Batch(torch.randn(config.train.batch_size, samples) * 0.1)
+    return Batch(ready(torch.randn(config.train.batch_size, samples) * 0.1, config))
+
+
+def ready(tensor: Tensor, config: PretrainConfig) -> Tensor:
+    """A tensor where nothing waits for its copy to the device."""
+    return tensor if config.train.device == "cpu" else tensor.pin_memory()
 
 
 def force(kernel: str) -> None:
@@ -92,10 +97,11 @@ def run_plain(config: PretrainConfig, turns: Turns, compiled: bool | str = False
     optimizer, rng = model.optimizer(), random.Random(0)
     forward = torch.compile(model, backend=compiled if isinstance(compiled, str) else "inductor") if compiled else model
     for waveform, _ in turns(noise(config)):
-        masks = draw_masks(config, len(waveform) * config.mask.clones, config.crop_grid, rng)
+        cells = draw_masks(config, len(waveform) * config.mask.clones, config.crop_grid, rng)
+        masks = [ready(patches, config).to(device, non_blocking=True) for patches in cells]
         spectrogram = model.spectrogram(waveform.to(device, non_blocking=True))
         with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            loss, _, _ = forward(spectrogram, *(cells.to(device, non_blocking=True) for cells in masks))
+            loss, _, _ = forward(spectrogram, *masks)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
