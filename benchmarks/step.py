@@ -10,7 +10,7 @@ peak of the process, read from outside (/proc, Linux only), beyond that of one t
 `--kernels` adds steps in which PyTorch has a single attention kernel, beside the rule of audiobat/engine/loop.py.
 `--against` adds the steps of another commit: as that commit ships them, and with the fused kernel.
 The floor is the step's counted FLOPs at the rate of matrix products of 2048 x 2048, measured in turns with the steps.
-`OMP_NUM_THREADS` sets the threads.
+`OMP_NUM_THREADS` sets the threads; with one, targets compare CPU seconds, which other load on the machine moves less.
 """
 
 from __future__ import annotations
@@ -144,10 +144,12 @@ def compare(size: str, precision: str, rounds: int, kernels: bool = False, commi
             f"| {name} | {way.seconds:.3f} | {plain.seconds / way.seconds:.2f} | {way.cpu:.3f} "
             f"| {plain.cpu / way.cpu:.2f} | {peaks[name]:.0f} | {peaks[name] / peaks['plain']:.2f} |"
         )
-    flops, rate = build_objective(config).cost().flops, PRODUCTS * 2 * PRODUCT**3 / products.seconds
-    floor, name = flops / rate, f"{flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s"
-    print(f"| {name} | {floor:.3f} | {plain.seconds / floor:.2f} | | | | |\n", flush=True)
-    say_targets(size, precision, {name: way.seconds for name, way in ways.items()}, peaks, commit)
+    flops, product = build_objective(config).cost().flops, 2 * PRODUCT**3 * PRODUCTS
+    wall, cpu = flops * products.seconds / product, flops * products.cpu / product
+    name = f"{flops / 1e9:.0f} GFLOP at {product / products.seconds / 1e9:.0f} GFLOP/s"
+    print(f"| {name} | {wall:.3f} | {plain.seconds / wall:.2f} | {cpu:.3f} | {plain.cpu / cpu:.2f} | | |\n", flush=True)
+    clock = "cpu" if torch.get_num_threads() == 1 else "seconds"
+    say_targets(size, precision, {name: getattr(way, clock) for name, way in ways.items()}, peaks, commit)
 
 
 def say_targets(size: str, precision: str, seconds: dict[str, float], peaks: dict[str, float], commit: str) -> None:
