@@ -1,4 +1,4 @@
-# make test, make lint, make demo, make docs: from a bare Python 3.11 or newer to a result. See CONTRIBUTING.md.
+# make test, make lint, make demo, make docs, make bench: from a bare Python 3.11 or newer to a result. See CONTRIBUTING.md.
 PYTHON ?= python3
 # Package index for torch alone; empty: pip's own, or the PyTorch project's CPU builds where only those make sense.
 TORCH_INDEX ?=
@@ -9,7 +9,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs bench clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/audiobat demo
@@ -21,6 +21,9 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+bench: $(VENV)/.dev
+	$(VENV)/bin/python benchmarks/bench.py
 
 docs: $(VENV)/.docs
 	$(VENV)/bin/mkdocs build --quiet --strict
