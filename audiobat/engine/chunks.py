@@ -16,7 +16,7 @@ Chunk = TypeVar("Chunk")
 Other = TypeVar("Other")
 
 
-CPU_TOKENS = 4_096  # of a chunk: its activations stay in the cache, and its matrix products are still large enough
+CPU_TOKENS = 2_048  # of a chunk: its activations stay in the cache, and its matrix products are still large enough
 GPU_TOKENS = 32_768  # fill the device
 
 

@@ -5,6 +5,7 @@ reports know of a model.
 
     features.py     LayerFeatures and the Encoder protocol
     patches.py      spectrogram to patch tokens and their 2-D positions
+    attention.py    attention by the fastest kernel (Eq. 12)
     layers.py       gated attention, MLP, the post-norm block (Eq. 1-4, 12-14)
     encoder.py      waveform to the tokens of every block
     heads/          probes: features to logits (Eq. 8-11)

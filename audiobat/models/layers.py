@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from audiobat.engine.linear import Linear, linear
 from audiobat.engine.randomness import draw_rows
+from audiobat.models.attention import attend
 
 
 class QueriesKeysValues(nn.Linear):
@@ -58,9 +59,7 @@ class GatedAttention(nn.Module):
             k, v = self._by_head(keys_values, 2)
         else:
             q, k, v = self._project(x)
-        mask = None if valid is None else valid[:, None, None, :]  # for all heads and queries
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out = out.transpose(1, 2).flatten(2)  # [B, N - first, D]
+        out = attend(q, k, v, valid).transpose(1, 2).flatten(2)  # [B, N - first, D]
         if self.gate is not None:
             out = torch.sigmoid(self.gate(asking)) * out
         projected: Tensor = self.proj(out)

@@ -54,5 +54,5 @@ def test_all_chunks_are_of_one_size_and_none_is_above_the_limit():
         size = chunk_size(rows, tokens, limit, CPU)
         assert rows % size == 0
         assert size <= max(limit or CPU_TOKENS // tokens, 1)
-    assert chunk_size(32, 512, None, CPU) == 8
+    assert chunk_size(32, 512, None, CPU) == 4
     assert chunk_size(12, 1, 5, CPU) == 4

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from audiobat.audio.frontends.base import Frontend, below, triangles, warn_of_silent_bins
 from audiobat.config import FrontendConfig
@@ -57,12 +58,19 @@ class MelFrontend(Frontend):
 def reflect_ends(waveform: Tensor, lengths: Tensor, pad: int) -> Tensor:
     """Pad waveform [B, S] to [B, S + 2 pad], reflecting clip b at its own ends, samples 0 and lengths[b] - 1.
 
-    The index is a triangular wave of period 2 (length - 1), so clips shorter than `pad` reflect back and forth.
+    The place of a reflected sample is a triangular wave of period 2 (length - 1), so clips shorter than `pad` reflect
+    back and forth. What is behind a clip's reflected end is no part of its frames.
     """
-    place = torch.arange(-pad, waveform.shape[1] + pad, device=waveform.device)
     period = (2 * (lengths[:, None] - 1)).clamp(min=1)
-    phase = place % period
-    return waveform.gather(1, torch.minimum(phase, period - phase))
+
+    def reflected(place: Tensor) -> Tensor:
+        phase = place % period
+        return waveform.gather(1, torch.minimum(phase, period - phase))
+
+    behind = lengths[:, None] + torch.arange(pad, device=waveform.device)  # [B, pad]
+    before = reflected(torch.arange(-pad, 0, device=waveform.device))
+    padded = torch.cat([before, functional.pad(waveform, (0, pad))], 1)
+    return padded.scatter(1, pad + behind, reflected(behind))
 
 
 def htk_filters(config: FrontendConfig) -> Tensor:

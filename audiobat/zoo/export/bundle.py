@@ -18,7 +18,15 @@ from audiobat.errors import AudiobatError
 # A model and no more: no files, no audio, no training. A method that needs anything else is left out.
 PORTABLE = (
     *("errors", "config", "engine.ranks", "engine.randomness", "engine.linear", "engine.row_layers", "audio.frontends"),
-    *("models.features", "models.patches", "models.layers", "models.encoder", "models.heads", "models.tagger"),
+    *(
+        "models.features",
+        "models.patches",
+        "models.attention",
+        "models.layers",
+        "models.encoder",
+        "models.heads",
+        "models.tagger",
+    ),
     *("zoo.export.kinds",),
 )
 REGISTRY, KINDS = "audiobat.config.registry", "audiobat.zoo.export.kinds"  # functions of KINDS replace the registry's

@@ -1,0 +1,56 @@
+"""Attention (Eq. 12) by the kernel that is fastest for where and why it runs.
+
+In training on a CPU that is the plain formula on whole batches of matrices, in place: faster than PyTorch's fused
+kernel, whose backward pass computes the scores anew and is slow in bf16 (benchmarks/README.md). The matrices that it
+keeps are those of one chunk of clones. Everywhere else it is PyTorch's, which keeps none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v: queries [B, H, M, d], keys and values [B, H, N, d] to [B, H, M, d].
+
+    Keys where `valid` [B, N] is False are not attended to; each clip needs a valid one.
+    """
+    mask = None if valid is None else valid[:, None, None, :]  # for all heads and queries
+    is_training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    if is_training and q.device.type == "cpu" and not torch.compiler.is_compiling():
+        out: Tensor = _Attention.apply(q, k, v, mask)  # type: ignore[no-untyped-call]
+        return out
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        shape, scale = q.shape, q.shape[-1] ** -0.5
+        q, k, v = ((q * scale).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))  # [B * H, ., d]
+        weights = torch.bmm(q, k.mT)  # [B * H, M, N]
+        if mask is not None:
+            weights.unflatten(0, shape[:2]).masked_fill_(~mask, float("-inf"))
+        torch.softmax(weights, -1, out=weights)
+        ctx.save_for_backward(q, k, v, weights)
+        ctx.heads, ctx.scale = shape[1], scale
+        return torch.bmm(weights, v).view(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weights = ctx.saved_tensors
+        grad = grad.flatten(0, 1)
+        to_v = torch.bmm(weights.mT, grad)
+        to_scores = torch.bmm(grad, v.mT)
+        torch.ops.aten._softmax_backward_data.out(
+            to_scores, weights, -1, weights.dtype, grad_input=to_scores
+        )  # in place
+        to_q = torch.bmm(to_scores, k).mul_(ctx.scale)
+        to_k = torch.bmm(to_scores.mT, q)
+        return *(part.unflatten(0, (-1, ctx.heads)) for part in (to_q, to_k, to_v)), None
