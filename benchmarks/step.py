@@ -7,7 +7,7 @@ Each way to make a step is a process of its own, which runs the package's own `f
 are there at once and make a step in turns, so that other load hits every way alike; medians are shown. Memory is the
 peak of the process, read from outside (/proc, Linux only), beyond that of one that only imports torch.
 
-`--kernels` adds steps in which PyTorch has a single attention kernel, beside the rule of audiobat/engine/loop.py.
+`--kernels` adds steps in which attention has a single kernel, beside the package's rule.
 `--against` adds the steps of another commit: as that commit ships them, and with the fused kernel.
 The floor is the step's counted FLOPs at the rate of matrix products of 2048 x 2048, measured in turns with the steps.
 `OMP_NUM_THREADS` sets the threads; with one, targets compare CPU seconds, which other load on the machine moves less.
@@ -129,10 +129,10 @@ def compare(size: str, precision: str, rounds: int, kernels: bool = False, commi
     with checkout(commit) if commit else nullcontext(ROOT) as tree:
         ways = {"plain": Way(order | {"way": "plain"}), "ours": Way(order)}
         if kernels:
-            ways |= {f"ours, {kernel} kernel": Way(order | {"kernel": kernel}) for kernel in KERNELS}
+            ways |= {f"ours, {kernel}": Way(order | {"kernel": kernel}) for kernel in KERNELS}
         if commit:
             ways[commit] = Way(order, tree)
-            ways[f"{commit}, fused kernel"] = Way(order | {"kernel": "fused"}, tree)
+            ways[f"{commit}, fused"] = Way(order | {"kernel": "fused"}, tree)
         products = Way(order | {"way": "products"})
         peaks = dict(zip(ways, measure([*ways.values(), products], rounds), strict=False))
     config, plain = config_of(recipe, changes), ways["plain"]
@@ -161,7 +161,7 @@ def say_targets(size: str, precision: str, seconds: dict[str, float], peaks: dic
     else:
         targets.say(f"{what}: plain / ours", f"{faster:.2f}, with {share:.2f} of its memory", "")
     if commit:
-        gain = seconds[f"{commit}, fused kernel"] / seconds["ours"]
+        gain = seconds[f"{commit}, fused"] / seconds["ours"]
         targets.say(f"{what}: {commit} with fused attention / ours", f"{gain:.2f}", "at least 1.3", gain >= 1.3)
     forced = [value for name, value in seconds.items() if name.startswith("ours, ")]
     if forced:

@@ -8,6 +8,7 @@ step for each line of stdin, and the step's seconds and CPU seconds as a line of
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import sys
@@ -27,7 +28,7 @@ from audiobat.config import PretrainConfig, from_dict
 from audiobat.config.recipes import load_recipe, merge
 
 Turns = Callable[[Any], Iterator[Any]]
-KERNELS = {"fused": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}
+KERNELS = {"fused": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH, "written out": None}
 PRODUCT, PRODUCTS = 2048, 2  # rows and columns of the matrices whose product is a machine's rate; products a turn
 
 
@@ -39,7 +40,7 @@ class Batch(NamedTuple):
 
 
 def config_of(recipe: str, changes: dict[str, Any]) -> PretrainConfig:
-    """A recipe with changes."""
+    """A recipe with changes; those below want `train.device` to be cpu or cuda."""
     return from_dict(PretrainConfig, merge(load_recipe(recipe), changes))
 
 
@@ -54,11 +55,21 @@ def ready(tensor: Tensor, config: PretrainConfig) -> Tensor:
     return tensor if config.train.device == "cpu" else tensor.pin_memory()
 
 
+def written_out(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    """Attention in three operations, with its matrix."""
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -math.inf)
+    return scores.softmax(-1) @ v
+
+
 def force(kernel: str) -> None:
-    """Give PyTorch's attention a single kernel from now on, whatever rule its callers follow."""
+    """Let attention have a single kernel from now on, whatever rule its callers follow."""
     by_rule = functional.scaled_dot_product_attention
 
     def forced(*tensors: Tensor, **options: Any) -> Tensor:
+        if kernel == "written out":
+            return written_out(*tensors, **options)
         with sdpa_kernel(KERNELS[kernel]):
             return by_rule(*tensors, **options)
 
@@ -130,8 +141,8 @@ def main(order: dict[str, Any]) -> None:
     if order["way"] == "products":
         run_products(order["precision"], turns)
         return
-    config = config_of(order["recipe"], merge(order["changes"], {"train": {"precision": order["precision"]}}))
-    config = replace(config, train=replace(config.train, device="cpu"))
+    train = {"train": {"precision": order["precision"], "device": "cpu"}}
+    config = config_of(order["recipe"], merge(order["changes"], train))
     if order["way"] == "plain":
         run_plain(config, turns)
     else:
