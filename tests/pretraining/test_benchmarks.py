@@ -8,7 +8,7 @@ import pytest
 import torch
 from benchmark_scripts import FOLDER, load_script
 
-gpu, step, ways = load_script("gpu"), load_script("step"), load_script("ways")
+bench, gpu, step, ways = (load_script(name) for name in ("bench", "gpu", "step", "ways"))
 
 
 def test_the_gpu_script_measures_each_part_on_a_cpu(tmp_path):
@@ -72,3 +72,21 @@ def test_attention_written_out_is_attention():
     for some in (None, mask):
         wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, some)
         torch.testing.assert_close(ways.written_out(q, k, v, attn_mask=some), wanted)
+
+
+def test_make_bench_collects_rows_and_says_which_script_failed(monkeypatch, tmp_path, capsys):
+    (tmp_path / "good.py").write_text("print('| a table |'); print('TARGET | speed | 2 | at least 1 | met')")
+    (tmp_path / "bad.py").write_text("raise SystemExit(3)")
+    monkeypatch.setattr(bench, "FOLDER", tmp_path)
+    monkeypatch.setattr(bench, "COMMANDS", ("good.py --quick", "bad.py"))
+    bench.main([])
+    summary = capsys.readouterr().out.split("| what | found | target | |")[1]
+    assert "| speed | 2 | at least 1 | met |" in summary
+    assert "| bad.py | failed |" in summary
+    assert "a table" not in summary
+    bench.main(["good.py"])
+    assert "bad.py" not in capsys.readouterr().out
+
+
+def test_make_bench_runs_scripts_that_are_there():
+    assert all((FOLDER / words.split()[0]).exists() for words in bench.COMMANDS)
