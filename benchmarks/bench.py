@@ -16,17 +16,20 @@ from targets import MARK
 
 FOLDER = Path(__file__).parent
 BEFORE = "a4e5865"  # the commit before the work on speed
-COMMANDS = {
-    "step": ["--sizes", "tiny", "nano", "small", "--rounds", "3", "--kernels", "--against", BEFORE],
-    "predict": ["--clips", "32", "--rounds", "3"],
-    "gpu": ["--out", "runs/gpu"],
-}
+COMMANDS = (
+    f"step.py --sizes tiny --precisions fp32 --rounds 3 --kernels --against {BEFORE}",
+    "step.py --sizes nano small --rounds 3 --kernels",
+    "step.py --sizes nano --precisions fp32 --rounds 3 --compiled",
+    "predict.py --clips 32 --rounds 3",
+    "gpu.py --out runs/gpu",
+)
 
 
-def run(script: str) -> list[str]:
+def run(words: str) -> list[str]:
     """Run one script, show what it prints, and return its rows."""
-    command = [sys.executable, str(FOLDER / f"{script}.py"), *COMMANDS[script]]
-    print(f"\n$ {' '.join(command[1:])}", flush=True)
+    script, *arguments = words.split()
+    command = [sys.executable, str(FOLDER / script), *arguments]
+    print(f"\n$ python benchmarks/{words}", flush=True)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     rows = []
     assert process.stdout
@@ -34,13 +37,14 @@ def run(script: str) -> list[str]:
         print(line, end="", flush=True)
         if line.startswith(MARK):
             rows.append(line.removeprefix(MARK).strip())
-    return rows if process.wait() == 0 else [*rows, f"{script}.py | failed | |"]
+    return rows if process.wait() == 0 else [*rows, f"{script} | failed | | missed"]
 
 
 def main(scripts: list[str]) -> None:
-    rows = [row for script in scripts for row in run(script)]
+    chosen = [words for words in COMMANDS if not scripts or words.split()[0] in scripts]
+    rows = [row for words in chosen for row in run(words)]
     print("\n| what | found | target | |", "| --- | --- | --- | --- |", *(f"| {row} |" for row in rows), sep="\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(COMMANDS))
+    main(sys.argv[1:])

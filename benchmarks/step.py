@@ -1,13 +1,14 @@
 """A pre-training step beside the same step written plainly (plain.py): seconds, CPU seconds and peak memory on a CPU.
 
-    python benchmarks/step.py [--sizes tiny nano small] [--precisions fp32 bf16] [--rounds 5] [--kernels]
+    python benchmarks/step.py [--sizes tiny nano small] [--precisions fp32 bf16] [--rounds 5] [--kernels] [--compiled]
                               [--against COMMIT]
 
 Each way to make a step is a process of its own, which runs the package's own `fit`, or the plain loop (ways.py). All
 are there at once and make a step in turns, so that other load hits every way alike; medians are shown. Memory is the
 peak of the process, read from outside (/proc, Linux only), beyond that of one that only imports torch.
 
-`--kernels` adds steps in which PyTorch has a single attention kernel, beside the rule of audiobat/engine/loop.py.
+`--kernels` adds steps in which attention has a single kernel, beside the package's rule.
+`--compiled` adds our step under torch.compile, with its graph breaks and the graphs that it makes after the first step.
 `--against` adds the steps of another commit: as that commit ships them, and with the fused kernel.
 The floor is the step's counted FLOPs at the rate of matrix products of 2048 x 2048, measured in turns with the steps.
 `OMP_NUM_THREADS` sets the threads; with one, targets compare CPU seconds, which other load on the machine moves less.
@@ -49,6 +50,8 @@ class Turn(NamedTuple):
 
     seconds: float
     cpu: float
+    breaks: int  # of graphs, in all steps so far
+    graphs: int  # made in all steps so far
 
 
 class Way:
@@ -61,13 +64,13 @@ class Way:
         environment = os.environ | {"PYTHONPATH": str(tree)}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen([sys.executable, *arguments], env=environment, text=True, **pipes)
-        self.turns: list[Turn] = []
+        self.all_turns: list[Turn] = []
 
-    def turn(self) -> Turn:
+    def turn(self) -> None:
         """Let it make a step."""
         print(file=self.process.stdin, flush=True)
         assert self.process.stdout
-        return Turn(*json.loads(self.process.stdout.readline()))
+        self.all_turns.append(Turn(*json.loads(self.process.stdout.readline())))
 
     def peak(self) -> float:
         """The most memory that it ever held, MiB."""
@@ -77,6 +80,11 @@ class Way:
     def close(self) -> None:
         self.process.kill()
         self.process.communicate()
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The steps that count."""
+        return self.all_turns[WARM_UP:]
 
     @property
     def seconds(self) -> float:
@@ -91,7 +99,7 @@ class TorchAlone(Way):
     """A process that imports torch and makes no step."""
 
     def __init__(self) -> None:
-        self._start(["-c", "import torch\nfor _ in iter(input, None): print([0, 0], flush=True)"], ROOT)
+        self._start(["-c", "import torch\nfor _ in iter(input, None): print([0] * 4, flush=True)"], ROOT)
 
 
 @contextmanager
@@ -111,28 +119,28 @@ def measure(ways: Sequence[Way], rounds: int) -> list[float]:
     alone = TorchAlone()
     try:
         alone.turn()
-        for number in range(WARM_UP + rounds):
+        for _ in range(WARM_UP + rounds):
             for way in ways:
-                turn = way.turn()
-                if number >= WARM_UP:
-                    way.turns.append(turn)
+                way.turn()
         return [way.peak() - alone.peak() for way in ways]
     finally:
         for way in (*ways, alone):
             way.close()
 
 
-def compare(size: str, precision: str, rounds: int, kernels: bool = False, commit: str = "") -> None:
+def compare(size: str, precision: str, rounds: int, kernels: bool, compiled: bool, commit: str) -> None:
     """The table of one size in one precision, and its targets."""
     recipe, changes = SIZES[size]
     order = {"recipe": recipe, "changes": changes, "precision": precision, "way": "ours"}
     with checkout(commit) if commit else nullcontext(ROOT) as tree:
         ways = {"plain": Way(order | {"way": "plain"}), "ours": Way(order)}
         if kernels:
-            ways |= {f"ours, {kernel} kernel": Way(order | {"kernel": kernel}) for kernel in KERNELS}
+            ways |= {f"ours, {kernel}": Way(order | {"kernel": kernel}) for kernel in KERNELS}
+        if compiled:
+            ways["ours, compiled"] = Way(order | {"compiled": True})
         if commit:
             ways[commit] = Way(order, tree)
-            ways[f"{commit}, fused kernel"] = Way(order | {"kernel": "fused"}, tree)
+            ways[f"{commit}, fused"] = Way(order | {"kernel": "fused"}, tree)
         products = Way(order | {"way": "products"})
         peaks = dict(zip(ways, measure([*ways.values(), products], rounds), strict=False))
     config, plain = config_of(recipe, changes), ways["plain"]
@@ -150,6 +158,11 @@ def compare(size: str, precision: str, rounds: int, kernels: bool = False, commi
     print(f"| {name} | {wall:.3f} | {plain.seconds / wall:.2f} | {cpu:.3f} | {plain.cpu / cpu:.2f} | | |\n", flush=True)
     clock = "cpu" if torch.get_num_threads() == 1 else "seconds"
     say_targets(size, precision, {name: getattr(way, clock) for name, way in ways.items()}, peaks, commit)
+    if compiled:
+        first, *_, last = ways["ours, compiled"].all_turns
+        what, new = f"step, {size}, {precision}: compiled", last.graphs - first.graphs
+        targets.say(f"{what}, graph breaks", str(last.breaks), "0", last.breaks == 0)
+        targets.say(f"{what}, graphs made after the first step", str(new), "0", new == 0)
 
 
 def say_targets(size: str, precision: str, seconds: dict[str, float], peaks: dict[str, float], commit: str) -> None:
@@ -161,9 +174,9 @@ def say_targets(size: str, precision: str, seconds: dict[str, float], peaks: dic
     else:
         targets.say(f"{what}: plain / ours", f"{faster:.2f}, with {share:.2f} of its memory", "")
     if commit:
-        gain = seconds[f"{commit}, fused kernel"] / seconds["ours"]
+        gain = seconds[f"{commit}, fused"] / seconds["ours"]
         targets.say(f"{what}: {commit} with fused attention / ours", f"{gain:.2f}", "at least 1.3", gain >= 1.3)
-    forced = [value for name, value in seconds.items() if name.startswith("ours, ")]
+    forced = [seconds[f"ours, {kernel}"] for kernel in KERNELS if f"ours, {kernel}" in seconds]
     if forced:
         ratio = min(forced) / seconds["ours"]
         targets.say(f"{what}: best single kernel / the rule", f"{ratio:.2f}", "at least 1 (noise 0.03)", ratio >= 0.97)
@@ -186,6 +199,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], help="default: fp32, and bf16 if native")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kernels", action="store_true")
+    parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--against", metavar="COMMIT", default="")
     options = parser.parse_args()
     if options.against and subprocess.run(["git", "cat-file", "-e", options.against], cwd=ROOT).returncode:
@@ -194,7 +208,7 @@ def main() -> None:
     is_native = pick_precision("auto", torch.device("cpu")) is not None
     for size in options.sizes:
         for precision in options.precisions or ["fp32"] + ["bf16"] * is_native:
-            compare(size, precision, options.rounds, options.kernels, options.against)
+            compare(size, precision, options.rounds, options.kernels, options.compiled, options.against)
         if config_of(*SIZES[size]).mask.clones == 16:
             compare_clones(size)
 

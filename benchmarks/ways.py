@@ -2,12 +2,13 @@
 
 Each runs over `turns`, which gives it the same batch again and again and notes how long each step took: whoever
 measures writes that function. As a program it is one way in a process of its own, `python benchmarks/ways.py ORDER`: a
-step for each line of stdin, and the step's seconds and CPU seconds as a line of stdout.
+step for each line of stdin; for each step a line of stdout with its seconds, its CPU seconds, and `compiled_so_far`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import sys
@@ -27,7 +28,7 @@ from audiobat.config import PretrainConfig, from_dict
 from audiobat.config.recipes import load_recipe, merge
 
 Turns = Callable[[Any], Iterator[Any]]
-KERNELS = {"fused": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}
+KERNELS = {"fused": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH, "written out": None}
 PRODUCT, PRODUCTS = 2048, 2  # rows and columns of the matrices whose product is a machine's rate; products a turn
 
 
@@ -39,7 +40,7 @@ class Batch(NamedTuple):
 
 
 def config_of(recipe: str, changes: dict[str, Any]) -> PretrainConfig:
-    """A recipe with changes."""
+    """A recipe with changes; those below want `train.device` to be cpu or cuda."""
     return from_dict(PretrainConfig, merge(load_recipe(recipe), changes))
 
 
@@ -54,18 +55,30 @@ def ready(tensor: Tensor, config: PretrainConfig) -> Tensor:
     return tensor if config.train.device == "cpu" else tensor.pin_memory()
 
 
+def written_out(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    """Attention in three operations, with its matrix."""
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -math.inf)
+    return scores.softmax(-1) @ v
+
+
 def force(kernel: str) -> None:
-    """Give PyTorch's attention a single kernel from now on, whatever rule its callers follow."""
+    """Let attention have a single kernel from now on, whatever rule its callers follow."""
     by_rule = functional.scaled_dot_product_attention
 
     def forced(*tensors: Tensor, **options: Any) -> Tensor:
+        if kernel == "written out":
+            return written_out(*tensors, **options)
         with sdpa_kernel(KERNELS[kernel]):
             return by_rule(*tensors, **options)
 
     functional.scaled_dot_product_attention = forced
 
 
-def run_ours(config: PretrainConfig, batch: Batch, turns: Turns, kernel: str | None = None) -> None:
+def run_ours(
+    config: PretrainConfig, batch: Batch, turns: Turns, kernel: str | None = None, compiled: bool = False
+) -> None:
     """The package's own loop, with one attention kernel alone if that is named."""
     # Here, so that the process of the plain step does not hold them.
     from audiobat.engine import loop
@@ -79,6 +92,8 @@ def run_ours(config: PretrainConfig, batch: Batch, turns: Turns, kernel: str | N
     config = replace(config, train=replace(config.train, log_every=10**6, save_every=10**6))
     with tempfile.TemporaryDirectory() as folder, launch(config.train.device) as ranks, RunLog(folder) as log:
         objective, optim = build_objective(config).to(ranks.device), config.optim
+        if compiled:
+            objective.compile_step()
         optimizer = build_optimizer(
             objective.named_parameters(),
             lr=optim.lr,
@@ -90,12 +105,12 @@ def run_ours(config: PretrainConfig, batch: Batch, turns: Turns, kernel: str | N
         loop.fit(objective, optimizer, turns(batch), config.train, optim, log=log, ranks=ranks, after_step=after)
 
 
-def run_plain(config: PretrainConfig, turns: Turns, compiled: bool | str = False) -> None:
-    """The plain loop, its model under torch.compile or not; `compiled` may name torch.compile's backend."""
+def run_plain(config: PretrainConfig, turns: Turns, compiled: bool = False) -> None:
+    """The plain loop, its model under torch.compile or not."""
     device = torch.device(config.train.device)
     model = PlainStep(config).to(device)
     optimizer, rng = model.optimizer(), random.Random(0)
-    forward = torch.compile(model, backend=compiled if isinstance(compiled, str) else "inductor") if compiled else model
+    forward = torch.compile(model) if compiled else model
     for waveform, _ in turns(noise(config)):
         cells = draw_masks(config, len(waveform) * config.mask.clones, config.crop_grid, rng)
         masks = [ready(patches, config).to(device, non_blocking=True) for patches in cells]
@@ -106,6 +121,14 @@ def run_plain(config: PretrainConfig, turns: Turns, compiled: bool | str = False
         optimizer.step()
         optimizer.zero_grad()
         model.follow(config.target.ema_start)
+
+
+def compiled_so_far() -> tuple[int, int]:
+    """Of what torch.compile has done in this process: how often a graph broke, and how many graphs it has made."""
+    dynamo = sys.modules.get("torch._dynamo.utils")  # not loaded by who compiles nothing
+    return (
+        (sum(dynamo.counters["graph_break"].values()), dynamo.counters["stats"]["unique_graphs"]) if dynamo else (0, 0)
+    )
 
 
 def run_products(precision: str, turns: Turns) -> None:
@@ -124,18 +147,19 @@ def main(order: dict[str, Any]) -> None:
         for _ in sys.stdin:
             start, cpu = time.perf_counter(), time.process_time()
             yield batch
-            print(json.dumps([time.perf_counter() - start, time.process_time() - cpu]), file=out, flush=True)
+            turn = time.perf_counter() - start, time.process_time() - cpu, *compiled_so_far()
+            print(json.dumps(turn), file=out, flush=True)
 
     torch.manual_seed(0)
     if order["way"] == "products":
         run_products(order["precision"], turns)
         return
-    config = config_of(order["recipe"], merge(order["changes"], {"train": {"precision": order["precision"]}}))
-    config = replace(config, train=replace(config.train, device="cpu"))
+    train = {"train": {"precision": order["precision"], "device": "cpu"}}
+    config = config_of(order["recipe"], merge(order["changes"], train))
     if order["way"] == "plain":
         run_plain(config, turns)
     else:
-        run_ours(config, noise(config), turns, order.get("kernel"))
+        run_ours(config, noise(config), turns, order.get("kernel"), order.get("compiled", False))
 
 
 if __name__ == "__main__":
