@@ -34,7 +34,7 @@ class Seam:
 
 
 SEAMS = {
-    "frontend": Seam("audio/frontends", ("build", "frame_counts", "forward")),
+    "frontend": Seam("audio/frontends", ("build", "frame_counts", "forward"), ("base", "filter_bank")),
     "head": Seam("models/heads", ("build", "forward"), ("pooling", "base")),
     "mask": Seam("pretraining/masks", ("build", "draw")),
     "decoder": Seam("pretraining/decoders", ("build", "forward")),

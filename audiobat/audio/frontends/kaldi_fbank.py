@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audiobat.audio.frontends.base import Frontend, below, triangles, warn_of_silent_bins
+from audiobat.audio.frontends.base import below, triangles, warn_of_silent_bins
+from audiobat.audio.frontends.filter_bank import FilterBank
 from audiobat.config import FrontendConfig
 
 LOG_EPS = torch.finfo(torch.float32).eps  # Kaldi's floor below the natural logarithm
@@ -17,23 +18,19 @@ EAT_BANK = (16_000, 512, 128, 20.0, None)  # its bin 3 is silent, and its weight
 PREEMPHASIS = 0.97  # Kaldi's default
 
 
-class KaldiFrontend(Frontend):
+class KaldiFrontend(FilterBank):
     """EAT's filter bank: 25 ms frames, DC removal, pre-emphasis 0.97, symmetric Hann, natural log of mel power.
 
     A clip of n samples has 1 + (n - win_length) // hop_length frames; one shorter than a window is zero-padded to one.
     """
 
     title: ClassVar[str] = "Kaldi's log-mel filter bank"
-    window: Tensor  # [win_length]
-    filters: Tensor  # [n_fft // 2 + 1, F]
 
     def __init__(self, config: FrontendConfig) -> None:
-        super().__init__(config)
         filters = kaldi_filters(config)
         if (config.sample_rate, config.n_fft, config.mel_bins, config.f_min, config.f_max) != EAT_BANK:
             warn_of_silent_bins(filters, config)
-        self.register_buffer("window", torch.hann_window(config.win_length, periodic=False), persistent=False)
-        self.register_buffer("filters", filters, persistent=False)
+        super().__init__(config, torch.hann_window(config.win_length, periodic=False), filters)
 
     def frame_counts(self, samples: Tensor) -> Tensor:
         """1 + (samples - win_length) // hop_length, and at least 1."""
@@ -49,12 +46,10 @@ class KaldiFrontend(Frontend):
         mean = waveform.sum(1, keepdim=True, dtype=wide) / lengths[:, None]
         waveform = (waveform - mean.float()).masked_fill(~own, 0.0)
         waveform = functional.pad(waveform, (0, max(0, c.win_length - waveform.shape[1])))
-        frames = waveform.unfold(1, c.win_length, c.hop_length)  # [B, T, win_length]
+        frames = self.cut_frames(waveform, c.win_length)  # [B, T, win_length]
         frames = frames - frames.mean(2, keepdim=True)
         previous = frames.roll(1, dims=2)  # wrong at a frame's first sample alone, where the window is 0
-        spectrum = torch.fft.rfft((frames - PREEMPHASIS * previous) * self.window, n=c.n_fft)
-        power = spectrum.real.square() + spectrum.imag.square()  # [B, T, n_fft // 2 + 1]
-        mel: Tensor = power @ self.filters  # [B, T, F]
+        mel = self.mel_of_frames((frames - PREEMPHASIS * previous) * self.window)  # [B, T, F]
         return mel.clamp(min=LOG_EPS).log()
 
 

@@ -9,68 +9,63 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audiobat.audio.frontends.base import Frontend, below, triangles, warn_of_silent_bins
+from audiobat.audio.frontends.base import below, triangles, warn_of_silent_bins
+from audiobat.audio.frontends.filter_bank import FilterBank
 from audiobat.config import FrontendConfig
 
 AMIN = 1e-10  # power below which mel dB is cut, as in torchaudio's AmplitudeToDB
 
 
-class MelFrontend(Frontend):
+class MelFrontend(FilterBank):
     """Centred STFT, HTK mel filters, dB within `top_db` of each clip's maximum: torchaudio's numbers, batched.
 
     A clip of n samples has 1 + n // hop_length frames.
     """
 
     title: ClassVar[str] = "mel spectrogram in dB"
-    window: Tensor  # [win_length]
-    filters: Tensor  # [n_fft // 2 + 1, F]
 
     def __init__(self, config: FrontendConfig) -> None:
-        super().__init__(config)
         filters = htk_filters(config)
         warn_of_silent_bins(filters, config)
-        self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
-        self.register_buffer("filters", filters, persistent=False)
+        super().__init__(config, torch.hann_window(config.win_length), filters)
 
     def frame_counts(self, samples: Tensor) -> Tensor:
         """1 + samples // hop_length."""
         return 1 + samples // self.config.hop_length
 
     def mel_power(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Waveform [B, S] to the power in each mel band, [B, T, F]; each clip is reflected at its own ends."""
+        """Waveform [B, S] to the power in each mel band, [B, T, F]; each clip is reflected at its own ends.
+
+        Frames beyond a clip's own `lengths` [B] hold 0.
+        """
         c = self.config
         padded = reflect_ends(waveform, lengths, c.n_fft // 2)
-        stft = torch.stft(
-            padded, c.n_fft, c.hop_length, c.win_length, self.window, center=False, return_complex=True
-        )  # [B, n_fft // 2 + 1, T]
-        power = stft.real.square() + stft.imag.square()
-        mel: Tensor = power.mT @ self.filters
-        return mel
+        before = (c.n_fft - c.win_length) // 2  # the window lies in the middle of an FFT
+        window = functional.pad(self.window, (before, c.n_fft - c.win_length - before))
+        mel = self.mel_of_frames(self.cut_frames(padded, c.n_fft) * window)
+        return mel.masked_fill(~below(self.frame_counts(lengths), mel.shape[1])[:, :, None], 0.0)
 
     def raw_spectrogram(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Waveform [B, S] to mel dB [B, T, F] with a floor of its own for each clip."""
         db = 10 * torch.log10(self.mel_power(waveform, lengths).clamp(min=AMIN))  # [B, T, F]
-        valid = below(self.frame_counts(lengths), db.shape[1])[:, :, None]
-        loudest = db.masked_fill(~valid, -math.inf).amax((1, 2), keepdim=True)
+        loudest = db.amax((1, 2), keepdim=True)  # a clip's own, as no power is less than that beyond its end
         return torch.maximum(db, loudest - self.config.top_db)
 
 
 def reflect_ends(waveform: Tensor, lengths: Tensor, pad: int) -> Tensor:
     """Pad waveform [B, S] to [B, S + 2 pad], reflecting clip b at its own ends, samples 0 and lengths[b] - 1.
 
-    The place of a reflected sample is a triangular wave of period 2 (length - 1), so clips shorter than `pad` reflect
-    back and forth. What is behind a clip's reflected end is no part of its frames.
+    The index is a triangular wave of period 2 (length - 1), so clips shorter than `pad` reflect back and forth. What is
+    further behind a clip than `pad` stays as it is.
     """
-    period = (2 * (lengths[:, None] - 1)).clamp(min=1)
-
-    def reflected(place: Tensor) -> Tensor:
-        phase = place % period
-        return waveform.gather(1, torch.minimum(phase, period - phase))
-
-    behind = lengths[:, None] + torch.arange(pad, device=waveform.device)  # [B, pad]
-    before = reflected(torch.arange(-pad, 0, device=waveform.device))
-    padded = torch.cat([before, functional.pad(waveform, (0, pad))], 1)
-    return padded.scatter(1, pad + behind, reflected(behind))
+    lengths = lengths[:, None]
+    reach = torch.arange(pad, device=waveform.device)
+    before = (reach - pad).expand(waveform.shape[0], -1)
+    places = torch.cat([before, lengths + reach], 1)  # [B, 2 pad]
+    period = (2 * (lengths - 1)).clamp(min=1)
+    phase = places % period
+    ends = waveform.gather(1, torch.minimum(phase, period - phase))
+    return functional.pad(waveform, (pad, pad)).scatter(1, places + pad, ends)
 
 
 def htk_filters(config: FrontendConfig) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from audiobat import __version__
+from audiobat.audio.frontends.filter_bank import FilterBank, MatrixBank
 from audiobat.engine.files import errors_of_writing, replacing
 from audiobat.engine.tensors import check_values
 from audiobat.errors import AudiobatError
@@ -28,6 +29,7 @@ from audiobat.models.encoder import AudioEncoder, pool_features
 from audiobat.models.tagger import Tagger, surest_frame
 
 TOLERANCE = 1e-4  # of an output's greatest magnitude, or of 1 where that is less
+SPECTROGRAM = "spectrogram/"  # begins the names of its nodes, which a program that quantises a file leaves out
 GAINS = (0.1, 1e-3, 0.0)  # of the clips on which both are compared: noise, faint noise, silence
 
 
@@ -111,7 +113,14 @@ def import_runtime() -> Any:
 
 
 def translate(module: OnnxModel) -> Any:
-    """The ONNX program of `module`, for any number of clips of any length."""
+    """The ONNX program of `module`, for any number of clips of any length.
+
+    Mel power comes of matrix products, and the names of the spectrogram's nodes begin with `SPECTROGRAM`.
+    """
+    module = copy.deepcopy(module, {id(weight): weight for weight in module.parameters()})  # with the same weights
+    frontend = module.encoder.frontend
+    if isinstance(frontend, FilterBank):
+        frontend.matrices = MatrixBank(frontend.filters, frontend.config.n_fft)
     batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=1)
     window = module.encoder.max_samples
     example = torch.zeros(2, window), torch.tensor([window, window // 2])  # with padding, so that masks are traced
@@ -131,6 +140,9 @@ def translate(module: OnnxModel) -> Any:
             f"PyTorch {torch.__version__} cannot translate this model to ONNX ({reason}): export it as a release."
         ) from error
     assert program is not None
+    for node in program.model.graph:
+        if "frontend'" in node.metadata_props.get("pkg.torch.onnx.name_scopes", ""):  # the modules that it is part of
+            node.name = f"{SPECTROGRAM}{node.name}"
     return program
 
 
