@@ -4,6 +4,10 @@ attention, and the least and greatest similarity over valid patches (Eq. 8-10)."
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -76,8 +80,8 @@ def mix_layers(features: LayerFeatures, gate_weights: Tensor) -> tuple[Tensor, T
     A mix is shorter than one where blocks disagree; it is not made a unit vector again.
     """
     check_depth(features, len(gate_weights))
-    cls = None if features.cls_token is None else _Mix.apply(features.cls_token, gate_weights)
-    return _Mix.apply(features.patch_tokens, gate_weights), cls  # type: ignore[no-untyped-call]
+    cls = None if features.cls_token is None else _mix(features.cls_token, gate_weights)
+    return _mix(features.patch_tokens, gate_weights), cls
 
 
 def check_depth(features: LayerFeatures, depth: int) -> None:
@@ -85,6 +89,11 @@ def check_depth(features: LayerFeatures, depth: int) -> None:
     found = len(features.patch_tokens)
     if found != depth:
         raise AudiobatError(f"The probe mixes {depth} blocks and the model has {found}: use the model it was made for.")
+
+
+def _mix(stack: Tensor, gate_weights: Tensor) -> Tensor:
+    mixed: Tensor = _Mix.apply(stack, gate_weights)  # type: ignore[no-untyped-call]
+    return mixed
 
 
 def repeat_valid(tokens: Tensor, valid: Tensor) -> Tensor:
@@ -199,22 +208,8 @@ class _Extremes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-        (batch, patches, _), count = tokens.shape, len(prototypes)
-        chunk = CHUNK if tokens.device.type == "cpu" else GPU_CHUNKS * CHUNK
-        clips = min(batch, max(1, chunk // (patches * count)))
-        width = -(-count // -(-clips * patches * count // chunk))  # equal shares of the prototypes, often all of them
-        room = tokens.new_empty(clips * patches * width)  # one for all chunks: fresh ones would leave holes in the heap
-        low, high = tokens.new_empty(2, batch, count)
-        low_at, high_at = torch.empty(2, batch, count, dtype=torch.int32, device=tokens.device)
-        for some in _slices(batch, clips):
-            for few in _slices(count, width):
-                flat, columns = tokens[some].flatten(0, 1), prototypes[few].T
-                similarity = room[: len(flat) * columns.shape[1]].view(len(flat), -1)
-                torch.mm(flat, columns, out=similarity)
-                by_patch = similarity.unflatten(0, (-1, patches))  # [b, N, k], and k is contiguous
-                high[some, few], high_at[some, few] = greatest(by_patch)
-                negated, low_at[some, few] = greatest(by_patch.neg_())
-                low[some, few] = negated.neg_()
+        compute = (kernel_for(tokens.device) if tokens.dtype != torch.float64 else None) or extremes_in_chunks
+        low, high, low_at, high_at = compute(tokens, prototypes)
         ctx.save_for_backward(tokens, prototypes, low_at, high_at)
         ctx.set_materialize_grads(False)  # a head that reads the greatest alone does not pay for the least
         return low, high
@@ -245,6 +240,30 @@ class _Extremes(torch.autograd.Function):
         return to_tokens, to_prototypes
 
 
+def extremes_in_chunks(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Least, greatest, and the places of both (int32) over n of tokens [B, N, D] times prototypes [K, D]: [B, K] each.
+
+    `CHUNK` similarities at a time: some clips, or some prototypes of one.
+    """
+    (batch, patches, _), count = tokens.shape, len(prototypes)
+    chunk = CHUNK if tokens.device.type == "cpu" else GPU_CHUNKS * CHUNK
+    clips = min(batch, max(1, chunk // (patches * count)))
+    width = -(-count // -(-clips * patches * count // chunk))  # equal shares of the prototypes, often all of them
+    room = tokens.new_empty(clips * patches * width)  # one for all chunks: fresh ones would leave holes in the heap
+    low, high = tokens.new_empty(2, batch, count)
+    low_at, high_at = torch.empty(2, batch, count, dtype=torch.int32, device=tokens.device)
+    for some in _slices(batch, clips):
+        for few in _slices(count, width):
+            flat, columns = tokens[some].flatten(0, 1), prototypes[few].T
+            similarity = room[: len(flat) * columns.shape[1]].view(len(flat), -1)
+            torch.mm(flat, columns, out=similarity)
+            by_patch = similarity.unflatten(0, (-1, patches))  # [b, N, k], and k is contiguous
+            high[some, few], high_at[some, few] = greatest(by_patch)
+            negated, low_at[some, few] = greatest(by_patch.neg_())
+            low[some, few] = negated.neg_()
+    return low, high, low_at, high_at
+
+
 def greatest(similarity: Tensor) -> tuple[Tensor, Tensor]:
     """Greatest of [b, N, K] over n, and where it is, [b, K] each; the first of equals.
 
@@ -257,6 +276,23 @@ def greatest(similarity: Tensor) -> tuple[Tensor, Tensor]:
     image = similarity.transpose(1, 2)[:, :, None]  # [b, K, 1, N]: channels, height, width
     values, places = F.max_pool2d(image, image.shape[2:], return_indices=True)  # [b, K, 1, 1]
     return values[..., 0, 0], places[..., 0, 0]
+
+
+@cache
+def kernel_for(device: torch.device) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]] | None:
+    """The Triton kernel that does what `extremes_in_chunks` does, if it runs on this device, a GPU; else None."""
+    if device.type != "cuda" or find_spec("triton") is None:
+        return None
+    try:
+        from audiobat.models.heads.fused_extremes import fused_extremes
+
+        fused_extremes(torch.zeros(1, 1, 1, device=device), torch.zeros(1, 1, device=device))
+    except Exception as error:  # it may lack a C compiler, a folder for what it compiles, or code for such a GPU
+        warnings.warn(
+            f"Triton does not run on {device}, so that heads with prototypes are slower: {error}", stacklevel=2
+        )
+        return None
+    return fused_extremes
 
 
 def _slices(length: int, step: int) -> list[slice]:
