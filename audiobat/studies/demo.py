@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -235,7 +236,8 @@ def pretrain_live(out: Path, seconds: float, seed: int, config: PretrainConfig, 
 
 def train_until(config: PretrainConfig, run: Path, end: float) -> int:
     """Begin the run, or go on with it, until the clock shows `end`; returns how many steps are done in all."""
-    pretrain(config, run, max_seconds=max(0.0, end - monotonic()))
+    left = math.ceil(10 * max(0.0, end - monotonic())) / 10  # up, so that no run ends before the time
+    pretrain(config, run, max_seconds=left)
     checkpoint = load_checkpoint(run)
     done = 0 if checkpoint is None else checkpoint.step
     if done < config.train.steps and monotonic() < end:
