@@ -19,7 +19,8 @@ class Progress:
 
     Use it as a context manager: `with Progress("embed", total=len(clips), unit="clip") as bar: ... bar.advance()`.
     `done` is where a resumed phase starts; `limit` is the number of seconds after which the phase ends whatever is
-    done, if there is one; `shown=False` shows nothing (every rank but the first).
+    done, if there is one: then what is shown as the end is what the rate so far will reach. `shown=False` shows nothing
+    (every rank but the first).
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Progress:
         self.done += n
         self._note = note or self._note
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, state=self._state())
+            self._bar.update(self._task, completed=self.done, total=self._reach()[0], state=self._state())
         elif self._shown and monotonic() - self._last_line >= LINE_SECONDS:
             self._line(self._state())
 
@@ -76,16 +77,25 @@ class Progress:
         print(f"{self.phase}: {state}", file=sys.stderr, flush=True)
 
     def _state(self) -> str:
-        """`120/400 steps, 3.1 steps/s, 1 min 30 s left, loss 0.5`."""
-        parts = [f"{self.done}/{self.total} {self.unit}s"]
-        elapsed = monotonic() - self._start
-        if self.done > self._first and elapsed > 0:
-            rate = (self.done - self._first) / elapsed
-            left = max(0, self.total - self.done) / rate
-            if self.limit is not None:
-                left = min(left, max(0.0, self.limit - elapsed))
+        """`120/400 steps, 3.1 steps/s, 1 min 30 s left, loss 0.5`; under a limit `120 of about 400 steps, ...`."""
+        reach, rate, left = self._reach()
+        ended_by_limit = reach < self.total
+        parts = [f"{self.done}{' of about ' if ended_by_limit else '/'}{reach} {self.unit}s"]
+        if rate > 0:
             parts += [f"{rate:.3g} {self.unit}s/s", f"{duration(left)} left"]
         return ", ".join([*parts, self._note] if self._note else parts)
+
+    def _reach(self) -> tuple[int, float, float]:
+        """How many units will be done when the phase ends, the units a second so far, and the seconds that are left."""
+        elapsed, made = monotonic() - self._start, self.done - self._first
+        if made <= 0 or elapsed <= 0:
+            return self.total, 0.0, 0.0
+        rate = made / elapsed
+        left = max(0, self.total - self.done) / rate
+        if self.limit is None or elapsed + left <= self.limit:
+            return self.total, rate, left
+        left = max(0.0, self.limit - elapsed)
+        return min(self.total, self.done + round(rate * left)), rate, left
 
 
 def duration(seconds: float) -> str:

@@ -8,28 +8,31 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from audiobat.config import PretrainConfig, ProbeConfig, from_dict
+from audiobat.config import PretrainConfig, ProbeConfig, TrainConfig, from_dict
 from audiobat.config.recipes import load_recipe
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.scenes import demo_folder, held_out_sources, write_scenes
 from audiobat.data.sources.read import read_clips, read_labelled_clips
-from audiobat.data.split import split_for_probe
+from audiobat.data.split import Split, split_for_probe
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.environment import environment
 from audiobat.engine.files import write_atomic
 from audiobat.engine.progress import duration
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import ResultRecord
+from audiobat.evaluation.record import LAYER_NAME, ResultRecord
 from audiobat.evaluation.report.collect import collect, load_all
 from audiobat.evaluation.report.listening import CardGroup, listening_html
 from audiobat.evaluation.report.page import write_page
@@ -40,14 +43,16 @@ from audiobat.evaluation.results import record_path
 from audiobat.models.baselines import LogMelEncoder
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
+from audiobat.models.heads import Head
 from audiobat.pretraining.run import pretrain
 from audiobat.probing.cache import FeatureSource, cache_features
-from audiobat.probing.run import probe_source
-from audiobat.probing.training import train_head
-from audiobat.studies.demo_report import CAPTIONS, cards, draw, facts, licence, markdown_table, terminal_table
+from audiobat.probing.one_pass import probe_splits
+from audiobat.probing.plan import make_plan
+from audiobat.studies.demo_report import CAPTIONS, cards, draw, facts, licence, markdown_table, terminal_table, times
 
 HEADS = ("cgp", "protobin", "linear")
 PHASES = 5
+TRIAL_SECONDS = 10.0  # of the live run, after which it is said how far the rest will get
 MARKER = "demo.json"  # a folder that holds it is a demo's
 DATA_NAME = "demo scenes"  # of the clips in records; those of `audiobat probe` never have this name
 OWN = (
@@ -73,6 +78,7 @@ class DemoSettings:
     """The settings of a demo; tests run a smaller one."""
 
     model: str | Path = "bat_nano"
+    model_steps: int = field(default_factory=lambda: int(load_recipe("bat_nano")["train"]["steps"]))  # that made it
     pretrain: PretrainConfig = field(default_factory=lambda: from_dict(PretrainConfig, load_recipe("demo")))
     probe: ProbeConfig = field(default_factory=lambda: from_dict(ProbeConfig, load_recipe("demo_probe")))
     clips_train: int = 1200
@@ -97,19 +103,19 @@ def demo(out: str | Path = "runs/demo", seconds: float = 120.0, seed: int = 0) -
 
 def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
     """`demo` with other settings."""
-    start = monotonic()
+    phases = Phases()
     if seconds <= 0:
         raise AudiobatError(f"--seconds is {seconds:g}: give the live pre-training more than 0 seconds.")
-    shipped = AudioEncoder.from_pretrained(settings.model)
+    shipped, name = AudioEncoder.from_pretrained(settings.model), Path(settings.model).name
     make_room(out)
-    say(1, f"pre-train live for {duration(seconds)}")
+    phases.begin(1, "pre-train live", f" for {duration(seconds)}")
     clips, held_out = write_clip_table(out / "data" / "clips.csv")
-    run = pretrain_live(out, seconds, seed, settings.pretrain)
-    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    say(2, f"mix {settings.clips_train:,} training and {settings.clips_test:,} test scenes")
+    run = pretrain_live(out, seconds, seed, settings.pretrain, Goal(name, settings.model_steps, clips))
+    log = read_log(run)
+    phases.begin(2, "mix scenes", f": {settings.clips_train:,} to train and {settings.clips_test:,} to test")
     table = read_labelled_clips(write_scenes(out / "scenes", settings.clips_train, settings.clips_test, seed))
-    config = dataclasses.replace(settings.probe, train=dataclasses.replace(settings.probe.train, seed=seed))
-    name = Path(settings.model).name
+    train = dataclasses.replace(settings.probe.train, seed=seed)
+    config = dataclasses.replace(settings.probe, train=train, heads=HEADS, layers=True)
     with torch.random.fork_rng():  # the same network with fresh weights
         torch.manual_seed(seed)
         untrained = AudioEncoder(shipped.config).eval()
@@ -119,22 +125,18 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
         "log-mel statistics": LogMelEncoder(),
     }
     records: list[ResultRecord] = []
-    sources = {}
+    probed = {}
     for place, (label, encoder) in enumerate(models.items(), start=1):
-        say(3, f"probe model {place} of {len(models)}, {label}")
-        sources[label], found = probe_model(label, encoder, table, config, out)
-        records += found
-    say(4, "draw the figures")
+        phases.begin(3, f"probe {label}", f", model {place} of {len(models)}")
+        probed[label] = probe_model(label, encoder, table, config, out)
+        records += probed[label].records
+    phases.begin(4, "draw figures")
     collection = collect(load_all([out, out / "results" / "layers"]))
     exhibits = [*draw(out / "figures", shipped, table, log), *draw_all(out / "figures", collection)]
-    say(5, "write the page")
+    phases.begin(5, "write the page")
     write_atomic(out / "table.md", markdown_table(records))
-    linear = head_of(config, "linear", -1)  # trained again, which takes seconds: its record is of the same head
-    labels, single = torch.from_numpy(table.targets()), table.single_label
-    head, _ = train_head(
-        sources[name], split_for_probe(table)[0], labels, linear.head, config.train, len(table.classes), single
-    )
-    playable = CardGroup(f"{name}, Linear", cards(head, sources[name], table, settings.playable))
+    shown = cards(probed[name].linear, probed[name].source, table, settings.playable)
+    playable = CardGroup(f"{name}, Linear", shown)
     write_page(
         out / "index.html",
         collection,
@@ -143,18 +145,31 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
         listening_html([playable], intro=LISTEN.format(model=name)),
         heading="audiobat demo: pre-training and probing on real recordings",
         lead=LEAD.format(model=name, live=duration(seconds)),
-        facts=facts(records[0], log, clips, held_out, monotonic() - start),
+        facts=facts(records[0], log, clips, held_out, settings.model_steps, phases.took()),
         notices=[licence()],
     )
     console = Console()
     console.print(terminal_table(records))
-    console.print(f"{out / 'index.html'} shows it all, after {duration(monotonic() - start)}.", soft_wrap=True)
+    console.print(times(phases.took()), soft_wrap=True)
+    console.print(f"{out / 'index.html'} shows it all.", soft_wrap=True)
     return out
 
 
-def say(phase: int, what: str) -> None:
-    """Print which phase begins; progress bars below it show the time left."""
-    print(f"[{phase}/{PHASES}] {what}", file=sys.stderr, flush=True)
+class Phases:
+    """Says which phase begins, and notes how long each takes; progress bars below show the time that is left in it."""
+
+    def __init__(self) -> None:
+        self._begun: list[tuple[str, float]] = []
+
+    def begin(self, number: int, name: str, more: str = "") -> None:
+        """Print that a phase begins; the one before it is over."""
+        self._begun.append((name, monotonic()))
+        print(f"[{number}/{PHASES}] {name}{more}", file=sys.stderr, flush=True)
+
+    def took(self) -> dict[str, float]:
+        """The seconds of each phase, of the last one until now."""
+        ends = [*(start for _, start in self._begun[1:]), monotonic()]
+        return {name: end - start for (name, start), end in zip(self._begun, ends, strict=True)}
 
 
 def make_room(out: Path) -> None:
@@ -188,22 +203,72 @@ def is_own(path: Path, out: Path) -> bool:
     return f'"{DATA_NAME}"' in path.read_text(encoding="utf-8", errors="replace")
 
 
-def pretrain_live(out: Path, seconds: float, seed: int, config: PretrainConfig) -> Path:
-    """Pre-train for about `seconds` on OUT/data/clips.csv; returns the run folder."""
+@dataclass(frozen=True)
+class Goal:
+    """What the steps of a live run are seen beside."""
+
+    model: str  # name of the shipped weights
+    model_steps: int  # that made them
+    clips: int  # that the live run has
+
+
+def pretrain_live(out: Path, seconds: float, seed: int, config: PretrainConfig, goal: Goal) -> Path:
+    """Pre-train for about `seconds` on OUT/data/clips.csv; returns the run folder.
+
+    After a few seconds the run is stopped, its speed is looked at, and it goes on from there: no step is lost.
+    """
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, path=str(out / "data" / "clips.csv")),
         train=dataclasses.replace(config.train, seed=seed),
     )
-    start = monotonic()
-    run = pretrain(config, out / "run", max_seconds=seconds)
-    checkpoint = load_checkpoint(run)
-    done = 0 if checkpoint is None else checkpoint.step
-    if done < config.train.steps and monotonic() - start < seconds:
-        raise KeyboardInterrupt  # it stopped before its time: on a signal, which pretrain caught and the demo did not
+    start, run = monotonic(), out / "run"
+    done = train_until(config, run, start + min(TRIAL_SECONDS, seconds / 4))
+    if done < config.train.steps:
+        if done:
+            left = start + seconds - monotonic()
+            print(outlook(read_log(run), left, config.train, goal), file=sys.stderr, flush=True)
+        done = train_until(config, run, start + seconds)
     if done == 0:
         raise AudiobatError(f"--seconds is {seconds:g}, too short for one step: give more.")
     return run
+
+
+def train_until(config: PretrainConfig, run: Path, end: float) -> int:
+    """Begin the run, or go on with it, until the clock shows `end`; returns how many steps are done in all."""
+    left = math.ceil(10 * max(0.0, end - monotonic())) / 10  # up, so that no run ends before the time
+    pretrain(config, run, max_seconds=left)
+    checkpoint = load_checkpoint(run)
+    done = 0 if checkpoint is None else checkpoint.step
+    if done < config.train.steps and monotonic() < end:
+        raise KeyboardInterrupt  # it stopped before its time: on a signal, which pretrain caught and the demo did not
+    return done
+
+
+def outlook(log: Sequence[Mapping[str, Any]], seconds: float, train: TrainConfig, goal: Goal) -> str:
+    """How far a run with this log will get in some more seconds, and what that is worth."""
+    first, last = log[0], log[-1]
+    rate = last["steps_per_second"]
+    if len(log) > 1:  # without the steps of the first row, which are slower
+        rate = (last["step"] - first["step"]) / (last["seconds"] - first["seconds"])
+    steps = min(train.steps, last["step"] + round(max(0.0, seconds) * rate))
+    heard, share = steps * train.batch_size / goal.clips, steps / goal.model_steps
+    return (
+        f"Measured: {rate:.3g} steps/s, so that this run will reach about {steps:,} steps. It will hear each of its "
+        f"{goal.clips} clips about {heard:.2g} times, and take {share:.1%} of the {goal.model_steps:,} steps that made "
+        f"{goal.model}: enough to see how training goes; the probes are of {goal.model}."
+    )
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run; `seconds`, which start anew where a run goes on, are of all its parts together."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    before = 0.0  # seconds of the parts that ended
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        alone, row["seconds"] = row["seconds"], row["seconds"] + before
+        if after is not None and after["seconds"] < alone:
+            before += alone
+    return rows
 
 
 def write_clip_table(path: Path) -> tuple[int, int]:
@@ -223,28 +288,31 @@ def write_clip_table(path: Path) -> tuple[int, int]:
     return len(kept), len(rows) - len(kept)
 
 
-def probe_model(
-    name: str, encoder: Encoder, table: ClipTable, config: ProbeConfig, out: Path
-) -> tuple[FeatureSource, list[ResultRecord]]:
-    """Train and test all heads, and a linear probe of every block, on a model's features, which are computed once.
+@dataclass(frozen=True)
+class Probed:
+    """A model's features, and what was trained on them."""
 
-    Returns the features and the heads' records; the records of blocks are only written.
+    source: FeatureSource
+    records: list[ResultRecord]  # of HEADS
+    linear: Head
+
+
+def probe_model(name: str, encoder: Encoder, table: ClipTable, config: ProbeConfig, out: Path) -> Probed:
+    """Train and test all heads, and a linear probe of every block, in one pass over a model's features.
+
+    Records of blocks are only written.
     """
-    train, test = split_for_probe(table)
     source = cache_features(encoder, table, cache_gb=config.cache_gb, device="auto")
-
-    def record(kind: str, layer: int, path: Path) -> ResultRecord:
-        head = head_of(config, kind, layer)
-        [found] = probe_source(name, encoder, source, table, train, test, head, data_name=DATA_NAME)
-        found.save(path)
-        return found
-
-    records = [record(kind, -1, record_path(out, name, kind, config.train.seed)) for kind in HEADS]
-    for layer in range(1, encoder.depth):  # the last block's is that of HEADS
-        record("linear", layer, out / "results" / "layers" / f"{name.replace(' ', '-')}_linear_block_{layer}.json")
-    return source, records
-
-
-def head_of(config: ProbeConfig, kind: str, layer: int) -> ProbeConfig:
-    """The probe's settings for one kind of head on block `layer` (cgp mixes all)."""
-    return dataclasses.replace(config, head=dataclasses.replace(config.head, kind=kind, layer=layer))
+    split = Split(*split_for_probe(table))
+    plan = make_plan(table, [split], config, encoder.depth, data_name=DATA_NAME)
+    jobs = [job for job in plan.jobs if job.head.layer != encoder.depth]  # the last block's is that of HEADS
+    heads, records = {}, []
+    for result, head in probe_splits(name, encoder, source, dataclasses.replace(plan, jobs=jobs)):
+        heads[result.name] = head
+        if result.name.startswith(LAYER_NAME):
+            path = out / "results" / "layers" / f"{name.replace(' ', '-')}_{result.name}.json"
+        else:
+            path = record_path(out, name, result.name, config.train.seed)
+            records.append(result.record)
+        result.record.save(path)
+    return Probed(source, records, heads["linear"])

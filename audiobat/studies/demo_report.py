@@ -155,27 +155,46 @@ def cards(head: Head, source: FeatureSource, table: ClipTable, count: int) -> tu
 
 
 def facts(
-    record: ResultRecord, log: Sequence[Mapping[str, Any]], clips: int, held_out: int, seconds: float
+    record: ResultRecord,
+    log: Sequence[Mapping[str, Any]],
+    clips: int,
+    held_out: int,
+    model_steps: int,
+    seconds: Mapping[str, float],
 ) -> list[tuple[str, str]]:
-    """What was run, for the page: from the record of the shipped model, the live run's log and the clock."""
+    """What was run, for the page: from the record of the shipped model, the live run's log and the clock.
+
+    `model_steps` made the shipped model; `seconds` are those of each phase.
+    """
     last, head, versions = log[-1], record.head, record.environment
     rate = last["clips_per_second"]
     return [
-        ("Live pre-training", f"{last['step']:,} steps in {last['seconds']:.0f} s, {rate:.0f} clips/s"),
+        (
+            "Live pre-training",
+            f"{last['step']:,} steps in {last['seconds']:.0f} s, {rate:.0f} clips/s; "
+            f"{last['step'] / model_steps:.1%} of the {model_steps:,} steps that made {record.model.id}",
+        ),
         ("Its clips", f"{clips} demo recordings; the {held_out} that test scenes are made of are left out"),
         ("Scenes", ", ".join(f"{count:,} {split}" for split, count in record.data.clips.items())),
         (
             "Probes",
             f"{head['steps']:,} steps of {head['batch_size']} clips, learning rate {head['lr']:g}, "
-            f"{head['prototypes']} prototypes",
+            f"{head['prototypes']} prototypes; all heads of a model side by side on the same batches",
         ),
         ("Shipped weights", f"{record.model.id}, sha256 {record.model.sha256}"),
         ("Seed", str(record.seed)),
         ("Device", f"{record.device}, {versions['cpu_threads']} threads, {versions['platform']}"),
         ("Versions", ", ".join(f"{name} {versions[name]}" for name in ("audiobat", "python", "torch", "numpy"))),
         ("Code", record.git_commit or "no git checkout"),
-        ("Whole demo", f"{duration(seconds)}, finished {environment()['created']}"),
+        ("Time", times(seconds)),
+        ("Finished", environment()["created"]),
     ]
+
+
+def times(seconds: Mapping[str, float]) -> str:
+    """How long the whole demo and each phase of it took, in words."""
+    phases = ", ".join(f"{name} {duration(each)}" for name, each in seconds.items())
+    return f"Whole demo {duration(sum(seconds.values()))}: {phases}."
 
 
 def licence() -> str:

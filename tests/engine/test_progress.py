@@ -56,6 +56,30 @@ def test_the_time_limit_bounds_the_time_left(clock, capsys):
     assert "20 s left" in lines(capsys)[1]
 
 
+def test_under_a_time_limit_the_end_is_what_the_rate_will_reach(clock, capsys):
+    with Progress("pre-train", 1000, done=5, limit=30.0) as bar:
+        clock.now = 10.0
+        bar.advance(20)
+        clock.now = 20.0
+        bar.advance(40)
+        clock.now = 31.0  # the last step ended late
+        bar.advance(30)
+    assert lines(capsys) == [
+        "pre-train: 5/1000 steps",
+        "pre-train: 25 of about 65 steps, 2 steps/s, 20 s left",
+        "pre-train: 65 of about 95 steps, 3 steps/s, 10 s left",
+        "pre-train: 95 of about 95 steps, 2.9 steps/s, 0 s left",
+        "pre-train: 95/1000 steps, stopped after 31 s",
+    ]
+
+
+def test_a_limit_that_leaves_time_for_all_changes_nothing(clock, capsys):
+    with Progress("pre-train", 100, limit=60.0) as bar:
+        clock.now = 10.0
+        bar.advance(50)
+    assert lines(capsys)[1] == "pre-train: 50/100 steps, 5 steps/s, 10 s left"
+
+
 def fail_after_one(bar, clock):
     bar.advance()
     clock.now += 61.0

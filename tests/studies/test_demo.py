@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,11 +25,15 @@ from audiobat.config import (
 )
 from audiobat.data.scenes import held_out_sources, make_scenes
 from audiobat.data.sources.read import read_clips, read_labelled_clips
+from audiobat.data.split import split_for_probe
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import ResultRecord, find_records, load_record
 from audiobat.models.encoder import AudioEncoder
+from audiobat.probing import training
+from audiobat.probing.run import probe_source
+from audiobat.probing.training import draw_clips
 from audiobat.studies import demo as module
-from audiobat.studies.demo import HEADS, DemoSettings, _run, demo, write_clip_table
+from audiobat.studies.demo import HEADS, DemoSettings, Goal, Phases, _run, demo, outlook, read_log, write_clip_table
 from audiobat.studies.demo_report import interval
 from audiobat.zoo.release import save_release
 
@@ -113,6 +118,30 @@ def test_the_page_is_small_and_holds_all_parts(out):
     rows_of_run = (out / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in rows_of_run] == [1, 2, 3, 4]
     assert "4 steps in" in page
+    assert "0.0% of the 16,000 steps that made tiny" in page
+    assert re.search(
+        r"Whole demo \d.*: pre-train live \d+ s, mix scenes \d+ s, probe tiny \d+ s, probe tiny untra", page
+    )
+
+
+def test_all_heads_of_a_model_train_in_one_pass_and_become_what_they_become_alone(out, release, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(training, "draw_clips", lambda *given: drawn.append(given) or draw_clips(*given))
+    table = read_labelled_clips(out / "scenes" / "scenes.csv")
+    encoder, train = AudioEncoder.from_pretrained(release), replace(SETTINGS.probe.train, seed=3)
+    config = replace(SETTINGS.probe, heads=HEADS, layers=True, train=train)
+    probed = module.probe_model("tiny", encoder, table, config, tmp_path)
+    assert len(drawn) == 1
+    assert [record.head["kind"] for record in probed.records] == list(HEADS)
+    layers = load_records(tmp_path / "results" / "layers")
+    assert len(layers) == 1
+    split = split_for_probe(table)
+    for record in [*probed.records, *layers]:
+        head = replace(SETTINGS.probe.head, kind=record.head["kind"], layer=record.head["layer"])
+        alone = replace(SETTINGS.probe, head=head, train=train)
+        [expected] = probe_source("tiny", encoder, probed.source, table, *split, alone)
+        assert record.metrics == expected.metrics
+        assert record.gate_weights == expected.gate_weights
 
 
 def test_figures_are_written_in_both_kinds(out):
@@ -197,6 +226,68 @@ def test_a_signal_during_the_live_run_ends_the_demo(release, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         _run(tmp_path / "demo", 60.0, 0, replace(SETTINGS, model=release))
     assert not (tmp_path / "demo" / "results").exists()
+
+
+def test_the_live_run_says_how_far_it_will_get_and_goes_on_from_there(tmp_path, monkeypatch, capsys):
+    now, done, parts = [0.0], [0], []
+
+    def run_until_the_time_is_up(config, run, max_seconds):  # 2 steps/s, a row for each
+        parts.append((done[0], max_seconds))
+        begun = now[0]
+        run.mkdir(exist_ok=True)
+        with (run / "metrics.jsonl").open("a") as log:
+            while now[0] < begun + max_seconds:
+                now[0], done[0] = now[0] + 0.5, done[0] + 1
+                row = {"step": done[0], "seconds": now[0] - begun, "steps_per_second": 2.0}
+                log.write(json.dumps(row) + "\n")
+
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module, "pretrain", run_until_the_time_is_up)
+    monkeypatch.setattr(module, "load_checkpoint", lambda _: SimpleNamespace(step=done[0]))
+    endless = replace(SMALL, train=replace(SMALL.train, steps=10_000))
+    run = module.pretrain_live(tmp_path, 120.0, 3, endless, Goal("tiny", 500, 800))
+    assert parts == [(0, 10.0), (20, 110.0)]
+    said = capsys.readouterr().err
+    assert "about 240 steps" in said
+    assert "800 clips about 1.2 times" in said
+    assert "take 48.0% of the 500 steps that made tiny" in said
+    log = read_log(run)
+    assert (log[-1]["step"], log[-1]["seconds"]) == (240, 120.0)
+
+
+def test_the_outlook_leaves_out_the_slow_first_row():
+    log = [
+        {"step": 5, "seconds": 4.0, "steps_per_second": 1.25},
+        {"step": 15, "seconds": 9.0, "steps_per_second": 2.0},
+    ]
+    goal = Goal("bat", 1000, 50)
+    text = outlook(log, 20.0, replace(SMALL.train, steps=900, batch_size=8), goal)
+    assert "2 steps/s" in text
+    assert "about 55 steps" in text
+    assert "50 clips about 8.8 times" in text
+    assert "5.5% of the 1,000 steps" in text
+    assert "about 30 steps" in outlook(log[:1], 20.0, replace(SMALL.train, steps=900), goal)
+    assert "about 18 steps" in outlook(log, 20.0, replace(SMALL.train, steps=18), goal)  # the run ends there
+    assert "about 15 steps" in outlook(log, -1.0, replace(SMALL.train, steps=900), goal)
+
+
+def test_seconds_of_a_run_that_went_on_are_those_of_all_its_parts(tmp_path):
+    parts = [2.0, 4.0, 1.0, 3.0, 3.5]  # the second part begins where they fall
+    rows = [{"step": step, "seconds": seconds} for step, seconds in enumerate(parts, start=1)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row["seconds"] for row in read_log(tmp_path)] == [2.0, 4.0, 5.0, 7.0, 7.5]
+
+
+def test_phases_note_their_seconds(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    phases = Phases()
+    phases.begin(1, "listen", " twice")
+    now[0] = 3.0
+    phases.begin(2, "speak")
+    now[0] = 4.5
+    assert phases.took() == {"listen": 3.0, "speak": 1.5}
+    assert capsys.readouterr().err.splitlines() == ["[1/5] listen twice", "[2/5] speak"]
 
 
 def test_the_public_demo_runs_the_shipped_settings(monkeypatch, tmp_path):
