@@ -7,8 +7,10 @@ decides a test; how far predicted times are from real ones is what benchmarks/ca
 import io
 import itertools
 import json
+import os
 import subprocess
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -55,17 +57,27 @@ def clips(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def peaks(tmp_path_factory) -> dict[str, tuple[int, int]]:
-    """Bytes of each size: predicted, and those of a real run."""
-    folder = tmp_path_factory.mktemp("peaks")
+def answers(tmp_path_factory) -> Path:
+    """The folder in which this file has run as a program."""
+    folder = tmp_path_factory.mktemp("answers")
     run_program(__file__, folder)
-    return {size: tuple(json.loads((folder / f"{size}.json").read_text())) for size in SIZES}
+    return folder
 
 
-def test_peak_memory_is_that_of_real_runs_of_three_sizes(peaks):
+def test_peak_memory_is_that_of_real_runs_of_three_sizes(answers):
+    kinds = ("predicted", "real")  # bytes
+    peaks = {size: [int((answers / f"{size} {kind}").read_text()) for kind in kinds] for size in SIZES}
     for size, (predicted, real) in peaks.items():
         assert predicted == pytest.approx(real, rel=0.15), size
     assert peaks["large"][0] > 1.5 * peaks["small"][0]  # so the bound is no wider than what sizes make
+
+
+def test_ranks_are_measured_as_they_train_together(answers):
+    for rank in range(2):
+        found = Calibration(**json.loads((answers / f"rank{rank}").read_text()))
+        assert found.where.endswith("fp32, on each of 2 ranks")
+        assert found.watts == 2 * calibrate.WATTS or "assumed" not in found.meter
+        assert found.steps == 2
 
 
 def test_steps_are_timed_and_nothing_is_written(tmp_path, monkeypatch):
@@ -174,6 +186,11 @@ def make_peaks(folder: Path, size: str, kind: str, world: int) -> None:
     (folder / f"{size} {kind}").write_text(str(memory))
 
 
+def measure_ranks(folder: Path, world: int) -> None:
+    """Write the calibration of this rank."""
+    (folder / f"rank{os.environ['RANK']}").write_text(json.dumps(asdict(measure(config_of(), seconds=0))))
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     (folder / "clips").mkdir()
@@ -182,5 +199,4 @@ if __name__ == "__main__":
     for size in SIZES:  # each in a fork of this process, which has imported torch once
         for kind in ("predicted", "real"):
             run_ranks([partial(make_peaks, folder, size, kind)], worlds=(1,))
-        texts = [(folder / f"{size} {kind}").read_text() for kind in ("predicted", "real")]
-        (folder / f"{size}.json").write_text(f"[{', '.join(texts)}]")
+    run_ranks([partial(measure_ranks, folder)], worlds=(2,))
