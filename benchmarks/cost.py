@@ -1,18 +1,20 @@
 """How time and memory grow: a training step, a probe and `prepare` against their sizes; writes docs/results/cost.md.
 
-    python benchmarks/cost.py [--quick] [--out docs/results]
+    python benchmarks/cost.py [--quick | --words] [--out docs/results]
 
 Each point is measured by a fork of this process, which has imported torch once: its peak less what it began with is the
 memory, and its seconds are those of one core (CPU time, so that other programs hardly matter; fp32). `prepare` starts
 processes of its own and is timed by the clock. Points are visited in rounds, and the least of a point's times counts.
 A curve is fitted by the terms that arithmetic gives it; how far points are from the fit is in the tables. The words
-below the tables are written by hand, in `CURVES`: read them again when numbers change.
+below the tables are written by hand, in `CURVES`: read them again when numbers change. `--words` measures nothing and
+writes the page anew from cost.json, which holds the points.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import multiprocessing
 import re
 import tempfile
@@ -232,30 +234,10 @@ def figure_of(curves: list[Curve], memory: bool) -> Figure:
     return figure
 
 
-def page() -> str:
-    """What was measured how, figures, tables."""
-    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    about = environment()
-    commit = str(about["git_commit"])[:7]
-    steps, others = [c for c in CURVES if c.of == "step"], [c for c in CURVES if c.of != "step"]
-    parts = [
-        INTRODUCTION.format(cpu=found[1] if found else "unnamed", torch=about["torch"], commit=commit),
-        "![Seconds of a training step against its sizes](cost_seconds.png)\n",
-        "![Peak memory of a training step against its sizes](cost_memory.png)\n",
-        *map(table_of, steps),
-        "![Seconds of probes and of prepare against their sizes](cost_others.png)\n",
-        *map(table_of, others),
-    ]
-    return "\n".join(parts).rstrip() + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round of the smaller sizes")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    options = parser.parse_args()
+def measure_all(quick: bool) -> None:
+    """Visit the points of all curves."""
     torch.set_num_threads(1)
-    rounds, seconds = (1, 0.0) if options.quick else (ROUNDS, SECONDS)
+    rounds, seconds = (1, 0.0) if quick else (ROUNDS, SECONDS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rng = np.random.default_rng(0)
@@ -275,7 +257,7 @@ def main() -> None:
         fork = multiprocessing.get_context("fork")
         for turn in range(rounds):
             for curve in CURVES:
-                for size in curve.values[:3] if options.quick else curve.values:
+                for size in curve.values[:3] if quick else curve.values:
                     if curve.of == "prepare":
                         found = packing(folder, {curve.size: size})
                     else:
@@ -285,17 +267,49 @@ def main() -> None:
                         curve.mebibytes[size] = min(memory, curve.mebibytes.get(size, memory))
                     curve.seconds[size] = min(found, curve.seconds.get(size, found))
                     print(turn, curve.of, curve.size, size, f"{found:.3g} s", flush=True)
-    write(options.out)
+
+
+def keep(out: Path) -> None:
+    """Write all points, and on what they were measured, to cost.json."""
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    about = environment()
+    where = {"cpu": found[1] if found else "unnamed", "torch": about["torch"], "commit": str(about["git_commit"])[:7]}
+    points = {f"{curve.of} {curve.size}": {"s": curve.seconds, "MiB": curve.mebibytes} for curve in CURVES}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "cost.json").write_text(json.dumps({"where": where, "points": points}, indent=1) + "\n", encoding="utf-8")
 
 
 def write(out: Path) -> None:
-    """The page and its figures."""
-    out.mkdir(parents=True, exist_ok=True)
-    steps = [curve for curve in CURVES if curve.of == "step"]
+    """Write the page and its figures from cost.json."""
+    kept = json.loads((out / "cost.json").read_text(encoding="utf-8"))
+    for curve in CURVES:
+        points = kept["points"][f"{curve.of} {curve.size}"]
+        curve.seconds, curve.mebibytes = ({float(n): x for n, x in points[unit].items()} for unit in ("s", "MiB"))
+    steps, others = [c for c in CURVES if c.of == "step"], [c for c in CURVES if c.of != "step"]
     (out / "cost_seconds.png").write_bytes(png(figure_of(steps, False)))
     (out / "cost_memory.png").write_bytes(png(figure_of(steps, True)))
-    (out / "cost_others.png").write_bytes(png(figure_of([c for c in CURVES if c.of != "step"], False)))
-    (out / "cost.md").write_text(page(), encoding="utf-8")
+    (out / "cost_others.png").write_bytes(png(figure_of(others, False)))
+    parts = [
+        INTRODUCTION.format(**kept["where"]),
+        "![Seconds of a training step against its sizes](cost_seconds.png)\n",
+        "![Peak memory of a training step against its sizes](cost_memory.png)\n",
+        *map(table_of, steps),
+        "![Seconds of probes and of prepare against their sizes](cost_others.png)\n",
+        *map(table_of, others),
+    ]
+    (out / "cost.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round of the smaller sizes")
+    parser.add_argument("--words", action="store_true", help="measure nothing, write the page anew")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    options = parser.parse_args()
+    if not options.words:
+        measure_all(options.quick)
+        keep(options.out)
+    write(options.out)
 
 
 if __name__ == "__main__":
