@@ -74,7 +74,7 @@ VERBS: dict[str, Verb] = {
         settings=(
             *("train.steps", "train.batch_size", "optim.lr", "optim.warmup_steps", "data.clip_seconds"),
             *("frontend.kind", "encoder.dim", "encoder.depth", "encoder.heads"),
-            *("objective.kind", "mask.ratio", "mask.clones", "target.source", "decoder.kind"),
+            *("objective.kind", "mask.ratio", "mask.clones", "decoder.kind"),
         ),
     ),
     "probe": Verb(

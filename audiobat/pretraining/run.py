@@ -13,19 +13,20 @@ from audiobat.config.recipes import Recipe, make_config
 from audiobat.config.rungs import describe_rung, rung_of
 from audiobat.config.user_files import errors_of_user_code
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.loader import CropLoader, write_skipped
+from audiobat.data.loader import write_skipped
 from audiobat.data.sampler import ClipOrder, clip_order
 from audiobat.data.sources.read import read_clips
 from audiobat.engine.checkpoint import latest, load_checkpoint, restore_moments
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
-from audiobat.engine.optim import build_optimizer
-from audiobat.engine.ranks import Ranks, check_batch, launch, pick_compile, pick_device, pick_precision
+from audiobat.engine.ranks import Ranks, check_batch, launch, pick_device, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError
 from audiobat.pretraining.begin import Beginning, begin
-from audiobat.pretraining.first_step import check_first_step, try_step
+from audiobat.pretraining.calibrate import calibrate_run
+from audiobat.pretraining.first_step import try_step
 from audiobat.pretraining.objectives.base import Objective, build_objective, encoder_prefix
+from audiobat.pretraining.parts import crops_of, set_up
 from audiobat.pretraining.plan import make_plan
 
 LARGEST_TRIED = 20_000_000  # parameters, of an objective that `--dry-run` tries: about a second on a CPU
@@ -38,6 +39,7 @@ def pretrain(
     resume: Literal["auto", "never"] = "auto",
     overwrite: bool = False,
     dry_run: bool = False,
+    calibrate: bool = False,
     max_seconds: float | None = None,
 ) -> Path:
     """Pre-train an encoder by masked latent regression and return its run folder.
@@ -48,6 +50,7 @@ def pretrain(
         resume: `auto` goes on from the newest checkpoint in `out`; `never` wants a new folder.
         overwrite: remove the run that `out` holds, then start.
         dry_run: print the plan and write nothing.
+        calibrate: with `dry_run`, train for ten seconds and print what the run will take: hours, memory, energy.
         max_seconds: stop, with a checkpoint, after this long.
 
     SIGTERM and Ctrl-C stop it after the current step, with a checkpoint. Raises AudiobatError for data that cannot be
@@ -56,8 +59,12 @@ def pretrain(
     out = Path(out)
     with errors_of_user_code():
         config = make_config(PretrainConfig, config)
+        if calibrate and not dry_run:
+            raise AudiobatError("calibrate goes with dry_run only: add --dry-run, or leave --calibrate out.")
         if dry_run:
             print_plan(config)
+            if calibrate:
+                print(calibrate_run(config).describe(config.train.steps))
             return out
         if max_seconds is not None and not max_seconds >= 0:
             raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
@@ -106,32 +113,10 @@ def train_run(
     """Train the run in `out` from its newest checkpoint, or from step 0 and its `beginning`, to its end."""
     checkpoint = load_checkpoint(out)
     start = checkpoint.step if checkpoint else 0
-    model.to(ranks.device)
-    if pick_compile(config.objective.compile, ranks.device):
-        try_step(model)  # here and not in the first step, of which checks would become a part
-        model.compile_step()
-    else:
-        check_first_step(model)
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    optim = config.optim
-    optimizer = build_optimizer(
-        trained, lr=optim.lr, weight_decay=optim.weight_decay, betas=optim.betas, decay_1d=optim.decay_1d
-    )
+    optimizer = set_up(model, config, ranks.device)
     if beginning is not None and beginning.optimizer is not None:
         restore_moments(beginning.optimizer, optimizer)
-    loader = CropLoader(
-        table,
-        config.frontend.sample_rate,
-        config.data.clip_seconds,
-        order,
-        config.train.batch_size,
-        seed=config.train.seed,
-        roll=config.data.roll,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        workers=config.data.workers,
-        start_step=start,
-    )
+    loader = crops_of(config, table, order, ranks, start)
     try:
         with RunLog(out, start, main=ranks.is_main) as log:
             log.say(f"Pre-training on {len(table)} clips, {config.train.steps} steps, from step {start}, in {out}.")
@@ -145,7 +130,7 @@ def train_run(
                 optimizer,
                 loader,
                 config.train,
-                optim,
+                config.optim,
                 log=log,
                 ranks=ranks,
                 max_seconds=max_seconds,

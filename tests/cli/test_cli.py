@@ -47,7 +47,7 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Pa
     argv = ["pretrain", "--config", str(recipe), "--out", str(tmp_path / "run"), "--encoder.depth", "6", "--seed", "7"]
     assert cli.main([*argv, "--data", "clips", "--optim.betas", "[0.8, 0.9]", "--dry-run"]) == 0
     config = called["pretrain"].pop("config")
-    wanted = {"resume": "auto", "overwrite": False, "dry_run": True, "max_seconds": None}
+    wanted = {"resume": "auto", "overwrite": False, "dry_run": True, "calibrate": False, "max_seconds": None}
     assert called["pretrain"] == {"out": tmp_path / "run", **wanted}
     wanted = to_dict(PretrainConfig())
     wanted["encoder"] |= {"depth": 6, "dim": 24, "heads": 2}

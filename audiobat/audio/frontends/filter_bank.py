@@ -46,7 +46,8 @@ class FilterBank(Frontend):
             return mel
         spectrum = torch.fft.rfft(frames, n=self.config.n_fft)
         power = spectrum.real.square() + spectrum.imag.square()  # [B, T, n_fft // 2 + 1]
-        return power @ self.filters
+        powers: Tensor = power @ self.filters
+        return powers
 
 
 class MatrixBank(nn.Module):
