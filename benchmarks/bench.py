@@ -20,6 +20,7 @@ COMMANDS = (
     f"step.py --sizes tiny --precisions fp32 --rounds 3 --kernels --against {BEFORE}",
     "step.py --sizes nano small --rounds 3 --kernels",
     "step.py --sizes nano --precisions fp32 --rounds 3 --compiled",
+    f"head_step.py --rounds 5 --against {BEFORE}",
     "predict.py --clips 32 --rounds 3",
     "gpu.py --out runs/gpu",
 )

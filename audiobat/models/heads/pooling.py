@@ -220,7 +220,8 @@ class _Extremes(torch.autograd.Function):
         tokens, prototypes, *chosen = ctx.saved_tensors  # chosen: the patch of each extreme, [B, K] twice
         patches, count = tokens.shape[1], len(prototypes)
         flat = tokens.flatten(0, 1)
-        first = torch.arange(0, len(flat), patches, device=tokens.device)[:, None]  # [B, 1] of the flat tokens
+        numbers = torch.arange(len(flat), dtype=torch.int32, device=tokens.device)  # of the flat tokens
+        first = numbers[::patches, None]  # [B, 1], of each clip
         known = [(at + first, grad) for at, grad in zip(chosen, grads, strict=True) if grad is not None]
         if not known:
             return None, None
@@ -232,9 +233,13 @@ class _Extremes(torch.autograd.Function):
             )
         if ctx.needs_input_grad[0]:  # each token's rows of prototypes: those whose extreme it is, often none
             in_order, order = rows.flatten().sort(stable=True)
-            starts = torch.searchsorted(in_order, torch.arange(len(flat), device=tokens.device))
+            starts = torch.searchsorted(in_order, numbers)
             by_token = F.embedding_bag(
-                order % count, prototypes, starts, per_sample_weights=values.flatten()[order], mode="sum"
+                order % count,
+                prototypes,
+                starts,
+                per_sample_weights=values.flatten().index_select(0, order),
+                mode="sum",
             )
             to_tokens = by_token.view_as(tokens)
         return to_tokens, to_prototypes
