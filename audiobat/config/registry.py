@@ -35,7 +35,7 @@ class Seam:
 
 SEAMS = {
     "frontend": Seam("audio/frontends", ("build", "frame_counts", "forward")),
-    "head": Seam("models/heads", ("build", "forward"), ("pooling", "base")),
+    "head": Seam("models/heads", ("build", "forward"), ("fused_extremes", "pooling", "base")),
     "mask": Seam("pretraining/masks", ("build", "draw")),
     "decoder": Seam("pretraining/decoders", ("build", "forward")),
     "target": Seam("pretraining/targets", ("build", "forward"), ("base", "teacher")),

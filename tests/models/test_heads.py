@@ -115,6 +115,31 @@ def test_mix_layers_takes_stacks_of_lower_precision_and_zero_tokens():
     assert torch.equal(patches, torch.zeros(CLIPS, PATCHES, DIM))
 
 
+@pytest.mark.parametrize("cls", [False, True])
+def test_a_mix_passes_gradcheck_for_tokens_and_weights(cls):
+    features = features_of(cls)
+    stacks = [features.patch_tokens, *([features.cls_token] if cls else [])]
+
+    def mix(weights, tokens, cls_token=None):
+        mixed = mix_layers(dataclasses.replace(features, patch_tokens=tokens, cls_token=cls_token), weights)
+        return tuple(part for part in mixed if part is not None)
+
+    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mix, (weights, *(stack.requires_grad_() for stack in stacks)))
+
+
+def test_a_mix_gives_tokens_of_lower_precision_a_gradient_of_theirs():
+    features = features_of(dtype=torch.float32, cls=False)
+    weights = torch.tensor([0.2, 0.5, 0.3])
+    gradients = []
+    for dtype in (torch.bfloat16, torch.float32):
+        tokens = features.patch_tokens.bfloat16().to(dtype).requires_grad_()
+        mix_layers(dataclasses.replace(features, patch_tokens=tokens), weights)[0].square().sum().backward()
+        assert tokens.grad.dtype == dtype
+        gradients.append(tokens.grad.float())
+    torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3)
+
+
 def test_mix_layers_refuses_another_depth():
     with pytest.raises(AudiobatError, match=r"mixes 5 blocks and the model has 3"):
         mix_layers(features_of(), torch.full((5,), 0.2, dtype=torch.float64))

@@ -6,7 +6,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from audiobat.models.heads import pooling
-from audiobat.models.heads.pooling import extremes, unit_rows
+from audiobat.models.heads.pooling import extremes, greatest, unit_rows
 
 CLIPS, PATCHES, PROTOTYPES, DIM = 3, 20, 30, 2
 SIMILARITIES = CLIPS * PATCHES * PROTOTYPES
@@ -62,12 +62,33 @@ def largest(formula) -> int:
 
 
 def test_no_tensor_holds_all_similarities(monkeypatch):
-    entries = 2 * 2 * CLIPS * PROTOTYPES  # row and column of each entry that has a gradient
+    extremes_of_all = 2 * CLIPS * PROTOTYPES  # each has a gradient
     assert largest(plain) == SIMILARITIES
     monkeypatch.setattr(pooling, "CHUNK", PATCHES * PROTOTYPES)  # a clip at a time
     assert largest(extremes) == PATCHES * PROTOTYPES
-    monkeypatch.setattr(pooling, "CHUNK", PATCHES * 10)  # a third of the prototypes at a time
-    assert largest(extremes) == entries < SIMILARITIES / 4
+    monkeypatch.setattr(pooling, "CHUNK", PATCHES * 5)  # a sixth of the prototypes at a time
+    assert largest(extremes) == extremes_of_all < SIMILARITIES / 4
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 30), (1, 7, 1), (4, 1, 5), (1, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_greatest_is_that_of_max_and_the_first_of_equals(shape, dtype):
+    similarity = torch.randint(-4, 4, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    similarity[0, -1, 0] = float("nan")  # a head that has diverged must show it
+    values, places = greatest(similarity)
+    wanted = similarity.max(1)
+    torch.testing.assert_close(values, wanted.values, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(places, wanted.indices)
+
+
+def test_only_the_extreme_that_is_read_has_a_gradient():
+    """Protobin reads the greatest alone."""
+    tokens, prototypes = inputs()
+    _, high = extremes(tokens, prototypes)
+    got = torch.autograd.grad(high.sum(), (tokens, prototypes))
+    wanted = torch.autograd.grad(plain(tokens, prototypes)[1].sum(), (tokens, prototypes))
+    for own, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(own, other, atol=1e-12, rtol=1e-12)
 
 
 def test_unit_rows_are_normalised_rows_with_their_gradient():

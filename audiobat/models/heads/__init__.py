@@ -3,8 +3,9 @@
 In: `LayerFeatures` and a `HeadConfig`. Out: logits [B, C]. What the kinds share, in reading order; `cgp` is the paper's
 head (Eq. 8-11):
 
-    pooling.py  as functions of tensors: picking a block, means, mixes of blocks, extremes
-    base.py     what every head is, and what its class says of it
+    fused_extremes.py  the least and greatest similarity in one kernel of a GPU
+    pooling.py         as functions of tensors: picking a block, means, mixes of blocks, extremes
+    base.py            what every head is, and what its class says of it
 """
 
 from __future__ import annotations
