@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from audiobat.engine.linear import linear
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
 
@@ -254,14 +255,12 @@ def extremes_in_chunks(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tens
     chunk = CHUNK if tokens.device.type == "cpu" else GPU_CHUNKS * CHUNK
     clips = min(batch, max(1, chunk // (patches * count)))
     width = -(-count // -(-clips * patches * count // chunk))  # equal shares of the prototypes, often all of them
-    room = tokens.new_empty(clips * patches * width)  # one for all chunks: fresh ones would leave holes in the heap
     low, high = tokens.new_empty(2, batch, count)
     low_at, high_at = torch.empty(2, batch, count, dtype=torch.int32, device=tokens.device)
     for some in _slices(batch, clips):
         for few in _slices(count, width):
-            flat, columns = tokens[some].flatten(0, 1), prototypes[few].T
-            similarity = room[: len(flat) * columns.shape[1]].view(len(flat), -1)
-            torch.mm(flat, columns, out=similarity)
+            with torch.autocast(tokens.device.type, enabled=False):  # extremes are sought in the precision of tokens
+                similarity = linear(tokens[some].flatten(0, 1), prototypes[few])
             by_patch = similarity.unflatten(0, (-1, patches))  # [b, N, k], and k is contiguous
             high[some, few], high_at[some, few] = greatest(by_patch)
             negated, low_at[some, few] = greatest(by_patch.neg_())
