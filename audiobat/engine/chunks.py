@@ -16,17 +16,18 @@ Chunk = TypeVar("Chunk")
 Other = TypeVar("Other")
 
 
-CPU_TOKENS = 2_048  # of a chunk: its activations stay in the cache, and its matrix products are still large enough
+CPU_VALUES = 2**19  # tokens times width of a chunk: its activations stay in the cache
+CPU_TOKENS = 1_024  # of a chunk at the least: fewer make small matrix products, and gradients are added up more often
 GPU_TOKENS = 32_768  # fill the device
 
 
-def chunk_size(rows: int, tokens: int, limit: int | None, device: torch.device) -> int:
-    """How many of `rows` sequences of `tokens` tokens each run at once: all chunks are of this size.
+def chunk_size(rows: int, tokens: int, width: int, limit: int | None, device: torch.device) -> int:
+    """How many of `rows` sequences of `tokens` tokens [width] run at once: all chunks are of this size.
 
     `limit` is the most that a user wants; None: what the device does fastest. At least one.
     """
     if limit is None:
-        limit = (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS) // tokens
+        limit = (max(CPU_VALUES // width, CPU_TOKENS) if device.type == "cpu" else GPU_TOKENS) // tokens
     return next(size for size in range(max(min(limit, rows), 1), 0, -1) if rows % size == 0)
 
 

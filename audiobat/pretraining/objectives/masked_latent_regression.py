@@ -140,7 +140,8 @@ class MaskedLatentRegression(Objective):
     def run_clones(self, versions: list[Version], clones: Clones) -> tuple[Tensor, list[list[Outcome]]]:
         """The loss of the R clones of each version, and for each version what came of its clones, chunk by chunk."""
         total = len(clones.clip)
-        size = chunk_size(total, versions[0].clips.tokens.shape[1], self.config.objective.chunk, clones.clip.device)
+        patches, width = versions[0].clips.tokens.shape[1:]
+        size = chunk_size(total, patches, width, self.config.objective.chunk, clones.clip.device)
         chunks = [(version, first) for version in range(len(versions)) for first in range(0, total, size)]
         draws = RowParts(total, clones.clip.device)
 
@@ -247,7 +248,7 @@ class MaskedLatentRegression(Objective):
         decoder = self.decoder.cost(clones, grid, visible, masked)
         of_clip = clips * config.mask.clones
         device = pick_device(config.train.device)
-        chunk = chunk_size(of_clip, patches, config.objective.chunk, device) / (of_clip * versions)
+        size = chunk_size(of_clip, patches, config.encoder.dim, config.objective.chunk, device)
         embed = embedding_flops(config.model, clips, patches)
         teacher_tokens, teacher = 0, self.targets.flops(clips * versions, patches)
         if isinstance(self.targets, Teacher):
@@ -259,7 +260,7 @@ class MaskedLatentRegression(Objective):
         return StepCost(
             tokens={"student": clones * (1 + visible), "decoder": clones * patches, "teacher": teacher_tokens},
             flops=3 * (student.flops + decoder.flops) + 2 * embed * versions + teacher,
-            kept=(student.kept + decoder.kept) * chunk,
+            kept=(student.kept + decoder.kept) * size / (of_clip * versions),
             visible=visible,
             masked=masked,
         )
