@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx import load
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from audiobat import __version__
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig
@@ -104,6 +106,42 @@ def test_silence_has_an_embedding(post_norm):
     model, file = post_norm
     silence = torch.zeros(1, 3000)
     assert close(run(file, silence, torch.tensor([3000]))["embedding"][0], model.embed(silence[0], 8000))
+
+
+def test_the_spectrogram_is_named_and_holds_nothing_that_quantisation_takes_for_a_layer(post_norm):
+    graph = load(post_norm[1]).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    spectrogram = [node for node in graph.node if node.name.startswith(onnx.SPECTROGRAM)]
+    rest = [node for node in graph.node if not node.name.startswith(onnx.SPECTROGRAM)]
+    products = [node for node in spectrogram if node.op_type == "MatMul"]
+    assert len(products) == 3
+    assert not any(node.input[1] in constants for node in products)
+    assert {node.op_type for node in spectrogram}.isdisjoint({"Conv", "Gemm", "STFT", "DFT"})
+    assert {"Log", "ReduceMin"} <= {node.op_type for node in spectrogram}
+    assert any(node.op_type == "MatMul" and node.input[1] in constants for node in rest)
+    assert "Log" not in {node.op_type for node in rest}
+
+
+@pytest.mark.parametrize("weight_type", [QuantType.QUInt8, QuantType.QInt8])
+def test_a_quantised_file_has_nearly_the_same_embeddings(post_norm, tmp_path: Path, weight_type):
+    quantize_dynamic(post_norm[1], tmp_path / "int8.onnx", weight_type=weight_type)
+    waveform, counts = clips([2500, 900])
+    waveform[1] = (torch.arange(2500) * 0.8).sin()
+    for gain in (1.0, 0.03, 0.001):
+        wanted = torch.from_numpy(run(post_norm[1], gain * waveform, counts)["embedding"])
+        found = torch.from_numpy(run(tmp_path / "int8.onnx", gain * waveform, counts)["embedding"])
+        assert torch.cosine_similarity(found, wanted).min() > 0.99
+
+
+@torch.no_grad()
+def test_openvino_takes_the_file_and_any_shape(post_norm):
+    openvino = pytest.importorskip("openvino")
+    model, file = post_norm
+    compiled = openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for lengths in LENGTHS:
+        waveform, counts = clips(lengths)
+        found = compiled({"waveform": waveform.numpy(), "lengths": counts.numpy()})["embedding"]
+        assert close(found, pool_features(model.eval().forward_intermediates(waveform, counts)))
 
 
 class EveryHead(torch.nn.Module):

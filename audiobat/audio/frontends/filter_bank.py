@@ -34,10 +34,11 @@ class FilterBank(Frontend):
             return waveform.unfold(1, size, hop)
         # Whole blocks of samples side by side: what onnxruntime makes of `unfold` fetches each sample on its own.
         frames, blocks = 1 + (waveform.shape[1] - size) // hop, -(-size // hop)  # blocks that a frame touches
-        waveform = functional.pad(waveform, (0, blocks * hop - size))[:, : (frames - 1 + blocks) * hop]
+        samples = (frames - 1 + blocks) * hop
+        waveform = functional.pad(waveform, (0, samples - waveform.shape[1]))  # or cut off
         rows = waveform.reshape(waveform.shape[0], frames - 1 + blocks, hop)
-        parts = [rows[:, i : i + frames, : min(hop, size - i * hop)] for i in range(blocks)]
-        return torch.cat(parts, 2)
+        touched = torch.arange(frames)[:, None] + torch.arange(blocks)  # [T, blocks]
+        return rows.index_select(1, touched.flatten()).reshape(rows.shape[0], frames, blocks * hop)[:, :, :size]
 
     def mel_of_frames(self, frames: Tensor) -> Tensor:
         """Power in each mel band [B, T, F] of windowed frames [B, T, W], followed by zeros up to n_fft samples."""

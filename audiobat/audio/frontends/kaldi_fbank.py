@@ -48,7 +48,7 @@ class KaldiFrontend(FilterBank):
         waveform = functional.pad(waveform, (0, max(0, c.win_length - waveform.shape[1])))
         frames = self.cut_frames(waveform, c.win_length)  # [B, T, win_length]
         frames = frames - frames.mean(2, keepdim=True)
-        previous = frames.roll(1, dims=2)  # wrong at a frame's first sample alone, where the window is 0
+        previous = torch.cat([frames[:, :, :1], frames[:, :, :-1]], 2)  # of a frame's first sample, itself, as in Kaldi
         mel = self.mel_of_frames((frames - PREEMPHASIS * previous) * self.window)  # [B, T, F]
         return mel.clamp(min=LOG_EPS).log()
 
