@@ -24,8 +24,8 @@ import soundfile
 
 SIZES = {
     "bat_nano, 32 clips x 4 clones": ["--config", "bat_nano"],
-    "bat_tiny, 2 clips x 16 clones": ["--config", "bat_tiny", "--train.batch_size", "2"],
-    "bat_small, 4 clips x 4 clones": ["--config", "bat_small", "--train.batch_size", "4", "--mask.clones", "4"],
+    "bat_tiny, 2 clips x 4 clones": ["--config", "bat_tiny", "--train.batch_size", "2", "--mask.clones", "4"],
+    "bat_small, 2 clips x 2 clones": ["--config", "bat_small", "--train.batch_size", "2", "--mask.clones", "2"],
 }
 WARM = 5  # steps of a real run that do not count
 

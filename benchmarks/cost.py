@@ -6,7 +6,7 @@ Each point is measured by a fork of this process, which has imported torch once:
 memory, and its seconds are those of one core (CPU time, so that other programs hardly matter; fp32). `prepare` starts
 processes of its own and is timed by the clock. Points are visited in rounds, and the least of a point's times counts.
 A curve is fitted by the terms that arithmetic gives it; how far points are from the fit is in the tables. The words
-below the tables are written by hand, in `CURVES`: read them again when numbers change. `--words` measures nothing and
+below the tables are written by hand, in `WORDS`: read them again when numbers change. `--words` measures nothing and
 writes the page anew from cost.json, which holds the points.
 """
 
@@ -61,7 +61,7 @@ class Curve:
     size: str  # what varies
     values: tuple[float, ...]
     powers: tuple[int, ...]  # of the size in the fit of its time
-    words: str  # what the numbers say, and why
+    memory: tuple[int, ...]  # the same for memory; empty: it bends where a chunk is full, and no line fits
     seconds: dict[float, float] = field(default_factory=dict)
     mebibytes: dict[float, float] = field(default_factory=dict)
 
@@ -72,17 +72,52 @@ class Curve:
 
 
 CURVES = [
-    Curve("step", "clips", (1, 2, 4, 8, 16), (0, 1), ""),
-    Curve("step", "clones", (1, 2, 4, 8, 16, 32), (0, 1), ""),
-    Curve("step", "seconds", (1.28, 2.56, 5.12, 10.24, 20.48), (0, 1, 2), ""),
-    Curve("step", "dim", (64, 128, 192, 256, 384, 512), (0, 1, 2), ""),
-    Curve("step", "depth", (1, 2, 4, 8, 12), (0, 1), ""),
-    Curve("encode", "clips", (8, 16, 32, 64, 128), (0, 1), ""),
-    Curve("probe", "clips", (4, 8, 16, 32, 64), (0, 1), ""),
-    Curve("probe", "prototypes", (100, 500, 1000, 2000, 4000, 8000), (0, 1), ""),
-    Curve("probe", "heads", (1, 2, 4, 8), (0, 1), ""),
-    Curve("prepare", "clips", (50, 100, 200, 400, 800), (0, 1), ""),
+    Curve("step", "clips", (1, 2, 4, 8, 16), (0, 1), ()),
+    Curve("step", "clones", (1, 2, 4, 8, 16, 32), (0, 1), ()),
+    Curve("step", "seconds", (1.28, 2.56, 5.12, 10.24, 20.48), (0, 1, 2), ()),
+    Curve("step", "dim", (64, 128, 192, 256, 384, 512), (0, 1, 2), (0, 1, 2)),
+    Curve("step", "depth", (1, 2, 4, 8, 12), (0, 1), (0, 1)),
+    Curve("encode", "clips", (8, 16, 32, 64, 128), (0, 1), ()),
+    Curve("probe", "clips", (4, 8, 16, 32, 64), (0, 1), (0, 1)),
+    Curve("probe", "prototypes", (100, 500, 1000, 2000, 4000, 8000), (0, 1), (0, 1)),
+    Curve("probe", "heads", (1, 2, 4, 8), (0, 1), (0, 1)),
+    Curve("prepare", "clips", (50, 100, 200, 400, 800), (0, 1), ()),
 ]
+WORDS = {  # what the numbers of a curve say, and why it bends
+    "step clips": """\
+Time is straight: each clip brings its clones, and all clones cost the same. Memory bends, for 8 clones of 256 patches
+fill a chunk of 2,048 tokens (`objective.chunk`), and chunks run one after the other. What still grows is what a clip
+has for itself: its spectrogram, its targets, the gradient of its tokens.""",
+    "step clones": """\
+Time is straight from a share that a clip costs once for all its clones: spectrogram, patch embedding, the teacher.
+Memory rises until the clones no longer fit one chunk, as eight of each clip do not, and hardly from there on.""",
+    "step seconds": """\
+Time bends upwards, as attention compares each patch with each other: in the decoder over all patches of a clone, in
+the teacher over those of a clip. Memory bends where the clones no longer fit one chunk, above 2.56 s: of longer clips
+fewer clones run at once, so that only the scores of attention, the square of a clone's patches, still grow.""",
+    "step dim": """\
+Both bend upwards: matrix products, weights and their moments grow with the square of the width; norms, the scores of
+attention for heads of 64, and activations with the width itself.""",
+    "step depth": """\
+Both are straight and rise slowly: the encoder gets the fifth of the patches that is visible, and its teacher each
+clip once. What is there at no blocks is the decoder, three blocks over all patches of every clone.""",
+    "encode clips": """\
+Time is straight. Memory bends at 16 clips, as many as are encoded at once: from there on only the kept features grow,
+1.1 MiB a clip.""",
+    "probe clips": """\
+Both are straight as long as a batch's features, 1.1 MiB a clip, stay in the processor's cache, here 32 MiB; those of
+64 clips do not, and each of them costs a little more.""",
+    "probe prototypes": """\
+Time is straight, from a share that needs no prototypes: the mix of the layers and its gradient. Memory is nearly
+flat, as similarities are made in chunks and never held; prototypes, their gradients and moments are small beside the
+features.""",
+    "probe heads": """\
+Time is straight through nearly zero: heads share the features of a batch, which cost little here, being kept. Memory
+grows by the weights of a head alone, since one trains after the other.""",
+    "prepare clips": """\
+Time is straight once the process that packs has started and imported what it needs, which the first second or two are
+spent on.""",
+}
 TITLES = {
     "step": "A step of pre-training",
     "encode": "Encoding clips once, for a probe",
@@ -190,25 +225,22 @@ def formula(factors: np.ndarray, powers: tuple[int, ...]) -> str:
 def table_of(curve: Curve) -> str:
     """Its points and fits as Markdown, and the words below."""
     sizes = sorted(curve.seconds)
-    columns = []  # unit, what was found, its fit
-    for unit, found in (("s", curve.seconds), ("MiB", curve.mebibytes)):
-        if found:
-            columns.append((unit, found, fit(sizes, [found[size] for size in sizes], curve.powers)))
-    headings = [curve.name, *(heading for unit, _, _ in columns for heading in (unit, "off the fit"))]
-    lines = [
-        f"### {TITLES[curve.of]} against {curve.name}",
-        "",
-        f"| {' | '.join(headings)} |",
-        "| --- " * len(headings) + "|",
-    ]
-    for size in sizes:
-        cells = [f"{size:g}"]
-        for _, found, factors in columns:
-            cells.append(f"{found[size]:.3g}" if found[size] < 1000 else f"{found[size]:,.0f}")
-            cells.append(f"{found[size] / value(factors, curve.powers, size) - 1:+.0%}")
-        lines.append(f"| {' | '.join(cells)} |")
-    fits = "; ".join(f"{formula(factors, curve.powers)} {unit}" for unit, _, factors in columns)
-    return "\n".join([*lines, "", f"Fit: {fits}. {curve.words}".strip(), ""])
+    headings, cells = [curve.name], [[f"{size:g}"] for size in sizes]
+    fits = []
+    for unit, found, powers in (("s", curve.seconds, curve.powers), ("MiB", curve.mebibytes, curve.memory)):
+        if not found:
+            continue
+        headings += [unit, "off the fit"] if powers else [unit]
+        for row, size in zip(cells, sizes, strict=True):
+            row.append(f"{found[size]:.3g}" if found[size] < 1000 else f"{found[size]:,.0f}")
+        if powers:
+            factors = fit(sizes, [found[size] for size in sizes], powers)
+            fits.append(f"{formula(factors, powers)} {unit}")
+            for row, size in zip(cells, sizes, strict=True):
+                row.append(f"{found[size] / value(factors, powers, size) - 1:+.0%}")
+    lines = [f"### {TITLES[curve.of]} against {curve.name}", ""]
+    lines += [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *cells)]
+    return "\n".join([*lines, "", f"Fit: {'; '.join(fits)}.", "", WORDS[f"{curve.of} {curve.size}"], ""])
 
 
 @styled
@@ -221,16 +253,17 @@ def figure_of(curves: list[Curve], memory: bool) -> Figure:
     for ax in axes[len(curves) :]:
         ax.set_visible(False)
     for ax, curve in zip(axes, curves, strict=False):
-        found = curve.mebibytes if memory else curve.seconds
+        found, powers = (curve.mebibytes, curve.memory) if memory else (curve.seconds, curve.powers)
         sizes = sorted(found)
-        factors = fit(sizes, [found[size] for size in sizes], curve.powers)
-        line = np.linspace(0, sizes[-1], 100)
-        ax.plot(line, [value(factors, curve.powers, size) for size in line], color=VERMILLION, label="fit")
+        if powers:
+            factors = fit(sizes, [found[size] for size in sizes], powers)
+            line = np.linspace(0, sizes[-1], 100)
+            ax.plot(line, [value(factors, powers, size) for size in line], color=VERMILLION, label="fit")
         ax.plot(sizes, [found[size] for size in sizes], "o", color=BLUE, label="measured")
         ax.set(xlabel=curve.name, ylabel="MiB" if memory else "s", xlim=(0, 1.05 * sizes[-1]))
         ax.set(title=SHORT[curve.of], ylim=(0, 1.08 * max(found.values())))
         ax.grid(True)
-    axes[0].legend()
+    figure.legend(*axes[len(curves) - 1].get_legend_handles_labels(), loc="lower right")
     return figure
 
 
