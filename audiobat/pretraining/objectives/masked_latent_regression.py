@@ -25,9 +25,10 @@ from audiobat.engine.ranks import any_rank, mean_over_ranks, pick_device
 from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import StepCost, embedding_flops, encoder_cost
 from audiobat.pretraining.decoders.base import Decoder
+from audiobat.pretraining.lengths import Waveforms
 from audiobat.pretraining.masks.base import Mask, Masks, clips_of_clones, take, take_valid
 from audiobat.pretraining.mixing import draw_mixed_columns, mix, mixed_count, partner
-from audiobat.pretraining.objectives.base import Clips, Objective, Stats, Waveforms, embed_clips
+from audiobat.pretraining.objectives.base import Clips, Objective, Stats, embed_clips
 from audiobat.pretraining.objectives.statistics import participation_ratio, pooled_variance, spread
 from audiobat.pretraining.targets.base import Targets, TargetSource
 from audiobat.pretraining.targets.teacher import Teacher
