@@ -261,13 +261,16 @@ class AudioEncoder(BaseEncoder):
         """Frames [B] of clips of `lengths` [B] samples, those of `frontend.pad_seconds` among them."""
         return self.frontend.frame_counts(lengths.clamp(min=self.config.frontend.pad_samples))
 
+    def count_columns(self, lengths: Tensor) -> Tensor:
+        """Patch columns [B] of clips of `lengths` [B] samples that are no padding."""
+        return count_columns(self.frame_counts(lengths), self.config.encoder.patch_size[0], self.config.grid[0])
+
     def end_together(self, lengths: Tensor, samples: int) -> bool:
         """Whether clips of `lengths` [B] samples, on the CPU, end in the patch column in which `samples` samples end.
 
         Then no patch of the batch is padding.
         """
-        frames = self.frame_counts(torch.cat([lengths, lengths.new_tensor([samples])]))
-        columns = count_columns(frames, self.config.encoder.patch_size[0], self.config.grid[0])
+        columns = self.count_columns(torch.cat([lengths, lengths.new_tensor([samples])]))
         return bool((columns == columns[-1]).all())
 
     def cut_windows(self, spectrogram: Tensor, frames: Tensor | None) -> Windows:

@@ -5,11 +5,22 @@ import types
 import pytest
 import torch
 
-from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
+from audiobat.config import (
+    DataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    FrontendConfig,
+    MaskConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    PretrainConfig,
+)
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.layers import GatedAttention
-from audiobat.pretraining.lengths import cut_clips
+from audiobat.pretraining.lengths import apart, together
+from audiobat.pretraining.masks.base import clips_of_clones, seeded_generator, take, take_valid
 from audiobat.pretraining.objectives.base import embed_clips
+from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
 
 COLUMN = 8 * 160  # samples
 FULL = 64 * 160 - 1  # samples of a full window: 64 frames, 8 columns
@@ -102,7 +113,7 @@ def test_clips_of_a_moment_keep_two_patches(patch_size):
 def test_the_lengths_of_all_ranks_decide(monkeypatch):
     longer = torch.tensor([FULL])
     monkeypatch.setattr("audiobat.pretraining.lengths.gather_rows", lambda rows: torch.cat([rows, longer]))
-    clips = cut_clips(encoder_of(), batch_of([300, 200, 250]))
+    clips = together(encoder_of(), batch_of([300, 200, 250]))
     assert clips.waveform.shape == (3, FULL)
     assert not clips.is_even
 
@@ -135,3 +146,122 @@ def test_windows_that_clips_do_not_fill_are_masked(masks, samples: int):
         given, absent = encoder(waveform, torch.tensor([samples, samples - 10])), encoder(waveform[:1])
     assert torch.equal(given.valid[:1], absent.valid)
     torch.testing.assert_close(given.patch_tokens[:, :1], absent.patch_tokens)
+
+
+def test_parts_are_the_clips_of_each_last_column():
+    lengths = [SEVEN, FULL, 300, SEVEN + 700]
+    parts = apart(encoder_of(), batch_of(lengths, clips=4))
+    assert [part.places.tolist() for part in parts] == [[2], [0, 3], [1]]
+    assert [part.lengths.tolist() for part in parts] == [[300], [SEVEN, SEVEN + 700], [FULL]]
+    assert [part.waveform.shape[1] for part in parts] == [300, SEVEN + 700, FULL]
+    assert all(part.is_even for part in parts)
+    batch = batch_of(lengths, clips=4)
+    for part in parts:
+        assert torch.equal(part.waveform, batch.waveform[part.places, : part.waveform.shape[1]])
+
+
+@pytest.mark.parametrize(("pad", "lengths"), [("grid", [FULL, 300, 500]), ("mask", None)])
+def test_what_has_no_hidden_padding_stays_together(pad: str, lengths):
+    batch = batch_of(lengths)
+    (part,) = apart(encoder_of(pad=pad), batch)
+    assert part.waveform is batch.waveform
+    assert part.places is None
+
+
+def objective_of(**parts) -> MaskedLatentRegression:
+    torch.manual_seed(0)
+    model = encoder_of().config
+    fields = {
+        "frontend": model.frontend,
+        "encoder": model.encoder,
+        "decoder": DecoderConfig(depth=2, heads=2),
+        "mask": MaskConfig(clones=3, block_size=2),
+        "objective": ObjectiveConfig(global_weight=0.5),
+        "data": DataConfig(clip_seconds=0.64),
+    }
+    return MaskedLatentRegression(PretrainConfig(**(fields | parts)))
+
+
+def padded_loss(model: MaskedLatentRegression, batch, step: int) -> torch.Tensor:
+    """The loss with all clips padded to the longest, and masks of attention that hide it."""
+    student, clones = model.student, 3
+    spectrogram, valid = student.spectrogram(batch.waveform, batch.lengths)
+    tokens = student.embed_patches(spectrogram)
+    targets = model.teacher(spectrogram, valid)
+    clip = clips_of_clones(len(tokens), clones, tokens.device)
+    squares, cells = torch.zeros(()), 0
+    cls_squares = torch.zeros(())
+    for row in range(len(clip)):
+        one, own = clip[row : row + 1], valid[clip[row]].sum()
+        grid = (int(own) // 4, 4)
+        masks = model.mask.draw(len(clip), grid, seeded_generator(torch.device("cpu"), 0, step, 0))
+        padding = torch.arange(int(own), valid.shape[1])[None]  # shown to attention, and hidden by its mask
+        visible = torch.cat([masks.visible[row : row + 1], padding], 1)
+        encoded = student.encode_tokens(take(tokens, one, visible), take_valid(valid, one, visible))
+        shown = masks.visible.shape[1]
+        order = torch.cat([visible, masks.masked[row : row + 1]], 1)
+        x = torch.cat([encoded[:, 1:], model.decoder.mask_token.expand(1, masks.masked.shape[1], -1)], 1)
+        x = x + model.decoder.pos_embed[order]
+        for block in model.decoder.blocks:
+            x, _ = block(x, valid[one[0]].gather(1, order))
+        predicted = model.decoder.proj(x[:, shown + padding.shape[1] :])
+        error = (predicted - take(targets.patch_targets, one, masks.masked[row : row + 1])).square().mean(-1)
+        squares, cells = squares + error.sum(), cells + error.numel()
+        cls_squares = cls_squares + (encoded[0, 0] - targets.cls_target[one[0, 0]]).square().mean()
+    return squares / cells + 0.5 * cls_squares / len(clip)
+
+
+def gradients(model: MaskedLatentRegression, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("lengths", [[FULL, SEVEN, 3_000], [SEVEN, SEVEN + 700, SEVEN + 5], [2_000, FULL, 2_001]])
+def test_the_loss_and_its_gradient_are_those_under_masks_of_padding(lengths):
+    model, batch = objective_of(), batch_of(lengths)
+    loss, stats = model(batch, 9)
+    found = gradients(model, loss)
+    plain = padded_loss(model, batch, 9)
+    torch.testing.assert_close(loss, plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, gradients(model, plain), rtol=1e-5, atol=1e-5)
+    assert all(value.isfinite() for value in stats.values())
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+def test_the_clips_of_a_batch_do_not_change_what_a_clip_is_taught(drop_path: float):
+    """The clones of the first clip are the same beside clips that end with it and beside others."""
+    encoder = encoder_of().config.encoder
+    model = objective_of(encoder=type(encoder)(**{**vars(encoder), "drop_path": drop_path}))
+    seen = {}
+    for others in ([SEVEN, SEVEN], [300, FULL]):
+        batch = batch_of([SEVEN, *others])
+        outcomes = []
+        compare = model.compare_clones
+        model.compare_clones = lambda *args, outcomes=outcomes, compare=compare: (
+            outcomes.append((args[2].place, compare(*args))) or outcomes[-1][1]
+        )
+        torch.manual_seed(3)
+        model(batch, 4)
+        del model.compare_clones
+        seen[tuple(others)] = torch.cat([o.cls[place < 3] for place, (_, o) in outcomes if (place < 3).any()])
+    one, other = seen.values()
+    assert one.shape == (3, 16)
+    torch.testing.assert_close(one, other)
+
+
+def test_mixtures_stay_together(masks):
+    model = objective_of(objective=ObjectiveConfig(retention_weight=1.0))
+    loss, stats = model(batch_of([SEVEN, FULL, 300]), 0)
+    assert loss.isfinite()
+    assert "retention_loss" in stats
+    assert all(mask is not None for mask in masks)
+    masks.clear()
+    model(batch_of([SEVEN, SEVEN + 1, SEVEN + 300]), 0)
+    assert all(mask is None for mask in masks)
+
+
+def test_no_attention_is_masked_where_clips_run_apart(masks):
+    objective_of()(batch_of([SEVEN, FULL, 300]), 0)
+    assert masks
+    assert all(mask is None for mask in masks)

@@ -14,7 +14,7 @@ from audiobat.config.registry import class_for
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import StepCost
-from audiobat.pretraining.lengths import Waveforms, cut_clips
+from audiobat.pretraining.lengths import Part, Waveforms, together
 from audiobat.pretraining.masks.base import seeded_generator
 
 Stats = Mapping[str, Tensor | float]
@@ -80,9 +80,9 @@ class Objective(nn.Module, ABC):
 def embed_clips(encoder: AudioEncoder, batch: Waveforms) -> Clips:
     """The spectrograms and patch tokens of a batch: what is the same for all clones of a clip.
 
-    The grid ends with the longest clip of all ranks, which must all call it. See `audiobat.pretraining.lengths`.
+    The grid ends with the longest clip of all ranks, which must all call it; that of a `Part` with its own longest.
     """
-    clips = cut_clips(encoder, batch)
+    clips = batch if isinstance(batch, Part) else together(encoder, batch)
     with torch.no_grad():  # no frontend is trained
         spectrogram, valid = encoder.spectrogram(clips.waveform, clips.lengths)
     if clips.is_even:
