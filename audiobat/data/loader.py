@@ -47,7 +47,7 @@ class CropBatch:
     """Random crops for one step."""
 
     waveform: Tensor  # [B, S] float32
-    lengths: Tensor | None  # [B] samples; None: all S, so that a step need not look at them
+    lengths: Tensor | None  # [B] samples, on the CPU, so that to look at them waits for no device; None: all S
     clip_ids: ClipIds  # [B]
     starts: NDArray[np.float64]  # [B] seconds into its clip at which a crop begins
     keys: list[str]
@@ -55,10 +55,8 @@ class CropBatch:
     skipped: dict[str, str]  # key -> reason, of the clips that others replaced
 
     def to(self, device: torch.device, non_blocking: bool = False) -> CropBatch:
-        """The batch with its tensors on `device`."""
-        lengths = None if self.lengths is None else self.lengths.to(device, non_blocking=non_blocking)
-        waveform = self.waveform.to(device, non_blocking=non_blocking)
-        return replace(self, waveform=waveform, lengths=lengths)
+        """The batch with its waveform on `device`."""
+        return replace(self, waveform=self.waveform.to(device, non_blocking=non_blocking))
 
 
 @dataclass(frozen=True)

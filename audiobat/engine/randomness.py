@@ -15,7 +15,7 @@ from torch import Tensor
 
 from audiobat.engine.ranks import counts_of_ranks, place
 
-_part: tuple[int, int] | None = None  # of rows that run part after part: the first of this one, and how many there are
+_part: tuple[Tensor, int] | None = None  # of rows that run part after part: those of this one, and how many there are
 _shared: dict[torch.device, Tensor] = {}  # of several ranks: the state of their common stream on a device
 
 
@@ -55,28 +55,29 @@ def leave_draws_out_of_graphs() -> None:
 def _draw_part(draw: Callable[[int], Tensor], rows: int, device: torch.device, even: bool) -> Tensor:
     if _part is None:
         return _draw(draw, rows, device, even)
-    first, total = _part
-    return _draw(draw, total, device, even)[first : first + rows]
+    places, total = _part
+    return _draw(draw, total, device, even)[places]
 
 
 class RowParts:
     """Lets `rows` of a batch, if they run part after part, draw what they would draw all at once."""
 
     def __init__(self, rows: int, device: torch.device) -> None:
-        self._rows, self._device = rows, device
+        self.rows, self._device = rows, device
+        self._begin: tuple[Tensor, Tensor | None] | None = None  # torch's own stream and the ranks', at the first part
 
     @contextmanager
-    def part(self, first: int) -> Iterator[None]:
-        """Within it run rows from `first` on: their draws begin where those of the part that began with row 0 did."""
+    def part(self, places: Tensor) -> Iterator[None]:
+        """Within it run the rows at `places` [k] of the batch: their draws begin where those of the first part did."""
         global _part
         own = _generator(self._device)
-        if first == 0:
-            self._own, self._common = own.get_state(), _shared.get(self._device)
-        else:
-            own.set_state(self._own)
-            if self._common is not None:
-                _shared[self._device] = self._common
-        _part = first, self._rows
+        if self._begin is None:
+            self._begin = own.get_state(), _shared.get(self._device)
+        state, common = self._begin
+        own.set_state(state)
+        if common is not None:
+            _shared[self._device] = common
+        _part = places, self.rows
         try:
             yield
         finally:

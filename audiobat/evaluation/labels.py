@@ -70,8 +70,11 @@ class Task:
         return torch.from_numpy(frame_targets(chosen, places, frame_times.cpu().numpy(), self.classes))
 
     def rows(self, values: Tensor, features: LayerFeatures) -> Tensor:
-        """Values [B, C], or [B, T, C] of frames, as rows [M, C]."""
-        return values if self.unit == "clip" else values[valid_columns(features).to(values.device)]
+        """Values [B, C], or [B, T, C] of frames, as rows [M, C]; columns behind those of `features` are left out."""
+        if self.unit == "clip":
+            return values
+        valid = valid_columns(features).to(values.device)  # bool [B, T], or of fewer columns
+        return values[:, : valid.shape[1]][valid]
 
     def logits(self, head: Head, features: LayerFeatures) -> Tensor:
         """A head's logits [M, C]."""

@@ -104,9 +104,14 @@ class Finetuning(nn.Module):
         rng = np.random.default_rng((self.config.train.seed, step, 0))  # of all ranks: every one draws the same
         batch = of_all_ranks(batch)
         max_frames, padded = encoder.config.encoder.max_frames, encoder.config.encoder.pad == "grid"
+        lengths, is_even = batch.lengths, True  # whether all clips end in one patch column: then no patch is padding
+        if lengths is not None:
+            longest = lengths.max()
+            is_even = encoder.end_together(lengths, int(longest))
+            lengths = lengths.to(batch.waveform.device, non_blocking=True)
         with torch.no_grad():
-            waveform = augment_waveform(batch.waveform, batch.lengths, augment, rng)
-            spectrogram, frames = encoder.frontend(waveform, batch.lengths)
+            waveform = augment_waveform(batch.waveform, lengths, augment, rng)
+            spectrogram, frames = encoder.frontend(waveform, lengths)
             if padded:  # what the model sees of a clip ends with its window
                 missing = max(0, max_frames - spectrogram.shape[1])
                 spectrogram = pad_frames(spectrogram, spectrogram.shape[1] + missing, encoder.frontend.floor)
@@ -115,9 +120,12 @@ class Finetuning(nn.Module):
                 batch.clip_ids, encoder.column_times(spectrogram.shape[1]), batch.starts
             ).float()
             targets = targets.to(waveform.device, non_blocking=True)
-            own = frames if padded or batch.lengths is not None else None  # None: the batch has no padding
+            own = frames if padded or lengths is not None else None  # None: the batch has no padding
             mixed = augment_spectrogram(spectrogram, own, targets, augment, rng, window=max_frames, padded=padded)
             inputs, counts = own_rows(mixed.inputs), None if mixed.counts is None else own_rows(mixed.counts)
+            if lengths is not None and not padded:  # only now, as augmentation draws for all of a crop
+                inputs = inputs[:, : int(encoder.frame_counts(longest))]
+                counts = None if is_even else counts
         with torch.set_grad_enabled(not self.frozen):
             features = encoder.forward_spectrogram(inputs, counts)
         logits = self.task.logits(self.tagger.head, features)  # [M, C] of clips, or of patch columns with sound
@@ -148,7 +156,7 @@ def of_all_ranks(batch: CropBatch) -> CropBatch:
     """The batch with the crops of all ranks, in the order of the ranks; `keys` and `skipped` stay this rank's."""
     lengths = batch.lengths
     if any_rank(lengths is not None) and lengths is None:
-        lengths = torch.full(batch.waveform.shape[:1], batch.waveform.shape[1], device=batch.waveform.device)
+        lengths = torch.full(batch.waveform.shape[:1], batch.waveform.shape[1])
     return replace(
         batch,
         waveform=gather_rows(batch.waveform),

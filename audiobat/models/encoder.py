@@ -23,7 +23,7 @@ from audiobat.config import ModelConfig, check, to_dict
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures, block_numbers
 from audiobat.models.layers import Block, init_weights, init_weights_eat
-from audiobat.models.patches import PatchEmbed, pad_frames, sincos_positions, valid_patches
+from audiobat.models.patches import PatchEmbed, count_columns, pad_frames, sincos_positions, valid_patches
 
 
 class BaseEncoder(nn.Module):
@@ -220,7 +220,11 @@ class AudioEncoder(BaseEncoder):
         by it, so that one more column moves cls by its share at most.
         """
         spectrogram, frames = self.frontend(waveform, lengths)
-        return self.forward_spectrogram(spectrogram, None if lengths is None else frames, indices)
+        # A look at lengths on a device would wait for it, and a graph has no branch on their values.
+        can_look = lengths is not None and lengths.device.type == "cpu" and not torch.compiler.is_compiling()
+        if lengths is None or (can_look and self.end_together(lengths, waveform.shape[1])):
+            return self.forward_spectrogram(spectrogram, None, indices)
+        return self.forward_spectrogram(spectrogram, frames, indices)
 
     def forward_spectrogram(
         self, spectrogram: Tensor, frames: Tensor | None = None, indices: int | Sequence[int] | None = None
@@ -252,6 +256,22 @@ class AudioEncoder(BaseEncoder):
         spectrogram = spectrogram[:, : self.config.encoder.max_frames]
         window = self.cut_windows(spectrogram, None if lengths is None else frames)
         return window.spectrogram, window.attended
+
+    def frame_counts(self, lengths: Tensor) -> Tensor:
+        """Frames [B] of clips of `lengths` [B] samples, those of `frontend.pad_seconds` among them."""
+        return self.frontend.frame_counts(lengths.clamp(min=self.config.frontend.pad_samples))
+
+    def count_columns(self, lengths: Tensor) -> Tensor:
+        """Patch columns [B] of clips of `lengths` [B] samples that are no padding."""
+        return count_columns(self.frame_counts(lengths), self.config.encoder.patch_size[0], self.config.grid[0])
+
+    def end_together(self, lengths: Tensor, samples: int) -> bool:
+        """Whether clips of `lengths` [B] samples, on the CPU, end in the patch column in which `samples` samples end.
+
+        Then no patch of the batch is padding.
+        """
+        columns = self.count_columns(torch.cat([lengths, lengths.new_tensor([samples])]))
+        return bool((columns == columns[-1]).all())
 
     def cut_windows(self, spectrogram: Tensor, frames: Tensor | None) -> Windows:
         """Cut a spectrogram [B, T, F], of which each clip owns `frames` [B] (None: all T), into padded windows."""

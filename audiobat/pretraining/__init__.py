@@ -4,6 +4,7 @@ Read `objectives/masked_latent_regression.py` first: its `forward` is the method
 objectives are seams: each file of their folders is a kind that a config names; docs/variants.md says how to add one.
 
     cost.py         what a training step computes
+    lengths.py      clips of different lengths, with little padding
     masks/          which patches of a clone the encoder sees
     mixing.py       partial mixtures of a batch (SSLAM)
     decoders/       visible tokens to predictions at the masked cells (Section 5.3, Table 4)

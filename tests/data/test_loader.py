@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from audiobat.data.loader import CropLoader, check_skipped, load_clips, write_skipped
 from audiobat.data.sampler import ClipOrder
@@ -145,6 +146,13 @@ def test_short_clips_are_padded_with_zeros_and_lengths_tell(corpus):
             assert not row[length:].any()
             if length < 2000:
                 np.testing.assert_array_equal(row[:length], ramp(int(key[:2])))
+
+
+def test_lengths_stay_where_a_look_at_them_waits_for_nothing(corpus):
+    batch = next(b for b in loader(corpus, clip_seconds=2.0) if b.lengths is not None)
+    moved = batch.to(torch.device("meta"))
+    assert moved.waveform.is_meta
+    assert moved.lengths.device.type == "cpu"
 
 
 def test_roll_turns_the_clip_within_its_own_samples(corpus):

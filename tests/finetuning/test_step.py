@@ -185,6 +185,40 @@ def test_columns_of_padding_have_no_share_in_the_loss_of_frames(lengths: tuple):
     assert model(given, 0)[0].item() == pytest.approx(torch.stack(cells).mean().item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("task", ["clip", "frame"])
+@pytest.mark.parametrize(
+    ("lengths", "columns", "masked"),
+    [((8000, 8000, 8000), 4, False), ((4100, 4000, 5000), 2, False), ((4100, 2000, 5000), 2, True)],
+)
+def test_the_encoder_gets_what_clips_reach(task: str, lengths: tuple, columns: int, masked: bool, monkeypatch):
+    """And nothing else differs from a batch of full crops of which the padding is hidden."""
+    augment = {"mixup": {"probability": 1.0}, "cell_noise": 0.3, "noise": {"probability": 1.0}}
+    model = build(changed(augment=augment, train={"drop_path": 0.0}), task)
+    given, seen = batch(lengths), []
+    for name, note in (
+        ("embed_patches", lambda x: x.shape[1] // 16),
+        ("run_blocks", lambda x, valid: valid is not None),
+    ):
+        monkeypatch.setattr(AudioEncoder, name, noting(getattr(AudioEncoder, name), seen, note))
+    loss, _ = model(given, 1)
+    assert seen == [columns, masked]
+    monkeypatch.setattr(AudioEncoder, "end_together", lambda *_: False)
+    monkeypatch.setattr(AudioEncoder, "frame_counts", lambda *_: torch.tensor(64))
+    plain, _ = model(given, 1)
+    assert seen[2:] == [4, lengths != (8000, 8000, 8000)]
+    torch.testing.assert_close(loss, plain)
+
+
+def noting(method, notes, note):
+    """`method`, which first adds to `notes` what `note` makes of its arguments."""
+
+    def call(self, *args):
+        notes.append(note(*args))
+        return method(self, *args)
+
+    return call
+
+
 def test_drop_path_grows_with_depth_and_leaves_the_config_alone():
     model = build(changed(train={"drop_path": 0.2}))
     assert [block.drop_path.rate for block in model.tagger.encoder.blocks] == pytest.approx([0.0, 0.2])

@@ -52,7 +52,7 @@ def test_a_compiled_step_is_the_eager_step():
     model.compile_step()
     for name, value in step(model, 0, lengths).items():
         assert float((value - eager[name]).norm()) <= 1e-5 * float(eager[name].norm()) + 1e-7, name
-    assert counters["stats"]["unique_graphs"] == 2  # the targets, and a chunk of clones
+    assert counters["stats"]["unique_graphs"] == 4  # the targets, and a chunk of clones, of each length
 
 
 @pytest.mark.parametrize("parts", [{}, {"objective": {"retention_weight": 0.5}}], ids=["latents", "mixtures"])
@@ -71,6 +71,19 @@ def test_graphs_are_whole_and_made_once_for_a_length(parts, monkeypatch):
     assert made[:3] == [kinds] * 3
     lengths_seen = [1, 1, 1, 2, 2, 3, 3, 3, 4]
     assert all(count <= (kinds + bool(parts)) * seen for count, seen in zip(made, lengths_seen, strict=True))
+    assert not counters["graph_break"]
+
+
+def test_clips_that_run_apart_need_few_graphs_however_they_are_mixed(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda f, real=torch.compile, **_: real(f, backend="eager"))
+    torch.manual_seed(0)
+    model = MaskedLatentRegression(tiny(**SMALL))
+    model.compile_step()
+    made = []
+    for lengths in ([10_000, 7_200, 4_700], [6_000] * 2 + [4_700], [8_500] * 2 + [6_000], [4_700, 10_000, 8_500]):
+        model(batch_of(3, lengths=torch.tensor(lengths)), len(made))[0].backward()
+        made.append(counters["stats"]["unique_graphs"])
+    assert made[1:] == [6] * 3  # of one clip, of one clip of any length, of any clips
     assert not counters["graph_break"]
 
 

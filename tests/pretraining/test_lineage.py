@@ -40,8 +40,8 @@ from audiobat.pretraining.objectives.base import Clips, build_objective
 from audiobat.pretraining.objectives.masked_latent_regression import (
     Clones,
     MaskedLatentRegression,
+    share_of_cell,
     squared_error,
-    term,
 )
 from audiobat.pretraining.run import pretrain
 from audiobat.pretraining.targets.base import Targets
@@ -342,15 +342,16 @@ def test_source_retention_of_numbers_made_by_hand(monkeypatch, cells):
     monkeypatch.setattr(model.student, "embed_patches", lambda spectrogram: tokens)
     masks = Masks(visible=torch.tensor([[0], [2]]), masked=torch.tensor([[1, 2], [0, 1]]))
     predicted = torch.tensor([[[10.0], [20.0]], [[0.0], [30.0]]])
-    clones = Clones(torch.tensor([[0], [1]]), masks)
+    clones = Clones(torch.tensor([[0], [1]]), masks, torch.arange(2))
     own = Targets(torch.tensor([[[1.0], [3.0], [5.0]], [[7.0], [9.0], [11.0]]]), None, torch.zeros(()))
     clips = Clips(spectrogram, None, tokens, (3, 1))
     # masked and mixed: clip 0's columns 1 and 2, clip 1's column 1; its column 0 is masked and not mixed
     errors = [(10 - 11.5) ** 2, (20 - 22.5) ** 2, (30 - 34.5) ** 2, (0 - 7) ** 2]
     counted = errors if cells == "all" else errors[:3]
-    found = term("retention_loss", 1.0, *model.retention_targets(clips, own, mixed), clones)
-    wanted, scored = take(found.wanted, clones.clip, masks.masked), take_valid(found.scored, clones.clip, masks.masked)
-    error = found.share * squared_error(predicted, wanted, scored)
+    wanted, scored = model.retention_targets(clips, own, mixed)
+    share = share_of_cell([(scored, clones)])
+    wanted, scored = take(wanted, clones.clip, masks.masked), take_valid(scored, clones.clip, masks.masked)
+    error = share * squared_error(predicted, wanted, scored)
     assert float(error) == pytest.approx(sum(counted) / len(counted))
     assert heard[0].flatten().tolist() == [4.0, 5.0, 1.0, 2.0]  # the partner's tokens, with the places of its columns
     found = model.mix_clips(clips, mixed)

@@ -74,8 +74,8 @@ class Frontend(nn.Module, ABC):
         if waveform.ndim != 2 or waveform.shape[1] == 0:
             raise AudiobatError(f"The waveform has shape {list(waveform.shape)}: give [clips, samples], not empty.")
         if lengths is None:
-            lengths = torch.full((waveform.shape[0],), waveform.shape[1])
-        lengths = lengths.to(waveform.device, torch.int64)
+            lengths = torch.full((waveform.shape[0],), waveform.shape[1], device=waveform.device)
+        lengths = lengths.to(waveform.device, torch.int64, non_blocking=True)  # the host has no reason to wait for it
         if self.config.pad_samples:
             waveform, lengths = pad_waveforms(waveform, lengths, self.config.pad_samples)
         with torch.autocast(waveform.device.type, enabled=False):

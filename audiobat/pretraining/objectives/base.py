@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple, Protocol, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,10 @@ from audiobat.config.registry import class_for
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import StepCost
+from audiobat.pretraining.lengths import Part, Waveforms, together
 from audiobat.pretraining.masks.base import seeded_generator
 
 Stats = Mapping[str, Tensor | float]
-
-
-class Waveforms(Protocol):
-    """What an objective needs of a batch."""
-
-    waveform: Tensor  # [B, S]
-    lengths: Tensor | None  # [B], None when every clip is full
 
 
 class Clips(NamedTuple):
@@ -84,9 +78,15 @@ class Objective(nn.Module, ABC):
 
 
 def embed_clips(encoder: AudioEncoder, batch: Waveforms) -> Clips:
-    """The spectrograms and patch tokens of a batch: what is the same for all clones of a clip."""
+    """The spectrograms and patch tokens of a batch: what is the same for all clones of a clip.
+
+    The grid ends with the longest clip of all ranks, which must all call it; that of a `Part` with its own longest.
+    """
+    clips = batch if isinstance(batch, Part) else together(encoder, batch)
     with torch.no_grad():  # no frontend is trained
-        spectrogram, valid = encoder.spectrogram(batch.waveform, batch.lengths)
+        spectrogram, valid = encoder.spectrogram(clips.waveform, clips.lengths)
+    if clips.is_even:
+        valid = None  # all True
     tokens = encoder.embed_patches(spectrogram)
     freq_patches = encoder.config.grid[1]
     return Clips(spectrogram, valid, tokens, (tokens.shape[1] // freq_patches, freq_patches))

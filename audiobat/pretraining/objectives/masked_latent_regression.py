@@ -25,9 +25,10 @@ from audiobat.engine.ranks import any_rank, mean_over_ranks, pick_device
 from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import StepCost, embedding_flops, encoder_cost
 from audiobat.pretraining.decoders.base import Decoder
+from audiobat.pretraining.lengths import Part, Waveforms, apart, together
 from audiobat.pretraining.masks.base import Mask, Masks, clips_of_clones, take, take_valid
 from audiobat.pretraining.mixing import draw_mixed_columns, mix, mixed_count, partner
-from audiobat.pretraining.objectives.base import Clips, Objective, Stats, Waveforms, embed_clips
+from audiobat.pretraining.objectives.base import Clips, Objective, Stats, embed_clips
 from audiobat.pretraining.objectives.statistics import participation_ratio, pooled_variance, spread
 from audiobat.pretraining.targets.base import Targets, TargetSource
 from audiobat.pretraining.targets.teacher import Teacher
@@ -38,6 +39,8 @@ class Version(NamedTuple):
 
     clips: Clips
     targets: Targets
+    clones: Clones
+    draws: RowParts  # of what is random in the clones
     terms: list[Term]
 
 
@@ -56,10 +59,11 @@ class Clones(NamedTuple):
 
     clip: Tensor  # [R, 1] the clip of each
     masks: Masks
+    place: Tensor  # [R] of each among the clones of this rank's whole batch
 
     def chosen(self, rows: slice) -> Clones:
         """Those of `rows`."""
-        return Clones(self.clip[rows], Masks(*(patches[rows] for patches in self.masks)))
+        return Clones(self.clip[rows], Masks(*(patches[rows] for patches in self.masks)), self.place[rows])
 
 
 class Outcome(NamedTuple):
@@ -110,61 +114,87 @@ class MaskedLatentRegression(Objective):
         return self.teacher
 
     def forward(self, batch: Waveforms, step: int) -> tuple[Tensor, Stats]:
-        """The loss (Eq. 5) and statistics of global step `step`; masks are a function of (seed, step)."""
-        weights = self.config.objective
-        clips = embed_clips(self.student, batch)  # once for all clones of a clip
-        generator = self.generator(step, clips.tokens.device)
-        masks = self.mask(len(clips.tokens) * self.config.mask.clones, clips.grid, generator)
-        clones = Clones(clips_of_clones(len(clips.tokens), self.config.mask.clones, clips.tokens.device), masks)
-        targets = self.targets(clips.spectrogram, clips.valid, batch.waveform, batch.lengths)
-        versions = [Version(clips, targets, [])]  # of each clip: itself and, in SSLAM, a mixture, under the same masks
-        if weights.retention_weight:
-            mixed = draw_mixed_columns(clips.grid[0], generator)  # bool [T]
-            mixture = self.mix_clips(clips, mixed)
-            both = self.retention_targets(clips, targets, mixed)
-            targets = self.targets(mixture.spectrogram, mixture.valid, batch.waveform, batch.lengths)
-            retention = term("retention_loss", weights.retention_weight, *both, clones)
-            versions.append(Version(mixture, targets, [retention]))
-        for version in versions:  # which have equally many masked cells: the mean of their means is that over all
-            wanted = version.targets.patch_targets
-            version.terms.append(term("local_loss", 1 / len(versions), wanted, clips.valid, clones))  # Eq. 7
+        """The loss (Eq. 5) and statistics of global step `step`; masks are a function of (seed, step).
 
-        loss, outcomes = self.run_clones(versions, clones)
-        stats = {"loss": loss.detach(), "target_variance": versions[0].targets.variance}
+        Clips that end in different patch columns run apart, under masks of their own patches, so that nothing is
+        computed for padding. Only mixtures, whose partner may be longer, run together, and padding is hidden.
+        """
+        mixes = self.config.objective.retention_weight > 0
+        parts = [together(self.student, batch)] if mixes else apart(self.student, batch)
+        draws = RowParts(len(batch.waveform) * self.config.mask.clones, batch.waveform.device)
+        versions = [version for part in parts for version in self.versions_of(part, draws, step)]
+        share = share_of_cell([(version.clips.valid, version.clones) for version in versions])
+        for version in versions:
+            wanted = version.targets.patch_targets
+            version.terms.append(Term("local_loss", 1.0, wanted, version.clips.valid, share))  # Eq. 7
+
+        loss, outcomes = self.run_clones(versions)
+        originals = versions[: len(parts)]  # no mixtures
+        variances = [v.targets.variance * (len(v.clips.tokens) / len(batch.waveform)) for v in originals]
+        stats = {"loss": loss.detach(), "target_variance": sum(variances)}
         for outcome in chain(*outcomes):
             for name, value in outcome.terms.items():
                 stats[name] = stats.get(name, 0) + value
-        stats |= self.health_of(versions[0], outcomes[0], masks.masked.numel())
+        stats |= self.health_of(originals, outcomes)
         return loss, {name: torch.as_tensor(value).detach() for name, value in stats.items()}
 
-    def run_clones(self, versions: list[Version], clones: Clones) -> tuple[Tensor, list[list[Outcome]]]:
-        """The loss of the R clones of each version, and for each version what came of its clones, chunk by chunk."""
-        total = len(clones.clip)
-        patches, width = versions[0].clips.tokens.shape[1:]
-        size = chunk_size(total, patches, width, self.config.objective.chunk, clones.clip.device)
-        chunks = [(version, first) for version in range(len(versions)) for first in range(0, total, size)]
-        draws = RowParts(total, clones.clip.device)
+    def versions_of(self, part: Part, draws: RowParts, step: int) -> list[Version]:
+        """Clips with their clones and targets, and in SSLAM their mixtures, masked alike.
 
-        def run_chunk(chunk: tuple[int, int], *tokens: Tensor) -> tuple[Tensor, Outcome]:
-            version, first = chunk
-            some, share = clones.chosen(slice(first, first + size)), size / total / len(versions)
-            with draws.part(first):
-                loss, outcome = self.compare_clones(versions[version], tokens[version], some, share)
+        `draws` are those of the clones of the whole batch.
+        """
+        weights, device, count = self.config.objective, part.waveform.device, self.config.mask.clones
+        clips = embed_clips(self.student, part)  # once for all clones of a clip
+        generator = self.generator(step, device)
+        masks = self.mask(draws.rows, clips.grid, generator)  # for all clips: a clip's depend on its place alone
+        place = torch.arange(draws.rows, device=device)
+        if part.places is not None:
+            place = place.view(-1, count)[part.places.to(device, non_blocking=True)].flatten()
+            masks = Masks(masks.visible[place], masks.masked[place])
+        clones = Clones(clips_of_clones(len(clips.tokens), count, device), masks, place)
+        targets = self.targets(clips.spectrogram, clips.valid, part.waveform, part.lengths)
+        versions = [Version(clips, targets, clones, draws, [])]
+        if weights.retention_weight:
+            mixed = draw_mixed_columns(clips.grid[0], generator)  # bool [T]
+            mixture = self.mix_clips(clips, mixed)
+            wanted, scored = self.retention_targets(clips, targets, mixed)
+            targets = self.targets(mixture.spectrogram, mixture.valid, part.waveform, part.lengths)
+            share = share_of_cell([(scored, clones)])
+            retention = Term("retention_loss", weights.retention_weight, wanted, scored, share)
+            versions.append(Version(mixture, targets, clones, RowParts(draws.rows, device), [retention]))
+        return versions
+
+    def run_clones(self, versions: list[Version]) -> tuple[Tensor, list[list[Outcome]]]:
+        """The loss of the clones of all versions, and for each version what came of its clones, chunk by chunk."""
+        total = sum(len(version.clones.clip) for version in versions)
+        chunks = []  # (version, rows of its clones)
+        for number, (clips, _, clones, *_) in enumerate(versions):
+            rows, (patches, width) = len(clones.clip), clips.tokens.shape[1:]
+            size = chunk_size(rows, patches, width, self.config.objective.chunk, clones.clip.device)
+            chunks += [(number, slice(first, first + size)) for first in range(0, rows, size)]
+
+        def run_chunk(chunk: tuple[int, slice], *tokens: Tensor) -> tuple[Tensor, Outcome]:
+            number, rows = chunk
+            version, some = versions[number], versions[number].clones.chosen(rows)
+            with version.draws.part(some.place):
+                loss, outcome = self.compare_clones(version, tokens[number], some, len(some.clip) / total)
             # One clone of each clip is enough to tell the rank of tokens, and a sixteenth of the work.
-            firsts = outcome.tokens[-first % self.config.mask.clones :: self.config.mask.clones].clone()
+            firsts = outcome.tokens[-rows.start % self.config.mask.clones :: self.config.mask.clones].clone()
             return loss, outcome._replace(tokens=firsts)
 
         tokens = [version.clips.tokens for version in versions]
         loss, outcomes = sum_in_chunks(run_chunk, chunks, tokens, list(self.parameters()))
-        count = total // size
-        return loss, [outcomes[i : i + count] for i in range(0, len(outcomes), count)]
+        found: list[list[Outcome]] = [[] for _ in versions]
+        for (number, _), outcome in zip(chunks, outcomes, strict=True):
+            found[number].append(outcome)
+        return loss, found
 
     def compare_clones(self, version: Version, tokens: Tensor, clones: Clones, share: float) -> tuple[Tensor, Outcome]:
         """Encode and decode r clones of clips with patch `tokens` [B, N, D]: their part of the loss and what they are.
 
         `share` is that of these clones among those of all versions.
         """
-        weights, (clip, masks) = self.config.objective, clones
+        weights, (clip, masks, _) = self.config.objective, clones
         valid = version.clips.valid
         visible = take(tokens, clip, masks.visible)
         encoded = self.student.encode_tokens(visible, take_valid(valid, clip, masks.visible))  # [r, 1 + n, D]
@@ -212,18 +242,28 @@ class MaskedLatentRegression(Objective):
             scored = cells.expand(len(tokens), -1) if scored is None else scored & cells
         return wanted, scored
 
-    def health_of(self, version: Version, outcomes: list[Outcome], cells: int) -> Stats:
-        """The statistics that tell of a collapse, of the clones of clips, which have `cells` masked cells in all."""
-        tokens = torch.cat([outcome.tokens for outcome in outcomes])
-        variance = pooled_variance(
-            torch.stack([outcome.predicted_mean for outcome in outcomes]),
-            torch.stack([outcome.predicted_variance for outcome in outcomes]),
-            cells // len(outcomes),
-        )
+    def health_of(self, versions: list[Version], outcomes: list[list[Outcome]]) -> Stats:
+        """The statistics that tell of a collapse, from what came of the clones of each version, chunk by chunk."""
+        longest = max(version.clips.tokens.shape[1] for version in versions)
+        targets, valid = [], []
+        for version in versions:
+            own, missing = version.targets.patch_targets, longest - version.clips.tokens.shape[1]
+            real = (
+                torch.ones_like(own[..., 0], dtype=torch.bool) if version.clips.valid is None else version.clips.valid
+            )
+            targets.append(F.pad(own, (0, 0, 0, missing)))
+            valid.append(F.pad(real, (0, missing)))
+        cells, all_outcomes = [], []
+        for version, own_outcomes in zip(versions, outcomes, strict=False):  # behind clips come their mixtures
+            cells += [version.clones.masks.masked.numel() // len(own_outcomes)] * len(own_outcomes)
+            all_outcomes += own_outcomes
+        tokens = torch.cat([outcome.tokens.flatten(0, 1) for outcome in all_outcomes])
+        means = torch.stack([outcome.predicted_mean for outcome in all_outcomes])
+        variances = torch.stack([outcome.predicted_variance for outcome in all_outcomes])
         return {
-            "feature_rank": participation_ratio(tokens.flatten(0, 1).float()),
-            **spread(version.targets.patch_targets, version.clips.valid, torch.cat([o.cls for o in outcomes])),
-            "prediction_variance": variance,
+            "feature_rank": participation_ratio(tokens.float()),
+            **spread(torch.cat(targets), torch.cat(valid), torch.cat([outcome.cls for outcome in all_outcomes])),
+            "prediction_variance": pooled_variance(means, variances, cells),
         }
 
     def compile_step(self) -> None:
@@ -266,14 +306,18 @@ class MaskedLatentRegression(Objective):
         )
 
 
-def term(name: str, weight: float, wanted: Tensor, scored: Tensor | None, clones: Clones) -> Term:
-    """The term that compares `clones` with `wanted` [B, N, P] at their masked cells that are `scored` (bool [B, N])."""
-    masked = take_valid(scored, clones.clip, clones.masks.masked)
-    if masked is None:
+def share_of_cell(versions: list[tuple[Tensor | None, Clones]]) -> Tensor:
+    """What one masked cell of one clone is of the mean over those of all versions on all ranks, [].
+
+    A version is the cells of its clips that are scored, bool [B, N] (None: all), and their clones.
+    """
+    counts = []
+    for scored, clones in versions:
+        cells = take_valid(scored, clones.clip, clones.masks.masked)  # [R, m]
         count = clones.masks.masked.numel()
-        return Term(name, weight, wanted, scored, mean_over_ranks(wanted.new_full((), 1 / count), count))
-    cells = masked.sum()
-    return Term(name, weight, wanted, scored, mean_over_ranks(1 / cells.to(wanted).clamp(min=1), cells))
+        counts.append(torch.full((), count, device=clones.clip.device) if cells is None else cells.sum())
+    total = torch.stack(counts).sum()
+    return mean_over_ranks(1 / total.clamp(min=1), total)
 
 
 def cls_error(cls: Tensor, target: Tensor | None, clip: Tensor) -> Tensor:

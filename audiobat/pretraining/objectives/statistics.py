@@ -34,11 +34,12 @@ def spread(patch_targets: Tensor, valid: Tensor | None, cls: Tensor) -> dict[str
     }
 
 
-def pooled_variance(means: Tensor, variances: Tensor, count: int) -> Tensor:
-    """Variance over items, mean over features [], from means and variances [k, P] of k parts of `count` items each."""
-    between = (means - means.mean(0)).square().sum(0) * count
-    within = variances.sum(0) * (count - 1)
-    return ((between + within) / (len(means) * count - 1)).mean()
+def pooled_variance(means: Tensor, variances: Tensor, counts: list[int]) -> Tensor:
+    """Variance over items, mean over features [], from means and variances [k, P] of k parts of `counts` items."""
+    count, total = torch.tensor(counts).to(means.device, non_blocking=True)[:, None], sum(counts)
+    mean = (means * count).sum(0) / total
+    within, between = (variances * (count - 1)).sum(0), ((means - mean).square() * count).sum(0)
+    return ((within + between) / (total - 1)).mean()
 
 
 def participation_ratio(tokens: Tensor) -> Tensor:
