@@ -24,6 +24,7 @@ from time import perf_counter
 import numpy as np
 import soundfile
 import torch
+from targets import say
 from transformers import ASTConfig, ASTModel
 
 from audiobat.audio.read import load_audio, pad_batch
@@ -123,7 +124,10 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
 
     seconds = measure(
         {
-            "bare encoder": lambda: repeat(lambda: pool_features(encoder.forward_intermediates(waveform, lengths))),
+            "encoder, spectrograms": lambda: repeat(lambda: encoder.forward_spectrogram(spectrogram, None, [-1])),
+            "bare encoder": lambda: repeat(
+                lambda: pool_features(encoder.forward_intermediates(waveform, lengths, [-1]))
+            ),
             "embed": one(embed, encoder, "out.npz"),
             "bare encoder and head": lambda: repeat(lambda: tagger.scores(tagger(waveform, lengths))),
             "predict": one(predict, tagger, "out.csv"),
@@ -136,14 +140,23 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
     )
     for name, value in seconds.items():
         print(f"{name:>24}: {options.clips / value:8.2f} clips/s")
-    print(f"embed / bare {seconds['bare encoder'] / seconds['embed']:.3f} (goal 0.9)")
-    print(f"predict / bare {seconds['bare encoder and head'] / seconds['predict']:.3f} (goal 0.9)")
-    print(f"predict / AST {seconds['AST'] / seconds['predict']:.3f} (goal 1)")
     coarse_seconds = seconds["AST without overlap"]
-    print(f"bare encoder / AST without overlap {coarse_seconds / seconds['bare encoder']:.3f} (goal 1)")
-    print(f"embed / AST without overlap {coarse_seconds / seconds['embed']:.3f} (goal 1)")
-    print(f"predict / AST without overlap {coarse_seconds / seconds['predict']:.3f} (goal 1)")
-    print(f"mixed, embed / as they come {seconds['mixed, as they come'] / seconds['mixed, embed']:.3f}")
+    ratios = {
+        "embed / bare encoder": (seconds["bare encoder"] / seconds["embed"], 0.9),
+        "predict / bare encoder and head": (seconds["bare encoder and head"] / seconds["predict"], 0.9),
+        "predict / AST": (seconds["AST"] / seconds["predict"], 1.0),
+        "encoder / AST without overlap, both from spectrograms": (
+            coarse_seconds / seconds["encoder, spectrograms"],
+            1.0,
+        ),
+        "predict / AST without overlap": (coarse_seconds / seconds["predict"], None),
+        "mixed lengths: embed / batches as they come": (seconds["mixed, as they come"] / seconds["mixed, embed"], None),
+    }
+    for name, (ratio, target) in ratios.items():
+        if target is None:
+            say(name, f"{ratio:.2f}", "")
+        else:
+            say(name, f"{ratio:.2f}", f"at least {target}", ratio >= target)
 
 
 def memory(folder: Path) -> None:
@@ -159,7 +172,7 @@ def memory(folder: Path) -> None:
         words = [sys.executable, "-c", MEMORY, str(folder / "release"), str(path), str(folder / "out.csv")]
         peaks[minutes] = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout) / 1024
         print(f"{minutes:>4} minutes: {peaks[minutes]:.0f} MiB")
-    print(f"an hour / ten minutes {peaks[60] / peaks[10]:.3f} (goal: 1, within noise)")
+    say("memory of an hour / of ten minutes", f"{peaks[60] / peaks[10]:.2f}", "1, within noise")
 
 
 def main() -> None:
