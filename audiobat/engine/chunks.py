@@ -21,13 +21,19 @@ CPU_TOKENS = 1_024  # of a chunk at the least: fewer make small matrix products,
 GPU_TOKENS = 32_768  # fill the device
 
 
+def rows_at_once(tokens: int, width: int, device: torch.device) -> int:
+    """How many sequences of `tokens` tokens [width] the device runs fastest at once; at least one."""
+    limit = max(CPU_VALUES // width, CPU_TOKENS) if device.type == "cpu" else GPU_TOKENS
+    return max(limit // tokens, 1)
+
+
 def chunk_size(rows: int, tokens: int, width: int, limit: int | None, device: torch.device) -> int:
     """How many of `rows` sequences of `tokens` tokens [width] run at once: all chunks are of this size.
 
     `limit` is the most that a user wants; None: what the device does fastest. At least one.
     """
     if limit is None:
-        limit = (max(CPU_VALUES // width, CPU_TOKENS) if device.type == "cpu" else GPU_TOKENS) // tokens
+        limit = rows_at_once(tokens, width, device)
     return next(size for size in range(max(min(limit, rows), 1), 0, -1) if rows % size == 0)
 
 

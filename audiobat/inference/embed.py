@@ -26,7 +26,7 @@ from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.inference.journal import CLIP_ID, Rows
 from audiobat.inference.window_pass import Task, Windows, finished_pass, list_clips
-from audiobat.models.encoder import pool_features
+from audiobat.models.encoder import BaseEncoder, pool_features
 from audiobat.models.features import Encoder
 from audiobat.zoo.load import load_encoder
 
@@ -61,7 +61,7 @@ def embed(
         pool: `mean` over valid patches, or the `cls` token, which masked latent regression trains little.
         window_seconds: length of a window; None: the longest clip that the model takes.
         hop_seconds: step between windows; None: the window.
-        batch_size: windows that are computed at once.
+        batch_size: windows that are computed at once, at most; on a CPU no more than 20 s of audio for each thread.
         workers: threads that decode ahead; 0: none.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: run the Python files that come with the model, if it has any; read them first.
@@ -110,8 +110,13 @@ class EmbedTask(Task):
 
     def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[NDArray[np.float32]]:
         """A vector [D] for each window of [B, S]."""
-        features = self.encoder.forward_intermediates(waveform, lengths)
-        return list(pool_features(features, self.pool, self.layer).float().cpu().numpy())
+        layer = self.layer
+        if isinstance(self.encoder, BaseEncoder):  # one of somebody else's may know no `indices`
+            features = self.encoder.forward_intermediates(waveform, lengths, [layer if layer < 0 else layer - 1])
+            layer = -1
+        else:
+            features = self.encoder.forward_intermediates(waveform, lengths)
+        return list(pool_features(features, self.pool, layer).float().cpu().numpy())
 
     def rows(self, window: Window, value: NDArray[np.float32]) -> Rows:
         """The row of a window."""

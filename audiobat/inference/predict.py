@@ -68,7 +68,7 @@ def predict(
             of `out`: .csv, .parquet, .jsonl, .txt (Audacity), .selections.txt (Raven).
         window_seconds: length of a window; None: the longest clip that the model takes.
         hop_seconds: step between windows; None: the window.
-        batch_size: windows that are computed at once.
+        batch_size: windows that are computed at once, at most; on a CPU no more than 20 s of audio for each thread.
         workers: threads that decode ahead; 0: none.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         overwrite: replace `out` if it exists, which is an error otherwise.

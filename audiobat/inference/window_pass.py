@@ -33,7 +33,8 @@ from audiobat.inference.journal import CLIP_ID, Journal, Rows, WindowId, join_ro
 from audiobat.models.features import Encoder
 
 CLIP_SECONDS = 10.0  # window for an encoder that has no longest clip
-POOL_BATCHES = 4  # batches of windows in a pool
+POOL_BATCHES = 8  # batches of windows in a pool
+CPU_SECONDS = 20.0  # of audio that each thread of a CPU computes at once: what lies between two layers stays in caches
 GOES_ON = "fix that; the same command goes on from what is done"  # the hint where nothing can be written
 POOL_BROKEN = 4096  # broken clips in a pool, at most
 PART_SECONDS = 10.0  # a part is written with the first pool that ends so long after the last part
@@ -214,7 +215,7 @@ def run_pass(
         size = windows.batch_size * POOL_BATCHES
         first = windows.batch_size if journal.next == (0, 0) else size  # small, so that the model starts early
         for pool in read_ahead(pools(stream(*journal.next), first, size)):
-            values = compute(task, pool.windows, windows.batch_size, device)
+            values = compute(task, pool.windows, windows, device)
             if pool.windows:
                 pairs = zip(pool.windows, values, strict=True)
                 rows.append(join_rows([task.rows(window, value) for window, value in pairs]))
@@ -245,13 +246,23 @@ def pools(items: Iterator[Window | BrokenClip], first: int, size: int) -> Iterat
 
 
 @torch.inference_mode()
-def compute(task: Task, windows: Sequence[Window], batch_size: int, device: torch.device) -> list[Any]:
-    """The task's value for each window, from batches that begin with the longest windows."""
-    order = sorted(range(len(windows)), key=lambda i: -len(windows[i].samples))
-    values: list[Any] = [None] * len(windows)
-    for first in range(0, len(order), batch_size):
-        batch = order[first : first + batch_size]
-        waveform, lengths = pad_batch([torch.from_numpy(windows[i].samples) for i in batch])
+def compute(task: Task, pool: Sequence[Window], windows: Windows, device: torch.device) -> list[Any]:
+    """The task's value for each window of `pool`, from batches that begin with the longest windows."""
+    values: list[Any] = [None] * len(pool)
+    for batch in batches([len(window.samples) for window in pool], windows, device):
+        waveform, lengths = pad_batch([torch.from_numpy(pool[i].samples) for i in batch])
         for i, value in zip(batch, task.compute(waveform.to(device), lengths.to(device)), strict=True):
             values[i] = value
     return values
+
+
+def batches(lengths: Sequence[int], windows: Windows, device: torch.device) -> Iterator[list[int]]:
+    """The places of windows of `lengths` samples, the longest first, in batches; a CPU is faster with small ones."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    at_once = CPU_SECONDS * torch.get_num_threads() * windows.sample_rate  # samples
+    while order:
+        size = windows.batch_size
+        if device.type == "cpu":
+            size = min(size, max(1, int(at_once / lengths[order[0]])))
+        yield order[:size]
+        order = order[size:]

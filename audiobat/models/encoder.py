@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from audiobat.audio.frontends.base import Frontend, build_frontend
 from audiobat.audio.read import to_waveform
 from audiobat.config import ModelConfig, check, to_dict
+from audiobat.engine.chunks import rows_at_once
 from audiobat.errors import AudiobatError
-from audiobat.models.features import LayerFeatures, block_numbers
+from audiobat.models.features import LayerFeatures, block_numbers, join_clips
 from audiobat.models.layers import Block, init_weights, init_weights_eat
 from audiobat.models.patches import PatchEmbed, count_columns, pad_frames, sincos_positions, valid_patches
 
@@ -229,8 +230,21 @@ class AudioEncoder(BaseEncoder):
     def forward_spectrogram(
         self, spectrogram: Tensor, frames: Tensor | None = None, indices: int | Sequence[int] | None = None
     ) -> LayerFeatures:
-        """As `forward_intermediates`, from a spectrogram [B, T, F] of which each clip owns `frames` [B] (None: all)."""
+        """As `forward_intermediates`, from a spectrogram [B, T, F] of which each clip owns `frames` [B] (None: all).
+
+        Without gradients a CPU runs a few clips at a time, so that what lies between two layers stays in its caches.
+        """
         chosen = block_numbers(self.depth, indices)
+        if spectrogram.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._run(spectrogram, frames, chosen)
+        columns, _ = self._columns(spectrogram.shape[1])
+        size = rows_at_once(1 + columns * self.freq_patches, self.dim, spectrogram.device)
+        parts = spectrogram.split(size)
+        own = [None] * len(parts) if frames is None else frames.split(size)
+        return join_clips([self._run(*part, chosen) for part in zip(parts, own, strict=True)])
+
+    def _run(self, spectrogram: Tensor, frames: Tensor | None, chosen: Sequence[int]) -> LayerFeatures:
+        """The features of all clips at once, of the blocks `chosen`, from 0 and in order."""
         clips, longest, _ = spectrogram.shape
         windows = self.cut_windows(spectrogram, frames)
         tokens = self.embed_patches(windows.spectrogram)  # [B * W, N, D]

@@ -56,6 +56,21 @@ class Encoder(Protocol):
         ...
 
 
+def join_clips(parts: Sequence[LayerFeatures]) -> LayerFeatures:
+    """The features of the clips of all `parts`, whose grids are the same."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    cls = [part.cls_token for part in parts if part.cls_token is not None]
+    return LayerFeatures(
+        torch.cat([part.patch_tokens for part in parts], 1),
+        torch.cat(cls, 1) if cls else None,
+        first.grid,
+        torch.cat([part.valid for part in parts]),
+        first.frame_times,
+    )
+
+
 def block_numbers(depth: int, indices: int | Sequence[int] | None) -> list[int]:
     """Numbers, from 0 and in the model's order, of the blocks that timm's `indices` chooses among `depth`.
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from audiobat.audio.frontends import base
 from audiobat.audio.frontends.base import build_frontend
 from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
 from audiobat.audio.frontends.mel_db import MelFrontend, reflect_ends
@@ -122,6 +123,25 @@ def test_order_in_the_batch_does_not_matter(config: FrontendConfig) -> None:
     shuffled, shuffled_frames = frontend(waveform[order], lengths[order])
     torch.testing.assert_close(shuffled, spectrogram[order], atol=1e-6, rtol=0)
     assert torch.equal(shuffled_frames, frames[order])
+
+
+@ALL
+def test_few_clips_at_once_give_what_all_at_once_give(config: FrontendConfig, monkeypatch) -> None:
+    frontend = build_frontend(config)
+    clips = [noise(n, seed=n) for n in (6000, 30, 2000, 4100, 900)]
+    waveform, lengths = batch(clips, 6000, rest=0.5)
+    whole, frames = frontend(waveform, lengths)
+    sizes = []
+    raw = frontend.raw_spectrogram
+    monkeypatch.setattr(frontend, "raw_spectrogram", lambda *given: sizes.append(len(given[0])) or raw(*given))
+    padded = max(6000, frontend.config.pad_samples)
+    for at_once, wanted in ((1, [1] * 5), (2 * padded, [2, 2, 1]), (9 * padded, [5])):
+        monkeypatch.setattr(base, "CPU_SAMPLES", at_once)
+        sizes.clear()
+        parts, own = frontend(waveform, lengths)
+        assert sizes == wanted
+        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
+        assert torch.equal(own, frames)
 
 
 @ALL

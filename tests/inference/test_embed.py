@@ -21,6 +21,7 @@ from audiobat.inference import embed as embed_module
 from audiobat.inference import journal, window_pass
 from audiobat.inference.embed import embed
 from audiobat.models.encoder import AudioEncoder
+from audiobat.models.features import LayerFeatures
 from audiobat.zoo import release as release_io
 
 RATE = 8000
@@ -86,6 +87,80 @@ def test_rows_are_the_encoders_own_vectors_of_the_windows(folder: Path, encoder:
     assert left == pytest.approx(dict.fromkeys(left, 0.0), abs=1 / RATE)
     assert len(rows["path"]) == 1 + 4 + 1 + 2 + 2 + 3 + 1 + 2
     assert rows["embedding"].std(0).min() > 1e-3
+
+
+def test_blocks_behind_the_one_that_is_read_do_not_run(folder: Path, encoder: AudioEncoder, tmp_path: Path):
+    ran = []
+    hooks = [block.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, block in enumerate(encoder.blocks, 1)]
+    try:
+        embed(encoder, folder, tmp_path / "out.npz", layer=1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert set(ran) == {1}
+    by_number = read(embed(encoder, folder, tmp_path / "two.npz", layer=2))
+    last = read(embed(encoder, folder, tmp_path / "last.npz"))
+    np.testing.assert_array_equal(by_number["embedding"], last["embedding"])
+
+
+class OneMean:
+    """An encoder of somebody else's: three blocks, 1, 2 and 3 times the sum of a clip; it knows no indices."""
+
+    sample_rate, dim, depth = RATE, 8, 3
+
+    def forward_intermediates(self, waveform: torch.Tensor, lengths: torch.Tensor | None = None) -> LayerFeatures:
+        total = waveform.sum(1)[:, None, None].expand(-1, 1, 8)  # [B, 1, D]; padding is zeros
+        valid = torch.ones(len(waveform), 1, dtype=torch.bool)
+        return LayerFeatures(torch.stack([total, 2 * total, 3 * total]), None, (1, 1), valid, torch.zeros(1))
+
+
+@pytest.mark.parametrize(("layer", "factor"), [(1, 1), (2, 2), (-1, 3)])
+def test_an_encoder_that_knows_no_indices_is_read_at_the_layer(folder: Path, tmp_path: Path, layer: int, factor: int):
+    rows = read(embed(OneMean(), folder, tmp_path / "out.npz", layer=layer, window_seconds=9.0))
+    sums = [load_audio(folder / path, RATE).sum() for path in rows["path"]]
+    np.testing.assert_allclose(rows["embedding"][:, 0], factor * np.array(sums), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.9, 99.0])
+def test_short_clips_run_beside_short_ones_and_come_in_the_order_of_the_folder(
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch, seconds: float
+):
+    """Recordings of 0.3 to 3.1 s, in windows of 0.95 s at most: in `seconds` of audio at once, a window at least."""
+    monkeypatch.setattr(window_pass, "CPU_SECONDS", seconds / torch.get_num_threads())
+    seen: list[torch.Tensor] = []
+    run = encoder.forward_intermediates
+    monkeypatch.setattr(
+        encoder, "forward_intermediates", lambda *given: seen.append(given[1]) or run(*given), raising=False
+    )
+    rows = read(embed(encoder, folder, tmp_path / "out.npz", batch_size=4))
+    monkeypatch.undo()
+    assert rows["path"].tolist() == sorted(rows["path"].tolist())
+    for path, start, end, vector in zip(*rows.values(), strict=True):
+        alone = encoder.embed(load_audio(folder / path, RATE)[round(start * RATE) : round(end * RATE)], RATE)
+        np.testing.assert_allclose(vector, alone.numpy(), atol=1e-5)
+    assert max(len(lengths) for lengths in seen) == {0.1: 1, 1.9: 3, 99.0: 4}[seconds]
+    assert all(len(lengths) == 1 or len(lengths) * int(lengths[0]) <= seconds * RATE for lengths in seen)
+    later = torch.cat(seen)[4:]  # the first pool is a batch of four, so that the model starts early; then all others
+    assert len(later) == 12
+    assert bool((later.diff() <= 0).all())  # the longest first
+
+
+def test_batches_hold_little_padding_and_are_small_on_a_cpu():
+    lengths = np.random.default_rng(0).integers(RATE, 10 * RATE, 128).tolist()
+    settings = window_pass.Windows(RATE, 10.0, 10.0, 16, 0)
+    at_once = window_pass.CPU_SECONDS * torch.get_num_threads() * RATE
+    for device in ("cpu", "cuda"):
+        found = list(window_pass.batches(lengths, settings, torch.device(device)))
+        assert sorted(i for batch in found for i in batch) == list(range(128))
+        padded = [len(batch) * lengths[batch[0]] for batch in found]
+        assert all(lengths[i] <= lengths[batch[0]] for batch in found for i in batch)
+        assert sum(padded) < 1.15 * sum(lengths)
+        if device == "cuda":
+            assert {len(batch) for batch in found} == {16}
+        else:
+            assert max(padded) <= at_once
+            full = zip(found[:-1], padded, strict=False)
+            assert all(len(batch) == 16 or size + lengths[batch[0]] > at_once for batch, size in full)
 
 
 def test_the_default_window_fits_the_position_table(encoder: AudioEncoder):

@@ -7,6 +7,7 @@ import torch
 import audiobat
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.errors import AudiobatError
+from audiobat.models import encoder as encoder_module
 from audiobat.models.encoder import AudioEncoder, pool_features
 from audiobat.models.features import Encoder
 
@@ -210,3 +211,28 @@ def test_a_spectrogram_gives_what_its_waveform_gives(pad: str, samples: int):
         found = model.forward_spectrogram(spectrogram, None if own is None else frames)
         assert same(found, expected)
         assert torch.equal(model.column_times(spectrogram.shape[1]), expected.frame_times)
+
+
+@pytest.mark.parametrize("pad", ["mask", "grid"])
+@pytest.mark.parametrize("samples", [700, 5_000, 12_000])  # less than a patch, less than a window, two windows
+def test_few_clips_at_once_give_what_all_at_once_give(pad: str, samples: int, monkeypatch):
+    torch.manual_seed(0)
+    frontend = FrontendConfig(n_fft=256, win_length=256, mel_bins=16)
+    model = AudioEncoder(ModelConfig(frontend, EncoderConfig(dim=16, depth=2, heads=2, max_frames=48, pad=pad))).eval()
+    waveform, lengths = torch.randn(5, samples), torch.tensor([samples, 1, samples // 2, samples, samples // 3 + 1])
+    sizes = []
+    model.patch_embed.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    monkeypatch.setattr(encoder_module, "rows_at_once", lambda *_: 2)
+    for own in (None, lengths):
+        whole = model.forward_intermediates(waveform, own, [0, -1])  # a graph is needed: nothing is cut
+        count = sizes.pop()  # windows of five clips
+        assert not sizes
+        with torch.no_grad():
+            parts = model.forward_intermediates(waveform, own, [0, -1])
+        assert sizes == [count * 2 // 5, count * 2 // 5, count // 5]
+        sizes.clear()
+        assert torch.equal(parts.valid, whole.valid)
+        assert parts.grid == whole.grid
+        torch.testing.assert_close(parts.patch_tokens, whole.patch_tokens, atol=1e-6, rtol=0)
+        torch.testing.assert_close(parts.cls_token, whole.cls_token, atol=1e-6, rtol=0)
+        assert torch.equal(parts.frame_times, whole.frame_times)

@@ -19,6 +19,7 @@ from audiobat.config import FrontendConfig
 from audiobat.config.registry import class_for
 from audiobat.errors import AudiobatError
 
+CPU_SAMPLES = 1 << 18  # transformed at once on a CPU, so that the spectra of a few clips stay in its caches
 MINMAX_EPS = 1e-8  # so that a silent clip divides 0 by something
 
 
@@ -79,9 +80,17 @@ class Frontend(nn.Module, ABC):
         if self.config.pad_samples:
             waveform, lengths = pad_waveforms(waveform, lengths, self.config.pad_samples)
         with torch.autocast(waveform.device.type, enabled=False):
-            raw = self.raw_spectrogram(waveform.float(), lengths)
             frames = self.frame_counts(lengths)
-            return self.normalise(raw, below(frames, raw.shape[1])), frames
+            if waveform.device.type != "cpu" or torch.compiler.is_compiling():
+                return self._normalised(waveform.float(), lengths, frames), frames
+            size = max(1, CPU_SAMPLES // waveform.shape[1])  # clips
+            parts = zip(waveform.float().split(size), lengths.split(size), frames.split(size), strict=True)
+            return torch.cat([self._normalised(*part) for part in parts]), frames
+
+    def _normalised(self, waveform: Tensor, lengths: Tensor, frames: Tensor) -> Tensor:
+        """The spectrogram [B, T, F] of clips that own `frames` [B]."""
+        raw = self.raw_spectrogram(waveform, lengths)
+        return self.normalise(raw, below(frames, raw.shape[1]))
 
     def normalise(self, raw: Tensor, valid: Tensor) -> Tensor:
         """Apply `config.norm` to `raw` [B, T, F] over the frames where `valid` [B, T], and fill the others."""
