@@ -1,13 +1,14 @@
 """What a step of pre-training costs for clips of different lengths, beside clips that fill their crops.
 
 python benchmarks/lengths.py [ROUNDS]: the forward and backward pass, one thread, the least CPU time of interleaved
-rounds. `apart` is what `pretrain` does, `padded` what it did: all clips as long as a crop, padding hidden by a mask.
-The last column is the time for each second of audio, as a share of that of full clips; parts of 10 s end one column of
-64 before a full crop.
+rounds. `together` is the default, `apart` is `objective.apart`, and `padded` has all clips as long as a crop, padding
+hidden by a mask. The last column is the time for each second of audio, as a share of that of full clips; clips of 10 s
+end one column of 64 before a full crop.
 """
 
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
@@ -19,7 +20,7 @@ from audiobat.config import (
     from_dict,
 )
 from audiobat.config.recipes import load_recipe
-from audiobat.pretraining.lengths import Part
+from audiobat.pretraining.lengths import Part, apart, together
 from audiobat.pretraining.objectives import masked_latent_regression
 from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
 
@@ -30,9 +31,11 @@ SMALL = PretrainConfig(
 SIZES = {"dim 192, 6 + 3 blocks, 4 clips x 16": (SMALL, 4), "bat_nano, 32 clips x 4": (None, 32)}
 
 
-def padded(encoder, batch):
-    """One part, as long as a crop."""
-    return [Part(batch.waveform, batch.lengths, is_even=False)]
+WAYS = {
+    "together": lambda encoder, batch: [together(encoder, batch)],
+    "apart": apart,
+    "padded": lambda encoder, batch: [Part(batch.waveform, batch.lengths, is_even=False)],
+}
 
 
 def main(rounds: int) -> None:
@@ -45,22 +48,15 @@ def main(rounds: int) -> None:
 
 def measure(name: str, config: PretrainConfig, clips: int, rounds: int) -> None:
     torch.manual_seed(0)
-    model = MaskedLatentRegression(config)
+    model = MaskedLatentRegression(replace(config, objective=replace(config.objective, apart=True)))
     full = int(config.data.clip_seconds * RATE)
     waveform = torch.randn(clips, full) * 0.1
     spread = torch.linspace(0.2, 1.0, clips).mul(full).long()
     common = torch.full((clips,), int(full * 10 / 10.24))
     nearly = torch.where(torch.arange(clips) == 0, full // 2, full)
-    apart = masked_latent_regression.apart
-    cases = {
-        "full": (None, apart),
-        "10 of 10.24 of a crop, apart": (common, apart),
-        "10 of 10.24 of a crop, padded": (common, padded),
-        "one of half a crop, apart": (nearly, apart),
-        "one of half a crop, padded": (nearly, padded),
-        "0.2 to 1 crop, apart": (spread, apart),
-        "0.2 to 1 crop, padded": (spread, padded),
-    }
+    lengths_of = {"10 of 10.24 of a crop": common, "one of half a crop": nearly, "0.2 to 1 crop": spread}
+    cases = {"full": (None, apart)}
+    cases |= {f"{kind}, {way}": (lengths, WAYS[way]) for kind, lengths in lengths_of.items() for way in WAYS}
     seconds: dict[str, list[float]] = {case: [] for case in cases}
     for step in range(rounds + 1):
         for case, (lengths, parts) in cases.items():
@@ -71,7 +67,6 @@ def measure(name: str, config: PretrainConfig, clips: int, rounds: int) -> None:
             if step:  # the first one warms up
                 seconds[case].append(time.process_time() - start)
             model.zero_grad()
-    masked_latent_regression.apart = apart
     one = min(seconds["full"]) / (clips * full)
     for case, (lengths, _) in cases.items():
         samples = clips * full if lengths is None else int(lengths.sum())

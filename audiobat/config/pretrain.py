@@ -84,6 +84,8 @@ class ObjectiveConfig:
     retention_weight: float = 0.0  # SSLAM: each clip is mixed with another, too, and has to retain both; 0: no mixing
     retention_cells: Literal["all", "mixed"] = "all"  # of mixtures' masked cells: all (SSLAM's code), or those in mixed
     # columns (SSLAM in the words of the BAT paper)
+    apart: bool = False  # clips that end in different patch columns run apart, masked over their own patches, so that
+    # nothing is computed for padding; else all are as long as the longest of a batch, and masks show padding, too; ours
     chunk: int | None = None  # clones that run at once: fewer take less memory, for the same loss and gradient; None:
     # as many as the device runs fastest; ours
     compile: Literal["auto", "on", "off"] = "auto"  # run what is the same in each step by torch.compile; auto: on a GPU
@@ -95,6 +97,10 @@ class ObjectiveConfig:
             check_choice(self, name)
         for name in ("global_weight", "retention_weight"):
             check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "it must not be negative")
+        apart = not (self.apart and self.retention_weight)
+        check(
+            apart, "objective.apart", self.apart, "objective.retention_weight mixes clips of different lengths: use 0"
+        )
         check(self.chunk is None or self.chunk > 0, "objective.chunk", self.chunk, "use a positive number or null")
         check(self.scale > 0, "objective.scale", self.scale, "it must be positive")
 

@@ -1,9 +1,9 @@
 """Clips of different lengths with as little padding as can be: a batch of waveforms in, one or more parts of it out.
 
 A crop is as long as `data.clip_seconds` says, and what a shorter clip lacks is padding, which nothing may see. Padding
-costs what sound costs, and the mask that hides it keeps attention off its fastest kernels. Clips that end in the same
-patch column need neither: `apart` makes a part of each column's clips. What cannot be taken apart ends, `together`,
-with its longest clip.
+costs what sound costs, and the mask that hides it keeps attention off its fastest kernels. So a batch ends, `together`,
+with its longest clip, and where all its clips end in one patch column, there is no padding and no mask. `apart` makes
+a part of each column's clips, none of which has any.
 
 Columns are counted on the CPU, where the loader knows the lengths, so that nothing waits for the device. With
 `encoder.pad` "grid" padding is part of the input, and nothing is cut.

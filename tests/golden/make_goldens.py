@@ -507,8 +507,14 @@ def read_json(name: str) -> Any:
 
 
 def expected(topic: str) -> Any:
-    """What `numbers` gave with the old version, or with one that was meant to give something else (README.md)."""
-    return read_json(topic)
+    """What `numbers` gave with the old version; its stopped runs are to end as those that were never stopped.
+
+    The old fine-tuning drew the partners of mixup otherwise, so that how its run ends now is kept by itself.
+    """
+    if topic != "resuming":
+        return read_json(topic)
+    pretrained = {"rows": read_json("pretraining")["vit_block"], "went_on": True}
+    return {"pretraining": pretrained, **read_json("resuming")}
 
 
 def demo_numbers(folder: Path) -> dict[str, Any]:
@@ -535,7 +541,8 @@ def make_topics(topics: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder))
         for topic in topics:
-            write_json(topic, numbers(Path(folder), topic))
+            found = numbers(Path(folder), topic)
+            write_json(topic, {"finetuning": found["finetuning"]} if topic == "resuming" else found)
 
 
 def make() -> None:

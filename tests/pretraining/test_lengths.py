@@ -15,6 +15,7 @@ from audiobat.config import (
     ObjectiveConfig,
     PretrainConfig,
 )
+from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.layers import GatedAttention
 from audiobat.pretraining.lengths import apart, together
@@ -176,7 +177,7 @@ def objective_of(**parts) -> MaskedLatentRegression:
         "encoder": model.encoder,
         "decoder": DecoderConfig(depth=2, heads=2),
         "mask": MaskConfig(clones=3, block_size=2),
-        "objective": ObjectiveConfig(global_weight=0.5),
+        "objective": ObjectiveConfig(global_weight=0.5, apart=True),
         "data": DataConfig(clip_seconds=0.64),
     }
     return MaskedLatentRegression(PretrainConfig(**(fields | parts)))
@@ -250,15 +251,21 @@ def test_the_clips_of_a_batch_do_not_change_what_a_clip_is_taught(drop_path: flo
     torch.testing.assert_close(one, other)
 
 
-def test_mixtures_stay_together(masks):
-    model = objective_of(objective=ObjectiveConfig(retention_weight=1.0))
+@pytest.mark.parametrize("retention_weight", [0.0, 1.0])
+def test_clips_that_stay_together_are_masked_where_they_end_apart(masks, retention_weight: float):
+    model = objective_of(objective=ObjectiveConfig(retention_weight=retention_weight))
     loss, stats = model(batch_of([SEVEN, FULL, 300]), 0)
     assert loss.isfinite()
-    assert "retention_loss" in stats
+    assert ("retention_loss" in stats) == (retention_weight > 0)
     assert all(mask is not None for mask in masks)
     masks.clear()
     model(batch_of([SEVEN, SEVEN + 1, SEVEN + 300]), 0)
     assert all(mask is None for mask in masks)
+
+
+def test_mixtures_do_not_run_apart():
+    with pytest.raises(AudiobatError, match="retention_weight mixes clips of different lengths"):
+        ObjectiveConfig(retention_weight=1.0, apart=True)
 
 
 def test_no_attention_is_masked_where_clips_run_apart(masks):

@@ -17,9 +17,7 @@ from audiobat.config import (
     PretrainConfig,
     TargetConfig,
 )
-from audiobat.pretraining.lengths import together
 from audiobat.pretraining.masks.base import Masks
-from audiobat.pretraining.objectives import masked_latent_regression
 from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
 
 plain = load_script("plain")
@@ -56,9 +54,7 @@ def pair_of(config: PretrainConfig) -> tuple[MaskedLatentRegression, torch.nn.Mo
     [{}, {"target": TargetConfig(layers=2), "objective": ObjectiveConfig(global_weight=0.5, scale=3.0)}],
     ids=["paper", "weights"],
 )
-def test_loss_and_every_gradient_are_those_of_the_plain_step(lengths, parts, monkeypatch):
-    """Clips of different lengths run `together` here, under a mask, as in the plain step."""
-    monkeypatch.setattr(masked_latent_regression, "apart", lambda encoder, batch: [together(encoder, batch)])
+def test_loss_and_every_gradient_are_those_of_the_plain_step(lengths, parts):
     config = config_of(**parts)
     ours, theirs = pair_of(config)
     waveform = torch.randn(3, SAMPLES) * 0.1

@@ -34,6 +34,7 @@ CONVOLUTIONS = {"groups": 4, "kernel_size": 3}
 # each step; SSLAM mixes clips with their neighbours, the first of a rank with the last of the rank before.
 CASES = {
     "bat": ("bat_base", "short", {"encoder": {"drop_path": 0.3}}),
+    "apart": ("bat_base", "short", {"encoder": {"drop_path": 0.3}, "objective": {"apart": True}}),
     "eat": ("eat_base", "full", {"encoder": {"drop_path": 0.3}, "decoder": CONVOLUTIONS, "optim": {"grad_clip": 1.0}}),
     "sslam": ("sslam", "short", {"init": None, "decoder": CONVOLUTIONS}),
 }

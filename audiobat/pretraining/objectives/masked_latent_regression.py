@@ -116,11 +116,11 @@ class MaskedLatentRegression(Objective):
     def forward(self, batch: Waveforms, step: int) -> tuple[Tensor, Stats]:
         """The loss (Eq. 5) and statistics of global step `step`; masks are a function of (seed, step).
 
-        Clips that end in different patch columns run apart, under masks of their own patches, so that nothing is
-        computed for padding. Only mixtures, whose partner may be longer, run together, and padding is hidden.
+        If the config says so, clips that end in different patch columns run apart, masked over their own patches, and
+        nothing is computed for padding. Mixtures cannot: their partners may be longer.
         """
-        mixes = self.config.objective.retention_weight > 0
-        parts = [together(self.student, batch)] if mixes else apart(self.student, batch)
+        is_apart = self.config.objective.apart
+        parts = apart(self.student, batch) if is_apart else [together(self.student, batch)]
         draws = RowParts(len(batch.waveform) * self.config.mask.clones, batch.waveform.device)
         versions = [version for part in parts for version in self.versions_of(part, draws, step)]
         share = share_of_cell([(version.clips.valid, version.clones) for version in versions])
