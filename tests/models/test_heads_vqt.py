@@ -242,3 +242,17 @@ def test_features_without_the_inputs_of_blocks_are_refused():
     encoder = encoder_of()
     with pytest.raises(AudiobatError, match=r"give it `block_inputs\(encoder, waveform\)`"):
         head_of(encoder)(encoder.forward_intermediates(waveform_of(16)))
+
+
+def test_inputs_of_blocks_are_whole_where_a_few_clips_run_at_a_time(monkeypatch):
+    torch.manual_seed(0)
+    model = AudioEncoder(
+        ModelConfig(FrontendConfig(n_fft=256, win_length=256, mel_bins=16), EncoderConfig(dim=16, depth=2, heads=2))
+    )
+    waveform = torch.randn(5, 4_000)
+    whole = block_inputs(model, waveform)
+    monkeypatch.setattr("audiobat.models.encoder.rows_at_once", lambda *_: 2)
+    parts = block_inputs(model, waveform)
+    assert len(whole.inputs) == len(parts.inputs) == 2
+    for found, wanted in zip(parts.inputs, whole.inputs, strict=True):
+        torch.testing.assert_close(found, wanted)

@@ -126,8 +126,10 @@ class BlockInputs(LayerFeatures):
 @torch.no_grad()
 def block_inputs(encoder: Any, waveform: Tensor, lengths: Tensor | None = None) -> BlockInputs:
     """Run `encoder` in eval mode, without gradients, on waveform [B, S] with its `lengths` [B] in samples (None: S)."""
-    inputs: list[Tensor] = []
-    hooks = [block.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for block in encoder.blocks]
+    inputs: dict[Any, list[Tensor]] = {
+        block: [] for block in encoder.blocks
+    }  # an encoder may run a few clips at a time
+    hooks = [block.register_forward_pre_hook(lambda own, args: inputs[own].append(args[0])) for block in inputs]
     was_training = encoder.training
     encoder.eval()
     try:
@@ -136,7 +138,7 @@ def block_inputs(encoder: Any, waveform: Tensor, lengths: Tensor | None = None) 
         encoder.train(was_training)
         for hook in hooks:
             hook.remove()
-    return BlockInputs(**vars(features), inputs=tuple(inputs))
+    return BlockInputs(**vars(features), inputs=tuple(map(torch.cat, inputs.values())))
 
 
 def classify_frames(pooled: Tensor, features: LayerFeatures, classify: Callable[[Tensor], Tensor]) -> Tensor:

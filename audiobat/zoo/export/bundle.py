@@ -17,7 +17,16 @@ from audiobat.errors import AudiobatError
 
 # A model and no more: no files, no audio, no training. A method that needs anything else is left out.
 PORTABLE = (
-    *("errors", "config", "engine.ranks", "engine.randomness", "engine.linear", "engine.row_layers", "audio.frontends"),
+    *(
+        "errors",
+        "config",
+        "engine.ranks",
+        "engine.randomness",
+        "engine.linear",
+        "engine.chunks",
+        "engine.row_layers",
+        "audio.frontends",
+    ),
     *(
         "models.features",
         "models.patches",

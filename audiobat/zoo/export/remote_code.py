@@ -171,7 +171,8 @@ class AudiobatModel(PreTrainedModel):
         if self.encoder.pos_embed.dtype != self.dtype:  # transformers leaves what is no parameter in float32
             self.encoder.pos_embed = self.encoder.pos_embed.to(self.dtype)
         wanted = self.config.output_hidden_states if with_states is None else with_states
-        inputs: list[Tensor] = []  # of the first block, which transformers counts as a hidden state
+        # Of the first block, which transformers counts as a hidden state, a few clips at a time.
+        inputs: list[Tensor] = []
         block = self.encoder.blocks[0]
         hooks = [block.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))] if wanted else []
         try:
@@ -182,7 +183,7 @@ class AudiobatModel(PreTrainedModel):
         if not wanted:
             return features, None
         clips, patches = features.valid.shape
-        first = inputs[0].unflatten(0, (clips, -1))  # [B, windows, 1 + n, D], the same cls in each
+        first = torch.cat(inputs).unflatten(0, (clips, -1))  # [B, windows, 1 + n, D], the same cls in each
         stem = torch.cat([first[:, 0, :1], first[:, :, 1:].flatten(1, 2)[:, :patches]], dim=1)
         return features, (stem, *(tokens_of(features, layer) for layer in range(len(features.patch_tokens))))
 
