@@ -20,7 +20,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As `F.linear`: [..., I], [O, I], [O] to [..., O]."""
     if _product is None or not _is_fast(x, weight):
         return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    if torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in (x, weight, bias)):
         out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return out
     return _multiply(x, weight, bias)
@@ -58,7 +58,7 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _is_fast(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN computes this: rows of float32 on a CPU, outside of autocast and of graphs that are exported."""
+    """Whether oneDNN computes this: rows of float32 on a CPU, outside of autocast, exported graphs and torch.func."""
     return (
         x.device.type == "cpu"
         and x.ndim > 1
@@ -66,4 +66,5 @@ def _is_fast(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()  # torch.func derives by rules of its own
     )

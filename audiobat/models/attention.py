@@ -22,7 +22,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None) -> Tens
     """
     mask = None if valid is None else valid[:, None, None, :]  # for all heads and queries
     is_training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    if is_training and q.device.type == "cpu" and not torch.compiler.is_compiling():
+    derives_itself = (
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    )  # these derive by themselves
+    if is_training and q.device.type == "cpu" and not derives_itself:
         out: Tensor = _Attention.apply(q, k, v, mask)  # type: ignore[no-untyped-call]
         return out
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -42,6 +42,10 @@ def test_only_what_is_trained_gets_a_gradient():
     assert layer.weight.grad is not None
     with torch.no_grad():
         assert not layer(x).requires_grad
+    layer.weight.requires_grad_(False)
+    layer.bias.requires_grad_()
+    layer(x.detach()).sum().backward()  # its bias alone is trained
+    torch.testing.assert_close(layer.bias.grad, torch.full((4,), 3.0))
 
 
 def test_other_types_and_autocast_go_as_before(monkeypatch):

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from audiobat.models import attention
 from audiobat.models.attention import attend
+from audiobat.models.layers import Block
 
 
 def plain(q, k, v, valid):
@@ -60,3 +61,16 @@ def test_only_training_on_a_cpu_keeps_matrices(monkeypatch):
         attend(q, k, v)
     attend(q.detach(), k.detach(), v.detach())
     assert len(kept) == 1
+
+
+def test_torch_func_derives_a_whole_block():
+    torch.manual_seed(0)
+    block, x = Block(16, 2, 2.0), torch.randn(2, 5, 16)
+
+    def loss(weights):
+        return torch.func.functional_call(block, weights, (x,))[0].square().sum()
+
+    weights = dict(block.named_parameters())
+    grads = torch.func.grad(loss)({name: weight.detach() for name, weight in weights.items()})
+    for name, grad in zip(weights, torch.autograd.grad(loss(weights), list(weights.values())), strict=True):
+        torch.testing.assert_close(grads[name], grad)

@@ -268,6 +268,15 @@ def test_mixtures_do_not_run_apart():
         ObjectiveConfig(retention_weight=1.0, apart=True)
 
 
+def test_a_mixture_whose_partner_ends_before_the_mixed_columns_has_a_loss():
+    model = objective_of(objective=ObjectiveConfig(retention_weight=1.0))
+    for step in range(6):  # other columns are mixed in each
+        loss, stats = model(batch_of([300, FULL, FULL]), step)
+        loss.backward()
+        assert all(torch.as_tensor(value).isfinite() for value in stats.values()), step
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None), step
+
+
 def test_no_attention_is_masked_where_clips_run_apart(masks):
     objective_of()(batch_of([SEVEN, FULL, 300]), 0)
     assert masks

@@ -75,7 +75,8 @@ def standardise_features(x: Tensor, eps: float) -> Tensor:
 
 
 def masked_mean(x: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of [B, N, D] over the tokens with non-zero weight [B, N, 1]: [B, 1, D]."""
+    """Mean of [B, N, D] over the tokens whose weight, bool [B, N, 1], is True: [B, 1, D]; 0 where there are none."""
     if weight is None:
         return x.mean(1, keepdim=True)
-    return (x * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
+    # Mixed columns may all lie behind a short clip's end: no cell of them is scored, but NaN times 0 would be NaN.
+    return (x * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
