@@ -85,9 +85,9 @@ CURVES = [
 ]
 WORDS = {  # what the numbers of a curve say, and why it bends
     "step clips": """\
-Time is straight: each clip brings its clones, and all clones cost the same. Memory bends, for 8 clones of 256 patches
-fill a chunk of 2,048 tokens (`objective.chunk`), and chunks run one after the other. What still grows is what a clip
-has for itself: its spectrogram, its targets, the gradient of its tokens.""",
+Time is straight: each clip brings its clones, and all clones cost the same. Memory bends, for chunks
+of 8 clones run one after the other ([`objective.chunk`](../pretrain.md#speed-and-memory)). What still grows is what a
+clip has for itself: its spectrogram, its targets, the gradient of its tokens.""",
     "step clones": """\
 Time is straight from a share that a clip costs once for all its clones: spectrogram, patch embedding, the teacher.
 Memory rises until the clones no longer fit one chunk, as eight of each clip do not, and hardly from there on.""",
@@ -113,7 +113,7 @@ flat, as similarities are made in chunks and never held; prototypes, their gradi
 features.""",
     "probe heads": """\
 Time is straight through nearly zero: heads share the features of a batch, which cost little here, being kept. Memory
-grows by the weights of a head alone, since one trains after the other.""",
+grows by the weights of a head alone, since in each step one head is computed after the other.""",
     "prepare clips": """\
 Time is straight once the process that packs has started and imported what it needs, which the first second or two are
 spent on.""",

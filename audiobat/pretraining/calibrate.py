@@ -142,7 +142,7 @@ def measure(config: PretrainConfig, seconds: float) -> Calibration:
         watts, meter = power.watts, "nvidia-smi" if ranks.device.type == "cuda" else "the CPU's own meter"
         if watts is None and ranks.device.type == "cpu":
             threads = torch.get_num_threads()
-            watts, meter = WATTS * threads, f"assumed: {WATTS:.0f} W for each of {threads} threads"
+            watts, meter = WATTS * threads, f"assumed: {WATTS:.0f} W a thread"
         elif watts is None:
             meter = "no meter"
         precision = pick_precision(config.train.precision, ranks.device)
@@ -174,7 +174,8 @@ def device_name(device: torch.device) -> str:
     """The name of a GPU; the number of threads of a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"the CPU with {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    count = torch.get_num_threads()
+    return f"the CPU with {count} thread{'s' * (count > 1)}" if device.type == "cpu" else str(device)
 
 
 def peak_memory(device: torch.device) -> int | None:
