@@ -33,8 +33,8 @@ from audiobat.inference.journal import CLIP_ID, Journal, Rows, WindowId, join_ro
 from audiobat.models.features import Encoder
 
 CLIP_SECONDS = 10.0  # window for an encoder that has no longest clip
-POOL_BATCHES = 8  # batches of windows in a pool
-CPU_SECONDS = 20.0  # of audio that each thread of a CPU computes at once: what lies between two layers stays in caches
+POOL_BATCHES = 4  # batches of windows in a pool
+CPU_SECONDS = 20.0  # of audio in a batch for each thread of a CPU: batches of few windows hold little padding
 GOES_ON = "fix that; the same command goes on from what is done"  # the hint where nothing can be written
 POOL_BROKEN = 4096  # broken clips in a pool, at most
 PART_SECONDS = 10.0  # a part is written with the first pool that ends so long after the last part
@@ -257,7 +257,7 @@ def compute(task: Task, pool: Sequence[Window], windows: Windows, device: torch.
 
 
 def batches(lengths: Sequence[int], windows: Windows, device: torch.device) -> Iterator[list[int]]:
-    """The places of windows of `lengths` samples, the longest first, in batches; a CPU is faster with small ones."""
+    """The places of windows of `lengths` samples, the longest first, in batches; a CPU needs no large ones."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     at_once = CPU_SECONDS * torch.get_num_threads() * windows.sample_rate  # samples
     while order:
