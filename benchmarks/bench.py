@@ -22,6 +22,8 @@ COMMANDS = (
     "step.py --sizes nano --precisions fp32 --rounds 3 --compiled",
     f"head_step.py --rounds 5 --against {BEFORE}",
     "predict.py --clips 32 --rounds 3",
+    "onnx_file.py",
+    "calibrate.py",
     "gpu.py --out runs/gpu",
 )
 

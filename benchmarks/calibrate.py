@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from targets import say
 
 SIZES = {
     "bat_nano, 32 clips x 4 clones": ["--config", "bat_nano"],
@@ -77,6 +78,11 @@ def main() -> None:
             parts = [size, f"{seconds:.3f}", f"{real:.3f}", f"{seconds / real:.2f}"]
             parts += [f"{memory:.0f}", f"{peak:.0f}", f"{memory / peak:.2f}" if options.device == "cpu" else ""]
             print(f"| {' | '.join(parts)} |", flush=True)
+            off = max(seconds / real, real / seconds) - 1
+            say(f"calibrate, {size}: step time off by", f"{off:.0%}", "at most 20%", off <= 0.2)
+            if options.device == "cpu":
+                off = max(memory / peak, peak / memory) - 1
+                say(f"calibrate, {size}: peak memory off by", f"{off:.0%}", "at most 15%", off <= 0.15)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import torch
 from onnx import TensorProto
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from targets import say
 
 import audiobat
 from audiobat.audio.read import load_audio
@@ -60,6 +61,7 @@ def main(seconds: float) -> None:
                 spectrogram, whole = profile(f"{folder}/{file}.onnx", seconds)
                 share = spectrogram / whole
                 print(f"{name}, {way}: spectrogram {spectrogram / 1e3:.2f} ms of {whole / 1e3:.2f} ms, {share:.3f}")
+            say(f"onnx, {name}: share of the spectrogram", f"{share:.1%}", "at most 25%", share <= 0.25)
         fewer_bits(f"{folder}/bat_nano.onnx", folder)
 
 
@@ -88,7 +90,9 @@ def fewer_bits(file: str, folder: str) -> None:
     out = f"{folder}/fewer.onnx"
     for weights in (QuantType.QUInt8, QuantType.QInt8):
         quantize_dynamic(file, out, weight_type=weights)
-        compare(f"dynamic int8, {weights}", file, out, clips)
+        least = compare(f"dynamic int8, {weights}", file, out, clips)
+        if weights == QuantType.QUInt8:
+            say("onnx, bat_nano: least cosine of quantize_dynamic", f"{least:.4f}", "at least 0.99", least >= 0.99)
     for name, left_out in (("all", []), ("spectrogram left out", spectrogram)):
         for gain in (1.0, 0.01):
             quantize_static(file, out, Calibration((gain * clips[0], clips[1])), nodes_to_exclude=left_out)
@@ -118,16 +122,18 @@ def recordings() -> Clips:
     return waveform, np.array([len(x) for x in sounds])
 
 
-def compare(name: str, file: str, other: str, clips: Clips) -> None:
-    """Print the cosines of the embeddings of two files at each loudness."""
+def compare(name: str, file: str, other: str, clips: Clips) -> float:
+    """Print the cosines of the embeddings of two files at each loudness; the least of all."""
     sessions = [onnxruntime.InferenceSession(f, providers=["CPUExecutionProvider"]) for f in (file, other)]
-    cells = []
+    cells, least = [], 1.0
     for gain in map(np.float32, GAINS):
         inputs = {"waveform": gain * clips[0], "lengths": clips[1]}
         a, b = (session.run(["embedding"], inputs)[0] for session in sessions)
         cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
         cells.append(f"{cosine.min():.4f} ({np.median(cosine):.4f})")
+        least = min(least, float(cosine.min()))
     print(f"{name}: " + " | ".join(cells), flush=True)
+    return least
 
 
 if __name__ == "__main__":

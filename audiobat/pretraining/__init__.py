@@ -13,7 +13,7 @@ objectives are seams: each file of their folders is a kind that a config names; 
     begin.py        the weights that a run begins with in place of random ones
     first_step.py   what the parts of an objective return, checked once
     plan.py         what a run will cost
-    parts.py        a run's objective made ready, its optimizer, its batches
+    parts.py        a run's objective made ready (and compiled), its optimizer, its batches
     calibrate.py    what a run takes on this machine, from its first steps
     run.py          `audiobat pretrain`
 """
