@@ -82,9 +82,7 @@ class FrontendConfig:
     mel_bins: int = 128
     f_min: float = -1.0  # Hz, of the lowest mel filter; 0 in BAT's release, 20 in EAT
     f_max: float | None = None  # Hz, of the highest mel filter; null is the Nyquist frequency, as in BAT's release
-    pad_seconds: float | None = (
-        None  # shorter waveforms are padded with zeros to this length, which count as theirs; ours
-    )
+    pad_seconds: float | None = None  # shorter waveforms are padded with zeros to this, which count as theirs; ours
     top_db: float = 80.0  # dynamic range of mel_db, below each clip's own maximum; BAT's release
     norm: Literal["auto", "minmax", "global"] = "auto"
     statistics: Statistics = "auto"  # whose mean and std norm "global" takes; auto: those given, else audioset_eat

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from audiobat.engine.ranks import counts_of_ranks, place
 
-_part: tuple[Tensor, int] | None = None  # of rows that run part after part: those of this one, and how many there are
+_parts: RowParts | None = None  # of rows that run part after part, while one of them runs
 _shared: dict[torch.device, Tensor] = {}  # of several ranks: the state of their common stream on a device
 
 
@@ -53,35 +53,51 @@ def leave_draws_out_of_graphs() -> None:
 
 
 def _draw_part(draw: Callable[[int], Tensor], rows: int, device: torch.device, even: bool) -> Tensor:
-    if _part is None:
-        return _draw(draw, rows, device, even)
-    places, total = _part
-    return _draw(draw, total, device, even)[places]
+    return _draw(draw, rows, device, even) if _parts is None else _parts.draw(draw, even)
 
 
 class RowParts:
-    """Lets `rows` of a batch, if they run part after part, draw what they would draw all at once."""
+    """Lets `rows` of a batch, if they run part after part, draw what they would draw all at once.
+
+    The n-th draw of each part is for all rows and begins where the n-th of the first part did. What a layer draws by
+    itself, such as a plain `nn.Dropout`, goes on from part to part.
+    """
 
     def __init__(self, rows: int, device: torch.device) -> None:
         self.rows, self._device = rows, device
-        self._begin: tuple[Tensor, Tensor | None] | None = None  # torch's own stream and the ranks', at the first part
+        self._states: list[tuple[Tensor, Tensor | None]] = []  # before each draw: of torch's own stream, of the ranks'
+        self._next = 0  # of the draws of this part
+        self._places = torch.arange(rows, device=device)
 
     @contextmanager
     def part(self, places: Tensor) -> Iterator[None]:
-        """Within it run the rows at `places` [k] of the batch: their draws begin where those of the first part did."""
-        global _part
-        own = _generator(self._device)
-        if self._begin is None:
-            self._begin = own.get_state(), _shared.get(self._device)
-        state, common = self._begin
-        own.set_state(state)
-        if common is not None:
-            _shared[self._device] = common
-        _part = places, self.rows
+        """Within it run the rows at `places` [k] of the batch."""
+        global _parts
+        _parts, self._places, self._next = self, places, 0
         try:
             yield
         finally:
-            _part = None
+            _parts = None
+
+    def draw(self, draw: Callable[[int], Tensor], even: bool) -> Tensor:
+        """The rows of this part of what `draw_rows` draws for all."""
+        own, device = _generator(self._device), self._device
+        now = own.get_state(), _shared.get(device)
+        is_first = self._next == len(self._states)
+        if is_first:
+            self._states.append(now)
+        else:
+            self._go_to(*self._states[self._next])
+        self._next += 1
+        drawn = _draw(draw, self.rows, device, even)[self._places]
+        if not is_first:
+            self._go_to(*now)
+        return drawn
+
+    def _go_to(self, own: Tensor, common: Tensor | None) -> None:
+        _generator(self._device).set_state(own)
+        if common is not None:
+            _shared[self._device] = common
 
 
 def _draw(draw: Callable[[int], Tensor], rows: int, device: torch.device, even: bool) -> Tensor:

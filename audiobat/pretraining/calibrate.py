@@ -11,6 +11,7 @@ only.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+import audiobat
 from audiobat.config import PretrainConfig, from_dict, to_dict
 from audiobat.config.user_files import errors_of_user_code
 from audiobat.data.loader import AHEAD
@@ -84,9 +86,12 @@ def calibrate_run(config: PretrainConfig, seconds: float = SECONDS) -> Calibrati
     Raises:
         AudiobatError: the memory does not suffice, or as `pretrain` for data or a config that cannot be used.
     """
-    command = [sys.executable, "-m", "audiobat.pretraining.calibrate"]
+    # Not from the current folder, where a user's `random.py` may lie, but from where this package is.
+    command = [sys.executable, "-P", "-m", "audiobat.pretraining.calibrate"]
+    places = [str(Path(audiobat.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
     order = json.dumps({"config": to_dict(config), "seconds": seconds})
-    done = subprocess.run(command, input=order, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, input=order, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode == -signal.SIGKILL:  # what a system without memory left does
         raise AudiobatError(TOO_LARGE.format(LEAST, "this machine"))
     done.check_returncode()

@@ -41,7 +41,7 @@ TINY = {
     "data": {"clip_seconds": 0.6, "workers": 0},
     "train": {"steps": 7_200, "batch_size": 4, "precision": "fp32", "device": "cpu"},
 }
-SIZES = {"small": 4, "medium": 100, "large": 300}  # clips a step
+SIZES = {"small": 4, "medium": 100, "large": 1_200}  # clips a step
 
 
 def config_of(**fields) -> PretrainConfig:
@@ -69,7 +69,7 @@ def test_peak_memory_is_that_of_real_runs_of_three_sizes(answers):
     peaks = {size: [int((answers / f"{size} {kind}").read_text()) for kind in kinds] for size in SIZES}
     for size, (predicted, real) in peaks.items():
         assert predicted == pytest.approx(real, rel=0.15), size
-    assert peaks["large"][0] > 1.2 * peaks["small"][0]  # so the bound is no wider than what sizes make
+    assert peaks["large"][0] > 1.5 * peaks["small"][0]  # so the bound is no wider than what sizes make
 
 
 def test_ranks_are_measured_as_they_train_together(answers):
@@ -137,6 +137,12 @@ def test_hours_and_energy_of_a_run_follow_from_a_step():
     unknown = Calibration("mps", 8, 0.5, None, None, None, "no meter").describe(72_000)
     for words in ("loading is not in it: give --data", "not known on this device", "not known: no meter"):
         assert words in unknown
+
+
+def test_a_file_in_the_current_folder_stands_for_no_module(tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise SystemExit('mine')")
+    monkeypatch.chdir(tmp_path)
+    assert calibrate_run(config_of(), seconds=0).steps == 2
 
 
 def test_the_command_prints_the_measured_plan(tmp_path, clips, monkeypatch, capsys):

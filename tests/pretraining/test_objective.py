@@ -22,7 +22,7 @@ from audiobat.config import (
 from audiobat.config.recipes import merge
 from audiobat.pretraining.masks.base import seeded_generator, take, visible_count
 from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
-from audiobat.pretraining.objectives.statistics import participation_ratio, spread
+from audiobat.pretraining.objectives.statistics import participation_ratio, pooled_variance, spread
 from audiobat.pretraining.targets.teacher import Teacher
 
 
@@ -180,6 +180,32 @@ def test_chunks_of_clones_change_neither_loss_nor_gradient_nor_statistics(parts,
     whole = step(6)
     for chunk in (1, 2, 4):  # 4 divides no 6: 3 at once
         torch.testing.assert_close(step(chunk), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_layer_draws_by_itself_is_not_the_same_in_each_chunk():
+    """Of the rows of a batch, a plain dropout draws for a chunk alone."""
+    model, kept = model_of(objective=ObjectiveConfig(chunk=2), decoder=DecoderConfig(kind="cnn", depth=1, groups=4)), []
+    dropout = torch.nn.Dropout(0.5)
+    decode = model.decoder.forward
+
+    def with_dropout(tokens, *args):
+        kept.append(dropout(torch.ones(2, 50)))
+        return decode(tokens, *args)
+
+    model.decoder.forward = with_dropout
+    model(batch_of(2), 0)
+    assert len(kept) == 3
+    assert not any(torch.equal(kept[0], other) for other in kept[1:])
+    assert not torch.equal(kept[1], kept[2])
+
+
+@pytest.mark.parametrize("counts", [[5, 5], [4, 1, 7], [1], [1, 1]])
+def test_variances_of_parts_make_that_of_all(counts):
+    torch.manual_seed(0)
+    parts = [torch.randn(count, 3) * count for count in counts]
+    means, variances = (torch.stack(x) for x in zip(*((p.mean(0), p.var(0, correction=0)) for p in parts), strict=True))
+    wanted = torch.cat(parts).var(0).mean() if sum(counts) > 1 else torch.tensor(0.0)
+    torch.testing.assert_close(pooled_variance(means, variances, counts), wanted)
 
 
 def test_a_chunk_is_what_is_in_memory(monkeypatch):

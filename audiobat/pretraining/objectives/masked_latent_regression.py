@@ -207,7 +207,7 @@ class MaskedLatentRegression(Objective):
             part = masks.masked
             error = cell * squared_error(predicted, take(wanted, clip, part), take_valid(scored, clip, part))
             loss, errors[name] = loss + weight * error, weight * error.detach()
-        variance, mean = torch.var_mean(predicted.detach().flatten(0, 1), 0)
+        variance, mean = torch.var_mean(predicted.detach().flatten(0, 1), 0, correction=0)
         return weights.scale * loss, Outcome(errors, cls.detach(), encoded[:, 1:].detach(), mean, variance)
 
     def mix_clips(self, clips: Clips, mixed: Tensor) -> Clips:

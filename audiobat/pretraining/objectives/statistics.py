@@ -35,11 +35,14 @@ def spread(patch_targets: Tensor, valid: Tensor | None, cls: Tensor) -> dict[str
 
 
 def pooled_variance(means: Tensor, variances: Tensor, counts: list[int]) -> Tensor:
-    """Variance over items, mean over features [], from means and variances [k, P] of k parts of `counts` items."""
-    count, total = torch.tensor(counts).to(means.device, non_blocking=True)[:, None], sum(counts)
-    mean = (means * count).sum(0) / total
-    within, between = (variances * (count - 1)).sum(0), ((means - mean).square() * count).sum(0)
-    return ((within + between) / (total - 1)).mean()
+    """Variance over items, mean over features [], of k parts of `counts` items with these means and variances [k, P].
+
+    The variances of the parts are mean squared distances, so that a part of one item has 0.
+    """
+    share = torch.tensor(counts).to(means.device, non_blocking=True)[:, None] / sum(counts)
+    mean = (means * share).sum(0)
+    square = ((variances + (means - mean).square()) * share).sum(0)
+    return (square * (sum(counts) / (sum(counts) - 1))).mean() if sum(counts) > 1 else square.mean()
 
 
 def participation_ratio(tokens: Tensor) -> Tensor:
