@@ -261,7 +261,7 @@ def figure_of(curves: list[Curve], memory: bool) -> Figure:
             ax.plot(line, [value(factors, powers, size) for size in line], color=VERMILLION, label="fit")
         ax.plot(sizes, [found[size] for size in sizes], "o", color=BLUE, label="measured")
         ax.set(xlabel=curve.name, ylabel="MiB" if memory else "s", xlim=(0, 1.05 * sizes[-1]))
-        ax.set(title=SHORT[curve.of], ylim=(0, 1.08 * max(found.values())))
+        ax.set(title=f"{SHORT[curve.of]}, by {curve.name}", ylim=(0, 1.08 * max(found.values())))
         ax.grid(True)
     figure.legend(*axes[len(curves) - 1].get_legend_handles_labels(), loc="lower right")
     return figure

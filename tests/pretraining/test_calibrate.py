@@ -41,7 +41,7 @@ TINY = {
     "data": {"clip_seconds": 0.6, "workers": 0},
     "train": {"steps": 7_200, "batch_size": 4, "precision": "fp32", "device": "cpu"},
 }
-SIZES = {"small": 4, "medium": 100, "large": 1_200}  # clips a step
+SIZES = {"small": 4, "medium": 100, "large": 2_500}  # clips a step
 
 
 def config_of(**fields) -> PretrainConfig:
