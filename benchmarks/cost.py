@@ -75,7 +75,7 @@ CURVES = [
     Curve("step", "clips", (1, 2, 4, 8, 16), (0, 1), ()),
     Curve("step", "clones", (1, 2, 4, 8, 16, 32), (0, 1), ()),
     Curve("step", "seconds", (1.28, 2.56, 5.12, 10.24, 20.48), (0, 1, 2), ()),
-    Curve("step", "dim", (64, 128, 192, 256, 384, 512), (0, 1, 2), (0, 1, 2)),
+    Curve("step", "dim", (64, 128, 192, 256, 384, 512), (0, 1, 2), ()),
     Curve("step", "depth", (1, 2, 4, 8, 12), (0, 1), (0, 1)),
     Curve("encode", "clips", (8, 16, 32, 64, 128), (0, 1), ()),
     Curve("probe", "clips", (4, 8, 16, 32, 64), (0, 1), (0, 1)),
@@ -96,27 +96,26 @@ Time bends upwards, as attention compares each patch with each other: in the dec
 the teacher over those of a clip. Memory bends where the clones no longer fit one chunk, above 2.56 s: of longer clips
 fewer clones run at once, so that only the scores of attention, the square of a clone's patches, still grow.""",
     "step dim": """\
-Both bend upwards: matrix products, weights and their moments grow with the square of the width; norms, the scores of
-attention for heads of 64, and activations with the width itself.""",
+Time bends upwards: matrix products grow with the square of the width; norms, and the scores of attention for heads of
+64, with the width itself. Memory rises in steps, for a chunk holds as many values whatever the width: all 16 clones up
+to a width of 128, 8 up to 256, and 4 from there on. Weights and their moments grow with the square.""",
     "step depth": """\
 Both are straight and rise slowly: the encoder gets the fifth of the patches that is visible, and its teacher each
 clip once. What is there at no blocks is the decoder, three blocks over all patches of every clone.""",
     "encode clips": """\
-Time is straight. Memory bends at 16 clips, as many as are encoded at once: from there on only the kept features grow,
+Time is straight. Memory bends at 16 clips, as many as are read at once: from there on only the kept features grow,
 1.1 MiB a clip.""",
     "probe clips": """\
-Both are straight as long as a batch's features, 1.1 MiB a clip, stay in the processor's cache, here 32 MiB; those of
-64 clips do not, and each of them costs a little more.""",
+Both are straight: a clip's features, 1.1 MiB, are read once, and what is kept of them for the gradient is as large
+again.""",
     "probe prototypes": """\
-Time is straight, from a share that needs no prototypes: the mix of the layers and its gradient. Memory is nearly
-flat, as similarities are made in chunks and never held; prototypes, their gradients and moments are small beside the
-features.""",
+Time is straight, from a share that needs no prototypes: the mix of the layers and its gradient. Memory is flat, as
+similarities are made in chunks and never held, until prototypes, their gradients and moments outweigh the features.""",
     "probe heads": """\
 Time is straight through nearly zero: heads share the features of a batch, which cost little here, being kept. Memory
 grows by the weights of a head alone, since in each step one head is computed after the other.""",
     "prepare clips": """\
-Time is straight once the process that packs has started and imported what it needs, which the first second or two are
-spent on.""",
+Time is straight.""",
 }
 TITLES = {
     "step": "A step of pre-training",
@@ -124,7 +123,7 @@ TITLES = {
     "probe": "A step of CGP probes on kept features",
     "prepare": "`prepare`",
 }
-SHORT = {"step": "training step", "encode": "encoding", "probe": "probe's step", "prepare": "prepare"}  # in figures
+SHORT = {"step": "step", "encode": "encoding", "probe": "probe", "prepare": "prepare"}  # in figures
 
 
 INTRODUCTION = """# What training, probing and packing cost
@@ -261,7 +260,7 @@ def figure_of(curves: list[Curve], memory: bool) -> Figure:
             ax.plot(line, [value(factors, powers, size) for size in line], color=VERMILLION, label="fit")
         ax.plot(sizes, [found[size] for size in sizes], "o", color=BLUE, label="measured")
         ax.set(xlabel=curve.name, ylabel="MiB" if memory else "s", xlim=(0, 1.05 * sizes[-1]))
-        ax.set(title=f"{SHORT[curve.of]}, by {curve.name}", ylim=(0, 1.08 * max(found.values())))
+        ax.set(title=f"{SHORT[curve.of]}: {curve.name}", ylim=(0, 1.08 * max(found.values())))
         ax.grid(True)
     figure.legend(*axes[len(curves) - 1].get_legend_handles_labels(), loc="lower right")
     return figure
