@@ -37,7 +37,7 @@ from audiobat.probing.training import train_heads
 CLIPS, CLASSES = 1_200, 37
 DEPTH, GRID, DIM = 6, (13, 4), 128
 STEPS = 50  # a turn
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::matmul")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::matmul", "mkldnn::_linear_pointwise")
 
 
 class Training:
