@@ -8,10 +8,7 @@ import torch
 from benchmark_scripts import load_script
 
 from audiobat.config import (
-    DataConfig,
-    DecoderConfig,
     EncoderConfig,
-    FrontendConfig,
     MaskConfig,
     ObjectiveConfig,
     PretrainConfig,
@@ -19,21 +16,15 @@ from audiobat.config import (
 )
 from audiobat.pretraining.masks.base import Masks
 from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
+from tests.pretraining.test_objective import tiny
 
 plain = load_script("plain")
 SAMPLES, SHORT = 10_000, 4_000
 
 
 def config_of(**parts) -> PretrainConfig:
-    fields = {
-        "frontend": FrontendConfig(mel_bins=32, n_fft=512, win_length=512),
-        "encoder": EncoderConfig(dim=32, depth=3, heads=4, max_frames=64, patch_size=(8, 8)),
-        "decoder": DecoderConfig(depth=2, heads=2),
-        "mask": MaskConfig(clones=5, block_size=2),
-        "data": DataConfig(clip_seconds=0.64),
-        "target": TargetConfig(ema_start=0.9, ema_end=0.99, ema_steps=50),
-    }
-    return PretrainConfig(**(fields | parts))
+    encoder = EncoderConfig(dim=32, depth=3, heads=4, max_frames=64, patch_size=(8, 8))
+    return tiny(**({"encoder": encoder, "mask": MaskConfig(clones=5, block_size=2)} | parts))
 
 
 def pair_of(config: PretrainConfig) -> tuple[MaskedLatentRegression, torch.nn.Module]:
