@@ -1,4 +1,4 @@
-"""The one error that users see: a sentence that says what is wrong, where, and the hint."""
+"""The one error that users see: a sentence that says what is wrong, where, and the hint; and what stops work."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Iterable
 
 class AudiobatError(ValueError):
     """A user's mistake or bad input; the command line prints its sentence without a traceback."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended the work before it was done. What is done is kept: the same command goes on from there.
+
+    The command line ends with exit code 75, which says "try again". Its text is empty where the user was told before.
+    """
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

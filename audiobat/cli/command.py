@@ -7,14 +7,20 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import audiobat
 from audiobat.cli.parse import help_text, parse
 from audiobat.cli.verbs import VERBS
 from audiobat.config.user_files import errors_of_user_code
-from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.engine.signals import raised
+from audiobat.errors import AudiobatError, Stopped, did_you_mean
 
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
+CODES = (
+    "Exit codes: 0 done; 2 a mistake, in one sentence; 75 stopped by a signal, the same command goes on; 130 Ctrl-C."
+)
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # errors of writing, which name no file
 ROOM = "make room there and run the same command again"
 FOLDER = "a file is where a folder should be, so remove it or give another --out"
@@ -27,7 +33,7 @@ HINTS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    """Run one command line; returns the exit code, one of CODES."""
     try:
         with errors_of_user_code():
             run(list(sys.argv[1:] if argv is None else argv))
@@ -44,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (sentence := lost_worker(error)) is None:
             raise
         return fail(sentence)
+    except Stopped as stop:
+        if str(stop):  # empty: the user was told before
+            print(f"audiobat: {stop}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
         print("audiobat: stopped.", file=sys.stderr)
         return 130
@@ -71,7 +81,8 @@ def run(argv: list[str]) -> None:
         arguments = parse(name, argv[1:])
         if arguments.get("out") is not None:
             arguments["out"] = Path(arguments["out"])
-        getattr(audiobat, name)(**arguments)
+        with raised() if VERBS[name].resumes else nullcontext():
+            getattr(audiobat, name)(**arguments)
 
 
 def overview() -> str:
@@ -82,4 +93,4 @@ def overview() -> str:
         for name, verb in VERBS.items()
     ]
     usage, end = "usage: audiobat VERB [--flag value ...]", "audiobat VERB --help lists the flags of a verb."
-    return "\n".join([usage, "", *verbs, "", end])
+    return "\n".join([usage, "", *verbs, "", end, CODES])

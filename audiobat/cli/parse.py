@@ -20,6 +20,8 @@ from audiobat.config.recipes import check_recipe, load_recipe, merge, parse_yaml
 from audiobat.config.user_files import is_user_class
 from audiobat.errors import AudiobatError, did_you_mean
 
+STOPPED_HELP = "SIGTERM, SIGINT, SIGUSR1 and SIGHUP end it with exit code 75: the same command goes on from there."
+
 
 def parse(name: str, argv: Sequence[str]) -> dict[str, Any]:
     """The arguments for the function of verb `name`.
@@ -198,6 +200,8 @@ def help_text(name: str, argv: Sequence[str]) -> str:
             f"{len(flags) - len(shown)} more settings, and what each group is for: audiobat {name} --help-all. "
             "Any setting can stand in a YAML file for --config."
         )
+    if VERBS[name].resumes:
+        end += " " * bool(end) + STOPPED_HELP
     parser = build_parser(name, shown, end)
     parser.add_argument("-h", "--help", action="store_true", help="show these flags; --help-all: every flag")
     return parser.format_help()

@@ -28,6 +28,7 @@ class Verb:
     recipes: str | None = None  # the kind of recipe that --config takes; None: any
     shortcuts: Mapping[str, str] = field(default_factory=dict)  # flag: the config field that it sets
     settings: tuple[str, ...] = ()  # the config fields that --help shows; --help-all shows all
+    resumes: bool = False  # whether the same command goes on after it was stopped
     taken: Callable[[Fields], Fields] = lambda recipe: recipe  # the fields that are taken from a recipe
     preset: Callable[[Fields, Fields], Fields] = lambda arguments, config: {}  # fields below those of recipe and flags
 
@@ -60,6 +61,7 @@ VERBS: dict[str, Verb] = {
     "demo": Verb("Pre-train, probe and report on real audio that the package carries: offline, in minutes."),
     "prepare": Verb(
         "Decode, mix to mono, resample and pack clips into shards that load fast; goes on where it was stopped.",
+        resumes=True,
         places=("source", "out"),
         config=PrepareConfig,
         settings=("frontend.kind", "frontend.mel_bins"),
@@ -67,6 +69,7 @@ VERBS: dict[str, Verb] = {
     ),
     "pretrain": Verb(
         "Pre-train an encoder by masked latent regression.",
+        resumes=True,
         defaults={"out": "runs/pretrain"},
         config=PretrainConfig,
         recipes="pretrain",
@@ -79,11 +82,13 @@ VERBS: dict[str, Verb] = {
     ),
     "probe": Verb(
         "Train heads on the frozen features of a model, all in one pass over the clips, and write result records.",
+        resumes=True,
         defaults={"out": MISSING},
         **PROBE,
     ),
     "finetune": Verb(
         "Train a model and a head on labelled clips, test them, and keep them as a release that `predict` uses.",
+        resumes=True,
         config=FinetuneConfig,
         recipes="finetune",
         shortcuts=TRAINING,
@@ -95,6 +100,7 @@ VERBS: dict[str, Verb] = {
     "analyze": Verb("Measure a model's blocks, ranks, attention sinks and prototypes; numbers and figures.", **PROBE),
     "ladder": Verb(
         "Go from EAT's recipe to BAT's change by change, and print Tables 2 to 4 beside the paper's numbers.",
+        resumes=True,
         defaults={"out": "runs/ladder"},
         config=ProbeConfig,
         recipes="probe",
@@ -102,6 +108,7 @@ VERBS: dict[str, Verb] = {
     ),
     "benchmark": Verb(
         "Run Table 1 or 5 as far as weights and data are here, and print it beside the paper's numbers.",
+        resumes=True,
         defaults={"out": "runs/benchmark"},
         config=BenchmarkConfig,
         recipes="benchmark",
@@ -110,8 +117,10 @@ VERBS: dict[str, Verb] = {
     "compare": Verb(
         "Compare result records of the same test clips: differences, 95% intervals and p values.", places=("records",)
     ),
-    "embed": Verb("Turn audio files of any length into a table of embeddings, one row for each window."),
-    "predict": Verb("Label audio files of any length: one row for each window and label, or for each event."),
+    "embed": Verb("Turn audio files of any length into a table of embeddings, one row for each window.", resumes=True),
+    "predict": Verb(
+        "Label audio files of any length: one row for each window and label, or for each event.", resumes=True
+    ),
     "export": Verb("Write a model to share or to run elsewhere: a release with its card, ONNX, or for transformers."),
     "report": Verb("Turn result records into tables, figures and one page that needs no network.", places=("runs",)),
     "recipes": Verb(

@@ -13,7 +13,6 @@ import csv
 import io
 import itertools
 import math
-import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from audiobat.data.clip import open_clip, read_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import ClipOrder
 from audiobat.engine.files import write_atomic
+from audiobat.engine.signals import leave_to_parent
 from audiobat.errors import AudiobatError
 
 T = TypeVar("T")
@@ -80,8 +80,8 @@ class ClipBatch:
 def load(items: Dataset[T], order: Iterable[Any], workers: int, pin: bool = False) -> Iterator[T]:
     """`items[i]` for each i of `order`, in that order, made by worker processes (0: by this one).
 
-    Whatever loads audio in other processes does it through this function. Workers leave Ctrl-C to the main process,
-    which finishes its step and ends them.
+    Whatever loads audio in other processes does it through this function. Workers leave Ctrl-C and its like to the main
+    process, which finishes its step and ends them.
 
     Args:
         items: makes an item, such as a batch.
@@ -99,7 +99,7 @@ def load(items: Dataset[T], order: Iterable[Any], workers: int, pin: bool = Fals
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         pin_memory=pin and torch.cuda.is_available(),
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_begin,
         generator=torch.Generator(),  # else it draws from the global one, on which a model's dropout depends
     )
     try:
@@ -126,8 +126,8 @@ def lost_worker(error: Exception) -> str | None:
     )
 
 
-def _ignore_interrupt(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin(worker: int) -> None:
+    leave_to_parent()
 
 
 class CropLoader:

@@ -10,6 +10,7 @@ In: a module that returns its loss, an optimiser, batches. Out: trained weights,
     chunks.py       a sum of losses over chunks of a batch, and its gradient, in the memory of one chunk
     row_layers.py   dropout and batch norm over the rows of all ranks
     optim.py        AdamW over named parameters; warm-up and cosine
+    signals.py      signals that ask work to stop
     progress.py     phase, rate and time left, on a terminal or in a log
     files.py        files and folders written beside their place and renamed
     logs.py         metrics.jsonl and log.txt

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from types import FrameType, TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +18,7 @@ from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
 from audiobat.engine.randomness import seed_step
 from audiobat.engine.ranks import Ranks, pick_precision
+from audiobat.engine.signals import Note, noted
 from audiobat.errors import AudiobatError
 
 Reason = Literal["done", "time", "signal"]
@@ -77,8 +74,8 @@ def fit(
         on_log: called on every rank with every row; an error that it raises ends the run.
         phase: what the progress line says.
 
-    A step's number counts from 0; a row's and a checkpoint's `step` is the number of steps done. SIGTERM and the first
-    Ctrl-C end the run after the current step, with a checkpoint; a second Ctrl-C aborts it.
+    A step's number counts from 0; a row's and a checkpoint's `step` is the number of steps done. A signal (see
+    `signals.py`) ends the run on all ranks after the current step, with a checkpoint; a second Ctrl-C aborts it.
 
     Raises AudiobatError for a loss that is not finite, for data that end early, and for a checkpoint of another shape.
     """
@@ -123,7 +120,7 @@ def fit(
     done, saved, stop = start, start, GO
     progress = Progress(phase, steps, done=start, limit=max_seconds, shown=ranks.is_main)
     # Signals first: a worker process that loads data inherits them, so Ctrl-C does not kill it in the middle of a step.
-    with _StopSignals() as signals, progress:
+    with noted() as signals, progress:
         source = iter(batches)
         while done < steps:
             batch = clock.next_batch(source, signals)
@@ -220,7 +217,7 @@ class _Clock:
         """Seconds since the run began."""
         return monotonic() - self._start
 
-    def next_batch(self, source: Iterator[Any], signals: _StopSignals) -> Any:
+    def next_batch(self, source: Iterator[Any], signals: Note) -> Any:
         """The next batch; None at the data's end and once a signal has come."""
         before = monotonic()
         try:
@@ -245,36 +242,3 @@ class _Clock:
         }
         self._row_start, self._waited, self.steps = now, 0.0, 0
         return row
-
-
-class _StopSignals:
-    """Notes SIGTERM and the first Ctrl-C instead of dying of them; the old handlers come back at the end."""
-
-    def __init__(self) -> None:
-        self.came = False
-        self._process = os.getpid()
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # only this one may handle signals
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a forked worker: Ctrl-C is its parent's business, SIGTERM still ends it
-            if number == signal.SIGTERM:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            return
-        if self.came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.came = True
-        if hasattr(signal, "SIGCHLD"):
-            # The signal may end the loading workers too: keep torch from raising for that in the middle of a step.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)

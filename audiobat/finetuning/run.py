@@ -70,12 +70,12 @@ def finetune(
 
     Returns:
         The records, of the kept weights first; of the last and of the best where there are validation clips. An empty
-        list if it was stopped: by its time, or by SIGTERM or Ctrl-C, which end it after the current step, with a
-        checkpoint.
+        list if its time was up before, of which a checkpoint is left.
 
     Raises:
         AudiobatError: a model or clips that cannot be used, a label that no training clip has, a head of other classes,
             a run of other settings in `out`, a loss that is not finite.
+        Stopped: SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGHUP came: it ended after the current step, with a checkpoint.
     """
     start, out, config = monotonic(), Path(out), make_config(FinetuneConfig, config)
     config = replace(config, data=replace(config.data, path=str(data)))

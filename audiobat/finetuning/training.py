@@ -14,6 +14,7 @@ from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
 from audiobat.engine.ranks import Ranks
+from audiobat.errors import Stopped
 from audiobat.evaluation.labels import task_for
 from audiobat.finetuning.layer_rates import build_adamw, own_encoder
 from audiobat.finetuning.step import Finetuning
@@ -45,7 +46,10 @@ def train_fold(
         max_seconds: stop, with a checkpoint, after this long.
 
     Returns:
-        The trained module in eval mode; None if it was stopped by its time or a signal.
+        The trained module in eval mode; None if its time was up before.
+
+    Raises:
+        Stopped: a signal came; there is a checkpoint.
     """
     ranks, begun = evaluator.ranks, monotonic()
     table = evaluator.table.select(split.train)
@@ -99,6 +103,8 @@ def train_fold(
                 if loader.skipped and ranks.is_main:
                     write_skipped(folder / "skipped.csv", loader.skipped)
             work.clips += (result.step - start) * config.train.batch_size
+            if result.stopped:
+                raise Stopped  # the log has said so
             if result.step < end:
                 return None
             checkpoint, start = load_checkpoint(folder), result.step

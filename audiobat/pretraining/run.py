@@ -21,7 +21,7 @@ from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
 from audiobat.engine.ranks import Ranks, check_batch, launch, pick_device, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, Stopped
 from audiobat.pretraining.begin import Beginning, begin
 from audiobat.pretraining.calibrate import calibrate_run
 from audiobat.pretraining.first_step import try_step
@@ -53,8 +53,9 @@ def pretrain(
         calibrate: with `dry_run`, train for ten seconds and print what the run will take: hours, memory, energy.
         max_seconds: stop, with a checkpoint, after this long.
 
-    SIGTERM and Ctrl-C stop it after the current step, with a checkpoint. Raises AudiobatError for data that cannot be
-    used, for a run of another config in `out`, and when the loss is no longer finite.
+    Raises:
+        AudiobatError: data that cannot be used, a run of another config in `out`, a loss that is no longer finite.
+        Stopped: SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGHUP came: it ended after the current step, with a checkpoint.
     """
     out = Path(out)
     with errors_of_user_code():
@@ -125,7 +126,7 @@ def train_run(
             clips = table.sha256()
             if checkpoint is not None and checkpoint.extra.get("clips") != clips:
                 log.say(f"Warning: {config.data.path} has other clips than before step {start}: their order changes.")
-            fit(
+            result = fit(
                 model,
                 optimizer,
                 loader,
@@ -139,6 +140,8 @@ def train_run(
                 after_step=model.after_step,
                 on_log=CollapseWatch(log, model),
             )
+        if result.stopped:
+            raise Stopped  # the log has said so
     finally:
         if loader.skipped and ranks.is_main:
             write_skipped(out / "skipped.csv", loader.skipped)

@@ -183,8 +183,8 @@ def run_finetune(cell: Cell, out: Path, device: str, overwrite: bool, done: bool
         if done:  # as the run's config.yaml has it, with the data
             config = replace(config, data=replace(config.data, path=cell.source))
             check_same(folder / "config.yaml", config, {"model": cell.weights, "test_fold": None})
-        elif not finetune(cell.weights, cell.source, folder, config, overwrite=overwrite):
-            raise KeyboardInterrupt  # a signal stopped the fine-tuning, so the benchmark stops too
+        else:
+            finetune(cell.weights, cell.source, folder, config, overwrite=overwrite)
 
 
 def run_probe(cell: Cell, out: Path, device: str, overwrite: bool, done: bool) -> None:

@@ -16,7 +16,7 @@ from audiobat.config.benchmark import FINETUNE, BenchmarkConfig
 from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.sources.public import esc50
 from audiobat.data.sources.public import speech_commands as sc
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, Stopped
 from audiobat.evaluation.record import load_record
 from audiobat.finetuning.testing import preset_of as recipe_of
 from audiobat.models.encoder import AudioEncoder
@@ -385,9 +385,12 @@ def test_table_1_is_run_on_audioset_as_people_have_it(tmp_path, model):
 
 
 def test_a_signal_that_stops_a_fine_tuning_stops_the_benchmark(tmp_path, model, esc, monkeypatch):
-    monkeypatch.setattr(verb, "finetune", lambda *args, **kwargs: [])
+    def stopped(*args, **kwargs):
+        raise Stopped
+
+    monkeypatch.setattr(verb, "finetune", stopped)
     monkeypatch.setattr(verb, "probe", lambda *args, **kwargs: pytest.fail("went on"))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         benchmark(config_of("table5"), out=tmp_path / "out", models=[f"BAT={model}"], data=[f"ESC-50={esc}"])
 
 

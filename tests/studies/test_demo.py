@@ -216,18 +216,6 @@ def test_the_live_run_needs_time(release, tmp_path, seconds):
         _run(tmp_path / "demo", seconds, 0, replace(SETTINGS, model=release))
 
 
-def test_a_signal_during_the_live_run_ends_the_demo(release, tmp_path, monkeypatch):
-    def stopped(config, out, **_):
-        short = replace(config, train=replace(config.train, steps=1))
-        return real(short, out)
-
-    real = module.pretrain
-    monkeypatch.setattr(module, "pretrain", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        _run(tmp_path / "demo", 60.0, 0, replace(SETTINGS, model=release))
-    assert not (tmp_path / "demo" / "results").exists()
-
-
 def test_the_live_run_says_how_far_it_will_get_and_goes_on_from_there(tmp_path, monkeypatch, capsys):
     now, done, parts = [0.0], [0], []
 

@@ -18,6 +18,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
 from audiobat.data.prepare.pack import Job, pack_shard
+from audiobat.engine.signals import leave_to_parent
 from audiobat.errors import AudiobatError
 
 DEATHS = 2  # in a row at the same clip of a shard, after which the clip is to blame
@@ -127,8 +128,7 @@ def _work(job: Job, reports: Connection) -> None:
 
     Reports each clip_id before the clip is read (None: all are), and at the end "done", or the error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    leave_to_parent()
     with suppress(OSError):  # the main process is gone
         try:
             pack_shard(job, reports.send)

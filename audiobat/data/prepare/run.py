@@ -7,8 +7,6 @@ Finished shards are kept: the same command goes on after whatever stopped it, an
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -106,7 +104,7 @@ def prepare(
         check(valid, "OUT", str(out), "statistics go to a .json file; shards, to a folder, are another command")
         check(part is None or file is not None, "--part", part, "name a .json file as OUT, to add up the parts")
         frontend = config.frontend
-        with stoppable(), nullcontext() if file is None else writing(file):
+        with nullcontext() if file is None else writing(file):
             statistics(read_clips(source), frontend, file, chosen, workers or count, overwrite)
         return file
     check(config == PrepareConfig(), "--frontend", "set", "shards hold waveforms; give --stats too")
@@ -124,7 +122,7 @@ def prepare(
         print(describe_plan(plan, table, chosen))
         return None if out is None else Path(out)
     folder = Path(out).absolute()
-    with stoppable(), writing(folder):
+    with writing(folder):
         claim(folder, table, plan, str(source), overwrite)
         pack(folder, table, plan, chosen, workers or count)
         indexes = [load_index(folder, number, plan) for number in range(len(plan))]
@@ -236,23 +234,6 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         hint = "make room or fix that, and run the same command again: it goes on"
         raise AudiobatError(f"{folder} cannot be written ({error.strerror or error}): {hint}.") from error
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does, through every `finally`, with exit code 143."""
-
-    def stop(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def describe_plan(plan: ShardPlan, table: ClipTable, chosen: tuple[int, int]) -> str:
