@@ -15,6 +15,7 @@ from audiobat.audio.read import (
     AUDIO_EXTENSIONS,
     audio_duration,
     load_audio,
+    open_audio,
     pad_batch,
     to_waveform,
 )
@@ -408,6 +409,20 @@ def test_a_flac_from_a_stream_is_decoded_to_know_its_length(tmp_path: Path) -> N
     np.testing.assert_array_equal(load_audio(path, 8000), samples.astype(np.float32))
     np.testing.assert_array_equal(load_audio(path, 8000, 1.0, 0.5), samples[8000:12_000].astype(np.float32))
     fails("has no audio from 3 s on", path, start=3.0)
+
+
+def test_a_file_that_vanishes_while_it_is_open_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "stream.flac"
+    soundfile.write(path, sine(1.0, 8000), 8000)
+    header = bytearray(path.read_bytes())
+    header[21] &= 0xF0  # no length: to go back, it is opened again
+    header[22:26] = bytes(4)
+    path.write_bytes(header)
+    with open_audio(path) as file:
+        assert len(file.read(4000, 100)) == 100
+        path.unlink()
+        with pytest.raises(AudiobatError, match=r"stream\.flac is damaged \(System error\)"):
+            file.read(0, 100)
 
 
 def test_a_name_that_is_not_utf8_is_one_sentence(tmp_path: Path) -> None:
