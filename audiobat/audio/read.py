@@ -36,6 +36,9 @@ AUDIO_EXTENSIONS = CODEC_EXTENSIONS | frozenset(
 )
 MIN_RATE, MAX_RATE = 100, 6_144_000  # Hz: infrasound to the fastest converters; 1 Hz would grow 16,000-fold at 16 kHz
 BLOCK = 1 << 20  # values read at once, over all channels: 4 MiB, whatever a header claims
+# Samples beyond this are refused, where full scale is 1. The integers of 32 bits that some write as floats lie below it,
+# and the power in no band of a spectrum overflows float32 there, not even of a frontend that takes 2**15 for full scale.
+LOUDEST = 1e10
 INTEGER_SCALE = {torch.int16: 2.0**15, torch.int32: 2.0**31}
 UNKNOWN = 2**63 - 1  # frames that libsndfile reports for a header without a length
 MAX_CHANNELS = 64  # an array with more is surely [samples, channels], the wrong way round
@@ -54,7 +57,8 @@ def load_audio(source: AudioSource, sample_rate: int, start: float = 0.0, second
         seconds: how much to read; None: to the end. A recording that ends sooner gives what it has.
 
     Raises:
-        AudiobatError: the source is missing, a folder, not audio, damaged, too short, or holds NaN or infinity.
+        AudiobatError: the source is missing, may not be read, is a folder, not audio, damaged, too short, or holds NaN,
+            infinity or samples beyond LOUDEST.
     """
     with open_audio(source) as file:
         return read_span(file, source_name(source), sample_rate, start, seconds)
@@ -292,10 +296,16 @@ def resample(samples: Samples, rate: int, target_rate: int) -> Samples:
 
 
 def check_samples(samples: Samples, name: str) -> Samples:
-    """Return the samples if there are any and all are finite; else raises an AudiobatError that names their origin."""
+    """Return the samples if there are any, none of them beyond LOUDEST; else raise an AudiobatError that names them."""
     if not len(samples):
         raise AudiobatError(f"{name} has no samples: give audio that is not empty.")
-    if not (math.isfinite(samples.min()) and math.isfinite(samples.max())):  # NaN is both; np.isfinite needs an array
+    low, high = float(samples.min()), float(samples.max())
+    if not (low >= -LOUDEST and high <= LOUDEST):  # as is NaN, which is both then; np.isfinite needs an array
+        if math.isfinite(low) and math.isfinite(high):
+            raise AudiobatError(
+                f"{name} holds samples of {max(-low, high):.3g}, beyond {LOUDEST:g} (full scale is 1): "
+                "it is damaged or in a wrong unit, repair it or leave it out."
+            )
         raise AudiobatError(f"{name} holds NaN or infinite samples: repair it or leave it out.")
     return samples
 

@@ -13,6 +13,7 @@ import torch
 
 from audiobat.audio.read import (
     AUDIO_EXTENSIONS,
+    LOUDEST,
     audio_duration,
     load_audio,
     open_audio,
@@ -156,6 +157,17 @@ def test_nan_and_infinity_are_found(tmp_path: Path, value: float) -> None:
     fails("NaN or infinite", write(tmp_path / "bad.wav", samples, subtype="FLOAT"))
     samples[70, 0] = -value  # +inf and -inf
     fails("NaN or infinite", write(tmp_path / "bad.wav", samples, subtype="FLOAT"))
+
+
+@pytest.mark.parametrize("peak", [1.01 * LOUDEST, -1e18, 1e38])
+def test_samples_beyond_the_limit_are_refused_and_raw_integers_are_not(tmp_path: Path, peak: float) -> None:
+    samples = np.zeros((100, 2), np.float32)
+    samples[70, :] = peak
+    fails(f"holds samples of {abs(peak):.3g}, beyond 1e+10", write(tmp_path / "loud.wav", samples, subtype="FLOAT"))
+    samples[70, :] = -(2.0**31)
+    np.testing.assert_array_equal(
+        load_audio(write(tmp_path / "raw.wav", samples, subtype="FLOAT"), 16_000), samples[:, 0]
+    )
 
 
 def test_cut_wav_gives_what_it_holds_and_cut_flac_fails(tmp_path: Path) -> None:
@@ -358,6 +370,7 @@ def test_an_array_needs_its_rate() -> None:
         (np.zeros((16_000, 2)), r"shape \[16000, 2\]: give \[samples\] or \[channels, samples\]"),
         (np.array([0.0, np.nan]), "NaN"),
         (np.array([0.0, 1e300]), "infinite"),
+        (np.array([0.0, -1e18]), r"holds samples of 1e\+18, beyond 1e\+10"),
         (np.zeros(10, np.int64), "type torch.int64"),
         (np.zeros(10, np.uint8), "type uint8"),
         (np.zeros(10, bool), "type bool"),
