@@ -36,8 +36,8 @@ AUDIO_EXTENSIONS = CODEC_EXTENSIONS | frozenset(
 )
 MIN_RATE, MAX_RATE = 100, 6_144_000  # Hz: infrasound to the fastest converters; 1 Hz would grow 16,000-fold at 16 kHz
 BLOCK = 1 << 20  # values read at once, over all channels: 4 MiB, whatever a header claims
-# Samples beyond this are refused, where full scale is 1. The integers of 32 bits that some write as floats lie below it,
-# and the power in no band of a spectrum overflows float32 there, not even of a frontend that takes 2**15 for full scale.
+# Samples beyond this are refused; full scale is 1. Raw 32-bit integers, which some write as floats, lie below it; above
+# 1e12 the power of a spectrum can overflow float32, in a frontend that makes 2**15 of full scale.
 LOUDEST = 1e10
 INTEGER_SCALE = {torch.int16: 2.0**15, torch.int32: 2.0**31}
 UNKNOWN = 2**63 - 1  # frames that libsndfile reports for a header without a length
