@@ -1,5 +1,7 @@
-"""What several rooms' tests share: property tests without a clock, and a place for code that comes with weights."""
+"""What several rooms' tests share: property tests without a clock, a user who is not root, a place for code."""
 
+import ctypes
+import os
 import sys
 
 import pytest
@@ -21,3 +23,23 @@ def own_remote_modules(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
         monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.fixture
+def ordinary_user():
+    """Takes from the test's thread, and the processes that it forks, root's power over files that nobody may read."""
+    if os.name != "posix" or os.geteuid() != 0:
+        yield
+        return
+    if sys.platform != "linux":
+        pytest.skip("root reads every file, and only Linux lets a thread lay that down")
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # the third version of capget's structures; this thread
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: capabilities 0 to 31, then 32 to 63
+    assert libc.capget(header, sets) == 0
+    before = sets[0]
+    sets[0] &= ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, sets) == 0
+    yield
+    sets[0] = before
+    assert libc.capset(header, sets) == 0

@@ -13,7 +13,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias
 
@@ -36,6 +36,9 @@ AUDIO_EXTENSIONS = CODEC_EXTENSIONS | frozenset(
 )
 MIN_RATE, MAX_RATE = 100, 6_144_000  # Hz: infrasound to the fastest converters; 1 Hz would grow 16,000-fold at 16 kHz
 BLOCK = 1 << 20  # values read at once, over all channels: 4 MiB, whatever a header claims
+# Samples beyond this are refused; full scale is 1. Raw 32-bit integers, which some write as floats, lie below it; above
+# 1e12 the power of a spectrum can overflow float32, in a frontend that makes 2**15 of full scale.
+LOUDEST = 1e10
 INTEGER_SCALE = {torch.int16: 2.0**15, torch.int32: 2.0**31}
 UNKNOWN = 2**63 - 1  # frames that libsndfile reports for a header without a length
 MAX_CHANNELS = 64  # an array with more is surely [samples, channels], the wrong way round
@@ -54,7 +57,8 @@ def load_audio(source: AudioSource, sample_rate: int, start: float = 0.0, second
         seconds: how much to read; None: to the end. A recording that ends sooner gives what it has.
 
     Raises:
-        AudiobatError: the source is missing, a folder, not audio, damaged, too short, or holds NaN or infinity.
+        AudiobatError: the source is missing, may not be read, is a folder, not audio, damaged, too short, or holds NaN,
+            infinity or samples beyond LOUDEST.
     """
     with open_audio(source) as file:
         return read_span(file, source_name(source), sample_rate, start, seconds)
@@ -176,7 +180,9 @@ class SoundFile:
             self._file.close()
             if isinstance(self._source, CalmFile):
                 self._source.seek(0)
-            self._file, self._position = _ForwardFile(self._source), 0
+            with decoding(self._name, (soundfile.SoundFileError,)):  # the file may be gone by now
+                self._file = _ForwardFile(self._source)
+            self._position = 0
         for _ in self._blocks(self._position, first - self._position):
             pass
 
@@ -215,25 +221,48 @@ def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | Code
     """
     name = source_name(source) if name is None else name
     if isinstance(source, str | Path):
-        try:
-            status = os.stat(source)
-        except (OSError, ValueError):  # ValueError: a zero byte
-            raise AudiobatError(f"There is no file {name}: check the path.") from None
-        if stat.S_ISDIR(status.st_mode):
-            raise AudiobatError(f"{name} is a folder: give an audio file.")
-        if status.st_size == 0:
-            raise AudiobatError(f"{name} is empty (0 bytes): copy or download it again.")
+        with _refusals(name):
+            _check_file(source, name)
     elif not isinstance(source, bytes) and not all(hasattr(source, method) for method in ("read", "seek", "tell")):
         raise AudiobatError(f"{name} cannot be read as audio: give a path, bytes or an open file that can seek.")
     by_ffmpeg = os.path.splitext(name)[1].lower() in CODEC_EXTENSIONS
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
-    file = CodecFile(opened, name) if by_ffmpeg else _open_any(opened, name)
+    with _refusals(name):
+        file = CodecFile(opened, name) if by_ffmpeg else _open_any(opened, name)
     if not MIN_RATE <= file.rate <= MAX_RATE:
         file.__exit__()
         raise AudiobatError(
             f"{name} claims a sample rate of {file.rate} Hz: {MIN_RATE} to {MAX_RATE} Hz can be read, check its header."
         )
     return file
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """Turn the system's refusal to open a file into one sentence with its reason."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise AudiobatError(f"There is no file {name}: check the path.") from None
+    except OSError as error:
+        raise AudiobatError(
+            f"{name} cannot be read ({error.strerror or error}): check the path, and who may read there."
+        ) from None
+
+
+def _check_file(path: str | Path, name: str) -> None:
+    """Raise an AudiobatError for what is no file, and an OSError for what the system does not let us look at."""
+    try:
+        status = os.stat(path)
+    except ValueError:  # a zero byte
+        raise AudiobatError(f"There is no file {name}: check the path.") from None
+    if stat.S_ISDIR(status.st_mode):
+        os.scandir(path).close()  # a folder that may not be listed stands in the clip table for the clips in it
+        raise AudiobatError(f"{name} is a folder: give an audio file.")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudiobatError(f"{name} is no plain file, but a pipe, socket or device: give an audio file.")
+    if status.st_size == 0:
+        raise AudiobatError(f"{name} is empty (0 bytes): copy or download it again.")
 
 
 def _open_any(source: str | Path | BinaryIO, name: str) -> SoundFile | CodecFile:
@@ -243,6 +272,8 @@ def _open_any(source: str | Path | BinaryIO, name: str) -> SoundFile | CodecFile
     except UnicodeEncodeError:
         raise AudiobatError(f"{name} has a name that is not UTF-8: rename the file.") from None
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a headerless .raw file
+        if isinstance(source, str | Path):
+            io.FileIO(source).close()  # raises the system's reason, which libsndfile does not pass on
         hint = "give WAV, FLAC, OGG or MP3"
         if importlib.util.find_spec("av") is None:
             hint += ", or pip install audiobat[codec] for what FFmpeg reads"
@@ -265,10 +296,16 @@ def resample(samples: Samples, rate: int, target_rate: int) -> Samples:
 
 
 def check_samples(samples: Samples, name: str) -> Samples:
-    """Return the samples if there are any and all are finite; else raises an AudiobatError that names their origin."""
+    """Return the samples if there are any, none of them beyond LOUDEST; else raise an AudiobatError that names them."""
     if not len(samples):
         raise AudiobatError(f"{name} has no samples: give audio that is not empty.")
-    if not (math.isfinite(samples.min()) and math.isfinite(samples.max())):  # NaN is both; np.isfinite needs an array
+    low, high = float(samples.min()), float(samples.max())
+    if not (low >= -LOUDEST and high <= LOUDEST):  # as is NaN, which is both then; np.isfinite needs an array
+        if math.isfinite(low) and math.isfinite(high):
+            raise AudiobatError(
+                f"{name} holds samples of {max(-low, high):.3g}, beyond {LOUDEST:g} (full scale is 1): "
+                "it is damaged or in a wrong unit, repair it or leave it out."
+            )
         raise AudiobatError(f"{name} holds NaN or infinite samples: repair it or leave it out.")
     return samples
 

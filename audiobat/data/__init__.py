@@ -3,6 +3,7 @@
 In: a folder, a list, shards, a public data set. Out: a clip table (columns, memory-mapped), and batches of its clips in
 an order that is a function of (seed, epoch).
 
+    csv_text.py     rows to CSV that no spreadsheet takes for formulas, and back
     columns.py      columns of a clip table: numbers of any length, text
     clip_table.py   which clips there are, where their bytes are, what is known of each
     build.py        Python lists to a clip table

@@ -213,5 +213,11 @@ def _row_ends(path: str) -> NDArray[np.int64]:
 @functools.lru_cache(ROW_GROUPS)
 def _row_group(path: str, group: int) -> Any:
     """The bytes column of a row group. A random order reads each group many times: prepare such data first."""
+    import pyarrow
+
     file = open_parquet(path)
-    return file.read_row_group(group, columns=[f"{AUDIO}.bytes"]).column(AUDIO).combine_chunks().field("bytes")
+    try:
+        column = file.read_row_group(group, columns=[f"{AUDIO}.bytes"]).column(AUDIO)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise AudiobatError(f"{path}, row group {group}, cannot be read ({error}): download it again.") from error
+    return column.combine_chunks().field("bytes")

@@ -9,8 +9,6 @@ and after resuming. A clip that cannot be read is recorded and replaced (crops) 
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from audiobat.audio.read import pad_batch
 from audiobat.data.clip import open_clip, read_clip
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.csv_text import csv_text
 from audiobat.data.sampler import ClipOrder
 from audiobat.engine.files import write_atomic
 from audiobat.engine.signals import leave_to_parent
@@ -327,9 +326,7 @@ def check_skipped(skipped: Mapping[str, str], tried: int, clips: int) -> None:
 
 def write_skipped(path: str | Path, skipped: Mapping[str, str]) -> None:
     """Write a CSV (`path,reason`) of the clips left out, whole or not at all."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([("path", "reason"), *sorted(skipped.items())])
-    write_atomic(path, text.getvalue())
+    write_atomic(path, csv_text([("path", "reason"), *sorted(skipped.items())]))
 
 
 def _example(skipped: Mapping[str, str]) -> str:

@@ -9,7 +9,6 @@ The scenes are mixed, not recorded: say so wherever a number from them is shown.
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
 import json
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from audiobat.audio.read import load_audio
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.csv_text import write_csv
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
@@ -110,7 +110,7 @@ def write_scenes(
         soundfile.write(out / path, scene.waveform, RATE, subtype="PCM_16")
         lines.append((path, ";".join(scene.labels), scene.split))
     with table.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(lines)
+        write_csv(file, lines)
     write_atomic(marker, recipe)  # last: the folder is complete
     return table
 

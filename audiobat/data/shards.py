@@ -148,7 +148,7 @@ def is_prepared(source: str | Path) -> bool:
     """Whether `source` is a folder, or a URL, that `audiobat prepare` wrote to."""
     if is_remote(source):
         return exists(f"{str(source).rstrip('/')}/{PLAN}")
-    return (Path(source) / PLAN).is_file()
+    return os.path.isfile(os.path.join(source, PLAN))
 
 
 def open_prepared(source: str | Path) -> ClipTable:

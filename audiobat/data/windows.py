@@ -110,13 +110,13 @@ class WindowStream:
 
 
 def file_stamp(table: ClipTable, clip_id: int) -> FileStamp | None:
-    """Size and time of change of a clip's file; None for a remote file, or where there is none."""
+    """Size and time of change of a clip's file; None for a remote file, or where there is none to look at."""
     path = table.path(clip_id)
     if is_remote(path):
         return None
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
         return None
     return status.st_size, status.st_mtime_ns
 

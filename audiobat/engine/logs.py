@@ -63,6 +63,11 @@ class RunLog:
             self._stamp(sentence)
             print(sentence, file=sys.stderr, flush=True)
 
+    def note(self, sentence: str) -> None:
+        """Append a sentence to log.txt alone."""
+        if self._main:
+            self._stamp(sentence)
+
     def _stamp(self, text: str) -> None:
         print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=self._text, flush=True)
 

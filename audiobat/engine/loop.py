@@ -24,6 +24,7 @@ from audiobat.errors import AudiobatError
 Reason = Literal["done", "time", "signal"]
 GO, TIME, SIGNAL = 0, 1, 2  # numbers, so that the ranks can agree on the largest
 REASONS: dict[int, Reason] = {GO: "done", TIME: "time", SIGNAL: "signal"}
+KEYS_SHOWN = 8  # of a batch, in an error
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def fit(
     Args:
         model: on `ranks.device`; `model(batch, step)` returns `(loss, stats)`, all scalars, as means over the batch.
         optimizer: its learning rate is set before every step; what the model moves by itself is no part of it.
-        batches: yields this rank's batches, the first one for step `resume.step` (or 0).
+        batches: yields this rank's batches, the first one for step `resume.step` (or 0); an error about a batch names
+            its `keys`, a list of text, if it has them.
         train: length, batch size, seed, precision, and how often to log and save. Each step seeds what is random
             in it from (seed, step), so no random state is ever saved.
         optim: the schedule of the learning rate over `train.steps`, and `grad_clip`.
@@ -145,7 +147,7 @@ def fit(
             if after_step is not None:
                 after_step(done)
 
-            watch.add(loss, done)  # on the device, as are the means: only a row and a save wait for it
+            watch.add(loss, done, batch)  # on the device, as are the means: only a row and a save wait for it
             means.add({"loss": loss, **stats})
             done += 1
             clock.steps += 1
@@ -177,30 +179,47 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 class _FiniteWatch:
-    """Remembers on the device the first step whose loss was not finite; looking at it is left to rows and saves."""
+    """Remembers on the device the first step whose loss was not finite; looking at it is left to rows and saves.
+
+    Until then it keeps the names of what was in each batch.
+    """
 
     def __init__(self, ranks: Ranks, log: RunLog) -> None:
         self._ranks, self._log = ranks, log
         self._never = torch.iinfo(torch.int64).max
         self._first = torch.full((), self._never, device=ranks.device)
+        self._keys: dict[int, list[str]] = {}  # of each step's batch, since the last look
 
-    def add(self, loss: Tensor, step: int) -> None:
+    def add(self, loss: Tensor, step: int, batch: Any) -> None:
         self._first = torch.where(loss.isfinite(), self._first, self._first.clamp(max=step))
+        keys = getattr(batch, "keys", None)
+        self._keys[step] = keys if isinstance(keys, list) else []  # the `keys` of a dictionary is a method
 
     def check(self, model: nn.Module | None = None) -> None:
         """Raise AudiobatError if a loss, or a weight of `model`, was not finite on any rank."""
         first = int(self._ranks.reduce(self._first, "min"))
         weights = [] if model is None else [p.detach().isfinite().all() for p in model.parameters()]
         if first == self._never and (not weights or bool(torch.stack(weights).all())):
+            self._keys.clear()
             return
-        what = (
-            "The weights are not finite any more" if first == self._never else f"The loss of step {first} is not finite"
-        )
+        what = "The weights are not finite any more"
+        if first != self._never:
+            what = f"The loss of step {first} is not finite{self._batch(first)}"
         last = latest(self._log.folder)
         go_on = f"resume from {last.name}" if last is not None else "start again"
         raise AudiobatError(
             f"{what}: {go_on} with a lower optim.lr, with optim.grad_clip (say 1.0) or with --precision fp32."
         )
+
+    def _batch(self, step: int) -> str:
+        """What was in the batches of the ranks whose loss broke at `step`, in brackets; log.txt gets all of it."""
+        broke = int(self._first) == step
+        keys = [key for part in self._ranks.gather(self._keys[step] if broke else []) for key in part]
+        if not keys:
+            return ""
+        self._log.note(f"The batch of step {step}: {', '.join(keys)}.")
+        more = f" and {len(keys) - KEYS_SHOWN} more, see log.txt" if len(keys) > KEYS_SHOWN else ""
+        return f" (its batch: {', '.join(keys[:KEYS_SHOWN])}{more})"
 
 
 class _Clock:

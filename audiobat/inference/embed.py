@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from audiobat.config import check
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.csv_text import escape
 from audiobat.data.windows import Window
 from audiobat.engine.files import replacing
 from audiobat.engine.ranks import pick_device
@@ -171,7 +172,7 @@ def write_csv(path: Path, chunks: Iterator[Rows]) -> None:
             if number == 0:
                 writer.writerow(["path", "start", "end", *(f"e{i}" for i in range(rows["embedding"].shape[1]))])
             for name, start, end, vector in zip(*rows.values(), strict=True):
-                writer.writerow([name, start, end, *(f"{value:.9g}" for value in vector)])
+                writer.writerow([escape(name), start, end, *(f"{value:.9g}" for value in vector)])
 
 
 def write_npz(path: Path, chunks: Iterator[Rows]) -> None:

@@ -8,6 +8,7 @@ windows are not padded to long ones. A pool does not depend on threads, nor on w
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def _list_source(data: str | Path) -> ClipTable:
     files = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not files:
         raise AudiobatError(f"{source} lists no files: write one path on each line.")
-    if not any("://" in file or (source.parent / file).exists() for file in files):
+    if not any("://" in file or os.path.exists(source.parent / file) for file in files):
         raise AudiobatError(
             f"{source} is a list of files, none of which is there, such as {files[0]!r}: write one path on each line."
         )

@@ -5,7 +5,6 @@ Audacity: tab-separated start, end, label. Raven: tab-separated, columns under R
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import itertools
 import json
@@ -15,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Literal, NamedTuple, cast, get_args
 
 from audiobat.data.columns import Strings
+from audiobat.data.csv_text import write_csv as write_rows
 from audiobat.engine.files import replacing, restore
 from audiobat.errors import AudiobatError, did_you_mean
 
@@ -136,7 +136,7 @@ class Output:
 def write_csv(path: Path, predictions: Iterable[Prediction]) -> None:
     """Columns file, start, end, label, score."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(itertools.chain([Prediction._fields], predictions))
+        write_rows(file, itertools.chain([Prediction._fields], predictions))
 
 
 def write_jsonl(path: Path, predictions: Iterable[Prediction]) -> None:

@@ -5,7 +5,6 @@ In: the recordings that the package holds; only the weights of `bat_nano` are co
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -24,6 +23,7 @@ from rich.console import Console
 from audiobat.config import PretrainConfig, ProbeConfig, TrainConfig, from_dict
 from audiobat.config.recipes import load_recipe
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.csv_text import write_csv
 from audiobat.data.scenes import demo_folder, held_out_sources, write_scenes
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import Split, split_for_probe
@@ -281,7 +281,7 @@ def write_clip_table(path: Path) -> tuple[int, int]:
     kept = [row for row in rows if row[2] not in held_out]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as listed:
-        csv.writer(listed).writerows([("path", "category", "source"), *kept])
+        write_csv(listed, [("path", "category", "source"), *kept])
     return len(kept), len(rows) - len(kept)
 
 

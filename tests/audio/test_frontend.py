@@ -14,8 +14,10 @@ from audiobat.audio.frontends import base
 from audiobat.audio.frontends.base import build_frontend
 from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
 from audiobat.audio.frontends.mel_db import MelFrontend, reflect_ends
+from audiobat.audio.read import LOUDEST, pad_batch, to_waveform
 from audiobat.config import FrontendConfig, StatisticsConfig
 from audiobat.errors import AudiobatError
+from audiobat.zoo.convert.beats_encoder import BeatsFrontend
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "frontend.npz")
 SIGNALS = ("noise", "chirp", "hum")
@@ -220,6 +222,26 @@ def test_silence_is_all_zeros(config: FrontendConfig, samples: int) -> None:
     spectrogram, _ = build_frontend(config)(*batch([torch.zeros(samples), noise(3000)], 3000, rest=0.3))
     assert torch.equal(spectrogram[0], torch.zeros_like(spectrogram[0]))
     assert spectrogram[1].isfinite().all()
+
+
+@pytest.mark.parametrize("shape", ["constant", "alternating", "noise", "click"])
+@pytest.mark.parametrize(
+    ("kind", "n_fft"), [("mel_db", 1024), ("mel_db", 65_536), ("kaldi_fbank", 65_536), ("beats", 512)]
+)
+def test_the_loudest_clip_that_is_read_overflows_nowhere(kind: str, n_fft: int, shape: str) -> None:
+    samples = {
+        "constant": torch.ones(70_000),
+        "alternating": 1 - 2.0 * (torch.arange(70_000) % 2),
+        "noise": noise(70_000).sign(),
+        "click": torch.eye(1, 70_000)[0].roll(35_000),
+    }[shape]
+    waveforms = [to_waveform(samples * LOUDEST, rate, 16_000) for rate in (16_000, 44_100)]  # resampled: overshoots
+    config = FrontendConfig(
+        kind="mel_db" if kind == "mel_db" else "kaldi_fbank", n_fft=n_fft, win_length=n_fft, hop_length=4000
+    )
+    frontend = BeatsFrontend(config) if kind == "beats" else build_frontend(config)
+    spectrogram, _ = frontend(*pad_batch(waveforms))
+    assert spectrogram.isfinite().all()
 
 
 def test_kaldi_does_not_see_an_offset() -> None:

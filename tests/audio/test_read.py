@@ -13,8 +13,10 @@ import torch
 
 from audiobat.audio.read import (
     AUDIO_EXTENSIONS,
+    LOUDEST,
     audio_duration,
     load_audio,
+    open_audio,
     pad_batch,
     to_waveform,
 )
@@ -155,6 +157,17 @@ def test_nan_and_infinity_are_found(tmp_path: Path, value: float) -> None:
     fails("NaN or infinite", write(tmp_path / "bad.wav", samples, subtype="FLOAT"))
     samples[70, 0] = -value  # +inf and -inf
     fails("NaN or infinite", write(tmp_path / "bad.wav", samples, subtype="FLOAT"))
+
+
+@pytest.mark.parametrize("peak", [1.01 * LOUDEST, -1e18, 1e38])
+def test_samples_beyond_the_limit_are_refused_and_raw_integers_are_not(tmp_path: Path, peak: float) -> None:
+    samples = np.zeros((100, 2), np.float32)
+    samples[70, :] = peak
+    fails(f"holds samples of {abs(peak):.3g}, beyond 1e+10", write(tmp_path / "loud.wav", samples, subtype="FLOAT"))
+    samples[70, :] = -(2.0**31)
+    np.testing.assert_array_equal(
+        load_audio(write(tmp_path / "raw.wav", samples, subtype="FLOAT"), 16_000), samples[:, 0]
+    )
 
 
 def test_cut_wav_gives_what_it_holds_and_cut_flac_fails(tmp_path: Path) -> None:
@@ -357,6 +370,7 @@ def test_an_array_needs_its_rate() -> None:
         (np.zeros((16_000, 2)), r"shape \[16000, 2\]: give \[samples\] or \[channels, samples\]"),
         (np.array([0.0, np.nan]), "NaN"),
         (np.array([0.0, 1e300]), "infinite"),
+        (np.array([0.0, -1e18]), r"holds samples of 1e\+18, beyond 1e\+10"),
         (np.zeros(10, np.int64), "type torch.int64"),
         (np.zeros(10, np.uint8), "type uint8"),
         (np.zeros(10, bool), "type bool"),
@@ -408,6 +422,20 @@ def test_a_flac_from_a_stream_is_decoded_to_know_its_length(tmp_path: Path) -> N
     np.testing.assert_array_equal(load_audio(path, 8000), samples.astype(np.float32))
     np.testing.assert_array_equal(load_audio(path, 8000, 1.0, 0.5), samples[8000:12_000].astype(np.float32))
     fails("has no audio from 3 s on", path, start=3.0)
+
+
+def test_a_file_that_vanishes_while_it_is_open_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "stream.flac"
+    soundfile.write(path, sine(1.0, 8000), 8000)
+    header = bytearray(path.read_bytes())
+    header[21] &= 0xF0  # no length: to go back, it is opened again
+    header[22:26] = bytes(4)
+    path.write_bytes(header)
+    with open_audio(path) as file:
+        assert len(file.read(4000, 100)) == 100
+        path.unlink()
+        with pytest.raises(AudiobatError, match=r"stream\.flac is damaged \(System error\)"):
+            file.read(0, 100)
 
 
 def test_a_name_that_is_not_utf8_is_one_sentence(tmp_path: Path) -> None:

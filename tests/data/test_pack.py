@@ -314,5 +314,5 @@ def test_less_than_a_sample_is_one_and_numbers_too_large_are_a_reason(tmp_path, 
     table = clip_table(tmp_path, ["short.wav", "huge.wav"])
     job = pack.Job(tmp_path, 0, make_plan(table, settings), table, ["short", "huge"])
     assert [len(clip.samples) for clip in pack.read_pieces(job, 0, 0)] == [1]
-    with pytest.raises(pack.UnreadableError, match=r"huge\.wav, resampled, holds NaN or infinite samples: repair it"):
+    with pytest.raises(pack.UnreadableError, match=r"huge\.wav holds samples of 3e\+38, beyond 1e\+10 .*repair it"):
         list(pack.read_pieces(job, 1, 1))

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -207,6 +208,38 @@ def test_a_loss_that_is_not_finite_names_its_step_and_is_never_saved(tmp_path):
     assert [row["step"] for row in rows(tmp_path)] == [4]
 
 
+@dataclass(frozen=True)
+class Named:
+    """A batch that knows the names of what is in it."""
+
+    x: torch.Tensor
+    keys: list[str]
+
+    def __getitem__(self, name):
+        return getattr(self, name)
+
+    def to(self, device, non_blocking):
+        return replace(self, x=self.x.to(device))
+
+
+def named(count, start=0, ranks=ALONE):
+    for step, batch in enumerate(Batches(start, ranks), start):
+        yield Named(batch["x"], [f"step {step}, rank {ranks.rank}, clip {i}" for i in range(count)])
+
+
+def test_a_loss_that_is_not_finite_names_its_batch(tmp_path):
+    few = r"loss of step 5 is not finite \(its batch: step 5, rank 0, clip 0, step 5, rank 0, clip 1\): resume"
+    with pytest.raises(AudiobatError, match=few):
+        run(tmp_path / "few", model=Breaks(5), data=named(2), save_every=3)
+    with pytest.raises(
+        AudiobatError, match=r"step 5, rank 0, clip 7 and 32 more, see log\.txt\): resume from step_000005"
+    ):
+        run(tmp_path / "many", model=Breaks(5), data=named(40), log_every=1, save_every=5)
+    listed = (tmp_path / "many" / "log.txt").read_text().splitlines()[-1]
+    assert all(f"step 5, rank 0, clip {i}" in listed for i in range(40))
+    assert "step 4" not in listed
+
+
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     with pytest.raises(AudiobatError, match=r"weights are not finite.*start again"):
         run(tmp_path, model=Breaks(4, only_gradient=True), save_every=5)
@@ -378,6 +411,12 @@ def main(folder, die_in_save=False, **options):
         model = Toy(dropout=0.2 if ranks.world_size == 1 else 0.0)
         result = run(folder, model=model, ranks=ranks, after=wait_in_step_7, **options)
         print(json.dumps([result.step, result.reason]))
+        if ranks.world_size > 1:
+            breaks = Breaks(9 if ranks.rank == 1 else -1)
+            try:
+                run(folder, model=breaks, ranks=ranks, data=named(2, result.step, ranks), log_every=4)
+            except AudiobatError as error:
+                print(error)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -442,7 +481,10 @@ def test_two_ranks_with_half_the_batch_each_equal_one_and_stop_together(tmp_path
     (tmp_path / "two" / "go").touch()
     for process in both:
         out, err = process.communicate(timeout=600)
-        assert (process.returncode, out) == (0, '[8, "signal"]\n'), err
+        stopped, broke = out.splitlines()
+        assert (process.returncode, stopped) == (0, '[8, "signal"]'), err
+        # The loss of rank 1 alone broke in what both did next.
+        assert "step 9 is not finite (its batch: step 9, rank 1, clip 0, step 9, rank 1, clip 1): resume" in broke
     run(tmp_path / "one", model=Toy(dropout=0.0), after=raise_signal_at(7, signal.SIGTERM))
     two, one = load_checkpoint(tmp_path / "two"), load_checkpoint(tmp_path / "one")
     for name, weight in one.model.items():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged, Strings
+from audiobat.data.csv_text import csv_text
 from audiobat.data.prepare.shard import ShardIndex
 from audiobat.data.shards import (
     CLIPS,
@@ -154,6 +153,4 @@ def save_once(table: ClipTable, folder: Path) -> None:
 
 def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     """Write a CSV, whole or not at all."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([header, *lines])
-    write_shared(path, text.getvalue().encode())
+    write_shared(path, csv_text([header, *lines]).encode())

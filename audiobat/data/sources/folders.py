@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,12 @@ from audiobat.errors import AudiobatError
 
 
 def read_folder(folder: Path) -> ClipTable:
-    """All audio files at any depth below `folder`, sorted by path; hidden files are left out."""
-    keys = [path for path in files_below(folder) if is_audio(path)]
+    """All audio files at any depth below `folder`, sorted by path; hidden files are left out.
+
+    A folder below that cannot be listed is a clip, `name/`, that cannot be read: so it is told wherever those are.
+    """
+    files, refused = _walk(folder)
+    keys = sorted([*filter(is_audio, files), *refused])
     if not keys:
         searched = " ".join(sorted(AUDIO_EXTENSIONS))
         raise AudiobatError(f"Folder {folder} has no audio files: put some there, of type {searched}.")
@@ -29,15 +34,18 @@ def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
     Prepared shards keep the path that a clip had before in column `source`.
 
     Raises:
-        AudiobatError: audio outside the class folders.
+        AudiobatError: audio outside the class folders; a class folder that cannot be listed.
     """
-    parts = [path.split("/") for path in table.columns.get("source", table.keys)]
+    paths = list(table.columns.get("source", table.keys))
+    parts = [path.rstrip("/").split("/") for path in paths]
     top = {p[0] for p in parts if len(p) > 1}
     has_splits = {"train", "test"} <= top <= set(SPLITS)
     depth = 1 if has_splits else 0  # of the class in the path
-    for p in parts:
+    for path, p in zip(paths, parts, strict=True):
         if len(p) < depth + 2:
             stray = folder.joinpath(*p)
+            if path.endswith("/"):
+                raise AudiobatError(f"{stray} cannot be listed, as folders of classes must be: look who may read it.")
             raise AudiobatError(f"{stray} lies in no class folder: move it into the folder of its class.")
     labels, classes = label_column([[p[depth]] for p in parts])
     splits = np.array([p[0] for p in parts]) if has_splits else None
@@ -47,12 +55,22 @@ def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
 def files_below(folder: Path) -> list[str]:
     """Sorted paths, relative to `folder` with `/`, of all files below it; linked folders count, hidden names do not.
 
-    One listing per folder and nothing per file, so that millions of clips take seconds.
-
     Raises:
-        AudiobatError: a folder that cannot be read, or a name that is not UTF-8, which no table can hold.
+        AudiobatError: a folder that cannot be listed, or a name that is not UTF-8, which no table can hold.
+    """
+    files, refused = _walk(folder)
+    for path, error in refused.items():
+        raise _no_listing(folder / path, error)
+    return sorted(files)
+
+
+def _walk(folder: Path) -> tuple[list[str], dict[str, OSError]]:
+    """The files below a folder, as `files_below` gives them, and the folders `path/` that cannot be listed, with why.
+
+    One listing per folder and nothing per file, so that millions of clips take seconds.
     """
     found: list[str] = []
+    refused: dict[str, OSError] = {}
     visited: set[str] = set()  # links may lead in circles
     waiting = [""]
     while waiting:
@@ -61,14 +79,20 @@ def files_below(folder: Path) -> list[str]:
         if (real := os.path.realpath(path)) in visited:
             continue
         visited.add(real)
-        folders, files = _listing(path)
+        try:
+            folders, files = _listing(path)
+        except OSError as error:
+            if not prefix:
+                raise _no_listing(folder, error) from None
+            refused[prefix] = error
+            continue
         found += [prefix + name for name in files]
         waiting += [f"{prefix}{name}/" for name in sorted(folders, reverse=True)]
-    for name in found:
+    for name in (*found, *refused):
         if not name.isascii() and any("\udc80" <= letter <= "\udcff" for letter in name):
             shown = os.fsencode(name).decode(errors="backslashreplace")
             raise AudiobatError(f"{folder}: the name of {shown} is not UTF-8: rename it.")
-    return sorted(found)
+    return found, refused
 
 
 def is_audio(name: str) -> bool:
@@ -80,19 +104,32 @@ def find_file(folder: Path, name: str) -> Path | None:
     """File `name` in `folder` or in a folder right below it, such as `metadata`; None if it is in neither."""
     if (folder / name).is_file():
         return folder / name
-    inside, _ = _listing(os.fspath(folder))
+    try:
+        inside, _ = _listing(os.fspath(folder))
+    except OSError as error:
+        raise _no_listing(folder, error) from None
     return next((path for below in sorted(inside) if (path := folder / below / name).is_file()), None)
 
 
 def _listing(path: str) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the files in a folder, without hidden ones."""
+    """Names of the folders and of the files in a folder, without hidden ones; an OSError if it cannot be listed."""
     folders: list[str] = []
     files: list[str] = []
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if not entry.name.startswith("."):
-                    (folders if entry.is_dir() else files).append(entry.name)
-    except OSError as error:
-        raise AudiobatError(f"{path} cannot be listed ({error.strerror}): name a folder that you may read.") from None
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                (folders if _is_folder(entry) else files).append(entry.name)
     return folders, files
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; a link to what we may not look at is one unless it has a recording's name."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        leads_nowhere = error.errno == errno.ELOOP  # a link in a circle
+        return not leads_nowhere and not is_audio(entry.name)
+
+
+def _no_listing(path: Path, error: OSError) -> AudiobatError:
+    return AudiobatError(f"{path} cannot be listed ({error.strerror}): name a folder that you may read.")

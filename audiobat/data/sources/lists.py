@@ -12,6 +12,7 @@ from typing import Any
 
 from audiobat.data.build import Event, clip_table
 from audiobat.data.clip_table import SPLITS, ClipTable
+from audiobat.data.csv_text import unescape
 from audiobat.data.remote import is_remote
 from audiobat.errors import AudiobatError, did_you_mean
 
@@ -95,7 +96,8 @@ def read_columns(path: Path) -> Columns:
                     raise AudiobatError(
                         f"{path}, row {number}, does not have {len(header)} values: quote commas in values."
                     )
-                for values, value in zip(lists, row, strict=True):
+                for values, cell in zip(lists, row, strict=True):
+                    value = unescape(cell)
                     values.append(shared.setdefault(value, value) if len(value) < SHARED else value)
     except UnicodeDecodeError as error:
         raise AudiobatError(f"{path} is not UTF-8 text (byte {error.start}): save it as CSV in UTF-8.") from error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from audiobat.data.csv_text import csv_text
 from audiobat.evaluation.report.paper_tables import Cell, Grid, Number
 
 LATEX = {c: f"\\{c}" for c in "{}$&%#_"} | {
@@ -146,10 +145,3 @@ def csv_lines(lines: Sequence[Mapping[str, Any]]) -> str:
     """Dictionaries with the same keys as CSV; None and NaN are empty."""
     plain = [["" if v is None or v != v else str(v) for v in line.values()] for line in lines]
     return csv_text([list(lines[0]), *plain])
-
-
-def csv_text(lines: Sequence[Sequence[str]]) -> str:
-    """Rows as CSV text."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
