@@ -26,7 +26,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self, cast
 
-from torch.distributed import DistError, Store
+from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
 from audiobat.errors import AudiobatError, Stopped
 
@@ -267,7 +267,7 @@ class RankWatch:
             if member.gone:
                 self._drop(member.socket)
 
-    def _look(self, seconds: float) -> tuple[Failure, _Member] | None:
+    def _look(self, seconds: float) -> tuple[Failure, _Member | None] | None:
         """Hear the ranks and the main thread; what failed, and of whom that was heard."""
         for member, line in self._received(seconds):
             if member.name is None:

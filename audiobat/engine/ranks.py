@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._triton import has_triton
 
@@ -28,6 +29,7 @@ from audiobat.engine.rank_watch import COME, RankWatch
 from audiobat.errors import AudiobatError
 
 NEVER = timedelta(days=365)  # until a collective ends by itself: it is no sign of death that a rank is long in coming
+SHELL = 0xFFFFFFF0  # from here on SLURM numbers what is no step of srun: the shells of a job, and the like
 LAUNCHES = count()  # of this process
 REDUCTIONS = {"mean": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
 
@@ -92,64 +94,55 @@ def find_place(environment: Mapping[str, str]) -> Place:
     """The place of this process, by the variables of torchrun or else of a step of SLURM (`srun`); alone without any.
 
     Raises:
-        AudiobatError: variables that are missing beside those that are set, or no numbers.
+        AudiobatError: variables that are missing beside those that are set, or make no sense.
     """
-    if not {"RANK", "WORLD_SIZE"} & environment.keys():
-        return place_in_slurm(environment)
-    world_size = number(environment, "WORLD_SIZE")
-    if world_size == 1:
-        return Place(local_rank=number(environment, "LOCAL_RANK", 0))
-    place = Place(
-        number(environment, "RANK"),
-        number(environment, "LOCAL_RANK", 0),
-        world_size,
-        word(environment, "MASTER_ADDR"),
-        number(environment, "MASTER_PORT"),
-    )
-    if not 0 <= place.rank < world_size:
-        raise AudiobatError(
-            f"RANK is {place.rank} and WORLD_SIZE {world_size}: ranks count from 0 up to WORLD_SIZE - 1."
-        )
+    if not (environment.get("RANK") or environment.get("WORLD_SIZE")):
+        place = place_in_slurm(environment)
+    elif (world_size := number(environment, "WORLD_SIZE")) == 1:
+        place = Place(local_rank=number(environment, "LOCAL_RANK", 0))
+    else:
+        address, port = word(environment, "MASTER_ADDR"), number(environment, "MASTER_PORT")
+        rank, local_rank = number(environment, "RANK"), number(environment, "LOCAL_RANK", 0)
+        place = Place(rank, local_rank, world_size, address, port)
+    if not 0 <= place.rank < place.world_size:
+        raise AudiobatError(f"Rank {place.rank} of {place.world_size} is none: ranks count from 0, up to one less.")
     return place
 
 
 def place_in_slurm(environment: Mapping[str, str]) -> Place:
-    """The place of this process in a step of SLURM; alone in the shell of a job, which has no step around it.
+    """The place of this process in a step of SLURM; alone in the shell of a job, where no other ranks will come.
 
-    The shell of `sbatch` has the number of tasks and the number 0, too, but no step; that of `salloc` may be a step, of
-    one task.
+    The shell of `sbatch` has a number of tasks and the number 0, too, but no step around it. That of `salloc` may be a
+    step, of one task.
     """
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", environment.get("SLURM_NTASKS", "1"))
-    if not {"SLURM_STEP_ID", "SLURM_STEPID"} & environment.keys() or tasks == "1":
+    step = number(environment, "SLURM_STEP_ID", SHELL)
+    world_size = number(environment, "SLURM_STEP_NUM_TASKS", number(environment, "SLURM_NTASKS", 1))
+    if step >= SHELL or world_size == 1:
         return Place()
-    world_size = number(environment | {"SLURM_NTASKS": tasks}, "SLURM_NTASKS")
     nodes = environment.get("SLURM_STEP_NODELIST") or word(environment, "SLURM_JOB_NODELIST")
-    job = number(environment, "SLURM_JOB_ID")
-    step = number(environment, "SLURM_STEP_ID" if "SLURM_STEP_ID" in environment else "SLURM_STEPID")
+    port = 10_000 + (7 * number(environment, "SLURM_JOB_ID") + step) % 20_000  # below those that systems give away
     own_gpu = environment.get("CUDA_VISIBLE_DEVICES", ",").count(",") == 0  # --gpus-per-task: each sees one, number 0
     return Place(
         number(environment, "SLURM_PROCID"),
         0 if own_gpu else number(environment, "SLURM_LOCALID"),
         world_size,
         environment.get("MASTER_ADDR") or first_host(nodes),
-        number(environment, "MASTER_PORT", 10_000 + (7 * job + step) % 20_000),  # below those that systems give away
+        number(environment, "MASTER_PORT", port),
     )
 
 
 def first_host(nodes: str) -> str:
     """The first host of a list as SLURM writes it: `gpu[003-007,012],login1` begins with gpu003."""
-    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)[0]
-    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
+    ranges = re.compile(r"\[(\w+)[^\]]*\]")
+    return ranges.sub(r"\1", nodes).split(",")[0]
 
 
 def word(environment: Mapping[str, str], name: str) -> str:
     """A variable; AudiobatError where it is not set."""
     if not (value := environment.get(name)):
-        known = ", ".join(sorted({"RANK", "WORLD_SIZE", "SLURM_STEP_ID", "SLURM_PROCID"} & environment.keys()))
-        raise AudiobatError(
-            f"{name} is not set, though {known} is: set all of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as "
-            "torchrun does, or none."
-        )
+        known = " and ".join(known for known in ("RANK", "WORLD_SIZE", "SLURM_STEP_ID") if environment.get(known))
+        hint = "start ranks by torchrun or srun, which set all that they need, or unset these variables"
+        raise AudiobatError(f"{name} is not set in the environment, though {known} is: {hint}.")
     return value
 
 
@@ -197,7 +190,7 @@ def launch(
     dist.destroy_process_group()  # where a rank has failed, it could wait for ever; its process is about to end
 
 
-def store_of(place: Place, seconds: float) -> dist.Store:
+def store_of(place: Place, seconds: float) -> Store:
     """What the ranks find each other by, with names for this `launch` alone.
 
     Raises:
@@ -205,15 +198,15 @@ def store_of(place: Place, seconds: float) -> dist.Store:
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = tcp_store(place, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True", seconds)
-    return dist.PrefixStore(f"audiobat/{attempt}/{next(LAUNCHES)}", store)
+    return PrefixStore(f"audiobat/{attempt}/{next(LAUNCHES)}", store)
 
 
 @cache
-def tcp_store(place: Place, by_agent: bool, seconds: float) -> dist.Store:
+def tcp_store(place: Place, by_agent: bool, seconds: float) -> Store:
     """The store at an address, which torchrun's agent or rank 0 holds for as long as its process lasts."""
     own = place.rank == 0 and not by_agent
     try:
-        return dist.TCPStore(
+        return TCPStore(
             place.address, place.port, None, own, timedelta(seconds=seconds), wait_for_workers=False, multi_tenant=True
         )
     except dist.DistError as error:
