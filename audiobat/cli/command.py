@@ -19,7 +19,8 @@ from audiobat.errors import AudiobatError, Stopped, did_you_mean
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 CODES = (
-    "Exit codes: 0 done; 2 a mistake, in one sentence; 75 stopped by a signal, the same command goes on; 130 Ctrl-C."
+    "Exit codes: 0 done; 2 a mistake, in one sentence; 69 another rank of the job is lost, and 75 stopped by a signal: "
+    "the same command goes on; 130 Ctrl-C."
 )
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # errors of writing, which name no file
 ROOM = "make room there and run the same command again"

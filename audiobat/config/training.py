@@ -68,11 +68,13 @@ class TrainConfig:
     log_every: int = 50  # steps between two rows of the log; ours
     save_every: int = 2_000  # steps between two checkpoints; ours
     keep: int = 2  # newest checkpoints kept; ours
+    timeout: float = 120.0  # seconds without a sign of life after which a rank counts as lost; ours
 
     def __post_init__(self) -> None:
         check_choice(self, "precision")
         for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
             check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
+        check(0 < self.timeout <= 1e6, "train.timeout", self.timeout, "use more than 0, up to a million seconds")
         check(0 <= self.seed <= LARGEST, "train.seed", self.seed, "use 0 up to 2^63 - 1")
 
 

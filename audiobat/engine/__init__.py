@@ -4,6 +4,7 @@ In: a module that returns its loss, an optimiser, batches. Out: trained weights,
 
     environment.py  versions, machine and commit that a run depends on
     power.py        watts that a device draws
+    rank_watch.py   whether all ranks are alive, and the end of all when one is not
     ranks.py        which process of how many this is, its device and precision
     randomness.py   random numbers of a step, the same for a row of the batch on any number of ranks
     linear.py       a linear layer by the fastest matrix product

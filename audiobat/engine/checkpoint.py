@@ -86,6 +86,17 @@ def latest(run_folder: str | Path) -> Path | None:
     return next(reversed(_steps(Path(run_folder) / "checkpoints").values()), None)
 
 
+def goes_on_from(run_folder: str | Path) -> str:
+    """Where the same command goes on after a run has broken off."""
+    folders = [Path(run_folder), *Path(run_folder).glob("folds/*")]  # one training for each fold has its own
+    newest = max((path for folder in folders if (path := latest(folder))), key=os.path.getmtime, default=None)
+    return (
+        f"The same command goes on from {newest}."
+        if newest
+        else "No checkpoint is there: the same command starts again."
+    )
+
+
 def load_checkpoint(run_folder: str | Path, warn: Callable[[str], object] = logger.warning) -> Checkpoint | None:
     """The newest checkpoint of a run that can be read, on the CPU; None if the run has none.
 

@@ -1,4 +1,4 @@
-"""Rank, device and precision of this process: torchrun's environment and two flags in, `Ranks` and a type out.
+"""Rank, device and precision of this process: the launcher's environment and two flags in, `Ranks` and a type out.
 
 A run passes its `Ranks` on. The functions at the end are for what stands deep in a model: they ask torch whether this
 process is one of several, and change nothing in one that is alone. By them a step is the same on any number of ranks: a
@@ -8,20 +8,29 @@ function of the global batch, which is the ranks' batches in the order of the ra
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from itertools import count
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._triton import has_triton
 
+from audiobat.engine.rank_watch import COME, RankWatch
 from audiobat.errors import AudiobatError
 
+NEVER = timedelta(days=365)  # until a collective ends by itself: it is no sign of death that a rank is long in coming
+SHELL = 0xFFFFFFF0  # from here on SLURM numbers what is no step of srun: the shells of a job, and the like
+LAUNCHES = count()  # of this process
 REDUCTIONS = {"mean": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
 
 
@@ -70,6 +79,84 @@ class Ranks:
             dist.barrier()
 
 
+@dataclass(frozen=True)
+class Place:
+    """This process among those of its job, and the address of rank 0's store, or of torchrun's."""
+
+    rank: int = 0
+    local_rank: int = 0  # among the processes of this machine
+    world_size: int = 1
+    address: str = ""
+    port: int = 0
+
+
+def find_place(environment: Mapping[str, str]) -> Place:
+    """The place of this process, by the variables of torchrun or else of a step of SLURM (`srun`); alone without any.
+
+    Raises:
+        AudiobatError: variables that are missing beside those that are set, or make no sense.
+    """
+    if not (environment.get("RANK") or environment.get("WORLD_SIZE")):
+        place = place_in_slurm(environment)
+    elif (world_size := number(environment, "WORLD_SIZE")) == 1:
+        place = Place(local_rank=number(environment, "LOCAL_RANK", 0))
+    else:
+        address, port = word(environment, "MASTER_ADDR"), number(environment, "MASTER_PORT")
+        rank, local_rank = number(environment, "RANK"), number(environment, "LOCAL_RANK", 0)
+        place = Place(rank, local_rank, world_size, address, port)
+    if not 0 <= place.rank < place.world_size:
+        raise AudiobatError(f"Rank {place.rank} of {place.world_size} is none: ranks count from 0, up to one less.")
+    return place
+
+
+def place_in_slurm(environment: Mapping[str, str]) -> Place:
+    """The place of this process in a step of SLURM; alone in the shell of a job, where no other ranks will come.
+
+    The shell of `sbatch` has a number of tasks and the number 0, too, but no step around it. That of `salloc` may be a
+    step, of one task.
+    """
+    step = number(environment, "SLURM_STEP_ID", SHELL)
+    world_size = number(environment, "SLURM_STEP_NUM_TASKS", number(environment, "SLURM_NTASKS", 1))
+    if step >= SHELL or world_size == 1:
+        return Place()
+    nodes = environment.get("SLURM_STEP_NODELIST") or word(environment, "SLURM_JOB_NODELIST")
+    port = 10_000 + (7 * number(environment, "SLURM_JOB_ID") + step) % 20_000  # below those that systems give away
+    own_gpu = environment.get("CUDA_VISIBLE_DEVICES", ",").count(",") == 0  # --gpus-per-task: each sees one, number 0
+    return Place(
+        number(environment, "SLURM_PROCID"),
+        0 if own_gpu else number(environment, "SLURM_LOCALID"),
+        world_size,
+        environment.get("MASTER_ADDR") or first_host(nodes),
+        number(environment, "MASTER_PORT", port),
+    )
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a list as SLURM writes it: `gpu[003-007,012],login1` begins with gpu003."""
+    ranges = re.compile(r"\[(\w+)[^\]]*\]")
+    return ranges.sub(r"\1", nodes).split(",")[0]
+
+
+def word(environment: Mapping[str, str], name: str) -> str:
+    """A variable; AudiobatError where it is not set."""
+    if not (value := environment.get(name)):
+        known = " and ".join(known for known in ("RANK", "WORLD_SIZE", "SLURM_STEP_ID") if environment.get(known))
+        hint = "start ranks by torchrun or srun, which set all that they need, or unset these variables"
+        raise AudiobatError(f"{name} is not set in the environment, though {known} is: {hint}.")
+    return value
+
+
+def number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """A variable that is a whole number; AudiobatError where it is none, or not set without a default."""
+    if default is not None and not environment.get(name):
+        return default
+    value = word(environment, name)
+    try:
+        return int(value)
+    except ValueError:
+        raise AudiobatError(f"{name} is {value!r}: it must be a whole number.") from None
+
+
 def check_batch(batch_size: int, ranks: Ranks) -> None:
     """Raise an AudiobatError unless every rank gets the same number of clips."""
     if batch_size % ranks.world_size:
@@ -77,20 +164,58 @@ def check_batch(batch_size: int, ranks: Ranks) -> None:
 
 
 @contextmanager
-def launch(device: str = "auto") -> Iterator[Ranks]:
-    """The ranks that torchrun started, or this process alone; a process group is made only for more than one."""
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    if world_size == 1:
-        yield Ranks(chosen)
+def launch(
+    device: str = "auto",
+    timeout: float = 120.0,
+    go_on: Callable[[], str] = lambda: "The same command goes on from what is done.",
+) -> Iterator[Ranks]:
+    """The ranks that torchrun or srun started, or this process alone; a process group is only made of more than one.
+
+    Several ranks end together: an error on one ends the others with its sentence. So do the death of one and its
+    silence for `timeout` seconds, with what `go_on` says. Their processes end in the midst of what they do (see
+    `rank_watch.py`). How long a collective takes does not matter.
+    """
+    place = find_place(os.environ)
+    if place.world_size == 1:
+        yield Ranks(pick_device(device, place.local_rank))
         return
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    store = store_of(place, COME * timeout)
+    with RankWatch(store, place.address, place.rank, place.world_size, timeout, go_on):
+        chosen = pick_device(device, place.local_rank)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, None, NEVER, place.world_size, place.rank, store)
+        yield Ranks(chosen, place.rank, place.world_size)
+    dist.destroy_process_group()  # where a rank has failed, it could wait for ever; its process is about to end
+
+
+def store_of(place: Place, seconds: float) -> Store:
+    """What the ranks find each other by, with names for this `launch` alone.
+
+    Raises:
+        AudiobatError: rank 0 is not there for so many seconds, or its port is taken.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = tcp_store(place, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True", seconds)
+    return PrefixStore(f"audiobat/{attempt}/{next(LAUNCHES)}", store)
+
+
+@cache
+def tcp_store(place: Place, by_agent: bool, seconds: float) -> Store:
+    """The store at an address, which torchrun's agent or rank 0 holds for as long as its process lasts."""
+    own = place.rank == 0 and not by_agent
     try:
-        yield Ranks(chosen, rank, world_size)
-    finally:
-        dist.destroy_process_group()
+        return TCPStore(
+            place.address, place.port, None, own, timedelta(seconds=seconds), wait_for_workers=False, multi_tenant=True
+        )
+    except dist.DistError as error:
+        why = f"({(str(error).splitlines() or [''])[0]})"
+        if own:
+            hint = f"cannot listen there {why}: give another MASTER_PORT"
+        else:
+            hint = f"does not find it there {why}: start all {place.world_size} ranks, and look at the output of rank 0"
+        raise AudiobatError(f"Rank 0 is at {place.address}, port {place.port}, and rank {place.rank} {hint}.") from None
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:

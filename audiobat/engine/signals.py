@@ -42,7 +42,8 @@ def noted() -> Iterator[Note]:
         note.number = number
         if hasattr(signal, "SIGCHLD"):
             # The signal may end the loading workers too: keep torch from raising for that in the middle of a step.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # (By a function: Python complains of a default that comes between a signal and its handling.)
+            signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
     with handled(handle):
         yield note

@@ -6,8 +6,9 @@ A data set with folds is one training for each fold, in OUT/folds; a data set wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -20,6 +21,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import clip_order
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of, with_valid
+from audiobat.engine.checkpoint import goes_on_from
 from audiobat.engine.ranks import Ranks, check_batch, launch, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError, did_you_mean
@@ -81,28 +83,30 @@ def finetune(
     config = replace(config, data=replace(config.data, path=str(data)))
     if max_seconds is not None and not max_seconds >= 0:
         raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
-    table = read_labelled_clips(data)
-    splits = [with_validation(table, split, config) for split in splits_of(table, test_fold)]
-    for split in splits:
-        clip_order(table.select(split.train), config.data, config.train.seed)  # an error now, if clips cannot be drawn
-    wanted = tagger_config(config, table)
-    first = new_tagger(
-        model, wanted, config, trust_remote_code
-    )  # now, so that a model that does not fit leaves no folder
-    if dry_run:
-        print(plan_text(first, config, len(table), splits))
-        return []
-    name = Path(model).resolve().name
-    info = model_info(name, first.encoder)  # its hash is that of the model before fine-tuning
-    with launch(config.train.device) as ranks, sole_use(out) if ranks.is_main else nullcontext():
+    goes_on = partial(goes_on_from, out)
+    with launch(config.train.device, config.train.timeout, goes_on) as ranks, ExitStack() as held:
+        table = read_labelled_clips(data)
+        splits = [with_validation(table, split, config) for split in splits_of(table, test_fold)]
+        for split in splits:  # an error now, if clips cannot be drawn
+            clip_order(table.select(split.train), config.data, config.train.seed)
+        wanted = tagger_config(config, table)
+        first = new_tagger(model, wanted, config, trust_remote_code)  # now: one that does not fit leaves no folder
+        if dry_run:
+            if ranks.is_main:
+                print(plan_text(first, config, len(table), splits))
+            return []
+        name = Path(model).resolve().name
+        info = model_info(name, first.encoder)  # its hash is that of the model before fine-tuning
         check_batch(config.train.batch_size, ranks)
         if ranks.is_main:
+            held.enter_context(sole_use(out))
             prepare_run(out, config, resume, overwrite, {"model": str(model), "test_fold": test_fold})
         ranks.barrier()  # the folder is there
         tested = weights_tested(splits, config)
         paths = [record_path(out, name, f"finetune_{which}", config.train.seed) for which in tested]
         if all(path.exists() for path in paths):
-            print(f"{out} is finished: --overwrite starts again.")
+            if ranks.is_main:
+                print(f"{out} is finished: --overwrite starts again.")
             return [load_record(path) for path in paths]
         evaluator = evaluator_for(table, config, ranks)
         work = Work()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import write_skipped
 from audiobat.data.sampler import ClipOrder, clip_order
 from audiobat.data.sources.read import read_clips
-from audiobat.engine.checkpoint import latest, load_checkpoint, restore_moments
+from audiobat.engine.checkpoint import goes_on_from, latest, load_checkpoint, restore_moments
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
 from audiobat.engine.ranks import Ranks, check_batch, launch, pick_device, pick_precision
@@ -71,9 +72,9 @@ def pretrain(
             raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
         if not config.data.path:
             raise AudiobatError("No data to train on: give --data, a folder of audio or a CSV with a path column.")
-        table = read_clips(config.data.path)
-        order = clip_order(table, config.data, config.train.seed)
-        with launch(config.train.device) as ranks:
+        with launch(config.train.device, config.train.timeout, partial(goes_on_from, out)) as ranks:
+            table = read_clips(config.data.path)
+            order = clip_order(table, config.data, config.train.seed)
             check_batch(config.train.batch_size, ranks)
             torch.manual_seed(config.train.seed)
             # Before anything is written: its parts may not fit, and neither may what it begins with.
