@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from audiobat.engine.files import old_copy, remove, replacing, write_atomic
+from audiobat.engine.files import remove, replacing, write_atomic
 from audiobat.errors import AudiobatError
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def save_checkpoint(
     newest = [s for s in steps if s <= step][-keep:]
     for old in steps:
         if old not in newest:
-            doomed = old_copy(steps[old])
+            doomed = steps[old].with_name(steps[old].name + ".tmp")
             steps[old].rename(doomed)  # first, so that a kill half-way leaves no checkpoint with a hole
             remove(doomed)
     return final

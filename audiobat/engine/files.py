@@ -1,7 +1,7 @@
 """Files and folders are written beside their place and renamed: at any instant they are there whole, or not at all.
 
 A process that is killed at any instant leaves the old file or the new one, and at most a sibling that ends in .tmp,
-which the next write to the same place removes.
+which the next write to the same place removes, and in a run folder the next start of the run.
 """
 
 from __future__ import annotations
@@ -70,6 +70,12 @@ def restore(folder: str | Path) -> None:
     old = old_copy(Path(folder))
     if old.exists() and not Path(folder).exists():
         old.rename(folder)
+
+
+def clear_leftovers(place: Path) -> None:
+    """Remove what a killed process was writing at `place` or in it; no other may be at work there."""
+    for leftover in (place.with_name(place.name + ".tmp"), *(place.rglob("*.tmp") if place.is_dir() else ())):
+        remove(leftover)
 
 
 def old_copy(folder: Path) -> Path:

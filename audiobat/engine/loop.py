@@ -104,9 +104,11 @@ def fit(
     watch = _FiniteWatch(ranks, log)
     clock = _Clock(train.batch_size)
 
-    def write_row() -> str:
+    def write_row(partial: bool = False) -> str:
+        """Write the row of the steps since the last one; a partial one goes on in the run that resumes."""
         watch.check()
-        row = {"step": done, **means.pop(ranks), "lr": lr(done - 1), **clock.pop()}
+        values = {"partial": True, **means.values(ranks)} if partial else means.pop(ranks)
+        row = {"step": done, **values, "lr": lr(done - 1), **clock.pop()}
         log.write(row)
         if on_log is not None:
             on_log(row)
@@ -151,12 +153,13 @@ def fit(
             means.add({"loss": loss, **stats})
             done += 1
             clock.steps += 1
-            progress.advance(note=write_row() if done % train.log_every == 0 else "")
+            # Rows before saves: a run that is killed behind a save does not make the rows before it again.
+            progress.advance(note=write_row() if done % train.log_every == 0 or done == steps else "")
             if done % train.save_every == 0:
                 save()
                 saved = done
-        if clock.steps and stop != SIGNAL:  # a signal leaves the started row to the run that resumes
-            progress.advance(0, note=write_row())
+        if clock.steps and stop == TIME:  # who sets a time may look at the run now
+            progress.advance(0, note=write_row(partial=True))
         if done > saved:
             save()
     if stop == SIGNAL:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import yaml
 from audiobat.config import check, flatten, from_dict, to_dict
 from audiobat.config.user_files import CODE, files_used, hashes_of, split_name, user_classes, with_kinds
 from audiobat.engine.environment import environment
-from audiobat.engine.files import remove, write_atomic
+from audiobat.engine.files import clear_leftovers, remove, write_atomic
 from audiobat.errors import AudiobatError
 
 try:
@@ -85,19 +86,27 @@ def prepare_run(
         arguments: of the command, that are no fields of the config and define the run as well, such as a model.
 
     Raises:
-        AudiobatError: other files in `out`, a run that may not be resumed, or one of another config.
+        AudiobatError: other files in `out`, a run that may not be resumed, or one of another config that has a
+            checkpoint or a result.
     """
     check_kept(config)
     record = out / "config.yaml"
     if out.exists() and not record.exists() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise AudiobatError(f"{out} holds other files and no run: give a new --out.")
     if record.exists() and overwrite:
-        for name in RUN_FILES:
-            remove(out / name)
+        remove_run(out)
     elif record.exists() and resume == "never":
         raise AudiobatError(f"{out} holds a run: give --resume auto, --overwrite or a new --out.")
     elif record.exists():
-        check_same(record, config, arguments or {})
+        for name in RUN_FILES:
+            clear_leftovers(out / name)
+        try:
+            check_same(record, config, arguments or {})
+        except AudiobatError:
+            if has_work(out):
+                raise
+            print(f"{out} holds a run of another config that made nothing: it begins anew.", file=sys.stderr)
+            remove_run(out)
     out.mkdir(parents=True, exist_ok=True)
     fields = to_dict(config)
     if files := files_used(fields):  # a copy, so that the run can be loaded when the user has changed his own
@@ -107,6 +116,17 @@ def prepare_run(
             write_atomic(out / CODE / Path(name).name, content)
     write_atomic(record, yaml.safe_dump({**(arguments or {}), **fields}, sort_keys=False))
     write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+
+
+def remove_run(out: Path) -> None:
+    """Remove all that a run has written to its folder."""
+    for name in RUN_FILES:
+        remove(out / name)
+
+
+def has_work(out: Path) -> bool:
+    """Whether a run, or one of its folds, has a checkpoint or a result: one that failed in its first step has none."""
+    return any(any(out.glob(made)) for made in ("checkpoints/step_*", "folds/*/checkpoints/step_*", "results/*"))
 
 
 def check_kept(config: object) -> None:

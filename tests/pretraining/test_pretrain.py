@@ -282,6 +282,18 @@ def test_a_run_of_another_config_is_not_mixed_up(tones, tmp_path):
     assert load(run).depth == 3
 
 
+def test_a_run_that_made_nothing_gives_way_to_one_of_another_config(tones, tmp_path, capsys):
+    config, out = config_for(tones), tmp_path / "run"
+    with pytest.raises(AudiobatError, match="not finite"):
+        pretrain(dataclasses.replace(config, optim=OptimConfig(lr=1e30, warmup_steps=0)), out)
+    (out / "checkpoints").mkdir(exist_ok=True)
+    (out / "checkpoints" / "step_000001.tmp").touch()
+    pretrain(config, out)
+    assert "made nothing: it begins anew" in capsys.readouterr().err
+    assert load(out).depth == config.encoder.depth
+    assert not list(out.rglob("*.tmp"))
+
+
 def test_two_processes_cannot_train_in_one_folder(tones, tmp_path):
     run = pretrain(config_for(tones), tmp_path / "run")
     with sole_use(run), pytest.raises(AudiobatError, match="Another process is at work"):
