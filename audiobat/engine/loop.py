@@ -118,7 +118,8 @@ def fit(
         watch.check(model)
         state = means.state(ranks)
         if ranks.is_main:
-            save_checkpoint(log.folder, done, model, optimizer, means=state, extra=extra, keep=train.keep)
+            kept = {"keep": train.keep, "keep_every": train.keep_every}
+            save_checkpoint(log.folder, done, model, optimizer, means=state, extra=extra, **kept)
         ranks.barrier()  # no rank goes on, or ends, before the checkpoint is whole
 
     done, saved, stop = start, start, GO

@@ -32,7 +32,7 @@ RUN_FILES = (  # what --overwrite removes, in this order
     "config.yaml",  # last: after a kill in between, the folder is still a run, which can be overwritten again
 )
 FREE_FIELDS = (  # may have other values when a run is resumed, as they change no result
-    *("data.workers", "train.device", "train.log_every", "train.save_every", "train.keep"),
+    *("data.workers", "train.device", "train.log_every", "train.save_every", "train.keep", "train.keep_every"),
     *("cache_gb", "cache_dir", "workers"),  # of a probe
 )
 
