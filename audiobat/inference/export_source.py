@@ -17,8 +17,9 @@ from typing import Any
 from audiobat.config import FinetuneConfig, PretrainConfig, flatten, from_dict, to_dict
 from audiobat.config.recipes import load_recipe, recipe_names
 from audiobat.config.user_files import is_user_class, to_share, with_copies
+from audiobat.engine.files import read_json
 from audiobat.engine.run_folder import FREE_FIELDS
-from audiobat.engine.tensors import read_json, weights_sha256
+from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.certainty import interval_note, rare_note
 from audiobat.evaluation.report.collect import collect, load_all

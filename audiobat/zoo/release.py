@@ -13,14 +13,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from audiobat.config import ModelConfig, PretrainConfig, TaggerConfig, from_dict, to_dict
+from audiobat.config.recipes import read_fields
 from audiobat.config.user_files import CODE, to_share, with_copies
 from audiobat.engine.checkpoint import Checkpoint, checkpoint_of_step, load_checkpoint
-from audiobat.engine.files import errors_of_writing, replacing, restore, write_atomic
+from audiobat.engine.files import errors_of_writing, read_json, replacing, restore, write_atomic
 from audiobat.engine.ranks import pick_device
-from audiobat.engine.tensors import check_values, read_json, read_tensors, write_tensors
+from audiobat.engine.tensors import check_values, read_tensors, write_tensors
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.models.building import build, build_tagger
 from audiobat.models.encoder import AudioEncoder, BaseEncoder
@@ -210,12 +209,9 @@ def run_fields(run: Path) -> dict[str, Any]:
     """The fields in config.yaml of a run; AudiobatError if it cannot be read."""
     file = run / "config.yaml"
     try:
-        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise with_file(file, AudiobatError(f"it cannot be read as YAML ({error}): copy it again.")) from None
-    if not isinstance(fields, dict):
-        raise AudiobatError(f"{file} holds no fields of a run: copy it again.")
-    return fields
+        return read_fields(file, "copy the run again")
+    except AudiobatError as error:
+        raise with_file(file, error) from None
 
 
 def encoder_of_run(place: Place, trust: bool = False) -> tuple[AudioEncoder, Checkpoint]:

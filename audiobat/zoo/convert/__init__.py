@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from audiobat.engine.tensors import read_json
+from audiobat.engine.files import read_json
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.zoo import release as release_io

@@ -12,7 +12,7 @@ from typing import Any
 
 from audiobat.audio.read import AUDIO_EXTENSIONS
 from audiobat.config.user_files import CODE, user_classes
-from audiobat.engine.tensors import read_json
+from audiobat.engine.files import read_json
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.zoo.convert import Converted, convert_file, hugging_face, layout_of, survey_file
