@@ -54,6 +54,7 @@ def fit(
     resume: Checkpoint | None = None,
     extra: Mapping[str, Any] | None = None,
     after_step: Callable[[int], None] | None = None,
+    before_save: Callable[[], None] | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
     phase: str = "pre-train",
 ) -> FitResult:
@@ -73,6 +74,7 @@ def fit(
         max_seconds: no step starts later than this many seconds after the start.
         extra: plain JSON values stored in every checkpoint.
         after_step: called with the step's number once the weights are updated (say, to move a teacher).
+        before_save: called on every rank before each checkpoint.
         on_log: called on every rank with every row; an error that it raises ends the run.
         phase: what the progress line says.
 
@@ -116,6 +118,8 @@ def fit(
 
     def save() -> None:
         watch.check(model)
+        if before_save is not None:
+            before_save()
         state = means.state(ranks)
         if ranks.is_main:
             kept = {"keep": train.keep, "keep_every": train.keep_every}
