@@ -19,5 +19,5 @@ class Stopped(KeyboardInterrupt):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `' (did you mean X?)'` for the known word closest to `word`, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word[:100], list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -14,6 +14,7 @@ import audiobat
 from audiobat.cli.parse import help_text, parse
 from audiobat.cli.verbs import VERBS
 from audiobat.config.user_files import errors_of_user_code
+from audiobat.engine.files import FULL, full_disk
 from audiobat.engine.signals import raised
 from audiobat.errors import AudiobatError, Stopped, did_you_mean
 
@@ -22,12 +23,12 @@ CODES = (
     "Exit codes: 0 done; 2 a mistake, in one sentence; 69 another rank of the job is lost, and 75 stopped by a signal: "
     "the same command goes on; 130 Ctrl-C."
 )
-WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # errors of writing, which name no file
+WRITING = (*FULL, errno.EPIPE)  # errors of writing, which name no file
 ROOM = "make room there and run the same command again"
 FOLDER = "a file is where a folder should be, so remove it or give another --out"
 RIGHTS = "look who may read and write there"
 HINTS = {
-    **{errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EFBIG: ROOM},
+    **dict.fromkeys(FULL, ROOM),
     **{errno.EEXIST: FOLDER, errno.ENOTDIR: FOLDER},
     **{errno.EACCES: RIGHTS, errno.EPERM: RIGHTS, errno.EROFS: "it can be read only, so give another --out"},
 }
@@ -40,16 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(list(sys.argv[1:] if argv is None else argv))
     except AudiobatError as error:
         return fail(str(error))
-    except OSError as error:
-        if error.filename is None and error.errno not in WRITING:
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
             raise  # a defect of the program, whose traceback is of use
-        hint = f": {HINTS[error.errno]}" if error.errno in HINTS else ""
-        return fail(f"{error.filename or 'Writing failed'}: {error.strerror}{hint}.")
-    except RuntimeError as error:
-        from audiobat.data.loader import lost_worker  # torch is imported by now
-
-        if (sentence := lost_worker(error)) is None:
-            raise
         return fail(sentence)
     except Stopped as stop:
         if str(stop):  # empty: the user was told before
@@ -59,6 +53,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("audiobat: stopped.", file=sys.stderr)
         return 130
     return 0
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What to tell of an error that is the machine's: a file that cannot be read or written, a lost worker."""
+    refused = full_disk(error) or error
+    if isinstance(refused, OSError):
+        if refused.filename is None and refused.errno not in WRITING:
+            return None
+        hint = f": {HINTS[refused.errno]}" if refused.errno in HINTS else ""
+        return f"{refused.filename or 'Writing failed'}: {refused.strerror}{hint}."
+    if isinstance(error, RuntimeError):
+        from audiobat.data.loader import lost_worker  # torch is imported by now
+
+        return lost_worker(error)
+    return None
 
 
 def fail(sentence: str) -> int:

@@ -8,12 +8,20 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from audiobat.errors import AudiobatError, did_you_mean
 
 LARGEST = 2**63 - 1  # the largest whole number that torch takes
+DEEPEST = 50  # levels of lists and groups in a file
+LONGEST_SHOWN = 200  # characters of a value in a sentence
 
 
 def check(condition: bool, name: str, value: object, hint: str) -> None:
     """Raise an AudiobatError with the field `name`, its value and the hint, unless `condition` holds."""
     if not condition:
-        raise AudiobatError(f"{name} is {value!r}: {hint}.")
+        raise AudiobatError(f"{name} is {shortened(repr(value))}: {hint}.")
+
+
+def shortened(text: str) -> str:
+    """A text for a sentence: its middle is left out if it is long."""
+    half = LONGEST_SHOWN // 2
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
 def check_choice(owner: object, name: str) -> None:
@@ -25,6 +33,15 @@ def check_one_of(choices: tuple[Any, ...], name: str, value: object) -> None:
     """Check that the field `name` holds one of its choices."""
     hint = did_you_mean(str(value), choices)
     check(value in choices, name, value, f"choose one of {', '.join(map(str, choices))}{hint}")
+
+
+def is_deep(value: object) -> bool:
+    """Whether lists and groups of plain values lie within one another deeper than any that a program writes."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        level = [part for parts in inner for part in parts]
+    return bool(level)
 
 
 def is_union(hint: Any) -> bool:

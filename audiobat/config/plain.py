@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from audiobat.config.checks import LARGEST, check, check_one_of, is_union
+from audiobat.config.checks import LARGEST, check, check_one_of, is_union, shortened
 from audiobat.config.registry import config_class_of, seam_of
 from audiobat.errors import AudiobatError, did_you_mean
 
@@ -48,7 +48,7 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
     closest known name, and for a value of the wrong type.
     """
     if not isinstance(values, Mapping):
-        raise AudiobatError(f"{where or cls.__name__} is {values!r}: give its fields by name.")
+        raise AudiobatError(f"{where or cls.__name__} is {shortened(repr(values))}: give its fields by name.")
     seam = seam_of(cls)
     if seam is not None and isinstance(values.get(seam[1]), str):
         cls = config_class_of(cls, values[seam[1]])  # a kind may have settings of its own
@@ -58,7 +58,7 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
     for name, value in values.items():
         path = f"{where}.{name}" if where else str(name)
         if name not in known:
-            raise AudiobatError(f"Unknown field {path}{did_you_mean(str(name), known)}.")
+            raise AudiobatError(f"Unknown field {shortened(path)}{did_you_mean(str(name), known)}.")
         kwargs[name] = checked(hints[name], over_default(known[name], value), path)
     return cls(**kwargs)
 

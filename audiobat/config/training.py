@@ -68,6 +68,7 @@ class TrainConfig:
     log_every: int = 50  # steps between two rows of the log; ours
     save_every: int = 2_000  # steps between two checkpoints; ours
     keep: int = 2  # newest checkpoints kept; ours
+    keep_every: int | None = None  # besides, keep for ever those of every so many steps, a multiple of train.save_every
     timeout: float = 120.0  # seconds without a sign of life after which a rank counts as lost; ours
 
     def __post_init__(self) -> None:
@@ -75,6 +76,8 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
             check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
         check(0 < self.timeout <= 1e6, "train.timeout", self.timeout, "use more than 0, up to a million seconds")
+        often = self.keep_every is None or (self.keep_every > 0 and self.keep_every % self.save_every == 0)
+        check(often, "train.keep_every", self.keep_every, f"use a multiple of train.save_every, {self.save_every}")
         check(0 <= self.seed <= LARGEST, "train.seed", self.seed, "use 0 up to 2^63 - 1")
 
 

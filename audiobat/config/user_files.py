@@ -176,6 +176,14 @@ def hashes_of(files: Mapping[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
+def without_files(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recorded fields of a run or a release without `files`, and these: the hashes of the user's files by name."""
+    files = fields.get("files") or {}
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files):
+        raise AudiobatError("files must name the user's own files with their hashes.")
+    return {name: value for name, value in fields.items() if name != "files"}, files
+
+
 def with_copies(fields: dict[str, Any], folder: Path, trust: bool) -> dict[str, Any]:
     """The fields of a run or a release, `files` taken out, with each `FILE.py:CLASS` pointing to the copy in `folder`.
 
@@ -183,8 +191,7 @@ def with_copies(fields: dict[str, Any], folder: Path, trust: bool) -> dict[str, 
         AudiobatError: there are such classes and `trust` is False; a copy that is missing, or has another hash than was
             recorded.
     """
-    fields = dict(fields)
-    recorded = fields.pop("files", None) or {}
+    fields, recorded = without_files(fields)
     classes = user_classes(fields)
     copies = {kind: (folder / CODE / split_name(kind)[0].name).resolve() for kind in classes}
     if classes and not trust:

@@ -14,6 +14,7 @@ an order that is a function of (seed, epoch).
     split.py        which labelled clips train, validate and test
     frames.py       events of clips to targets for each frame and class
     sampler.py      which clips make up step n
+    skipped.py      clips that a run could not read, and why
     loader.py       batches of random crops, and of whole clips in a given order
     windows.py      recordings of any length as windows, in constant memory
     scenes.py       the demo's recordings mixed into labelled scenes

@@ -8,6 +8,7 @@ file.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.data.columns import Ragged, Strings, map_array, narrow, pack, unpack
-from audiobat.engine.files import replacing
+from audiobat.engine.files import read_json, replacing
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-clips-1"
@@ -209,10 +210,10 @@ class ClipTable:
             beside.mkdir(parents=True)
             for name, value in {**stored, **{f"column_{i}": c for i, c in enumerate(self.columns.values())}}.items():
                 if isinstance(value, Ragged):
-                    np.save(f"{beside / name}.offsets.npy", narrow(value.offsets))
-                    np.save(f"{beside / name}.values.npy", narrow(value.values))
+                    _save(beside / f"{name}.offsets.npy", value.offsets)
+                    _save(beside / f"{name}.values.npy", value.values)
                 else:
-                    np.save(f"{beside / name}.npy", narrow(value))
+                    _save(beside / f"{name}.npy", value)
             (beside / HEADER).write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -230,7 +231,7 @@ def open_table(folder: str | Path, root: str) -> ClipTable:
     """
     folder = Path(folder)
     try:
-        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+        header = read_json(folder / HEADER)
         if header["format"] != FORMAT:
             raise AudiobatError(f"{folder} is of format {header['format']}, not {FORMAT}: prepare it again.")
         if unknown := set(header["fields"]) - set(STORED_FIELDS):
@@ -245,6 +246,13 @@ def open_table(folder: str | Path, root: str) -> ClipTable:
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise AudiobatError(f"{folder} is no readable clip table ({error}): prepare it again.") from None
     return table
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as numpy does, but with the reason in the error where that fails."""
+    packed = io.BytesIO()
+    np.save(packed, narrow(array))
+    path.write_bytes(packed.getbuffer())
 
 
 def table_files(header: bytes) -> list[str]:

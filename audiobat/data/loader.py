@@ -13,7 +13,6 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,9 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from audiobat.audio.read import pad_batch
 from audiobat.data.clip import open_clip, read_clip
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.csv_text import csv_text
 from audiobat.data.sampler import ClipOrder
-from audiobat.engine.files import write_atomic
 from audiobat.engine.signals import leave_to_parent
 from audiobat.errors import AudiobatError
 
@@ -322,11 +319,6 @@ def check_skipped(skipped: Mapping[str, str], tried: int, clips: int) -> None:
             f"{len(skipped)} of {tried} clips seen are unreadable, more than {SKIPPED_LIMIT:.0%} of the {clips} clips: "
             f"fix or remove them; one is {_example(skipped)}"
         )
-
-
-def write_skipped(path: str | Path, skipped: Mapping[str, str]) -> None:
-    """Write a CSV (`path,reason`) of the clips left out, whole or not at all."""
-    write_atomic(path, csv_text([("path", "reason"), *sorted(skipped.items())]))
 
 
 def _example(skipped: Mapping[str, str]) -> str:

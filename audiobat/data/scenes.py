@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -107,7 +108,9 @@ def write_scenes(
     lines = [("path", "label", "split")]
     for scene in make_scenes(clips_train, clips_test, seed, seconds):
         path = f"audio/{scene.name}.wav"
-        soundfile.write(out / path, scene.waveform, RATE, subtype="PCM_16")
+        sound = io.BytesIO()  # as libsndfile does not say why a file cannot be written
+        soundfile.write(sound, scene.waveform, RATE, format="WAV", subtype="PCM_16")
+        (out / path).write_bytes(sound.getvalue())
         lines.append((path, ";".join(scene.labels), scene.split))
     with table.open("w", newline="", encoding="utf-8") as file:
         write_csv(file, lines)

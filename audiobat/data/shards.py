@@ -18,11 +18,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from audiobat.config import from_dict
 from audiobat.data.clip_table import HEADER, ClipTable, open_table, table_files
 from audiobat.data.remote import exists, is_remote, read_range
-from audiobat.engine.files import write_atomic
+from audiobat.engine.files import read_json, write_atomic
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-shards-1"
@@ -98,12 +98,12 @@ class ShardPlan:
 def load_plan(folder: Path) -> ShardPlan:
     """The plan of a prepared folder, finished or not."""
     try:
-        fields: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-        if fields["format"] != FORMAT:
-            raise ValueError(f"its format is {fields['format']!r}, not {FORMAT!r}")
-        settings = PackSettings(**fields["settings"])
-        return ShardPlan(str(fields["sha256"]), int(fields["clips"]), settings, tuple(fields["first_rows"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        fields = read_json(folder / PLAN)
+        if fields.pop("format") != FORMAT:
+            raise ValueError(f"it is not of format {FORMAT}")
+        del fields["source"]
+        return from_dict(ShardPlan, fields)
+    except (ValueError, KeyError, TypeError) as error:
         raise AudiobatError(f"{folder / PLAN} is no readable plan ({error}): prepare anew, with --overwrite.") from None
 
 

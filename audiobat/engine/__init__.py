@@ -13,10 +13,10 @@ In: a module that returns its loss, an optimiser, batches. Out: trained weights,
     optim.py        AdamW over named parameters; warm-up and cosine
     signals.py      signals that ask work to stop
     progress.py     phase, rate and time left, on a terminal or in a log
-    files.py        files and folders written beside their place and renamed
+    files.py        files and folders written beside their place and renamed; JSON read
     logs.py         metrics.jsonl and log.txt
     checkpoint.py   what resuming needs, written so that a kill at any instant loses no older one
     loop.py         the step loop
-    tensors.py      files of named tensors and of JSON; digests
+    tensors.py      files of named tensors; digests
     run_folder.py   one folder a run: held by one process, kept to one config
 """

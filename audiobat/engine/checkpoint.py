@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from audiobat.engine.files import old_copy, remove, replacing, write_atomic
+from audiobat.engine.files import remove, replacing, write_atomic
 from audiobat.errors import AudiobatError
 
 logger = logging.getLogger(__name__)
+
+SHOWN = 8  # steps at either end of a list of them
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,11 @@ def save_checkpoint(
     means: Mapping[str, tuple[float, int]] | None = None,
     extra: Mapping[str, Any] | None = None,
     keep: int = 2,
+    keep_every: int | None = None,
 ) -> Path:
     """Write the checkpoint of `step`, then remove all but the `keep` newest; returns its folder.
+
+    Those of steps that are multiples of `keep_every` stay for ever, whatever `keep` is.
 
     Checkpoints of later steps are removed too: the run came back to an earlier one because they could not be read.
     """
@@ -72,10 +77,11 @@ def save_checkpoint(
             os.fsync(file.fileno())
     write_atomic(folder / "last", final.name + "\n")  # for people; the folders' names alone decide what is newest
     steps = _steps(folder)
-    newest = [s for s in steps if s <= step][-keep:]
+    before = [s for s in steps if s <= step]
+    kept = {*before[-keep:], *(s for s in before if keep_every is not None and s % keep_every == 0)}
     for old in steps:
-        if old not in newest:
-            doomed = old_copy(steps[old])
+        if old not in kept:
+            doomed = steps[old].with_name(steps[old].name + ".tmp")
             steps[old].rename(doomed)  # first, so that a kill half-way leaves no checkpoint with a hole
             remove(doomed)
     return final
@@ -112,6 +118,17 @@ def load_checkpoint(run_folder: str | Path, warn: Callable[[str], object] = logg
     if steps:
         raise AudiobatError(f"No checkpoint in {folder} can be read: start again with --overwrite or another --out.")
     return None
+
+
+def checkpoint_of_step(run_folder: str | Path, step: int) -> Checkpoint:
+    """The checkpoint of a step, on the CPU; AudiobatError if it is damaged, or not there, with the steps that are."""
+    steps = _steps(Path(run_folder) / "checkpoints")
+    if step not in steps:
+        there = [str(s) for s in steps]
+        shown = there if len(there) <= 2 * SHOWN else [*there[:SHOWN], "...", *there[-SHOWN:]]
+        what = f"it has those of {', '.join(shown)}" if shown else "it has none yet"
+        raise AudiobatError(f"{run_folder} has no checkpoint of step {step}: {what}.")
+    return read_checkpoint(steps[step])
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

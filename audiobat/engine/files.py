@@ -1,18 +1,27 @@
 """Files and folders are written beside their place and renamed: at any instant they are there whole, or not at all.
 
 A process that is killed at any instant leaves the old file or the new one, and at most a sibling that ends in .tmp,
-which the next write to the same place removes.
+which the next write to the same place removes, and in a run folder the next start of the run. `read_json` reads what
+may have been damaged since.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from audiobat.config.checks import is_deep
 from audiobat.errors import AudiobatError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LARGEST_JSON = 64 * 2**20  # bytes: room for the names of a million classes
+LONGEST_NUMBER = 40  # digits
 
 
 def write_atomic(path: str | Path, content: str | bytes, beside: Path | None = None) -> None:
@@ -22,11 +31,17 @@ def write_atomic(path: str | Path, content: str | bytes, beside: Path | None = N
     """
     path = Path(path)
     beside = path.with_name(path.name + ".tmp") if beside is None else beside
-    with beside.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())  # without this a power loss may keep the rename and lose the bytes
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # without this a power loss may keep the rename and lose the bytes
+        beside.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # those of a full disk name no file
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)  # on a full disk there is no room for half a file
+        raise
 
 
 @contextmanager
@@ -61,8 +76,24 @@ def errors_of_writing(place: Path, hint: str = "fix that") -> Iterator[None]:
     """Turn a full disk, or another refusal to write `place` or a file in it, into one sentence."""
     try:
         yield
-    except OSError as error:
-        raise AudiobatError(f"{error.filename or place} cannot be written ({error.strerror}): {hint}.") from error
+    except Exception as error:
+        if (refused := error if isinstance(error, OSError) else full_disk(error)) is None:
+            raise
+        reason = refused.strerror or refused
+        raise AudiobatError(f"{refused.filename or place} cannot be written ({reason}): {hint}.") from error
+
+
+def full_disk(error: BaseException) -> OSError | None:
+    """The error of a full disk, or of a quota or a limit, that an error is or has hidden; None if there is none.
+
+    zipfile and torch raise errors of their own when they cannot write.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in FULL:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def restore(folder: str | Path) -> None:
@@ -70,6 +101,12 @@ def restore(folder: str | Path) -> None:
     old = old_copy(Path(folder))
     if old.exists() and not Path(folder).exists():
         old.rename(folder)
+
+
+def clear_leftovers(place: Path) -> None:
+    """Remove what a killed process was writing at `place` or in it; no other may be at work there."""
+    for leftover in (place.with_name(place.name + ".tmp"), *(place.rglob("*.tmp") if place.is_dir() else ())):
+        remove(leftover)
 
 
 def old_copy(folder: Path) -> Path:
@@ -84,3 +121,29 @@ def remove(path: str | Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def read_json(file: Path, hint: str = "copy or download it again") -> dict[str, Any]:
+    """The object in a JSON file; AudiobatError with a hint if it cannot be read or holds anything else."""
+    try:
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise OSError("it is no plain file")
+        if file.stat().st_size > LARGEST_JSON:
+            raise OSError(f"it is larger than {LARGEST_JSON >> 20} MiB")
+        value = json.loads(file.read_text(encoding="utf-8"), parse_int=_short_int)
+        if is_deep(value):
+            raise ValueError("lists within lists without end")
+    except RecursionError:
+        raise AudiobatError(f"{file} cannot be read as JSON (lists within lists without end): {hint}.") from None
+    except (OSError, ValueError) as error:
+        raise AudiobatError(f"{file} cannot be read as JSON ({error}): {hint}.") from None
+    if not isinstance(value, dict):
+        raise AudiobatError(f"{file} holds no JSON object: {hint}.")
+    return value
+
+
+def _short_int(digits: str) -> int:
+    """A whole number that can be computed with as a float, too."""
+    if len(digits) > LONGEST_NUMBER:
+        raise ValueError("a number has too many digits")
+    return int(digits)

@@ -21,8 +21,9 @@ from audiobat.engine.ranks import Ranks
 class RunLog:
     """The log of one run folder, continued at `start_step`; only the main rank writes.
 
-    Rows of metrics.jsonl beyond `start_step`, and a last line that was cut off by a kill, are dropped: the run does
-    those steps again, and no step appears twice.
+    Dropped from metrics.jsonl are rows beyond `start_step`, as the run does those steps again; the partial row of a run
+    that was stopped in the middle of it, as it goes on in the next one; and lines that are no rows, such as one that a
+    kill cut off.
     """
 
     def __init__(self, folder: str | Path, start_step: int = 0, *, main: bool = True) -> None:
@@ -32,11 +33,14 @@ class RunLog:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         metrics = self.folder / "metrics.jsonl"
+        rows, damaged = read_rows(metrics)
         if metrics.exists():
-            kept = [line for line in metrics.read_text().splitlines() if _step_of(line) <= start_step]
-            write_atomic(metrics, "".join(line + "\n" for line in kept))
-        self._metrics = metrics.open("a")
-        self._text = (self.folder / "log.txt").open("a")
+            kept = [row for row in rows if row["step"] <= start_step and not row.get("partial")]
+            write_atomic(metrics, "".join(json.dumps(row) + "\n" for row in kept))
+        self._metrics = metrics.open("a", encoding="utf-8")
+        self._text = (self.folder / "log.txt").open("a", encoding="utf-8")
+        if damaged:
+            self.say(f"Warning: {metrics} had {damaged} lines that are no rows: they are taken out.")
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +53,7 @@ class RunLog:
             self._text.close()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row, which has a `step`, to metrics.jsonl and, in short, to log.txt; JSON has null for NaN."""
+        """Append a row, which has a whole `step`, to metrics.jsonl and, in short, to log.txt; JSON has null for NaN."""
         if not self._main:
             return
         clean = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
@@ -95,15 +99,31 @@ class Means:
         totals = ranks.reduce(sums, "mean").tolist()
         return {name: (total, self._counts[name]) for name, total in zip(self._sums, totals, strict=True)}
 
+    def values(self, ranks: Ranks) -> dict[str, float]:
+        """The mean of every name over steps and ranks since the last `pop`."""
+        return {name: total / count for name, (total, count) in self.state(ranks).items()}
+
     def pop(self, ranks: Ranks) -> dict[str, float]:
-        """The mean of every name over steps and ranks since the last call."""
-        state = self.state(ranks)
+        """The same, and begin anew."""
+        values = self.values(ranks)
         self._sums, self._counts = {}, {}
-        return {name: total / count for name, (total, count) in state.items()}
+        return values
 
 
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except ValueError:
-        return math.inf  # a line that was cut off when the run was killed
+def read_rows(file: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a metrics.jsonl, none if it is not there, and how many of its lines are no rows.
+
+    A last line without its end does not count: a run that was killed leaves one.
+    """
+    whole, _, _ = file.read_bytes().rpartition(b"\n") if file.exists() else (b"", b"", b"")
+    rows, damaged = [], 0
+    for line in whole.split(b"\n") if whole else []:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+        else:
+            damaged += 1
+    return rows, damaged

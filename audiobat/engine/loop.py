@@ -54,6 +54,7 @@ def fit(
     resume: Checkpoint | None = None,
     extra: Mapping[str, Any] | None = None,
     after_step: Callable[[int], None] | None = None,
+    before_save: Callable[[], None] | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
     phase: str = "pre-train",
 ) -> FitResult:
@@ -73,6 +74,7 @@ def fit(
         max_seconds: no step starts later than this many seconds after the start.
         extra: plain JSON values stored in every checkpoint.
         after_step: called with the step's number once the weights are updated (say, to move a teacher).
+        before_save: called on every rank before each checkpoint.
         on_log: called on every rank with every row; an error that it raises ends the run.
         phase: what the progress line says.
 
@@ -104,9 +106,11 @@ def fit(
     watch = _FiniteWatch(ranks, log)
     clock = _Clock(train.batch_size)
 
-    def write_row() -> str:
+    def write_row(partial: bool = False) -> str:
+        """Write the row of the steps since the last one; a partial one goes on in the run that resumes."""
         watch.check()
-        row = {"step": done, **means.pop(ranks), "lr": lr(done - 1), **clock.pop()}
+        values = {"partial": True, **means.values(ranks)} if partial else means.pop(ranks)
+        row = {"step": done, **values, "lr": lr(done - 1), **clock.pop()}
         log.write(row)
         if on_log is not None:
             on_log(row)
@@ -114,9 +118,12 @@ def fit(
 
     def save() -> None:
         watch.check(model)
+        if before_save is not None:
+            before_save()
         state = means.state(ranks)
         if ranks.is_main:
-            save_checkpoint(log.folder, done, model, optimizer, means=state, extra=extra, keep=train.keep)
+            kept = {"keep": train.keep, "keep_every": train.keep_every}
+            save_checkpoint(log.folder, done, model, optimizer, means=state, extra=extra, **kept)
         ranks.barrier()  # no rank goes on, or ends, before the checkpoint is whole
 
     done, saved, stop = start, start, GO
@@ -151,12 +158,13 @@ def fit(
             means.add({"loss": loss, **stats})
             done += 1
             clock.steps += 1
-            progress.advance(note=write_row() if done % train.log_every == 0 else "")
+            # Rows before saves: a run that is killed behind a save does not make the rows before it again.
+            progress.advance(note=write_row() if done % train.log_every == 0 or done == steps else "")
             if done % train.save_every == 0:
                 save()
                 saved = done
-        if clock.steps and stop != SIGNAL:  # a signal leaves the started row to the run that resumes
-            progress.advance(0, note=write_row())
+        if clock.steps and stop == TIME:  # who sets a time may look at the run now
+            progress.advance(0, note=write_row(partial=True))
         if done > saved:
             save()
     if stop == SIGNAL:

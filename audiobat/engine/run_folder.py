@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 import yaml
 
 from audiobat.config import check, flatten, from_dict, to_dict
-from audiobat.config.user_files import CODE, files_used, hashes_of, split_name, user_classes, with_kinds
+from audiobat.config.recipes import parse_yaml, read_fields, write_yaml
+from audiobat.config.user_files import CODE, files_used, hashes_of, split_name, user_classes, with_kinds, without_files
 from audiobat.engine.environment import environment
-from audiobat.engine.files import remove, write_atomic
+from audiobat.engine.files import clear_leftovers, remove, write_atomic
 from audiobat.errors import AudiobatError
 
 try:
@@ -31,9 +33,12 @@ RUN_FILES = (  # what --overwrite removes, in this order
     "config.yaml",  # last: after a kill in between, the folder is still a run, which can be overwritten again
 )
 FREE_FIELDS = (  # may have other values when a run is resumed, as they change no result
-    *("data.workers", "train.device", "train.log_every", "train.save_every", "train.keep", "train.timeout"),
+    *("data.workers", "train.device", "train.log_every", "train.save_every", "train.keep", "train.keep_every"),
+    "train.timeout",
     *("cache_gb", "cache_dir", "workers"),  # of a probe
 )
+
+UNFINISHED = "unfinished.yaml"  # in the folder of a command that has not ended
 
 _locked: set[int] = set()  # descriptors of the folders that this process has locked
 
@@ -85,19 +90,27 @@ def prepare_run(
         arguments: of the command, that are no fields of the config and define the run as well, such as a model.
 
     Raises:
-        AudiobatError: other files in `out`, a run that may not be resumed, or one of another config.
+        AudiobatError: other files in `out`, a run that may not be resumed, or one of another config that has a
+            checkpoint or a result.
     """
     check_kept(config)
     record = out / "config.yaml"
     if out.exists() and not record.exists() and any(path.name != "config.yaml.tmp" for path in out.iterdir()):
         raise AudiobatError(f"{out} holds other files and no run: give a new --out.")
     if record.exists() and overwrite:
-        for name in RUN_FILES:
-            remove(out / name)
+        remove_run(out)
     elif record.exists() and resume == "never":
         raise AudiobatError(f"{out} holds a run: give --resume auto, --overwrite or a new --out.")
     elif record.exists():
-        check_same(record, config, arguments or {})
+        for name in RUN_FILES:
+            clear_leftovers(out / name)
+        try:
+            check_same(record, config, arguments or {})
+        except AudiobatError:
+            if has_work(out):
+                raise
+            print(f"{out} holds a run of another config that made nothing: it begins anew.", file=sys.stderr)
+            remove_run(out)
     out.mkdir(parents=True, exist_ok=True)
     fields = to_dict(config)
     if files := files_used(fields):  # a copy, so that the run can be loaded when the user has changed his own
@@ -105,15 +118,43 @@ def prepare_run(
         (out / CODE).mkdir(exist_ok=True)
         for name, content in files.items():
             write_atomic(out / CODE / Path(name).name, content)
-    write_atomic(record, yaml.safe_dump({**(arguments or {}), **fields}, sort_keys=False))
+    write_atomic(record, write_yaml({**(arguments or {}), **fields}))
     write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+
+
+def remove_run(out: Path) -> None:
+    """Remove all that a run has written to its folder."""
+    for name in RUN_FILES:
+        remove(out / name)
+
+
+def has_work(out: Path) -> bool:
+    """Whether a run, or one of its folds, has a checkpoint or a result: one that failed in its first step has none."""
+    return any(any(out.glob(made)) for made in ("checkpoints/step_*", "folds/*/checkpoints/step_*", "results/*"))
+
+
+def began(out: Path, command: Mapping[str, Any]) -> bool:
+    """Whether `command`, as `note_begun` wrote it down, began in `out` and did not end."""
+    note = out / UNFINISHED
+    return note.exists() and read_fields(note, "remove it") == parse_yaml(write_yaml(command), "")
+
+
+def note_begun(out: Path, command: Mapping[str, Any]) -> None:
+    """Note that a command which is no run has begun in `out`, so that the same one goes on there; makes the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / UNFINISHED, write_yaml(command))
+
+
+def note_ended(out: Path) -> None:
+    """Take the note of `note_begun` away."""
+    remove(out / UNFINISHED)
 
 
 def check_kept(config: object) -> None:
     """Raise an AudiobatError unless YAML gives `config` back, so that a run of it can be resumed and loaded."""
     fields = to_dict(config)
     try:
-        again = to_dict(from_dict(type(config), yaml.safe_load(yaml.safe_dump(fields))))
+        again = to_dict(from_dict(type(config), parse_yaml(write_yaml(fields), "config.yaml")))
     except yaml.YAMLError as error:  # an object that is no plain value, such as a numpy number
         raise AudiobatError(f"The config cannot be written to config.yaml ({error}): use plain values.") from None
     for name, value in flatten(fields).items():
@@ -126,12 +167,12 @@ def check_same(
 ) -> None:
     """Raise an AudiobatError that names the first field in which a run's config.yaml, `record`, differs."""
     try:
-        fields = dict(yaml.safe_load(record.read_text(encoding="utf-8")))
+        fields = read_fields(record, f"give {hint}")
         fields = check_same_files(record, fields, to_dict(config), hint)
         known = {name: fields.pop(name, None) for name in arguments}
         before = known | flatten(to_dict(from_dict(type(config), fields)))
-    except (ValueError, TypeError, yaml.YAMLError) as error:  # among them AudiobatError, and bytes that are no UTF-8
-        raise AudiobatError(f"{record}: {error}") from None
+    except AudiobatError as error:
+        raise AudiobatError(str(error) if str(record) in str(error) else f"{record}: {error}") from None
     for name, value in {**arguments, **flatten(to_dict(config))}.items():
         if name not in FREE_FIELDS and value != before.get(name):
             raise AudiobatError(
@@ -148,7 +189,7 @@ def check_same_files(record: Path, fields: dict[str, Any], config: dict[str, Any
     Raises:
         AudiobatError: `config` uses other files, or changed ones.
     """
-    recorded = fields.pop("files", None) or {}
+    fields, recorded = without_files(fields)
     now = {Path(name).name: sha256 for name, sha256 in hashes_of(files_used(config)).items()}
     for name, sha256 in recorded.items():
         file = Path(name).name  # two files of one name are refused, so that this tells them apart

@@ -1,4 +1,4 @@
-"""Files of named tensors and of JSON: read, checked against the shapes that a config asks for, written, digested.
+"""Files of named tensors: read, checked against the shapes that a config asks for, written, digested.
 
 Nothing here knows a model: `models/building.py` makes one from these tensors.
 """
@@ -6,10 +6,8 @@ Nothing here knows a model: `models/building.py` makes one from these tensors.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -19,23 +17,7 @@ from torch import Tensor, nn
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError, did_you_mean
 
-LARGEST_JSON = 64 * 2**20  # bytes: room for the names of a million classes
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # these become float32 without a loss
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; AudiobatError if it holds anything else."""
-    try:
-        if file.exists() and not file.is_file():  # a pipe would be waited for
-            raise OSError("it is no plain file")
-        if file.stat().st_size > LARGEST_JSON:
-            raise OSError(f"it is larger than {LARGEST_JSON >> 20} MiB")
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise AudiobatError(f"{file} cannot be read as JSON ({error}): copy or download it again.") from None
-    if not isinstance(value, dict):
-        raise AudiobatError(f"{file} holds no JSON object: copy or download it again.")
-    return value
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

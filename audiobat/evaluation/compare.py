@@ -164,12 +164,13 @@ def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Callable[[Tenso
     if name not in record.metrics:
         hint = did_you_mean(name, record.metrics)
         raise AudiobatError(f"{entry.path} has no metric {name}{hint}: it has {', '.join(record.metrics)}.")
+    loss = record.head.get("loss")
+    if not isinstance(loss, str):
+        raise AudiobatError(f"{entry.path} is a damaged result record (no head.loss): run the probe again.")
     folds = folds_of(scores)
     for fold in np.unique(folds):
         rows = folds == fold
-        outputs = ClipOutputs(
-            torch.from_numpy(scores.scores[rows]), torch.from_numpy(scores.targets[rows]), record.head["loss"]
-        )
+        outputs = ClipOutputs(torch.from_numpy(scores.scores[rows]), torch.from_numpy(scores.targets[rows]), loss)
         measures = outputs.measures("accuracy" in record.metrics)
         if name not in measures:
             raise AudiobatError(f"--metric {name} needs more than the scores of clips: use {', '.join(measures)}.")

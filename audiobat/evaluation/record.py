@@ -14,12 +14,14 @@ import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobat.engine.files import write_atomic
+from audiobat.config.checks import is_union, shortened
+from audiobat.engine.files import read_json, write_atomic
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-result-1"
@@ -133,11 +135,8 @@ def load_record(path: str | Path) -> ResultRecord:
     Raises:
         AudiobatError: no such file, no JSON, no result record, or a field that is missing or unknown.
     """
-    try:
-        plain = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise AudiobatError(f"{path} cannot be read as JSON ({error}): give a result record.") from None
-    if not isinstance(plain, dict) or plain.pop("format", None) != FORMAT:
+    plain = read_json(Path(path), "give a result record")
+    if plain.pop("format", None) != FORMAT:
         raise AudiobatError(f"{path} is no result record of format {FORMAT}: give a file that `audiobat probe` wrote.")
     try:
         plain["model"] = ModelInfo(**plain["model"])
@@ -147,9 +146,39 @@ def load_record(path: str | Path) -> ResultRecord:
         plain["metrics"] = {name: Metric(**metric) for name, metric in plain["metrics"].items()}
         if plain.get("scores") is not None:
             plain["scores"] = ScoresFile(**plain["scores"])
-        return ResultRecord(**plain)
+        record = ResultRecord(**plain)
+        for part in (record, record.model, record.data, *record.metrics.values(), record.scores):
+            check_types(part)
+        if not record.metrics:
+            raise TypeError("no metrics")
+        if not isinstance(record.head.get("kind"), str):
+            raise TypeError("no head.kind")
+        return record
     except (TypeError, KeyError, AttributeError) as error:
         raise AudiobatError(f"{path} is a damaged result record ({error}): run the probe again.") from None
+
+
+def check_types(part: object) -> None:
+    """Raise a TypeError for a field of a record, or of a part of it, that holds another type than its hint says."""
+    for name, hint in get_type_hints(type(part)).items() if dataclasses.is_dataclass(part) else ():
+        if not fits(hint, getattr(part, name)):
+            raise TypeError(f"{name} is {shortened(repr(getattr(part, name)))}")
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a value is of the type of a field; null stands for a number that is none."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any or dataclasses.is_dataclass(hint):
+        return True  # a dataclass is looked at by itself
+    if is_union(hint):
+        return value is None or all(fits(arg, value) for arg in args if arg is not NoneType)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(args[1], inner) for inner in value.values())
+    if origin is list:
+        return isinstance(value, list) and all(fits(args[0], inner) for inner in value)
+    if hint is float:
+        return value is None or type(value) in (int, float)
+    return type(value) is hint
 
 
 def find_records(source: str | Path) -> list[Path]:
@@ -193,7 +222,7 @@ def load_scores(record_path: str | Path, record: ResultRecord) -> Scores:
     if record.scores is None:
         raise AudiobatError(f"{record_path} has no scores of single clips: probe again with this version.")
     name = record.scores.file
-    if not isinstance(name, str) or Path(name).name != name:
+    if not isinstance(name, str) or not name or Path(name).name != name:
         raise AudiobatError(f"{record_path}: scores.file is {name!r}: it must name a file of the record's own folder.")
     path = Path(record_path).with_name(name)
     try:

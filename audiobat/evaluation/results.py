@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.loader import write_skipped
+from audiobat.data.skipped import write_skipped
 from audiobat.engine.environment import environment
 from audiobat.engine.tensors import weights_sha256
 from audiobat.evaluation.certainty import FEW, rare_classes

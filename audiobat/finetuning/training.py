@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 from audiobat.config import FinetuneConfig
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.loader import CropLoader, write_skipped
+from audiobat.data.loader import CropLoader
 from audiobat.data.sampler import clip_order
+from audiobat.data.skipped import SkippedList
 from audiobat.data.split import Split
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.logs import RunLog
@@ -55,6 +57,8 @@ def train_fold(
     table = evaluator.table.select(split.train)
     checkpoint = load_checkpoint(folder)
     start = checkpoint.step if checkpoint else 0
+    skipped = SkippedList(folder / "skipped.csv", ranks)
+    evaluator.skipped.update(skipped.clips)
     with RunLog(folder, start, main=ranks.is_main) as log:
 
         def validate(candidate: Tagger, step: int) -> float:
@@ -96,12 +100,12 @@ def train_fold(
                     resume=checkpoint,
                     extra={"clips": clips},
                     after_step=model.after_step,
+                    before_save=partial(gather_skipped, skipped, loader, evaluator),
                     phase="train the head" if frozen else "fine-tune",
                 )
             finally:
-                evaluator.skipped.update(loader.skipped)
-                if loader.skipped and ranks.is_main:
-                    write_skipped(folder / "skipped.csv", loader.skipped)
+                skipped.add(evaluator.skipped | loader.skipped)
+                evaluator.skipped.update(skipped.clips)
             work.clips += (result.step - start) * config.train.batch_size
             if result.stopped:
                 raise Stopped  # the log has said so
@@ -110,6 +114,11 @@ def train_fold(
             checkpoint, start = load_checkpoint(folder), result.step
     work.training += monotonic() - begun
     return model.eval()
+
+
+def gather_skipped(skipped: SkippedList, loader: CropLoader, evaluator: Evaluator) -> None:
+    """Add the clips that training and validation could not read on any rank."""
+    skipped.gather(evaluator.skipped | loader.skipped)
 
 
 def loader_for(table: ClipTable, encoder: AudioEncoder, config: FinetuneConfig, ranks: Ranks, start: int) -> CropLoader:

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from audiobat.engine.files import errors_of_writing, replacing
-from audiobat.engine.tensors import read_json
+from audiobat.engine.files import errors_of_writing, read_json, replacing
 from audiobat.errors import AudiobatError
 from audiobat.inference.export_source import Source, open_source
 from audiobat.models.encoder import AudioEncoder

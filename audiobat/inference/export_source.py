@@ -17,8 +17,9 @@ from typing import Any
 from audiobat.config import FinetuneConfig, PretrainConfig, flatten, from_dict, to_dict
 from audiobat.config.recipes import load_recipe, recipe_names
 from audiobat.config.user_files import is_user_class, to_share, with_copies
+from audiobat.engine.files import read_json
 from audiobat.engine.run_folder import FREE_FIELDS
-from audiobat.engine.tensors import read_json, weights_sha256
+from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.certainty import interval_note, rare_note
 from audiobat.evaluation.report.collect import collect, load_all
@@ -68,11 +69,13 @@ def open_source(source: str | Path, trust: bool = False) -> Source:
     local = release_io.find(source) if is_shared(source) else source
     if is_foreign(local):
         return from_other_project(local)
-    folder = release_io.find(local)
+    place = release_io.locate(local)
+    folder = place.folder
     if not (folder / "config.json").exists():
-        encoder, checkpoint = release_io.student_of_run(folder, trust)  # that of its latest checkpoint
+        encoder, checkpoint = release_io.encoder_of_run(place, trust)
         facts = facts_of_run(folder, folder)
-        facts = replace(facts, steps=checkpoint.step, data_sha256=checkpoint.extra.get("clips"))
+        origin = f"{facts.origin}, its EMA teacher" if place.teacher else facts.origin
+        facts = replace(facts, origin=origin, steps=checkpoint.step, data_sha256=checkpoint.extra.get("clips"))
         return with_records(Source(encoder.eval(), folder, facts, {}, {}), folder)
     config = read_json(folder / "config.json")
     read = release_io.load_tagger if "tagger" in config else release_io.load

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from audiobat.engine.tensors import read_json
+from audiobat.engine.files import read_json
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.models.tagger import Tagger

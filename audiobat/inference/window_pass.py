@@ -23,7 +23,8 @@ from audiobat.audio.read import pad_batch
 from audiobat.config import check
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.loader import check_skipped, write_skipped
+from audiobat.data.loader import check_skipped
+from audiobat.data.skipped import write_skipped
 from audiobat.data.sources.read import read_clips
 from audiobat.data.windows import BrokenClip, FileStamp, Window, WindowStream, read_ahead
 from audiobat.engine.files import errors_of_writing

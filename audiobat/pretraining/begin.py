@@ -94,15 +94,17 @@ def read_source(name: str) -> Source:
     parts: dict[str, dict[str, Any]] = {}
     fields: dict[str, Any] = {}
     optimizer = None
+    run = release_io.split_name(name).folder
     if not is_shared(name) and is_foreign(name):
         student, teacher = convert_pair(name)
         encoder: object = student.encoder
         parts["decoder"] = dict(student.decoder)
         if teacher is not None:
             parts["teacher"] = {f"encoder.{inner}": tensor for inner, tensor in teacher.state_dict().items()}
-    elif (Path(name) / "config.yaml").is_file() and not (release_io.find(name) / "config.json").exists():
-        encoder, checkpoint = release_io.student_of_run(Path(name))
-        fields, optimizer = release_io.run_fields(Path(name)), checkpoint.optimizer
+    elif (run / "config.yaml").is_file() and not ((place := release_io.locate(name)).folder / "config.json").exists():
+        encoder, checkpoint = release_io.encoder_of_run(place)
+        fields = release_io.run_fields(run)
+        optimizer = None if place.teacher else checkpoint.optimizer  # whose moments are the student's
         for full, value in checkpoint.model.items():
             part, _, inner = full.partition(".")
             parts.setdefault(part, {})[inner] = value

@@ -14,8 +14,8 @@ from audiobat.config.recipes import Recipe, make_config
 from audiobat.config.rungs import describe_rung, rung_of
 from audiobat.config.user_files import errors_of_user_code
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.loader import write_skipped
 from audiobat.data.sampler import ClipOrder, clip_order
+from audiobat.data.skipped import SkippedList
 from audiobat.data.sources.read import read_clips
 from audiobat.engine.checkpoint import goes_on_from, latest, load_checkpoint, restore_moments
 from audiobat.engine.logs import RunLog
@@ -118,7 +118,7 @@ def train_run(
     optimizer = set_up(model, config, ranks.device)
     if beginning is not None and beginning.optimizer is not None:
         restore_moments(beginning.optimizer, optimizer)
-    loader = crops_of(config, table, order, ranks, start)
+    loader, skipped = crops_of(config, table, order, ranks, start), SkippedList(out / "skipped.csv", ranks)
     try:
         with RunLog(out, start, main=ranks.is_main) as log:
             log.say(f"Pre-training on {len(table)} clips, {config.train.steps} steps, from step {start}, in {out}.")
@@ -139,13 +139,13 @@ def train_run(
                 resume=checkpoint,
                 extra={"clips": clips, "encoder": encoder_prefix(model)},
                 after_step=model.after_step,
+                before_save=lambda: skipped.gather(loader.skipped),
                 on_log=CollapseWatch(log, model),
             )
         if result.stopped:
             raise Stopped  # the log has said so
     finally:
-        if loader.skipped and ranks.is_main:
-            write_skipped(out / "skipped.csv", loader.skipped)
+        skipped.add(loader.skipped)
 
 
 class CollapseWatch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import re
 from collections.abc import Sequence
@@ -110,5 +111,7 @@ def write_sound(folder: Path, table: ClipTable, clip_id: int) -> str:
     key = table.keys[clip_id]
     name = f"{re.sub(r'[^A-Za-z0-9]+', '-', Path(key).stem)[:40]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     waveform = read_clip(table, clip_id, SAMPLE_RATE, seconds=SECONDS)
-    soundfile.write(folder / f"{name}.wav", waveform, SAMPLE_RATE, subtype="PCM_16")
+    sound = io.BytesIO()  # as libsndfile does not say why a file cannot be written
+    soundfile.write(sound, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    write_atomic(folder / f"{name}.wav", sound.getvalue())
     return name

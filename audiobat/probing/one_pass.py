@@ -72,10 +72,13 @@ def compute_features(
 
 
 @errors_of_user_code()  # a head may be a class in a user's file
-def probe_splits(name: str, encoder: Encoder, source: FeatureSource, plan: Plan) -> list[tuple[Result, Head]]:
+def probe_splits(
+    name: str, encoder: Encoder, source: FeatureSource, plan: Plan, done: Collection[tuple[str, int]] = ()
+) -> list[tuple[Result, Head]]:
     """Train and test the heads of a plan: for each head and seed its result, the mean over folds, and the last head.
 
-    Records call the model `name`; clips without features are left out. Raises AudiobatError where there are no features
+    Records call the model `name`; clips without features are left out, and so are the heads and seeds that are `done`.
+    Raises AudiobatError where there are no features
     for a split, a loss is not finite, or there is nothing to choose rates on.
     """
     start, training = monotonic(), 0.0
@@ -97,9 +100,8 @@ def probe_splits(name: str, encoder: Encoder, source: FeatureSource, plan: Plan)
         if config.grid.choose:
             jobs, choices = choose_jobs(source, table, split.train, task, plan.jobs, config.grid, label)
         validation = Validation(split.valid, config.select.every) if config.select.which == "best" else None
-        trainers, seconds = train_heads(
-            source, split.train, task, with_seeds(jobs, config), label, validation=validation
-        )
+        todo = [job for job in with_seeds(jobs, config) if (job.name, job.train.seed) not in done]
+        trainers, seconds = train_heads(source, split.train, task, todo, label, validation=validation)
         training += seconds
         for trainer, result in evaluate_heads(trainers, source, table, split, task):
             job, choice = trainer.job, dict[str, Any]()

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
-from audiobat.config import ProbeConfig
+from audiobat.config import ProbeConfig, to_dict
 from audiobat.config.presets import fields_for, task_of
 from audiobat.config.recipes import Recipe, load_recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of, with_valid
+from audiobat.engine.run_folder import FREE_FIELDS, began, note_begun, note_ended
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
-from audiobat.evaluation.record import ResultRecord
-from audiobat.evaluation.results import record_path, summary
+from audiobat.evaluation.record import ResultRecord, load_record, load_scores
+from audiobat.evaluation.results import Result, model_info, record_path, summary
 from audiobat.models.features import Encoder
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.jobs import with_seeds
 from audiobat.probing.listening_clips import save_clips
 from audiobat.probing.one_pass import compute_features, open_model, probe_splits
-from audiobat.probing.plan import make_plan, plan_lines, used_clips
+from audiobat.probing.plan import Plan, make_plan, plan_lines, used_clips
 from audiobat.probing.training import check_buildable, input_kinds
 
 
@@ -45,7 +47,8 @@ def probe(
         config: the heads, their training and where features are kept; by default CGP as in Table 6, in the
             column of a public data set, else of AS-20K.
         out: folder for results/MODEL_HEAD_SEED.json, clips/ of the best head to listen to, features/ if memory
-            is too small for them, and skipped.csv if clips were left out; None: nothing is written.
+            is too small for them, and skipped.csv if clips were left out; a probe that was stopped goes on there;
+            None: nothing is written.
         test_fold: the fold to test on; None, where clips have folds and no splits: each in turn, on the same features.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: run the Python files that come with the model, if it has any; read them first.
@@ -67,25 +70,51 @@ def probe(
     plan = make_plan(
         table, splits, config, encoder.depth, data_name=Path(data).resolve().stem, preset_task=task_of(data)
     )
-    if folder is not None:
-        for job in with_seeds(plan.jobs, config):
-            path = record_path(folder, name, job.name, job.train.seed)
-            if path.exists() and not overwrite:
-                raise AudiobatError(f"{path} exists: choose another --out, or replace it with --overwrite.")
-        folder.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
     check_buildable(plan.jobs, encoder, plan.task.classes)
+    kept = {} if folder is None else kept_results(folder, name, encoder, plan, test_fold, overwrite)
     for line in plan_lines(plan):
         print(line, file=sys.stderr, flush=True)
-    source = compute_features(encoder, table, config, folder, device, input_kinds(plan.jobs, plan.task))
-    results = [result for result, _ in probe_splits(name, encoder, source, plan)]
-    if folder is not None:
-        results = [result.save(folder) for result in results]
+    keys = [(job.name, job.train.seed) for job in with_seeds(plan.jobs, config)]
+    if len(kept) < len(keys):
+        source = compute_features(encoder, table, config, folder, device, input_kinds(plan.jobs, plan.task))
+        for result, _ in probe_splits(name, encoder, source, plan, kept):
+            kept[result.name, result.record.seed] = result if folder is None else result.save(folder)
+    results = [kept[key] for key in keys]
     for result in results:
         print(summary(result.name, result.record))
     if folder is not None:
         save_clips([(result.path(folder), result) for result in results], table)
+        note_ended(folder)
         print(f"records: {folder / 'results'}")
     return [result.record for result in results]
+
+
+def kept_results(
+    out: Path, name: str, encoder: Encoder, plan: Plan, test_fold: int | None, overwrite: bool
+) -> dict[tuple[str, int], Result]:
+    """Begin in `out`, or go on: the results by head and seed that the same probe wrote there before it was stopped.
+
+    Raises AudiobatError for a record of another probe, or of one that ended, unless `overwrite` is to replace it.
+    """
+    command = {
+        "verb": "probe",
+        "model": dataclasses.asdict(model_info(name, encoder)),
+        "clips": plan.table.sha256(),
+        "test_fold": test_fold,
+        "overwrite": overwrite,  # then a record that is there may be the one to replace
+        "config": {field: value for field, value in to_dict(plan.config).items() if field not in FREE_FIELDS},
+    }
+    kept, goes_on = dict[tuple[str, int], Result](), began(out, command)
+    for job in with_seeds(plan.jobs, plan.config):
+        path = record_path(out, name, job.name, job.train.seed)
+        if overwrite or not path.exists():
+            continue
+        if not goes_on:
+            raise AudiobatError(f"{path} exists: choose another --out, or replace it with --overwrite.")
+        record = load_record(path)
+        kept[job.name, record.seed] = Result(job.name, record, load_scores(path, record))
+    note_begun(out, command)  # now, as the features may take hours
+    return kept
 
 
 def probe_source(

@@ -30,6 +30,7 @@ from audiobat.data.split import Split, split_for_probe
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.environment import environment
 from audiobat.engine.files import write_atomic
+from audiobat.engine.logs import read_rows
 from audiobat.engine.progress import duration
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import LAYER_NAME, ResultRecord
@@ -259,7 +260,7 @@ def outlook(log: Sequence[Mapping[str, Any]], seconds: float, train: TrainConfig
 
 def read_log(run: Path) -> list[dict[str, Any]]:
     """The rows of a run; `seconds`, which start anew where a run goes on, are of all its parts together."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows, _ = read_rows(run / "metrics.jsonl")
     before = 0.0  # seconds of the parts that ended
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         alone, row["seconds"] = row["seconds"], row["seconds"] + before

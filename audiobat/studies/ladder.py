@@ -12,11 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
 from rich.console import Console
 
 from audiobat.config import FrontendConfig, PretrainConfig, ProbeConfig, check, from_dict, to_dict
-from audiobat.config.recipes import Recipe, load_recipe, make_config, merge
+from audiobat.config.recipes import Recipe, load_recipe, make_config, merge, write_yaml
 from audiobat.config.rungs import describe_rung, rungs
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.prepare.statistics import log_mel_sums
@@ -109,7 +108,7 @@ def ladder(
     if (out / SETTINGS).exists():
         check_same(out / SETTINGS, shared, about, "or a new --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / SETTINGS, yaml.safe_dump({**about, **to_dict(shared)}, sort_keys=False))
+    write_atomic(out / SETTINGS, write_yaml({**about, **to_dict(shared)}))
     statistics = own_statistics(out, table, scale)
     for seed in seeds:  # seeds outside: a whole ladder of one seed is there before the next begins
         for name in rungs():
@@ -180,7 +179,7 @@ def own_statistics(out: Path, table: ClipTable, scale: str) -> Mapping[str, Any]
         own = load_recipe(SCALES[scale]).get("frontend", {})
         frontend = from_dict(FrontendConfig, {**own, "kind": "kaldi_fbank"})
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, yaml.safe_dump(log_mel_sums(table, frontend).fields(), sort_keys=False))
+        write_atomic(path, write_yaml(log_mel_sums(table, frontend).fields()))
     found = load_recipe(path)
     if set(found) != {"mean", "std"}:
         raise AudiobatError(f"{path} holds no mean and std: remove it, and it is computed again.")

@@ -165,7 +165,7 @@ def _parsed(card: str) -> ModelCard:
 
     try:
         return ModelCard(card)
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise AudiobatError(f"{CARD}: the lines between its --- are no fields in YAML ({problem}): fix them.") from None
 

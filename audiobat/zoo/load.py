@@ -25,7 +25,8 @@ def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool 
         path_or_name: the name of shipped weights (`bat_nano`), a release folder, or a run folder, of pre-training or of
             fine-tuning; `hub:OWNER/NAME[@REVISION]`, a release on the Hugging Face Hub; or weights of another project:
             a checkpoint file of BAT, EAT, SSLAM, Audio-MAE or BEATs, or a Hugging Face folder of BAT, EAT or SSLAM.
-            `:teacher` behind a file takes the EMA copy that some hold.
+            Behind a run of pre-training, `@20000` takes the checkpoint of that step; behind it, or a file that holds
+            one, `:teacher` takes the EMA teacher.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
         trust_remote_code: run the Python files that came with the model, if it has any; read them first.
 

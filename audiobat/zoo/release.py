@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, NamedTuple
 
 from audiobat.config import ModelConfig, PretrainConfig, TaggerConfig, from_dict, to_dict
+from audiobat.config.recipes import read_fields
 from audiobat.config.user_files import CODE, to_share, with_copies
-from audiobat.engine.checkpoint import Checkpoint, load_checkpoint
-from audiobat.engine.files import errors_of_writing, replacing, restore, write_atomic
+from audiobat.engine.checkpoint import Checkpoint, checkpoint_of_step, load_checkpoint
+from audiobat.engine.files import errors_of_writing, read_json, replacing, restore, write_atomic
 from audiobat.engine.ranks import pick_device
-from audiobat.engine.tensors import check_values, read_json, read_tensors, write_tensors
+from audiobat.engine.tensors import check_values, read_tensors, write_tensors
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.models.building import build, build_tagger
 from audiobat.models.encoder import AudioEncoder, BaseEncoder
@@ -35,19 +35,31 @@ READERS = {  # model_type in config.json, where it is another's: the module whos
 }
 FIELDS = ("model_type", "format", "frontend", "encoder", "tagger", "extra", "files")
 RELEASE = "release"  # the folder in a fine-tuning run that holds the model it trained
+TEACHER = ":teacher"  # after a name: the EMA copy in place of the student
+STEP = re.compile(r"(.+)@(\d{1,18})", re.DOTALL)  # RUN@STEP
+TEACHER_WEIGHTS = "teacher.encoder."  # with this the names of an EMA teacher's weights begin in a checkpoint
 LONGEST = 400  # characters of an error that quotes a config, whose values may be of any length
+
+
+class Place(NamedTuple):
+    """A folder with weights, and which of them are meant, where that is a run of pre-training."""
+
+    folder: Path
+    step: int | None = None  # of the checkpoint; None: the newest one
+    teacher: bool = False  # the teacher's in place of the student's
 
 
 def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
     """Load an encoder, in eval mode on `device`, as `zoo.load.load` does, but of no file of another project.
 
-    Of a run of pre-training it is the student of the latest checkpoint; a head that is there is left out.
+    Of a run of pre-training it is the student of the newest checkpoint, unless `RUN@STEP` or `RUN:teacher` says other;
+    a head that is there is left out.
     """
-    folder = find(path_or_name)
-    if (folder / "config.json").exists():
-        encoder = read_release(folder, trust_remote_code)
+    place = locate(path_or_name)
+    if (place.folder / "config.json").exists():
+        encoder = read_release(place.folder, trust_remote_code)
     else:
-        encoder, _ = student_of_run(folder, trust_remote_code)
+        encoder, _ = encoder_of_run(place, trust_remote_code)
     return encoder.to(pick_device(device)).eval()
 
 
@@ -62,7 +74,7 @@ def load_tagger(path_or_name: str | Path, device: str = "cpu", trust_remote_code
     Raises:
         AudiobatError: as for `load`; a release without a head.
     """
-    folder = find(path_or_name)
+    folder = locate(path_or_name).folder
     file = folder / "config.json"
     config = read_json(file) if file.exists() else {}
     if "tagger" not in config:
@@ -104,6 +116,35 @@ def why_no_release(run: Path) -> str:
 def shipped_names() -> list[str]:
     """Names of the weights inside the package."""
     return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
+
+
+def split_name(name: str | Path) -> Place:
+    """`RUN@STEP:teacher` in its parts; a path that is there means itself, whatever its name. Nothing is checked."""
+    text = str(name)
+    if is_shared(text) or Path(text).exists():
+        return Place(Path(text))
+    bare = text.removesuffix(TEACHER)
+    parts = None if Path(bare).exists() else STEP.fullmatch(bare)
+    folder, step = (bare, None) if parts is None else (parts[1], int(parts[2]))
+    return Place(Path(folder), step, bare != text)
+
+
+def locate(path_or_name: str | Path) -> Place:
+    """The folder that `path_or_name` names, as `find` does, and which of a run's weights are meant.
+
+    Raises:
+        AudiobatError: nothing there; a step or a teacher of what is no run of pre-training.
+    """
+    if is_shared(path_or_name):
+        return Place(find(path_or_name))
+    place = split_name(path_or_name)
+    folder = find(place.folder)
+    if (folder / "config.json").exists() and (place.step is not None or place.teacher):
+        suffix = str(path_or_name).removeprefix(str(place.folder))
+        raise AudiobatError(
+            f"{folder} is a release, which has one set of weights, and no run of pre-training: leave {suffix} out."
+        )
+    return place._replace(folder=folder)
 
 
 def find(path_or_name: str | Path) -> Path:
@@ -168,16 +209,18 @@ def run_fields(run: Path) -> dict[str, Any]:
     """The fields in config.yaml of a run; AudiobatError if it cannot be read."""
     file = run / "config.yaml"
     try:
-        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise with_file(file, AudiobatError(f"it cannot be read as YAML ({error}): copy it again.")) from None
-    if not isinstance(fields, dict):
-        raise AudiobatError(f"{file} holds no fields of a run: copy it again.")
-    return fields
+        return read_fields(file, "copy the run again")
+    except AudiobatError as error:
+        raise with_file(file, error) from None
 
 
-def student_of_run(folder: Path, trust: bool = False) -> tuple[AudioEncoder, Checkpoint]:
-    """The student of the latest checkpoint of a run folder, and that checkpoint."""
+def encoder_of_run(place: Place, trust: bool = False) -> tuple[AudioEncoder, Checkpoint]:
+    """The student or the teacher of a checkpoint of a run of pre-training, and that checkpoint.
+
+    Raises:
+        AudiobatError: no run, a fine-tuning, no such checkpoint, no teacher, or anything damaged.
+    """
+    folder = place.folder
     file = folder / "config.yaml"
     if not file.exists():
         if any(folder.glob("results/*.json")):
@@ -191,12 +234,16 @@ def student_of_run(folder: Path, trust: bool = False) -> tuple[AudioEncoder, Che
         config = from_dict(PretrainConfig, with_copies(run_fields(folder), folder, trust))
     except AudiobatError as error:
         raise with_file(file, error) from None
-    checkpoint = load_checkpoint(folder)
+    checkpoint = load_checkpoint(folder) if place.step is None else checkpoint_of_step(folder, place.step)
     if checkpoint is None:
         raise AudiobatError(f"Run {folder} has no checkpoint yet: let it train until its first save.")
     prefix = checkpoint.extra.get("encoder", "student.")  # checkpoints of before 0.2 name none
-    student = {name.removeprefix(prefix): t for name, t in checkpoint.model.items() if name.startswith(prefix)}
-    return build(config.model, student, checkpoint.path), checkpoint
+    if place.teacher:
+        prefix = TEACHER_WEIGHTS
+    weights = {name.removeprefix(prefix): t for name, t in checkpoint.model.items() if name.startswith(prefix)}
+    if place.teacher and not weights:
+        raise AudiobatError(f"Run {folder} keeps no EMA teacher: leave {TEACHER} out.")
+    return build(config.model, weights, checkpoint.path), checkpoint
 
 
 def save_new(folder: str | Path, model: BaseEncoder | Tagger, overwrite: bool = False) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiobat.data.csv_text import csv_text, escape, unescape
-from audiobat.data.loader import write_skipped
 from audiobat.data.prepare.merge import write_csv as write_report
+from audiobat.data.skipped import write_skipped
 from audiobat.data.sources.lists import read_columns
 from audiobat.evaluation.report.render import csv_lines
 from audiobat.inference import embed, writers

@@ -1,6 +1,5 @@
 """Batches of crops and of whole clips: the same for any workers, ranks and start, and robust to broken files."""
 
-import csv
 import multiprocessing
 import os
 import re
@@ -13,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from audiobat.data.loader import CropLoader, check_skipped, load_clips, write_skipped
+from audiobat.data.loader import CropLoader, check_skipped, load_clips
 from audiobat.data.sampler import ClipOrder
 from audiobat.data.sources.read import read_clips
 from audiobat.errors import AudiobatError
@@ -229,14 +228,3 @@ def test_five_percent_rule(skipped, tried, clips, stops):
 def test_where_none_can_be_read_one_is_named():
     with pytest.raises(AudiobatError, match=r"None of the clips can be read.*one is a\.wav: why"):
         check_skipped({"a.wav": "why"}, 1, 1)
-
-
-def test_skipped_csv(tmp_path):
-    write_skipped(tmp_path / "skipped.csv", {"b.wav": 'says "no", twice', "a.wav": "is empty"})
-    write_skipped(tmp_path / "skipped.csv", {"b.wav": 'says "no", twice', "a.wav": "is silent"})
-    with (tmp_path / "skipped.csv").open(newline="") as file:
-        assert list(csv.DictReader(file)) == [
-            {"path": "a.wav", "reason": "is silent"},
-            {"path": "b.wav", "reason": 'says "no", twice'},
-        ]
-    assert [path.name for path in tmp_path.iterdir()] == ["skipped.csv"]

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from audiobat.engine.logs import Means, RunLog
@@ -27,6 +28,23 @@ def test_rows_beyond_the_resumed_step_and_a_torn_line_are_dropped(tmp_path):
         {"step": 20, "loss": 1.0},
         {"step": 30, "loss": 2.0},
     ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b'{"step": 1', b"[1, 2]", b"3", b'{"loss": 1.0}', b'{"step": "10"}', b'{"step": 1e400}', b'{"step": NaN}'),
+        *(b"\x00\xff\xfe", b"[" * 100_000, b'{"step": ' + b"1" * 5000 + b"}", b""),
+    ],
+    ids=lambda line: line[:12],
+)
+def test_damaged_lines_are_taken_out_with_a_sentence(tmp_path, capsys, line):
+    whole = [b'{"step": 10, "loss": 1.0}', b'{"step": 20, "loss": 1.0}']
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([whole[0], line, whole[1], b""]))
+    with RunLog(tmp_path, 20):
+        pass
+    assert "had 1 lines that are no rows" in capsys.readouterr().err
+    assert [row["step"] for row in rows(tmp_path)] == [10, 20]
 
 
 def test_rows_are_valid_json_even_for_nan(tmp_path):

@@ -25,10 +25,12 @@ from torch.utils.data import DataLoader, IterableDataset
 from audiobat.config import OptimConfig, TrainConfig
 from audiobat.engine import loop
 from audiobat.engine.checkpoint import latest, load_checkpoint
+from audiobat.engine.files import clear_leftovers
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import FitResult, fit, to_device
 from audiobat.engine.optim import build_optimizer
 from audiobat.engine.ranks import Ranks, launch
+from audiobat.engine.run_folder import RUN_FILES
 from audiobat.errors import AudiobatError
 
 ALONE = Ranks(torch.device("cpu"))
@@ -168,13 +170,63 @@ def test_a_second_ctrl_c_aborts(tmp_path):
     assert latest(tmp_path).name == "step_000005"
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the code under test may catch it."""
+
+
+def test_a_kill_at_any_instant_loses_no_row_and_leaves_no_half_file(tmp_path, monkeypatch):
+    """Kill before and after every call that changes the disk; the last row ends in the middle of its period."""
+    options = {"steps": 6, "log_every": 4, "save_every": 3, "keep": 1}
+    run(tmp_path / "whole", **options)
+    assert [row["step"] for row in rows(tmp_path / "whole")] == [4, 6]
+    touched = [(torch, "save"), (Path, "mkdir"), (Path, "rename"), (Path, "replace"), (os, "unlink"), (os, "rmdir")]
+    touched += [(RunLog, "write")]
+    left, half_files = 0, 0  # calls until the kill; folders in which it left something half-written
+
+    def kill_in_time():
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+
+    def around(real):
+        def call(*args, **kwargs):
+            kill_in_time()
+            result = real(*args, **kwargs)
+            kill_in_time()
+            return result
+
+        return call
+
+    for instant in range(1000):
+        folder, left, killed = tmp_path / str(instant), instant, False
+        with monkeypatch.context() as patch:
+            for owner, name in touched:
+                patch.setattr(owner, name, around(getattr(owner, name)))
+            try:
+                run(folder, **options)
+            except Killed:
+                killed = True
+        half_files += any(folder.rglob("*.tmp"))
+        for name in RUN_FILES:  # as `prepare_run` does
+            clear_leftovers(folder / name)
+        run(folder, **options)
+        assert rows(folder) == rows(tmp_path / "whole")
+        assert not list(folder.rglob("*.tmp"))
+        if not killed:
+            break
+    assert instant > 30
+    assert half_files > 5
+    assert_same(load_checkpoint(folder), load_checkpoint(tmp_path / "whole"))
+
+
 def test_a_finished_run_is_left_alone(tmp_path, uninterrupted):
     before = (uninterrupted / "metrics.jsonl").read_text()
     assert run(uninterrupted, data=[]) == FitResult(STEPS, "done")
     assert (uninterrupted / "metrics.jsonl").read_text() == before
 
 
-def test_the_time_limit_ends_the_run_with_a_row_and_a_checkpoint(tmp_path, capsys, monkeypatch):
+def test_the_time_limit_ends_the_run_with_a_row_and_a_checkpoint(tmp_path, uninterrupted, capsys, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(loop, "monotonic", lambda: clock[0])
     result = run(tmp_path, after=lambda step: clock.__setitem__(0, clock[0] + 0.1), max_seconds=0.55)
@@ -182,8 +234,10 @@ def test_the_time_limit_ends_the_run_with_a_row_and_a_checkpoint(tmp_path, capsy
     assert result.step == 6  # the sixth step starts at 0.5 s, the seventh would start at 0.6 s
     assert not result.stopped
     assert latest(tmp_path).name == f"step_{result.step:06d}"
-    assert rows(tmp_path)[-1]["step"] == result.step
+    assert [(row["step"], row.get("partial")) for row in rows(tmp_path)] == [(4, None), (6, True)]
     assert "time of 0.55 s is up" in capsys.readouterr().err
+    run(tmp_path)
+    assert rows(tmp_path) == rows(uninterrupted)  # the rest of the partial row was taken into the next
 
 
 class Breaks(Toy):

@@ -94,7 +94,7 @@ def test_records_are_found_in_folders_and_files(tmp_path: Path):
     ("text", "words"),
     [
         ("{", "cannot be read as JSON"),
-        ("[1]", "no result record"),
+        ("[1]", "no JSON object"),
         ('{"acc": 0.5}', "no result record"),
         ('{"format": "audiobat-result-0"}', "no result record"),
         ('{"format": "audiobat-result-1"}', "damaged"),

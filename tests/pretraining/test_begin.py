@@ -157,7 +157,7 @@ def test_another_decoder_is_new_and_so_is_the_optimizer(first, decoder, why):
 
 
 def test_of_a_release_teacher_and_student_are_one(first, tmp_path):
-    encoder, _ = release_io.student_of_run(first)
+    encoder, _ = release_io.encoder_of_run(release_io.Place(first))
     release_io.save_release(tmp_path / "release", encoder)
     objective, beginning = begun(small(init=str(tmp_path / "release")))
     for name, value in encoder.state_dict().items():

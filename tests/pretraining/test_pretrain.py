@@ -31,6 +31,7 @@ from audiobat.config import (
     to_dict,
 )
 from audiobat.config.recipes import load_recipe, merge, recipe_names
+from audiobat.data.skipped import SkippedList
 from audiobat.engine import loop
 from audiobat.engine import run_folder as module
 from audiobat.engine.checkpoint import load_checkpoint
@@ -225,6 +226,44 @@ def test_bad_clips_are_skipped_and_listed(tones, tmp_path):
     assert len(listed.splitlines()) == 2, "one-sample, silent and 8-channel clips are usable"
 
 
+def test_the_list_of_a_killed_and_resumed_run_is_whole(tones, tmp_path, monkeypatch):
+    """The clip comes once, before the kill: the run that resumes does not see it."""
+    for n in range(24):
+        soundfile.write(tones / f"more_{n}.wav", np.full(9_000, 0.1) * np.sin(np.arange(9_000) * 0.01 * n), 16_000)
+    (tones / "torn.wav").write_bytes(b"RIFF")
+    config, run = config_for(tones, steps=7, save_every=4, seed=1), tmp_path / "run"
+    killed = False
+
+    class Killed(BaseException):
+        """Stands for SIGKILL."""
+
+    def kill(self, step):
+        nonlocal killed
+        killed = step == 5
+        if killed:
+            raise Killed
+
+    def add(self, found, real=SkippedList.add):
+        if killed:  # nothing is written any more
+            raise Killed
+        real(self, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedLatentRegression, "after_step", kill)
+        patch.setattr(SkippedList, "add", add)
+        with pytest.raises(Killed):
+            pretrain(config, run)
+    before = (run / "skipped.csv").read_bytes()
+    assert b"torn.wav" in before
+    (run / "skipped.csv").rename(tmp_path / "aside.csv")
+    pretrain(config, shutil.copytree(run, tmp_path / "forgets"))
+    assert not (tmp_path / "forgets" / "skipped.csv").exists()  # so it is the list that remembers
+    (tmp_path / "aside.csv").rename(run / "skipped.csv")
+    pretrain(config, run)
+    pretrain(config, tmp_path / "whole")
+    assert (run / "skipped.csv").read_bytes() == before == (tmp_path / "whole" / "skipped.csv").read_bytes()
+
+
 def test_a_run_with_many_unreadable_clips_stops_and_keeps_what_it_wrote(tones, tmp_path):
     (tones / "torn.wav").write_bytes(b"RIFF")
     with pytest.raises(AudiobatError, match="unreadable, more than 5%"):
@@ -280,6 +319,18 @@ def test_a_run_of_another_config_is_not_mixed_up(tones, tmp_path):
         pretrain(config_for(tones), run, resume="never")
     pretrain(other, run, overwrite=True)
     assert load(run).depth == 3
+
+
+def test_a_run_that_made_nothing_gives_way_to_one_of_another_config(tones, tmp_path, capsys):
+    config, out = config_for(tones), tmp_path / "run"
+    with pytest.raises(AudiobatError, match="not finite"):
+        pretrain(dataclasses.replace(config, optim=OptimConfig(lr=1e30, warmup_steps=0)), out)
+    (out / "checkpoints").mkdir(exist_ok=True)
+    (out / "checkpoints" / "step_000001.tmp").touch()
+    pretrain(config, out)
+    assert "made nothing: it begins anew" in capsys.readouterr().err
+    assert load(out).depth == config.encoder.depth
+    assert not list(out.rglob("*.tmp"))
 
 
 def test_two_processes_cannot_train_in_one_folder(tones, tmp_path):

@@ -16,11 +16,15 @@ from typing import Any, TypeAlias, TypeVar
 
 import yaml
 
+from audiobat.config.checks import is_deep
 from audiobat.config.plain import from_dict, merged_over
 from audiobat.errors import AudiobatError, did_you_mean
 
 FOLDER = Path(__file__).parent
 Recipe: TypeAlias = str | Path | Mapping[str, Any]  # name or path of a recipe, or its fields
+MOST_VALUES = 1_000_000  # of a YAML text
+LONGEST_NUMBER = 40  # characters
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 C = TypeVar("C")
 
 
@@ -34,10 +38,36 @@ class RecipeFile:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but 5e-4 is a number, as everybody who writes a learning rate means it.
+    """YAML's safe loader, but 5e-4 is a number, as everybody who writes a learning rate means it. There are no dates.
 
-    A key that comes twice in a group is an error; YAML's own loader silently drops the fields of the first.
+    A key that comes twice in a group is an error; YAML's own loader silently drops the fields of the first. So is a
+    number that is too long to be computed with or printed, and a text whose aliases stand for very many values.
     """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            self._count(node, {})
+        return node
+
+    def _count(self, node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+        """How many values a node stands for, its aliases written out; a node in itself stands for too many."""
+        if node not in known:
+            known[node] = MOST_VALUES
+            inner: Iterable[yaml.Node] = ()
+            if isinstance(node, yaml.SequenceNode):
+                inner = node.value
+            elif isinstance(node, yaml.MappingNode):
+                inner = (part for pair in node.value for part in pair)
+            known[node] = 1 + sum(self._count(part, known) for part in inner)
+            if known[node] > MOST_VALUES:
+                raise yaml.constructor.ConstructorError(None, None, "it stands for too many values", node.start_mark)
+        return known[node]
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        if node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
+            raise yaml.constructor.ConstructorError(None, None, "a number has too many digits", node.start_mark)
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names: set[str] = set()
@@ -48,19 +78,58 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back: a text such as 5e-4 gets quotes."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
+    for first, pairs in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
+for _own in (_Loader, _Dumper):
+    _own.add_implicit_resolver(
+        NUMBERS[1], re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def parse_yaml(text: str, where: str) -> Any:
     """The value that the YAML `text` holds; an AudiobatError that names `where`, a file or a flag, if it is no YAML."""
     try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+        value = yaml.load(text, _Loader)
+        if is_deep(value):
+            raise RecursionError
+        return value
+    except RecursionError:
+        raise AudiobatError(f"{where} is not valid YAML: groups within groups without end.") from None
+    except Exception as error:  # PyYAML makes values of `!!int x` and the like with errors of any kind
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise AudiobatError(f"{where}{line} is not valid YAML: {getattr(error, 'problem', error)}.") from None
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise AudiobatError(f"{where}{line} is not valid YAML: {problem}.") from None
+
+
+def write_yaml(fields: Mapping[str, Any]) -> str:
+    """Plain fields as YAML, in their order. Raises yaml.YAMLError for a value that is not plain."""
+    return yaml.dump(dict(fields), Dumper=_Dumper, sort_keys=False)
+
+
+def read_fields(file: Path, hint: str) -> dict[str, Any]:
+    """The fields in a YAML file; an AudiobatError with a hint if it cannot be read or holds anything else."""
+    return _as_fields(parse_yaml(_read(file, hint), str(file)), file, hint)
+
+
+def _read(file: Path, hint: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudiobatError(f"{file} cannot be read ({error}): {hint}.") from None
+
+
+def _as_fields(value: Any, file: Path, hint: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise AudiobatError(f"{file} holds no fields: {hint}.")
+    return value
 
 
 def recipe_names(kind: str | None = None) -> list[str]:
@@ -152,15 +221,9 @@ def _files(name: str, beside: Path, heirs: tuple[Path, ...]) -> list[RecipeFile]
     path = _find(name, beside)
     if path in heirs:
         raise AudiobatError(f"Recipe {path} is its own base: remove one `base:` line.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AudiobatError(f"Recipe {path} cannot be read: {error}.") from None
-    fields = parse_yaml(text, str(path))
-    if fields is None:
-        fields = {}
-    if not isinstance(fields, dict):
-        raise AudiobatError(f"Recipe {path} holds no fields: write `group:` and below it `  field: value`.")
+    text = _read(path, "name a YAML file")
+    value = parse_yaml(text, str(path))
+    fields = _as_fields({} if value is None else value, path, "write `group:` and below it `  field: value`")
     fields.pop("files", None)  # of the config.yaml of a run: hashes of the user's own files
     base = fields.pop("base", None)
     before = [] if base is None else _files(str(base), path.parent, (*heirs, path))

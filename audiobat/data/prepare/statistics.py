@@ -23,7 +23,7 @@ from audiobat.config import FrontendConfig, to_dict
 from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import check_skipped, load
-from audiobat.engine.files import write_atomic
+from audiobat.engine.files import read_json, write_atomic
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
 
@@ -239,7 +239,7 @@ def _save(file: Path, about: Mapping[str, Any], sums: LogMelSums, result: Mappin
 def _load(file: Path, about: Mapping[str, Any]) -> LogMelSums:
     """The sums that `file` holds, if they are of these clips and this frontend."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         found = {name: content[name] for name in about}
         sums = LogMelSums(**content["sums"])
     except (KeyError, TypeError, ValueError):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from audiobat.config import from_dict
+from audiobat.engine.files import read_json
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-heard-1"  # as folders of earlier versions have it
@@ -48,11 +49,11 @@ def read_saved_clips(folder: Path) -> tuple[SavedClip, ...]:
     if not path.exists():
         return ()
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
         if plain["format"] != FORMAT:
             raise ValueError(f"its format is {plain['format']!r}")
         clips = tuple(from_dict(SavedClip, clip) for clip in plain["clips"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise AudiobatError(f"{path} is no list of clips ({error}): remove {folder} or run the probe again.") from None
     for clip in clips:
         if Path(clip.file).name != clip.file:  # a run from elsewhere must not read files of this machine

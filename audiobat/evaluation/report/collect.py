@@ -9,7 +9,7 @@ from pathlib import Path
 
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.head_names import head_order
-from audiobat.evaluation.record import ResultRecord, find_records, load_record
+from audiobat.evaluation.record import find_records, load_record
 from audiobat.evaluation.report.curves import Layers, is_block_probe, layers_of
 from audiobat.evaluation.report.rows import (
     Key,
@@ -53,7 +53,6 @@ def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
     loaded = [(path, load_record(path)) for path in paths]
     seen: dict[Key, Path] = {}
     for path, record in loaded:
-        check_record(path, record)
         key = (*row_key(record), record.seed, record.head.get("order_seed"))
         if key in seen:
             raise AudiobatError(
@@ -61,21 +60,6 @@ def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
             )
         seen[key] = path
     return loaded
-
-
-def check_record(path: Path, record: ResultRecord) -> None:
-    """Raise an AudiobatError for a record that holds too little to be shown."""
-    damage = None
-    if not record.metrics:
-        damage = "no metrics"
-    elif not isinstance(record.head, dict) or not isinstance(record.head.get("kind"), str):
-        damage = "no head.kind"
-    elif not isinstance(record.per_class, dict):
-        damage = "no per_class"
-    elif not all(isinstance(x, int | float) for m in record.metrics.values() for x in (m.value, m.low, m.high)):
-        damage = "a metric that is no number"
-    if damage:
-        raise AudiobatError(f"{path} is a damaged result record ({damage}): run the probe again.")
 
 
 def collect(loaded: Sequence[Loaded]) -> Collection:

@@ -17,14 +17,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from audiobat.config import ProbeConfig, SelectConfig
+from audiobat.config import ProbeConfig, SelectConfig, to_dict
 from audiobat.config.presets import task_of
 from audiobat.config.recipes import Recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import Split, splits_of
 from audiobat.engine.environment import environment
-from audiobat.engine.files import write_atomic
+from audiobat.engine.files import read_json, write_atomic
+from audiobat.engine.run_folder import began, note_begun, note_ended
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.analysis import attention, label_free, prototypes
 from audiobat.evaluation.analysis.similarity import FEWEST
@@ -91,7 +92,8 @@ def analyze(
         if value < least:
             raise AudiobatError(f"{name} is {value}: use {least} or more.")
     config, out = measures.analysis_config(make_config(ProbeConfig, config)), Path(out)
-    old = listed_files(out, overwrite)
+    command = {"verb": "analyze", "model": str(model), "data": str(data), "config": to_dict(config)}
+    old = listed_files(out, overwrite or began(out, command))
     table, split = read_table(data, test_fold, clips, config.select)
     name, given = open_model(model, trust_remote_code)
     plan = None
@@ -99,7 +101,7 @@ def analyze(
         data_name = Path(data).resolve().stem
         plan = make_plan(table, [split], config, given.depth, data_name=data_name, preset_task=task_of(data))
         check_buildable(plan.jobs, given, plan.task.classes)
-    out.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
+    note_begun(out, command)  # now, as the features may take hours
     source = compute_features(given, table, config, out, device, ("patches", "means"))
     encoder = source.encoder
     looked_at = spread(source.indices if split is None else readable(source, split.test, "test"), clips)
@@ -125,6 +127,7 @@ def analyze(
     for path in old - set(files):
         for part in path.parent.glob(f"{path.stem}.*"):  # a figure's PNG, a record's scores
             part.unlink()
+    note_ended(out)
     print_summary(found)
     print(f"analysis: {out / 'analysis.json'}, figures: {figures}")
     return held
@@ -201,9 +204,9 @@ def listed_files(out: Path, overwrite: bool) -> set[Path]:
         if taken.exists() and not overwrite:
             raise AudiobatError(f"{taken} exists: choose another --out, or replace it with --overwrite.")
     try:
-        names = json.loads((out / "analysis.json").read_text(encoding="utf-8"))["files"]
+        names = read_json(out / "analysis.json")["files"]
         found = [Path(name) for name in names]
-    except (OSError, ValueError, TypeError, KeyError):  # no analysis, or not one of ours: nothing of it is removed
+    except (ValueError, TypeError, KeyError):  # no analysis, or not one of ours: nothing of it is removed
         return set()
     return {out / path for path in found if path.parent in (Path("figures"), Path("results"))}
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from audiobat.engine.tensors import read_json
+from audiobat.engine.files import read_json
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.zoo import release as release_io
@@ -28,7 +28,7 @@ __all__ = ["TEACHER", "Converted", "convert_file", "convert_pair", "is_foreign",
 
 LAYOUTS: tuple[ModuleType, ...] = (eat, bat, audio_mae, beats)
 WEIGHTS = "model.safetensors"
-TEACHER = ":teacher"  # after a file's name: its EMA copy in place of the student
+TEACHER = release_io.TEACHER
 
 
 def is_foreign(source: str | Path) -> bool:

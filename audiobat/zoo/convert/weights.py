@@ -15,7 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig
-from audiobat.engine.tensors import count_blocks, read_json
+from audiobat.engine.files import read_json
+from audiobat.engine.tensors import count_blocks
 from audiobat.errors import AudiobatError
 from audiobat.models.building import build
 from audiobat.models.encoder import AudioEncoder, BaseEncoder

@@ -12,14 +12,14 @@ from typing import Any
 
 from audiobat.audio.read import AUDIO_EXTENSIONS
 from audiobat.config.user_files import CODE, user_classes
-from audiobat.engine.tensors import read_json
+from audiobat.engine.files import read_json
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.zoo.convert import Converted, convert_file, hugging_face, layout_of, survey_file
 from audiobat.zoo.convert.pickles import Stub, shown
 from audiobat.zoo.convert.reading import TensorInfo
 from audiobat.zoo.convert.weights import split
-from audiobat.zoo.release import find, load, load_tagger, run_fields
+from audiobat.zoo.release import load, load_tagger, locate, run_fields, split_name
 
 SHOWN = 6  # names in a line
 LISTS = (".csv", ".parquet", ".txt")
@@ -46,7 +46,7 @@ def facts_of_file(path: Path) -> Iterator[tuple[str, str]]:
 
     Raises AudiobatError for a file that is damaged, that names what would reach the machine, or that is no known model.
     """
-    if path.is_dir():
+    if split_name(path).folder.is_dir():
         yield from facts_of_folder(path)
         return
     if not path.exists():
@@ -96,7 +96,7 @@ def facts_of_folder(folder: Path) -> Iterator[tuple[str, str]]:
         yield "folder", f"{folder}, as Hugging Face keeps models"
         yield from facts_of_model(convert_file(folder))
         return
-    place = find(folder)
+    place = locate(folder).folder
     is_release = (place / "config.json").exists()
     if not is_release and not (place / "config.yaml").exists():
         raise AudiobatError(
