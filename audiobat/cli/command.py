@@ -34,22 +34,19 @@ HINTS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code, one of CODES."""
+    args = list(sys.argv[1:] if argv is None else argv)
     try:
         with errors_of_user_code():
-            run(list(sys.argv[1:] if argv is None else argv))
+            run(args)
     except AudiobatError as error:
         return fail(str(error))
     except OSError as error:
         if error.filename is None and error.errno not in WRITING:
-            raise  # a defect of the program, whose traceback is of use
+            return fail_for_want(error, args[0])
         hint = f": {HINTS[error.errno]}" if error.errno in HINTS else ""
         return fail(f"{error.filename or 'Writing failed'}: {error.strerror}{hint}.")
-    except RuntimeError as error:
-        from audiobat.data.loader import lost_worker  # torch is imported by now
-
-        if (sentence := lost_worker(error)) is None:
-            raise
-        return fail(sentence)
+    except (RuntimeError, MemoryError) as error:
+        return fail_for_want(error, args[0])
     except Stopped as stop:
         if str(stop):  # empty: the user was told before
             print(f"audiobat: {stop}", file=sys.stderr)
@@ -64,6 +61,18 @@ def fail(sentence: str) -> int:
     """Print one sentence to stderr and return the exit code 2."""
     print(f"audiobat: {' '.join(sentence.split())}", file=sys.stderr)
     return 2
+
+
+def fail_for_want(error: Exception, verb: str) -> int:
+    """Fail with a sentence on what has run out; raise an error of another sort, whose traceback is of use."""
+    from audiobat.data.loader import lost_worker  # torch is imported by now
+    from audiobat.engine.memory import ran_out
+
+    if isinstance(error, RuntimeError) and (sentence := lost_worker(error)):
+        return fail(sentence)
+    if (what := ran_out(error)) is None:
+        raise error
+    return fail(f"{what}: lower {VERBS[verb].sizes}." if VERBS[verb].sizes else f"{what}: end other programs.")
 
 
 def run(argv: list[str]) -> None:

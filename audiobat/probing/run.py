@@ -11,6 +11,7 @@ from audiobat.config.recipes import Recipe, load_recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of, with_valid
+from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.record import ResultRecord
@@ -73,7 +74,7 @@ def probe(
             if path.exists() and not overwrite:
                 raise AudiobatError(f"{path} exists: choose another --out, or replace it with --overwrite.")
         folder.mkdir(parents=True, exist_ok=True)  # now, as the features may take hours
-    check_buildable(plan.jobs, encoder, plan.task.classes)
+    check_buildable(plan.jobs, encoder, plan.task.classes, config, pick_device(device))
     for line in plan_lines(plan):
         print(line, file=sys.stderr, flush=True)
     source = compute_features(encoder, table, config, folder, device, input_kinds(plan.jobs, plan.task))
