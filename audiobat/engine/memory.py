@@ -138,6 +138,8 @@ def in_words(count: float) -> str:
     units = ("MiB", "GiB", "TiB", "PiB")
     power = min(max(int(math.log2(max(count, 1)) // 10) - 2, 0), len(units) - 1)
     size = count / 2 ** (10 * (power + 2))
+    if size >= 1e6:
+        return f"over a million {units[power]}"
     return f"{size:,.0f} {units[power]}" if size >= 100 else f"{size:.3g} {units[power]}"
 
 

@@ -17,7 +17,7 @@ M = TypeVar("M", bound=nn.Module)
 
 TRAINED = 4 * FLOAT  # bytes of a weight that AdamW trains: itself, its gradient, two moments
 OF_ENCODER = "encoder.dim, encoder.depth or encoder.mlp_ratio"
-OF_CLIPS = "train.batch_size or data.clip_seconds"
+OF_CLIPS = "train.batch_size, data.clip_seconds or frontend.mel_bins"
 
 
 def block_weights(dim: int, mlp_ratio: float, gated: bool) -> int:
@@ -41,17 +41,22 @@ def encoder_needs(model: ModelConfig, per_weight: float, copies: int = 1) -> lis
     ]
 
 
-def clip_needs(model: ModelConfig, clips: int, samples: int, per_patch: int) -> list[Need]:
-    """A batch of clips [B, S] of `samples`: waveforms, spectrograms, `per_patch` float32 numbers for each patch."""
+def clip_needs(model: ModelConfig, clips: int, samples: int, per_patch: int, settings: str = OF_CLIPS) -> list[Need]:
+    """A batch of clips [B, S] of `samples`: waveforms, spectrograms, `per_patch` float32 numbers for each patch.
+
+    Of one clip the frames and their spectra count, too: a CPU makes those of a few clips at a time.
+    """
     frontend, longest = model.frontend, max(samples, model.frontend.pad_samples)
     frames = spectrogram_frames(frontend, longest)
     shown = model.encoder.max_frames if model.encoder.pad == "grid" else min(frames, model.encoder.max_frames)
     patches = max(shown // model.encoder.patch_size[0], 1) * model.grid[1]
-    spectrograms = 0 if is_user_class(frontend.kind) else FLOAT * clips * frames * frontend.mel_bins
+    spectra = 0
+    if not is_user_class(frontend.kind):
+        spectra = FLOAT * frames * (clips * frontend.mel_bins + frontend.win_length + frontend.n_fft)
     return [
-        Need("waveforms", FLOAT * clips * longest, OF_CLIPS),
-        Need("spectrograms", spectrograms, f"{OF_CLIPS}, or raise frontend.hop_length"),
-        Need("tokens of patches", FLOAT * clips * patches * per_patch, f"{OF_CLIPS}, or encoder.dim"),
+        Need("waveforms", FLOAT * clips * longest, settings),
+        Need("spectrograms", spectra, settings),
+        Need("tokens of patches", FLOAT * clips * patches * per_patch, settings),
     ]
 
 

@@ -290,8 +290,8 @@ class MaskedLatentRegression(Objective):
         samples = round(config.data.clip_seconds * config.frontend.sample_rate)
         return [
             *encoder_needs(model, TRAINED + FLOAT * has_teacher, copies=1 + has_teacher),
-            Need("the decoder's weights", TRAINED * decoder, "decoder.depth, encoder.dim or encoder.max_frames"),
-            Need("masks", masks, "mask.clones, train.batch_size or frontend.mel_bins"),
+            Need("the decoder's weights", TRAINED * decoder, "decoder.depth, decoder.mlp_ratio or encoder.max_frames"),
+            Need("masks", masks, "mask.clones, mask.adjust, train.batch_size or frontend.mel_bins"),
             *clip_needs(model, clips, samples, per_patch=width),
         ]
 
