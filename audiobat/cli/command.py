@@ -36,13 +36,14 @@ HINTS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code, one of CODES."""
+    args = list(sys.argv[1:] if argv is None else argv)
     try:
         with errors_of_user_code():
-            run(list(sys.argv[1:] if argv is None else argv))
+            run(args)
     except AudiobatError as error:
         return fail(str(error))
     except Exception as error:
-        if (sentence := sentence_of(error)) is None:
+        if (sentence := sentence_of(error, args[0])) is None:
             raise  # a defect of the program, whose traceback is of use
         return fail(sentence)
     except Stopped as stop:
@@ -55,18 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def sentence_of(error: Exception) -> str | None:
-    """What to tell of an error that is the machine's: a file that cannot be read or written, a lost worker."""
+def sentence_of(error: Exception, verb: str) -> str | None:
+    """What to tell of an error that is the machine's: it refuses a file or memory, or has killed a worker."""
+    from audiobat.data.loader import lost_worker  # torch is imported by now
+    from audiobat.engine.memory import ran_out
+
     refused = full_disk(error) or error
-    if isinstance(refused, OSError):
-        if refused.filename is None and refused.errno not in WRITING:
-            return None
+    if isinstance(refused, OSError) and (refused.filename is not None or refused.errno in WRITING):
         hint = f": {HINTS[refused.errno]}" if refused.errno in HINTS else ""
         return f"{refused.filename or 'Writing failed'}: {refused.strerror}{hint}."
-    if isinstance(error, RuntimeError):
-        from audiobat.data.loader import lost_worker  # torch is imported by now
-
-        return lost_worker(error)
+    if isinstance(error, RuntimeError) and (sentence := lost_worker(error)):
+        return sentence
+    if what := ran_out(error):
+        return f"{what}: lower {VERBS[verb].sizes}." if VERBS[verb].sizes else f"{what}: end other programs."
     return None
 
 

@@ -30,6 +30,7 @@ class Verb:
     settings: tuple[str, ...] = ()  # the config fields that --help shows; --help-all shows all
     resumes: bool = False  # whether the same command goes on after it was stopped
     taken: Callable[[Fields], Fields] = lambda recipe: recipe  # the fields that are taken from a recipe
+    sizes: str = ""  # the settings on which the memory that it takes depends most, in words
     preset: Callable[[Fields, Fields], Fields] = lambda arguments, config: {}  # fields below those of recipe and flags
 
 
@@ -52,7 +53,9 @@ PROBE: dict[str, Any] = {
         *("train.steps", "train.warmup_steps", "train.batch_size", "train.lr"),
     ),
     "preset": probe_preset,
+    "sizes": "train.batch_size, head.prototypes, cache_gb or workers",
 }
+WINDOWS = "--batch-size, --window-seconds or --workers"
 VERBS: dict[str, Verb] = {
     "doctor": Verb(
         "Check this installation; or whether --model is a working encoder; or describe FILE without running any of it.",
@@ -63,6 +66,7 @@ VERBS: dict[str, Verb] = {
         "Decode, mix to mono, resample and pack clips into shards that load fast; goes on where it was stopped.",
         resumes=True,
         places=("source", "out"),
+        sizes="--workers or --window-seconds",
         config=PrepareConfig,
         settings=("frontend.kind", "frontend.mel_bins"),
         taken=frontend_alone,
@@ -73,6 +77,7 @@ VERBS: dict[str, Verb] = {
         defaults={"out": "runs/pretrain"},
         config=PretrainConfig,
         recipes="pretrain",
+        sizes="train.batch_size, mask.clones, objective.chunk, encoder.dim or data.workers",
         shortcuts={"data": "data.path"} | TRAINING,
         settings=(
             *("train.steps", "train.batch_size", "optim.lr", "optim.warmup_steps", "data.clip_seconds"),
@@ -91,6 +96,7 @@ VERBS: dict[str, Verb] = {
         resumes=True,
         config=FinetuneConfig,
         recipes="finetune",
+        sizes="train.batch_size, data.clip_seconds, max_frames or data.workers",
         shortcuts=TRAINING,
         settings=(
             *("head.kind", "task", "keep_head", "train.steps", "train.batch_size", "train.freeze_steps"),
@@ -104,6 +110,7 @@ VERBS: dict[str, Verb] = {
         defaults={"out": "runs/ladder"},
         config=ProbeConfig,
         recipes="probe",
+        sizes="scale, head.prototypes or cache_gb",
         settings=("seeds", "head.prototypes", "train.steps", "train.warmup_steps", "train.batch_size"),
     ),
     "benchmark": Verb(
@@ -117,9 +124,15 @@ VERBS: dict[str, Verb] = {
     "compare": Verb(
         "Compare result records of the same test clips: differences, 95% intervals and p values.", places=("records",)
     ),
-    "embed": Verb("Turn audio files of any length into a table of embeddings, one row for each window.", resumes=True),
+    "embed": Verb(
+        "Turn audio files of any length into a table of embeddings, one row for each window.",
+        resumes=True,
+        sizes=WINDOWS,
+    ),
     "predict": Verb(
-        "Label audio files of any length: one row for each window and label, or for each event.", resumes=True
+        "Label audio files of any length: one row for each window and label, or for each event.",
+        resumes=True,
+        sizes=WINDOWS,
     ),
     "export": Verb("Write a model to share or to run elsewhere: a release with its card, ONNX, or for transformers."),
     "report": Verb("Turn result records into tables, figures and one page that needs no network.", places=("runs",)),

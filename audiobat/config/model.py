@@ -8,6 +8,8 @@ from typing import Literal
 from audiobat.config.checks import check, check_choice
 from audiobat.config.frontend import FrontendConfig
 
+DEEPEST = 1000  # blocks; more take minutes to build, however narrow they are
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -37,8 +39,9 @@ class EncoderConfig:
         check_choice(self, "init")
         check_choice(self, "patch_init")
         object.__setattr__(self, "patch_size", tuple(self.patch_size))
-        for name in ("dim", "depth", "heads"):
+        for name in ("dim", "heads"):
             check(getattr(self, name) > 0, f"encoder.{name}", getattr(self, name), "it must be positive")
+        check(0 < self.depth <= DEEPEST, "encoder.depth", self.depth, f"use 1 to {DEEPEST} blocks")
         check(self.mlp_ratio > 0, "encoder.mlp_ratio", self.mlp_ratio, "it must be positive")
         check(self.dim % self.heads == 0, "encoder.heads", self.heads, f"it must divide encoder.dim {self.dim}")
         check(self.dim % 4 == 0, "encoder.dim", self.dim, "2-D positions need a multiple of 4")

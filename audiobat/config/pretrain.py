@@ -7,7 +7,7 @@ from typing import Literal
 
 from audiobat.config.checks import check, check_choice, warmup_hint
 from audiobat.config.frontend import FrontendConfig
-from audiobat.config.model import EncoderConfig, ModelConfig
+from audiobat.config.model import DEEPEST, EncoderConfig, ModelConfig
 from audiobat.config.registry import check_kind, kind_field
 from audiobat.config.training import DataConfig, OptimConfig, TrainConfig
 
@@ -46,7 +46,8 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         check_kind("decoder", self.kind)
-        for name in ("depth", "heads", "mlp_ratio", "groups"):
+        check(0 < self.depth <= DEEPEST, "decoder.depth", self.depth, f"use 1 to {DEEPEST}")
+        for name in ("heads", "mlp_ratio", "groups"):
             check(getattr(self, name) > 0, f"decoder.{name}", getattr(self, name), "it must be positive")
         odd = self.kernel_size > 0 and self.kernel_size % 2 == 1
         check(odd, "decoder.kernel_size", self.kernel_size, "it must be positive and odd")

@@ -25,6 +25,7 @@ from audiobat.audio.read import pad_batch
 from audiobat.data.clip import open_clip, read_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import ClipOrder
+from audiobat.engine.memory import FLOAT, Need, workers_need
 from audiobat.engine.signals import leave_to_parent
 from audiobat.errors import AudiobatError
 
@@ -124,6 +125,14 @@ def lost_worker(error: Exception) -> str | None:
 
 def _begin(worker: int) -> None:
     leave_to_parent()
+
+
+def ring_needs(workers: int, clips: int, samples: int) -> list[Need]:
+    """The memory for a `CropLoader` of so many worker processes, whose batches are `clips` crops of `samples`."""
+    batches = AHEAD * workers + 2 if workers else 1  # the slots, and the batch that was copied out
+    ring = FLOAT * batches * clips * samples
+    settings = "data.workers, train.batch_size or data.clip_seconds"
+    return [Need("batches that are loaded ahead", ring, settings), workers_need(workers, "data.workers")]
 
 
 class CropLoader:

@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from audiobat.config import DataConfig
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged
+from audiobat.engine.memory import INDEX, Need, check_fits
 from audiobat.errors import AudiobatError, did_you_mean
 
 EAT_SCALE, EAT_ROUNDING = 1000.0, 0.01  # a label's weight in EAT: 1000 / (clips with it + 0.01)
@@ -107,6 +109,9 @@ class ClipOrder:
                 f"An epoch of {self.epoch_clips} clips cannot be drawn from {drawable} without replacement: "
                 f"set data.epoch_clips to 1 up to {drawable}, or allow data.replacement."
             )
+        if self.replacement:  # else an epoch is no longer than the table
+            drawn = 2 * INDEX * self.epoch_clips  # a random number for each, and the clip that it means
+            check_fits("An epoch", [Need("draws", drawn, "data.epoch_clips")], torch.device("cpu"))
         self._latest: tuple[int, NDArray[np.int64]] | None = None
 
     def epoch(self, number: int) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 In: a module that returns its loss, an optimiser, batches. Out: trained weights, a run folder that resumes bit for bit.
 
     environment.py  versions, machine and commit that a run depends on
+    memory.py       what a run takes of memory, and what the machine has
     power.py        watts that a device draws
     rank_watch.py   whether all ranks are alive, and the end of all when one is not
     ranks.py        which process of how many this is, its device and precision

@@ -4,5 +4,6 @@ layer_rates.py  a learning rate for every block, as AdamW's parameter groups
 step.py         one step: a batch of crops to the loss; which weights are kept
 testing.py      a tagger's outputs for whole clips, its validation score, its result record
 training.py     from the newest checkpoint to the end
+needs.py        the memory that it takes, at the least
 run.py          `audiobat finetune`
 """

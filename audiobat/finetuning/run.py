@@ -29,12 +29,14 @@ from audiobat.evaluation.labels import pick_loss, task_for, untaught
 from audiobat.evaluation.record import ModelInfo, ResultRecord, load_record
 from audiobat.evaluation.results import FoldResult, list_skipped, model_info, record_path, summary
 from audiobat.finetuning.layer_rates import describe_rates
+from audiobat.finetuning.needs import shortage_of
 from audiobat.finetuning.step import Finetuning
 from audiobat.finetuning.testing import Evaluator, Work, record_of
 from audiobat.finetuning.training import train_fold
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.heads import check_users_head
 from audiobat.models.input_stats import with_input_stats
+from audiobat.models.needs import built_without_memory
 from audiobat.models.tagger import Tagger
 from audiobat.zoo import release as release_io
 from audiobat.zoo.load import load_encoder
@@ -90,7 +92,9 @@ def finetune(
         for split in splits:  # an error now, if clips cannot be drawn
             clip_order(table.select(split.train), config.data, config.train.seed)
         wanted = tagger_config(config, table)
-        first = new_tagger(model, wanted, config, trust_remote_code)  # now: one that does not fit leaves no folder
+        first = new_tagger(  # now, so that a model that does not fit leaves no folder
+            model, wanted, config, ranks.device, trust_remote_code, dry_run
+        )
         if dry_run:
             if ranks.is_main:
                 print(plan_text(first, config, len(table), splits))
@@ -114,7 +118,8 @@ def finetune(
         for split in splits:
             folder = out if split.fold is None else out / "folds" / split.fold
             left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - start))
-            tagger = new_tagger(model, wanted, config, trust_remote_code)  # every fold starts from the model as it came
+            # Every fold starts from the model as it came.
+            tagger = new_tagger(model, wanted, config, ranks.device, trust_remote_code)
             trained = train_fold(folder, tagger, evaluator, split, config, work, left)
             if trained is None:
                 return []
@@ -164,11 +169,20 @@ def tagger_config(config: FinetuneConfig, table: ClipTable) -> TaggerConfig:
     return TaggerConfig(config.head, table.classes, task.unit, multi_label=loss != "ce")
 
 
-def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig, trust: bool = False) -> Tagger:
+def new_tagger(
+    model: str | Path,
+    wanted: TaggerConfig,
+    config: FinetuneConfig,
+    device: torch.device,
+    trust: bool = False,
+    dry_run: bool = False,
+) -> Tagger:
     """The model with a new head, whose weights depend on the seed alone, or with its own head under `keep_head`.
 
+    In a dry run a head that is too large for the `device` has no values, and a line says so.
+
     Raises:
-        AudiobatError: no such model, one of another kind, or a head of other classes than `wanted`.
+        AudiobatError: no such model, one of another kind, or a head of other classes than `wanted`; not enough memory.
     """
     if config.keep_head:
         tagger = release_io.load_tagger(model, trust_remote_code=trust)
@@ -179,6 +193,12 @@ def new_tagger(model: str | Path, wanted: TaggerConfig, config: FinetuneConfig, 
     if not isinstance(encoder, AudioEncoder):
         raise AudiobatError(f"{model} is no encoder of audiobat's own, as fine-tuning needs: give a release or a run.")
     encoder = with_input_stats(encoder, config.frontend, config.max_frames)
+    tagger = built_without_memory(lambda: Tagger(encoder, wanted), f"head {wanted.head.kind}")
+    if lacking := shortage_of(encoder, tagger.head, config, device):
+        if not dry_run:
+            raise AudiobatError(lacking)
+        print(f"warning: {lacking}")
+        return tagger
     check_users_head(wanted.head, encoder, len(wanted.classes), encoder.freq_patches)
     with torch.random.fork_rng():  # the caller's random state stays
         torch.manual_seed(config.train.seed)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from audiobat.audio.read import pad_batch
-from audiobat.config import check
+from audiobat.config import ModelConfig, check
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import check_skipped
@@ -28,11 +28,14 @@ from audiobat.data.skipped import write_skipped
 from audiobat.data.sources.read import read_clips
 from audiobat.data.windows import BrokenClip, FileStamp, Window, WindowStream, read_ahead
 from audiobat.engine.files import errors_of_writing
+from audiobat.engine.memory import check_fits
 from audiobat.engine.progress import Progress
 from audiobat.engine.run_folder import sole_use
 from audiobat.errors import AudiobatError
 from audiobat.inference.journal import CLIP_ID, Journal, Rows, WindowId, join_rows, sibling
+from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
+from audiobat.models.needs import clip_needs
 
 CLIP_SECONDS = 10.0  # window for an encoder that has no longest clip
 POOL_BATCHES = 4  # batches of windows in a pool
@@ -96,6 +99,7 @@ class Windows:
     batch_size: int
     workers: int  # threads that decode ahead
     least: int = 1  # samples of a recording's last window: a rest that is shorter is left out
+    model: ModelConfig | None = None  # of an encoder of this package: the memory that a batch takes follows from it
 
     def __post_init__(self) -> None:
         window = self.window_seconds
@@ -114,7 +118,8 @@ class Windows:
         longest = CLIP_SECONDS if samples is None else math.floor(samples / encoder.sample_rate * 100) / 100
         window = longest if window is None else window
         least = getattr(encoder, "column_samples", 1)
-        return cls(encoder.sample_rate, window, window if hop is None else hop, batch_size, workers, least)
+        model = encoder.config if isinstance(encoder, AudioEncoder) else None
+        return cls(encoder.sample_rate, window, window if hop is None else hop, batch_size, workers, least, model)
 
     @property
     def length(self) -> int:
@@ -252,6 +257,10 @@ def compute(task: Task, pool: Sequence[Window], windows: Windows, device: torch.
     """The task's value for each window of `pool`, from batches that begin with the longest windows."""
     values: list[Any] = [None] * len(pool)
     for batch in batches([len(window.samples) for window in pool], windows, device):
+        if windows.model is not None:
+            longest, width = len(pool[batch[0]].samples), windows.model.encoder.dim
+            needs = clip_needs(windows.model, len(batch), longest, width, "window_seconds or batch_size")
+            check_fits("A batch of windows", needs, device)
         waveform, lengths = pad_batch([torch.from_numpy(pool[i].samples) for i in batch])
         for i, value in zip(batch, task.compute(waveform.to(device), lengths.to(device)), strict=True):
             values[i] = value

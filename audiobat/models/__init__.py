@@ -7,6 +7,7 @@ reports know of a model.
     patches.py      spectrogram to patch tokens and their 2-D positions
     attention.py    attention by the fastest kernel (Eq. 12)
     layers.py       gated attention, MLP, the post-norm block (Eq. 1-4, 12-14)
+    needs.py        the memory that an encoder and its clips take
     encoder.py      waveform to the tokens of every block
     heads/          probes: features to logits (Eq. 8-11)
     losses.py       logits and labels to a number

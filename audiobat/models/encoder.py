@@ -163,7 +163,7 @@ class AudioEncoder(BaseEncoder):
         self.cls_token = nn.Parameter(torch.empty(1, 1, encoder.dim))
         is_pre = encoder.block_norm == "pre"
         self.pre_norm = nn.Identity() if is_pre else nn.LayerNorm(encoder.dim, eps=1e-6)
-        rates = torch.linspace(0, encoder.drop_path, encoder.depth).tolist()  # deeper blocks are dropped more often
+        rates = torch.linspace(0, encoder.drop_path, encoder.depth, device="cpu").tolist()  # deeper: dropped more often
         self.blocks = nn.ModuleList(
             Block(
                 encoder.dim, encoder.heads, encoder.mlp_ratio, encoder.gated_attention, encoder.gate_bias, rate, is_pre

@@ -35,6 +35,7 @@ from audiobat.data.sampler import clip_order
 from audiobat.data.sources.read import read_clips
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
+from audiobat.engine.memory import ran_out
 from audiobat.engine.power import metered
 from audiobat.engine.ranks import Ranks, check_batch, launch, pick_precision
 from audiobat.errors import AudiobatError
@@ -200,8 +201,8 @@ def main() -> None:
             answer = asdict(measure(from_dict(PretrainConfig, order["config"]), order["seconds"]))
     except AudiobatError as error:
         answer = {"error": str(error)}
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError, OSError) as error:
+        if ran_out(error) is None:
             raise
         answer = {"error": TOO_LARGE.format(LEAST, "the device")}
     print(json.dumps(answer))

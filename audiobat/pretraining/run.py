@@ -21,14 +21,14 @@ from audiobat.engine.checkpoint import goes_on_from, latest, load_checkpoint, re
 from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
 from audiobat.engine.ranks import Ranks, check_batch, launch, pick_device, pick_precision
-from audiobat.engine.run_folder import prepare_run, sole_use
+from audiobat.engine.run_folder import check_kept, prepare_run, sole_use
 from audiobat.errors import AudiobatError, Stopped
 from audiobat.pretraining.begin import Beginning, begin
 from audiobat.pretraining.calibrate import calibrate_run
 from audiobat.pretraining.first_step import try_step
 from audiobat.pretraining.objectives.base import Objective, build_objective, encoder_prefix
 from audiobat.pretraining.parts import crops_of, set_up
-from audiobat.pretraining.plan import make_plan
+from audiobat.pretraining.plan import make_plan, shortage_of
 
 LARGEST_TRIED = 20_000_000  # parameters, of an objective that `--dry-run` tries: about a second on a CPU
 
@@ -78,7 +78,10 @@ def pretrain(
             check_batch(config.train.batch_size, ranks)
             torch.manual_seed(config.train.seed)
             # Before anything is written: its parts may not fit, and neither may what it begins with.
+            check_kept(config)  # it is made of plain values, with which sizes can be counted
+            check_memory(config, ranks)
             objective = build_objective(config)
+            check_memory(config, ranks, objective)
             beginning = begin(objective, config) if overwrite or latest(out) is None else None
             with sole_use(out) if ranks.is_main else nullcontext():
                 if ranks.is_main:
@@ -88,14 +91,30 @@ def pretrain(
     return out
 
 
+def check_memory(config: PretrainConfig, ranks: Ranks, objective: Objective | None = None) -> None:
+    """Raise an AudiobatError if a step takes more memory than a rank's machine has (see `shortage_of`)."""
+    if sentence := shortage_of(config, ranks, objective):
+        raise AudiobatError(sentence)
+
+
 def print_plan(config: PretrainConfig) -> None:
-    """Print what a run of `config` computes, what it begins with, and its rung of the ladder; first try its parts."""
-    objective = build_objective(config)
-    if sum(parameter.numel() for parameter in objective.parameters()) <= LARGEST_TRIED:
-        try_step(objective)
-    beginning = begin(objective, config)
-    bf16 = pick_precision(config.train.precision, pick_device(config.train.device)) is not None
-    print(make_plan(config, bytes_per_value=2 if bf16 else 4))
+    """Print what a run of `config` computes, what it begins with, and its rung of the ladder; first try its parts.
+
+    A run that is too large for this machine has a plan all the same, as it may be meant for another.
+    """
+    ranks = Ranks(pick_device(config.train.device))
+    bf16 = pick_precision(config.train.precision, ranks.device) is not None
+    beginning = None
+    if (lacking := shortage_of(config, ranks)) is None:
+        objective = build_objective(config)
+        if sum(parameter.numel() for parameter in objective.parameters()) <= LARGEST_TRIED:
+            try_step(objective)
+        beginning = begin(objective, config)
+        lacking = shortage_of(config, ranks, objective)
+    with torch.device("meta") if lacking else nullcontext():  # there sizes take no memory
+        print(make_plan(config, bytes_per_value=2 if bf16 else 4))
+    if lacking is not None:
+        print(f"{'warning':>14}  {lacking}")
     if beginning is not None:
         print(f"{'init':>14}  {beginning.sentence}")
     if rung := rung_of(config):

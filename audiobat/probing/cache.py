@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from audiobat.audio.augment import roll
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import ClipBatch, check_skipped, load_clips
+from audiobat.engine.memory import room_in_ram
 from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
@@ -184,8 +185,8 @@ def cache_features(
         encoder: runs in eval mode, without gradients, and is left in its own mode; a module is moved to `device`.
         table: the clips; each is used whole.
         batch_size: clips encoded at once.
-        cache_gb: memory (1e9 bytes) that the features may take; when they need more and no folder is given, only the
-            audio is checked now, and they are computed when they are asked for.
+        cache_gb: memory (1e9 bytes) that the features may take, at most all that the machine has; when they need more
+            and no folder is given, only the audio is checked now, and they are computed when they are asked for.
         cache_dir: keep the features in this folder instead, whatever they take; what an earlier run with the same
             encoder and clips left there, finished or not, is checked and used.
         spill_dir: the same folder for features that exceed `cache_gb`, if they take no more than `SPILL_GB` and half of
@@ -204,7 +205,7 @@ def cache_features(
     else:
         spill_dir = None  # without weights to hash, its features cannot be told from another encoder's
     skipped = {} if skipped is None else skipped
-    budget = cache_gb * GB
+    budget = min(cache_gb * GB, room_in_ram())
     store, found = FeatureStore(len(table)), np.zeros(len(table), bool)
     cuts = [np.arange(first, min(first + batch_size, len(table))) for first in range(0, len(table), batch_size)]
     needs = freq_patches = 0
@@ -257,7 +258,8 @@ def cache_features(
             place = "memory" if files is None else f"{files.folder}, for later runs too"
             words = f"{size}: {store.bytes / GB:.3g} GB, kept in {place}"
         else:
-            words = f"{size}: at least {needs / GB:.3g} GB, more than cache_gb {cache_gb:g}: computed for every batch"
+            limit = f"cache_gb {cache_gb:g}" if budget == cache_gb * GB else "this machine has"
+            words = f"{size}: at least {needs / GB:.3g} GB, more than {limit}: computed for every batch"
         print(words, file=sys.stderr, flush=True)
     kept = store if fits else None
     return FeatureSource(encoder, table, np.flatnonzero(found), skipped, kept, where, freq_patches, workers, budget)

@@ -12,6 +12,7 @@ from audiobat.config.recipes import Recipe, load_recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of, with_valid
+from audiobat.engine.ranks import pick_device
 from audiobat.engine.run_folder import FREE_FIELDS, began, note_begun, note_ended
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
@@ -70,7 +71,7 @@ def probe(
     plan = make_plan(
         table, splits, config, encoder.depth, data_name=Path(data).resolve().stem, preset_task=task_of(data)
     )
-    check_buildable(plan.jobs, encoder, plan.task.classes)
+    check_buildable(plan.jobs, encoder, plan.task.classes, config, pick_device(device))
     kept = {} if folder is None else kept_results(folder, name, encoder, plan, test_fold, overwrite)
     for line in plan_lines(plan):
         print(line, file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Literal
 
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from audiobat.config import HeadConfig, ProbeTrainConfig
+from audiobat.config import HeadConfig, ProbeConfig, ProbeTrainConfig
 from audiobat.config.user_files import errors_of_user_code
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import ClipOrder
 from audiobat.data.split import Split
+from audiobat.engine.memory import FLOAT, Need, check_fits, workers_need
 from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
@@ -34,6 +36,7 @@ from audiobat.evaluation.scoring import ClipOutputs, frame_outputs, scores_of
 from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.models.heads import Head, check_users_head, head_class, parameter_groups
 from audiobat.models.losses import Loss, probe_loss
+from audiobat.models.needs import TRAINED, built_without_memory
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.jobs import HeadJob, check_job, decay_of, passes
 
@@ -317,13 +320,23 @@ def input_kinds(jobs: Sequence[HeadJob], task: Task) -> set[str]:
 
 
 @errors_of_user_code()
-def check_buildable(jobs: Sequence[HeadJob], encoder: Encoder, classes: int) -> None:
-    """Raise the AudiobatError of a head that does not suit the model, before features are computed."""
+def check_buildable(
+    jobs: Sequence[HeadJob], encoder: Encoder, classes: int, config: ProbeConfig, device: torch.device
+) -> None:
+    """Raise an AudiobatError for a head that does not suit the model or the memory, before features are computed."""
+    weights = 0
     for job in jobs:
         check_users_head(job.head, encoder, classes)
-    with torch.device("meta"):  # no memory, no random numbers
-        for job in jobs:
-            head_class(job.head.kind).build_for(job.head, encoder, classes, freq_patches=1)
+        make = partial(head_class(job.head.kind).build_for, job.head, encoder, classes, freq_patches=1)
+        head = built_without_memory(make, f"head {job.name}")  # and without random numbers
+        weights += sum(parameter.numel() for parameter in head.parameters() if parameter.is_meta)
+    largest = max(job.train.batch_size for job in jobs)
+    on_device = [
+        Need("heads", len(config.seeds or (0,)) * TRAINED * weights, "head.prototypes, head.per_class or head.queries"),
+        # at the least a patch a clip
+        Need("features of a batch", FLOAT * largest * encoder.depth * encoder.dim, "train.batch_size"),
+    ]
+    check_fits("Training the heads", on_device, device, [workers_need(config.workers, "workers")])
 
 
 def reseed(device: torch.device, seed: int, step: int) -> None:

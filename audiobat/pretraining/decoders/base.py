@@ -20,6 +20,11 @@ class Decoder(nn.Module, ABC):
         """A decoder of `config` for the encoder of `model` that predicts `width` numbers at each masked cell."""
         return cls(config, model, width)
 
+    @classmethod
+    def count_weights(cls, config: DecoderConfig, model: ModelConfig) -> int:
+        """How many weights it has, at the least, known before it is built; 0 unless a decoder counts them."""
+        return 0
+
     def __init__(self, config: DecoderConfig, model: ModelConfig, width: int) -> None:
         super().__init__()
         self.config = config

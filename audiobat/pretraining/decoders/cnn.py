@@ -18,6 +18,11 @@ NOISE_STD = 0.01  # of the filler for masked cells, EAT's
 class CNNDecoder(Decoder):
     """Residual grouped convolutions over the patch grid, masked cells filled with fresh noise."""
 
+    @classmethod
+    def count_weights(cls, config: DecoderConfig, model: ModelConfig) -> int:
+        """Those of the convolutions."""
+        return config.depth * model.encoder.dim**2 // config.groups * config.kernel_size**2
+
     def __init__(self, config: DecoderConfig, model: ModelConfig, width: int) -> None:
         super().__init__(config, model, width)
         dim, size = model.encoder.dim, config.kernel_size

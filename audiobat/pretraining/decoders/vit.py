@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from audiobat.config import DecoderConfig, ModelConfig, check
 from audiobat.engine.linear import Linear
 from audiobat.models.layers import Block, init_weights
+from audiobat.models.needs import block_weights
 from audiobat.models.patches import sincos_positions
 from audiobat.pretraining.cost import Cost, transformer_cost
 from audiobat.pretraining.decoders.base import Decoder
@@ -17,6 +18,13 @@ from audiobat.pretraining.masks.base import Masks
 
 class ViTDecoder(Decoder):
     """Gated post-norm blocks, a learned mask token and trainable positions (Section 5.3; the rest is the release's)."""
+
+    @classmethod
+    def count_weights(cls, config: DecoderConfig, model: ModelConfig) -> int:
+        """Those of the blocks' matrices, and the positions."""
+        dim, (columns, rows) = model.encoder.dim, model.grid
+        blocks = config.depth * block_weights(dim, config.mlp_ratio, model.encoder.gated_attention)
+        return blocks + columns * rows * dim
 
     def __init__(self, config: DecoderConfig, model: ModelConfig, width: int) -> None:
         super().__init__(config, model, width)

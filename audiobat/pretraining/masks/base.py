@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiobat.config import MaskConfig, ModelConfig
+from audiobat.engine.memory import INDEX
 from audiobat.engine.ranks import own_rows, place
 
 
@@ -30,6 +31,10 @@ class Mask(ABC):
     def build(cls, config: MaskConfig, model: ModelConfig) -> Self:
         """A mask of `config` for patches of the encoder that `model` describes."""
         return cls(config)
+
+    def memory(self, count: int, grid: tuple[int, int]) -> int:
+        """Bytes that drawing `count` masks takes, at the least: a visible and a masked patch of each, if not more."""
+        return 2 * INDEX * count
 
     def __call__(self, count: int, grid: tuple[int, int], generator: torch.Generator) -> Masks:
         """The `count` masks of this rank's clones, of those that `draw` makes for the clones of all ranks.

@@ -12,11 +12,16 @@ import torch
 from torch import Tensor
 
 from audiobat.config import MaskConfig
+from audiobat.engine.memory import INDEX
 from audiobat.pretraining.masks.base import Mask, Masks, show_lowest
 
 
 class InverseBlockMask(Mask):
     """Blocks of `block_size` x `block_size` patches stay visible."""
+
+    def memory(self, count: int, grid: tuple[int, int]) -> int:
+        """Bytes of which blocks cover which patches, [R, blocks, N]."""
+        return INDEX * count * block_count(grid, self.config) * grid[0] * grid[1]
 
     def draw(self, count: int, grid: tuple[int, int], generator: torch.Generator) -> Masks:
         """Draw `count` masks over a (T, F) grid, all in one call."""

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from audiobat.config import PretrainConfig
 from audiobat.config.registry import class_for
+from audiobat.engine.memory import Need
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
+from audiobat.models.needs import TRAINED, clip_needs, encoder_needs
 from audiobat.pretraining.cost import StepCost
 from audiobat.pretraining.lengths import Part, Waveforms, together
 from audiobat.pretraining.masks.base import seeded_generator
@@ -71,6 +73,16 @@ class Objective(nn.Module, ABC):
     def compile_step(self) -> None:
         """Have torch.compile work on what is the same in every step; called once, before the first step."""
         self.compile()
+
+    @classmethod
+    def needs(cls, config: PretrainConfig, clips: int) -> list[Need]:
+        """What it takes of a device's memory to train on `clips` clips at once, at the least, before it is built.
+
+        Unless an objective knows more: the encoder, and the clips.
+        """
+        samples = round(config.data.clip_seconds * config.frontend.sample_rate)
+        waveforms, *_ = clip_needs(config.model, clips, samples, per_patch=0)
+        return [*encoder_needs(config.model, TRAINED), waveforms]
 
     def cost(self) -> StepCost | None:
         """What one step computes, for the plan of `--dry-run`; None where nobody has counted it."""

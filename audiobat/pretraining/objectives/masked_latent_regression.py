@@ -20,9 +20,11 @@ from torch.nn import functional as F
 from audiobat.config import PretrainConfig, check
 from audiobat.config.registry import class_for
 from audiobat.engine.chunks import chunk_size, sum_in_chunks
+from audiobat.engine.memory import FLOAT, Need, check_fits
 from audiobat.engine.randomness import RowParts, leave_draws_out_of_graphs
-from audiobat.engine.ranks import any_rank, mean_over_ranks, pick_device
+from audiobat.engine.ranks import any_rank, mean_over_ranks, pick_device, place
 from audiobat.models.encoder import AudioEncoder
+from audiobat.models.needs import TRAINED, clip_needs, encoder_needs
 from audiobat.pretraining.cost import StepCost, embedding_flops, encoder_cost
 from audiobat.pretraining.decoders.base import Decoder
 from audiobat.pretraining.lengths import Part, Waveforms, apart, together
@@ -276,10 +278,29 @@ class MaskedLatentRegression(Objective):
         """Let the teacher follow the student's update number `step`."""
         self.targets.update(self.student, step)
 
+    @classmethod
+    def needs(cls, config: PretrainConfig, clips: int) -> list[Need]:
+        """Student, teacher and decoder; masks of all ranks' clones; the clips with their tokens and targets."""
+        model, (columns, rows) = config.model, config.crop_grid
+        has_teacher = issubclass(class_for(config.target), Teacher)
+        decoder = class_for(config.decoder).count_weights(config.decoder, model)
+        mask: Mask = class_for(config.mask).build(config.mask, model)
+        masks = mask.memory(clips * config.mask.clones * place()[1], (columns, rows))  # every rank draws those of all
+        width = config.encoder.dim * (1 + has_teacher)  # a token, and what the teacher makes of it
+        samples = round(config.data.clip_seconds * config.frontend.sample_rate)
+        return [
+            *encoder_needs(model, TRAINED + FLOAT * has_teacher, copies=1 + has_teacher),
+            Need("the decoder's weights", TRAINED * decoder, "decoder.depth, decoder.mlp_ratio or encoder.max_frames"),
+            Need("masks", masks, "mask.clones, mask.adjust, train.batch_size or frontend.mel_bins"),
+            *clip_needs(model, clips, samples, per_patch=width),
+        ]
+
     def cost(self) -> StepCost:
         """Student and decoder run on every clone, forward and backward; the teacher once per version, forward only."""
         config, grid = self.config, self.config.crop_grid
         clips, patches = config.train.batch_size, grid[0] * grid[1]
+        drawn = Need("masks", self.mask.memory(config.mask.clones, grid), "mask.clones")
+        check_fits("A plan", [drawn], torch.device("cpu"))
         masks = self.mask.draw(config.mask.clones, grid, torch.Generator())
         visible, masked = masks.visible.shape[1], masks.masked.shape[1]
         versions = 2 if config.objective.retention_weight else 1  # of a clip: itself, and a mixture

@@ -25,6 +25,7 @@ from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import Split, splits_of
 from audiobat.engine.environment import environment
 from audiobat.engine.files import read_json, write_atomic
+from audiobat.engine.ranks import pick_device
 from audiobat.engine.run_folder import began, note_begun, note_ended
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.analysis import attention, label_free, prototypes
@@ -100,7 +101,7 @@ def analyze(
     if split is not None:
         data_name = Path(data).resolve().stem
         plan = make_plan(table, [split], config, given.depth, data_name=data_name, preset_task=task_of(data))
-        check_buildable(plan.jobs, given, plan.task.classes)
+        check_buildable(plan.jobs, given, plan.task.classes, config, pick_device(device))
     note_begun(out, command)  # now, as the features may take hours
     source = compute_features(given, table, config, out, device, ("patches", "means"))
     encoder = source.encoder
