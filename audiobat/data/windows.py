@@ -110,12 +110,17 @@ class WindowStream:
 
 
 def file_stamp(table: ClipTable, clip_id: int) -> FileStamp | None:
-    """Size and time of change of a clip's file; None for a remote file, or where there is none to look at."""
+    """Size and time of change of a clip's file; None for a remote file, or where there is none that may be read.
+
+    A permission that is given later changes neither size nor time, but is a change from None.
+    """
     path = table.path(clip_id)
     if is_remote(path):
         return None
     try:
         status = os.stat(path)
+        if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+            return None
     except (OSError, ValueError):  # ValueError: a zero byte in the name
         return None
     return status.st_size, status.st_mtime_ns

@@ -1,6 +1,7 @@
 """Reading audio: values, partial reads, rates and channels; every kind of bad input as one sentence that names it."""
 
 import contextlib
+import errno
 import io
 import os
 import tracemalloc
@@ -436,6 +437,19 @@ def test_a_file_that_vanishes_while_it_is_open_is_one_sentence(tmp_path: Path) -
         path.unlink()
         with pytest.raises(AudiobatError, match=r"stream\.flac is damaged \(System error\)"):
             file.read(0, 100)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("place", ["os.stat", "io.FileIO"])  # before libsndfile opens it; FFmpeg, which gets an m4a
+def test_an_error_of_the_disk_is_one_sentence(tmp_path: Path, monkeypatch, number: int, place: str) -> None:
+    path = tmp_path / "a.m4a"
+    path.write_bytes(b"0" * 100)
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(place, broken)
+    fails(f"cannot be read ({os.strerror(number)})", path)
 
 
 def test_a_name_that_is_not_utf8_is_one_sentence(tmp_path: Path) -> None:

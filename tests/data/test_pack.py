@@ -2,11 +2,13 @@
 
 import errno
 import io
+import multiprocessing
 import os
 import re
 import signal
 import tarfile
 from collections import deque
+from multiprocessing import forkserver
 
 import numpy as np
 import pytest
@@ -304,6 +306,34 @@ def test_reports_reach_the_bar_and_errors_come_out():
     reports.append(OSError(errno.ENOSPC, "full"))
     with pytest.raises(OSError, match="full"):
         pack_pool.receive(Connection(), worker, counted.append)
+
+
+@pytest.mark.parametrize("kills", [1, pack_pool.STARTS])
+def test_the_server_that_forks_processes_may_be_killed(monkeypatch, kills):
+    connect, killed = forkserver.connect_to_new_process, []
+
+    def killing(descriptors):
+        if len(killed) == kills:
+            return connect(descriptors)
+        forkserver.ensure_running()
+        server = forkserver._forkserver._forkserver_pid
+        os.kill(server, signal.SIGSTOP)  # so that it cannot fork before it is killed
+        made = connect(descriptors)
+        os.kill(server, signal.SIGKILL)
+        os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
+        killed.append(server)
+        return made
+
+    monkeypatch.setattr(forkserver, "connect_to_new_process", killing)
+    process = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    if kills == pack_pool.STARTS:
+        with pytest.raises(AudiobatError, match=r"cannot be started.*what forks them was killed"):
+            pack_pool.start(process)
+        return
+    pack_pool.start(process)
+    process.join(300)
+    assert process.exitcode == 0
+    assert len(killed) == kills
 
 
 @pytest.mark.parametrize("window", [None, 0.5])

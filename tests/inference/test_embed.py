@@ -350,11 +350,17 @@ def test_broken_files_are_listed_and_leave_no_rows(folder: Path, encoder: AudioE
     assert not (tmp_path / "out.npz.skipped.csv").exists()
 
 
+@pytest.mark.parametrize("refused", [False, True])
 def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
-    folder: Path, encoder: AudioEncoder, tmp_path: Path, small_parts
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, small_parts, ordinary_user, refused: bool
 ):
     many(folder, 12)
-    break_files(folder)
+    if refused:
+        for name in ("a/text.wav", "b/nan.wav"):
+            shutil.copy(folder / "more_00.wav", folder / name)
+            (folder / name).chmod(0)
+    else:
+        break_files(folder)
     with pytest.raises(
         AudiobatError, match=r"2 of 11 clips seen are unreadable, more than 5% of the 22 clips: .* a/text\.wav: "
     ):
@@ -364,7 +370,9 @@ def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
     kept = list((tmp_path / "out.npz.parts").glob("*.npz"))
     assert kept
     for name in ("a/text.wav", "b/nan.wav"):
-        shutil.copy(folder / "more_00.wav", folder / name)
+        (folder / name).chmod(0o600)
+        if not refused:
+            shutil.copy(folder / "more_00.wav", folder / name)
     rows = read(embed(encoder, folder, tmp_path / "out.npz", batch_size=1))
     fresh = read(embed(encoder, folder, tmp_path / "fresh.npz", batch_size=1))
     for name in fresh:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from time import sleep
 
 from audiobat.data.prepare.pack import Job, pack_shard
 from audiobat.engine.signals import leave_to_parent
@@ -23,7 +24,12 @@ from audiobat.errors import AudiobatError
 
 DEATHS = 2  # in a row at the same clip of a shard, after which the clip is to blame
 KILLS = 4  # the same, where the system killed the process: for want of memory, perhaps another process's
-STARTS = 4  # processes that may die outside any clip, in a row for one shard
+STARTS = 4  # processes that may die outside any clip, in a row for one shard; attempts to start one
+PAUSE = 0.5  # seconds between these, in which a killed server ends, so that another one is started
+NO_PROCESSES = (
+    "Processes cannot be started, or die outside any clip ({}): in a script of your own, call prepare under "
+    '`if __name__ == "__main__":`; if memory ran out, use fewer --workers.'
+)
 
 
 @dataclass
@@ -58,10 +64,7 @@ class Blame:
         count = count + 1 if before == clip_id else 1
         self._latest[job.number] = (clip_id, count)
         if clip_id is None and count == STARTS:
-            raise AudiobatError(
-                f"Processes cannot be started, or die outside any clip ({cause}): in a script of your own, call "
-                'prepare under `if __name__ == "__main__":`; if memory ran out, use fewer --workers.'
-            )
+            raise AudiobatError(NO_PROCESSES.format(cause))
         if clip_id is not None and count == (KILLS if cause == "SIGKILL" else DEATHS):
             reason = f"{count} processes died reading it ({cause}): if memory ran out, cut it with --window-seconds."
             job = replace(job, skip=job.skip | {clip_id: reason})
@@ -91,7 +94,7 @@ def pack_shards(jobs: Iterable[Job], workers: int, advance: Callable[[int], None
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(job, theirs), daemon=True)  # type: ignore[attr-defined]
                 running[ours] = Worker(job, process)  # before anything can fail
-                process.start()
+                start(process)
                 theirs.close()  # else the end of the process would not be seen
             if not running:
                 return
@@ -112,6 +115,23 @@ def pack_shards(jobs: Iterable[Job], workers: int, advance: Callable[[int], None
             process.kill()
         for process in started:
             process.join()
+
+
+def start(process: BaseProcess) -> None:
+    """Start a process, again where the server that forks it was killed: the next attempt starts another server.
+
+    Raises:
+        AudiobatError: no attempt succeeds.
+    """
+    for attempt in range(1, STARTS + 1):
+        try:
+            process.start()
+        except (EOFError, ConnectionError) as error:
+            if attempt == STARTS:
+                raise AudiobatError(NO_PROCESSES.format("what forks them was killed")) from error
+            sleep(PAUSE)
+        else:
+            return
 
 
 def worker_context() -> BaseContext:
