@@ -14,8 +14,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -165,18 +165,31 @@ def fetch_table(url: str) -> Path | None:
     if not exists(f"{url}/{HEADER}"):
         return None
     header = read_range(f"{url}/{HEADER}")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "audiobat" / "tables" / hashlib.sha256(url.encode() + header).hexdigest()[:32]
+    folder = cache_folder("tables", url.encode() + header)
     if (folder / HEADER).exists():
         return folder
-    unfinished = beside(folder)
-    unfinished.mkdir(parents=True)
-    try:
+    with filling(folder) as own:
+        own.mkdir()
         for name in table_files(header):
-            (unfinished / name).write_bytes(read_range(f"{url}/{name}"))
-        (unfinished / HEADER).write_bytes(header)
-        with suppress(FileExistsError, OSError):  # another process was faster
-            os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            (own / name).write_bytes(read_range(f"{url}/{name}"))
+        (own / HEADER).write_bytes(header)
     return folder
+
+
+def cache_folder(kind: str, identity: bytes) -> Path:
+    """The folder in the user's cache for what `identity` alone decides."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "audiobat" / kind / hashlib.sha256(identity).hexdigest()[:32]
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Yield a path to write a folder to, which becomes `folder` unless another process was faster."""
+    own = beside(folder)
+    own.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield own
+        with suppress(OSError):  # the other process's folder is there
+            os.replace(own, folder)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)

@@ -10,13 +10,13 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.columns import Ragged, Strings
+from audiobat.data.columns import Strings, join_ragged
 from audiobat.data.prepare.shard import ShardIndex
 from audiobat.data.shards import (
     CLIPS,
@@ -31,8 +31,6 @@ from audiobat.data.shards import (
     write_shared,
 )
 from audiobat.errors import AudiobatError
-
-R = TypeVar("R", bound=Ragged)
 
 
 def finish(folder: Path, source: ClipTable, plan: ShardPlan, indexes: Sequence[ShardIndex]) -> None:
@@ -131,14 +129,6 @@ def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[Sh
         hashes=joined("hashes"),
         columns=columns | picked.columns,
     )
-
-
-def join_ragged(parts: Sequence[R]) -> R:
-    """Columns one after another."""
-    ends = np.cumsum([0, *(part.offsets[-1] for part in parts)])
-    offsets = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
-    values = np.concatenate([part.values for part in parts])
-    return type(parts[0])(np.concatenate([*offsets, ends[-1:]]).astype(np.int64), values)
 
 
 def save_once(table: ClipTable, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from audiobat.data.clip_table import SPLITS, ClipTable
 from audiobat.errors import AudiobatError
 
 
-def read_folder(folder: Path) -> ClipTable:
-    """All audio files at any depth below `folder`, sorted by path; hidden files are left out."""
-    keys = [path for path in files_below(folder) if is_audio(path)]
+def read_folder(folder: Path, files: Sequence[str]) -> ClipTable:
+    """All audio files among `files`, those at any depth below `folder`."""
+    keys = [path for path in files if is_audio(path)]
     if not keys:
         searched = " ".join(sorted(AUDIO_EXTENSIONS))
         raise AudiobatError(f"Folder {folder} has no audio files: put some there, of type {searched}.")
@@ -26,7 +27,7 @@ def read_folder(folder: Path) -> ClipTable:
 def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
     """The table of `folder` with each clip's class, and its split if the top folders are `train` and `test`.
 
-    Prepared shards keep the path that a clip had before in column `source`.
+    Prepared shards keep the path that a clip had before in column `source`, and so do tars the path inside them.
 
     Raises:
         AudiobatError: audio outside the class folders.
@@ -38,6 +39,10 @@ def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
     for p in parts:
         if len(p) < depth + 2:
             stray = folder.joinpath(*p)
+            if table.sample_rates is None and table.offsets is not None:
+                raise AudiobatError(
+                    f"{stray} has no label, and lies in no class folder of its tar: add a .json with `label` or a .cls."
+                )
             raise AudiobatError(f"{stray} lies in no class folder: move it into the folder of its class.")
     labels, classes = label_column([[p[depth]] for p in parts])
     splits = np.array([p[0] for p in parts]) if has_splits else None
