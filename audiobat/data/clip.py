@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from audiobat.audio.read import OpenAudio, open_audio, read_span
 from audiobat.data.clip_table import ClipLocation, ClipTable
 from audiobat.data.remote import fetched, is_remote, read_range
+from audiobat.data.shards import member_stem
 from audiobat.data.sources.parquet import AUDIO, open_parquet
 from audiobat.errors import AudiobatError
 
@@ -141,7 +142,8 @@ def _is_pcm(location: ClipLocation, key: str) -> bool:
     header = _read_bytes(location.path, max(0, location.offset - TAR_BLOCK), TAR_BLOCK)
     name = header[NAME].rstrip(b"\0").decode(errors="replace")
     cut = len(name.encode()) >= NAME.stop  # of a long name, the header has the beginning only
-    agree = name.startswith(f"{key}.") or (cut and f"{key}.".startswith(name[:64]))
+    # Shards of earlier versions have names that are as long as the keys.
+    agree = name.startswith(f"{member_stem(key)}.") or (cut and f"{key}.".startswith(name[:64]))
     size = header[SIZE].strip(b" \0").lstrip(b"0")
     if header[MAGIC] != b"ustar" or size != b"%o" % location.size or not agree:
         raise AudiobatError(

@@ -5,6 +5,7 @@ shards/00000.tar            KEY.flac or KEY.pcm, then KEY.json; one that grows b
 shards/00000.index.npz      what the shard holds; written last: with it, the shard is done
 clips/                      the clip table; written last of all: with it, the folder is done
 skipped.csv duplicates.csv  clips left out, with the reason; clips with the audio of an earlier one
+wids.json                   the shards and their lengths, as the library wids takes them
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-shards-1"
 PLAN, SHARDS, CLIPS = "prepared.json", "shards", "clips"
-SKIPPED, DUPLICATES = "skipped.csv", "duplicates.csv"
+SKIPPED, DUPLICATES, WIDS = "skipped.csv", "duplicates.csv", "wids.json"
+NAME_BYTES = 100  # of a member in a tar header: names that are longer are kept in ways that not every reader knows
 UNFINISHED = ".part"  # in the names of files under way, which begin with a dot
 RUN = secrets.token_hex(4)  # of this process: on machines that share a folder, process ids may be the same
 
@@ -115,6 +117,15 @@ def index_path(folder: Path, number: int) -> Path:
 def volume_path(folder: Path, number: int, volume: int) -> Path:
     """Volume `volume` of shard `number`; most have one."""
     return folder / SHARDS / (f"{number:05d}-{volume}.tar" if volume else f"{number:05d}.tar")
+
+
+def member_stem(key: str) -> str:
+    """The name of a clip's members, without extension: its key; of a long one its beginning, and a digest of it all."""
+    data, longest = key.encode(), NAME_BYTES - len(".flac")
+    if len(data) <= longest:
+        return key
+    digest = "-" + hashlib.sha256(data).hexdigest()[:16]
+    return data[: longest - len(digest)].decode(errors="ignore") + digest  # no part of a letter
 
 
 def beside(path: Path) -> Path:

@@ -1,10 +1,11 @@
-"""The indexes of finished shards and the source's table to the clip table of a prepared folder, and its two reports."""
+"""The indexes of finished shards and the source's table to the clip table of a prepared folder, and its reports."""
 
 from __future__ import annotations
 
 import csv
 import errno
 import io
+import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ from audiobat.data.shards import (
     DUPLICATES,
     SHARDS,
     SKIPPED,
+    WIDS,
     PackSettings,
     ShardPlan,
     beside,
@@ -47,6 +49,7 @@ def finish(folder: Path, source: ClipTable, plan: ShardPlan, indexes: Sequence[S
         try:
             table = merged_table(source, plan.settings, indexes)
             write_reports(folder, source, table, indexes)
+            write_shared(folder / WIDS, wids_index(indexes).encode())
             save_once(table, folder / CLIPS)  # last: with it, the folder is done
         except OSError:
             if not is_finished(folder):  # another part found all shards too, and was faster
@@ -95,6 +98,16 @@ def write_reports(folder: Path, source: ClipTable, table: ClipTable, indexes: Se
         for copy in group[1:].tolist()
     ]
     write_csv(folder / DUPLICATES, ("path", "first_path", "key", "first_key"), copies)
+
+
+def wids_index(indexes: Sequence[ShardIndex]) -> str:
+    """The shards and their lengths as `wids.ShardListDataset` takes them, which does not find them out itself."""
+    shards = [
+        {"url": f"{SHARDS}/{name}", "nsamples": int((index.volume_ids == volume).sum()), "filesize": size}
+        for index in indexes
+        for volume, (name, size) in enumerate(zip(index.volumes, index.volume_sizes.tolist(), strict=True))
+    ]
+    return json.dumps({"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards}, indent=1) + "\n"
 
 
 def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:

@@ -30,6 +30,7 @@ from audiobat.data.shards import (
     DUPLICATES,
     SHARDS,
     SKIPPED,
+    WIDS,
     PackSettings,
     ShardPlan,
     is_prepared,
@@ -195,7 +196,7 @@ def claim(folder: Path, table: ClipTable, plan: ShardPlan, source: str, overwrit
     if begun and not overwrite:
         plan.check_begun(folder)
     elif begun:
-        for name in (CLIPS, SHARDS, SKIPPED, DUPLICATES):  # the table first: it says that the folder is finished
+        for name in (CLIPS, SHARDS, SKIPPED, DUPLICATES, WIDS):  # the table first: it says that the folder is finished
             remove(folder / name)
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite or not begun:

@@ -85,7 +85,7 @@ def is_label(text: str) -> bool:
 
 def _labels(value: Any) -> list[str] | None:
     if isinstance(value, str):
-        return split_labels(value)
+        return None if (text := _text(value)) is None else split_labels(text)
     values = value if isinstance(value, list) else [value]
     found = [_text(item) for item in values]
     return None if None in found else [text for text in found if text]

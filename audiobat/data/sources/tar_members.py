@@ -15,7 +15,7 @@ from audiobat.errors import AudiobatError
 BLOCK = 512  # bytes of a header; what follows is padded to a multiple of it
 LONGEST = 1 << 20  # bytes of a long name or of pax records: no name is longer, a damaged size may be
 LARGEST = 1 << 62  # bytes of a member; more is damage
-WINDOW = 1 << 14  # bytes that are read at once: the next headers often lie among them
+WINDOW = 1 << 12  # bytes that are read at once: the next header often lies among them
 ZEROS = bytes(BLOCK)
 COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -94,7 +94,7 @@ def list_members(read: Read, size: int, name: str, notes: Notes) -> Iterator[Mem
         try:
             entry = _Entry(read, position, block)
         except DamagedHeader:
-            if not headers:
+            if not headers and damaged is None and block[257:262] != b"ustar":
                 raise _no_tar(name, block) from None
             if ended:  # whatever follows the end is no second tar
                 return
@@ -148,9 +148,9 @@ class _Entry:
             block = read(position, BLOCK)
         size = _whole(records.get("size"), size)
         self.name = records.get("GNU.sparse.name") or records.get("path") or long_name or _name(block)
+        if kind == b"\0" and self.name.endswith("/"):
+            kind = b"5"  # a folder, as Unix V7 has it
         self.kind = KINDS.get(kind, "other")
-        if self.kind == "file" and kind == b"\0" and self.name.endswith("/"):
-            self.kind = "other"  # a folder, as Unix V7 has it
         if any(key.startswith("GNU.sparse.") for key in records):
             self.kind = "sparse"
         self.offset = position + BLOCK
