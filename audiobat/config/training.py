@@ -41,7 +41,7 @@ class OptimConfig:
 class DataConfig:
     """Which clips, and how a training crop is cut from one."""
 
-    path: str | None = None  # a folder, CSV, Parquet file, prepared shards, or NAME:FOLDER of a public data set
+    path: str | None = None  # a folder, CSV, Parquet file, prepared shards, tars, or NAME:FOLDER of a public data set
     clip_seconds: float = 10.24  # fills the 1,024 frames; what is missing of a 10-s clip is masked padding
     roll: bool = False  # circular roll of the waveform; the paper names none; true: the release's
     balance: str | None = None  # a column, drawn evenly; labels (mean of 1/count) | labels_sum (EAT's); None: all

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from audiobat.audio.read import OpenAudio, open_audio, read_span
 from audiobat.data.clip_table import ClipLocation, ClipTable
 from audiobat.data.remote import fetched, is_remote, read_range
+from audiobat.data.shards import member_stem
 from audiobat.data.sources.parquet import AUDIO, open_parquet
 from audiobat.errors import AudiobatError
 
@@ -93,8 +94,9 @@ def open_clip(table: ClipTable, clip_id: int) -> Iterator[OpenClip]:
     """
     location, key = table.location(clip_id), table.keys[clip_id]
     ends = table.begins is not None and location.seconds is not None  # the clip is a part of its recording
-    if location.size is not None and _is_pcm(location, key):
-        yield OpenClip(_PcmMember(location, key), key, location, ends)
+    # Prepared shards tell the rate of their members; members of other tars are whole files, which tell it themselves.
+    if location.size is not None and location.sample_rate is not None and _is_pcm(location, key):
+        yield OpenClip(_PcmMember(location), key, location, ends)
         return
     name = location.path if location.offset is None else f"{location.path}: {key}"
     with _source(location, key) as source, open_audio(source, name) as audio:
@@ -112,9 +114,8 @@ def read_clip(
 class _PcmMember:
     """A shard's member that holds headerless 16-bit samples; see `OpenAudio`. Only the bytes asked for are read."""
 
-    def __init__(self, location: ClipLocation, key: str) -> None:
-        if location.sample_rate is None:
-            raise AudiobatError(f"{location.path}: the table tells no sample rate of {key}: prepare the data again.")
+    def __init__(self, location: ClipLocation) -> None:
+        assert location.sample_rate is not None
         self._location = location
         self.rate = location.sample_rate
 
@@ -141,7 +142,8 @@ def _is_pcm(location: ClipLocation, key: str) -> bool:
     header = _read_bytes(location.path, max(0, location.offset - TAR_BLOCK), TAR_BLOCK)
     name = header[NAME].rstrip(b"\0").decode(errors="replace")
     cut = len(name.encode()) >= NAME.stop  # of a long name, the header has the beginning only
-    agree = name.startswith(f"{key}.") or (cut and f"{key}.".startswith(name[:64]))
+    # Shards of earlier versions have names that are as long as the keys.
+    agree = name.startswith(f"{member_stem(key)}.") or (cut and f"{key}.".startswith(name[:64]))
     size = header[SIZE].strip(b" \0").lstrip(b"0")
     if header[MAGIC] != b"ustar" or size != b"%o" % location.size or not agree:
         raise AudiobatError(
@@ -165,12 +167,23 @@ def _source(location: ClipLocation, key: str) -> AbstractContextManager[str | by
 def _read_bytes(path: str, offset: int, size: int) -> bytes:
     """`size` bytes of a shard from `offset` on."""
     try:
-        data = read_range(path, offset, size) if is_remote(path) else os.pread(_shards.descriptor(path), size, offset)
+        data = read_range(path, offset, size) if is_remote(path) else _read_local(path, offset, size)
     except OSError as error:
         raise AudiobatError(f"{path} cannot be read ({error.strerror}): copy or prepare the shard again.") from error
     if len(data) != size:
         raise AudiobatError(f"{path} was cut short: it ends before byte {offset + size}; copy or prepare it again.")
     return data
+
+
+def _read_local(path: str, offset: int, size: int) -> bytes:
+    """`size` bytes of a file, of which one call gives up to 2 GiB; none if the file ends before."""
+    descriptor = _shards.descriptor(path)
+    if os.fstat(descriptor).st_size < offset + size:  # before memory is asked for: a damaged tar may claim any size
+        return b""
+    parts = [os.pread(descriptor, size, offset)]
+    while parts[-1] and (left := size - sum(map(len, parts))):
+        parts.append(os.pread(descriptor, left, offset + size - left))
+    return b"".join(parts)
 
 
 class _OpenShards:

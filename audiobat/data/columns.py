@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 CHUNK = 1 << 16  # lists gathered at once, so that `take` needs little memory beside its result
+
+R = TypeVar("R", bound="Ragged")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,14 @@ class Strings(Ragged):
     def tolist(self) -> list[str]:
         """All texts."""
         return list(self)
+
+
+def join_ragged(parts: Sequence[R]) -> R:
+    """Columns one after another."""
+    ends = np.cumsum([0, *(part.offsets[-1] for part in parts)])
+    offsets = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
+    values = np.concatenate([part.values for part in parts])
+    return type(parts[0])(np.concatenate([*offsets, ends[-1:]]).astype(np.int64), values)
 
 
 def narrow(array: NDArray[Any]) -> NDArray[Any]:

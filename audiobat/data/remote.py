@@ -15,6 +15,9 @@ from audiobat.errors import AudiobatError
 
 IN_MEMORY = 64 << 20  # bytes of a remote file that are held in memory; a larger file is copied to the disk
 
+# What stores call the time of the last change, or a digest of the content.
+VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created", "generation", "checksum", "oid")
+
 
 def is_remote(path: object) -> bool:
     """Whether `path` is a URL."""
@@ -27,7 +30,19 @@ def read_range(url: str, start: int | None = None, size: int | None = None) -> b
     end = None if start is None or size is None else start + size
     with _errors(url):
         data: bytes = store.cat_file(path, start=start, end=end)
+    if size is not None and len(data) > size:  # some web servers pass over what part is asked for
+        raise AudiobatError(f"{url}: its server sends whole files only: download the file, or use a server of ranges.")
     return data
+
+
+def size_and_version(url: str) -> tuple[int, str]:
+    """Bytes of a remote file, and a text that is another one once the file has changed, if its store tells so."""
+    store, path = _locate(url)
+    with _errors(url):
+        about = store.info(path)
+    if about.get("size") is None:
+        raise AudiobatError(f"{url}: its server does not tell the size of the file: download it.")
+    return int(about["size"]), " ".join(f"{name} {about[name]}" for name in VERSIONS if name in about)
 
 
 @contextmanager

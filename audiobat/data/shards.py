@@ -5,6 +5,7 @@ shards/00000.tar            KEY.flac or KEY.pcm, then KEY.json; one that grows b
 shards/00000.index.npz      what the shard holds; written last: with it, the shard is done
 clips/                      the clip table; written last of all: with it, the folder is done
 skipped.csv duplicates.csv  clips left out, with the reason; clips with the audio of an earlier one
+wids.json                   the shards and their lengths, as the library wids takes them
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-shards-1"
 PLAN, SHARDS, CLIPS = "prepared.json", "shards", "clips"
-SKIPPED, DUPLICATES = "skipped.csv", "duplicates.csv"
+SKIPPED, DUPLICATES, WIDS = "skipped.csv", "duplicates.csv", "wids.json"
+NAME_BYTES = 100  # of a member in a tar header: names that are longer are kept in ways that not every reader knows
 UNFINISHED = ".part"  # in the names of files under way, which begin with a dot
 RUN = secrets.token_hex(4)  # of this process: on machines that share a folder, process ids may be the same
 
@@ -117,6 +119,15 @@ def volume_path(folder: Path, number: int, volume: int) -> Path:
     return folder / SHARDS / (f"{number:05d}-{volume}.tar" if volume else f"{number:05d}.tar")
 
 
+def member_stem(key: str) -> str:
+    """The name of a clip's members, without extension: its key; of a long one its beginning, and a digest of it all."""
+    data, longest = key.encode(), NAME_BYTES - len(".flac")
+    if len(data) <= longest:
+        return key
+    digest = "-" + hashlib.sha256(data).hexdigest()[:16]
+    return data[: longest - len(digest)].decode(errors="ignore") + digest  # no part of a letter
+
+
 def beside(path: Path) -> Path:
     """Where a file or folder is written before it is renamed to `path`: a name of this process alone."""
     return path.with_name(f".{path.name}.{os.getpid()}-{RUN}{UNFINISHED}")
@@ -165,18 +176,31 @@ def fetch_table(url: str) -> Path | None:
     if not exists(f"{url}/{HEADER}"):
         return None
     header = read_range(f"{url}/{HEADER}")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "audiobat" / "tables" / hashlib.sha256(url.encode() + header).hexdigest()[:32]
+    folder = cache_folder("tables", url.encode() + header)
     if (folder / HEADER).exists():
         return folder
-    unfinished = beside(folder)
-    unfinished.mkdir(parents=True)
-    try:
+    with filling(folder) as own:
+        own.mkdir()
         for name in table_files(header):
-            (unfinished / name).write_bytes(read_range(f"{url}/{name}"))
-        (unfinished / HEADER).write_bytes(header)
-        with suppress(FileExistsError, OSError):  # another process was faster
-            os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            (own / name).write_bytes(read_range(f"{url}/{name}"))
+        (own / HEADER).write_bytes(header)
     return folder
+
+
+def cache_folder(kind: str, identity: bytes) -> Path:
+    """The folder in the user's cache for what `identity` alone decides."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "audiobat" / kind / hashlib.sha256(identity).hexdigest()[:32]
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Yield a path to write a folder to, which becomes `folder` unless another process was faster."""
+    own = beside(folder)
+    own.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield own
+        with suppress(OSError):  # the other process's folder is there
+            os.replace(own, folder)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)

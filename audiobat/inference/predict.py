@@ -58,7 +58,7 @@ def predict(
     Args:
         model: a release folder with a head, the run that made it, or a Tagger object.
         data: one or several of: an audio file, a .txt list of files (relative to it), a folder, a CSV or Parquet file
-            with a path column, prepared shards, NAME:FOLDER of a public data set.
+            with a path column, prepared shards, tars of recordings, NAME:FOLDER of a public data set.
         out: file to write; for Audacity and Raven with several recordings, a folder with a file for each.
         top: labels of each window, at most; None: 1 if they exclude each other, else all.
         threshold: only scores above it; None: 0.3 for events; 0.5 for windows if several labels can hold at once and

@@ -26,6 +26,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import check_skipped
 from audiobat.data.skipped import write_skipped
 from audiobat.data.sources.read import read_clips
+from audiobat.data.sources.tars import find_tars, read_tars
 from audiobat.data.windows import BrokenClip, FileStamp, Window, WindowStream, read_ahead
 from audiobat.engine.files import errors_of_writing
 from audiobat.engine.memory import check_fits
@@ -49,7 +50,7 @@ PART_ROWS = 1 << 14  # or that brings the rows to so many
 def list_clips(data: str | Path | Sequence[str | Path]) -> ClipTable:
     """The clips of one or several of: an audio file, a .txt list of files, any source that `read_clips` takes.
 
-    The clips of several sources are named by their paths.
+    The clips of several sources are named by their paths; several tars are one source.
 
     Raises:
         AudiobatError: as for `read_clips`; no source; one of several sources has its clips inside other files.
@@ -60,6 +61,9 @@ def list_clips(data: str | Path | Sequence[str | Path]) -> ClipTable:
         raise AudiobatError("--data names nothing: give files or folders of audio.")
     if len(data) == 1:
         return _list_source(data[0])
+    tars = [find_tars(source) for source in data]
+    if all(tars):
+        return read_tars(" ".join(map(str, data)), [path for found in tars for path in found or ()])
     paths: dict[str, None] = {}  # a file that two sources name is taken once
     for source in data:
         table = _list_source(source)
@@ -71,7 +75,7 @@ def list_clips(data: str | Path | Sequence[str | Path]) -> ClipTable:
 
 def _list_source(data: str | Path) -> ClipTable:
     source = Path(data)
-    if not source.is_file() or source.suffix.lower() in (".csv", ".parquet"):
+    if find_tars(data) is not None or not source.is_file() or source.suffix.lower() in (".csv", ".parquet"):
         return read_clips(data)
     if source.suffix.lower() != ".txt":
         return clip_table("", [str(source)])

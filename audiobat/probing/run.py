@@ -43,8 +43,8 @@ def probe(
     Args:
         model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
             Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder object.
-        data: clips with labels: a folder, a CSV or Parquet file with a path column, prepared shards, or NAME:FOLDER of
-            a public data set.
+        data: clips with labels: a folder, a CSV or Parquet file with a path column, prepared shards, tars of
+            recordings as WebDataset has them, or NAME:FOLDER of a public data set.
         config: the heads, their training and where features are kept; by default CGP as in Table 6, in the
             column of a public data set, else of AS-20K.
         out: folder for results/MODEL_HEAD_SEED.json, clips/ of the best head to listen to, features/ if memory

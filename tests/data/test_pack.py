@@ -22,10 +22,9 @@ from audiobat.data import clip as clip_module
 from audiobat.data.build import clip_table
 from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import EVENT
-from audiobat.data.columns import Ragged, Strings
+from audiobat.data.columns import Ragged, Strings, join_ragged
 from audiobat.data.prepare import pack, shard, shard_plan
 from audiobat.data.prepare import pool as pack_pool
-from audiobat.data.prepare.merge import join_ragged
 from audiobat.data.prepare.pack import cut_events, encode, to_int16
 from audiobat.data.prepare.shard import ShardWriter
 from audiobat.data.prepare.shard_plan import fit, make_plan, shard_keys

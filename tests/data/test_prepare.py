@@ -438,6 +438,39 @@ def test_shards_can_be_prepared_again(source, tmp_path):
     assert again.seconds.sum() == pytest.approx(read_clips(first).seconds.sum(), abs=1e-3)
 
 
+@pytest.mark.parametrize("encoding", ["flac", "pcm"])
+def test_readers_that_know_short_names_alone_find_clips_of_long_keys(tmp_path, encoding):
+    source = tmp_path / "source"
+    folders = ["d" * 120, "語" * 60, "e" * 85, "e" * 84]
+    for i, folder in enumerate(folders):
+        (source / folder[:60] / folder[60:]).mkdir(parents=True)
+        soundfile.write(source / folder[:60] / folder[60:] / "same.wav", tone(i, 1.0), RATE)
+    out = prepare(source, tmp_path / "out", encoding=encoding, window_seconds=0.5, workers=1)
+    table = read_clips(out)
+    assert any(len(key.encode()) > 100 for key in table.keys)
+    found: list[tuple[str, str]] = []
+    lengths = []
+    for path in sorted((out / "shards").glob("*.tar")):
+        data, at, before = path.read_bytes(), 0, len(found)
+        while data[at] != 0:  # what wids and the like know of a tar: the field of the name, the type, the size
+            name, kind, size = data[at : at + 100], data[at + 156 : at + 157], int(data[at + 124 : at + 135], 8)
+            assert kind == b"0"
+            key, extension = KEY.match(name.rstrip(b"\0").decode()).groups()
+            if extension == "json":
+                found.append((key, json.loads(data[at + 512 : at + 512 + size])["key"]))
+            at += 512 + -(-size // 512) * 512
+        lengths.append((f"shards/{path.name}", len(found) - before))
+    assert [key for _, key in found] == table.keys.tolist()
+    assert len({short for short, _ in found}) == len(found) == 8
+    assert all(short == key for short, key in found if len(key.encode()) <= 95)
+    listed = json.loads((out / "wids.json").read_text())
+    assert [(shard["url"], shard["nsamples"]) for shard in listed["shardlist"]] == lengths
+    for i, key in enumerate(table.keys):
+        wanted = load_audio(source / table.columns["source"][i], RATE)
+        first = 8_000 * int(key[-5:])
+        assert np.abs(read_clip(table, i, RATE) - wanted[first : first + 8_000]).max() <= 2**-15
+
+
 def deadly_open(table: ClipTable, clip_id: int):
     if table.keys[clip_id] == "b.wav":
         os.kill(os.getpid(), signal.SIGKILL)

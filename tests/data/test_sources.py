@@ -247,7 +247,7 @@ def test_unreadable_encoding(tmp_path):
 
 
 def test_wrong_paths(tmp_path):
-    with pytest.raises(AudiobatError, match=r"no folder, CSV or Parquet file .*nowhere"):
+    with pytest.raises(AudiobatError, match=r"no folder, CSV, Parquet or tar file .*nowhere"):
         read_clips(tmp_path / "nowhere")
     touch(tmp_path, "a.wav")
     with pytest.raises(AudiobatError, match=r"a\.wav is no list of clips"):

@@ -431,7 +431,7 @@ def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, t
     fails(r"hop_seconds is 0\.96", hop_seconds=0.96)
     fails("batch_size is 0", batch_size=0)
     fails(r"o\.txt ends in \.txt: use one of \.parquet, \.npz, \.csv", out=tmp_path / "o.txt")
-    fails("no folder, CSV or Parquet file", data=tmp_path / "nowhere")
+    fails("no folder, CSV, Parquet or tar file", data=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     fails("has no audio files", data=tmp_path / "empty")
     (tmp_path / "empty.txt").write_text("\n")

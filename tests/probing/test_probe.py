@@ -341,7 +341,7 @@ def test_data_that_cannot_be_probed_is_refused(encoder, multi: Path, folded: Pat
             probe(encoder, changed, LINEAR, device="cpu")
     with pytest.raises(AudiobatError, match="no test fold 4: the folds are 1, 2, 5"):
         probe(encoder, folded, LINEAR, test_fold=4, device="cpu")
-    with pytest.raises(AudiobatError, match="There is no folder, CSV or Parquet file"):
+    with pytest.raises(AudiobatError, match="There is no folder, CSV, Parquet or tar file"):
         probe(encoder, tmp_path / "nothing", LINEAR, device="cpu")
     with pytest.raises(AudiobatError, match="No such folder or name"):
         probe(tmp_path / "nothing", multi, LINEAR, device="cpu")

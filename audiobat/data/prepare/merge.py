@@ -1,20 +1,21 @@
-"""The indexes of finished shards and the source's table to the clip table of a prepared folder, and its two reports."""
+"""The indexes of finished shards and the source's table to the clip table of a prepared folder, and its reports."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.columns import Ragged, Strings
+from audiobat.data.columns import Strings, join_ragged
 from audiobat.data.csv_text import csv_text
 from audiobat.data.prepare.shard import ShardIndex
 from audiobat.data.shards import (
@@ -22,6 +23,7 @@ from audiobat.data.shards import (
     DUPLICATES,
     SHARDS,
     SKIPPED,
+    WIDS,
     PackSettings,
     ShardPlan,
     beside,
@@ -30,8 +32,6 @@ from audiobat.data.shards import (
     write_shared,
 )
 from audiobat.errors import AudiobatError
-
-R = TypeVar("R", bound=Ragged)
 
 
 def finish(folder: Path, source: ClipTable, plan: ShardPlan, indexes: Sequence[ShardIndex]) -> None:
@@ -48,6 +48,7 @@ def finish(folder: Path, source: ClipTable, plan: ShardPlan, indexes: Sequence[S
         try:
             table = merged_table(source, plan.settings, indexes)
             write_reports(folder, source, table, indexes)
+            write_shared(folder / WIDS, wids_index(indexes).encode())
             save_once(table, folder / CLIPS)  # last: with it, the folder is done
         except OSError:
             if not is_finished(folder):  # another part found all shards too, and was faster
@@ -98,6 +99,16 @@ def write_reports(folder: Path, source: ClipTable, table: ClipTable, indexes: Se
     write_csv(folder / DUPLICATES, ("path", "first_path", "key", "first_key"), copies)
 
 
+def wids_index(indexes: Sequence[ShardIndex]) -> str:
+    """The shards and their lengths as `wids.ShardListDataset` takes them, which does not find them out itself."""
+    shards = [
+        {"url": f"{SHARDS}/{name}", "nsamples": int((index.volume_ids == volume).sum()), "filesize": size}
+        for index in indexes
+        for volume, (name, size) in enumerate(zip(index.volumes, index.volume_sizes.tolist(), strict=True))
+    ]
+    return json.dumps({"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards}, indent=1) + "\n"
+
+
 def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[ShardIndex]) -> ClipTable:
     """The clips of all shards, in order, with all that the source's table has of them."""
 
@@ -130,14 +141,6 @@ def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[Sh
         hashes=joined("hashes"),
         columns=columns | picked.columns,
     )
-
-
-def join_ragged(parts: Sequence[R]) -> R:
-    """Columns one after another."""
-    ends = np.cumsum([0, *(part.offsets[-1] for part in parts)])
-    offsets = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
-    values = np.concatenate([part.values for part in parts])
-    return type(parts[0])(np.concatenate([*offsets, ends[-1:]]).astype(np.int64), values)
 
 
 def save_once(table: ClipTable, folder: Path) -> None:

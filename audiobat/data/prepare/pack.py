@@ -23,7 +23,7 @@ from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import EVENT, ClipTable
 from audiobat.data.columns import Ragged, Strings
 from audiobat.data.prepare.shard import ShardIndex, ShardWriter
-from audiobat.data.shards import PackSettings, ShardPlan
+from audiobat.data.shards import PackSettings, ShardPlan, member_stem
 from audiobat.data.windows import Samples, cut_windows
 from audiobat.errors import AudiobatError
 
@@ -88,9 +88,10 @@ def pack_shard(job: Job, began: Callable[[int | None], None]) -> None:
             try:
                 for piece in read_pieces(job, i, clip_id):
                     audio = encode(piece.samples, settings)
-                    volume, offset = writer.add(f"{piece.key}.{settings.encoding}", audio)
+                    stem = member_stem(piece.key)
+                    volume, offset = writer.add(f"{stem}.{settings.encoding}", audio)
                     text = json.dumps(describe_piece(job.table, i, piece, settings), sort_keys=True, ensure_ascii=False)
-                    writer.add(f"{piece.key}.json", text.encode())
+                    writer.add(f"{stem}.json", text.encode())
                     rows.append(
                         {
                             "clip_ids": clip_id,

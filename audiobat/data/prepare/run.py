@@ -30,6 +30,7 @@ from audiobat.data.shards import (
     DUPLICATES,
     SHARDS,
     SKIPPED,
+    WIDS,
     PackSettings,
     ShardPlan,
     is_prepared,
@@ -69,8 +70,8 @@ def prepare(
     duplicates.csv. Run again, it goes on where it stopped, and yields the same bytes.
 
     Args:
-        source: a folder, a CSV or Parquet file with a path column, prepared shards, or NAME:FOLDER of a public data
-            set; NAME alone prints where to get it, and that is all.
+        source: a folder, a CSV or Parquet file with a path column, prepared shards, tars of recordings, or
+            NAME:FOLDER of a public data set; NAME alone prints where to get it, and that is all.
         out: folder to write; not needed for a dry run. With `stats` a .json file; None: statistics.json in `source` if
             that is a prepared folder, else they are printed only.
         config: the frontend of `stats`.
@@ -195,7 +196,7 @@ def claim(folder: Path, table: ClipTable, plan: ShardPlan, source: str, overwrit
     if begun and not overwrite:
         plan.check_begun(folder)
     elif begun:
-        for name in (CLIPS, SHARDS, SKIPPED, DUPLICATES):  # the table first: it says that the folder is finished
+        for name in (CLIPS, SHARDS, SKIPPED, DUPLICATES, WIDS):  # the table first: it says that the folder is finished
             remove(folder / name)
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite or not begun:

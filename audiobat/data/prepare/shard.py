@@ -63,8 +63,8 @@ class ShardWriter:
     def add(self, name: str, data: bytes) -> tuple[int, int]:
         """Add a member; returns its volume and the offset of its first byte there, right after its header.
 
-        The header has time, owner and group 0. A name beyond 100 bytes goes before it in GNU's way, which, like PAX's,
-        is read everywhere, and leaves the name's bytes as they are.
+        The header has time, owner and group 0. The name has at most 100 bytes: what goes before a header for a longer
+        one, in GNU's way or in PAX's, some readers of WebDataset's format do not know.
         """
         file = self._volumes[-1]
         member = tarfile.TarInfo(name)

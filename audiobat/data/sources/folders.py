@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,12 @@ from audiobat.data.clip_table import SPLITS, ClipTable
 from audiobat.errors import AudiobatError
 
 
-def read_folder(folder: Path) -> ClipTable:
-    """All audio files at any depth below `folder`, sorted by path; hidden files are left out.
+def read_folder(folder: Path, files: Sequence[str], refused: Iterable[str] = ()) -> ClipTable:
+    """All audio files among `files`, those at any depth below `folder`, sorted by path.
 
-    A folder below that cannot be listed is a clip, `name/`, that cannot be read: so it is told wherever those are.
+    A folder that cannot be listed, one of `refused`, is a clip, `name/`, that cannot be read, so that it is told of
+    wherever those are.
     """
-    files, refused = _walk(folder)
     keys = sorted([*filter(is_audio, files), *refused])
     if not keys:
         searched = " ".join(sorted(AUDIO_EXTENSIONS))
@@ -31,7 +32,7 @@ def read_folder(folder: Path) -> ClipTable:
 def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
     """The table of `folder` with each clip's class, and its split if the top folders are `train` and `test`.
 
-    Prepared shards keep the path that a clip had before in column `source`.
+    Prepared shards keep the path that a clip had before in column `source`, and so do tars the path inside them.
 
     Raises:
         AudiobatError: audio outside the class folders; a class folder that cannot be listed.
@@ -46,6 +47,10 @@ def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
             stray = folder.joinpath(*p)
             if path.endswith("/"):
                 raise AudiobatError(f"{stray} cannot be listed, as folders of classes must be: look who may read it.")
+            if table.sample_rates is None and table.offsets is not None:
+                raise AudiobatError(
+                    f"{stray} has no label, and lies in no class folder of its tar: add a .json with `label` or a .cls."
+                )
             raise AudiobatError(f"{stray} lies in no class folder: move it into the folder of its class.")
     labels, classes = label_column([[p[depth]] for p in parts])
     splits = np.array([p[0] for p in parts]) if has_splits else None
@@ -58,13 +63,13 @@ def files_below(folder: Path) -> list[str]:
     Raises:
         AudiobatError: a folder that cannot be listed, or a name that is not UTF-8, which no table can hold.
     """
-    files, refused = _walk(folder)
+    files, refused = walk(folder)
     for path, error in refused.items():
         raise _no_listing(folder / path, error)
     return sorted(files)
 
 
-def _walk(folder: Path) -> tuple[list[str], dict[str, OSError]]:
+def walk(folder: Path) -> tuple[list[str], dict[str, OSError]]:
     """The files below a folder, as `files_below` gives them, and the folders `path/` that cannot be listed, with why.
 
     One listing per folder and nothing per file, so that millions of clips take seconds.
