@@ -140,7 +140,9 @@ class Journal:
             yield join_rows(held)
 
     def close(self) -> None:
-        """Remove the parts, once the table is written."""
+        """Remove the parts, once the table is written; the last ones first, as a kill may leave some, without a gap."""
+        for path in reversed(self._parts):
+            path.unlink()
         shutil.rmtree(self.folder)
 
 
@@ -152,3 +154,8 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
 def sibling(out: Path, ending: str) -> Path:
     """OUT.ending, beside `out`."""
     return out.with_name(f"{out.name}.{ending}")
+
+
+def is_finished(out: Path) -> bool:
+    """Whether the table `out` is there and no run that writes it was killed before it had removed its parts."""
+    return out.exists() and not sibling(out, "parts").exists()
