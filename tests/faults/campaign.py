@@ -15,6 +15,9 @@ from pathlib import Path
 from signal import SIGKILL
 from time import monotonic
 
+from audiobat.cli.command import STOPPED
+from audiobat.cli.verbs import VERBS as COMMANDS
+
 from .injure import Ended, Injury, run
 from .same import contents, differences
 from .verbs import VERBS, make_small, make_world
@@ -71,13 +74,13 @@ FAULTS: dict[str, Draw] = {
 }
 
 
-def may_end_with(injury: Injury) -> set[int]:
+def may_end_with(injury: Injury, verb: str) -> set[int]:
     """The exit codes that a process may have that was hurt so before it was done."""
     if injury.signal is None:
         return set() if injury == UNHURT else {2}
-    if injury.signal == SIGKILL:
-        return {-SIGKILL}
-    return {75, 130, 143, -injury.signal}
+    if injury.signal != SIGKILL and COMMANDS[verb.partition(",")[0]].resumes:
+        return {STOPPED}
+    return {130} if injury.signal == signal.SIGINT else {-injury.signal}
 
 
 def campaign(folder: Path, fault: str, verbs: Sequence[str], rounds: int, strikes: int, seed: int) -> Iterator[Row]:
@@ -127,7 +130,7 @@ def campaign(folder: Path, fault: str, verbs: Sequence[str], rounds: int, strike
                     break  # a table is finished once it has its name, whatever happens to the process after that
                 row.injuries += 1
                 row.codes[ended.code] = row.codes.get(ended.code, 0) + 1
-                if ended.code not in may_end_with(injury) or "Traceback" in ended.said:
+                if ended.code not in may_end_with(injury, verb) or "Traceback" in ended.said:
                     row.faults.append(f"round {number} {trail}: exit code {ended.code}: {ended.said[-1500:]}")
                     break
             row.rounds += 1
