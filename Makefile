@@ -1,4 +1,4 @@
-# make test, make lint, make demo, make docs, make bench: from a bare Python 3.11 or newer to a result. See CONTRIBUTING.md.
+# make test, make lint, make demo, make docs, make bench, make soak: from a bare Python 3.11 or newer to a result. See CONTRIBUTING.md.
 PYTHON ?= python3
 # Package index for torch alone; empty: pip's own, or the PyTorch project's CPU builds where only those make sense.
 TORCH_INDEX ?=
@@ -9,7 +9,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench soak clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/audiobat demo
@@ -24,6 +24,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/bench.py
+
+soak: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.faults
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.faults.soak --minutes 60
 
 docs: $(VENV)/.docs
 	$(VENV)/bin/mkdocs build --quiet --strict

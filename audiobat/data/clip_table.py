@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -214,6 +215,7 @@ class ClipTable:
                     _save(beside / f"{name}.values.npy", value.values)
                 else:
                     _save(beside / f"{name}.npy", value)
+            header["crc32"] = {path.name: crc32_of(path) for path in sorted(beside.iterdir())}
             (beside / HEADER).write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -236,6 +238,9 @@ def open_table(folder: str | Path, root: str) -> ClipTable:
             raise AudiobatError(f"{folder} is of format {header['format']}, not {FORMAT}: prepare it again.")
         if unknown := set(header["fields"]) - set(STORED_FIELDS):
             raise ValueError(f"unknown column {sorted(unknown)[0]}")
+        for name, crc in header.get("crc32", {}).items():  # tables of earlier versions have none
+            if os.path.basename(name) != name or crc32_of(folder / name) != crc:
+                raise ValueError(f"{name} does not match its checksum")
         values: dict[str, Any] = {}
         for name in header["fields"]:
             kind = Strings if name in TEXT_FIELDS else Ragged if name in RAGGED_FIELDS else None
@@ -253,6 +258,15 @@ def _save(path: Path, array: NDArray[Any]) -> None:
     packed = io.BytesIO()
     np.save(packed, narrow(array))
     path.write_bytes(packed.getbuffer())
+
+
+def crc32_of(path: Path) -> int:
+    """The CRC-32 of a file's bytes."""
+    crc = 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            crc = zlib.crc32(part, crc)
+    return crc
 
 
 def table_files(header: bytes) -> list[str]:

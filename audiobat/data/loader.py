@@ -182,7 +182,14 @@ class CropLoader:
         # Workers write into memory that both sides map once: to send a batch through a pipe costs more than to read it.
         # One slot more than batches under way, so that none is written while it is copied out.
         slots = AHEAD * self._workers + 1 if self._workers else 0
-        ring = torch.empty(slots, self._crops.share, self._crops.samples).share_memory_()
+        try:
+            ring = torch.empty(slots, self._crops.share, self._crops.samples).share_memory_()
+        except RuntimeError as error:  # a small /dev/shm, as containers have
+            reason = str(error).splitlines()[0].rstrip(". ")
+            raise AudiobatError(
+                f"There is no shared memory for data.workers {self._workers} ({reason}): give /dev/shm more room (for "
+                "docker --shm-size), or use fewer data.workers; 0 need none."
+            ) from error
         items = replace(self._crops, ring=ring if slots else None)
         for step, crops in enumerate(load(items, itertools.count(self._start), self._workers), self._start):
             waveform, lengths, clip_ids = crops.waveform, crops.lengths, crops.clip_ids

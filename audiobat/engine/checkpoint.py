@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from audiobat.engine.files import remove, replacing, write_atomic
+from audiobat.engine.files import check_zip, remove, replacing, write_atomic
 from audiobat.errors import AudiobatError
 
 logger = logging.getLogger(__name__)
@@ -135,10 +134,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read one checkpoint folder without running code from it; AudiobatError if it is damaged."""
     path = Path(path)
     try:
-        with zipfile.ZipFile(path / "state.pt") as archive:
-            damaged = archive.testzip()  # torch.load does not compare checksums
-        if damaged is not None:
-            raise AudiobatError(f"{damaged} does not match its checksum")
+        check_zip(path / "state.pt")
         state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         extra = json.loads(state["extra"])
         return Checkpoint(state["step"], state["model"], state["optimizer"], state["means"], extra, path)

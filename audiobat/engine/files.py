@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -94,6 +95,17 @@ def full_disk(error: BaseException) -> OSError | None:
             return seen
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def check_zip(path: Path) -> None:
+    """Raise an error unless all members of a zip file match their checksums, which readers of tensors do not compare.
+
+    A damaged file can fail anywhere in the readers: with ValueError, zipfile.BadZipFile or another error.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} does not match its checksum")
 
 
 def restore(folder: str | Path) -> None:

@@ -17,23 +17,32 @@ from torch import Tensor, nn
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError, did_you_mean
 
+DIGEST = "audiobat_sha256"  # in the metadata of a safetensors file: of its tensors
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # these become float32 without a loss
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; AudiobatError if it is missing or damaged."""
+    """All tensors of a safetensors file; AudiobatError if it is missing or damaged.
+
+    The format has no checksum: of a file that `write_tensors` made, values are held against the digest there.
+    """
     try:
         if file.exists() and not file.is_file():
             raise OSError("it is no plain file")
-        return safetensors.torch.load_file(file)
+        with safetensors.safe_open(file, "pt") as opened:
+            digest = (opened.metadata() or {}).get(DIGEST)
+        tensors = safetensors.torch.load_file(file)
+        if digest is not None and digest != sha256_of(tensors):
+            raise ValueError("its tensors do not match their checksum")
+        return tensors
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise AudiobatError(f"{file} cannot be read as safetensors ({error}): copy or download it again.") from None
 
 
 def write_tensors(file: Path, module: nn.Module) -> None:
-    """Write a module's parameters and buffers as safetensors."""
+    """Write a module's parameters and buffers as safetensors, with their digest."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    write_atomic(file, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    write_atomic(file, safetensors.torch.save(tensors, metadata={"format": "pt", DIGEST: sha256_of(tensors)}))
 
 
 def count_blocks(tensors: Mapping[str, Tensor]) -> int:
@@ -82,8 +91,13 @@ def check_values(tensors: Mapping[str, Tensor], where: object, wanted: Mapping[s
 
 def weights_sha256(module: nn.Module) -> str:
     """Digest of a module's parameters and buffers: names, types, shapes and values."""
+    return sha256_of(module.state_dict())
+
+
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """Digest of named tensors: names, types, shapes and values."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(safetensors.torch.save({"": tensor.detach().cpu().contiguous()}))
     return digest.hexdigest()

@@ -25,7 +25,7 @@ from audiobat.engine.files import replacing
 from audiobat.engine.ranks import pick_device
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
-from audiobat.inference.journal import CLIP_ID, Rows
+from audiobat.inference.journal import CLIP_ID, Rows, is_finished
 from audiobat.inference.window_pass import Task, Windows, finished_pass, list_clips
 from audiobat.models.encoder import BaseEncoder, pool_features
 from audiobat.models.features import Encoder
@@ -75,7 +75,7 @@ def embed(
     write = pick_writer(out)
     if out.is_dir():
         raise AudiobatError(f"--out {out} is a folder: name a file for the table.")
-    if out.exists() and not overwrite:
+    if is_finished(out) and not overwrite:
         raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
     clips = list_clips(data)
     torch_device = pick_device(device)

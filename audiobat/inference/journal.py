@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.windows import FileStamp, file_stamp
-from audiobat.engine.files import read_json, write_atomic
+from audiobat.engine.files import check_zip, read_json, write_atomic
 from audiobat.errors import AudiobatError
 
 Rows: TypeAlias = dict[str, NDArray[Any]]  # rows of a table as columns of one length [R, ...]
@@ -75,9 +74,7 @@ class Journal:
     def _continue_after(self, path: Path) -> bool:
         """Take over the part at `path` if it is whole, comes next, and its audio files are unchanged."""
         try:
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip() is not None:  # numpy compares the checksums of those arrays alone that it reads
-                    return False
+            check_zip(path)
             with np.load(path, allow_pickle=False) as part:
                 meta = json.loads(part["meta"].tobytes())
                 if tuple(meta["first"]) != self.next:
@@ -140,7 +137,9 @@ class Journal:
             yield join_rows(held)
 
     def close(self) -> None:
-        """Remove the parts, once the table is written."""
+        """Remove the parts, once the table is written; the last ones first, as a kill may leave some, without a gap."""
+        for path in reversed(self._parts):
+            path.unlink()
         shutil.rmtree(self.folder)
 
 
@@ -152,3 +151,8 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
 def sibling(out: Path, ending: str) -> Path:
     """OUT.ending, beside `out`."""
     return out.with_name(f"{out.name}.{ending}")
+
+
+def is_finished(out: Path) -> bool:
+    """Whether the table `out` is there and no run that writes it was killed before it had removed its parts."""
+    return out.exists() and not sibling(out, "parts").exists()

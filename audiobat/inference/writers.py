@@ -17,6 +17,7 @@ from audiobat.data.columns import Strings
 from audiobat.data.csv_text import write_csv as write_rows
 from audiobat.engine.files import replacing, restore
 from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.inference.journal import is_finished
 
 Format = Literal["csv", "parquet", "jsonl", "audacity", "raven"]
 
@@ -74,7 +75,7 @@ class Output:
         out = self.out
         if self.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
             raise AudiobatError(f"--out {out} needs pyarrow: install 'audiobat[parquet]', or write CSV or JSON lines.")
-        if out.exists() and not self.overwrite:
+        if is_finished(out) and not self.overwrite:
             raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
         if out.exists() and out.is_dir() != self.is_folder:
             wanted = "a folder for its recordings" if self.is_folder else "a file"

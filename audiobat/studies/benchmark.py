@@ -161,7 +161,8 @@ def benchmark(
 def attempt(cell: Cell, out: Path, device: str, overwrite: bool, done: bool) -> str:
     """Run a cell, or check that it was done with these settings; returns the error's sentence if it fails."""
     log = cell.run(out).with_suffix(".error.txt")
-    log.unlink(missing_ok=True)
+    for path in (log, log.with_name(f"{log.name}.tmp")):  # the second: of a benchmark killed while it wrote the first
+        path.unlink(missing_ok=True)
     try:
         run = run_finetune if cell.protocol == FINETUNE else run_probe
         run(cell, out, device, overwrite, done)

@@ -277,6 +277,5 @@ def plain(text: str) -> str:
     """Text from a config or a record, so that it neither ends a table's cell nor becomes markup."""
     short = " ".join(text.split())
     short = short if len(short) <= 200 else short[:200] + "..."
-    for mark, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("[", "\\["), ("]", "\\]")):
-        short = short.replace(mark, safe)
-    return short
+    marks = {"\\": "\\\\", "&": "&amp;", "<": "&lt;", "|": "\\|", "`": "'", "[": "\\[", "]": "\\]"}
+    return short.translate(str.maketrans(marks))

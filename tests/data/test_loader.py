@@ -75,6 +75,16 @@ def test_whole_clips_in_the_order_asked_for_without_the_broken_one(corpus, worke
             assert not row[length:].any()
 
 
+def test_no_shared_memory_is_one_sentence(corpus):
+    code = (
+        f"import resource\nfrom data.test_loader import loader\nbatches = iter(loader({str(corpus)!r}, workers=2))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\nnext(batches)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["tests", *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "AudiobatError: There is no shared memory for data.workers 2 (unable to resize file" in done.stderr
+
+
 @pytest.mark.parametrize("shape", ["crops", "clips"])
 def test_a_worker_that_the_system_kills_is_one_sentence(corpus, shape):
     code = """if True:

@@ -436,6 +436,35 @@ def test_broken_files_stay_listed_when_only_the_table_was_left_to_write(tagger, 
     assert (tmp_path / "out.csv.skipped.csv").read_text().splitlines()[1].startswith("a/text.wav,")
 
 
+@pytest.mark.parametrize("removed", [0, 2])
+def test_a_run_killed_while_it_removed_its_parts_goes_on_to_the_same_table(
+    tagger, folder, tmp_path, monkeypatch, removed
+):
+    wanted = predict(tagger, folder, tmp_path / "wanted.csv", batch_size=2).read_bytes()
+    out, left = tmp_path / "out.csv", [removed]
+    unlink = Path.unlink
+
+    def dying(self, *arguments, **named):
+        if self.suffix == ".npz":
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        unlink(self, *arguments, **named)
+
+    monkeypatch.setattr(window_pass, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(window_pass, "POOL_BATCHES", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", dying)
+        with pytest.raises(KeyboardInterrupt):
+            predict(tagger, folder, out, batch_size=2)
+    assert out.exists()
+    assert "00000000.npz" in os.listdir(tmp_path / "out.csv.parts"), "those that are left follow no gap"
+    assert predict(tagger, folder, out, batch_size=2).read_bytes() == wanted
+    assert not (tmp_path / "out.csv.parts").exists()
+    with pytest.raises(AudiobatError, match="exists"):
+        predict(tagger, folder, out, batch_size=2)
+
+
 @pytest.mark.parametrize("where", ["part", "table"])
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(tagger, folder, tmp_path, monkeypatch, where):
     wanted = predict(tagger, folder, tmp_path / "wanted.csv").read_bytes()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from audiobat.data.columns import Ragged, Strings
 from audiobat.data.shards import SHARDS, ShardPlan, beside, index_path, volume_path, write_shared
+from audiobat.engine.files import check_zip
 
 BLOCK = 512  # bytes: what headers and members are padded to
 END = bytes(2 * BLOCK)
@@ -130,6 +131,7 @@ class ShardIndex:
 def load_index(folder: Path, number: int, plan: ShardPlan) -> ShardIndex | None:
     """The index of a shard; None if the shard is not done: no index, one of another plan, a volume missing or cut."""
     try:
+        check_zip(index_path(folder, number))
         with np.load(index_path(folder, number), allow_pickle=False) as arrays:
             found: dict[str, Any] = {"labels": None, "events": None}
             for f in fields(ShardIndex):
