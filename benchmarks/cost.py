@@ -86,7 +86,7 @@ CURVES = [
 WORDS = {  # what the numbers of a curve say, and why it bends
     "step clips": """\
 Time is straight: each clip brings its clones, and all clones cost the same. Memory bends, for chunks
-of 8 clones run one after the other ([`objective.chunk`](../pretrain.md#speed-and-memory)). What still grows is what a
+of 8 clones run one after the other ([`train.accumulate`](../pretrain.md#speed-and-memory)). What still grows is what a
 clip has for itself: its spectrogram, its targets, the gradient of its tokens.""",
     "step clones": """\
 Time is straight from a share that a clip costs once for all its clones: spectrogram, patch embedding, the teacher.

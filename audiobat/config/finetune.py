@@ -48,6 +48,7 @@ class FinetuneTrainConfig(TrainConfig):
         super().__post_init__()
         check_choice(self, "loss")
         check_choice(self, "bce_per")
+        check(self.compile != "on", "train.compile", self.compile, "fine-tuning does not compile: use auto or off")
         check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "use 0 up to 1")
         check(0 <= self.drop_path < 1, "train.drop_path", self.drop_path, "use 0 up to, not including, 1")
         inside = 0 <= self.freeze_steps < self.steps

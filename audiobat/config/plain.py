@@ -17,6 +17,8 @@ from audiobat.errors import AudiobatError, did_you_mean
 
 T = TypeVar("T")
 
+GONE = ("objective.chunk", "objective.compile")  # in configs of older runs, of which they changed no result
+
 
 def to_dict(config: object) -> dict[str, Any]:
     """A config dataclass as plain nested dicts and lists, ready for YAML or JSON."""
@@ -57,6 +59,8 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
     kwargs: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{where}.{name}" if where else str(name)
+        if name not in known and path in GONE:
+            continue
         if name not in known:
             raise AudiobatError(f"Unknown field {shortened(path)}{did_you_mean(str(name), known)}.")
         kwargs[name] = checked(hints[name], over_default(known[name], value), path)

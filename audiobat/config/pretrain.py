@@ -87,22 +87,17 @@ class ObjectiveConfig:
     # columns (SSLAM in the words of the BAT paper)
     apart: bool = False  # clips that end in different patch columns run apart, masked over their own patches, so that
     # nothing is computed for padding; else all are as long as the longest of a batch, and masks show padding, too; ours
-    chunk: int | None = None  # clones that run at once: fewer take less memory, for the same loss and gradient; None:
-    # as many as the device runs fastest; ours
-    compile: Literal["auto", "on", "off"] = "auto"  # run what is the same in each step by torch.compile; auto: on a GPU
     scale: float = 1.0  # EAT's sums over features amount to sqrt(768); AdamW does not see it, gradient clipping does
 
     def __post_init__(self) -> None:
         check_kind("objective", self.kind)
-        for name in ("retention_cells", "compile"):
-            check_choice(self, name)
+        check_choice(self, "retention_cells")
         for name in ("global_weight", "retention_weight"):
             check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "it must not be negative")
         apart = not (self.apart and self.retention_weight)
         check(
             apart, "objective.apart", self.apart, "objective.retention_weight mixes clips of different lengths: use 0"
         )
-        check(self.chunk is None or self.chunk > 0, "objective.chunk", self.chunk, "use a positive number or null")
         check(self.scale > 0, "objective.scale", self.scale, "it must be positive")
 
 

@@ -61,7 +61,11 @@ class TrainConfig:
     """Length and batch (Table 6), and housekeeping of a run."""
 
     steps: int = 400_000  # of the optimiser
-    batch_size: int = 48  # clips per step over all ranks
+    batch_size: int = 48  # clips per step over all ranks, and over all parts that run one after the other
+    accumulate: int | None = None  # parts in which a step's batch runs one after the other, each in the memory of one,
+    # with the gradient of the whole; null: fine-tuning at once, pre-training in what the device runs fastest; ours
+    recompute: bool = False  # keep the input alone of each block, and run it again in the backward pass; ours
+    compile: Literal["auto", "on", "off"] = "auto"  # run what is the same in each step by torch.compile; auto: on a GPU
     seed: int = 0  # of weights, masks, crops and the order of clips; ours
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
     device: str = "auto"  # auto: a GPU if there is one; or cpu, cuda, cuda:1; ours
@@ -72,7 +76,10 @@ class TrainConfig:
     timeout: float = 120.0  # seconds without a sign of life after which a rank counts as lost; ours
 
     def __post_init__(self) -> None:
-        check_choice(self, "precision")
+        for name in ("precision", "compile"):
+            check_choice(self, name)
+        some = self.accumulate is None or self.accumulate > 0
+        check(some, "train.accumulate", self.accumulate, "use a positive number or null")
         for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
             check(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "it must be positive")
         check(0 < self.timeout <= 1e6, "train.timeout", self.timeout, "use more than 0, up to a million seconds")

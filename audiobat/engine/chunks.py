@@ -27,14 +27,13 @@ def rows_at_once(tokens: int, width: int, device: torch.device) -> int:
     return max(limit // tokens, 1)
 
 
-def chunk_size(rows: int, tokens: int, width: int, limit: int | None, device: torch.device) -> int:
+def chunk_size(rows: int, tokens: int, width: int, limit: int, device: torch.device) -> int:
     """How many of `rows` sequences of `tokens` tokens [width] run at once: all chunks are of this size.
 
-    `limit` is the most that a user wants; None: what the device does fastest. At least one.
+    What the device does fastest, and `limit` at the most; at least one.
     """
-    if limit is None:
-        limit = rows_at_once(tokens, width, device)
-    return next(size for size in range(max(min(limit, rows), 1), 0, -1) if rows % size == 0)
+    limit = min(limit, rows, rows_at_once(tokens, width, device))
+    return next(size for size in range(max(limit, 1), 0, -1) if rows % size == 0)
 
 
 def sum_in_chunks(

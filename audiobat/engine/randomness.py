@@ -46,6 +46,11 @@ def draw_rows(draw: Callable[[int], Tensor], rows: int, device: torch.device, ev
     return _draw_part(draw, rows, device, even)
 
 
+def in_parts() -> bool:
+    """Whether one of several parts of a batch runs, whose layers draw what they would draw for the whole."""
+    return _parts is not None
+
+
 def leave_draws_out_of_graphs() -> None:
     """Let `torch.compile` call `draw_rows` and not look into it: from part to part, and on other ranks, it differs."""
     global _draw_part

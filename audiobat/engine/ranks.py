@@ -273,7 +273,7 @@ def pick_compile(name: str, device: torch.device) -> bool:
         compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
         able, missing = any(shutil.which(compiler) for compiler in compilers if compiler), "a C++ compiler"
     if not able and name == "on":
-        raise AudiobatError(f"--objective.compile on needs {missing}, which is not here: install it, or use off.")
+        raise AudiobatError(f"--train.compile on needs {missing}, which is not here: install it, or use off.")
     return able
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce  # with a gradient
 from torch.nn import functional as F
 
-from audiobat.engine.randomness import draw_rows
+from audiobat.engine.randomness import draw_rows, in_parts
 from audiobat.engine.ranks import place
 
 
@@ -20,7 +20,7 @@ class RowDropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows [M, ...] to rows."""
-        if not self.training or self.p == 0 or place()[1] == 1:
+        if not self.training or self.p == 0 or (place()[1] == 1 and not in_parts()):
             return super().forward(x)
         width = x.shape[1:]
         kept = draw_rows(lambda rows: F.dropout(x.new_ones(rows, *width), self.p), len(x), x.device, even=False)

@@ -14,8 +14,9 @@ from time import monotonic
 from typing import Literal
 
 import torch
+from torch import nn
 
-from audiobat.config import FinetuneConfig, TaggerConfig
+from audiobat.config import FinetuneConfig, TaggerConfig, check
 from audiobat.config.recipes import Recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sampler import clip_order
@@ -95,6 +96,7 @@ def finetune(
         first = new_tagger(  # now, so that a model that does not fit leaves no folder
             model, wanted, config, ranks.device, trust_remote_code, dry_run
         )
+        check_parts(first, config)
         if dry_run:
             if ranks.is_main:
                 print(plan_text(first, config, len(table), splits))
@@ -203,6 +205,14 @@ def new_tagger(
     with torch.random.fork_rng():  # the caller's random state stays
         torch.manual_seed(config.train.seed)
         return Tagger(encoder, wanted)
+
+
+def check_parts(tagger: Tagger, config: FinetuneConfig) -> None:
+    """Raise an AudiobatError if the batch is to run in parts and a norm needs the statistics of the whole."""
+    parts = config.train.accumulate
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in tagger.modules())
+    hint = f"the batch norm of head.kind {tagger.config.head.kind} needs the whole batch: use null, or another norm"
+    check(parts in (None, 1) or not norms, "train.accumulate", parts, hint)
 
 
 def check_same_classes(model: str, tagger: Tagger, wanted: TaggerConfig) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,10 +20,12 @@ from torch import Tensor, nn
 from audiobat.audio.augment import augment_spectrogram, augment_waveform
 from audiobat.config import FinetuneConfig
 from audiobat.data.loader import CropBatch
+from audiobat.engine.chunks import sum_in_chunks
+from audiobat.engine.randomness import RowParts
 from audiobat.engine.ranks import any_rank, gather_rows, mean_over_ranks, own_rows
 from audiobat.evaluation.labels import Task
 from audiobat.finetuning.layer_rates import own_encoder, train_only_what_is_read
-from audiobat.models.losses import Loss, smooth, soft_loss
+from audiobat.models.losses import Loss, cells_per_label, smooth, soft_loss
 from audiobat.models.patches import pad_frames
 from audiobat.models.tagger import Tagger
 
@@ -126,12 +129,47 @@ class Finetuning(nn.Module):
             if lengths is not None and not padded:  # only now, as augmentation draws for all of a crop
                 inputs = inputs[:, : int(encoder.frame_counts(longest))]
                 counts = None if is_even else counts
-        with torch.set_grad_enabled(not self.frozen):
-            features = encoder.forward_spectrogram(inputs, counts)
-        logits = self.task.logits(self.tagger.head, features)  # [M, C] of clips, or of patch columns with sound
-        wanted = smooth(self.task.rows(own_rows(mixed.targets), features), self.config.train.label_smoothing)
-        loss = mean_over_ranks(soft_loss(self.loss, logits.float(), wanted, self.config.train.bce_per), len(logits))
+        loss = self.loss_of(inputs, counts, own_rows(mixed.targets))
         return loss + self.tagger.head.penalty(), {}
+
+    def loss_of(self, inputs: Tensor, frames: Tensor | None, targets: Tensor) -> Tensor:
+        """This rank's part of the loss of its clips, which run in `train.accumulate` parts: [].
+
+        Args:
+            inputs: spectrograms [b, T, F], of which each clip owns `frames` [b] (None: all T).
+            frames: of each clip.
+            targets: [b, C], or [b, T', C] of patch columns.
+        """
+        encoder, train, clips = own_encoder(self.tagger), self.config.train, len(inputs)
+        windows = encoder.cut_windows(inputs, frames)
+        if self.task.unit == "clip":
+            ends = list(range(clips + 1))  # of each clip's rows among the M of all
+        else:
+            columns = windows.joined(windows.valid).unflatten(1, windows.grid).any(2)  # bool [b, T'], with sound
+            targets = targets[:, : columns.shape[1]][columns]
+            ends = [0, *columns.sum(1).cumsum(0).tolist()]
+        wanted, rows = smooth(targets, train.label_smoothing), ends[-1]  # [M, C]
+        size = -(-clips // (train.accumulate or 1))
+        parts = [slice(first, min(first + size, clips)) for first in range(0, clips, size)]
+        own_windows = len(windows.valid) // clips  # of each clip
+        blocks_draw, head_draws = (RowParts(count, inputs.device) for count in (clips * own_windows, rows))
+
+        def drawing(draws: RowParts, first: int, last: int) -> AbstractContextManager[None]:
+            return nullcontext() if len(parts) == 1 else draws.part(torch.arange(first, last, device=inputs.device))
+
+        def run_part(part: slice) -> tuple[Tensor, None]:
+            first, last = part.start * own_windows, part.stop * own_windows
+            with torch.set_grad_enabled(not self.frozen), drawing(blocks_draw, first, last):
+                features = encoder.forward_spectrogram(inputs[part], None if frames is None else frames[part])
+            first, last = ends[part.start], ends[part.stop]
+            with drawing(head_draws, first, last):
+                logits = self.task.logits(self.tagger.head, features)  # [m, C] of clips, or of columns with sound
+            return soft_loss(self.loss, logits.float(), wanted[first:last]) * ((last - first) / rows), None
+
+        mean, _ = sum_in_chunks(run_part, parts, [], list(self.tagger.parameters()))
+        if self.loss == "bce" and train.bce_per == "label":
+            mean = mean * cells_per_label(wanted)
+        return mean_over_ranks(mean, rows)
 
     def after_step(self, step: int) -> None:
         """After update number `step` (from 0): move the average, and validate where it is time to."""

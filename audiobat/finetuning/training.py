@@ -22,6 +22,7 @@ from audiobat.finetuning.layer_rates import build_adamw, own_encoder
 from audiobat.finetuning.step import Finetuning
 from audiobat.finetuning.testing import Evaluator, Work
 from audiobat.models.encoder import AudioEncoder
+from audiobat.models.layers import recompute_blocks
 from audiobat.models.tagger import Tagger
 
 
@@ -73,6 +74,7 @@ def train_fold(
             config,
             validate if len(split.valid) else None,
         ).to(ranks.device)
+        recompute_blocks(model.tagger, config.train.recompute)
         model.freeze(False)
         optimizer = build_adamw(model.tagger, config.optim)
         log.say(f"Fine-tuning on {len(table)} clips, {config.train.steps} steps, from step {start}, in {folder}.")

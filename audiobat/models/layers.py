@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from audiobat.engine.linear import Linear, linear
 from audiobat.engine.randomness import draw_rows
@@ -118,13 +119,16 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Branch output [B, N, D] to zeros or, so that its expectation stays, to itself / (1 - rate)."""
+    def draw(self, x: Tensor) -> Tensor | None:
+        """Whether to keep the branch of each clip of x [B, N, D], bool [B, 1, 1]; None: of all."""
         if not self.training or self.rate == 0:
-            return x
+            return None
         chance = draw_rows(lambda rows: torch.rand(rows, 1, 1, device=x.device), len(x), x.device)
-        keep = chance >= self.rate
-        return x * keep / (1 - self.rate)
+        return chance >= self.rate
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """Branch output [B, N, D] to zeros or, so that its expectation stays, to itself / (1 - rate)."""
+        return x if keep is None else x * keep / (1 - self.rate)
 
 
 class Block(nn.Module):
@@ -142,6 +146,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.pre_norm = pre_norm
+        self.recompute = False  # keep the input alone for the backward pass, which then runs the block again
         self.attn = GatedAttention(dim, heads, gated, gate_bias)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
@@ -153,13 +158,31 @@ class Block(nn.Module):
 
         The tokens before the `first` are attended to, and nothing else.
         """
+        kept = self.drop_path.draw(x), self.drop_path.draw(x)  # here, so that a second run drops the same
+        if self.recompute and torch.is_grad_enabled():
+            out: tuple[Tensor, Tensor] = checkpoint(
+                self._run, x, valid, first, *kept, use_reentrant=False, preserve_rng_state=False
+            )
+            return out
+        return self._run(x, valid, first, *kept)
+
+    def _run(
+        self, x: Tensor, valid: Tensor | None, first: int, keep_attention: Tensor | None, keep_mlp: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         if self.pre_norm:
-            x = x[:, first:] + self.drop_path(self.attn(self.norm1(x), valid, first))
+            x = x[:, first:] + self.drop_path(self.attn(self.norm1(x), valid, first), keep_attention)
             mlp = self.mlp(self.norm2(x))
-            return x + self.drop_path(mlp), mlp
-        x = self.norm1(x[:, first:] + self.drop_path(self.attn(x, valid, first)))
+            return x + self.drop_path(mlp, keep_mlp), mlp
+        x = self.norm1(x[:, first:] + self.drop_path(self.attn(x, valid, first), keep_attention))
         mlp = self.mlp(x)
-        return self.norm2(x + self.drop_path(mlp)), mlp
+        return self.norm2(x + self.drop_path(mlp, keep_mlp)), mlp
+
+
+def recompute_blocks(module: nn.Module, recompute: bool) -> None:
+    """Have each block within `module` keep its input alone for the backward pass (True), or all that it computes."""
+    for block in module.modules():
+        if isinstance(block, Block):
+            block.recompute = recompute
 
 
 def init_weights(module: nn.Module) -> None:

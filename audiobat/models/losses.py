@@ -36,13 +36,16 @@ def soft_loss(kind: Loss, logits: Tensor, targets: Tensor, bce_per: Literal["cel
         return F.cross_entropy(logits, targets)
     if kind == "bce":
         loss = F.binary_cross_entropy_with_logits(logits, targets)
-        if bce_per == "cell":
-            return loss
-        cells = sum_over_ranks(torch.tensor(targets.numel(), device=targets.device))
-        return loss * (cells / sum_over_ranks(targets.sum()).clamp(min=1))
+        return loss if bce_per == "cell" else loss * cells_per_label(targets)
     with torch.no_grad():
         weight = torch.lerp(logits.sigmoid(), (-logits).sigmoid(), targets) ** (1 - targets)  # 1 - p_t, from p to 1 - p
     return F.binary_cross_entropy_with_logits(logits, targets, weight)
+
+
+def cells_per_label(targets: Tensor) -> Tensor:
+    """Cells of targets [M, C] over all ranks, for each label among them: makes a mean over cells one over labels."""
+    cells = sum_over_ranks(torch.tensor(targets.numel(), device=targets.device))
+    return cells / sum_over_ranks(targets.sum()).clamp(min=1)
 
 
 def smooth(targets: Tensor, share: float) -> Tensor:

@@ -17,6 +17,7 @@ class Cost(NamedTuple):
 
     flops: float
     kept: float = 0.0  # activation values that the backward pass needs
+    again: float = 0.0  # FLOPs of what the backward pass computes a second time, to keep less
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,11 @@ class StepCost:
     masked: int
 
 
-def encoder_cost(model: ModelConfig, sequences: int, patches: int) -> Cost:
+def encoder_cost(model: ModelConfig, sequences: int, patches: int, recompute: bool = False) -> Cost:
     """A forward pass of an encoder's blocks over `patches` patches and the cls token."""
     e = model.encoder
-    return transformer_cost(sequences, 1 + patches, e.dim, e.depth, e.mlp_ratio, e.gated_attention)
+    size = sequences, 1 + patches, e.dim, e.depth
+    return transformer_cost(*size, e.mlp_ratio, e.gated_attention, recompute=recompute)
 
 
 def embedding_flops(model: ModelConfig, clips: int, patches: int) -> float:
@@ -43,11 +45,19 @@ def embedding_flops(model: ModelConfig, clips: int, patches: int) -> float:
 
 
 def transformer_cost(
-    sequences: int, tokens: int, dim: int, depth: int, mlp_ratio: float, gated: bool, asking: int | None = None
+    sequences: int,
+    tokens: int,
+    dim: int,
+    depth: int,
+    mlp_ratio: float,
+    gated: bool,
+    asking: int | None = None,
+    recompute: bool = False,
 ) -> Cost:
     """A forward pass of `sequences` x `tokens` through `depth` transformer blocks of width `dim`.
 
-    The last block computes what `asking` of the tokens become; None: all.
+    The last block computes what `asking` of the tokens become; None: all. With `recompute` the backward pass runs every
+    block again, and keeps the inputs of all and what is within one.
     """
     last = tokens if asking is None else asking
     asked = tokens * (depth - 1) + last  # tokens times blocks that ask
@@ -55,4 +65,7 @@ def transformer_cost(
     linear = 2 * dim**2 * (2 * tokens * depth + (2 + gated + 2 * mlp_ratio) * asked)
     attention = 4 * tokens * dim * asked  # scores, and the sum of values
     # The inputs of every matrix product and of every norm: 10 widths of the stream and 2 of the MLP's hidden layer.
-    return Cost(sequences * (linear + attention), sequences * asked * (10 + 2 * mlp_ratio) * dim)
+    flops, of_token = sequences * (linear + attention), (10 + 2 * mlp_ratio) * dim
+    if recompute:
+        return Cost(flops, sequences * tokens * (depth * dim + of_token), flops)
+    return Cost(flops, sequences * asked * of_token)

@@ -21,7 +21,7 @@ def set_up(objective: Objective, config: PretrainConfig, device: torch.device) -
     Returns AdamW over the weights that are trained.
     """
     objective.to(device)
-    if pick_compile(config.objective.compile, device):
+    if pick_compile(config.train.compile, device):
         try_step(objective)  # here and not in the first step, of which checks would become a part
         objective.compile_step()
     else:

@@ -323,3 +323,10 @@ def test_a_group_given_in_part_keeps_the_rest_of_its_own_default():
     assert changed.augment.mixup == replace(default.augment.mixup, beta=0.5)
     other = from_dict(FinetuneConfig, {"head": {"kind": "cgp", "dropout": 0.2}})
     assert other.head == HeadConfig(kind="cgp", dropout=0.2)  # another kind begins with its own defaults
+
+
+def test_fields_that_changed_no_result_may_stand_in_the_config_of_an_older_run():
+    older = {"objective": {"chunk": 2, "compile": "off", "scale": 2.0}}
+    assert from_dict(PretrainConfig, older) == from_dict(PretrainConfig, {"objective": {"scale": 2.0}})
+    with pytest.raises(AudiobatError, match=r"Unknown field objective\.chunks"):
+        from_dict(PretrainConfig, {"objective": {"chunks": 2}})

@@ -50,15 +50,15 @@ def test_without_gradients_nothing_is_kept():
 
 
 def test_all_chunks_are_of_one_size_and_none_is_above_the_limit():
-    for rows, tokens, limit in [(32, 512, None), (192, 513, 5), (7, 10, 3), (6, 10**6, None), (4, 1, None)]:
+    for rows, tokens, limit in [(32, 512, 32), (192, 513, 5), (7, 10, 3), (6, 10**6, 6), (4, 1, 9)]:
         size = chunk_size(rows, tokens, 512, limit, CPU)
         assert rows % size == 0
-        assert size <= max(limit or CPU_TOKENS // tokens, 1)
+        assert size <= max(min(limit, CPU_TOKENS // tokens), 1)
     assert chunk_size(12, 1, 64, 5, CPU) == 4
 
 
 def test_a_chunk_on_a_cpu_holds_as_many_values_whatever_the_width():
-    assert chunk_size(128, 52, 128, None, CPU) == 64
-    assert chunk_size(32, 512, 192, None, CPU) == 4
-    assert chunk_size(16, 512, 384, None, CPU) == chunk_size(16, 512, 768, None, CPU) == 2
-    assert chunk_size(192, 512, 768, None, torch.device("cuda")) == 64
+    assert chunk_size(128, 52, 128, 128, CPU) == 64
+    assert chunk_size(32, 512, 192, 32, CPU) == 4
+    assert chunk_size(16, 512, 384, 16, CPU) == chunk_size(16, 512, 768, 16, CPU) == 2
+    assert chunk_size(192, 512, 768, 192, torch.device("cuda")) == 64

@@ -21,10 +21,13 @@ from audiobat.config import (
 from audiobat.config.recipes import merge
 from audiobat.data.build import clip_table
 from audiobat.data.loader import CropBatch
+from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import task_for
 from audiobat.finetuning.layer_rates import build_adamw
+from audiobat.finetuning.run import check_parts
 from audiobat.finetuning.step import Finetuning, ema_decay_at
 from audiobat.models.encoder import AudioEncoder
+from audiobat.models.layers import recompute_blocks
 from audiobat.models.tagger import Tagger
 
 MODEL = ModelConfig(
@@ -326,3 +329,50 @@ def test_every_head_teaches_all_that_it_reads(head: dict, task: str):
     assert silent == set()
     assert any(p.grad.abs().sum() > 0 for p in model.tagger.encoder.patch_embed.parameters())
     assert head.items() <= vars(model.tagger.config.head).items()
+
+
+WITH_DRAWS = {
+    "head": {"kind": "linear", "norm": "scaled_layer", "dropout": 0.3},
+    "augment": {"mixup": {"probability": 1.0}, "spec_augment": {"time_width": 0.2, "frequency_width": 0.2}},
+    "train": {"drop_path": 0.4, "label_smoothing": 0.1},
+}
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["all", "head"])
+@pytest.mark.parametrize("lengths", [(8000, 8000, 8000), (8000, 5000, 4100)], ids=["full", "padded"])
+@pytest.mark.parametrize(
+    ("task", "loss", "per"), [("clip", "bce", "label"), ("clip", "ce", "cell"), ("frame", "asl", "cell")]
+)
+def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole(task, loss, per, lengths, frozen):
+    def step(accumulate, recompute=False, **encoder):
+        config = changed(**merge(WITH_DRAWS, {"train": {"accumulate": accumulate, "bce_per": per}}))
+        model = build(config, task, loss, **encoder)
+        recompute_blocks(model, recompute)
+        model.freeze(frozen)
+        model.train()
+        torch.manual_seed(5)
+        total, _ = model(batch(lengths), 3)
+        (2 * total).backward()
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        assert len(grads) == (4 if frozen else len([p for p in model.tagger.parameters() if p.requires_grad]))
+        return {"loss": total.detach(), **grads}
+
+    whole = step(None)
+    for accumulate in (2, 3, 100):
+        torch.testing.assert_close(step(accumulate), whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(step(2, recompute=True), step(2), rtol=0, atol=0)
+    windows = {"max_frames": 16}  # a clip of 8,000 samples runs in several windows
+    torch.testing.assert_close(step(3, **windows), step(None, **windows), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", [{"kind": "linear", "norm": "batch"}, {"kind": "ep", "queries": 4}])
+def test_a_batch_norm_refuses_parts_of_a_batch(head):
+    config = changed(head=head, train={"accumulate": 2})
+    with pytest.raises(AudiobatError, match=rf"train.accumulate is 2.*{head['kind']} needs the whole batch"):
+        check_parts(build(config).tagger, config)
+    check_parts(build(changed(head=head)).tagger, changed(head=head))
+
+
+def test_compiling_is_refused():
+    with pytest.raises(AudiobatError, match=r"train\.compile is 'on'"):
+        changed(train={"compile": "on"})

@@ -10,6 +10,7 @@ from audiobat.config import (
     MaskConfig,
     ObjectiveConfig,
     PretrainConfig,
+    TrainConfig,
     from_dict,
     to_dict,
 )
@@ -24,7 +25,7 @@ SMALL = {
     "encoder": EncoderConfig(dim=16, depth=1, heads=2, max_frames=64, patch_size=(8, 8)),
     "decoder": DecoderConfig(depth=1, heads=2),
     "mask": MaskConfig(clones=4, block_size=2),
-    "objective": ObjectiveConfig(chunk=4),
+    "train": TrainConfig(accumulate=2),
 }
 
 
@@ -77,7 +78,9 @@ def test_graphs_are_whole_and_made_once_for_a_length(parts, monkeypatch):
 def test_clips_that_run_apart_need_few_graphs_however_they_are_mixed(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda f, real=torch.compile, **_: real(f, backend="eager"))
     torch.manual_seed(0)
-    model = MaskedLatentRegression(tiny(**SMALL | {"objective": ObjectiveConfig(chunk=4, apart=True)}))
+    model = MaskedLatentRegression(
+        tiny(**SMALL | {"objective": ObjectiveConfig(apart=True), "train": TrainConfig(accumulate=3)})
+    )
     model.compile_step()
     made = []
     for lengths in ([10_000, 7_200, 4_700], [6_000] * 2 + [4_700], [8_500] * 2 + [6_000], [4_700, 10_000, 8_500]):

@@ -16,14 +16,20 @@ from audiobat.config import (
     ObjectiveConfig,
     PretrainConfig,
     TargetConfig,
+    TrainConfig,
     from_dict,
     to_dict,
 )
 from audiobat.config.recipes import merge
+from audiobat.errors import AudiobatError
+from audiobat.models.layers import recompute_blocks
 from audiobat.pretraining.masks.base import seeded_generator, take, visible_count
+from audiobat.pretraining.objectives.base import build_objective
 from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
 from audiobat.pretraining.objectives.statistics import participation_ratio, pooled_variance, spread
 from audiobat.pretraining.targets.teacher import Teacher
+
+DEEP = EncoderConfig(dim=16, depth=8, heads=2, max_frames=64, patch_size=(8, 8), drop_path=0.2)
 
 
 def tiny(**parts) -> PretrainConfig:
@@ -161,12 +167,13 @@ def test_the_loss_matches_a_loop_over_clips_and_clones(kind, lengths):
     ids=["vit", "cnn", "mixtures", "drop path"],
 )
 def test_chunks_of_clones_change_neither_loss_nor_gradient_nor_statistics(parts, lengths):
-    def step(chunk):
+    def step(accumulate, recompute=False):
         config = merge(
             to_dict(tiny()), {name: part if isinstance(part, dict) else to_dict(part) for name, part in parts.items()}
         )
         torch.manual_seed(0)
-        model = MaskedLatentRegression(from_dict(PretrainConfig, merge(config, {"objective": {"chunk": chunk}})))
+        model = MaskedLatentRegression(from_dict(PretrainConfig, merge(config, {"train": {"accumulate": accumulate}})))
+        recompute_blocks(model, recompute)
         batch = batch_of(2, lengths=lengths)
         torch.manual_seed(5)
         loss, stats = model(batch, 9)
@@ -177,14 +184,45 @@ def test_chunks_of_clones_change_neither_loss_nor_gradient_nor_statistics(parts,
             **{name: p.grad for name, p in model.named_parameters() if p.requires_grad},
         }
 
-    whole = step(6)
-    for chunk in (1, 2, 4):  # 4 divides no 6: 3 at once
-        torch.testing.assert_close(step(chunk), whole, rtol=1e-5, atol=1e-6)
+    whole = step(None)
+    for accumulate in (2, 3, 4, 100):  # 100: of 6 clones each is a part
+        torch.testing.assert_close(step(accumulate), whole, rtol=1e-5, atol=1e-6)
+    for accumulate in (None, 3):
+        torch.testing.assert_close(step(accumulate, recompute=True), step(accumulate), rtol=0, atol=0)
+
+
+def test_a_block_that_is_run_again_keeps_its_input_alone():
+    """Values that the backward pass is given, and how often blocks run."""
+    torch.manual_seed(0)
+    kept, runs = {}, {}
+    for recompute in (False, True):
+        model = build_objective(tiny(train=TrainConfig(recompute=recompute), encoder=DEEP))
+        sizes, calls = [], []
+        for block in (*model.student.blocks, *model.decoder.blocks):
+            block.attn.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: s.append(x.numel()) or x, lambda x: x):
+            loss, _ = model(batch_of(2), 0)
+        loss.backward()
+        kept[recompute], runs[recompute] = sum(sizes), len(calls)
+    assert runs[True] == 2 * runs[False] == 2 * (8 + 2)
+    assert kept[True] < 0.4 * kept[False]
+
+
+def test_an_objective_that_runs_its_batch_at_once_refuses_parts(tmp_path):
+    class Whole(MaskedLatentRegression):
+        in_parts = False
+
+    config = tiny(train=TrainConfig(accumulate=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audiobat.pretraining.objectives.base.class_for", lambda _: Whole)
+        with pytest.raises(AudiobatError, match=r"train.accumulate is 2.*Whole.*sum_in_chunks"):
+            build_objective(config)
+        assert isinstance(build_objective(tiny(train=TrainConfig(accumulate=1))), Whole)
 
 
 def test_what_a_layer_draws_by_itself_is_not_the_same_in_each_chunk():
     """Of the rows of a batch, a plain dropout draws for a chunk alone."""
-    model, kept = model_of(objective=ObjectiveConfig(chunk=2), decoder=DecoderConfig(kind="cnn", depth=1, groups=4)), []
+    model, kept = model_of(train=TrainConfig(accumulate=3), decoder=DecoderConfig(kind="cnn", depth=1, groups=4)), []
     dropout = torch.nn.Dropout(0.5)
     decode = model.decoder.forward
 
@@ -210,7 +248,7 @@ def test_variances_of_parts_make_that_of_all(counts):
 
 def test_a_chunk_is_what_is_in_memory(monkeypatch):
     sizes = []
-    model = model_of(objective=ObjectiveConfig(chunk=2))
+    model = model_of(train=TrainConfig(accumulate=3))
     compare = model.compare_clones
     monkeypatch.setattr(model, "compare_clones", lambda *args: sizes.append(len(args[2].clip)) or compare(*args))
     model(batch_of(2), 0)

@@ -60,5 +60,9 @@ class ViTDecoder(Decoder):
     def cost(self, clones: int, grid: tuple[int, int], visible: int, masked: int) -> Cost:
         """Blocks over all cells, the last and the projection at masked ones."""
         clip = clones, visible + masked, self.proj.in_features
-        blocks = transformer_cost(*clip, self.config.depth, self.config.mlp_ratio, self.gated, asking=masked)
-        return Cost(blocks.flops + clones * masked * 2 * self.proj.in_features * self.proj.out_features, blocks.kept)
+        recompute = any(block.recompute for block in self.blocks)
+        blocks = transformer_cost(
+            *clip, self.config.depth, self.config.mlp_ratio, self.gated, asking=masked, recompute=recompute
+        )
+        project = clones * masked * 2 * self.proj.in_features * self.proj.out_features
+        return blocks._replace(flops=blocks.flops + project)

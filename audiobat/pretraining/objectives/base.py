@@ -9,11 +9,12 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from audiobat.config import PretrainConfig
+from audiobat.config import PretrainConfig, check
 from audiobat.config.registry import class_for
 from audiobat.engine.memory import Need
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
+from audiobat.models.layers import recompute_blocks
 from audiobat.models.needs import TRAINED, clip_needs, encoder_needs
 from audiobat.pretraining.cost import StepCost
 from audiobat.pretraining.lengths import Part, Waveforms, together
@@ -42,6 +43,7 @@ class Objective(nn.Module, ABC):
     encoder: AudioEncoder  # what a release of the run keeps: a part of this module, or a property that gives one
     health: ClassVar[Mapping[str, tuple[float, str]]] = {}  # statistic: alarm below this, and what that means
     health_hint: ClassVar[str] = ""  # of the alarm: what to change; empty: nothing is known to help
+    in_parts: ClassVar[bool] = False  # whether `forward` runs its batch in `config.train.accumulate` parts
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__()
@@ -108,10 +110,19 @@ def build_objective(config: PretrainConfig) -> Objective:
     """The objective that `config.objective.kind` names.
 
     Raises:
-        AudiobatError: an unknown kind, parts that do not fit each other, or an `encoder` that cannot be released.
+        AudiobatError: an unknown kind, parts that do not fit each other, an `encoder` that cannot be released, or
+            `train.accumulate` for a kind that runs its batch at once.
     """
     objective: Objective = class_for(config.objective).build(config)
     encoder_prefix(objective)
+    check(
+        objective.in_parts or config.train.accumulate in (None, 1),
+        "train.accumulate",
+        config.train.accumulate,
+        f"{type(objective).__name__} runs its batch at once: use null, or make its sum by `sum_in_chunks` "
+        "(docs/variants.md)",
+    )
+    recompute_blocks(objective, config.train.recompute)
     return objective
 
 

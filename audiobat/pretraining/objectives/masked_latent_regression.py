@@ -88,6 +88,7 @@ class MaskedLatentRegression(Objective):
         "prediction_variance": (0.01, "the decoder predicts nearly the same everywhere"),
     }
 
+    in_parts = True
     health_hint = "lower optim.lr, lengthen optim.warmup_steps, or raise target.ema_end towards 1"
 
     def __init__(self, config: PretrainConfig) -> None:
@@ -169,10 +170,11 @@ class MaskedLatentRegression(Objective):
     def run_clones(self, versions: list[Version]) -> tuple[Tensor, list[list[Outcome]]]:
         """The loss of the clones of all versions, and for each version what came of its clones, chunk by chunk."""
         total = sum(len(version.clones.clip) for version in versions)
+        limit = -(-total // (self.config.train.accumulate or 1))
         chunks = []  # (version, rows of its clones)
         for number, (clips, _, clones, *_) in enumerate(versions):
             rows, (patches, width) = len(clones.clip), clips.tokens.shape[1:]
-            size = chunk_size(rows, patches, width, self.config.objective.chunk, clones.clip.device)
+            size = chunk_size(rows, patches, width, limit, clones.clip.device)
             chunks += [(number, slice(first, first + size)) for first in range(0, rows, size)]
 
         def run_chunk(chunk: tuple[int, slice], *tokens: Tensor) -> tuple[Tensor, Outcome]:
@@ -305,11 +307,12 @@ class MaskedLatentRegression(Objective):
         visible, masked = masks.visible.shape[1], masks.masked.shape[1]
         versions = 2 if config.objective.retention_weight else 1  # of a clip: itself, and a mixture
         clones = clips * config.mask.clones * versions
-        student = encoder_cost(config.model, clones, visible)
+        student = encoder_cost(config.model, clones, visible, config.train.recompute)
         decoder = self.decoder.cost(clones, grid, visible, masked)
         of_clip = clips * config.mask.clones
         device = pick_device(config.train.device)
-        size = chunk_size(of_clip, patches, config.encoder.dim, config.objective.chunk, device)
+        limit = -(-of_clip * versions // (config.train.accumulate or 1))
+        size = chunk_size(of_clip, patches, config.encoder.dim, limit, device)
         embed = embedding_flops(config.model, clips, patches)
         teacher_tokens, teacher = 0, self.targets.flops(clips * versions, patches)
         if isinstance(self.targets, Teacher):
@@ -320,7 +323,7 @@ class MaskedLatentRegression(Objective):
             teacher += encoder_cost(config.model, clips, mixed).flops + embed
         return StepCost(
             tokens={"student": clones * (1 + visible), "decoder": clones * patches, "teacher": teacher_tokens},
-            flops=3 * (student.flops + decoder.flops) + 2 * embed * versions + teacher,
+            flops=sum(3 * part.flops + part.again for part in (student, decoder)) + 2 * embed * versions + teacher,
             kept=(student.kept + decoder.kept) * size / (of_clip * versions),
             visible=visible,
             masked=masked,
