@@ -30,7 +30,7 @@ class Verb:
     settings: tuple[str, ...] = ()  # the config fields that --help shows; --help-all shows all
     resumes: bool = False  # whether the same command goes on after it was stopped
     taken: Callable[[Fields], Fields] = lambda recipe: recipe  # the fields that are taken from a recipe
-    sizes: str = ""  # the settings on which the memory that it takes depends most, in words
+    sizes: str = ""  # where its memory has run out: the settings to lower, in words
     preset: Callable[[Fields, Fields], Fields] = lambda arguments, config: {}  # fields below those of recipe and flags
 
 
@@ -77,7 +77,7 @@ VERBS: dict[str, Verb] = {
         defaults={"out": "runs/pretrain"},
         config=PretrainConfig,
         recipes="pretrain",
-        sizes="train.batch_size, mask.clones, objective.chunk, encoder.dim or data.workers",
+        sizes="train.batch_size, mask.clones or data.workers, raise train.accumulate or set train.recompute",
         shortcuts={"data": "data.path"} | TRAINING,
         settings=(
             *("train.steps", "train.batch_size", "optim.lr", "optim.warmup_steps", "data.clip_seconds"),
@@ -96,7 +96,7 @@ VERBS: dict[str, Verb] = {
         resumes=True,
         config=FinetuneConfig,
         recipes="finetune",
-        sizes="train.batch_size, data.clip_seconds, max_frames or data.workers",
+        sizes="train.batch_size or data.workers, raise train.accumulate or set train.recompute",
         shortcuts=TRAINING,
         settings=(
             *("head.kind", "task", "keep_head", "train.steps", "train.batch_size", "train.freeze_steps"),

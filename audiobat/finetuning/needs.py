@@ -25,9 +25,10 @@ def shortage_of(encoder: AudioEncoder, head: nn.Module, config: FinetuneConfig, 
 
     samples = round(config.data.clip_seconds * encoder.sample_rate)
     share = -(-config.train.batch_size // place()[1])
+    parts = config.train.accumulate or 1  # of the batch: the encoder runs on one after the other
     needs = [
         Need("the encoder's weights", of_weights(encoder), "the size of --model"),
         Need("the head's weights", of_weights(head), "head.prototypes, head.per_class or head.queries"),
-        *clip_needs(encoder.config, share, samples, per_patch=encoder.dim),
+        *clip_needs(encoder.config, share, samples, per_patch=encoder.dim / parts),
     ]
     return shortage("A step", needs, device, ring_needs(config.data.workers, share, samples))

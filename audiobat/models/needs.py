@@ -41,7 +41,7 @@ def encoder_needs(model: ModelConfig, per_weight: float, copies: int = 1) -> lis
     ]
 
 
-def clip_needs(model: ModelConfig, clips: int, samples: int, per_patch: int, settings: str = OF_CLIPS) -> list[Need]:
+def clip_needs(model: ModelConfig, clips: int, samples: int, per_patch: float, settings: str = OF_CLIPS) -> list[Need]:
     """A batch of clips [B, S] of `samples`: waveforms, spectrograms, `per_patch` float32 numbers for each patch.
 
     Of one clip the frames and their spectra count, too: a CPU makes those of a few clips at a time.

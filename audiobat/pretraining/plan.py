@@ -47,6 +47,12 @@ class Plan:
         return "\n".join(f"{name:>14}  {value}" for name, value in lines)
 
 
+def needs_of(config: PretrainConfig, ranks: int) -> list[Need]:
+    """What a step takes of the memory of one of so many ranks at the least, before anything is built."""
+    needs: list[Need] = class_for(config.objective).needs(config, -(-config.train.batch_size // ranks))
+    return needs
+
+
 def shortage_of(config: PretrainConfig, ranks: Ranks, objective: Objective | None = None) -> str | None:
     """A sentence on what is too large if a rank's machine lacks the memory for a step; None if it may have it.
 
@@ -54,12 +60,12 @@ def shortage_of(config: PretrainConfig, ranks: Ranks, objective: Objective | Non
     `objective` is there to say them: kernels of a GPU, and torch.compile, keep less than a `StepCost`.
     """
     clips = -(-config.train.batch_size // ranks.world_size)
-    needs: list[Need] = class_for(config.objective).needs(config, clips)
+    needs = needs_of(config, ranks.world_size)
     step = None if objective is None else objective.cost()
     if step is not None:
         value = FLOAT if pick_precision(config.train.precision, ranks.device) is None else FLOAT // 2
         kept = step.kept * value / 2 / ranks.world_size
-        needs.append(Need("activations", kept, "objective.chunk or train.batch_size"))
+        needs.append(Need("activations", kept, "encoder.dim or encoder.depth, or set train.recompute"))
     samples = round(config.data.clip_seconds * config.frontend.sample_rate)
     return shortage("A step", needs, ranks.device, ring_needs(config.data.workers, clips, samples))
 
@@ -75,7 +81,7 @@ def make_plan(config: PretrainConfig, bytes_per_value: int = 2) -> Plan:
             parameters["encoder" if part is objective.encoder else name] = trained
     # A trained weight comes with its gradient and AdamW's two moments; a frozen one, such as the teacher's, alone.
     copies = sum(p.numel() * (4 if p.requires_grad else 1) for p in objective.parameters())
-    counted = sum(need.bytes for need in objective.needs(config, config.train.batch_size))  # clips and masks, too
+    counted = sum(need.bytes for need in needs_of(config, 1))  # clips and masks, too
     seen = config.train.steps * config.train.batch_size
     return Plan(
         objective=type(objective).__name__,

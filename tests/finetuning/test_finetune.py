@@ -397,6 +397,27 @@ def test_settings_that_cannot_work_get_one_sentence(model, multi, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("fields", "setting"),
+    [
+        ({"head": {"kind": "cgp", "prototypes": 10**10}}, "head.prototypes"),
+        ({"train": {"batch_size": 10**9}}, "train.batch_size"),
+        ({"data": {"clip_seconds": 1e12}}, "data.clip_seconds"),
+        ({"data": {"workers": 10**9}}, "data.workers"),
+    ],
+)
+def test_sizes_that_no_machine_has_room_for_are_refused_and_still_have_a_plan(
+    model, multi, tmp_path: Path, fields: dict, setting: str, capsys
+):
+    with pytest.raises(AudiobatError, match=f"A step takes .* lower .*{setting}"):
+        audiobat.finetune(model, multi, tmp_path / "run", config(**fields))
+    assert not (tmp_path / "run").exists()
+    audiobat.finetune(model, multi, tmp_path / "run", config(**fields), dry_run=True)
+    shown = capsys.readouterr().out
+    assert "warning: A step takes" in shown
+    assert "learning rate up to" in shown
+
+
 def test_a_model_that_is_not_ours_is_refused(multi, tmp_path: Path):
     (tmp_path / "mine.py").write_text(
         "import torch\nclass Mine(torch.nn.Module):\n    sample_rate, dim, depth = 8000, 4, 1\n"

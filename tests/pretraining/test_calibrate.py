@@ -29,6 +29,7 @@ from audiobat.engine.ranks import Ranks
 from audiobat.errors import AudiobatError
 from audiobat.pretraining import calibrate, run
 from audiobat.pretraining.calibrate import Calibration, batches, calibrate_run, measure, peak_memory
+from audiobat.pretraining.plan import needs_of
 from audiobat.pretraining.run import pretrain
 
 CPU = torch.device("cpu")
@@ -70,6 +71,15 @@ def test_peak_memory_is_that_of_real_runs_of_three_sizes(answers):
     for size, (predicted, real) in peaks.items():
         assert predicted == pytest.approx(real, rel=0.15), size
     assert peaks["large"][0] > 1.5 * peaks["small"][0]  # so the bound is no wider than what sizes make
+
+
+def test_what_a_step_takes_at_the_least_is_no_more_than_real_runs_of_two_sizes_differ_by(answers):
+    real = {size: int((answers / f"{size} real").read_text()) for size in SIZES}
+    counted = {
+        size: sum(need.bytes for need in needs_of(config_of(train={"batch_size": clips}), 1))
+        for size, clips in SIZES.items()
+    }
+    assert 0 < counted["large"] - counted["small"] < real["large"] - real["small"]
 
 
 def test_ranks_are_measured_as_they_train_together(answers):

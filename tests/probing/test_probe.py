@@ -381,6 +381,23 @@ def test_a_head_that_cannot_work_is_refused_before_the_features(encoder, multi, 
         probe(encoder, multi, config, out=tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("config", "setting"),
+    [
+        (replace(CGP, head=replace(CGP.head, prototypes=10**10)), "head.prototypes"),
+        (replace(CGP, head=replace(CGP.head, prototypes=10**18)), "a head cgp of this size"),
+        (replace(CGP, train=replace(TRAIN, batch_size=10**12)), "train.batch_size"),
+        (replace(CGP, workers=10**9), "workers"),
+    ],
+)
+def test_sizes_that_no_machine_has_room_for_are_refused_before_the_features(
+    encoder, multi, tmp_path, config, setting, monkeypatch
+):
+    monkeypatch.setattr(module, "compute_features", lambda *args, **options: pytest.fail("computed features"))
+    with pytest.raises(AudiobatError, match=setting):
+        probe(encoder, multi, config, out=tmp_path / "out")
+
+
 def test_an_out_that_is_a_file_is_refused_before_the_features(encoder, multi, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "compute_features", lambda *args, **options: pytest.fail("computed features"))
     (tmp_path / "out").write_text("mine")

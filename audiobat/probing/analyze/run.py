@@ -25,6 +25,7 @@ from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import Split, splits_of
 from audiobat.engine.environment import environment
 from audiobat.engine.files import read_json, write_atomic
+from audiobat.engine.memory import FLOAT, Need, check_fits
 from audiobat.engine.ranks import pick_device
 from audiobat.engine.run_folder import began, note_begun, note_ended
 from audiobat.errors import AudiobatError
@@ -97,6 +98,8 @@ def analyze(
     old = listed_files(out, overwrite or began(out, command))
     table, split = read_table(data, test_fold, clips, config.select)
     name, given = open_model(model, trust_remote_code)
+    views_of_clip = Need("views of a clip", FLOAT * views * given.depth * given.dim, "views")
+    check_fits("LiDAR", [views_of_clip], pick_device(device))
     plan = None
     if split is not None:
         data_name = Path(data).resolve().stem
