@@ -488,7 +488,7 @@ def test_fields_are_columns_and_what_cannot_be_read_is_told(tmp_path):
         b'{"events": [{"label": "x", "onset": 2, "offset": 1}]}',
         b'{"split": "somewhere"}',
         b'{"fold": 1.5}',
-        b'{"label": "\\ud800"}',
+        b'{"label": "\\ud800", "\\udfff": 1}',
         json.dumps({f"f{i}": i for i in range(100)}).encode(),
     ]
     for i, data in enumerate(bad):

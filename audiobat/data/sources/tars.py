@@ -33,10 +33,9 @@ PACKED = re.compile(r"\.(tgz|tbz2?|txz|tar\.\w{1,4})([?#].*)?$", re.IGNORECASE)
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 MOST_TARS = 1_000_000  # that a pattern may stand for
-READERS = 8  # tars that are listed at the same time: most of the time goes by in waiting for a disk or a server
+READERS = 4  # tars that are listed, and held, at the same time: a far disk or a server makes each of them wait
 MEGABYTE = 1_000_000
 SHOWN_BYTES = 100 * MEGABYTE  # of tars: fewer are listed at once
-TARS_AHEAD = 64  # whose listings are held at once
 OTHERS_SHOWN = 5  # extensions of what is no audio
 NOTES = "notes.json"  # beside the columns of a kept table
 
@@ -204,8 +203,8 @@ def _list_all(source: str, files: Sequence[TarFile], names: Sequence[str]) -> tu
             except AudiobatError as error:
                 return error
 
-        for first in range(0, len(files), TARS_AHEAD):  # so many listings are held at once
-            for i, found in enumerate(pool.map(listing, files[first : first + TARS_AHEAD]), start=first):
+        for first in range(0, len(files), READERS):
+            for i, found in enumerate(pool.map(listing, files[first : first + READERS]), start=first):
                 if isinstance(found, AudiobatError):
                     broken.append(str(found).rstrip("."))
                     continue
