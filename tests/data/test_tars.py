@@ -21,8 +21,9 @@ from audiobat.data.loader import load_clips
 from audiobat.data.prepare.run import prepare
 from audiobat.data.sources import tar_clips, tars
 from audiobat.data.sources.read import read_clips, read_labelled_clips
+from audiobat.data.sources.tar_clips import distinct
 from audiobat.data.sources.tar_members import Notes, Window, list_members
-from audiobat.data.sources.tars import expand, find_tars
+from audiobat.data.sources.tars import expand, find_tars, short_names
 from audiobat.errors import AudiobatError
 from audiobat.inference.window_pass import list_clips
 
@@ -442,7 +443,15 @@ def test_dots_repeats_and_members_of_one_name_in_two_tars(tmp_path):
     assert "share the name of an earlier one, and are told by #2: 1, such as a.flac" in words
     write_tar(tmp_path / "s" / "1.tar", [("a.flac", flac(6)), ("b.flac", flac(7))])
     both = read_clips(tmp_path / "s")
-    assert both.keys.tolist() == [f"0/{name}" for name in names] + ["1/a.flac", "1/b.flac"]
+    assert both.keys.tolist() == [f"0.tar/{name}" for name in names] + ["1.tar/a.flac", "1.tar/b.flac"]
+
+
+def test_names_are_distinct_whatever_they_are():
+    assert distinct(["a.b", "a#2.b", "a.b", "a.b", "c", "c"]) == ["a.b", "a#2.b", "a#3.b", "a#4.b", "c", "c#2"]
+    assert short_names(["/d/e/1.tar", "/d/f/1.tar"]) == ["e/1.tar", "f/1.tar"]
+    assert short_names(["s3://b/c/1.tar?key=secret", "s3://b/c/1.tar?key=other"]) == ["1.tar", "1#2.tar"]
+    assert short_names(["/d/1.tar"]) == ["1.tar"]
+    assert short_names(["http://a/1.tar", "s3://a/1.tar"]) == ["http://a/1.tar", "s3://a/1.tar"]
 
 
 EVENTS = b'{"events": [{"label": "b", "start": 0, "end": 0.1}, {"label": "a", "onset": 0, "offset": 1}]}'

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -84,11 +84,12 @@ def list_tar(file: TarFile, advance: Callable[[int], None]) -> TarListing:
                 descriptions[extension].add(name, value)
     advance(file.size - passed)
     clips = []
-    for name, number, offset, size in found:
+    names = distinct([name for name, *_ in found])
+    for own_name, (name, number, offset, size) in zip(names, found, strict=True):
         fields, *texts = (descriptions[extension].of(name, number) for extension in DESCRIPTIONS)
         named = {extension[1:]: str(text) for extension, text in zip(DESCRIPTIONS[1:], texts, strict=True) if text}
         own = fields if isinstance(fields, Fields) else Fields()
-        clips.append(TarClip(numbered(name, number), offset, size, own, named))
+        clips.append(TarClip(own_name, offset, size, own, named))
         if number:
             notes.add("recordings share the name of an earlier one, and are told by #2", f"{name} in {file.path}")
     return TarListing(clips, notes, others)
@@ -129,10 +130,20 @@ def key_of(name: str) -> str:
     return f"{folder}{slash}{base.partition('.')[0]}"
 
 
-def numbered(name: str, number: int) -> str:
-    """The name of the second, third, ... member of one name: `a#2.wav`."""
-    stem, extension = os.path.splitext(name)
-    return f"{stem}#{number + 1}{extension}" if number else name
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, of which the second, third, ... of one name get a number: `a.wav`, `a#2.wav`."""
+    taken, numbers = set(names), dict[str, int]()
+    found = []
+    for name in names:
+        numbers[name] = number = numbers.get(name, 0) + 1
+        if number > 1:
+            stem, extension = os.path.splitext(name)
+            while (longer := f"{stem}#{number}{extension}") in taken:
+                number += 1
+            taken.add(longer)
+            numbers[name] = number
+        found.append(name if number == 1 else longer)
+    return found
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from audiobat.data.clip_table import ClipTable, join, open_table
 from audiobat.data.columns import Strings
 from audiobat.data.remote import is_remote, read_range, size_and_version
 from audiobat.data.shards import cache_folder, filling
-from audiobat.data.sources.tar_clips import TarFile, TarListing, list_tar
+from audiobat.data.sources.tar_clips import TarFile, TarListing, distinct, list_tar
 from audiobat.data.sources.tar_members import Notes
 from audiobat.data.sources.tar_table import TableOfTars
 from audiobat.engine.progress import Progress
@@ -147,7 +147,7 @@ def read_tars(source: str, paths: Sequence[str]) -> ClipTable:
     folder = cache_folder("tars", json.dumps([FORMAT, files]).encode())
     table, lines = _open_kept(folder)
     if table is None:
-        table, lines = _list_all(source, files, names)
+        table, lines = _list_all(source, files)
         with suppress(OSError), filling(folder) as own:  # where nothing can be kept, the tars are listed each time
             table.save(own)
             (own / NOTES).write_text(json.dumps(lines), encoding="utf-8")
@@ -181,7 +181,16 @@ def _open_kept(folder: Path) -> tuple[ClipTable | None, list[str]]:
         return None, []
 
 
-def _list_all(source: str, files: Sequence[TarFile], names: Sequence[str]) -> tuple[ClipTable, list[str]]:
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Names of tars, all different, without the folders that they share and what a URL has behind its path."""
+    parts = [(re.sub(r"[?#].*", "", path) if is_remote(path) else path).split("/") for path in paths]
+    shared = 0
+    while min(map(len, parts)) > shared + 1 and len({part[shared] for part in parts}) == 1:
+        shared += 1
+    return distinct(["/".join(part[shared:]) for part in parts])
+
+
+def _list_all(source: str, files: Sequence[TarFile]) -> tuple[ClipTable, list[str]]:
     """List all tars to one table, and say what was passed over."""
     gathered, notes, others = TableOfTars(), Notes(), set[str]()
     broken: list[str] = []
@@ -221,5 +230,5 @@ def _list_all(source: str, files: Sequence[TarFile], names: Sequence[str]) -> tu
         )
     for why in broken:
         notes.add("tars are left out", f"one of which the reader says: {why}")
-    table = gathered.table([TAR.sub("", name) for name in names], notes)
+    table = gathered.table(short_names([file.path for file in files]), notes)
     return table, notes.lines()
