@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import soundfile
 
-import audiobat
 from audiobat.data.clip import read_clip
 from audiobat.data.loader import load_clips
 from audiobat.data.prepare.run import prepare
 from audiobat.data.sources import tar_clips, tars
 from audiobat.data.sources.read import read_clips, read_labelled_clips
+from audiobat.data.sources.tar_clips import distinct
 from audiobat.data.sources.tar_members import Notes, Window, list_members
-from audiobat.data.sources.tars import expand, find_tars
+from audiobat.data.sources.tars import expand, find_tars, short_names
 from audiobat.errors import AudiobatError
 from audiobat.inference.window_pass import list_clips
 
@@ -200,14 +200,11 @@ def test_tars_behind_urls_are_read_by_ranges(shards, tmp_path, monkeypatch):
 # The same clips as in a folder
 
 
-def test_samples_keys_and_embeddings_are_those_of_a_folder(shards, folder, tmp_path):
+def test_samples_and_keys_are_those_of_a_folder(shards, folder):
     inside, outside = read_clips(shards), read_clips(folder)
     assert replace(inside, labels=None, classes=(), splits=None).sha256() == outside.sha256()
     for i in (7, 0, 3):
         np.testing.assert_array_equal(read_clip(inside, i, 16_000, 0.05, 0.1), read_clip(outside, i, 16_000, 0.05, 0.1))
-    for name, source in (("in", f"{shards}/{{000..001}}.tar"), ("out", folder)):
-        audiobat.embed(model="bat_nano", data=source, out=tmp_path / f"{name}.csv", device="cpu")
-    assert (tmp_path / "in.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
     assert list_clips(sorted(map(str, shards.iterdir()))).sha256() == inside.sha256()
     assert list_clips(str(shards / "000.tar")).keys.tolist() == inside.keys.tolist()[:4]
     asked = [np.array([7, 0]), np.array([3, 4])]
@@ -442,7 +439,15 @@ def test_dots_repeats_and_members_of_one_name_in_two_tars(tmp_path):
     assert "share the name of an earlier one, and are told by #2: 1, such as a.flac" in words
     write_tar(tmp_path / "s" / "1.tar", [("a.flac", flac(6)), ("b.flac", flac(7))])
     both = read_clips(tmp_path / "s")
-    assert both.keys.tolist() == [f"0/{name}" for name in names] + ["1/a.flac", "1/b.flac"]
+    assert both.keys.tolist() == [f"0.tar/{name}" for name in names] + ["1.tar/a.flac", "1.tar/b.flac"]
+
+
+def test_names_are_distinct_whatever_they_are():
+    assert distinct(["a.b", "a#2.b", "a.b", "a.b", "c", "c"]) == ["a.b", "a#2.b", "a#3.b", "a#4.b", "c", "c#2"]
+    assert short_names(["/d/e/1.tar", "/d/f/1.tar"]) == ["e/1.tar", "f/1.tar"]
+    assert short_names(["s3://b/c/1.tar?key=secret", "s3://b/c/1.tar?key=other"]) == ["1.tar", "1#2.tar"]
+    assert short_names(["/d/1.tar"]) == ["1.tar"]
+    assert short_names(["http://a/1.tar", "s3://a/1.tar"]) == ["http://a/1.tar", "s3://a/1.tar"]
 
 
 EVENTS = b'{"events": [{"label": "b", "start": 0, "end": 0.1}, {"label": "a", "onset": 0, "offset": 1}]}'
@@ -488,7 +493,7 @@ def test_fields_are_columns_and_what_cannot_be_read_is_told(tmp_path):
         b'{"events": [{"label": "x", "onset": 2, "offset": 1}]}',
         b'{"split": "somewhere"}',
         b'{"fold": 1.5}',
-        b'{"label": "\\ud800"}',
+        b'{"label": "\\ud800", "\\udfff": 1}',
         json.dumps({f"f{i}": i for i in range(100)}).encode(),
     ]
     for i, data in enumerate(bad):

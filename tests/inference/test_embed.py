@@ -4,6 +4,7 @@ import csv
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,17 @@ def test_folder_file_list_and_csv_give_the_same_vectors(folder: Path, encoder: A
 
 class Killed(BaseException):
     """The end of a process, as far as code can feel it."""
+
+
+def test_the_same_files_in_tars_give_the_same_table(folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for number, name in enumerate("ab"):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for path in sorted((folder / name).iterdir()):
+                tar.add(path, f"{name}/{path.name}")
+    loose = embed(encoder, folder, tmp_path / "loose.csv")
+    inside = embed(encoder, f"{tmp_path}/{{0..1}}.tar", tmp_path / "inside.csv")
+    assert inside.read_bytes() == loose.read_bytes()
 
 
 @pytest.fixture

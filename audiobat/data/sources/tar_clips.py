@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -60,8 +60,7 @@ def list_tar(file: TarFile, advance: Callable[[int], None]) -> TarListing:
     notes, others = Notes(), set[str]()
     found: list[tuple[str, int, int, int]] = []  # name, how many of this name came before, offset, size
     count: dict[str, int] = defaultdict(int)
-    described: dict[tuple[str, str], list[Fields | str]] = defaultdict(list)  # by (name without extension, extension)
-    of_key: dict[tuple[str, str], set[str]] = defaultdict(set)  # the names of descriptions that WebDataset groups
+    descriptions = {extension: _Descriptions() for extension in DESCRIPTIONS}
     passed = 0
     with _opened(file) as read:
         for member in list_members(read, file.size, file.path, notes):
@@ -70,38 +69,53 @@ def list_tar(file: TarFile, advance: Callable[[int], None]) -> TarListing:
             name = clean(member.name)
             if name is None:
                 continue
-            stem, extension = os.path.splitext(name)
-            example, extension = f"{name} in {file.path}", extension.lower()
+            extension = os.path.splitext(name)[1].lower()
             if is_audio(name):
                 found.append((name, count[name], member.offset, member.size))
                 count[name] += 1
-            elif extension not in DESCRIPTIONS:
+            elif extension not in descriptions:
                 others.add(extension)
             elif member.size > DESCRIPTION_BYTES:
-                notes.add(f"descriptions are longer than {DESCRIPTION_BYTES:,} bytes, and are passed over", example)
+                why = f"descriptions are longer than {DESCRIPTION_BYTES:,} bytes, and are passed over"
+                notes.add(why, f"{name} in {file.path}")
             else:
-                data = read(member.offset, member.size)
                 parse = read_json if extension == ".json" else read_text
-                described[stem, extension].append(parse(data, example, notes))
-                of_key[key_of(name), extension].add(stem)
+                value = parse(read(member.offset, member.size), f"{name} in {file.path}", notes)
+                descriptions[extension].add(name, value)
     advance(file.size - passed)
-
     clips = []
-    for name, number, offset, size in found:
-        own: dict[str, Fields | str] = {}
-        for extension in DESCRIPTIONS:
-            texts = described.get((os.path.splitext(name)[0], extension))
-            if texts is None and len(grouped := of_key.get((key_of(name), extension), ())) == 1:
-                texts = described[next(iter(grouped)), extension]
-            if texts:
-                own[extension[1:]] = texts[min(number, len(texts) - 1)]
-        fields = own.pop("json", Fields())
-        assert isinstance(fields, Fields)
-        named = {extension: str(text) for extension, text in own.items() if text}
-        clips.append(TarClip(numbered(name, number), offset, size, fields, named))
+    names = distinct([name for name, *_ in found])
+    for own_name, (name, number, offset, size) in zip(names, found, strict=True):
+        fields, *texts = (descriptions[extension].of(name, number) for extension in DESCRIPTIONS)
+        named = {extension[1:]: str(text) for extension, text in zip(DESCRIPTIONS[1:], texts, strict=True) if text}
+        own = fields if isinstance(fields, Fields) else Fields()
+        clips.append(TarClip(own_name, offset, size, own, named))
         if number:
             notes.add("recordings share the name of an earlier one, and are told by #2", f"{name} in {file.path}")
     return TarListing(clips, notes, others)
+
+
+class _Descriptions:
+    """The members of one extension that describe recordings."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, list[Fields | str]] = {}  # name without extension -> all members of that name
+        self._by_key: dict[str, list[Fields | str]] | None = None  # only those that are alone with their key
+
+    def add(self, name: str, value: Fields | str) -> None:
+        self._by_name.setdefault(os.path.splitext(name)[0], []).append(value)
+
+    def of(self, recording: str, number: int) -> Fields | str | None:
+        """What is said of the recording that has `number` others of its name before it."""
+        values = self._by_name.get(os.path.splitext(recording)[0])
+        if values is None:
+            if self._by_key is None:
+                names: dict[str, list[str]] = {}
+                for name in self._by_name:
+                    names.setdefault(key_of(name), []).append(name)
+                self._by_key = {key: self._by_name[alone[0]] for key, alone in names.items() if len(alone) == 1}
+            values = self._by_key.get(key_of(recording))
+        return values[min(number, len(values) - 1)] if values else None
 
 
 def clean(name: str) -> str | None:
@@ -116,10 +130,20 @@ def key_of(name: str) -> str:
     return f"{folder}{slash}{base.partition('.')[0]}"
 
 
-def numbered(name: str, number: int) -> str:
-    """The name of the second, third, ... member of one name: `a#2.wav`."""
-    stem, extension = os.path.splitext(name)
-    return f"{stem}#{number + 1}{extension}" if number else name
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, of which the second, third, ... of one name get a number: `a.wav`, `a#2.wav`."""
+    taken, numbers = set(names), dict[str, int]()
+    found = []
+    for name in names:
+        numbers[name] = number = numbers.get(name, 0) + 1
+        if number > 1:
+            stem, extension = os.path.splitext(name)
+            while (longer := f"{stem}#{number}{extension}") in taken:
+                number += 1
+            taken.add(longer)
+            numbers[name] = number
+        found.append(name if number == 1 else longer)
+    return found
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from sys import intern
 from typing import Any, NamedTuple
 
 from audiobat.data.build import Event
@@ -62,7 +63,9 @@ def read_json(data: bytes, name: str, notes: Notes) -> Fields:
     if plain.get("fold") is not None and (fold := _whole(plain["fold"])) is None:
         notes.add("folds are no whole numbers, and are kept as text", name)
     known = {label_name, *OF_THE_MEMBER, *(("split",) if split else ()), *(("fold",) if fold is not None else ())}
-    columns = {field: text for field, value in plain.items() if field not in known and (text := _text(value))}
+    # Each JSON brings its own copy of the names: one is enough for all.
+    left = {intern(field): _text(value) for field, value in plain.items() if field not in known and _text(field)}
+    columns = {field: text for field, text in left.items() if text}
     if len(columns) > COLUMNS:
         notes.add(f"JSON members have more than {COLUMNS} fields, of which the rest is passed over", name)
         columns = dict(list(columns.items())[:COLUMNS])

@@ -89,9 +89,9 @@ class TableOfTars:
                     keys[lacking],
                     int((~has).sum()),
                 )
-                known = columns.get(what, [""] * len(keys))
-                pairs = zip(has.tolist(), texts.tolist(), known, strict=True)
-                columns[what] = Strings.of_texts(str(text) if own else other for own, text, other in pairs)
+                known = columns.get(what, [""] * len(keys))  # what is no split or fold is there as text
+                both = zip(has.tolist(), texts.tolist(), known, strict=True)
+                columns[what] = Strings.of_texts(str(text) if own else other for own, text, other in both)
         order = sorted(self._classes)
         return ClipTable(
             keys=keys,

@@ -21,7 +21,7 @@ from audiobat.data.clip_table import ClipTable, join, open_table
 from audiobat.data.columns import Strings
 from audiobat.data.remote import is_remote, read_range, size_and_version
 from audiobat.data.shards import cache_folder, filling
-from audiobat.data.sources.tar_clips import TarFile, TarListing, list_tar
+from audiobat.data.sources.tar_clips import TarFile, TarListing, distinct, list_tar
 from audiobat.data.sources.tar_members import Notes
 from audiobat.data.sources.tar_table import TableOfTars
 from audiobat.engine.progress import Progress
@@ -33,10 +33,9 @@ PACKED = re.compile(r"\.(tgz|tbz2?|txz|tar\.\w{1,4})([?#].*)?$", re.IGNORECASE)
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 MOST_TARS = 1_000_000  # that a pattern may stand for
-READERS = 8  # tars that are listed at the same time: most of the time goes by in waiting for a disk or a server
+READERS = 4  # tars that are listed, and held, at the same time: a far disk or a server makes each of them wait
 MEGABYTE = 1_000_000
 SHOWN_BYTES = 100 * MEGABYTE  # of tars: fewer are listed at once
-TARS_AHEAD = 64  # whose listings are held at once
 OTHERS_SHOWN = 5  # extensions of what is no audio
 NOTES = "notes.json"  # beside the columns of a kept table
 
@@ -148,7 +147,7 @@ def read_tars(source: str, paths: Sequence[str]) -> ClipTable:
     folder = cache_folder("tars", json.dumps([FORMAT, files]).encode())
     table, lines = _open_kept(folder)
     if table is None:
-        table, lines = _list_all(source, files, names)
+        table, lines = _list_all(source, files)
         with suppress(OSError), filling(folder) as own:  # where nothing can be kept, the tars are listed each time
             table.save(own)
             (own / NOTES).write_text(json.dumps(lines), encoding="utf-8")
@@ -182,7 +181,16 @@ def _open_kept(folder: Path) -> tuple[ClipTable | None, list[str]]:
         return None, []
 
 
-def _list_all(source: str, files: Sequence[TarFile], names: Sequence[str]) -> tuple[ClipTable, list[str]]:
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Names of tars, all different, without the folders that they share and what a URL has behind its path."""
+    parts = [(re.sub(r"[?#].*", "", path) if is_remote(path) else path).split("/") for path in paths]
+    shared = 0
+    while min(map(len, parts)) > shared + 1 and len({part[shared] for part in parts}) == 1:
+        shared += 1
+    return distinct(["/".join(part[shared:]) for part in parts])
+
+
+def _list_all(source: str, files: Sequence[TarFile]) -> tuple[ClipTable, list[str]]:
     """List all tars to one table, and say what was passed over."""
     gathered, notes, others = TableOfTars(), Notes(), set[str]()
     broken: list[str] = []
@@ -204,8 +212,8 @@ def _list_all(source: str, files: Sequence[TarFile], names: Sequence[str]) -> tu
             except AudiobatError as error:
                 return error
 
-        for first in range(0, len(files), TARS_AHEAD):  # so many listings are held at once
-            for i, found in enumerate(pool.map(listing, files[first : first + TARS_AHEAD]), start=first):
+        for first in range(0, len(files), READERS):
+            for i, found in enumerate(pool.map(listing, files[first : first + READERS]), start=first):
                 if isinstance(found, AudiobatError):
                     broken.append(str(found).rstrip("."))
                     continue
@@ -222,5 +230,5 @@ def _list_all(source: str, files: Sequence[TarFile], names: Sequence[str]) -> tu
         )
     for why in broken:
         notes.add("tars are left out", f"one of which the reader says: {why}")
-    table = gathered.table([TAR.sub("", name) for name in names], notes)
+    table = gathered.table(short_names([file.path for file in files]), notes)
     return table, notes.lines()
