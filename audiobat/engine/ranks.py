@@ -17,11 +17,13 @@ from datetime import timedelta
 from functools import cache
 from itertools import count
 from typing import Any, Literal
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import _get_default_store
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._triton import has_triton
 
@@ -68,6 +70,16 @@ class Ranks:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
+
+    def shared(self) -> dist.Store:
+        """A new store of numbers and words of all ranks, by which no rank waits for another.
+
+        Every rank must call it at the same point.
+        """
+        if self.world_size == 1:
+            return dist.HashStore()
+        name = self.gather(uuid4().hex)[0]  # no earlier store has it
+        return dist.PrefixStore(name, _get_default_store())
 
     def largest(self, value: int) -> int:
         """The largest `value` of any rank. It is exchanged between CPUs, so that nothing waits for the device."""
