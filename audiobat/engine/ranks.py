@@ -17,7 +17,6 @@ from datetime import timedelta
 from functools import cache
 from itertools import count
 from typing import Any, Literal
-from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -71,15 +70,9 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def shared(self) -> dist.Store:
-        """A new store of numbers and words of all ranks, by which no rank waits for another.
-
-        Every rank must call it at the same point.
-        """
-        if self.world_size == 1:
-            return dist.HashStore()
-        name = self.gather(uuid4().hex)[0]  # no earlier store has it
-        return dist.PrefixStore(name, _get_default_store())
+    def shared(self) -> Store:
+        """A store of numbers and words of all ranks, by which none waits for another; the same at every call."""
+        return HashStore() if self.world_size == 1 else PrefixStore("shared", _get_default_store())
 
     def largest(self, value: int) -> int:
         """The largest `value` of any rank. It is exchanged between CPUs, so that nothing waits for the device."""
