@@ -71,7 +71,7 @@ class Ranks:
         return values
 
     def shared(self) -> Store:
-        """A store of numbers and words of all ranks, by which none waits for another; the same at every call."""
+        """A store of numbers and words for one use: what a rank puts there all see, and none waits for another."""
         return HashStore() if self.world_size == 1 else PrefixStore("shared", _get_default_store())
 
     def largest(self, value: int) -> int:

@@ -39,7 +39,7 @@ class Tally:
 
     def take(self) -> int:
         """The number of the next share that no rank has taken, from 0."""
-        return self._store.add("taken", 1) - 1
+        return int(self._store.add("taken", 1)) - 1
 
     def add(self, clips: int, windows: int, broken: Mapping[int, str]) -> None:
         """Count `clips` clips that are done and `windows` windows; `broken` are the unreadable ones, id to reason.
