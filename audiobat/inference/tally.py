@@ -48,7 +48,8 @@ class Tally:
             AudiobatError: more than 5% of the clips are unreadable, those of all ranks together.
         """
         for clip_id, reason in broken.items():
-            self._store.append(UNREADABLE, json.dumps([self._table.keys[clip_id], reason]) + "\n")
+            line = json.dumps([self._table.keys[clip_id], reason]) + "\n"
+            self._store.append(UNREADABLE, line)  # type: ignore[attr-defined]
         self.windows = self._store.add("windows", windows)
         self.clips = self._store.add("clips", clips)
         if self._store.add("broken", len(broken)) > len(self.unreadable):  # counted only when it is in the list
