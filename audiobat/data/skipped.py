@@ -36,9 +36,9 @@ class SkippedList:
             write_skipped(self.path, self.clips)
 
 
-def write_skipped(path: str | Path, skipped: Mapping[str, str]) -> None:
-    """Write a CSV (`path,reason`) of the clips left out, whole or not at all."""
-    write_atomic(path, csv_text([HEADER, *sorted(skipped.items())]))
+def write_skipped(path: str | Path, skipped: Mapping[str, str], beside: Path | None = None) -> None:
+    """Write a CSV (`path,reason`) of the clips left out, whole or not at all; `beside` is as for `write_atomic`."""
+    write_atomic(path, csv_text([HEADER, *sorted(skipped.items())]), beside)
 
 
 def read_skipped(path: Path) -> dict[str, str]:

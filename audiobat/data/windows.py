@@ -81,9 +81,13 @@ class WindowStream:
     threads: int
     least: int = 1  # samples of a clip's last window: a rest that is shorter is left out
 
-    def __call__(self, clip_id: int = 0, number: int = 0) -> Iterator[Window | BrokenClip]:
-        """The stream from window `number` of clip `clip_id` on. A clip is decoded from its start in any case."""
-        clips = (self._clip(i, number if i == clip_id else 0) for i in range(clip_id, len(self.table)))
+    def __call__(self, clip_id: int = 0, number: int = 0, end: int | None = None) -> Iterator[Window | BrokenClip]:
+        """The stream from window `number` of clip `clip_id` on, to the last clip before `end` (None: of the table).
+
+        A clip is decoded from its start in any case.
+        """
+        end = len(self.table) if end is None else end
+        clips = (self._clip(i, number if i == clip_id else 0) for i in range(clip_id, end))
         if not self.threads:
             return itertools.chain.from_iterable(clips)
         return _decode_ahead(clips, self.threads)

@@ -51,6 +51,11 @@ class Progress:
             self._line(self._state())
         return self
 
+    def skip(self, n: int) -> None:
+        """Count `n` units that were done before: the rate is that of the others."""
+        self.done += n
+        self._first += n
+
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count `n` more units; a `note` (say, the loss) stays beside the rate until the next one."""
         self.done += n

@@ -21,7 +21,8 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import _get_default_store
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._triton import has_triton
 
@@ -68,6 +69,10 @@ class Ranks:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
+
+    def shared(self) -> Store:
+        """A store of numbers and words for one use: what a rank puts there all see, and none waits for another."""
+        return HashStore() if self.world_size == 1 else PrefixStore("shared", _get_default_store())
 
     def largest(self, value: int) -> int:
         """The largest `value` of any rank. It is exchanged between CPUs, so that nothing waits for the device."""

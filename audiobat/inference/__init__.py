@@ -3,6 +3,7 @@
 In: a model and recordings. Out: tables; folders and files to share.
 
     journal.py         what a pass has made so far; a run that was killed goes on from there
+    tally.py           how far a pass has come over all ranks, and which clips cannot be read
     window_pass.py     one pass over all windows of many recordings, which tasks compute on
     embed.py           `audiobat embed`: embeddings to .parquet, .npz, .csv
     events.py          the tasks of predict: labels of windows, events

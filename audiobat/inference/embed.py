@@ -22,11 +22,11 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.csv_text import escape
 from audiobat.data.windows import Window
 from audiobat.engine.files import replacing
-from audiobat.engine.ranks import pick_device
+from audiobat.engine.ranks import launch
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
-from audiobat.inference.journal import CLIP_ID, Rows, is_finished
-from audiobat.inference.window_pass import Task, Windows, finished_pass, list_clips
+from audiobat.inference.journal import CLIP_ID, Journal, Rows, is_finished
+from audiobat.inference.window_pass import Task, Windows, list_clips, make_table
 from audiobat.models.encoder import BaseEncoder, pool_features
 from audiobat.models.features import Encoder
 from audiobat.zoo.load import load_encoder
@@ -72,27 +72,30 @@ def embed(
         AudiobatError: a bad argument, nothing to embed, more than 5% of the files unreadable, parts of other settings.
     """
     out = Path(out)
-    write = pick_writer(out)
+    write_table = pick_writer(out)
     if out.is_dir():
         raise AudiobatError(f"--out {out} is a folder: name a file for the table.")
     if is_finished(out) and not overwrite:
         raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
     clips = list_clips(data)
-    torch_device = pick_device(device)
-    encoder = load_encoder(model, "cpu", trust_remote_code) if isinstance(model, str | Path) else model
-    if isinstance(encoder, nn.Module):
-        encoder.to(torch_device).eval()
-    windows = Windows.of(encoder, window_seconds, hop_seconds, batch_size, workers)
-    task = EmbedTask(encoder, layer, pool)
-    settings = {
-        "verb": "embed",
-        "model": weights_sha256(encoder) if isinstance(encoder, nn.Module) else type(encoder).__name__,
-        "layer": layer,
-        "pool": pool,
-    }
-    done = finished_pass("embed", out, task, clips, windows, settings, overwrite, torch_device)
-    with done as journal, replacing(out) as beside:
-        write(beside, with_paths(journal.read(), clips))
+    with launch(device) as ranks:
+        encoder = load_encoder(model, "cpu", trust_remote_code) if isinstance(model, str | Path) else model
+        if isinstance(encoder, nn.Module):
+            encoder.to(ranks.device).eval()
+        windows = Windows.of(encoder, window_seconds, hop_seconds, batch_size, workers)
+        task = EmbedTask(encoder, layer, pool)
+        settings = {
+            "verb": "embed",
+            "model": weights_sha256(encoder) if isinstance(encoder, nn.Module) else type(encoder).__name__,
+            "layer": layer,
+            "pool": pool,
+        }
+
+        def write(journal: Journal) -> None:
+            with replacing(out) as beside:
+                write_table(beside, with_paths(journal.read(), clips))
+
+        make_table("embed", out, task, clips, windows, settings, overwrite, ranks, write)
     return out
 
 

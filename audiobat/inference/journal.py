@@ -2,6 +2,9 @@
 
 In: the rows of consecutive windows. Out: parts, NUMBER.npz, in the order of the clips, and the rows of all of them. A
 part counts as long as the audio files that it was made from have not changed.
+
+Several ranks work on shares, which are consecutive clips with parts of their own, FIRST_CLIP-NUMBER.npz; the shares are
+listed in settings.json, so that any number of ranks goes on with them. One process alone makes one share of all clips.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.windows import FileStamp, file_stamp
 from audiobat.engine.files import check_zip, read_json, write_atomic
+from audiobat.engine.ranks import Ranks
 from audiobat.errors import AudiobatError
 
 Rows: TypeAlias = dict[str, NDArray[Any]]  # rows of a table as columns of one length [R, ...]
@@ -26,50 +30,38 @@ WindowId: TypeAlias = tuple[int, int]  # a clip's place in the clip table, and a
 
 CLIP_ID = "row"  # the column of clip ids; parts of earlier versions have it under this name
 SETTINGS = "settings.json"
+SHARED = "shares"  # the field of the first clips of shares
 CHUNK_ROWS = 4096  # rows that `Journal.read` gives at once, however many a part holds
+SHARES = 64  # of clips for several ranks, at least, so that the last ones do not wait long for one another
+SHARE_CLIPS = 256  # in a share, at most
 
 
-class Journal:
-    """The parts of one run.
+class Share:
+    """Consecutive clips and the parts made of them, which one process reads and writes.
 
     Attributes:
+        first: the first clip.
+        end: the clip behind the last.
         next: the window after the last part.
         state: the state that the last part holds.
         broken: clip id -> reason, of the clips up to `next` that cannot be read.
-
-    Raises:
-        AudiobatError: the folder holds parts of other settings and `overwrite` is not given, or other files.
+        parts: files.
     """
 
-    def __init__(self, folder: Path, clips: ClipTable, settings: Mapping[str, Any], overwrite: bool) -> None:
-        self.folder, self._clips = folder, clips
-        self._begin(dict(settings), overwrite)
-        self.next: WindowId = (0, 0)
+    def __init__(self, folder: Path, clips: ClipTable, first: int, end: int) -> None:
+        self._folder, self._clips = folder, clips
+        self.first, self.end = first, end
+        self.next: WindowId = (first, 0)
         self.state: Rows = {}
         self.broken: dict[int, str] = {}
-        self._parts: list[Path] = []
-        for path in sorted(folder.glob("*.npz")):
-            if path != self._path(len(self._parts)) or not self._continue_after(path):
+        self.parts: list[Path] = []
+        self._prefix = f"{first:08d}-" if first else ""
+        for path in sorted(folder.glob(f"{self._prefix}{'[0-9]' * 8}.npz")):
+            if path != self._path(len(self.parts)) or not self._continue_after(path):
                 path.unlink()  # and with it every later part, which now follows a gap
 
-    def _begin(self, settings: dict[str, Any], overwrite: bool) -> None:
-        record = self.folder / SETTINGS
-        if record.exists():
-            before = read_json(record, f"remove {self.folder}, or copy it again")
-            changed = [name for name in settings if before.get(name) != settings[name]]
-            if changed and not overwrite:
-                names = " and ".join(changed)
-                raise AudiobatError(f"{self.folder} was begun with another {names}: use the same, or give --overwrite.")
-            if changed:
-                for path in self.folder.glob("*.npz"):  # before the record changes: no part may pass for another run's
-                    path.unlink()
-        elif self.folder.exists() and {path.name for path in self.folder.iterdir()} - {f"{SETTINGS}.tmp"}:
-            raise AudiobatError(f"{self.folder} holds other files: move it away, or choose another --out.")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(record, json.dumps(settings))
-
     def _path(self, number: int) -> Path:
-        return self.folder / f"{number:08d}.npz"
+        return self._folder / f"{self._prefix}{number:08d}.npz"
 
     def _continue_after(self, path: Path) -> bool:
         """Take over the part at `path` if it is whole, comes next, and its audio files are unchanged."""
@@ -88,7 +80,7 @@ class Journal:
             stamp = file_stamp(self._clips, clip_id)
             if found != (None if stamp is None else list(stamp)):  # JSON gives a list back
                 return False
-        self._parts.append(path)
+        self.parts.append(path)
         self.next, self.state = tuple(meta["next"]), state
         self.broken |= {int(clip_id): reason for clip_id, reason in meta["broken"].items()}
         return True
@@ -113,16 +105,81 @@ class Journal:
         arrays |= {f"state.{name}": values for name, values in state.items()}
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         np.savez(packed, allow_pickle=False, **arrays)
-        path = self._path(len(self._parts))
+        path = self._path(len(self.parts))
         write_atomic(path, packed.getvalue())
-        self._parts.append(path)
+        self.parts.append(path)
         self.next, self.state = following, state
         self.broken |= broken
+
+
+class Journal:
+    """All parts of one run, and the settings that they were made with; every rank has one, and rank 0 begins it.
+
+    Attributes:
+        firsts: the first clip of each share; the clips of a share end where the next one begins.
+        parts: files of all shares in their order, once `finish` was called.
+        broken: clip id -> reason, of all clips that cannot be read, once `finish` was called.
+
+    Raises:
+        AudiobatError: the folder holds parts of other settings and `overwrite` is not given, or other files.
+    """
+
+    def __init__(
+        self, folder: Path, clips: ClipTable, settings: Mapping[str, Any], overwrite: bool, ranks: Ranks
+    ) -> None:
+        self.folder, self._clips = folder, clips
+        self.firsts = [0]
+        self.parts: list[Path] = []
+        self.broken: dict[int, str] = {}
+        if ranks.is_main:
+            self._begin(dict(settings), overwrite, ranks.world_size > 1)
+        self.firsts = ranks.gather(self.firsts)[0]
+
+    def _begin(self, settings: dict[str, Any], overwrite: bool, several: bool) -> None:
+        record = self.folder / SETTINGS
+        if record.exists():
+            before = read_json(record, f"remove {self.folder}, or copy it again")
+            changed = [name for name in settings if before.get(name) != settings[name]]
+            if changed and not overwrite:
+                names = " and ".join(changed)
+                raise AudiobatError(f"{self.folder} was begun with another {names}: use the same, or give --overwrite.")
+            if changed:
+                for path in self.folder.glob("*.npz"):  # before the record changes: no part may pass for another run's
+                    path.unlink()
+            else:
+                self.firsts = [first for first in before.get(SHARED, [0]) if first < len(self._clips)]
+        elif self.folder.exists() and {path.name for path in self.folder.iterdir()} - {f"{SETTINGS}.tmp"}:
+            raise AudiobatError(f"{self.folder} holds other files: move it away, or choose another --out.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if several and len(self.firsts) == 1:
+            self._divide()
+        shares = {SHARED: self.firsts} if len(self.firsts) > 1 else {}
+        write_atomic(record, json.dumps(settings | shares))
+
+    def _divide(self) -> None:
+        """Cut the clips into shares; those that one process has made parts of stay one share.
+
+        Shares depend on the clips alone, so that any number of ranks makes the same rows.
+        """
+        done, clips = self.share(0).next[0], len(self._clips)
+        size = min(max(1, clips // SHARES), SHARE_CLIPS)
+        self.firsts += [first for first in range(size, clips, size) if first > done]
+
+    def share(self, number: int) -> Share:
+        """The share of this number, from 0, with the parts that it has."""
+        end = [*self.firsts, len(self._clips)][number + 1]
+        return Share(self.folder, self._clips, self.firsts[number], end)
+
+    def finish(self, parts: Iterable[tuple[int, Sequence[Path], Mapping[int, str]]]) -> None:
+        """Take in the first clip, the parts and the broken clips of every share, once all are done."""
+        for _, paths, broken in sorted(parts, key=lambda share: share[0]):
+            self.parts += paths
+            self.broken |= broken
 
     def read(self) -> Iterator[Rows]:
         """All rows in chunks of CHUNK_ROWS, without those of clips that broke later; the last chunk may be empty."""
         held: list[Rows] = []
-        for path in self._parts:
+        for path in self.parts:
             with np.load(path, allow_pickle=False) as part:
                 rows = {n.removeprefix("rows."): part[n] for n in part.files if n.startswith("rows.")}
             if not rows:  # all clips of the part were broken
@@ -138,7 +195,7 @@ class Journal:
 
     def close(self) -> None:
         """Remove the parts, once the table is written; the last ones first, as a kill may leave some, without a gap."""
-        for path in reversed(self._parts):
+        for path in reversed(self.parts):
             path.unlink()
         shutil.rmtree(self.folder)
 

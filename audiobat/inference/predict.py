@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from audiobat.config import check
 from audiobat.data.clip_table import ClipTable
-from audiobat.engine.ranks import pick_device
+from audiobat.engine.ranks import launch
 from audiobat.engine.tensors import weights_sha256
 from audiobat.inference.events import FrameEvents, WindowLabels
-from audiobat.inference.journal import CLIP_ID, Rows
-from audiobat.inference.window_pass import Task, Windows, finished_pass, list_clips
+from audiobat.inference.journal import CLIP_ID, Journal, Rows
+from audiobat.inference.window_pass import Task, Windows, list_clips, make_table
 from audiobat.inference.writers import Output, Prediction, pick_format
 from audiobat.models.tagger import Tagger
 from audiobat.zoo.release import load_tagger
@@ -78,23 +78,27 @@ def predict(
         AudiobatError: a bad argument, a release without a head, no recordings, more than 5% of them unreadable, parts
             of other settings, no room on the disk.
     """
-    out, torch_device = Path(out), pick_device(device)
+    out = Path(out)
     table_format = pick_format(out, format)
     clips = list_clips(data)
-    tagger = load_tagger(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
-    tagger.to(torch_device).eval()
-    windows = Windows.of(tagger.encoder, window_seconds, hop_seconds, batch_size, workers)
-    output = Output(out, table_format, clips.keys, tagger.sample_rate / 2, overwrite)
-    task, settings = build_task(tagger, windows, top, threshold, median)
-    settings |= {  # what else rows depend on
-        "verb": "predict",
-        "model": weights_sha256(tagger),
-        "classes": hashlib.sha256("\n".join(tagger.classes).encode()).hexdigest(),
-        "task": [tagger.task, tagger.multi_label],
-    }
-    with finished_pass("predict", out, task, clips, windows, settings, overwrite, torch_device) as journal:
-        broken = {clips.keys[clip_id] for clip_id in journal.broken}
-        output.write(predictions(journal.read(), clips, tagger.classes, by_start=tagger.task == "frame"), broken)
+    with launch(device) as ranks:
+        tagger = load_tagger(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
+        tagger.to(ranks.device).eval()
+        windows = Windows.of(tagger.encoder, window_seconds, hop_seconds, batch_size, workers)
+        output = Output(out, table_format, clips.keys, tagger.sample_rate / 2, overwrite)
+        task, settings = build_task(tagger, windows, top, threshold, median)
+        settings |= {  # what else rows depend on
+            "verb": "predict",
+            "model": weights_sha256(tagger),
+            "classes": hashlib.sha256("\n".join(tagger.classes).encode()).hexdigest(),
+            "task": [tagger.task, tagger.multi_label],
+        }
+
+        def write(journal: Journal) -> None:
+            broken = {clips.keys[clip_id] for clip_id in journal.broken}
+            output.write(predictions(journal.read(), clips, tagger.classes, by_start=tagger.task == "frame"), broken)
+
+        make_table("predict", out, task, clips, windows, settings, overwrite, ranks, write)
     return out
 
 

@@ -2,18 +2,20 @@
 
 In: the clips, how they are cut into windows, a task. Out: rows in the journal, in the order of the windows, and a list
 of the clips that cannot be read. Batches hold windows of several clips, the longest first within a pool, so that short
-windows are not padded to long ones. A pool does not depend on threads, nor on where a run was stopped.
+windows are not padded to long ones. A pool does not depend on threads, nor on where a run was stopped, nor on which of
+several ranks makes it.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import torch
@@ -23,17 +25,17 @@ from audiobat.audio.read import pad_batch
 from audiobat.config import ModelConfig, check
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.loader import check_skipped
-from audiobat.data.skipped import write_skipped
 from audiobat.data.sources.read import read_clips
 from audiobat.data.sources.tars import find_tars, read_tars
 from audiobat.data.windows import BrokenClip, FileStamp, Window, WindowStream, read_ahead
 from audiobat.engine.files import errors_of_writing
 from audiobat.engine.memory import check_fits
 from audiobat.engine.progress import Progress
+from audiobat.engine.ranks import Ranks
 from audiobat.engine.run_folder import sole_use
 from audiobat.errors import AudiobatError
-from audiobat.inference.journal import CLIP_ID, Journal, Rows, WindowId, join_rows, sibling
+from audiobat.inference.journal import CLIP_ID, Journal, Rows, Share, WindowId, join_rows, sibling
+from audiobat.inference.tally import Tally
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
 from audiobat.models.needs import clip_needs
@@ -43,6 +45,7 @@ POOL_BATCHES = 4  # batches of windows in a pool
 CPU_SECONDS = 20.0  # of audio in a batch for each thread of a CPU: batches of few windows hold little padding
 GOES_ON = "fix that; the same command goes on from what is done"  # the hint where nothing can be written
 POOL_BROKEN = 4096  # broken clips in a pool, at most
+WAIT_SECONDS = 0.2  # between two looks at what other ranks have done
 PART_SECONDS = 10.0  # a part is written with the first pool that ends so long after the last part
 PART_ROWS = 1 << 14  # or that brings the rows to so many
 
@@ -175,8 +178,7 @@ class Pool:
             self.next = (item.clip_id + 1, 0) if item.last else (item.clip_id, item.number + 1)
 
 
-@contextmanager
-def finished_pass(
+def make_table(
     verb: str,
     out: Path,
     task: Task,
@@ -184,64 +186,89 @@ def finished_pass(
     windows: Windows,
     settings: dict[str, Any],
     overwrite: bool,
-    device: torch.device,
-) -> Iterator[Journal]:
-    """Do `task` on all windows and yield the journal, to write the table `out` from; then its parts are removed.
+    ranks: Ranks,
+    write: Callable[[Journal], None],
+) -> None:
+    """Do `task` on all windows, over all ranks, and let rank 0 `write` the table `out` from what they have made.
 
     `settings` are those, besides the audio and the windows, that rows depend on: parts of others are not used. Clips
-    that cannot be read are listed, with the reason, in `out`.skipped.csv.
+    that cannot be read are listed, with the reason, in `out`.skipped.csv. Every rank returns when the table is there.
 
     Raises:
         AudiobatError: more than 5% of the clips are unreadable; parts of other settings; no room on the disk.
     """
     parts = sibling(out, "parts")
-    with errors_of_writing(out, GOES_ON), sole_use(parts):
+    with errors_of_writing(out, GOES_ON), sole_use(parts) if ranks.is_main else nullcontext():
         cut = {"window_seconds": windows.window_seconds, "hop_seconds": windows.hop_seconds}
-        journal = Journal(parts, clips, settings | cut, overwrite)
-        run_pass(verb, task, clips, windows, journal, device, sibling(out, "skipped.csv"))
-        yield journal
-        journal.close()
+        journal = Journal(parts, clips, settings | cut, overwrite, ranks)
+        shares = run_pass(verb, task, clips, windows, journal, ranks, sibling(out, "skipped.csv"))
+        made = ranks.gather([(share.first, share.parts, share.broken) for share in shares])
+        journal.finish(itertools.chain.from_iterable(made))
+        if ranks.is_main:
+            write(journal)
+            journal.close()
+        ranks.barrier()
 
 
 def run_pass(
-    verb: str, task: Task, clips: ClipTable, windows: Windows, journal: Journal, device: torch.device, skipped: Path
-) -> None:
-    """Do `task` on every window from where the journal ends; write the clips that cannot be read to `skipped`, a CSV.
+    verb: str, task: Task, clips: ClipTable, windows: Windows, journal: Journal, ranks: Ranks, skipped: Path
+) -> list[Share]:
+    """Do `task` on every window that has no part yet; returns the shares that this rank took.
+
+    Whichever rank is free takes the next share. The clips that cannot be read are written to `skipped`, a CSV.
 
     Raises:
         AudiobatError: more than 5% of the clips are unreadable.
     """
-    task.restore(journal.state)
-    skipped.unlink(missing_ok=True)
-    if journal.broken:
-        unreadable = {clips.keys[clip_id]: reason for clip_id, reason in journal.broken.items()}
-        write_skipped(skipped, unreadable)
-        check_skipped(unreadable, journal.next[0], len(clips))  # the same command ends in the same way once more
+    tally = Tally(clips, ranks, skipped)
+    shares: list[Share] = []
     rows: list[Rows] = []  # since the last part, as are `stamps` and `broken`
     stamps: dict[int, FileStamp | None] = {}
     broken: dict[int, str] = {}
-    done, count, written = journal.next[0], 0, monotonic()
-    stream = WindowStream(clips, windows.sample_rate, windows.length, windows.hop, windows.workers, windows.least)
-    with Progress(verb, total=len(clips), unit="file", done=done) as bar:
-        size = windows.batch_size * POOL_BATCHES
-        first = windows.batch_size if journal.next == (0, 0) else size  # small, so that the model starts early
-        for pool in read_ahead(pools(stream(*journal.next), first, size)):
-            values = compute(task, pool.windows, windows, device)
+    done, written = 0, monotonic()
+    with Progress(verb, total=len(clips), unit="file", shown=ranks.is_main) as bar:
+        for share, pool in read_ahead(share_pools(journal, tally, clips, windows)):
+            if pool is None:
+                shares.append(share)
+                task.restore(share.state)
+                done = share.next[0]
+                tally.add(done - share.first, 0, share.broken)  # the same command ends in the same way once more
+                bar.skip(done - share.first)
+                continue
+            values = compute(task, pool.windows, windows, ranks.device)
             if pool.windows:
                 pairs = zip(pool.windows, values, strict=True)
                 rows.append(join_rows([task.rows(window, value) for window, value in pairs]))
             stamps |= pool.stamps
             broken |= pool.broken
-            count += len(pool.windows)
-            bar.advance(pool.next[0] - done, f"{count} windows")
-            done = pool.next[0]
             many = sum(len(found[CLIP_ID]) for found in rows) >= PART_ROWS
-            if many or done == len(clips) or monotonic() - written >= PART_SECONDS:
-                journal.add(join_rows(rows) if rows else {}, task.state(), pool.next, stamps, broken)
+            if many or pool.next[0] == share.end or monotonic() - written >= PART_SECONDS:
+                share.add(join_rows(rows) if rows else {}, task.state(), pool.next, stamps, broken)
                 rows, stamps, broken, written = [], {}, {}, monotonic()
-            if unreadable := {clips.keys[clip_id]: reason for clip_id, reason in (journal.broken | broken).items()}:
-                write_skipped(skipped, unreadable)
-                check_skipped(unreadable, done, len(clips))
+            try:
+                tally.add(pool.next[0] - done, len(pool.windows), pool.broken)
+            finally:
+                bar.advance(tally.clips - bar.done, f"{tally.windows} windows")
+            done = pool.next[0]
+        while tally.clips < len(clips):  # other ranks are at work: no collective waits so long
+            sleep(WAIT_SECONDS)
+            tally.add(0, 0, {})
+            bar.advance(tally.clips - bar.done, f"{tally.windows} windows")
+    return shares
+
+
+def share_pools(
+    journal: Journal, tally: Tally, clips: ClipTable, windows: Windows
+) -> Iterator[tuple[Share, Pool | None]]:
+    """The pools of every share that this rank takes; before the first of a share, None."""
+    stream = WindowStream(clips, windows.sample_rate, windows.length, windows.hop, windows.workers, windows.least)
+    size = windows.batch_size * POOL_BATCHES
+    while (number := tally.take()) < len(journal.firsts):
+        share = journal.share(number)
+        yield share, None
+        first = windows.batch_size if share.next == (0, 0) else size  # small, so that the model starts early
+        for pool in pools(stream(*share.next, share.end), first, size):
+            yield share, pool
 
 
 def pools(items: Iterator[Window | BrokenClip], first: int, size: int) -> Iterator[Pool]:

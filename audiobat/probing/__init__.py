@@ -4,6 +4,7 @@ In: a model and labelled clips. Out: result records, and the scores beside them.
 
     feature_store.py  features of many clips, each as long as it is
     feature_files.py  the same on disk: mapped, checksummed, resumed
+    encoding.py     clips to frozen features, batch by batch, over all ranks
     cache.py        an encoder's frozen features, computed once and shared by all heads
     jobs.py         a config to the heads that it trains
     training.py     many heads on the same batches: trained, then tested

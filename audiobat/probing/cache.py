@@ -9,9 +9,9 @@ import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import tee
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import ClipBatch, check_skipped, load_clips
 from audiobat.engine.memory import room_in_ram
 from audiobat.engine.progress import Progress
-from audiobat.engine.ranks import pick_device
+from audiobat.engine.ranks import Ranks, pick_device
 from audiobat.errors import AudiobatError
-from audiobat.models.features import Encoder, LayerFeatures, check_features
+from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.models.heads import BlockInputs, block_inputs
 from audiobat.models.heads.pooling import mean_valid
+from audiobat.probing.encoding import encode, encode_cuts
 from audiobat.probing.feature_files import GB, FeatureFiles, cache_key
 from audiobat.probing.feature_store import FLOAT_BYTES, Chunk, ClipIds, FeatureStore, pack
 
@@ -178,8 +179,12 @@ def cache_features(
     workers: int = 0,
     progress: bool = True,
     skipped: dict[str, str] | None = None,
+    ranks: Ranks | None = None,
 ) -> FeatureSource:
     """Compute the features of all clips of `table`, each once, and keep them if they fit.
+
+    On several ranks each encodes its share of the clips and rank 0 keeps them all, as if it were alone; the source that
+    the others get keeps none.
 
     Args:
         encoder: runs in eval mode, without gradients, and is left in its own mode; a module is moved to `device`.
@@ -195,13 +200,14 @@ def cache_features(
         workers: processes that decode audio ahead of the encoder; 0: this one does.
         progress: whether to show a bar, and a line that says what was decided.
         skipped: receives key -> reason of each clip that cannot be read, also when the run stops.
+        ranks: those that divide the clips; every one of them must call this. None: this process has all clips.
 
     Raises:
         AudiobatError: more than 5% of the clips are unreadable, or none is readable; the disk is full.
     """
-    where = pick_device(device)
+    ranks = Ranks(pick_device(device)) if ranks is None else ranks
     if isinstance(encoder, nn.Module):
-        encoder.to(where)
+        encoder.to(ranks.device)
     else:
         spill_dir = None  # without weights to hash, its features cannot be told from another encoder's
     skipped = {} if skipped is None else skipped
@@ -209,34 +215,41 @@ def cache_features(
     store, found = FeatureStore(len(table)), np.zeros(len(table), bool)
     cuts = [np.arange(first, min(first + batch_size, len(table))) for first in range(0, len(table), batch_size)]
     needs = freq_patches = 0
+    files: FeatureFiles | None = None
     spilled = cache_dir is None and spill_dir is not None and Path(spill_dir).is_dir()
     if spilled and Path(spill_dir or "", cache_key(encoder, table)).is_dir():
         cache_dir = spill_dir  # an earlier run's features are there
 
-    def computed(drawn: ClipBatch) -> Chunk:
-        return pack(encode(encoder, drawn.waveform, drawn.lengths, where), drawn.clip_ids)
+    def again(cut: ClipIds) -> Chunk:
+        drawn = next(load_clips(table, encoder.sample_rate, [cut]))
+        return pack(encode(encoder, drawn.waveform, drawn.lengths, ranks.device), drawn.clip_ids)
 
     with ExitStack() as opened:
-        files = None if cache_dir is None else opened.enter_context(FeatureFiles(cache_dir, encoder, table))
         missing = cuts
-        if files is not None:
-            again = partial(load_clips, table, encoder.sample_rate)
-            missing = files.load(cuts, skipped, lambda cut: computed(next(again([cut]))))
+        if cache_dir is not None and ranks.is_main:  # which alone reads and writes them
+            files = opened.enter_context(FeatureFiles(cache_dir, encoder, table))
+            missing = files.load(cuts, skipped, again)
+        missing = ranks.gather(missing if ranks.is_main else None)[0]
         left = sum(map(len, missing))
         held: list[tuple[ClipIds, Chunk, dict[str, str]]] = []  # as `keep` wants them, while they are in memory
-        with Progress("features", len(table), "clip", done=len(table) - left, shown=progress) as bar:
-            batches = load_clips(table, encoder.sample_rate, missing, workers)
-            for cut, drawn in zip(missing, batches, strict=True):
-                skipped.update(drawn.skipped)
+
+        def keeps() -> bool:
+            return files is not None or needs <= budget
+
+        shown = progress and ranks.is_main
+        with Progress("features", len(table), "clip", done=len(table) - left, shown=shown) as bar:
+            for encoded in encode_cuts(encoder, table, missing, ranks, workers, keeps):
+                cut, chunk = encoded.cut, encoded.chunk
+                skipped.update(encoded.skipped)
                 left -= len(cut)
                 check_skipped(skipped, len(table) - left, len(table))
-                found[drawn.clip_ids] = True
-                if len(drawn.clip_ids) and files is not None:
-                    files.keep(cut, computed(drawn), drawn.skipped, left)
-                elif len(drawn.clip_ids) and needs <= budget:
-                    held.append((cut, computed(drawn), drawn.skipped))
-                    store.add(held[-1][1])
-                    needs, freq_patches = store.needs(len(table)), held[-1][1].freq_patches
+                found[encoded.clip_ids] = True
+                if chunk is not None and files is not None:
+                    files.keep(cut, chunk, encoded.skipped, left)
+                elif chunk is not None and needs <= budget:
+                    held.append((cut, chunk, encoded.skipped))
+                    store.add(chunk)
+                    needs, freq_patches = store.needs(len(table)), chunk.freq_patches
                     if needs > budget:
                         if spill_dir is not None and has_room(spill_dir, needs):
                             files = opened.enter_context(FeatureFiles(spill_dir, encoder, table))
@@ -248,11 +261,13 @@ def cache_features(
             store.add(chunk)
             found[chunk.clip_ids] = True
             freq_patches = chunk.freq_patches
-    fits = files is not None or needs <= budget
+    fits = keeps()
+    found, known, freq_patches, fits = ranks.gather((found, skipped, freq_patches, fits))[0]
+    skipped.update(known)
     check_skipped(skipped, len(table), len(table))
     if not found.any():
         raise AudiobatError(f"None of the {len(table)} clips can be read: check the paths.")
-    if progress:
+    if shown:
         size = f"features of {len(table):,} clips"
         if fits:
             place = "memory" if files is None else f"{files.folder}, for later runs too"
@@ -260,9 +275,11 @@ def cache_features(
         else:
             limit = f"cache_gb {cache_gb:g}" if budget == cache_gb * GB else "this machine has"
             words = f"{size}: at least {needs / GB:.3g} GB, more than {limit}: computed for every batch"
+            words += "" if ranks.world_size == 1 else " by rank 0 alone"
         print(words, file=sys.stderr, flush=True)
-    kept = store if fits else None
-    return FeatureSource(encoder, table, np.flatnonzero(found), skipped, kept, where, freq_patches, workers, budget)
+    kept = store if fits and ranks.is_main else None
+    indices = np.flatnonzero(found)
+    return FeatureSource(encoder, table, indices, skipped, kept, ranks.device, freq_patches, workers, budget)
 
 
 def has_room(folder: str | Path, needs: int) -> bool:
@@ -272,45 +289,11 @@ def has_room(folder: str | Path, needs: int) -> bool:
     return needs <= min(SPILL_GB * GB, shutil.disk_usage(there).free / 2)
 
 
-def encode(encoder: Encoder, waveform: Tensor, lengths: Tensor, device: torch.device) -> LayerFeatures:
-    """Features of a batch, float32, cut after the last patch column that any of its clips reaches.
-
-    Raises AudiobatError for an encoder whose features are not as `LayerFeatures` describes them.
-    """
-    with frozen(encoder):
-        features = encoder.forward_intermediates(waveform.to(device), lengths.to(device))
-    check_features(encoder, features, len(waveform))
-    freq_patches = features.grid[1]
-    reached = features.valid.unflatten(1, features.grid).any(2).any(0)
-    columns = int(reached.nonzero().max()) + 1
-    return LayerFeatures(
-        features.patch_tokens[:, :, : columns * freq_patches].float(),
-        None if features.cls_token is None else features.cls_token.float(),
-        (columns, freq_patches),
-        features.valid[:, : columns * freq_patches],
-        features.frame_times[:columns],
-    )
-
-
 def pool(features: LayerFeatures) -> LayerFeatures:
     """One patch per clip, the mean over its valid ones."""
     means = torch.stack([mean_valid(layer, features.valid) for layer in features.patch_tokens])  # [L, B, D]
     valid = features.valid.any(1, keepdim=True)
     return LayerFeatures(means[:, :, None], features.cls_token, (1, 1), valid, features.frame_times[:1])
-
-
-@contextmanager
-def frozen(encoder: Encoder) -> Iterator[None]:
-    """Eval mode without gradients; every module's own mode is restored."""
-    modes = {m: m.training for m in encoder.modules()} if isinstance(encoder, nn.Module) else {}
-    try:
-        for module in modes:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _each_tensor(features: LayerFeatures, change: Callable[[Tensor], Tensor]) -> LayerFeatures:

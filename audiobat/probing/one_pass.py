@@ -17,7 +17,7 @@ import numpy as np
 from audiobat.config import ProbeConfig, StatisticsConfig, to_dict
 from audiobat.config.user_files import errors_of_user_code, files_used, hashes_of
 from audiobat.data.clip_table import ClipTable
-from audiobat.engine.ranks import pick_device
+from audiobat.engine.ranks import Ranks
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.results import FoldResult, Result, RunInfo, build_result, list_skipped, model_info
@@ -44,13 +44,14 @@ def compute_features(
     table: ClipTable,
     config: ProbeConfig,
     out: Path | None,
-    device: str,
+    ranks: Ranks,
     reads: Collection[str],
 ) -> FeatureSource:
     """The frozen features of all clips, kept as far as memory and disk allow; OUT/skipped.csv names what is left out.
 
     `reads` are the forms of features that heads ask for, `Head.reads`. Only patches are worth a folder: means are
-    small, and what goes into blocks is made anew for every batch. Raises AudiobatError as `cache_features` does.
+    small, and what goes into blocks is made anew for every batch. On several ranks rank 0 has the features. Raises
+    AudiobatError as `cache_features` does.
     """
     spills = out is not None and "patches" in reads and config.cache_gb > 0
     is_kept = set(reads) != {"blocks"}
@@ -62,12 +63,12 @@ def compute_features(
             cache_gb=config.cache_gb if is_kept else 0.0,
             cache_dir=config.cache_dir if is_kept else None,
             spill_dir=out / "features" if out is not None and spills else None,
-            device=str(pick_device(device)),
             workers=config.workers,
             skipped=skipped,
+            ranks=ranks,
         )
     finally:  # also where too many clips are unreadable: the list says which
-        if out is not None:
+        if out is not None and ranks.is_main:
             list_skipped(out, skipped)
 
 

@@ -12,7 +12,7 @@ from audiobat.config.recipes import Recipe, load_recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of, with_valid
-from audiobat.engine.ranks import pick_device
+from audiobat.engine.ranks import launch
 from audiobat.engine.run_folder import FREE_FIELDS, began, note_begun, note_ended
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
@@ -40,6 +40,8 @@ def probe(
 ) -> list[ResultRecord]:
     """Train heads on the frozen features of `model`, all in one pass over the clips, and test them.
 
+    Several ranks divide the clips among them to compute features; rank 0 trains and tests the heads.
+
     Args:
         model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
             Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder object.
@@ -56,7 +58,7 @@ def probe(
         overwrite: replace the records that `out` holds for this model, these heads and seeds, an error otherwise.
 
     Returns:
-        A record for each head and seed, heads in the order of the config.
+        A record for each head and seed, heads in the order of the config; on other ranks than 0 nothing.
 
     Raises:
         AudiobatError: a bad argument, model or data set, more than 5% of the clips unreadable.
@@ -65,19 +67,25 @@ def probe(
         recipe = load_recipe(config) if isinstance(config, str | Path) else config or {}
         config = make_config(ProbeConfig, recipe, fields_for(data, recipe.get("preset"), recipe.get("preset_task")))
     folder = None if out is None else Path(out)
-    table = read_labelled_clips(data)
-    table, splits = used_clips(table, splits_of(table, test_fold), config.select)
-    name, encoder = open_model(model, trust_remote_code)
-    plan = make_plan(
-        table, splits, config, encoder.depth, data_name=Path(data).resolve().stem, preset_task=task_of(data)
-    )
-    check_buildable(plan.jobs, encoder, plan.task.classes, config, pick_device(device))
-    kept = {} if folder is None else kept_results(folder, name, encoder, plan, test_fold, overwrite)
-    for line in plan_lines(plan):
-        print(line, file=sys.stderr, flush=True)
-    keys = [(job.name, job.train.seed) for job in with_seeds(plan.jobs, config)]
-    if len(kept) < len(keys):
-        source = compute_features(encoder, table, config, folder, device, input_kinds(plan.jobs, plan.task))
+    with launch(device) as ranks:
+        table = read_labelled_clips(data)
+        table, splits = used_clips(table, splits_of(table, test_fold), config.select)
+        name, encoder = open_model(model, trust_remote_code)
+        plan = make_plan(
+            table, splits, config, encoder.depth, data_name=Path(data).resolve().stem, preset_task=task_of(data)
+        )
+        check_buildable(plan.jobs, encoder, plan.task.classes, config, ranks.device)
+        kept, source = dict[tuple[str, int], Result](), None
+        if ranks.is_main and folder is not None:
+            kept = kept_results(folder, name, encoder, plan, test_fold, overwrite)
+        for line in plan_lines(plan) if ranks.is_main else ():
+            print(line, file=sys.stderr, flush=True)
+        keys = [(job.name, job.train.seed) for job in with_seeds(plan.jobs, config)]
+        if ranks.gather(len(kept) < len(keys))[0]:
+            source = compute_features(encoder, table, config, folder, ranks, input_kinds(plan.jobs, plan.task))
+    if not ranks.is_main:
+        return []  # rank 0, which has the features, is alone from here on
+    if source is not None:
         for result, _ in probe_splits(name, encoder, source, plan, kept):
             kept[result.name, result.record.seed] = result if folder is None else result.save(folder)
     results = [kept[key] for key in keys]

@@ -16,7 +16,8 @@ from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.probing import cache
-from audiobat.probing.cache import FeatureSource, cache_features, frozen
+from audiobat.probing.cache import FeatureSource, cache_features
+from audiobat.probing.encoding import frozen
 
 RATE = 8000
 FRONTEND = FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16)

@@ -24,7 +24,8 @@ from audiobat.evaluation.report.rows import deviation
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
 from audiobat.models.heads.cgp import ConvexGatedProbe
-from audiobat.probing.cache import FeatureSource, frozen
+from audiobat.probing.cache import FeatureSource
+from audiobat.probing.encoding import frozen
 from audiobat.probing.one_pass import probe_splits
 from audiobat.probing.plan import Plan
 from audiobat.probing.training import batches_of

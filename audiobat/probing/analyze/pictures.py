@@ -26,7 +26,8 @@ from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
 from audiobat.models.heads.cgp import ConvexGatedProbe
 from audiobat.models.layers import GatedAttention
-from audiobat.probing.cache import FeatureSource, frozen
+from audiobat.probing.cache import FeatureSource
+from audiobat.probing.encoding import frozen
 
 BUSY = 3  # labels of the clip that is shown
 NAME = 60  # letters of a label in the name of a file

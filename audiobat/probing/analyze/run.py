@@ -26,7 +26,7 @@ from audiobat.data.split import Split, splits_of
 from audiobat.engine.environment import environment
 from audiobat.engine.files import read_json, write_atomic
 from audiobat.engine.memory import FLOAT, Need, check_fits
-from audiobat.engine.ranks import pick_device
+from audiobat.engine.ranks import launch
 from audiobat.engine.run_folder import began, note_begun, note_ended
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.analysis import attention, label_free, prototypes
@@ -85,7 +85,8 @@ def analyze(
         overwrite: replace the analysis that `out` holds, an error otherwise.
 
     Returns:
-        What `analysis.json` holds; None stands for what is not defined, such as the rank of zeros.
+        What `analysis.json` holds; None stands for what is not defined, such as the rank of zeros. On other ranks than
+        0 nothing.
 
     Raises:
         AudiobatError: a bad argument, model or data set, more than 5% of the clips unreadable.
@@ -93,20 +94,24 @@ def analyze(
     for name, value, least in (("clips", clips, FEWEST), ("views", views, 0), ("pictures", pictures, 0)):
         if value < least:
             raise AudiobatError(f"{name} is {value}: use {least} or more.")
-    config, out = measures.analysis_config(make_config(ProbeConfig, config)), Path(out)
-    command = {"verb": "analyze", "model": str(model), "data": str(data), "config": to_dict(config)}
-    old = listed_files(out, overwrite or began(out, command))
-    table, split = read_table(data, test_fold, clips, config.select)
-    name, given = open_model(model, trust_remote_code)
-    views_of_clip = Need("views of a clip", FLOAT * views * given.depth * given.dim, "views")
-    check_fits("LiDAR", [views_of_clip], pick_device(device))
-    plan = None
-    if split is not None:
-        data_name = Path(data).resolve().stem
-        plan = make_plan(table, [split], config, given.depth, data_name=data_name, preset_task=task_of(data))
-        check_buildable(plan.jobs, given, plan.task.classes, config, pick_device(device))
-    note_begun(out, command)  # now, as the features may take hours
-    source = compute_features(given, table, config, out, device, ("patches", "means"))
+    with launch(device) as ranks:
+        config, out = measures.analysis_config(make_config(ProbeConfig, config)), Path(out)
+        command = {"verb": "analyze", "model": str(model), "data": str(data), "config": to_dict(config)}
+        old = listed_files(out, overwrite or began(out, command)) if ranks.is_main else set()
+        table, split = read_table(data, test_fold, clips, config.select)
+        name, given = open_model(model, trust_remote_code)
+        views_of_clip = Need("views of a clip", FLOAT * views * given.depth * given.dim, "views")
+        check_fits("LiDAR", [views_of_clip], ranks.device)
+        plan = None
+        if split is not None:
+            data_name = Path(data).resolve().stem
+            plan = make_plan(table, [split], config, given.depth, data_name=data_name, preset_task=task_of(data))
+            check_buildable(plan.jobs, given, plan.task.classes, config, ranks.device)
+        if ranks.is_main:
+            note_begun(out, command)  # now, as the features may take hours
+        source = compute_features(given, table, config, out, ranks, ("patches", "means"))
+    if not ranks.is_main:
+        return {}  # rank 0, which has the features, is alone from here on
     encoder = source.encoder
     looked_at = spread(source.indices if split is None else readable(source, split.test, "test"), clips)
     found = about(name, encoder, table, data, len(looked_at), views)
