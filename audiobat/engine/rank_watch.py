@@ -23,8 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from time import monotonic
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
@@ -45,14 +44,13 @@ ALIVE, BYE = b"", b"bye"  # lines
 _sockets: set[socket.socket] = set()  # open in this process
 
 
-def _close_in_child() -> None:
-    """Close the connections that a forked process inherits: a worker that outlives its killed rank would keep them."""
+def _close_all() -> None:
     while _sockets:
         _sockets.pop().close()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_in_child)
+if hasattr(os, "register_at_fork"):  # a worker that outlives its killed rank would keep the connections open
+    os.register_at_fork(after_in_child=_close_all)
 
 
 @dataclass(frozen=True)
@@ -104,12 +102,10 @@ class RankWatch:
     A rank that leaves by an error ends them all: an AudiobatError is every rank's sentence.
 
     Args:
-        store: the ranks' own.
-        address: of the machine of the store.
-        rank: of this process.
-        world_size: the number of ranks.
+        store: the ranks' own, on the machine `address`.
+        rank: of this process, among `world_size`.
         timeout: seconds without a sign of life after which a rank counts as stopped.
-        go_on: says what to do after a rank is lost, such as from which checkpoint the command goes on.
+        go_on: says what to do when a rank is lost, such as from which checkpoint the command goes on.
     """
 
     def __init__(
@@ -118,7 +114,7 @@ class RankWatch:
         self._rank, self._world_size, self._timeout, self._go_on = rank, world_size, timeout, go_on
         self._absent = set(range(1, world_size)) if rank == 0 else set()  # ranks that have not come
         self._awaited = 0.0  # seconds for which rank 0 has been there
-        self._ending, self._told = threading.Event(), threading.Event()
+        self._ending, self._over = threading.Event(), threading.Event()  # another rank has failed; the thread has ended
         self._selector = selectors.DefaultSelector()
         inner, self._main_end = socket.socketpair()
         _sockets.add(self._main_end)
@@ -129,26 +125,31 @@ class RankWatch:
             self._listen(store, address)
         else:
             self._connect(store)
-        self._thread = threading.Thread(target=self._run, name="rank watch", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def __enter__(self) -> None:
+        threading.Thread(target=self._run, name="rank watch", daemon=True).start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or (isinstance(error, Stopped) and not str(error)):  # on which the ranks have agreed
             self._main_end.sendall(BYE + b"\n")
-            self._thread.join()
-            self._close()
+            self._join()
+            self._selector.close()
+            _close_all()
             return
         if not isinstance(error, AudiobatError):  # it may follow from the end of another rank
-            self._ending.wait(SURE)
-        if self._ending.is_set():
-            self._thread.join()  # it ends this process
-        self._main_end.sendall(self._failure_of(error).line() + b"\n")
-        self._told.wait(PASS_ON + LINGER + ANSWER)  # connections stay: others wait for this process to end
+            with suppress(Stopped):
+                self._ending.wait(SURE)
+        if not self._ending.is_set():
+            self._main_end.sendall(self._failure_of(error).line() + b"\n")
+        self._join()
+        for member in self._ranks:  # the others wait for the end of this process, at which the system closes them
+            member.socket.detach()
+
+    def _join(self) -> None:
+        """Wait for the end of the thread, which may be the end of the process, whatever signals come."""
+        while not self._over.is_set():  # not by `join`: interrupted once, it takes the thread for ended (Python 3.11)
+            with suppress(Stopped):
+                self._over.wait()
 
     def _failure_of(self, error: BaseException) -> Failure:
         if isinstance(error, AudiobatError):
@@ -227,28 +228,23 @@ class RankWatch:
         _sockets.discard(connection)
         connection.close()
 
-    def _close(self) -> None:
-        for key in list(self._selector.get_map().values()):
-            self._drop(cast(socket.socket, key.fileobj))
-        self._selector.close()
-        _sockets.discard(self._main_end)
-        self._main_end.close()
-
     def _run(self) -> None:
+        """The thread."""
         beat = monotonic()
-        while not self._over():
+        while not self._all_left():
             found = self._look(BEAT)
             if found is None and monotonic() - beat >= BEAT:
                 found = self._beat(monotonic() - beat)
                 beat = monotonic()
             if found is not None:
                 self._end(*found)
-                return
-        if self._rank == 0:
-            for member in self._ranks:
+                break
+        else:
+            for member in self._ranks if self._rank == 0 else ():
                 member.send(BYE)
+        self._over.set()
 
-    def _over(self) -> bool:
+    def _all_left(self) -> bool:
         """Whether every rank said bye, as far as this one knows: rank 0 hears all, and says bye when all did."""
         if self._rank == 0:
             return self._main.left and not self._absent and all(member.left for member in self._ranks)
@@ -270,13 +266,13 @@ class RankWatch:
     def _look(self, seconds: float) -> tuple[Failure, _Member | None] | None:
         """Hear the ranks and the main thread; what failed, and of whom that was heard."""
         for member, line in self._received(seconds):
+            if member is self._main and self._rank:
+                self._ranks[0].send(line)  # of two failures at once rank 0 decides which ends the job
             if member.name is None:
                 self._welcome(member, line)
             elif line == BYE:
                 member.left = True
-                if member is self._main and self._rank:
-                    self._ranks[0].send(BYE)
-            elif line != ALIVE:
+            elif line != ALIVE and (self._rank == 0 or member is not self._main):
                 return Failure(**json.loads(line)), member
         for member in self._ranks:
             if member.gone and not member.left:
@@ -303,19 +299,18 @@ class RankWatch:
         return None
 
     def _end(self, failure: Failure, source: _Member | None) -> None:
-        """End this process, unless its own main thread has failed and does so itself, when all know of the failure."""
-        own = source is self._main
-        if not own:
-            self._ending.set()
-            _in_time(lambda: print(f"audiobat: {' '.join(failure.sentence.split())}", file=sys.stderr, flush=True))
+        """End this process, when all know why, and after that of the rank that failed.
+
+        Where that is this one, it is left to its main thread.
+        """
         others = [member for member in self._ranks if member is not source]
         for member in others:
             member.send(failure.line())
+        if source is not self._main:
+            self._ending.set()
+            _in_time(lambda: print(f"audiobat: {' '.join(failure.sentence.split())}", file=sys.stderr, flush=True))
         self._wait(lambda: not self._absent and all(member.knows or member.gone for member in others), PASS_ON, failure)
-        if own:
-            for member in self._ranks:  # the system closes them at the end of this process, and nothing before
-                member.socket.detach()
-            self._told.set()
+        if source is self._main:
             return
         if source is not None:
             source.send(BYE)
