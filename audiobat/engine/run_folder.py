@@ -135,8 +135,13 @@ def has_work(out: Path) -> bool:
 
 def began(out: Path, command: Mapping[str, Any]) -> bool:
     """Whether `command`, as `note_begun` wrote it down, began in `out` and did not end."""
+    return unfinished(out) == parse_yaml(write_yaml(command), "")
+
+
+def unfinished(out: Path) -> dict[str, Any]:
+    """The command that began in `out` and did not end, as `note_begun` wrote it down; empty if there is none."""
     note = out / UNFINISHED
-    return note.exists() and read_fields(note, "remove it") == parse_yaml(write_yaml(command), "")
+    return read_fields(note, "remove it") if note.exists() else {}
 
 
 def note_begun(out: Path, command: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from audiobat.config.presets import preset_fields
 from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.shards import is_prepared
 from audiobat.data.sources.catalog import data_sets
+from audiobat.engine.run_folder import unfinished
 from audiobat.errors import AudiobatError, did_you_mean
 
 
@@ -101,8 +102,8 @@ class Cell:
         return [path for paths in found for path in paths]
 
     def is_done(self, out: Path) -> bool:
-        """Whether all of its records are there."""
-        return len(self.records(out)) == len(self.seeds())
+        """Whether all of its records are there, and the probe that made them was not stopped behind them."""
+        return len(self.records(out)) == len(self.seeds()) and not unfinished(self.run(out))
 
 
 def absolute(path: str) -> str:

@@ -21,7 +21,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.prepare.statistics import log_mel_sums
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.engine.files import write_atomic
-from audiobat.engine.run_folder import check_same
+from audiobat.engine.run_folder import check_same, unfinished
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import load_record
 from audiobat.evaluation.report.render import pipe_table
@@ -110,11 +110,12 @@ def ladder(
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / SETTINGS, write_yaml({**about, **to_dict(shared)}))
     statistics = own_statistics(out, table, scale)
+    stopped = unfinished(out).get("model", {}).get("id")  # the run whose probe was stopped, perhaps behind its record
     for seed in seeds:  # seeds outside: a whole ladder of one seed is there before the next begins
         for name in rungs():
-            if not record_of(out, name, seed).exists():
-                full = rung_config(name, scale, steps, seed, data, device, statistics)
-                run = pretrain(full, out / "runs" / f"{Path(name).name}-seed{seed}")
+            run = out / "runs" / f"{Path(name).name}-seed{seed}"
+            if not record_of(out, name, seed).exists() or run.name == stopped:
+                pretrain(rung_config(name, scale, steps, seed, data, device, statistics), run)
                 one = dataclasses.replace(config, heads=("cgp",), seeds=(seed,))
                 probe(run, probe_data, one, out=out, device=device)
     measured = [rung_of_records(out, name, seeds) for name in rungs()]
