@@ -47,5 +47,5 @@ def read_skipped(path: Path) -> dict[str, str]:
         return {}
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         lines = (line.replace("\0", "") for line in file)
-        rows = [tuple(map(unescape, row)) for row in csv.reader(lines) if len(row) == len(HEADER)]
+        rows = [(unescape(row[0]), unescape(row[1])) for row in csv.reader(lines) if len(row) == len(HEADER)]
     return dict(row for row in rows if row != HEADER)

@@ -122,8 +122,16 @@ def fit(
             before_save()
         state = means.state(ranks)
         if ranks.is_main:
-            kept = {"keep": train.keep, "keep_every": train.keep_every}
-            save_checkpoint(log.folder, done, model, optimizer, means=state, extra=extra, **kept)
+            save_checkpoint(
+                log.folder,
+                done,
+                model,
+                optimizer,
+                means=state,
+                extra=extra,
+                keep=train.keep,
+                keep_every=train.keep_every,
+            )
         ranks.barrier()  # no rank goes on, or ends, before the checkpoint is whole
 
     done, saved, stop = start, start, GO

@@ -26,6 +26,7 @@ from audiobat.evaluation.compare_records import Entry, check_same_clips, folds_o
 from audiobat.evaluation.metrics import bootstrap_values, holm, interval_of_difference, wilcoxon
 from audiobat.evaluation.record import Scores, load_scores
 from audiobat.evaluation.scoring import ClipOutputs
+from audiobat.models.losses import Loss
 
 ALPHA = 0.05  # a Holm-corrected p below it is a win or a loss
 ENOUGH = 5  # data sets for Wilcoxon's test: with fewer its least possible p is 0.125 or more
@@ -164,8 +165,8 @@ def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Callable[[Tenso
     if name not in record.metrics:
         hint = did_you_mean(name, record.metrics)
         raise AudiobatError(f"{entry.path} has no metric {name}{hint}: it has {', '.join(record.metrics)}.")
-    loss = record.head.get("loss")
-    if not isinstance(loss, str):
+    loss: Loss | None = record.head.get("loss")
+    if loss is None:
         raise AudiobatError(f"{entry.path} is a damaged result record (no head.loss): run the probe again.")
     folds = folds_of(scores)
     for fold in np.unique(folds):
