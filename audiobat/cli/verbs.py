@@ -77,7 +77,7 @@ VERBS: dict[str, Verb] = {
         defaults={"out": "runs/pretrain"},
         config=PretrainConfig,
         recipes="pretrain",
-        sizes="train.batch_size, mask.clones, objective.chunk, encoder.dim or data.workers",
+        sizes="train.batch_size, mask.clones, train.accumulate, encoder.dim or data.workers",
         shortcuts={"data": "data.path"} | TRAINING,
         settings=(
             *("train.steps", "train.batch_size", "optim.lr", "optim.warmup_steps", "data.clip_seconds"),

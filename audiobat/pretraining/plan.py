@@ -59,7 +59,7 @@ def shortage_of(config: PretrainConfig, ranks: Ranks, objective: Objective | Non
     if step is not None:
         value = FLOAT if pick_precision(config.train.precision, ranks.device) is None else FLOAT // 2
         kept = step.kept * value / 2 / ranks.world_size
-        needs.append(Need("activations", kept, "objective.chunk or train.batch_size"))
+        needs.append(Need("activations", kept, "train.accumulate or train.recompute"))
     samples = round(config.data.clip_seconds * config.frontend.sample_rate)
     return shortage("A step", needs, ranks.device, ring_needs(config.data.workers, clips, samples))
 
