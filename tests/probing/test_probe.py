@@ -1,7 +1,10 @@
 """`probe`: heads learn from frozen features as a plain loop would; records say what happened, whatever went wrong."""
 
 import csv
+import errno
 import math
+import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +35,7 @@ from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import find_records, load_record
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.heads import build_head
+from audiobat.probing import one_pass
 from audiobat.probing import run as module
 from audiobat.probing.cache import FeatureSource, cache_features
 from audiobat.probing.run import probe, probe_source
@@ -306,6 +310,45 @@ def test_a_record_is_not_replaced_by_accident(encoder, multi: Path, tmp_path: Pa
     changed = replace(LINEAR, train=replace(TRAIN, steps=10))
     [second] = probe(encoder, multi, changed, out=tmp_path, device="cpu", overwrite=True)
     assert load_record(path) == second != first
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5, 6])
+def test_a_full_disk_ends_a_probe_in_a_sentence_and_the_same_probe_goes_on(
+    encoder, multi: Path, tmp_path: Path, monkeypatch, nth: int
+):
+    """The `nth` file that is written behind the heads' training does not fit; what was written before it is kept."""
+    config = replace(LINEAR, seeds=(0, 1))
+    whole = probe(encoder, multi, config, out=tmp_path / "whole", device="cpu")
+    written, fsync, train_heads = [], os.fsync, one_pass.train_heads
+    trained: list[int] = []
+
+    def full(number: int) -> None:
+        if trained and (written.append(number) or len(written) == nth):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(number)
+
+    def counted(source, clip_ids, task, jobs, *args, **kwargs):
+        trained.append(len(jobs))
+        return train_heads(source, clip_ids, task, jobs, *args, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(one_pass, "train_heads", counted)
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match="No space left") as caught:
+        probe(encoder, multi, config, out=out, device="cpu")
+    assert str(out) in cli.sentence_of(caught.value, "probe")
+    assert "run the same command again" in cli.sentence_of(caught.value, "probe")
+    assert not list(out.rglob("*.tmp"))
+    kept = len(list(out.glob("results/*.json")))
+    with pytest.raises(AudiobatError, match="exists: choose another") if kept else nullcontext():
+        probe(encoder, multi, replace(config, train=replace(TRAIN, steps=10)), out=out if kept else tmp_path / "other")
+    trained.clear()
+    again = probe(encoder, multi, config, out=out, device="cpu")
+    assert trained == ([2 - kept] if kept < 2 else [])
+    assert [record.metrics for record in again] == [record.metrics for record in whole]
+    assert (out / "clips" / "clips.json").exists()
+    with pytest.raises(AudiobatError, match="exists: choose another"):  # now it has ended
+        probe(encoder, multi, config, out=out, device="cpu")
 
 
 @pytest.mark.parametrize(
