@@ -65,6 +65,8 @@ class TrainConfig:
     accumulate: int | None = None  # parts in which a step's batch runs one after the other, each in the memory of one,
     # with the gradient of the whole; null: fine-tuning at once, pre-training in what the device runs fastest; ours
     recompute: bool = False  # keep the input alone of each block, and run it again in the backward pass; ours
+    shard: Literal["ddp", "fsdp2"] = "ddp"  # what each of several ranks holds: all; or its share of weights, moments
+    # and teacher, which come together for a step (fully_shard); ours
     compile: Literal["auto", "on", "off"] = "auto"  # run what is the same in each step by torch.compile; auto: on a GPU
     seed: int = 0  # of weights, masks, crops and the order of clips; ours
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
@@ -76,7 +78,7 @@ class TrainConfig:
     timeout: float = 120.0  # seconds without a sign of life after which a rank counts as lost; ours
 
     def __post_init__(self) -> None:
-        for name in ("precision", "compile"):
+        for name in ("precision", "shard", "compile"):
             check_choice(self, name)
         some = self.accumulate is None or self.accumulate > 0
         check(some, "train.accumulate", self.accumulate, "use a positive number or null")

@@ -14,6 +14,7 @@ In: a module that returns its loss, an optimiser, batches. Out: trained weights,
     optim.py        AdamW over named parameters; warm-up and cosine
     signals.py      signals that ask work to stop
     progress.py     phase, rate and time left, on a terminal or in a log
+    sharding.py     a model divided over the ranks, and its files
     files.py        files and folders written beside their place and renamed; JSON read
     logs.py         metrics.jsonl and log.txt
     checkpoint.py   what resuming needs, written so that a kill at any instant loses no older one

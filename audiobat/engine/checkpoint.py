@@ -1,4 +1,8 @@
-"""What resuming a run needs: checkpoints/step_000123/state.pt, written so that a kill at any instant is safe."""
+"""What resuming a run needs: checkpoints/step_000123/state.pt, written so that a kill at any instant is safe.
+
+A model that is divided over ranks leaves a file of each rank in the folder `parts` beside state.pt, which has their
+digests. Both kinds are read as the same whole tensors, so that a run goes on by any number of ranks, divided or not.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,25 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from audiobat.engine.files import check_zip, remove, replacing, write_atomic
+from audiobat.engine.ranks import place
+from audiobat.engine.sharding import digests, is_divided, read_parts, write_parts
 from audiobat.errors import AudiobatError
 
 logger = logging.getLogger(__name__)
 
 SHOWN = 8  # steps at either end of a list of them
+PARTS = "parts"  # the folder with the files of the ranks
 
 
 @dataclass(frozen=True)
@@ -50,21 +58,34 @@ def save_checkpoint(
 
     Those of steps that are multiples of `keep_every` stay for ever, whatever `keep` is.
 
+    Every rank must call it for a model that is divided over them, one alone for any other.
+
     Checkpoints of later steps are removed too: the run came back to an earlier one because they could not be read.
     """
     folder = Path(run_folder) / "checkpoints"
     final = folder / f"step_{step:06d}"
-    for leftover in folder.glob("*.tmp"):  # of a run that was killed while it wrote or removed a checkpoint
-        remove(leftover)
+    moments = optimizer.state_dict()
+    moments["state"] = {number: dict(values) for number, values in moments["state"].items()}
     state = {
         "step": step,
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": moments,
         "means": dict(means or {}),
         "extra": json.dumps(extra or {}),
     }
+    divided = _take_divided(state)
+    if divided and place()[0]:
+        dist.barrier()  # until rank 0 has made the folder
+        write_parts(final.with_name(final.name + ".tmp") / PARTS, divided)
+        return final
+    for leftover in folder.glob("*.tmp"):  # of a run that was killed while it wrote or removed a checkpoint
+        remove(leftover)
     with replacing(final) as beside:
         beside.mkdir()
+        if divided:
+            dist.barrier()
+            write_parts(beside / PARTS, divided)
+            state["parts"] = digests(beside / PARTS)
         with (beside / "state.pt").open("wb") as file:
             try:
                 torch.save(state, file)
@@ -136,6 +157,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         check_zip(path / "state.pt")
         state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        if "parts" in state:
+            if digests(path / PARTS) != state["parts"]:
+                raise AudiobatError(f"the files in {PARTS} do not match their digests")
+            _put_back(state, read_parts(path / PARTS))
         extra = json.loads(state["extra"])
         return Checkpoint(state["step"], state["model"], state["optimizer"], state["means"], extra, path)
     except Exception as error:  # a damaged file can fail anywhere in the readers
@@ -183,6 +208,30 @@ def restore_moments(state: Mapping[str, Any], optimizer: Optimizer) -> None:
     optimizer.load_state_dict({**state, "state": moments})
     for group, options in zip(optimizer.param_groups, own, strict=True):
         group.update(options)
+
+
+def _tensors(state: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Where tensors are in the state of a model and an optimizer: a name of its own, the dictionary, the name in it."""
+    for name in state["model"]:
+        yield f"model.{name}", state["model"], name
+    for number, moments in state["optimizer"]["state"].items():
+        for name in moments:
+            yield f"optimizer.{number}.{name}", moments, name
+
+
+def _take_divided(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of `state` that are divided over the ranks, of which it keeps the places."""
+    taken = {}
+    for full, values, name in _tensors(state):
+        if is_divided(values[name]):
+            taken[full], values[name] = values[name], None
+    return taken
+
+
+def _put_back(state: dict[str, Any], taken: Mapping[str, Tensor]) -> None:
+    for full, values, name in _tensors(state):
+        if full in taken:
+            values[name] = taken[full]
 
 
 def _steps(folder: Path) -> dict[int, Path]:

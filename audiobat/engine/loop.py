@@ -18,6 +18,7 @@ from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
 from audiobat.engine.randomness import seed_step
 from audiobat.engine.ranks import Ranks, pick_precision
+from audiobat.engine.sharding import join, own_part, shard, unshard
 from audiobat.engine.signals import Note, noted
 from audiobat.errors import AudiobatError
 
@@ -81,12 +82,14 @@ def fit(
     A step's number counts from 0; a row's and a checkpoint's `step` is the number of steps done. A signal (see
     `signals.py`) ends the run on all ranks after the current step, with a checkpoint; a second Ctrl-C aborts it.
 
+    With `train.shard` fsdp2 the model and the optimizer are divided over the ranks from the start to the end, and whole
+    again behind it; `after_step` finds them divided.
+
     Raises AudiobatError for a loss that is not finite, for data that end early, and for a checkpoint of another shape.
     """
     start = resume.step if resume is not None else 0
     steps = train.steps if until is None else until
     precision = pick_precision(train.precision, ranks.device)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]  # all that it clips and updates
 
     def lr(step: int) -> float:
         return lr_at(
@@ -102,7 +105,10 @@ def fit(
     if resume is not None:
         restore(resume, model, optimizer)
     means = Means(resume.means if resume is not None else None)
-    trained = ranks.wrap(model).train()
+    divided = train.shard == "fsdp2" and ranks.world_size > 1
+    trained = (shard(model, optimizer) if divided else ranks.wrap(model)).train()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]  # all that it clips and updates
+    writes = bool(ranks.largest(ranks.is_main)) if divided else ranks.is_main  # all write, unless none does
     watch = _FiniteWatch(ranks, log)
     clock = _Clock(train.batch_size)
 
@@ -121,7 +127,7 @@ def fit(
         if before_save is not None:
             before_save()
         state = means.state(ranks)
-        if ranks.is_main:
+        if writes:
             save_checkpoint(
                 log.folder,
                 done,
@@ -156,7 +162,7 @@ def fit(
             loss.backward()
             loss = loss.detach()  # the graph goes with the last reference to it
             if optim.grad_clip is not None:
-                stats = {**stats, "grad_norm": nn.utils.clip_grad_norm_(parameters, optim.grad_clip)}
+                stats = {**stats, "grad_norm": join(nn.utils.clip_grad_norm_(parameters, optim.grad_clip))}
             optimizer.step()
             optimizer.zero_grad()  # their memory is free before the next forward pass
             if after_step is not None:
@@ -175,6 +181,8 @@ def fit(
             progress.advance(0, note=write_row(partial=True))
         if done > saved:
             save()
+    if divided:
+        unshard(model, optimizer)
     if stop == SIGNAL:
         log.say(f"Stopped by a signal after step {done} of {steps}. The same command goes on from here.")
     elif stop == TIME:
@@ -214,8 +222,9 @@ class _FiniteWatch:
     def check(self, model: nn.Module | None = None) -> None:
         """Raise AudiobatError if a loss, or a weight of `model`, was not finite on any rank."""
         first = int(self._ranks.reduce(self._first, "min"))
-        weights = [] if model is None else [p.detach().isfinite().all() for p in model.parameters()]
-        if first == self._never and (not weights or bool(torch.stack(weights).all())):
+        weights = [] if model is None else [own_part(p.detach()).isfinite().all() for p in model.parameters()]
+        finite = self._ranks.reduce(torch.stack(weights).all().long(), "min") if weights else True
+        if first == self._never and finite:
             self._keys.clear()
             return
         what = "The weights are not finite any more"

@@ -34,7 +34,7 @@ RUN_FILES = (  # what --overwrite removes, in this order
 )
 FREE_FIELDS = (  # may have other values when a run is resumed, as they change no result
     *("data.workers", "train.device", "train.log_every", "train.save_every", "train.keep", "train.keep_every"),
-    *("train.accumulate", "train.recompute", "train.compile", "train.timeout"),
+    *("train.accumulate", "train.recompute", "train.shard", "train.compile", "train.timeout"),
     *("cache_gb", "cache_dir", "workers"),  # of a probe
 )
 

@@ -23,6 +23,7 @@ from audiobat.data.loader import CropBatch
 from audiobat.engine.chunks import sum_in_chunks
 from audiobat.engine.randomness import RowParts
 from audiobat.engine.ranks import any_rank, gather_rows, mean_over_ranks, own_rows
+from audiobat.engine.sharding import own_part, whole
 from audiobat.evaluation.labels import Task
 from audiobat.finetuning.layer_rates import own_encoder, train_only_what_is_read
 from audiobat.models.losses import Loss, cells_per_label, smooth, soft_loss
@@ -181,7 +182,8 @@ class Finetuning(nn.Module):
             return
         modes = self.training
         self.eval()
-        score = self.validate(self.last, done)
+        with whole(self.last):
+            score = self.validate(self.last, done)
         self.train(modes)
         if score > float(self.best_score):  # of equal scores the first one stays
             assert self.best is not None
@@ -221,7 +223,7 @@ def ema_decay_at(step: int, decay: float) -> float:
 @torch.no_grad()
 def move_average(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Move every parameter: average = decay * average + (1 - decay) * module's; buffers are copied."""
-    averages, weights = ([parameter.detach() for parameter in m.parameters()] for m in (average, module))
+    averages, weights = ([own_part(parameter.detach()) for parameter in m.parameters()] for m in (average, module))
     torch._foreach_lerp_(averages, weights, 1 - decay)  # one call for all tensors: a step has no time for hundreds
     for old, new in zip(average.buffers(), module.buffers(), strict=True):  # such as a batch norm's statistics
         old.copy_(new)

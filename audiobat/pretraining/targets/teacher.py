@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from audiobat.config import ModelConfig, TargetConfig
+from audiobat.engine.sharding import own_part
 from audiobat.models.encoder import AudioEncoder
 from audiobat.pretraining.cost import embedding_flops, encoder_cost
 from audiobat.pretraining.targets.base import (
@@ -46,7 +47,7 @@ class Teacher(TargetSource):
     def update(self, student: AudioEncoder, step: int) -> None:
         """Move every parameter towards the student's, after its update number `step`."""
         pairs = zip(self.encoder.parameters(), student.parameters(), strict=True)
-        mine, theirs = map(list, zip(*pairs, strict=True))
+        mine, theirs = ([own_part(parameter) for parameter in side] for side in zip(*pairs, strict=True))
         torch._foreach_lerp_(mine, theirs, 1 - self.decay_at(step))  # one launch for all parameters
 
     @torch.no_grad()
