@@ -53,8 +53,15 @@ def shard(model: nn.Module, optimizer: Optimizer) -> nn.Module:
         if parameter.ndim == 0:
             raise AudiobatError(f"train.shard is fsdp2, and the parameter {name} is a single number: use ddp.")
     names = {parameter: name for name, parameter in model.named_parameters()}
+    hooks = {module: set(module._load_state_dict_post_hooks) for module in model.modules()}
     root = Sharded(model)
     fully_shard(root, reshard_after_forward=False)
+    for (
+        module,
+        own,
+    ) in hooks.items():  # one a parameter is left, which fails once the model is whole again
+        for hook in module._load_state_dict_post_hooks.keys() - own:
+            del module._load_state_dict_post_hooks[hook]
     now = dict(model.named_parameters())
     _replace_parameters(optimizer, {old: now[name] for old, name in names.items()})
     return root

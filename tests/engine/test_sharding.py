@@ -93,6 +93,7 @@ def run(folder: Path, ranks, kind: str, until: int = STEPS):
     assert not any(is_divided(parameter) for parameter in model.parameters())
     assert not any(is_divided(m) for state in optimizer.state.values() for m in state.values())
     divided = kind == "fsdp2" and ranks.world_size > 1
+    model.load_state_dict(model.state_dict())  # nothing of the division is left behind
     assert model.seen_divided == (until - start) * divided
     assert checkpoint is None or (checkpoint.path / "parts").exists() == ("fsdp2" in str(folder.parent))
     kept = load_checkpoint(folder)

@@ -14,6 +14,7 @@ import soundfile
 import torch
 from rank_processes import run_program, run_ranks
 
+import audiobat
 from audiobat.config import PretrainConfig, from_dict
 from audiobat.config.recipes import load_recipe, merge
 from audiobat.engine.checkpoint import load_checkpoint
@@ -37,6 +38,16 @@ CASES = {
     "apart": ("bat_base", "short", {"encoder": {"drop_path": 0.3}, "objective": {"apart": True}}),
     "eat": ("eat_base", "full", {"encoder": {"drop_path": 0.3}, "decoder": CONVOLUTIONS, "optim": {"grad_clip": 1.0}}),
     "sslam": ("sslam", "short", {"init": None, "decoder": CONVOLUTIONS}),
+    # Divided over the ranks, in parts, and run again; one process has nothing to divide.
+    "fsdp2": (
+        "bat_base",
+        "short",
+        {
+            "encoder": {"drop_path": 0.3},
+            "optim": {"grad_clip": 1.0},
+            "train": {"shard": "fsdp2", "accumulate": 2, "recompute": True},
+        },
+    ),
 }
 
 
@@ -87,6 +98,15 @@ def test_several_ranks_are_one_process(runs, case, world):
     weights = load_checkpoint(together).model
     for name, weight in load_checkpoint(alone).model.items():
         torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-6, msg=name)
+
+
+def test_a_divided_run_is_a_model_as_any_other(runs):
+    run = runs / "fsdp2_2"
+    assert len(list((run / "checkpoints" / f"step_{STEPS:06d}" / "parts").iterdir())) == 2
+    kept = load_checkpoint(run).model
+    for place, prefix in ((run, "student."), (f"{run}:teacher", "teacher.encoder.")):
+        weights = audiobat.load(place).state_dict()
+        assert all(torch.equal(kept[prefix + name], weight) for name, weight in weights.items())
 
 
 def test_a_step_learns_something_and_differs_from_the_others(runs):
