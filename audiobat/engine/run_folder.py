@@ -135,7 +135,7 @@ def has_work(out: Path) -> bool:
 
 def began(out: Path, command: Mapping[str, Any]) -> bool:
     """Whether `command`, as `note_begun` wrote it down, began in `out` and did not end."""
-    return unfinished(out) == parse_yaml(write_yaml(command), "")
+    return bool(unfinished(out) == parse_yaml(write_yaml(command), ""))
 
 
 def unfinished(out: Path) -> dict[str, Any]:

@@ -89,17 +89,19 @@ def is_divided(value: object) -> bool:
 
 def join(tensor: Tensor) -> Tensor:
     """A tensor whole, on every rank, all of which must call it at the same point."""
-    return tensor.full_tensor() if is_divided(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
+    return tensor.full_tensor() if is_divided(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def own_part(tensor: Tensor) -> Tensor:
     """What this rank holds of a tensor: its rows of a divided one, all of a whole one."""
-    return tensor.to_local() if is_divided(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
+    return tensor.to_local() if is_divided(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write divided tensors into `folder`, a file a rank; every rank must call it, and finds all files written."""
-    from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageWriter, save
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     own: dict[str, Tensor] = {}
     places: set[int] = set()
@@ -115,7 +117,8 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def read_parts(folder: Path) -> dict[str, Tensor]:
     """The tensors that `write_parts` wrote, whole, by any number of ranks or none."""
-    from torch.distributed.checkpoint import HuggingFaceStorageReader, load
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     reader = HuggingFaceStorageReader(str(folder))
     sizes: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
@@ -150,7 +153,7 @@ def _join_parameters(module: nn.Module) -> list[tuple[nn.Module, str, nn.Paramet
     return divided
 
 
-def _replace_parameters(optimizer: Optimizer, by: Mapping[nn.Parameter, nn.Parameter]) -> None:
+def _replace_parameters(optimizer: Optimizer, by: Mapping[Any, nn.Parameter]) -> None:
     """Let `optimizer` train other parameters of the same values; its moments become whole or divided as these are."""
     for group in optimizer.param_groups:
         group["params"] = [by[parameter] for parameter in group["params"]]

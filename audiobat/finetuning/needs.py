@@ -10,7 +10,7 @@ from audiobat.data.loader import ring_needs
 from audiobat.engine.memory import FLOAT, Need, shortage
 from audiobat.engine.ranks import place
 from audiobat.models.encoder import AudioEncoder
-from audiobat.models.needs import TRAINED, clip_needs
+from audiobat.models.needs import bytes_of_weight, clip_needs
 
 
 def shortage_of(encoder: AudioEncoder, head: nn.Module, config: FinetuneConfig, device: torch.device) -> str | None:
@@ -18,9 +18,9 @@ def shortage_of(encoder: AudioEncoder, head: nn.Module, config: FinetuneConfig, 
 
     `head` is one on the meta device, whose weights take none.
     """
-    copies = TRAINED + FLOAT * (config.train.ema_decay is not None)
+    copies = bytes_of_weight(config.train) + FLOAT * (config.train.ema_decay is not None)
 
-    def of_weights(part: nn.Module) -> int:
+    def of_weights(part: nn.Module) -> float:
         return copies * sum(parameter.numel() for parameter in part.parameters())
 
     samples = round(config.data.clip_seconds * encoder.sample_rate)

@@ -8,16 +8,23 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from audiobat.config import FrontendConfig, ModelConfig
+from audiobat.config import FrontendConfig, ModelConfig, TrainConfig
 from audiobat.config.user_files import is_user_class
 from audiobat.engine.memory import FLOAT, Need
+from audiobat.engine.ranks import place
 from audiobat.errors import AudiobatError
 
 M = TypeVar("M", bound=nn.Module)
 
 TRAINED = 4 * FLOAT  # bytes of a weight that AdamW trains: itself, its gradient, two moments
+TRAINED_DIVIDED = 2 * FLOAT  # what a rank has of it in a step under `train.shard: fsdp2`: itself and its gradient
 OF_ENCODER = "encoder.dim, encoder.depth or encoder.mlp_ratio"
 OF_CLIPS = "train.batch_size, data.clip_seconds or frontend.mel_bins"
+
+
+def bytes_of_weight(train: TrainConfig) -> float:
+    """Bytes that a trained weight takes on each rank."""
+    return TRAINED_DIVIDED if train.shard == "fsdp2" and place()[1] > 1 else TRAINED
 
 
 def block_weights(dim: int, mlp_ratio: float, gated: bool) -> int:

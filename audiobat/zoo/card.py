@@ -277,5 +277,13 @@ def plain(text: str) -> str:
     """Text from a config or a record, so that it neither ends a table's cell nor becomes markup."""
     short = " ".join(text.split())
     short = short if len(short) <= 200 else short[:200] + "..."
-    marks = {"\\": "\\\\", "&": "&amp;", "<": "&lt;", "|": "\\|", "`": "'", "[": "\\[", "]": "\\]"}
+    marks: dict[str, str | int | None] = {
+        "\\": "\\\\",
+        "&": "&amp;",
+        "<": "&lt;",
+        "|": "\\|",
+        "`": "'",
+        "[": "\\[",
+        "]": "\\]",
+    }
     return short.translate(str.maketrans(marks))

@@ -15,7 +15,7 @@ from audiobat.engine.memory import Need
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.layers import recompute_blocks
-from audiobat.models.needs import TRAINED, clip_needs, encoder_needs
+from audiobat.models.needs import bytes_of_weight, clip_needs, encoder_needs
 from audiobat.pretraining.cost import StepCost
 from audiobat.pretraining.lengths import Part, Waveforms, together
 from audiobat.pretraining.masks.base import seeded_generator
@@ -84,7 +84,7 @@ class Objective(nn.Module, ABC):
         """
         samples = round(config.data.clip_seconds * config.frontend.sample_rate)
         waveforms, *_ = clip_needs(config.model, clips, samples, per_patch=0)
-        return [*encoder_needs(config.model, TRAINED), waveforms]
+        return [*encoder_needs(config.model, bytes_of_weight(config.train)), waveforms]
 
     def cost(self) -> StepCost | None:
         """What one step computes, for the plan of `--dry-run`; None where nobody has counted it."""

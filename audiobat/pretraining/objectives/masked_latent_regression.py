@@ -24,7 +24,7 @@ from audiobat.engine.memory import FLOAT, Need, check_fits
 from audiobat.engine.randomness import RowParts, leave_draws_out_of_graphs
 from audiobat.engine.ranks import any_rank, mean_over_ranks, pick_device, place
 from audiobat.models.encoder import AudioEncoder
-from audiobat.models.needs import TRAINED, clip_needs, encoder_needs
+from audiobat.models.needs import bytes_of_weight, clip_needs, encoder_needs
 from audiobat.pretraining.cost import StepCost, embedding_flops, encoder_cost
 from audiobat.pretraining.decoders.base import Decoder
 from audiobat.pretraining.lengths import Part, Waveforms, apart, together
@@ -288,11 +288,12 @@ class MaskedLatentRegression(Objective):
         decoder = class_for(config.decoder).count_weights(config.decoder, model)
         mask: Mask = class_for(config.mask).build(config.mask, model)
         masks = mask.memory(clips * config.mask.clones * place()[1], (columns, rows))  # every rank draws those of all
+        weight = bytes_of_weight(config.train)
         width = config.encoder.dim * (1 + has_teacher)  # a token, and what the teacher makes of it
         samples = round(config.data.clip_seconds * config.frontend.sample_rate)
         return [
-            *encoder_needs(model, TRAINED + FLOAT * has_teacher, copies=1 + has_teacher),
-            Need("the decoder's weights", TRAINED * decoder, "decoder.depth, decoder.mlp_ratio or encoder.max_frames"),
+            *encoder_needs(model, weight + FLOAT * has_teacher, copies=1 + has_teacher),
+            Need("the decoder's weights", weight * decoder, "decoder.depth, decoder.mlp_ratio or encoder.max_frames"),
             Need("masks", masks, "mask.clones, mask.adjust, train.batch_size or frontend.mel_bins"),
             *clip_needs(model, clips, samples, per_patch=width),
         ]
