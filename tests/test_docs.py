@@ -38,7 +38,7 @@ LOAD_RECIPE = recipes.load_recipe
 for holder in (ROOT / "audiobat").rglob("*.py"):  # a module that is imported first while `workplace` lasts would keep
     if "load_recipe" in holder.read_text(encoding="utf-8"):  # the shortened recipes for all tests after it
         importlib.import_module(".".join(holder.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
-HOLDER = re.compile(r"^torchrun (--[\w-]+ \S+ )*-m ")  # what may stand before `audiobat`
+HOLDER = re.compile(r"^(torchrun (--[\w-]+ \S+ )*-m |srun (--[\w-]+ \S+ )*)")  # what may stand before `audiobat`
 
 
 @dataclass(frozen=True)

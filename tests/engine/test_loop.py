@@ -548,5 +548,33 @@ def test_two_ranks_with_half_the_batch_each_equal_one_and_stop_together(tmp_path
         assert row_two["loss"] == pytest.approx(row_one["loss"], rel=1e-5)
 
 
+def train_and_die(folder, killed):
+    """Train as one of torchrun's ranks; in step 12 rank `killed` kills itself, once."""
+    with launch("cpu") as ranks:
+        dies = ranks.rank == killed and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+        after = raise_signal_at(12, signal.SIGKILL) if dies else None
+        run(folder, model=Toy(dropout=0.0), ranks=ranks, after=after)
+
+
+def test_torchrun_starts_again_after_a_rank_was_killed_and_the_weights_are_those_of_an_undisturbed_run(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    for name, killed in (("whole", None), ("killed", 0)):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        order = json.dumps({"folder": str(tmp_path / name), "killed": killed})
+        done = subprocess.run(
+            [*command, "--max-restarts=1", __file__, order],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+    assert "Rank 0 " in done.stderr
+    assert "is gone: it crashed or was killed" in done.stderr
+    assert_same(load_checkpoint(tmp_path / "killed"), load_checkpoint(tmp_path / "whole"))
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+
 if __name__ == "__main__":
-    main(**json.loads(sys.argv[1]))
+    options = json.loads(sys.argv[1])
+    train_and_die(**options) if "killed" in options else main(**options)
