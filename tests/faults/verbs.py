@@ -30,6 +30,7 @@ from audiobat.inference import window_pass
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.tagger import Tagger
 from audiobat.studies import demo, ladder
+from audiobat.studies.demo import DemoSettings
 from audiobat.zoo.release import save_release
 
 RATE = 8_000
@@ -180,7 +181,7 @@ def make_small(world: Path) -> None:
     """Let this process work in small pieces: a part for every batch, ladders and demos of tiny networks."""
     window_pass.PART_SECONDS, window_pass.POOL_BATCHES = 0.0, 1
     ladder.SCALES["nano"] = str(world / "ladder.yaml")
-    small = demo.DemoSettings(
+    small = DemoSettings(
         model=world / "encoder",
         pretrain=from_dict(PretrainConfig, load_recipe(world / "ladder.yaml")),
         probe=ProbeConfig(
