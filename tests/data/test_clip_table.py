@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,13 @@ def test_the_description_says_what_is_there(table):
     assert "duplicates: not known before `audiobat prepare`" in text
 
 
+def seal(folder: Path) -> None:
+    """Give a table the checksums of the files that it has, as one who makes a hostile table would."""
+    header = json.loads((folder / "table.json").read_text())
+    header["crc32"] = {path.name: zlib.crc32(path.read_bytes()) for path in folder.glob("*.npy")}
+    (folder / "table.json").write_text(json.dumps(header))
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
@@ -122,6 +130,10 @@ def test_the_description_says_what_is_there(table):
 def test_damage_is_one_sentence(table, tmp_path, name, damage, words):
     table.save(tmp_path / "clips")
     damage(tmp_path / "clips" / name)
+    if (tmp_path / "clips" / name).exists() and name.endswith(".npy"):
+        with pytest.raises(AudiobatError, match=f"{name} does not match its checksum"):
+            open_table(tmp_path / "clips", str(tmp_path))
+        seal(tmp_path / "clips")
     with pytest.raises(AudiobatError, match=words):
         open_table(tmp_path / "clips", str(tmp_path))
 
@@ -132,6 +144,7 @@ def test_a_table_cannot_lead_out_of_its_folder(table, tmp_path, stranger):
     files = Strings.of_texts([stranger, "b.wav", "gone.wav"])
     np.save(tmp_path / "clips" / "files.values.npy", files.values)
     np.save(tmp_path / "clips" / "files.offsets.npy", files.offsets)
+    seal(tmp_path / "clips")
     with pytest.raises(AudiobatError, match="lies outside the folder"):
         open_table(tmp_path / "clips", str(tmp_path))
 

@@ -292,8 +292,8 @@ def test_the_command_writes_all_tables_and_keeps_a_report_that_is_there(tmp_path
     [
         ({"metrics": {}}, "no metrics"),
         ({"head": {}}, "no head.kind"),
-        ({"per_class": None}, "no per_class"),
-        ({"metrics": {"map": {"value": "x", "low": 0, "high": 1, "definition": ""}}}, "no number"),
+        ({"per_class": None}, "per_class is None"),
+        ({"metrics": {"map": {"value": "x", "low": 0, "high": 1, "definition": ""}}}, "value is 'x'"),
     ],
 )
 def test_damaged_records_are_named(tmp_path: Path, spoil: dict, words: str):

@@ -72,7 +72,8 @@ def test_drop_path_keeps_the_expectation_and_is_off_in_eval():
     torch.manual_seed(0)
     drop = DropPath(0.25)
     x = torch.ones(20_000, 1, 1)
-    out = drop(x)
+    out = drop(x, drop.draw(x))
     assert out.unique().tolist() == pytest.approx([0, 4 / 3])
     assert out.mean().item() == pytest.approx(1.0, abs=0.02)
-    assert drop.eval()(x) is x
+    assert drop.eval().draw(x) is None
+    assert drop(x, None) is x

@@ -22,7 +22,7 @@ from audiobat.config import (
     TaggerConfig,
     to_dict,
 )
-from audiobat.engine import tensors
+from audiobat.engine import files
 from audiobat.engine.checkpoint import save_checkpoint
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
@@ -190,7 +190,7 @@ def test_names_and_paths_that_lead_nowhere(tmp_path: Path, monkeypatch, encoder:
             r"pos_embed has shape \[1, 8, 16\], but its config asks for \[1, 8, 4000000000000\]",
         ),
         ({"encoder_max_frames": 16 * 10**12}, "pos_embed has shape"),
-        ({"encoder_depth": 10**12}, "holds 2 blocks, but the config says encoder.depth 1000000000000"),
+        ({"encoder_depth": 10**12}, "encoder.depth is 1000000000000: use 1 to 1000 blocks"),
         ({"encoder_depth": 1}, "holds 2 blocks"),
         ({"encoder_patch_size": [8, 8]}, "pos_embed has shape"),
         ({"frontend_mel_bins": 16 * 10**12}, "pos_embed has shape"),
@@ -284,9 +284,9 @@ def test_absurd_sizes_are_refused_before_anything_is_made(release: Path, monkeyp
 
 
 def test_a_file_of_names_alone_buys_no_large_network(release: Path, monkeypatch):
-    """Ten thousand blocks of one number each, and filters that no tensor pays for."""
-    retouch(release, lambda t: t.update({f"blocks.{n}.x": torch.zeros(1) for n in range(2, 10_000)}))
-    change(release, encoder_depth=10_000)
+    """A thousand blocks of one number each, and filters that no tensor pays for."""
+    retouch(release, lambda t: t.update({f"blocks.{n}.x": torch.zeros(1) for n in range(2, 1_000)}))
+    change(release, encoder_depth=1_000)
     monkeypatch.setattr(building, "AudioEncoder", no_network)
     with pytest.raises(AudiobatError, match=r"has no tensor blocks\.2\.attn\.qkv\.weight"):
         release_io.load(release)
@@ -350,7 +350,7 @@ def test_files_that_are_none(release: Path, name: str, kind: str):
 
 
 def test_a_config_larger_than_any(release: Path, monkeypatch):
-    monkeypatch.setattr(tensors, "LARGEST_JSON", 100)
+    monkeypatch.setattr(files, "LARGEST_JSON", 100)
     with pytest.raises(AudiobatError, match=r"config\.json cannot be read as JSON \(it is larger than"):
         release_io.load(release)
 
@@ -457,7 +457,7 @@ def test_beats_has_a_release_of_its_own(tmp_path: Path):
     ("fields", "words"),
     [
         ({"format": 2}, "format is 2"),
-        ({"max_distance": 10**4000}, "max_distance .* do not fit"),
+        ({"max_distance": 10**4000}, "a number has too many digits"),
         ({"max_distance": 2**40}, "max_distance 1099511627776 do not fit"),
         ({"max_distance": 1}, "max_distance 1 do not fit"),
         ({"max_distance": "800"}, "max_distance 800 do not fit"),
