@@ -95,8 +95,17 @@ def save_checkpoint(
                 raise
             file.flush()
             os.fsync(file.fileno())
-    write_atomic(folder / "last", final.name + "\n")  # for people; the folders' names alone decide what is newest
+    tidy(run_folder, step, keep, keep_every)
+    return final
+
+
+def tidy(run_folder: str | Path, step: int, keep: int = 2, keep_every: int | None = None) -> None:
+    """Leave what `save_checkpoint` leaves once that of `step` is there: a run that was killed before may have more."""
+    folder = Path(run_folder) / "checkpoints"
+    for leftover in folder.glob("*.tmp"):
+        remove(leftover)
     steps = _steps(folder)
+    write_atomic(folder / "last", steps[step].name + "\n")  # for people; the folders' names alone decide what is newest
     before = [s for s in steps if s <= step]
     kept = {*before[-keep:], *(s for s in before if keep_every is not None and s % keep_every == 0)}
     for old in steps:
@@ -104,7 +113,6 @@ def save_checkpoint(
             doomed = steps[old].with_name(steps[old].name + ".tmp")
             steps[old].rename(doomed)  # first, so that a kill half-way leaves no checkpoint with a hole
             remove(doomed)
-    return final
 
 
 def latest(run_folder: str | Path) -> Path | None:

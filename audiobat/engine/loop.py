@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from audiobat.config import OptimConfig, TrainConfig
-from audiobat.engine.checkpoint import Checkpoint, latest, restore, save_checkpoint
+from audiobat.engine.checkpoint import Checkpoint, latest, restore, save_checkpoint, tidy
 from audiobat.engine.logs import Means, RunLog
 from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
@@ -104,6 +104,8 @@ def fit(
 
     if resume is not None:
         restore(resume, model, optimizer)
+        if ranks.is_main and resume.path == latest(log.folder):  # else a newer one is there, which could not be read
+            tidy(log.folder, start, train.keep, train.keep_every)
     means = Means(resume.means if resume is not None else None)
     divided = train.shard == "fsdp2" and ranks.world_size > 1
     trained = (shard(model, optimizer) if divided else ranks.wrap(model)).train()

@@ -213,6 +213,8 @@ def test_a_kill_at_any_instant_loses_no_row_and_leaves_no_half_file(tmp_path, mo
         run(folder, **options)
         assert rows(folder) == rows(tmp_path / "whole")
         assert not list(folder.rglob("*.tmp"))
+        assert sorted(os.listdir(folder / "checkpoints")) == ["last", "step_000006"]
+        assert (folder / "checkpoints" / "last").read_text() == "step_000006\n"
         if not killed:
             break
     assert instant > 30

@@ -136,4 +136,5 @@ def campaign(folder: Path, fault: str, verbs: Sequence[str], rounds: int, strike
             row.rounds += 1
             if found := differences(contents(out), wanted):
                 row.faults.append(f"round {number} {trail} ({monotonic() - begun:.0f} s): {', '.join(found[:6])}")
+                shutil.copytree(out, place / f"round {number}", symlinks=True)
         yield row
