@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 TIMES = ("seconds", "steps_per_second", "clips_per_second", "data_wait", "wall_seconds", "created")
-PRESENT = ("log.txt", "env.json", "demo.json", "index.html")  # tell of the process, and repeat results
+CLOCKED = ("live.svg", "live.png")  # of the demo, whose training is looked at after some seconds
+PRESENT = (*CLOCKED, "log.txt", "env.json", "demo.json", "index.html")  # tell of the process, and repeat results
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ SHORT = (
 
 
 def test_no_damaged_file_is_read_wrongly_without_a_word():
-    command = [sys.executable, "-m", "tests.faults.damage", "--rounds", "12", "--kinds", SHORT]
+    command = [sys.executable, "-m", "tests.faults.damage", "--rounds", "8", "--kinds", SHORT]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=HOUSE, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
