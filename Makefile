@@ -27,6 +27,7 @@ bench: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.faults
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.faults.damage --rounds 200
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.faults.soak --minutes 60
 
 docs: $(VENV)/.docs
