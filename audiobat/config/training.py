@@ -65,8 +65,8 @@ class TrainConfig:
     accumulate: int | None = None  # parts in which a step's batch runs one after the other, each in the memory of one,
     # with the gradient of the whole; null: fine-tuning at once, pre-training in what the device runs fastest; ours
     recompute: bool = False  # keep the input alone of each block, and run it again in the backward pass; ours
-    shard: Literal["ddp", "fsdp2"] = "ddp"  # what each of several ranks holds: all; or its share of weights, moments
-    # and teacher, which come together for a step (fully_shard); ours
+    shard: Literal["ddp", "fsdp2"] = "ddp"  # what each of several ranks holds; ddp: all; fsdp2: its share of weights,
+    # moments and teacher, which come together for a step (fully_shard); ours
     compile: Literal["auto", "on", "off"] = "auto"  # run what is the same in each step by torch.compile; auto: on a GPU
     seed: int = 0  # of weights, masks, crops and the order of clips; ours
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
@@ -74,7 +74,7 @@ class TrainConfig:
     log_every: int = 50  # steps between two rows of the log; ours
     save_every: int = 2_000  # steps between two checkpoints; ours
     keep: int = 2  # newest checkpoints kept; ours
-    keep_every: int | None = None  # besides, keep for ever those of every so many steps, a multiple of train.save_every
+    keep_every: int | None = None  # keep those of every so many steps as well, for ever: a multiple of train.save_every
     timeout: float = 120.0  # seconds without a sign of life after which a rank counts as lost; ours
 
     def __post_init__(self) -> None:

@@ -110,7 +110,8 @@ def fit(
     divided = train.shard == "fsdp2" and ranks.world_size > 1
     trained = (shard(model, optimizer) if divided else ranks.wrap(model)).train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]  # all that it clips and updates
-    writes = bool(ranks.largest(ranks.is_main)) if divided else ranks.is_main  # all write, unless none does
+    # Every rank writes its part of a divided model, but where no rank is the main one, as while a run is measured.
+    writes = bool(ranks.largest(ranks.is_main)) if divided else ranks.is_main
     watch = _FiniteWatch(ranks, log)
     clock = _Clock(train.batch_size)
 

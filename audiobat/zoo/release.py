@@ -160,6 +160,11 @@ def find(path_or_name: str | Path) -> Path:
             f"{path} is a file: give the folder that holds it; of a checkpoint `audiobat export` makes a folder."
         )
     if not path.is_dir():
+        run = re.split("[@:]", str(path))[0]
+        if run != str(path) and Path(run).is_dir():
+            raise AudiobatError(
+                f"{path} is none: behind a run, here {run}, stand @STEP, :teacher or both, as in {run}@20000:teacher."
+            )
         shipped = f"the shipped names are {', '.join(names)}" if names else "no weights are shipped"
         raise AudiobatError(f"No such folder or name: {path}{did_you_mean(str(path), names)}; {shipped}.")
     return path / RELEASE if (path / RELEASE / "config.json").exists() else path

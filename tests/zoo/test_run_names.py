@@ -98,6 +98,12 @@ def test_a_step_that_is_not_there_names_those_that_are(run):
         audiobat.load(f"{run}@12")
 
 
+@pytest.mark.parametrize("suffix", ["@last", ":student", ":teacher@20", "@"])
+def test_what_stands_behind_a_run_and_means_nothing_is_told_what_may_stand_there(run, suffix):
+    with pytest.raises(AudiobatError, match=f"behind a run, here {run}, stand @STEP, :teacher or both"):
+        audiobat.load(f"{run}{suffix}")
+
+
 def test_a_damaged_checkpoint_that_is_asked_for_is_an_error_not_another(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "checkpoints" / "step_000020" / "state.pt").write_bytes(b"PK")
