@@ -6,8 +6,9 @@ import errno
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from contextlib import nullcontext
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import audiobat
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code, one of CODES."""
     args = list(sys.argv[1:] if argv is None else argv)
     try:
-        with errors_of_user_code():
+        with errors_of_user_code(), plain_warnings():
             run(args)
     except AudiobatError as error:
         return fail(str(error))
@@ -54,6 +55,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("audiobat: stopped.", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show what this package warns of as a sentence, without the line of code that warns."""
+    shown, package = warnings.formatwarning, Path(audiobat.__file__).parent
+
+    def plain(message: Warning | str, category: type[Warning], file: str, number: int, line: str | None = None) -> str:
+        is_ours = Path(file).is_relative_to(package)
+        return f"audiobat: {message}\n" if is_ours else shown(message, category, file, number, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = shown
 
 
 def sentence_of(error: Exception, verb: str) -> str | None:

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -283,6 +284,19 @@ def test_an_error_of_the_function_prints_one_sentence(monkeypatch, capsys):
     assert sentence(capsys) == "audiobat: stopped.\n"
     with pytest.raises(ZeroDivisionError):  # a defect of ours keeps its traceback
         broken(ZeroDivisionError())
+
+
+def test_a_warning_of_ours_is_a_sentence_and_one_of_others_is_as_they_show_it(monkeypatch, capsys):
+    def warn(**_):
+        ours, theirs = (str(Path(module.__file__)) for module in (audiobat, pytest))
+        shown = [warnings.formatwarning("It is so.", UserWarning, file, 7) for file in (ours, theirs)]
+        print(*shown, sep="", end="")
+
+    monkeypatch.setitem(vars(audiobat), "doctor", warn)
+    assert cli.main(["doctor"]) == 0
+    ours, theirs, *_ = capsys.readouterr().out.splitlines()
+    assert ours == "audiobat: It is so."
+    assert "UserWarning: It is so." in theirs
 
 
 def help_of(capsys, *argv: str) -> str:
