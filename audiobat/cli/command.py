@@ -62,9 +62,11 @@ def plain_warnings() -> Iterator[None]:
     """Show what this package warns of as a sentence, without the line of code that warns."""
     shown, package = warnings.formatwarning, Path(audiobat.__file__).parent
 
-    def plain(message: Warning | str, category: type[Warning], file: str, number: int, line: str | None = None) -> str:
-        is_ours = Path(file).is_relative_to(package)
-        return f"audiobat: {message}\n" if is_ours else shown(message, category, file, number, line)
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        is_ours = Path(filename).is_relative_to(package)
+        return f"audiobat: {message}\n" if is_ours else shown(message, category, filename, lineno, line)
 
     warnings.formatwarning = plain
     try:
