@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from audiobat.audio.read import pad_batch
 from audiobat.data.clip import open_clip, read_clip
@@ -87,7 +87,7 @@ def load(items: Dataset[T], order: Iterable[Any], workers: int, pin: bool = Fals
         pin: put items into memory that a GPU can fetch by itself; they have a method `pin_memory`.
 
     Raises:
-        AudiobatError: the system killed a worker.
+        AudiobatError: the system killed a worker, or gives it no shared memory.
     """
     loader = DataLoader(
         items,
@@ -97,10 +97,14 @@ def load(items: Dataset[T], order: Iterable[Any], workers: int, pin: bool = Fals
         prefetch_factor=AHEAD if workers else None,
         pin_memory=pin and torch.cuda.is_available(),
         worker_init_fn=_begin,
+        collate_fn=_shared,
         generator=torch.Generator(),  # else it draws from the global one, on which a model's dropout depends
     )
     try:
-        yield from loader
+        for item in loader:
+            if isinstance(item, _NoRoom):
+                raise AudiobatError(no_shared_memory(item.reason, f"workers {workers}"))
+            yield item
     except (RuntimeError, ConnectionError, EOFError) as error:
         if (sentence := lost_worker(error)) is None:
             raise
@@ -123,8 +127,40 @@ def lost_worker(error: Exception) -> str | None:
     )
 
 
+def no_shared_memory(error: str, workers: str) -> str:
+    """The sentence for what the system says where it gives workers no memory to share with the main process."""
+    reason = error.splitlines()[0].rstrip(". ")
+    return (
+        f"There is no shared memory for {workers} ({reason}): give /dev/shm more room (for docker --shm-size), or use "
+        "fewer workers; 0 need none."
+    )
+
+
 def _begin(worker: int) -> None:
     leave_to_parent()
+
+
+@dataclass(frozen=True)
+class _NoRoom:
+    """What a worker sends in place of an item for which it has no shared memory."""
+
+    reason: str
+
+
+def _shared(item: T) -> T | _NoRoom:
+    """An item whose tensors are in shared memory, if this process is a worker.
+
+    Else a thread that sends the item would move them there, and drop it where that fails: it would be waited for
+    without end.
+    """
+    if get_worker_info() is not None:
+        try:
+            for value in vars(item).values():
+                if isinstance(value, Tensor):
+                    value.share_memory_()
+        except RuntimeError as error:
+            return _NoRoom(str(error))
+    return item
 
 
 def ring_needs(workers: int, clips: int, samples: int) -> list[Need]:
@@ -185,11 +221,7 @@ class CropLoader:
         try:
             ring = torch.empty(slots, self._crops.share, self._crops.samples).share_memory_()
         except RuntimeError as error:  # a small /dev/shm, as containers have
-            reason = str(error).splitlines()[0].rstrip(". ")
-            raise AudiobatError(
-                f"There is no shared memory for data.workers {self._workers} ({reason}): give /dev/shm more room (for "
-                "docker --shm-size), or use fewer data.workers; 0 need none."
-            ) from error
+            raise AudiobatError(no_shared_memory(str(error), f"data.workers {self._workers}")) from error
         items = replace(self._crops, ring=ring if slots else None)
         for step, crops in enumerate(load(items, itertools.count(self._start), self._workers), self._start):
             waveform, lengths, clip_ids = crops.waveform, crops.lengths, crops.clip_ids
@@ -290,7 +322,7 @@ def load_clips(table: ClipTable, sample_rate: int, batches: Iterable[ClipIds], w
     `batches` may be endless. `workers` processes decode, each two batches ahead; 0: this one does.
 
     Raises:
-        AudiobatError: the system killed a worker.
+        AudiobatError: the system killed a worker, or gives it no shared memory.
     """
     return load(_WholeClips(table, sample_rate), batches, workers, pin=True)
 

@@ -85,6 +85,18 @@ def test_no_shared_memory_is_one_sentence(corpus):
     assert "AudiobatError: There is no shared memory for data.workers 2 (unable to resize file" in done.stderr
 
 
+def test_no_shared_memory_for_a_worker_is_one_sentence(corpus):
+    code = f"""if True:
+        import numpy, resource
+        from data.test_loader import load_clips, read_clips
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        next(load_clips(read_clips({str(corpus)!r}), 1000, [numpy.arange(6)], workers=1))
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["tests", *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert "AudiobatError: There is no shared memory for workers 1 (unable to resize file" in done.stderr
+
+
 @pytest.mark.parametrize("shape", ["crops", "clips"])
 def test_a_worker_that_the_system_kills_is_one_sentence(corpus, shape):
     code = """if True:
