@@ -290,7 +290,7 @@ if __name__ == "__main__":
     options.add_argument("--minutes", type=float, default=60.0)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--folder", type=Path, help="kept; by default a temporary one")
-    options.add_argument("--write", action="store_true", help=f"write {PAGE}")
+    options.add_argument("--write", action="store_true", help=f"write docs/results/{PAGE.name}")
     given = options.parse_args()
     torch.set_num_threads(1)
     os.nice(5)
