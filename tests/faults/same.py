@@ -15,15 +15,26 @@ PRESENT = (*CLOCKED, "log.txt", "env.json", "demo.json", "index.html")  # tell o
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Relative path -> digest of each file below `folder`, and `folder` for each folder that holds nothing."""
+    """Relative path -> digest of each file below `folder`, and `folder` for each folder that holds nothing.
+
+    Of the checkpoints behind the newest their number counts: a signal saves one at the step at which it comes.
+    """
     found = {}
+    older = {step: f"older {n}" for steps in checkpoints_in(folder) for n, step in enumerate(steps[:-1])}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file():
+        if path.is_file() and path.parent in older:
+            found[name.replace(path.parent.name, older[path.parent])] = "there"
+        elif path.is_file():
             found[name] = "there" if path.name in PRESENT else digest(path, folder)
         elif not any(path.iterdir()):
             found[name] = "an empty folder"
     return found
+
+
+def checkpoints_in(folder: Path) -> list[list[Path]]:
+    """The checkpoints of each run below `folder`, the newest last."""
+    return [sorted(place.glob("step_*")) for place in folder.rglob("checkpoints")]
 
 
 def digest(path: Path, folder: Path) -> str:
