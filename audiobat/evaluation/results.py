@@ -187,8 +187,9 @@ def summary(head: str, record: ResultRecord) -> str:
 def list_skipped(out: Path, skipped: Mapping[str, str]) -> None:
     """Write OUT/skipped.csv and say so, if clips were skipped; an older list goes."""
     path = out / "skipped.csv"
-    path.unlink(missing_ok=True)
-    if skipped:
+    if not skipped:
+        path.unlink(missing_ok=True)
+    else:  # written over the older one: a run that is killed here finds clips in it that no later part of it reads
         out.mkdir(parents=True, exist_ok=True)
         write_skipped(path, skipped)
         print(f"skipped: {len(skipped):,} clips that cannot be read; {path} says why")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from audiobat.data.build import clip_table
+from audiobat.evaluation import results
 from audiobat.evaluation.record import ModelInfo, load_record, load_scores
 from audiobat.evaluation.results import FoldResult, RunInfo, build_result, list_skipped, summary
 from audiobat.evaluation.scoring import ClipOutputs, scores_of, values
@@ -85,3 +86,16 @@ def test_a_list_of_skipped_clips_is_there_only_if_some_were(tmp_path, capsys):
     assert "skipped: 1 clips" in capsys.readouterr().out
     list_skipped(tmp_path, {})
     assert not (tmp_path / "skipped.csv").exists()
+
+
+def test_a_list_of_skipped_clips_is_there_at_any_instant(tmp_path, monkeypatch):
+    """A run that is killed here goes on from the older list: its training, which found the clips, is done."""
+    list_skipped(tmp_path, {"a.wav": "damaged"})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "write_skipped", killed)
+    with pytest.raises(KeyboardInterrupt):
+        list_skipped(tmp_path, {"a.wav": "damaged", "b.wav": "damaged"})
+    assert "a.wav" in (tmp_path / "skipped.csv").read_text()
