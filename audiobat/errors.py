@@ -1,9 +1,13 @@
-"""The one error that users see: a sentence that says what is wrong, where, and the hint; and what stops work."""
+"""The one error that users see: a sentence that says what is wrong, where, and the hint; exit codes."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+# Exit codes: a user's mistake; another rank is lost (EX_UNAVAILABLE of sysexits.h); stopped by a signal, try again
+# (EX_TEMPFAIL); Ctrl-C.
+REFUSED, LOST, STOPPED, INTERRUPTED = 2, 69, 75, 130
 
 
 class AudiobatError(ValueError):

@@ -17,12 +17,11 @@ from audiobat.cli.verbs import VERBS
 from audiobat.config.user_files import errors_of_user_code
 from audiobat.engine.files import FULL, full_disk
 from audiobat.engine.signals import raised
-from audiobat.errors import AudiobatError, Stopped, did_you_mean
+from audiobat.errors import INTERRUPTED, LOST, REFUSED, STOPPED, AudiobatError, Stopped, did_you_mean
 
-STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 CODES = (
-    "Exit codes: 0 done; 2 a mistake, in one sentence; 69 another rank of the job is lost, and 75 stopped by a signal: "
-    "the same command goes on; 130 Ctrl-C."
+    f"Exit codes: 0 done; {REFUSED} a mistake, in one sentence; {LOST} another rank of the job is lost, and {STOPPED} "
+    f"stopped by a signal: the same command goes on; {INTERRUPTED} Ctrl-C."
 )
 WRITING = (*FULL, errno.EPIPE)  # errors of writing, which name no file
 ROOM = "make room there and run the same command again"
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AudiobatError as error:
         return fail(str(error))
     except Exception as error:
-        if (sentence := sentence_of(error, args[0])) is None:
+        if (sentence := sentence_of(error, *args[:1])) is None:
             raise  # a defect of the program, whose traceback is of use
         return fail(sentence)
     except Stopped as stop:
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED
     except KeyboardInterrupt:
         print("audiobat: stopped.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 
@@ -75,7 +74,7 @@ def plain_warnings() -> Iterator[None]:
         warnings.formatwarning = shown
 
 
-def sentence_of(error: Exception, verb: str) -> str | None:
+def sentence_of(error: Exception, name: str = "") -> str | None:
     """What to tell of an error that is the machine's: it refuses a file or memory, or has killed a worker."""
     from audiobat.data.loader import lost_worker  # torch is imported by now
     from audiobat.engine.memory import ran_out
@@ -87,14 +86,15 @@ def sentence_of(error: Exception, verb: str) -> str | None:
     if isinstance(error, RuntimeError) and (sentence := lost_worker(error)):
         return sentence
     if what := ran_out(error):
-        return f"{what}: lower {VERBS[verb].sizes}." if VERBS[verb].sizes else f"{what}: end other programs."
+        sizes = VERBS[name].sizes if name in VERBS else ""
+        return f"{what}: {f'lower {sizes}' if sizes else 'end other programs'}."
     return None
 
 
 def fail(sentence: str) -> int:
-    """Print one sentence to stderr and return the exit code 2."""
+    """Print one sentence to stderr and return the exit code of a mistake."""
     print(f"audiobat: {' '.join(sentence.split())}", file=sys.stderr)
-    return 2
+    return REFUSED
 
 
 def run(argv: list[str]) -> None:

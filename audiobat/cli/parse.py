@@ -18,9 +18,11 @@ from audiobat.config.checks import is_union
 from audiobat.config.plain import checked
 from audiobat.config.recipes import check_recipe, load_recipe, merge, parse_yaml
 from audiobat.config.user_files import is_user_class
-from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.errors import STOPPED, AudiobatError, did_you_mean
 
-STOPPED_HELP = "SIGTERM, SIGINT, SIGUSR1 and SIGHUP end it with exit code 75: the same command goes on from there."
+STOPPED_HELP = (
+    f"SIGTERM, SIGINT, SIGUSR1 and SIGHUP end it with exit code {STOPPED}: the same command goes on from there."
+)
 
 
 def parse(name: str, argv: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from audiobat.errors import AudiobatError, did_you_mean
 
 LARGEST = 2**63 - 1  # the largest whole number that torch takes
+LONGEST_NUMBER = 40  # characters of a number in a file: more could neither be computed with nor printed
 DEEPEST = 50  # levels of lists and groups in a file
 LONGEST_SHOWN = 200  # characters of a value in a sentence
 

@@ -17,7 +17,8 @@ from audiobat.errors import AudiobatError, did_you_mean
 
 T = TypeVar("T")
 
-GONE = ("objective.chunk", "objective.compile")  # in configs of older runs, of which they changed no result
+# Fields of older versions, which changed no result, and what has taken their place. Runs of then name them all.
+MOVED = {"objective.chunk": "train.accumulate", "objective.compile": "train.compile"}
 
 
 def to_dict(config: object) -> dict[str, Any]:
@@ -59,7 +60,8 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
     kwargs: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{where}.{name}" if where else str(name)
-        if name not in known and path in GONE:
+        if name not in known and path in MOVED:
+            check(value in (None, "auto"), path, value, f"it is {MOVED[path]} now")
             continue
         if name not in known:
             raise AudiobatError(f"Unknown field {shortened(path)}{did_you_mean(str(name), known)}.")

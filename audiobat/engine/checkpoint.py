@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from audiobat.engine.files import check_zip, remove, replacing, write_atomic
+from audiobat.engine.files import check_zip, clear_leftovers, remove, replacing, write_atomic
 from audiobat.engine.ranks import place
 from audiobat.engine.sharding import digests, is_divided, read_parts, write_parts
 from audiobat.errors import AudiobatError
@@ -78,8 +78,7 @@ def save_checkpoint(
         dist.barrier()  # until rank 0 has made the folder
         write_parts(final.with_name(final.name + ".tmp") / PARTS, divided)
         return final
-    for leftover in folder.glob("*.tmp"):  # of a run that was killed while it wrote or removed a checkpoint
-        remove(leftover)
+    clear_leftovers(folder)  # of a run that was killed while it wrote or removed a checkpoint
     with replacing(final) as beside:
         beside.mkdir()
         if divided:
@@ -102,8 +101,7 @@ def save_checkpoint(
 def tidy(run_folder: str | Path, step: int, keep: int = 2, keep_every: int | None = None) -> None:
     """Leave what `save_checkpoint` leaves once that of `step` is there: a run that was killed before may have more."""
     folder = Path(run_folder) / "checkpoints"
-    for leftover in folder.glob("*.tmp"):
-        remove(leftover)
+    clear_leftovers(folder)
     steps = _steps(folder)
     write_atomic(folder / "last", steps[step].name + "\n")  # for people; the folders' names alone decide what is newest
     before = [s for s in steps if s <= step]

@@ -17,12 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from audiobat.config.checks import is_deep
+from audiobat.config.checks import LONGEST_NUMBER, is_deep
 from audiobat.errors import AudiobatError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LARGEST_JSON = 64 * 2**20  # bytes: room for the names of a million classes
-LONGEST_NUMBER = 40  # digits
 
 
 def write_atomic(path: str | Path, content: str | bytes, beside: Path | None = None) -> None:

@@ -27,10 +27,8 @@ from typing import Any, cast
 
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
-from audiobat.errors import AudiobatError, Stopped
+from audiobat.errors import INTERRUPTED, LOST, REFUSED, STOPPED, AudiobatError, Stopped
 
-# Exit codes: a user's mistake; another rank is gone (EX_UNAVAILABLE of sysexits.h); stopped by a signal; Ctrl-C.
-REFUSED, LOST, STOPPED, INTERRUPTED = 2, 69, 75, 130
 BEAT = 1.0  # seconds between two signs of life
 COME = 5  # times as long as a rank may be silent it may take to start: its imports may come from a slow disk
 SURE = 3.0  # seconds in which an error of a collective turns out to be another rank's end, if it is

@@ -26,6 +26,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._triton import has_triton
 
+from audiobat.config import TrainConfig
 from audiobat.engine.rank_watch import COME, RankWatch
 from audiobat.errors import AudiobatError
 
@@ -103,11 +104,11 @@ def find_place(environment: Mapping[str, str]) -> Place:
     """
     if not (environment.get("RANK") or environment.get("WORLD_SIZE")):
         place = place_in_slurm(environment)
-    elif (world_size := number(environment, "WORLD_SIZE")) == 1:
-        place = Place(local_rank=number(environment, "LOCAL_RANK", 0))
+    elif (world_size := whole_number(environment, "WORLD_SIZE")) == 1:
+        place = Place(local_rank=whole_number(environment, "LOCAL_RANK", 0))
     else:
-        address, port = word(environment, "MASTER_ADDR"), number(environment, "MASTER_PORT")
-        rank, local_rank = number(environment, "RANK"), number(environment, "LOCAL_RANK", 0)
+        address, port = variable(environment, "MASTER_ADDR"), whole_number(environment, "MASTER_PORT")
+        rank, local_rank = whole_number(environment, "RANK"), whole_number(environment, "LOCAL_RANK", 0)
         place = Place(rank, local_rank, world_size, address, port)
     if not 0 <= place.rank < place.world_size:
         raise AudiobatError(f"Rank {place.rank} of {place.world_size} is none: ranks count from 0, up to one less.")
@@ -120,19 +121,21 @@ def place_in_slurm(environment: Mapping[str, str]) -> Place:
     The shell of `sbatch` has a number of tasks and the number 0, too, but no step around it. That of `salloc` may be a
     step, of one task.
     """
-    step = number(environment, "SLURM_STEP_ID", SHELL)
-    world_size = number(environment, "SLURM_STEP_NUM_TASKS", number(environment, "SLURM_NTASKS", 1))
+    step = whole_number(environment, "SLURM_STEP_ID", SHELL)
+    world_size = whole_number(environment, "SLURM_STEP_NUM_TASKS", whole_number(environment, "SLURM_NTASKS", 1))
     if step >= SHELL or world_size == 1:
         return Place()
-    nodes = environment.get("SLURM_STEP_NODELIST") or word(environment, "SLURM_JOB_NODELIST")
-    port = 10_000 + (7 * number(environment, "SLURM_JOB_ID") + step) % 20_000  # below those that systems give away
+    nodes = environment.get("SLURM_STEP_NODELIST") or variable(environment, "SLURM_JOB_NODELIST")
+    port = (
+        10_000 + (7 * whole_number(environment, "SLURM_JOB_ID") + step) % 20_000
+    )  # below those that systems give away
     own_gpu = environment.get("CUDA_VISIBLE_DEVICES", ",").count(",") == 0  # --gpus-per-task: each sees one, number 0
     return Place(
-        number(environment, "SLURM_PROCID"),
-        0 if own_gpu else number(environment, "SLURM_LOCALID"),
+        whole_number(environment, "SLURM_PROCID"),
+        0 if own_gpu else whole_number(environment, "SLURM_LOCALID"),
         world_size,
         environment.get("MASTER_ADDR") or first_host(nodes),
-        number(environment, "MASTER_PORT", port),
+        whole_number(environment, "MASTER_PORT", port),
     )
 
 
@@ -142,7 +145,7 @@ def first_host(nodes: str) -> str:
     return ranges.sub(r"\1", nodes).split(",")[0]
 
 
-def word(environment: Mapping[str, str], name: str) -> str:
+def variable(environment: Mapping[str, str], name: str) -> str:
     """A variable; AudiobatError where it is not set."""
     if not (value := environment.get(name)):
         known = " and ".join(known for known in ("RANK", "WORLD_SIZE", "SLURM_STEP_ID") if environment.get(known))
@@ -151,11 +154,11 @@ def word(environment: Mapping[str, str], name: str) -> str:
     return value
 
 
-def number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+def whole_number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
     """A variable that is a whole number; AudiobatError where it is none, or not set without a default."""
     if default is not None and not environment.get(name):
         return default
-    value = word(environment, name)
+    value = variable(environment, name)
     try:
         return int(value)
     except ValueError:
@@ -171,7 +174,7 @@ def check_batch(batch_size: int, ranks: Ranks) -> None:
 @contextmanager
 def launch(
     device: str = "auto",
-    timeout: float = 120.0,
+    timeout: float = TrainConfig.timeout,
     go_on: Callable[[], str] = lambda: "The same command goes on from what is done.",
 ) -> Iterator[Ranks]:
     """The ranks that torchrun or srun started, or this process alone; a process group is only made of more than one.

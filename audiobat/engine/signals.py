@@ -21,14 +21,9 @@ STOPPING = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "
 
 
 class Note:
-    """Whether a signal has come, and which."""
+    """Whether a signal has come."""
 
-    number: int | None = None
-
-    @property
-    def came(self) -> bool:
-        """Whether one has."""
-        return self.number is not None
+    came = False
 
 
 @contextmanager
@@ -39,7 +34,7 @@ def noted() -> Iterator[Note]:
     def handle(number: int) -> None:
         if note.came and number == signal.SIGINT:
             raise KeyboardInterrupt
-        note.number = number
+        note.came = True
         if hasattr(signal, "SIGCHLD"):
             # The signal may end the loading workers too: keep torch from raising for that in the middle of a step.
             # (By a function: Python complains of a default that comes between a signal and its handling.)

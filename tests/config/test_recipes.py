@@ -326,7 +326,10 @@ def test_a_group_given_in_part_keeps_the_rest_of_its_own_default():
 
 
 def test_fields_that_changed_no_result_may_stand_in_the_config_of_an_older_run():
-    older = {"objective": {"chunk": 2, "compile": "off", "scale": 2.0}}
+    for name, value, new in (("chunk", 2, "accumulate"), ("compile", "off", "compile")):  # no setting is passed over
+        with pytest.raises(AudiobatError, match=rf"objective\.{name} is .*: it is train\.{new} now"):
+            from_dict(PretrainConfig, {"objective": {name: value}})
+    older = {"objective": {"chunk": None, "compile": "auto", "scale": 2.0}}
     assert from_dict(PretrainConfig, older) == from_dict(PretrainConfig, {"objective": {"scale": 2.0}})
     with pytest.raises(AudiobatError, match=r"Unknown field objective\.chunks"):
         from_dict(PretrainConfig, {"objective": {"chunks": 2}})

@@ -15,8 +15,8 @@ from pathlib import Path
 from signal import SIGKILL
 from time import monotonic
 
-from audiobat.cli.command import STOPPED
 from audiobat.cli.verbs import VERBS as COMMANDS
+from audiobat.errors import STOPPED
 
 from .injure import Ended, Injury, run
 from .same import contents, differences

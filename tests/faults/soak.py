@@ -29,7 +29,7 @@ import torch._dynamo  # a second of work that DDP would do in every process
 
 from audiobat.cli.command import main
 from audiobat.engine.checkpoint import latest
-from audiobat.engine.rank_watch import LOST, STOPPED
+from audiobat.errors import LOST, STOPPED
 
 from .same import contents, differences, without_times
 from .verbs import make_world

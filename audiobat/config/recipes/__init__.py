@@ -16,14 +16,13 @@ from typing import Any, TypeAlias, TypeVar
 
 import yaml
 
-from audiobat.config.checks import is_deep
+from audiobat.config.checks import LONGEST_NUMBER, is_deep
 from audiobat.config.plain import from_dict, merged_over
 from audiobat.errors import AudiobatError, did_you_mean
 
 FOLDER = Path(__file__).parent
 Recipe: TypeAlias = str | Path | Mapping[str, Any]  # name or path of a recipe, or its fields
 MOST_VALUES = 1_000_000  # of a YAML text
-LONGEST_NUMBER = 40  # characters
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 C = TypeVar("C")
 
