@@ -1,4 +1,4 @@
-"""What several rooms' tests share: property tests without a clock, a user who is not root, a place for code."""
+"""What several rooms' tests share: property tests without a clock, an ordinary user, a browser, a place for code."""
 
 import ctypes
 import os
@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
+from report_browser import NAMES, Browser, find_browser
 
 # No property test is judged by the clock of the machine that it runs on.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -23,6 +24,17 @@ def own_remote_modules(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
         monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser that opens pages; the test is skipped where there is none."""
+    program = find_browser()
+    if program is None:
+        pytest.skip(f"No browser opens the page: install one of {', '.join(NAMES)}.")
+    browser = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

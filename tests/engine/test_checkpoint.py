@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killing import Killed, killed_at
 from torch import nn
 
 from audiobat.engine.checkpoint import latest, load_checkpoint, read_checkpoint, restore, save_checkpoint
@@ -71,10 +72,6 @@ def test_a_run_without_checkpoints_has_none(tmp_path):
     assert load_checkpoint(tmp_path) is None
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the code under test may catch it."""
-
-
 def test_a_kill_at_any_instant_of_a_save_leaves_a_usable_checkpoint(tmp_path, monkeypatch):
     """Kill before and after every call that changes the disk, one run per instant."""
     touched = [(torch, "save"), (os, "fsync"), (Path, "mkdir"), (Path, "rename"), (Path, "replace"), (os, "unlink")]
@@ -85,31 +82,12 @@ def test_a_kill_at_any_instant_of_a_save_leaves_a_usable_checkpoint(tmp_path, mo
         folder = tmp_path / str(instants)
         save(folder, 5)
         save(folder, 10)
-        left = instants
-
-        def kill_in_time():
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Killed
-
-        def around(real):
-            def call(*args, **kwargs):
-                kill_in_time()
-                result = real(*args, **kwargs)
-                kill_in_time()
-                return result
-
-            return call
-
-        with monkeypatch.context() as patch:
-            for owner, name in touched:
-                patch.setattr(owner, name, around(getattr(owner, name)))
-            try:
+        try:
+            with killed_at(instants, touched, monkeypatch):
                 save(folder, 15)
-                break
-            except Killed:
-                instants += 1
+            break
+        except Killed:
+            instants += 1
         checkpoint = load_checkpoint(folder, warn=pytest.fail)
         assert holds(checkpoint, 10) or holds(checkpoint, 15)
         found.add(checkpoint.step)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killing import Killed, killed_at
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, IterableDataset
@@ -35,6 +36,7 @@ from audiobat.errors import AudiobatError
 
 ALONE = Ranks(torch.device("cpu"))
 STEPS, BATCH = 20, 8
+PLACES = os.pathsep.join(map(str, Path(__file__).parents[1:3]))  # of what this file imports as a program
 TIMES = {"steps_per_second", "clips_per_second", "data_wait", "seconds"}
 
 
@@ -170,10 +172,6 @@ def test_a_second_ctrl_c_aborts(tmp_path):
     assert latest(tmp_path).name == "step_000005"
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the code under test may catch it."""
-
-
 def test_a_kill_at_any_instant_loses_no_row_and_leaves_no_half_file(tmp_path, monkeypatch):
     """Kill before and after every call that changes the disk; the last row ends in the middle of its period."""
     options = {"steps": 6, "log_every": 4, "save_every": 3, "keep": 1}
@@ -181,32 +179,14 @@ def test_a_kill_at_any_instant_loses_no_row_and_leaves_no_half_file(tmp_path, mo
     assert [row["step"] for row in rows(tmp_path / "whole")] == [4, 6]
     touched = [(torch, "save"), (Path, "mkdir"), (Path, "rename"), (Path, "replace"), (os, "unlink"), (os, "rmdir")]
     touched += [(RunLog, "write")]
-    left, half_files = 0, 0  # calls until the kill; folders in which it left something half-written
-
-    def kill_in_time():
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Killed
-
-    def around(real):
-        def call(*args, **kwargs):
-            kill_in_time()
-            result = real(*args, **kwargs)
-            kill_in_time()
-            return result
-
-        return call
-
+    half_files = 0  # folders in which a kill left something half-written
     for instant in range(1000):
-        folder, left, killed = tmp_path / str(instant), instant, False
-        with monkeypatch.context() as patch:
-            for owner, name in touched:
-                patch.setattr(owner, name, around(getattr(owner, name)))
-            try:
+        folder, killed = tmp_path / str(instant), False
+        try:
+            with killed_at(instant, touched, monkeypatch):
                 run(folder, **options)
-            except Killed:
-                killed = True
+        except Killed:
+            killed = True
         half_files += any(folder.rglob("*.tmp"))
         for name in RUN_FILES:  # as `prepare_run` does
             clear_leftovers(folder / name)
@@ -447,7 +427,7 @@ def start(folder, rank=0, world=1, port=0, **options):
     """Start this file as a program that waits in step 7; it leads its own process group."""
     environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    environment["PYTHONPATH"] = PLACES
     command = [sys.executable, __file__, json.dumps({"folder": str(folder), **options})]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -559,7 +539,7 @@ def train_and_die(folder, killed):
 
 
 def test_torchrun_starts_again_after_a_rank_was_killed_and_the_weights_are_those_of_an_undisturbed_run(tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PLACES}
     for name, killed in (("whole", None), ("killed", 0)):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
         order = json.dumps({"folder": str(tmp_path / name), "killed": killed})

@@ -4,7 +4,6 @@ import base64
 import io
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from report_browser import NAMES, Browser, find_browser
+from report_browser import Browser
 from report_samples import make_record, save_all
 
 from audiobat.evaluation.record import ResultRecord
@@ -99,16 +98,6 @@ def test_the_page_holds_the_records_and_the_sound_of_the_clip(page: Path):
     assert rate == 16_000
     assert np.abs(samples - 0.3 * np.sin(np.arange(8_000) / 5)).max() < 1 / 2**14
     assert len([a for tag, a in parsed.attributes if tag == "li" and a.get("class") == "hit"]) == 1
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_browser()
-    if program is None:
-        pytest.skip(f"No browser opens the page: install one of {', '.join(NAMES)}.")
-    browser = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

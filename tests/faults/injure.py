@@ -56,9 +56,7 @@ class Ended:
 def run(work: Callable[[], int], folder: Path, injury: Injury) -> Ended:
     """Do `work`, which writes below `folder`, in a forked process that is hurt on its way."""
     said, counted = Pipe(), Pipe()
-    process = os.fork()
-    if process == 0:
-        _child(work, folder, injury, said, counted)
+    process = forked(lambda: _hurt(work, folder, injury, counted), said.write)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     return Ended(code, int(counted.read() or 0), said.read())
 
@@ -82,17 +80,27 @@ class Pipe:
         return said.decode(errors="replace")
 
 
-def _child(work: Callable[[], int], folder: Path, injury: Injury, said: Pipe, counted: Pipe) -> None:
+def _hurt(work: Callable[[], int], folder: Path, injury: Injury, counted: Pipe) -> int:
+    """Do `work` while a watch counts and does harm; its exit code."""
+    watch = Watch(folder, injury)
+    sys.addaudithook(watch)
+    if injury.largest != NO_LIMIT:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (injury.largest, NO_LIMIT))
+    code = work()
+    os.write(counted.write, str(watch.events).encode())
+    return code
+
+
+def forked(work: Callable[[], int], said: int) -> int:
+    """The id of a forked process that does `work`, prints to the descriptor `said`, ends with the code of `work`."""
+    process = os.fork()
+    if process:
+        return process
     code = 70
     try:
-        os.dup2(said.write, 1)
-        os.dup2(said.write, 2)
-        watch = Watch(folder, injury)
-        sys.addaudithook(watch)
-        if injury.largest != NO_LIMIT:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (injury.largest, NO_LIMIT))
+        os.dup2(said, 1)
+        os.dup2(said, 2)
         code = work()
-        os.write(counted.write, str(watch.events).encode())
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:

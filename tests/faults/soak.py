@@ -15,11 +15,11 @@ import signal
 import socket
 import sys
 import tempfile
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -31,6 +31,7 @@ from audiobat.cli.command import main
 from audiobat.engine.checkpoint import latest
 from audiobat.errors import LOST, STOPPED
 
+from .injure import forked
 from .same import contents, differences, without_times
 from .verbs import make_world
 
@@ -100,26 +101,16 @@ def start(ranks: int, words: Sequence[str], said: Path) -> Processes:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = []
-    for rank in range(ranks):
-        process = os.fork()
-        if process == 0:
-            code = 70
-            try:
-                file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-                os.dup2(file, 1)
-                os.dup2(file, 2)
-                if ranks > 1:
-                    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
-                    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-                code = main(list(words))
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        processes.append(process)
+    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def run_rank(rank: int) -> int:
+        if ranks > 1:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        return main(list(words))
+
+    processes = [forked(partial(run_rank, rank), file) for rank in range(ranks)]
+    os.close(file)
     return Processes(processes)
 
 

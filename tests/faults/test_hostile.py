@@ -2,7 +2,6 @@
 
 import csv
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from markdown_it import MarkdownIt
-from report_browser import NAMES, Browser, find_browser
+from report_browser import Browser
 
 import audiobat
 from audiobat.config import (
@@ -48,16 +47,6 @@ MODEL_NAME = f"<img src=x onerror={HURT}>"
 PROBE = ProbeConfig(
     HeadConfig("cgp", prototypes=8), ProbeTrainConfig(steps=4, warmup_steps=1, batch_size=16), workers=0
 )
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_browser()
-    if program is None:
-        pytest.skip(f"No browser opens the page: install one of {', '.join(NAMES)}.")
-    browser = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")
