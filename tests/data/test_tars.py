@@ -370,6 +370,24 @@ def test_behind_a_damaged_header_the_list_goes_on(shards):
         read_clip(table, 2, RATE)
 
 
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L"])
+def test_headers_before_a_damaged_one_are_read_once(kind):
+    """From each of many that belong together the list would else go to the damaged one anew."""
+    many = 400
+    before = resealed(entry("head", kind=kind).tobuf(tarfile.GNU_FORMAT)) * many
+    after = entry("a.flac", 3).tobuf() + b"abc".ljust(512, b"\0") + bytes(1024)
+    data, reads = before + b"\1" * 512 + after, []
+
+    def read(start, count):
+        reads.append(start)
+        return data[start : start + count]
+
+    notes = Notes()
+    assert [member.name for member in list_members(read, len(data), "x.tar", notes)] == ["a.flac"]
+    assert any("headers are damaged" in what for what in notes.found)
+    assert len(reads) < 5 * many
+
+
 def test_joined_tars_are_read_to_the_last(shards):
     one, two = ((shards / name).read_bytes() for name in ("000.tar", "001.tar"))
     (shards / "000.tar").write_bytes(one + two)

@@ -60,7 +60,14 @@ class Member(NamedTuple):
 
 
 class DamagedHeader(Exception):
-    """A block that is no header, or one whose header goes on beyond the end of the file."""
+    """A block that is no header, or one whose header goes on beyond the end of the file.
+
+    Attributes:
+        last: of several headers that belong together, the place of the last that is whole: another member can begin
+            only behind it. To look from each of them again would take the square of their number.
+    """
+
+    last = 0
 
 
 class Window:
@@ -96,7 +103,7 @@ def list_members(read: Read, size: int, name: str, notes: Notes) -> Iterator[Mem
             continue
         try:
             entry = _Entry(read, position, block)
-        except DamagedHeader:
+        except DamagedHeader as error:
             if not headers and damaged is None and block[257:262] != b"ustar":
                 raise _no_tar(name, block) from None
             if ended:  # whatever follows the end is no second tar
@@ -104,7 +111,7 @@ def list_members(read: Read, size: int, name: str, notes: Notes) -> Iterator[Mem
             if damaged is None:
                 damaged = position
                 notes.add("headers are damaged, so that members are missing", f"the one at byte {position} of {name}")
-            position += BLOCK
+            position = max(position, error.last) + BLOCK
             continue
         if ended:
             notes.add("tars follow another in the same file, and are read too", f"the one at byte {position} of {name}")
@@ -132,10 +139,18 @@ class _Entry:
     """One member: its headers, which may be several, read and joined."""
 
     def __init__(self, read: Read, position: int, block: bytes) -> None:
+        self._last = position  # the place of the last header that is whole
+        try:
+            self._read(read, position, block)
+        except DamagedHeader as error:
+            error.last = self._last
+            raise
+
+    def _read(self, read: Read, position: int, block: bytes) -> None:
         long_name, records = "", dict[str, str]()
         while True:
             size = _check(block)
-            kind = block[156:157]
+            self._last, kind = position, block[156:157]
             if kind not in b"LKxXg":
                 break
             if size > LONGEST:
@@ -163,7 +178,7 @@ class _Entry:
                 block = read(self.offset, BLOCK)
                 if len(block) < BLOCK:
                     raise DamagedHeader
-                self.offset, more = self.offset + BLOCK, block[504]
+                self._last, self.offset, more = self.offset, self.offset + BLOCK, block[504]
         self.size = size
         self.end = self.offset + (0 if kind in EMPTY else _padded(size))
 
