@@ -79,8 +79,8 @@ def probe_splits(
     """Train and test the heads of a plan: for each head and seed its result, the mean over folds, and the last head.
 
     Records call the model `name`; clips without features are left out, and so are the heads and seeds that are `done`.
-    Raises AudiobatError where there are no features
-    for a split, a loss is not finite, or there is nothing to choose rates on.
+    Raises AudiobatError where there are no features for a split, a loss is not finite, or there is nothing to choose
+    rates on.
     """
     start, training = monotonic(), 0.0
     config, task, table = plan.config, plan.task, plan.table

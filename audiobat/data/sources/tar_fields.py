@@ -20,12 +20,7 @@ from audiobat.data.sources.tar_members import Notes
 CLASS_TEXT, TEXT = "cls", "txt"  # extensions, and the columns that their texts are in
 DESCRIPTIONS = (".json", f".{CLASS_TEXT}", f".{TEXT}")
 LABELS = ("labels", "label", "tags", "tag")
-OF_THE_MEMBER = (
-    "key",
-    "start",
-    "seconds",
-    "sample_rate",
-)  # fields of prepared shards that say what the file itself says
+OF_THE_MEMBER = ("key", "start", "seconds", "sample_rate")  # in prepared shards: what the file itself says
 SPANS = (("onset", "offset"), ("start", "end"))
 SPLIT_NAMES = {name: name for name in SPLITS} | {"training": "train", "testing": "test", "eval": "test"}
 SPLIT_NAMES |= dict.fromkeys(("val", "validation", "dev"), "valid")
