@@ -178,9 +178,8 @@ class Bench:
             with tempfile.TemporaryDirectory() as folder:
                 shares[name] = self.write_clips(Path(folder) / "clips", least, most)
                 changes = {
-                    "train": {"steps": steps, "log_every": steps // 2, "save_every": steps},
+                    "train": {"steps": steps, "log_every": steps // 2, "save_every": steps, "compile": compiled},
                     "optim": {"warmup_steps": 1},
-                    "objective": {"compile": compiled},
                     "data": {"path": str(Path(folder) / "clips")},
                 }
                 config = from_dict(PretrainConfig, merge(to_dict(self.config), changes))
