@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -28,6 +28,7 @@ from torch.utils._triton import has_triton
 
 from audiobat.config import TrainConfig
 from audiobat.engine.rank_watch import COME, RankWatch
+from audiobat.engine.signals import held
 from audiobat.errors import AudiobatError
 
 NEVER = timedelta(days=365)  # until a collective ends by itself: it is no sign of death that a rank is long in coming
@@ -187,13 +188,15 @@ def launch(
     if place.world_size == 1:
         yield Ranks(pick_device(device, place.local_rank))
         return
-    store = store_of(place, COME * timeout)
-    with RankWatch(store, place.address, place.rank, place.world_size, timeout, go_on):
-        chosen = pick_device(device, place.local_rank)
-        if chosen.type == "cuda":
-            torch.cuda.set_device(chosen)
-        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, None, NEVER, place.world_size, place.rank, store)
+    with ExitStack() as watched:
+        with held():  # a rank that left before the others know it would be waited for
+            store = store_of(place, COME * timeout)
+            watched.enter_context(RankWatch(store, place.address, place.rank, place.world_size, timeout, go_on))
+            chosen = pick_device(device, place.local_rank)
+            if chosen.type == "cuda":
+                torch.cuda.set_device(chosen)
+            backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+            dist.init_process_group(backend, None, NEVER, place.world_size, place.rank, store)
         yield Ranks(chosen, place.rank, place.world_size)
     dist.destroy_process_group()  # where a rank has failed, it could wait for ever; its process is about to end
 

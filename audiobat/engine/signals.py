@@ -1,5 +1,7 @@
 """Signals that ask work to stop: noted by a training, which saves first; raised as `Stopped` in all other work.
 
+While ranks meet signals are held: one that left before the others know it would be waited for.
+
 SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGHUP are what schedulers send before they take a machine away, or what a user
 sends. A forked process that loads data inherits the handlers: there these signals are its parent's business, except
 SIGTERM, with which the parent ends it.
@@ -58,6 +60,25 @@ def raised() -> Iterator[None]:
 
     with handled(handle):
         yield
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Keep the first signal until the end of the block, where it goes to the handler of before.
+
+    A second Ctrl-C raises KeyboardInterrupt at once. Where the block ends by an error, that error says enough.
+    """
+    came: list[int] = []
+
+    def handle(number: int) -> None:
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    with handled(handle):
+        yield
+    if came:
+        signal.raise_signal(came[0])
 
 
 @contextmanager

@@ -104,6 +104,7 @@ def start(ranks: int, words: Sequence[str], said: Path) -> Processes:
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def run_rank(rank: int) -> int:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as a terminal's, though the soak itself may run under nohup
         if ranks > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
