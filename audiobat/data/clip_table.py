@@ -60,6 +60,7 @@ class ClipTable:
     labels: Ragged | None = None  # [n] lists of class indices, int32
     classes: tuple[str, ...] = ()  # C names
     events: Ragged | None = None  # [n] lists of EVENT
+    event_scores: Ragged | None = None  # [n] lists of float64, one for each event; NaN: it has none
     splits: NDArray[np.str_] | None = None  # [n], each one of SPLITS
     folds: NDArray[np.int64] | None = None  # [n]
     hashes: NDArray[np.uint64] | None = None  # [n, 2] of the samples: equal where the audio is
@@ -220,7 +221,7 @@ class ClipTable:
 
 
 TEXT_FIELDS = {"keys", "files"}
-RAGGED_FIELDS = {"labels", "events"}
+RAGGED_FIELDS = {"labels", "events", "event_scores"}
 STORED_FIELDS = tuple(f.name for f in fields(ClipTable) if f.name not in ("root", "classes", "columns"))
 CLIP_FIELDS = tuple(name for name in STORED_FIELDS if name != "files")
 

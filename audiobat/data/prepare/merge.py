@@ -138,6 +138,7 @@ def merged_table(source: ClipTable, settings: PackSettings, indexes: Sequence[Sh
         sample_rates=np.full(len(clip_ids), settings.sample_rate, np.int32),
         labels=None if source.labels is None else join_ragged([i.labels for i in indexes if i.labels is not None]),
         events=None if source.events is None else join_ragged([i.events for i in indexes if i.events is not None]),
+        event_scores=None,  # shards hold labels to train on
         hashes=joined("hashes"),
         columns=columns | picked.columns,
     )

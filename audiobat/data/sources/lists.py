@@ -6,7 +6,7 @@ import csv
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,12 @@ SHARED = 40  # characters up to which equal values share one text in memory
 Columns = dict[str, list[str]]
 
 
-def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[str]] | None = None) -> ClipTable:
-    """The clips of the list `source`, whose paths are relative to it; `labels` where they are lists already.
+def table_of_columns(
+    source: Path, columns: Columns, labels: Sequence[Sequence[str]] | None = None, label_name: str | None = None
+) -> ClipTable:
+    """The clips of the list `source`, whose paths are relative to it.
+
+    `labels` where they are lists already; `label_name` is their column, by default `label` or `labels`.
 
     Raises:
         AudiobatError: a value that its column does not allow, a clip listed twice, none of the files there.
@@ -41,8 +45,9 @@ def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[s
         raise AudiobatError(
             f"{source}: none of the {len(keys)} listed files exists, such as {source.parent / keys[0]}: check `path`."
         )
-    label_name = next((name for name in LABEL_COLUMNS if name in columns), None)
+    label_name = label_name or next((name for name in LABEL_COLUMNS if name in columns), None)
     if labels is None and label_name:
+        check_column(source, label_name, columns)
         labels = [split_labels(text) for text in columns[label_name]]
     if by_event and labels is None:
         raise AudiobatError(f"{source} has events and no column `label`: name the class of each.")
@@ -53,7 +58,7 @@ def table_of_columns(source: Path, columns: Columns, labels: Sequence[Sequence[s
         keys, labels = [keys[row] for row in rows], None
         columns = {name: [column[row] for row in rows] for name, column in columns.items() if name not in differ}
         values = {name: [found[row] for row in rows] for name, found in values.items()}
-    known = {"path", *OF_FILES, *LABEL_COLUMNS[: 1 if label_name == "label" else 2]}
+    known = {"path", *OF_FILES, label_name}
     return clip_table(
         source.parent,
         keys,
@@ -121,6 +126,13 @@ def check_header(path: Path, header: Sequence[str]) -> None:
     for name, count in Counter(header).items():
         if count > 1:
             raise AudiobatError(f"{path} has {count} columns `{name}`: keep one, or rename the others.")
+
+
+def check_column(source: str | Path, name: str, columns: Collection[str]) -> None:
+    """Raise an AudiobatError unless there is a column of this name."""
+    if name not in columns:
+        listed = ", ".join(columns) or "none"
+        raise AudiobatError(f"{source} has no column {name!r}{did_you_mean(name, columns)}: it has {listed}.")
 
 
 def split_labels(text: str) -> list[str]:

@@ -1,19 +1,24 @@
-"""Any source that --data names, to a clip table: folders, lists, tars, prepared shards, a public data set.
+"""Any source that --data names, to a clip table: folders, lists, tars, shards, annotations, a public data set.
 
-`read_clips` takes them all; `read_labelled_clips` demands labels too. Nothing here opens an audio file.
+`read_clips` takes all that hold audio, `read_labelled_clips` demands labels too, and `read_annotations` does without
+audio. An audio file is opened in one case alone: for its length, where events may lie behind its end.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.shards import is_prepared, open_prepared
+from audiobat.data.sources.annotations.tables import annotated_folder, annotation_file
 from audiobat.data.sources.catalog import find_data_set
 from audiobat.data.sources.folders import is_audio, label_by_folder, read_folder, walk
+from audiobat.data.sources.inside import events_inside
 from audiobat.data.sources.lists import read_columns, table_of_columns
 from audiobat.data.sources.parquet import read_parquet
+from audiobat.data.sources.relabel import read_label_map, relabel, with_labels
 from audiobat.data.sources.tars import find_tars, read_tars, tars_below
 from audiobat.errors import AudiobatError
 
@@ -39,15 +44,60 @@ def read_clips(source: str | Path) -> ClipTable:
     return _read(source)[0]
 
 
-def read_labelled_clips(source: str | Path) -> ClipTable:
-    """Read clips that have labels: as `read_clips`, or a folder of class folders, also once it is prepared.
+def read_labelled_clips(
+    source: str | Path,
+    label_column: str | None = None,
+    background: Collection[str] = (),
+    label_map: str | Path | None = None,
+) -> ClipTable:
+    """Read clips that have labels.
 
-    A folder holds one folder per class, or `train` and `test` (and `valid`) that hold the class folders.
+    Args:
+        source: as for `read_clips`; a folder of recordings with annotations beside them, see `annotations/`; one file
+            of annotations; a folder of class folders, also once it is prepared, or `train` and `test` (and `valid`)
+            that hold class folders.
+        label_column: the column that holds the labels, of a list, of annotations, of shards; None: the usual one.
+        background: labels that are no class: a clip or a span that has no other is background.
+        label_map: a CSV of columns `from` and `to`: labels that get another name, or an empty one, and are dropped.
 
     Raises:
-        AudiobatError: as for `read_clips`; no label column, no label in any row, audio outside the class folders.
+        AudiobatError: as for `read_clips`; no label column, no label in any row, audio outside the class folders; what
+            cannot be used in annotations; no event that lies inside its recording.
     """
-    table, in_folders = _read(source)
+    table = relabelled(_read_labelled(source, label_column), background, label_map)
+    if table.labels is None or not len(table.labels.values):
+        raise AudiobatError(f"{source}: none of its {len(table)} clips has a label: name some, labels joined by ';'.")
+    return events_inside(table, source)
+
+
+def read_annotations(
+    source: str | Path,
+    label_column: str | None = None,
+    background: Collection[str] = (),
+    label_map: str | Path | None = None,
+) -> ClipTable:
+    """Read labels alone, of predictions as of people: as `read_labelled_clips`, but no recording needs to be there.
+
+    A recording in which there is nothing is a clip without labels and events. Where rows have scores, so have events,
+    in `event_scores`. Keys are the recordings' paths as the source has them.
+
+    Raises:
+        AudiobatError: as for `read_labelled_clips`.
+    """
+    path = Path(source)
+    table = annotation_file(path, label_column, has_audio=False) if path.is_file() else None
+    return relabelled(_read_labelled(source, label_column) if table is None else table, background, label_map)
+
+
+def relabelled(table: ClipTable, background: Collection[str], label_map: str | Path | None) -> ClipTable:
+    """The table with its labels renamed, dropped, or taken as background: see `read_labelled_clips`."""
+    names = {} if label_map is None else read_label_map(Path(label_map))
+    return relabel(table, names, background) if names or background else table
+
+
+def _read_labelled(source: str | Path, label_column: str | None) -> ClipTable:
+    """The clips with the labels that their source has."""
+    table, in_folders = _read(source, label_column, labelled=True)
     if table.labels is None and in_folders:
         return label_by_folder(table, Path(source))
     if table.labels is None:
@@ -58,31 +108,39 @@ def read_labelled_clips(source: str | Path) -> ClipTable:
     return table
 
 
-def _read(source: str | Path) -> tuple[ClipTable, bool]:
-    """The clips, and whether the class of one without labels is the folder that it lies in."""
+def _read(source: str | Path, label_column: str | None = None, labelled: bool = False) -> tuple[ClipTable, bool]:
+    """The clips, and whether the class of one without labels is the folder that it lies in.
+
+    `labelled`: read annotations, too; a pass over audio needs none, and may find a text beside each recording.
+    """
     if (tars := find_tars(source)) is not None:
-        return read_tars(str(source), tars), True
+        return with_labels(read_tars(str(source), tars), label_column, source), True
     named = find_data_set(str(source))
     if named is not None:
         data_set, folder = named
-        return data_set.read(folder), False
+        return with_labels(data_set.read(folder), label_column, source), False
     if is_prepared(source):
-        return open_prepared(source), True
+        return with_labels(open_prepared(source), label_column, source), True
     source = Path(source).absolute()
     if source.is_dir():
         files, refused = walk(source)
+        if labelled and (annotated := annotated_folder(source, sorted(files), label_column)) is not None:
+            return annotated, False
         tars = tars_below(source, sorted(files))
         if tars and not any(map(is_audio, files)):
             for name in refused:
                 warnings.warn(f"{source / name} cannot be listed: tars in it are not read.", stacklevel=2)
-            return read_tars(str(source), tars), True
+            return with_labels(read_tars(str(source), tars), label_column, source), True
         if tars:
             warnings.warn(f"{source} holds audio files and {len(tars)} tars: only the files are read.", stacklevel=2)
-        return read_folder(source, files, refused), True
+        return with_labels(read_folder(source, files, refused), label_column, source), True
     if not source.exists():
         raise AudiobatError(f"There is no folder, CSV, Parquet or tar file {source}: check the path.")
-    if source.suffix.lower() == ".parquet":
-        return read_parquet(source), False
-    if source.suffix.lower() != ".csv":
+    ending = source.suffix.lower()
+    if labelled and (annotated := annotation_file(source, label_column)) is not None:
+        return annotated, False
+    if ending == ".parquet":
+        return read_parquet(source, label_column), False
+    if ending != ".csv":
         raise AudiobatError(f"{source} is no list of clips: give a folder of audio, or a .csv or .parquet of `path`s.")
-    return table_of_columns(source, read_columns(source)), False
+    return table_of_columns(source, read_columns(source), label_name=label_column), False

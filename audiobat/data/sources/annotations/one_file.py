@@ -1,0 +1,67 @@
+"""Any one file of annotations to its rows; its content says which form it has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiobat.data.sources.annotations.audacity import is_track, read_track
+from audiobat.data.sources.annotations.forms import form_of, rows_of
+from audiobat.data.sources.annotations.rows import Annotations
+from audiobat.data.sources.annotations.text_table import TextTable, find_table, plain_name, read_text
+from audiobat.data.sources.parquet import open_parquet
+from audiobat.errors import AudiobatError
+
+ENDINGS = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def read_file(path: Path, label_column: str | None = None) -> Annotations | None:
+    """The annotations in a file; None if it is of no known form. A file that is empty holds none, and names no form.
+
+    Raises:
+        AudiobatError: a file of a known form with a row that cannot be used.
+    """
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        return _rows(_parquet(path), label_column)
+    if ending not in ENDINGS or (text := read_text(path)) is None:
+        return None
+    if not text.strip():
+        return Annotations(path, "", [])
+    if ending == ".jsonl":
+        return _rows(_json_lines(path, text), label_column)
+    if is_track(text):
+        return read_track(path, text)
+    table = find_table(path, text, form_of)
+    return None if table is None else _rows(table, label_column)
+
+
+def _rows(table: TextTable, label_column: str | None) -> Annotations | None:
+    form = form_of(list(table.columns))
+    return None if form is None else rows_of(table, form, label_column)
+
+
+def _parquet(path: Path) -> TextTable:
+    file = open_parquet(path)
+    names = file.schema_arrow.names
+    known = form_of(list(map(plain_name, names))) is not None
+    return _of_records(path, names, file.read().to_pylist() if known else [])
+
+
+def _json_lines(path: Path, text: str) -> TextTable:
+    rows: list[dict[str, Any]] = []
+    for line, content in enumerate(text.split("\n"), start=1):
+        if content.strip():
+            try:
+                rows.append(dict(json.loads(content)))
+            except (ValueError, TypeError, RecursionError):
+                raise AudiobatError(f"{path}, row {line}: it holds no JSON object: write one on each line.") from None
+    return _of_records(path, list(rows[0]), rows)
+
+
+def _of_records(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> TextTable:
+    """Records as the text table that would hold them."""
+    columns = {plain_name(name): ["" if row.get(name) is None else str(row[name]) for row in rows] for name in names}
+    return TextTable(path, tuple(names), columns, list(range(1, len(rows) + 1)))

@@ -1,0 +1,100 @@
+"""Text with a header to columns: separated by tabs as Raven writes it, by commas or by semicolons."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiobat.data.csv_text import unescape
+from audiobat.errors import AudiobatError
+
+SEPARATORS = "\t,;"
+LINE_END = re.compile(r"\r\n|\r|\n")  # and no other: a label may hold U+2028
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """The cells of a table."""
+
+    path: Path
+    names: tuple[str, ...]  # the columns, as the header writes them
+    columns: dict[str, list[str]]  # by their names in lower case
+    lines: list[int]  # of the rows in the file, from 1
+
+    def find(self, name: str) -> list[str] | None:
+        """The cells of a column, whose name may be in any case; None if there is none."""
+        return self.columns.get(plain_name(name))
+
+
+def plain_name(name: str) -> str:
+    """The name of a column as names are compared: in lower case, without Kaleidoscope's asterisk."""
+    return name.strip().strip("*").strip().lower()
+
+
+def read_text(path: Path) -> str | None:
+    """The text of a file in UTF-8, or in UTF-16 with a mark that says so; None if it is neither."""
+    data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def header_of(text: str, separator: str) -> list[str]:
+    """The names in the first line of a table."""
+    return [_unquote(name.strip()) for name in LINE_END.split(text, maxsplit=1)[0].split(separator)]
+
+
+def find_table(path: Path, text: str, fits: Callable[[Sequence[str]], object]) -> TextTable | None:
+    """The columns of a table whose header, in lower case, fits; None if it does not, whatever separates its cells.
+
+    Cells that are missing at the end of a row are empty.
+
+    Raises:
+        AudiobatError: a row with more cells than the header has names, two columns of one name, quotes without an end.
+    """
+    separator = next((mark for mark in SEPARATORS if fits([plain_name(name) for name in header_of(text, mark)])), None)
+    if separator is None:
+        return None
+    names = header_of(text, separator)
+    if twice := [name for name, count in Counter(map(plain_name, names)).items() if count > 1 and name]:
+        raise AudiobatError(f"{path} has several columns `{twice[0]}`: rename all but one of them.")
+    cells: list[list[str]] = [[] for _ in names]
+    lines: list[int] = []
+    for line, row in _rows(path, text, separator):
+        if not any(cell.strip() for cell in row):
+            continue
+        if any(cell.strip() for cell in row[len(names) :]):
+            raise AudiobatError(
+                f"{path}, row {line}, has {len(row)} cells for {len(names)} columns: quote what holds the separator."
+            )
+        lines.append(line)
+        for place, column in enumerate(cells):
+            column.append(row[place].strip() if place < len(row) else "")
+    return TextTable(path, tuple(names), dict(zip(map(plain_name, names), cells, strict=True)), lines)
+
+
+def _rows(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+    """The cells of each row below the header, with its line.
+
+    Where tabs separate, quotes are letters, as in Raven, and only a cell that is quoted as a whole loses them: a single
+    quote in a label must not swallow the rows behind it.
+    """
+    if separator == "\t":
+        split = (line.split("\t") for line in LINE_END.split(text))
+        return [(line, list(map(_unquote, row))) for line, row in enumerate(split, start=1)][1:]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        return [(reader.line_num, list(map(unescape, row))) for row in reader][1:]
+    except csv.Error as error:
+        raise AudiobatError(f"{path} is no valid CSV after line {reader.line_num} ({error}): fix its quotes.") from None
+
+
+def _unquote(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
