@@ -16,6 +16,7 @@ an order that is a function of (seed, epoch).
     sampler.py      which clips make up step n
     skipped.py      clips that a run could not read, and why
     loader.py       batches of random crops, and of whole clips in a given order
+    embeddings.py   tables of what an encoder made of windows: written, and read again
     windows.py      recordings of any length as windows, in constant memory
     scenes.py       the demo's recordings mixed into labelled scenes
     prepare/        any source to shards, once, for long training

@@ -16,7 +16,8 @@ import torch
 from audiobat.audio.read import load_audio
 from audiobat.cli.command import main
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
-from audiobat.data import clip, windows
+from audiobat.data import clip, embeddings, windows
+from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.inference import embed as embed_module
 from audiobat.inference import journal, window_pass
@@ -57,7 +58,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """Any of the three tables as path, start, end and embedding."""
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            return {name: arrays[name] for name in ("path", "start", "end", "embedding")}
     if path.suffix == ".parquet":
         frame = pyarrow.parquet.read_table(path)
         columns = {name: frame[name].to_numpy() for name in frame.column_names}
@@ -88,6 +89,26 @@ def test_rows_are_the_encoders_own_vectors_of_the_windows(folder: Path, encoder:
     assert left == pytest.approx(dict.fromkeys(left, 0.0), abs=1 / RATE)
     assert len(rows["path"]) == 1 + 4 + 1 + 2 + 2 + 3 + 1 + 2
     assert rows["embedding"].std(0).min() > 1e-3
+
+
+def test_the_table_says_what_made_it(folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch):
+    release_io.save_release(tmp_path / "model", encoder)
+    monkeypatch.chdir(tmp_path)
+    table = embeddings.read_embeddings(embed("model", "clips", "out.csv", hop_seconds=0.5))
+    assert dict(table.meta) == {
+        "model": str(tmp_path / "model"),
+        "weights": weights_sha256(encoder),
+        "layer": 2,
+        "pool": "mean",
+        "sample_rate": RATE,
+        "window_seconds": WINDOW,
+        "hop_seconds": 0.5,
+        "data": str(tmp_path / "clips"),
+        "root": str(tmp_path / "clips"),
+    }
+    assert Path(table.audio(0)) == folder / "a/0.wav"
+    single = embeddings.read_embeddings(embed("model", "clips/a/0.wav", "one.npz", layer=1))
+    assert (single.audio(0), single.meta["layer"]) == (str(folder / "a/0.wav"), 1)
 
 
 def test_blocks_behind_the_one_that_is_read_do_not_run(folder: Path, encoder: AudioEncoder, tmp_path: Path):
@@ -242,7 +263,7 @@ def kill_at(monkeypatch, call: int, where: object, name: str):
         *(("forward_intermediates", n) for n in (0, 2, 3, 6)),
         *(("open_clip", n) for n in (0, 3, 7)),
         *(("write_atomic", n) for n in (0, 1, 2, 5)),
-        ("write_npz", 0),
+        ("write_embeddings", 0),
     ],
 )
 def test_a_run_that_is_killed_goes_on_to_the_same_table(
@@ -450,7 +471,7 @@ def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, t
     fails(r"empty\.txt lists no files", data=tmp_path / "empty.txt")
     (tmp_path / "README.txt").write_text("Recordings of a wood\nMay 2024\n")
     fails(r"README\.txt is a list of files, none of which is there", data=tmp_path / "README.txt")
-    monkeypatch.setattr(embed_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(embeddings.importlib.util, "find_spec", lambda name: None)
     fails(r"needs pyarrow: install 'audiobat\[parquet\]'", out=tmp_path / "o.parquet")
 
 
