@@ -48,7 +48,7 @@ def embed(
 ) -> Path:
     """Write an embedding of every window of every recording of `data` to the table `out`; returns its path.
 
-    Files that cannot be read are listed, with the reason, in `out`.skipped.csv.
+    Files that cannot be read are left out and listed, with the reason, in `out`.skipped.csv.
 
     Args:
         model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
@@ -68,7 +68,7 @@ def embed(
         overwrite: replace `out` if it exists, which is an error otherwise.
 
     Raises:
-        AudiobatError: a bad argument, nothing to embed, more than 5% of the files unreadable, parts of other settings.
+        AudiobatError: a bad argument, nothing to embed, no file that can be read, parts of other settings.
     """
     out = Path(out)
     check_table_name(out)

@@ -384,19 +384,20 @@ def test_broken_files_are_listed_and_leave_no_rows(folder: Path, encoder: AudioE
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
+def test_a_run_without_a_readable_file_makes_no_table_and_mending_them_lets_it_go_on(
     folder: Path, encoder: AudioEncoder, tmp_path: Path, small_parts, ordinary_user, refused: bool
 ):
-    many(folder, 12)
+    many(tmp_path, 1)
+    shutil.rmtree(folder)
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
     if refused:
         for name in ("a/text.wav", "b/nan.wav"):
-            shutil.copy(folder / "more_00.wav", folder / name)
+            shutil.copy(tmp_path / "more_00.wav", folder / name)
             (folder / name).chmod(0)
     else:
         break_files(folder)
-    with pytest.raises(
-        AudiobatError, match=r"2 of 11 clips seen are unreadable, more than 5% of the 22 clips: .* a/text\.wav: "
-    ):
+    with pytest.raises(AudiobatError, match=r"None of the clips can be read: .* one is a/text\.wav: "):
         embed(encoder, folder, tmp_path / "out.npz", batch_size=1)
     assert len((tmp_path / "out.npz.skipped.csv").read_text().splitlines()) == 3
     assert not (tmp_path / "out.npz").exists()
@@ -405,12 +406,41 @@ def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
     for name in ("a/text.wav", "b/nan.wav"):
         (folder / name).chmod(0o600)
         if not refused:
-            shutil.copy(folder / "more_00.wav", folder / name)
+            shutil.copy(tmp_path / "more_00.wav", folder / name)
     rows = read(embed(encoder, folder, tmp_path / "out.npz", batch_size=1))
     fresh = read(embed(encoder, folder, tmp_path / "fresh.npz", batch_size=1))
     for name in fresh:
         np.testing.assert_array_equal(rows[name], fresh[name])
     assert not (tmp_path / "out.npz.skipped.csv").exists()
+
+
+def test_the_closing_lines_tell_what_the_table_has_and_lacks(
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, small_parts, monkeypatch, capsys
+):
+    """Also where the run was killed: files of several parts, one silent as far as its last window, are told rightly."""
+    break_files(folder)
+    soundfile.write(folder / "dead.wav", np.full(3 * RATE, 0.25), RATE)  # a constant offset
+    late = np.zeros(3 * RATE)
+    late[22_000:22_100] = 0.5  # in the third window
+    soundfile.write(folder / "late.wav", late, RATE)
+    release_io.save_release(tmp_path / "model", encoder)
+    out = tmp_path / "out.csv"
+    argv = ["embed", "--model", str(tmp_path / "model"), "--data", str(folder), "--out", str(out), "--batch-size", "1"]
+    with monkeypatch.context() as patch:
+        kill_at(patch, 17, window_pass, "compute")
+        with pytest.raises(Killed):
+            main(argv)
+    assert main(argv) == 3
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out}: 22 rows of 10 files",
+        f"skipped: 2 of 12 files cannot be read, as {out}.skipped.csv tells one by one",
+        "silent: 1 file: dead.wav",
+        "shorter than a window of 0.95 s: 2 files: a/0.wav, a/6.wav",
+    ]
+    for name in ("a/text.wav", "b/nan.wav"):
+        (folder / name).unlink()
+    assert main([*argv, "--overwrite"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{out}: 22 rows of 10 files"
 
 
 def test_clips_that_cannot_be_read_are_refused_every_time(encoder: AudioEncoder, tmp_path: Path):
