@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from audiobat.evaluation.compare import compare as compare
     from audiobat.evaluation.report.run import report as report
     from audiobat.finetuning.run import finetune as finetune
+    from audiobat.inference.classify import classify as classify
     from audiobat.inference.embed import embed as embed
     from audiobat.inference.export import export as export
     from audiobat.inference.predict import predict as predict
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 HOMES = {  # the module that defines each public name
     "analyze": "audiobat.probing.analyze.run",
     "benchmark": "audiobat.studies.benchmark",
+    "classify": "audiobat.inference.classify",
     "compare": "audiobat.evaluation.compare",
     "demo": "audiobat.studies.demo",
     "doctor": "audiobat.zoo.doctor.run",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# Exit codes: a user's mistake; another rank is lost (EX_UNAVAILABLE of sysexits.h); stopped by a signal, try again
-# (EX_TEMPFAIL); Ctrl-C.
-REFUSED, LOST, STOPPED, INTERRUPTED = 2, 69, 75, 130
+# Exit codes: a user's mistake; done, without some files that cannot be read; another rank is lost (EX_UNAVAILABLE of
+# sysexits.h); stopped by a signal, try again (EX_TEMPFAIL); Ctrl-C.
+REFUSED, SKIPPED, LOST, STOPPED, INTERRUPTED = 2, 3, 69, 75, 130
 
 
 class AudiobatError(ValueError):

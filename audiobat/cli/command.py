@@ -17,10 +17,11 @@ from audiobat.cli.verbs import VERBS
 from audiobat.config.user_files import errors_of_user_code
 from audiobat.engine.files import FULL, full_disk
 from audiobat.engine.signals import raised
-from audiobat.errors import INTERRUPTED, LOST, REFUSED, STOPPED, AudiobatError, Stopped, did_you_mean
+from audiobat.errors import INTERRUPTED, LOST, REFUSED, SKIPPED, STOPPED, AudiobatError, Stopped, did_you_mean
 
 CODES = (
-    f"Exit codes: 0 done; {REFUSED} a mistake, in one sentence; {LOST} another rank of the job is lost, and {STOPPED} "
+    f"Exit codes: 0 done; {REFUSED} a mistake, in one sentence; {SKIPPED} done, without the files "
+    f"that cannot be read and are listed in OUT.skipped.csv; {LOST} another rank of the job is lost, and {STOPPED} "
     f"stopped by a signal: the same command goes on; {INTERRUPTED} Ctrl-C."
 )
 WRITING = (*FULL, errno.EPIPE)  # errors of writing, which name no file
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         with errors_of_user_code(), plain_warnings():
-            run(args)
+            return run(args)
     except AudiobatError as error:
         return fail(str(error))
     except Exception as error:
@@ -53,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("audiobat: stopped.", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
 @contextmanager
@@ -97,8 +97,11 @@ def fail(sentence: str) -> int:
     return REFUSED
 
 
-def run(argv: list[str]) -> None:
-    """Print help, or parse `argv` and call the verb's function; torch is imported no earlier than by that call."""
+def run(argv: list[str]) -> int:
+    """Print help, or parse `argv` and call the verb's function; torch is imported no earlier than by that call.
+
+    Returns the exit code of work that is done: 0, or SKIPPED.
+    """
     name = argv[0] if argv else "--help"
     if name in ("-h", "--help"):
         print(overview())
@@ -114,6 +117,11 @@ def run(argv: list[str]) -> None:
             arguments["out"] = Path(arguments["out"])
         with raised() if VERBS[name].resumes else nullcontext():
             getattr(audiobat, name)(**arguments)
+        if VERBS[name].skips:
+            from audiobat.inference.journal import skipped_list
+
+            return SKIPPED if skipped_list(arguments["out"]).exists() else 0
+    return 0
 
 
 def overview() -> str:

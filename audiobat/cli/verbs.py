@@ -29,6 +29,7 @@ class Verb:
     shortcuts: Mapping[str, str] = field(default_factory=dict)  # flag: the config field that it sets
     settings: tuple[str, ...] = ()  # the config fields that --help shows; --help-all shows all
     resumes: bool = False  # whether the same command goes on after it was stopped
+    skips: bool = False  # whether it is done without files that cannot be read, which OUT.skipped.csv lists
     taken: Callable[[Fields], Fields] = lambda recipe: recipe  # the fields that are taken from a recipe
     sizes: str = ""  # where its memory has run out: the settings to lower, in words
     preset: Callable[[Fields, Fields], Fields] = lambda arguments, config: {}  # fields below those of recipe and flags
@@ -127,11 +128,13 @@ VERBS: dict[str, Verb] = {
     "embed": Verb(
         "Turn audio files of any length into a table of embeddings, one row for each window.",
         resumes=True,
+        skips=True,
         sizes=WINDOWS,
     ),
     "predict": Verb(
         "Label audio files of any length: one row for each window and label, or for each event.",
         resumes=True,
+        skips=True,
         sizes=WINDOWS,
     ),
     "export": Verb("Write a model to share or to run elsewhere: a release with its card, ONNX, or for transformers."),

@@ -12,10 +12,12 @@ an order that is a function of (seed, epoch).
     sources/        folders, lists, Parquet files, public data sets: each layout to a clip table
     clip.py         one open clip: its length, and any spans of its samples
     split.py        which labelled clips train, validate and test
+    folds.py        folds for clips that come without any
     frames.py       events of clips to targets for each frame and class
     sampler.py      which clips make up step n
     skipped.py      clips that a run could not read, and why
     loader.py       batches of random crops, and of whole clips in a given order
+    embeddings.py   tables of what an encoder made of windows: written, and read again
     windows.py      recordings of any length as windows, in constant memory
     scenes.py       the demo's recordings mixed into labelled scenes
     prepare/        any source to shards, once, for long training

@@ -33,6 +33,7 @@ T = TypeVar("T")
 ClipIds = NDArray[np.int64]  # places of clips in their table
 
 SKIPPED_LIMIT = 0.05  # largest share of the clips that may be unreadable
+SKIPPED_LEAST = 5  # unreadable clips that stop a run, at the least: a few broken files of a small set are a nuisance
 SKIPPED_SAMPLE = 20  # clips read before a share of them says anything about the others
 ATTEMPTS = 100  # clips tried in place of an unreadable one
 AHEAD = 2  # batches that each worker has under way
@@ -349,7 +350,7 @@ class _WholeClips(Dataset[ClipBatch]):
 
 
 def check_skipped(skipped: Mapping[str, str], tried: int, clips: int) -> None:
-    """Stop a run in which more than 5% of the clips are unreadable.
+    """Stop a training in which more than 5% of the clips, and at least five, are unreadable.
 
     That is certain once the clips skipped are more than 5% of all `clips`. Before, it stops when they exceed 5% of the
     clips `tried` so far (at least 20) by three standard deviations, so that a large broken corpus is found out at once
@@ -360,13 +361,18 @@ def check_skipped(skipped: Mapping[str, str], tried: int, clips: int) -> None:
     """
     chance = SKIPPED_LIMIT * tried + 3 * math.sqrt(SKIPPED_LIMIT * (1 - SKIPPED_LIMIT) * tried)
     certain = len(skipped) > SKIPPED_LIMIT * clips
-    if len(skipped) == clips:
-        raise AudiobatError(f"None of the clips can be read: fix or replace them; one is {_example(skipped)}")
-    if certain or (tried >= SKIPPED_SAMPLE and len(skipped) > chance):
+    check_any_readable(skipped, clips)
+    if len(skipped) >= SKIPPED_LEAST and (certain or (tried >= SKIPPED_SAMPLE and len(skipped) > chance)):
         raise AudiobatError(
             f"{len(skipped)} of {tried} clips seen are unreadable, more than {SKIPPED_LIMIT:.0%} of the {clips} clips: "
             f"fix or remove them; one is {_example(skipped)}"
         )
+
+
+def check_any_readable(skipped: Mapping[str, str], clips: int) -> None:
+    """Raise an AudiobatError, with one reason, if all of the `clips` are unreadable."""
+    if len(skipped) == clips:
+        raise AudiobatError(f"None of the clips can be read: fix or replace them; one is {_example(skipped)}")
 
 
 def _example(skipped: Mapping[str, str]) -> str:

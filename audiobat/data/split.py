@@ -112,3 +112,21 @@ def hashed_share(table: ClipTable, share: float) -> NDArray[np.bool_]:
         ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
         chosen.update(ranked[: max(round(share * len(ranked)), int(len(ranked) > 1))])
     return np.array([group in chosen for group in groups])
+
+
+def groups_of(table: ClipTable) -> list[str]:
+    """What no split may divide, a name for each clip: its column `group`, else its recording, else the clip itself.
+
+    The recording is known where clips are cut from recordings, and so it is once `prepare` has made files of them.
+    """
+    if "group" in table.columns:
+        return table.columns["group"].tolist()
+    recordings = None
+    if table.offsets is None and table.begins is not None:
+        files = table.files.tolist()
+        recordings = [files[file_id] for file_id in table.file_ids.tolist()]
+    elif "start" in table.columns and "source" in table.columns:  # of what `prepare` cut
+        recordings = table.columns["source"].tolist()
+    if recordings is None or len(set(recordings)) == len(recordings):
+        return table.keys.tolist()
+    return recordings

@@ -19,6 +19,7 @@ from torch import nn
 from audiobat.config import FinetuneConfig, TaggerConfig, check
 from audiobat.config.recipes import Recipe, make_config
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.folds import describe_folds, with_folds
 from audiobat.data.sampler import clip_order
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of, with_valid
@@ -49,6 +50,7 @@ def finetune(
     out: str | Path,
     config: FinetuneConfig | Recipe | None = None,
     *,
+    folds: int | None = None,
     test_fold: int | None = None,
     resume: Literal["auto", "never"] = "auto",
     overwrite: bool = False,
@@ -66,6 +68,8 @@ def finetune(
         out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/, results/, release/;
             with folds the run and the release of each are in folds/FOLD/.
         config: the head, its training and which weights are kept; by default Table 6, AS-20K.
+        folds: draw so many folds, for clips that have neither folds nor splits: each tests in turn, on classes spread
+            evenly over them and with recordings and groups whole.
         test_fold: the fold to test on; None, where clips have folds and no splits: each fold in turn.
         resume: `auto` goes on from the newest checkpoint in `out`; `never` refuses a folder that holds a run.
         overwrite: remove the run that `out` holds, then start.
@@ -88,7 +92,8 @@ def finetune(
         raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
     goes_on = partial(goes_on_from, out)
     with launch(config.train.device, config.train.timeout, goes_on) as ranks, ExitStack() as held:
-        table = read_labelled_clips(data)
+        table = with_folds(read_labelled_clips(data), folds)
+        drawn = [] if folds is None else [describe_folds(table)]
         splits = [with_validation(table, split, config) for split in splits_of(table, test_fold)]
         for split in splits:  # an error now, if clips cannot be drawn
             clip_order(table.select(split.train), config.data, config.train.seed)
@@ -99,14 +104,16 @@ def finetune(
         check_parts(first, config)
         if dry_run:
             if ranks.is_main:
-                print(plan_text(first, config, len(table), splits))
+                print("\n".join([*drawn, plan_text(first, config, len(table), splits)]))
             return []
+        for line in drawn if ranks.is_main else ():
+            print(line)
         name = Path(model).resolve().name
         info = model_info(name, first.encoder)  # its hash is that of the model before fine-tuning
         check_batch(config.train.batch_size, ranks)
         if ranks.is_main:
             held.enter_context(sole_use(out))
-            prepare_run(out, config, resume, overwrite, {"model": str(model), "test_fold": test_fold})
+            prepare_run(out, config, resume, overwrite, {"model": str(model), "test_fold": test_fold, "folds": folds})
         ranks.barrier()  # the folder is there
         tested = weights_tested(splits, config)
         paths = [record_path(out, name, f"finetune_{which}", config.train.seed) for which in tested]
@@ -116,7 +123,7 @@ def finetune(
             return [load_record(path) for path in paths]
         evaluator = evaluator_for(table, config, ranks)
         work = Work()
-        folds: dict[Literal["last", "best"], list[FoldResult]] = {which: [] for which in tested}
+        outputs: dict[Literal["last", "best"], list[FoldResult]] = {which: [] for which in tested}
         for split in splits:
             folder = out if split.fold is None else out / "folds" / split.fold
             left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - start))
@@ -126,11 +133,11 @@ def finetune(
             if trained is None:
                 return []
             for which in tested:
-                folds[which].append(evaluator.test(trained.kept(which), split))
+                outputs[which].append(evaluator.test(trained.kept(which), split))
             if ranks.is_main:
                 save_release(folder, trained, config, info, evaluator)
         work.seconds = monotonic() - start
-        results = [record_of(info, evaluator, folds[which], which, config, work) for which in tested]
+        results = [record_of(info, evaluator, outputs[which], which, config, work) for which in tested]
         if ranks.is_main:
             list_skipped(out, evaluator.skipped)
             results = [result.save(out) for result in results]

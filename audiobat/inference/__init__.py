@@ -6,6 +6,7 @@ In: a model and recordings. Out: tables; folders and files to share.
     tally.py           how far a pass has come over all ranks, and which clips cannot be read
     window_pass.py     one pass over all windows of many recordings, which tasks compute on
     embed.py           `audiobat embed`: embeddings to .parquet, .npz, .csv
+    classify.py        `audiobat.classify`: the labels of one recording
     events.py          the tasks of predict: labels of windows, events
     writers.py         predictions to CSV, JSON lines, Parquet, label tracks, selection tables
     predict.py         `audiobat predict`

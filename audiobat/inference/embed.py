@@ -1,14 +1,14 @@
 """Recordings of any length to a table of embeddings: a row (path, start, end, e0 .. eD-1) for each window.
 
-In: an encoder and recordings. Out: .parquet, .npz or .csv. Windows are those of `data.windows` at the model's rate.
-OUT.parts/ keeps what is done, so that a run that was killed goes on where it stopped, to the same bytes.
+In: an encoder and recordings. Out: .parquet, .npz or .csv (`data.embeddings`). Windows are those of `data.windows` at
+the model's rate. OUT.parts/ keeps what is done, so that a run that was killed goes on where it stopped, to the same
+bytes.
 """
 
 from __future__ import annotations
 
-import csv
-import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from audiobat.config import check
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.csv_text import escape
+from audiobat.data.embeddings import check_table_name, write_embeddings
 from audiobat.data.windows import Window
-from audiobat.engine.files import replacing
 from audiobat.engine.ranks import launch
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
@@ -49,7 +48,7 @@ def embed(
 ) -> Path:
     """Write an embedding of every window of every recording of `data` to the table `out`; returns its path.
 
-    Files that cannot be read are listed, with the reason, in `out`.skipped.csv.
+    Files that cannot be read are left out and listed, with the reason, in `out`.skipped.csv.
 
     Args:
         model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
@@ -57,7 +56,7 @@ def embed(
         data: an audio file, a .txt list of files (relative to it), a folder, a CSV or Parquet file with a path column,
             prepared shards, tars of recordings as WebDataset has them, or NAME:FOLDER of a public data set.
         out: .parquet or .csv with columns path, start, end (seconds), e0 to eD-1; or .npz with arrays path, start, end
-            [R] and embedding [R, D].
+            [R] and embedding [R, D]. It says, too, which model, layer and windows made it (`data.embeddings`).
         layer: block to read, 1 to the model's depth, or -1 for the last.
         pool: `mean` over valid patches, or the `cls` token, which masked latent regression trains little.
         window_seconds: length of a window; None: the longest clip that the model takes.
@@ -69,12 +68,10 @@ def embed(
         overwrite: replace `out` if it exists, which is an error otherwise.
 
     Raises:
-        AudiobatError: a bad argument, nothing to embed, more than 5% of the files unreadable, parts of other settings.
+        AudiobatError: a bad argument, nothing to embed, no file that can be read, parts of other settings.
     """
     out = Path(out)
-    write_table = pick_writer(out)
-    if out.is_dir():
-        raise AudiobatError(f"--out {out} is a folder: name a file for the table.")
+    check_table_name(out)
     if is_finished(out) and not overwrite:
         raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
     clips = list_clips(data)
@@ -84,16 +81,22 @@ def embed(
             encoder.to(ranks.device).eval()
         windows = Windows.of(encoder, window_seconds, hop_seconds, batch_size, workers)
         task = EmbedTask(encoder, layer, pool)
-        settings = {
-            "verb": "embed",
-            "model": weights_sha256(encoder) if isinstance(encoder, nn.Module) else type(encoder).__name__,
-            "layer": layer,
+        weights = weights_sha256(encoder) if isinstance(encoder, nn.Module) else type(encoder).__name__
+        settings = {"verb": "embed", "model": weights, "layer": layer, "pool": pool}
+        meta = {
+            "model": _absolute(model) if isinstance(model, str | Path) else type(encoder).__name__,
+            "weights": weights,
+            "layer": layer if layer > 0 else encoder.depth,
             "pool": pool,
+            "sample_rate": encoder.sample_rate,
+            "window_seconds": windows.window_seconds,
+            "hop_seconds": windows.hop_seconds,
+            "data": _absolute(data),
+            "root": clips.root if "://" in clips.root else os.path.abspath(clips.root),
         }
 
         def write(journal: Journal) -> None:
-            with replacing(out) as beside:
-                write_table(beside, with_paths(journal.read(), clips))
+            write_embeddings(out, with_paths(journal.read(), clips), meta)
 
         make_table("embed", out, task, clips, windows, settings, overwrite, ranks, write)
     return out
@@ -133,54 +136,13 @@ class EmbedTask(Task):
         }
 
 
+def _absolute(name: str | Path) -> str:
+    """The absolute path of a file or folder; any other name, such as that of shipped weights, as it is."""
+    return os.path.abspath(name) if os.path.exists(name) else str(name)
+
+
 def with_paths(chunks: Iterator[Rows], clips: ClipTable) -> Iterator[Rows]:
     """Rows with a column `path`, the clips' names, in place of the clip ids."""
     for rows in chunks:
         names = np.array([clips.keys[clip_id] for clip_id in rows[CLIP_ID].tolist()], dtype=np.str_)
         yield {"path": names, **{name: values for name, values in rows.items() if name != CLIP_ID}}
-
-
-def pick_writer(out: Path) -> Callable[[Path, Iterator[Rows]], None]:
-    """The function that writes a table in the format that the ending of `out` names."""
-    writers = {".parquet": write_parquet, ".npz": write_npz, ".csv": write_csv}
-    if out.suffix.lower() not in writers:
-        raise AudiobatError(f"--out {out} ends in {out.suffix or 'nothing'}: use one of {', '.join(writers)}.")
-    if out.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise AudiobatError(f"--out {out} needs pyarrow: install 'audiobat[parquet]', or write .npz or .csv.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return writers[out.suffix.lower()]
-
-
-def write_parquet(path: Path, chunks: Iterator[Rows]) -> None:
-    """Write the table as Parquet, a row group for each chunk."""
-    import pyarrow
-    import pyarrow.parquet
-
-    writer = None
-    for rows in chunks:
-        columns = {name: rows[name] for name in ("path", "start", "end")}
-        columns |= {f"e{i}": rows["embedding"][:, i] for i in range(rows["embedding"].shape[1])}
-        table = pyarrow.table(columns)
-        writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
-        writer.write_table(table)
-    if writer:
-        writer.close()
-
-
-def write_csv(path: Path, chunks: Iterator[Rows]) -> None:
-    """Write the table as CSV; nine digits are enough to give back every float32."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        for number, rows in enumerate(chunks):
-            if number == 0:
-                writer.writerow(["path", "start", "end", *(f"e{i}" for i in range(rows["embedding"].shape[1]))])
-            for name, start, end, vector in zip(*rows.values(), strict=True):
-                writer.writerow([escape(name), start, end, *(f"{value:.9g}" for value in vector)])
-
-
-def write_npz(path: Path, chunks: Iterator[Rows]) -> None:
-    """Write the table as arrays path, start, end [R] and embedding [R, D]."""
-    parts = list(chunks)
-    with path.open("wb") as file:
-        columns = {name: np.concatenate([rows[name] for rows in parts]) for name in parts[0]}
-        np.savez(file, allow_pickle=False, **columns)

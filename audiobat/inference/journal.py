@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -92,14 +92,18 @@ class Share:
         following: WindowId,
         stamps: Mapping[int, FileStamp | None],
         broken: Mapping[int, str],
+        loud: Set[int] = frozenset(),
+        short: Set[int] = frozenset(),
     ) -> None:
         """Write a part, whole or not at all: the rows that consecutive windows gave, up to the window `following`.
 
         `state` is what the task remembers of these windows, such as an event that has not ended; `stamps` are the size
-        and time of each clip's file, `broken` the reasons why clips cannot be read.
+        and time of each clip's file, `broken` the reasons why clips cannot be read. Clips in `loud` have a window here
+        that is not silent, those in `short` are shorter than a window.
         """
         files = [[clip_id, self._clips.keys[clip_id], found] for clip_id, found in stamps.items()]
         meta = {"first": self.next, "next": following, "files": files, "broken": broken}
+        meta |= {"silent": sorted(stamps.keys() - loud - broken.keys()), "short": sorted(short)}
         packed = io.BytesIO()
         arrays = {f"rows.{name}": values for name, values in rows.items()}
         arrays |= {f"state.{name}": values for name, values in state.items()}
@@ -119,6 +123,8 @@ class Journal:
         firsts: the first clip of each share; the clips of a share end where the next one begins.
         parts: files of all shares in their order, once `finish` was called.
         broken: clip id -> reason, of all clips that cannot be read, once `finish` was called.
+        rows: that `read` has given so far.
+        filled: the clips that they are of.
 
     Raises:
         AudiobatError: the folder holds parts of other settings and `overwrite` is not given, or other files.
@@ -131,6 +137,7 @@ class Journal:
         self.firsts = [0]
         self.parts: list[Path] = []
         self.broken: dict[int, str] = {}
+        self.rows, self.filled = 0, set[int]()
         if ranks.is_main:
             self._begin(dict(settings), overwrite, ranks.world_size > 1)
         self.firsts = ranks.gather(self.firsts)[0]
@@ -186,12 +193,26 @@ class Journal:
                 continue
             keep = ~np.isin(rows[CLIP_ID], list(self.broken))
             held.append({name: values[keep] for name, values in rows.items()})
+            self.rows += int(keep.sum())
+            self.filled.update(rows[CLIP_ID][keep].tolist())
             while sum(len(rows[CLIP_ID]) for rows in held) > CHUNK_ROWS:
                 joined = join_rows(held)
                 yield {name: values[:CHUNK_ROWS] for name, values in joined.items()}
                 held = [{name: values[CHUNK_ROWS:] for name, values in joined.items()}]
         if held:
             yield join_rows(held)
+
+    def silent_and_short(self) -> tuple[list[int], list[int]]:
+        """The clips all of whose windows are silent, and those that are shorter than a window, once all is done."""
+        silent, loud, short = set[int](), set[int](), set[int]()
+        for path in self.parts:
+            with np.load(path, allow_pickle=False) as part:
+                meta = json.loads(part["meta"].tobytes())
+            quiet = set(meta.get("silent", ()))  # parts of earlier versions do not say
+            silent |= quiet
+            loud |= {clip_id for clip_id, *_ in meta["files"]} - quiet
+            short |= set(meta.get("short", ()))
+        return sorted(silent - loud), sorted(short - self.broken.keys())
 
     def close(self) -> None:
         """Remove the parts, once the table is written; the last ones first, as a kill may leave some, without a gap."""
@@ -208,6 +229,11 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
 def sibling(out: Path, ending: str) -> Path:
     """OUT.ending, beside `out`."""
     return out.with_name(f"{out.name}.{ending}")
+
+
+def skipped_list(out: Path) -> Path:
+    """The list of the clips that could not be read for the table `out`; there only if there are any."""
+    return sibling(out, "skipped.csv")
 
 
 def is_finished(out: Path) -> bool:

@@ -53,7 +53,7 @@ def predict(
     threshold after a median filter over time, also across windows, scored by the mean of its frames. Where windows
     overlap, a frame is taken from the window whose middle is nearer.
 
-    Recordings that cannot be read are listed, with the reason, in `out`.skipped.csv.
+    Recordings that cannot be read are left out and listed, with the reason, in `out`.skipped.csv.
 
     Args:
         model: a release folder with a head, the run that made it, or a Tagger object.
@@ -75,7 +75,7 @@ def predict(
         trust_remote_code: run the Python files that come with the model, if it has any; read them first.
 
     Raises:
-        AudiobatError: a bad argument, a release without a head, no recordings, more than 5% of them unreadable, parts
+        AudiobatError: a bad argument, a release without a head, no recordings or none that can be read, parts
             of other settings, no room on the disk.
     """
     out = Path(out)

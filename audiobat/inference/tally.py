@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.loader import check_skipped
+from audiobat.data.loader import check_any_readable
 from audiobat.data.skipped import write_skipped
 from audiobat.engine.ranks import Ranks
 
@@ -45,16 +45,17 @@ class Tally:
         """Count `clips` clips that are done and `windows` windows; `broken` are the unreadable ones, id to reason.
 
         Raises:
-            AudiobatError: more than 5% of the clips are unreadable, those of all ranks together.
+            AudiobatError: all clips are done, and none of them can be read.
         """
         for clip_id, reason in broken.items():
             line = json.dumps([self._table.keys[clip_id], reason]) + "\n"
             self._store.append(UNREADABLE, line)  # type: ignore[attr-defined]
         self.windows = self._store.add("windows", windows)
+        self._store.add("broken", len(broken))
         self.clips = self._store.add("clips", clips)
-        if self._store.add("broken", len(broken)) > len(self.unreadable):  # counted only when it is in the list
+        if self._store.add("broken", 0) > len(self.unreadable):  # counted when it is in the list, before its clip is
             lines = self._store.get(UNREADABLE).decode().splitlines()
             self.unreadable |= dict(map(json.loads, lines[len(self.unreadable) :]))
             write_skipped(self._skipped, self.unreadable, self._beside)
-        if self.unreadable:
-            check_skipped(self.unreadable, self.clips, len(self._table))
+        if self.clips == len(self._table):
+            check_any_readable(self.unreadable, len(self._table))

@@ -18,6 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from audiobat.audio.read import pad_batch
 from audiobat.config import ModelConfig, check
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.skipped import write_skipped
 from audiobat.data.sources.read import read_clips
 from audiobat.data.sources.tars import find_tars, read_tars
 from audiobat.data.windows import BrokenClip, FileStamp, Window, WindowStream, read_ahead
@@ -34,7 +36,7 @@ from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import Ranks
 from audiobat.engine.run_folder import sole_use
 from audiobat.errors import AudiobatError
-from audiobat.inference.journal import CLIP_ID, Journal, Rows, Share, WindowId, join_rows, sibling
+from audiobat.inference.journal import CLIP_ID, Journal, Rows, Share, WindowId, join_rows, sibling, skipped_list
 from audiobat.inference.tally import Tally
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
@@ -48,6 +50,8 @@ POOL_BROKEN = 4096  # broken clips in a pool, at most
 WAIT_SECONDS = 0.2  # between two looks at what other ranks have done
 PART_SECONDS = 10.0  # a part is written with the first pool that ends so long after the last part
 PART_ROWS = 1 << 14  # or that brings the rows to so many
+SILENCE = 2e-4  # from the lowest sample to the highest: six steps of 16 bits, as a recorder without a microphone has
+NAMES_SHOWN = 3  # of clips, in a closing line
 
 
 def list_clips(data: str | Path | Sequence[str | Path]) -> ClipTable:
@@ -165,6 +169,7 @@ class Pool:
     windows: list[Window] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)  # clip id: reason
     stamps: dict[int, FileStamp | None] = field(default_factory=dict)  # clip id: its file's size and time
+    loud: set[int] = field(default_factory=set)  # clips with a window that is not silent
     next: WindowId = (0, 0)
 
     def add(self, item: Window | BrokenClip) -> None:
@@ -175,6 +180,8 @@ class Pool:
             self.next = (item.clip_id + 1, 0)
         else:
             self.windows.append(item)
+            if np.ptp(item.samples) > SILENCE:
+                self.loud.add(item.clip_id)
             self.next = (item.clip_id + 1, 0) if item.last else (item.clip_id, item.number + 1)
 
 
@@ -192,22 +199,46 @@ def make_table(
     """Do `task` on all windows, over all ranks, and let rank 0 `write` the table `out` from what they have made.
 
     `settings` are those, besides the audio and the windows, that rows depend on: parts of others are not used. Clips
-    that cannot be read are listed, with the reason, in `out`.skipped.csv. Every rank returns when the table is there.
+    that cannot be read are listed, with the reason, in `out`.skipped.csv. The last lines tell where the table is, and
+    what it lacks. Every rank returns when the table is there.
 
     Raises:
-        AudiobatError: more than 5% of the clips are unreadable; parts of other settings; no room on the disk.
+        AudiobatError: none of the clips can be read; parts of other settings; no room on the disk.
     """
     parts = sibling(out, "parts")
     with errors_of_writing(out, GOES_ON), sole_use(parts) if ranks.is_main else nullcontext():
         cut = {"window_seconds": windows.window_seconds, "hop_seconds": windows.hop_seconds}
         journal = Journal(parts, clips, settings | cut, overwrite, ranks)
-        shares = run_pass(verb, task, clips, windows, journal, ranks, sibling(out, "skipped.csv"))
+        shares = run_pass(verb, task, clips, windows, journal, ranks, skipped_list(out))
         made = ranks.gather([(share.first, share.parts, share.broken) for share in shares])
         journal.finish(itertools.chain.from_iterable(made))
         if ranks.is_main:
+            if journal.broken:  # once more, as of two ranks that wrote it at one time the later may have known less
+                write_skipped(skipped_list(out), {clips.keys[i]: reason for i, reason in journal.broken.items()})
             write(journal)
+            for line in closing_lines(out, clips, windows, journal):
+                print(line)
             journal.close()
         ranks.barrier()
+
+
+def closing_lines(out: Path, clips: ClipTable, windows: Windows, journal: Journal) -> Iterator[str]:
+    """Where the table is and what is in it; then which clips could not be read, are silent, or are short."""
+    yield f"{out}: {number_of(journal.rows, 'row')} of {number_of(len(journal.filled), 'file')}"
+    if journal.broken:
+        some = f"{len(journal.broken):,} of {number_of(len(clips), 'file')}"
+        yield f"skipped: {some} cannot be read, as {skipped_list(out)} tells one by one"
+    silent, short = journal.silent_and_short()
+    for what, clip_ids in (("silent", silent), (f"shorter than a window of {windows.window_seconds:g} s", short)):
+        if clip_ids:
+            names = ", ".join(clips.keys[clip_id] for clip_id in clip_ids[:NAMES_SHOWN])
+            more = f" and {len(clip_ids) - NAMES_SHOWN:,} more" if len(clip_ids) > NAMES_SHOWN else ""
+            yield f"{what}: {number_of(len(clip_ids), 'file')}: {names}{more}"
+
+
+def number_of(count: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def run_pass(
@@ -218,13 +249,14 @@ def run_pass(
     Whichever rank is free takes the next share. The clips that cannot be read are written to `skipped`, a CSV.
 
     Raises:
-        AudiobatError: more than 5% of the clips are unreadable.
+        AudiobatError: none of the clips can be read.
     """
     tally = Tally(clips, ranks, skipped)
     shares: list[Share] = []
     rows: list[Rows] = []  # since the last part, as are `stamps` and `broken`
     stamps: dict[int, FileStamp | None] = {}
     broken: dict[int, str] = {}
+    loud, short = set[int](), set[int]()
     done, written = 0, monotonic()
     with Progress(verb, total=len(clips), unit="file", shown=ranks.is_main) as bar:
         for share, pool in read_ahead(share_pools(journal, tally, clips, windows)):
@@ -241,10 +273,12 @@ def run_pass(
                 rows.append(join_rows([task.rows(window, value) for window, value in pairs]))
             stamps |= pool.stamps
             broken |= pool.broken
+            loud |= pool.loud
+            short |= {w.clip_id for w in pool.windows if w.number == 0 and len(w.samples) < windows.length}
             many = sum(len(found[CLIP_ID]) for found in rows) >= PART_ROWS
             if many or pool.next[0] == share.end or monotonic() - written >= PART_SECONDS:
-                share.add(join_rows(rows) if rows else {}, task.state(), pool.next, stamps, broken)
-                rows, stamps, broken, written = [], {}, {}, monotonic()
+                share.add(join_rows(rows) if rows else {}, task.state(), pool.next, stamps, broken, loud, short)
+                rows, stamps, broken, loud, short, written = [], {}, {}, set(), set(), monotonic()
             try:
                 tally.add(pool.next[0] - done, len(pool.windows), pool.broken)
             finally:

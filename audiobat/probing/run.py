@@ -10,6 +10,7 @@ from audiobat.config import ProbeConfig, to_dict
 from audiobat.config.presets import fields_for, task_of
 from audiobat.config.recipes import Recipe, load_recipe, make_config
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.folds import describe_folds, with_folds
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of, with_valid
 from audiobat.engine.ranks import launch
@@ -33,6 +34,7 @@ def probe(
     config: ProbeConfig | Recipe | None = None,
     *,
     out: str | Path | None = None,
+    folds: int | None = None,
     test_fold: int | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -52,6 +54,8 @@ def probe(
         out: folder for results/MODEL_HEAD_SEED.json, clips/ of the best head to listen to, features/ if memory
             is too small for them, and skipped.csv if clips were left out; a probe that was stopped goes on there;
             None: nothing is written.
+        folds: draw so many folds, for clips that have neither folds nor splits: each tests in turn, on classes spread
+            evenly over them and with recordings and groups whole.
         test_fold: the fold to test on; None, where clips have folds and no splits: each in turn, on the same features.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: run the Python files that come with the model, if it has any; read them first.
@@ -68,7 +72,8 @@ def probe(
         config = make_config(ProbeConfig, recipe, fields_for(data, recipe.get("preset"), recipe.get("preset_task")))
     folder = None if out is None else Path(out)
     with launch(device) as ranks:
-        table = read_labelled_clips(data)
+        table = with_folds(read_labelled_clips(data), folds)
+        drawn = [] if folds is None else [describe_folds(table)]
         table, splits = used_clips(table, splits_of(table, test_fold), config.select)
         name, encoder = open_model(model, trust_remote_code)
         plan = make_plan(
@@ -78,7 +83,7 @@ def probe(
         kept, source = dict[tuple[str, int], Result](), None
         if ranks.is_main and folder is not None:
             kept = kept_results(folder, name, encoder, plan, test_fold, overwrite)
-        for line in plan_lines(plan) if ranks.is_main else ():
+        for line in (*drawn, *plan_lines(plan)) if ranks.is_main else ():
             print(line, file=sys.stderr, flush=True)
         keys = [(job.name, job.train.seed) for job in with_seeds(plan.jobs, config)]
         if ranks.gather(len(kept) < len(keys))[0]:

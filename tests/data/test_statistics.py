@@ -315,7 +315,8 @@ def test_clips_that_cannot_be_read_are_counted_and_named(folder, tmp_path, capsy
     assert code == 0
     assert "# skipped: 1 clips that cannot be read\n#   13.wav: " in out
     assert "13.wav" in json.loads((tmp_path / "s.json").read_text())["sums"]["skipped"]["13.wav"]
-    (folder / "14.wav").write_text("no audio")
+    for i in range(14, 18):
+        (folder / f"{i}.wav").write_text("no audio")
     code, _, err = stats(capsys, folder, tmp_path / "t.json")
     assert code == 2
     assert "are unreadable, more than 5% of the 24 clips" in err

@@ -16,7 +16,7 @@ from signal import SIGKILL
 from time import monotonic
 
 from audiobat.cli.verbs import VERBS as COMMANDS
-from audiobat.errors import STOPPED
+from audiobat.errors import SKIPPED, STOPPED
 
 from .injure import Ended, Injury, run
 from .same import contents, differences
@@ -25,6 +25,7 @@ from .verbs import VERBS, make_small, make_world
 Draw = Callable[[random.Random, Ended, Path], Injury]
 UNHURT = Injury()
 TOO_OFTEN = 40  # starts of a run that never ends
+DONE = (0, SKIPPED)  # one of the world's recordings cannot be read
 
 
 @dataclass
@@ -110,7 +111,7 @@ def campaign(folder: Path, fault: str, verbs: Sequence[str], rounds: int, strike
 
         out.mkdir(parents=True)
         whole = start()
-        if whole.code != 0:
+        if whole.code not in DONE:
             row.faults.append(f"an undisturbed run ends with {whole.code}: {whole.said[-600:]}")
             yield row
             continue
@@ -126,7 +127,7 @@ def campaign(folder: Path, fault: str, verbs: Sequence[str], rounds: int, strike
                 injury = draw(rng, whole, kept) if attempt < strikes else UNHURT
                 ended = start(injury)
                 trail.append(injury)
-                if ended.code == 0 or (ended.code == 2 and "exists: choose another" in ended.said):
+                if ended.code in DONE or (ended.code == 2 and "exists: choose another" in ended.said):
                     break  # a table is finished once it has its name, whatever happens to the process after that
                 row.injuries += 1
                 row.codes[ended.code] = row.codes.get(ended.code, 0) + 1

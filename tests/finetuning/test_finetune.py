@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,7 +32,7 @@ from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.compare import compare
-from audiobat.evaluation.record import load_record, load_scores
+from audiobat.evaluation.record import find_records, load_record, load_scores
 from audiobat.evaluation.report.run import report
 from audiobat.finetuning import run as finetune_run
 from audiobat.finetuning.step import Finetuning
@@ -252,6 +253,29 @@ def test_five_folds_are_five_trainings_and_one_record_of_their_mean(model, folde
         assert checkpoint.step == 3
         assert checkpoint.extra["clips"] == table.select(table.folds != int(fold)).sha256()
     assert not torch.equal(heads[0], heads[1])
+
+
+def test_folds_are_drawn_for_class_folders_and_told_in_the_plan(model, folded, tmp_path: Path, capsys):
+    clips = tmp_path / "clips"
+    for clip_id, (key, label) in enumerate(zip(read_labelled_clips(folded).keys, 10 * ["x", "y", "z"], strict=True)):
+        (clips / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folded.parent / key, clips / label / f"{clip_id}.wav")
+    argv = ["finetune", "--model", str(model), "--data", str(clips), "--out", str(tmp_path / "run"), "--folds", "3"]
+    argv += ["--config", "finetune/demo", "--train.steps", "2", "--optim.warmup_steps", "0", "--data.workers", "0"]
+    assert cli.main([*argv, "--dry-run"]) == 0
+    plan = capsys.readouterr().out.splitlines()
+    assert plan[0] == "folds: 3 of 10 clips, drawn by a hash of their names, each class spread evenly over them"
+    assert "fold 1: 20 train, 0 valid, 10 test" in plan[1]
+    assert cli.main(argv) == 0
+    [record] = [load_record(path) for path in find_records(tmp_path / "run")]
+    assert record.data.clips == {"1": 10, "2": 10, "3": 10}
+    assert cli.main([*argv[:8], "4", *argv[9:]]) == 2  # other folds are another run
+    assert "with folds 3, not 4" in capsys.readouterr().err
+    [alone] = audiobat.probe(
+        model, clips, {"head": {"kind": "linear"}, "train": {"steps": 2, "warmup_steps": 0}}, folds=3, test_fold=2
+    )
+    assert alone.data.clips == {"train": 20, "test": 10}
+    assert capsys.readouterr().err.startswith(plan[0])
 
 
 def test_frames_are_learnt_through_the_same_command(model, tmp_path: Path, monkeypatch):

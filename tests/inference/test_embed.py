@@ -16,7 +16,8 @@ import torch
 from audiobat.audio.read import load_audio
 from audiobat.cli.command import main
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
-from audiobat.data import clip, windows
+from audiobat.data import clip, embeddings, windows
+from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.inference import embed as embed_module
 from audiobat.inference import journal, window_pass
@@ -57,7 +58,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """Any of the three tables as path, start, end and embedding."""
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            return {name: arrays[name] for name in ("path", "start", "end", "embedding")}
     if path.suffix == ".parquet":
         frame = pyarrow.parquet.read_table(path)
         columns = {name: frame[name].to_numpy() for name in frame.column_names}
@@ -88,6 +89,26 @@ def test_rows_are_the_encoders_own_vectors_of_the_windows(folder: Path, encoder:
     assert left == pytest.approx(dict.fromkeys(left, 0.0), abs=1 / RATE)
     assert len(rows["path"]) == 1 + 4 + 1 + 2 + 2 + 3 + 1 + 2
     assert rows["embedding"].std(0).min() > 1e-3
+
+
+def test_the_table_says_what_made_it(folder: Path, encoder: AudioEncoder, tmp_path: Path, monkeypatch):
+    release_io.save_release(tmp_path / "model", encoder)
+    monkeypatch.chdir(tmp_path)
+    table = embeddings.read_embeddings(embed("model", "clips", "out.csv", hop_seconds=0.5))
+    assert dict(table.meta) == {
+        "model": str(tmp_path / "model"),
+        "weights": weights_sha256(encoder),
+        "layer": 2,
+        "pool": "mean",
+        "sample_rate": RATE,
+        "window_seconds": WINDOW,
+        "hop_seconds": 0.5,
+        "data": str(tmp_path / "clips"),
+        "root": str(tmp_path / "clips"),
+    }
+    assert Path(table.audio(0)) == folder / "a/0.wav"
+    single = embeddings.read_embeddings(embed("model", "clips/a/0.wav", "one.npz", layer=1))
+    assert (single.audio(0), single.meta["layer"]) == (str(folder / "a/0.wav"), 1)
 
 
 def test_blocks_behind_the_one_that_is_read_do_not_run(folder: Path, encoder: AudioEncoder, tmp_path: Path):
@@ -242,7 +263,7 @@ def kill_at(monkeypatch, call: int, where: object, name: str):
         *(("forward_intermediates", n) for n in (0, 2, 3, 6)),
         *(("open_clip", n) for n in (0, 3, 7)),
         *(("write_atomic", n) for n in (0, 1, 2, 5)),
-        ("write_npz", 0),
+        ("write_embeddings", 0),
     ],
 )
 def test_a_run_that_is_killed_goes_on_to_the_same_table(
@@ -363,19 +384,20 @@ def test_broken_files_are_listed_and_leave_no_rows(folder: Path, encoder: AudioE
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
+def test_a_run_without_a_readable_file_makes_no_table_and_mending_them_lets_it_go_on(
     folder: Path, encoder: AudioEncoder, tmp_path: Path, small_parts, ordinary_user, refused: bool
 ):
-    many(folder, 12)
+    many(tmp_path, 1)
+    shutil.rmtree(folder)
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
     if refused:
         for name in ("a/text.wav", "b/nan.wav"):
-            shutil.copy(folder / "more_00.wav", folder / name)
+            shutil.copy(tmp_path / "more_00.wav", folder / name)
             (folder / name).chmod(0)
     else:
         break_files(folder)
-    with pytest.raises(
-        AudiobatError, match=r"2 of 11 clips seen are unreadable, more than 5% of the 22 clips: .* a/text\.wav: "
-    ):
+    with pytest.raises(AudiobatError, match=r"None of the clips can be read: .* one is a/text\.wav: "):
         embed(encoder, folder, tmp_path / "out.npz", batch_size=1)
     assert len((tmp_path / "out.npz.skipped.csv").read_text().splitlines()) == 3
     assert not (tmp_path / "out.npz").exists()
@@ -384,12 +406,41 @@ def test_too_many_broken_files_stop_the_run_and_mending_them_lets_it_go_on(
     for name in ("a/text.wav", "b/nan.wav"):
         (folder / name).chmod(0o600)
         if not refused:
-            shutil.copy(folder / "more_00.wav", folder / name)
+            shutil.copy(tmp_path / "more_00.wav", folder / name)
     rows = read(embed(encoder, folder, tmp_path / "out.npz", batch_size=1))
     fresh = read(embed(encoder, folder, tmp_path / "fresh.npz", batch_size=1))
     for name in fresh:
         np.testing.assert_array_equal(rows[name], fresh[name])
     assert not (tmp_path / "out.npz.skipped.csv").exists()
+
+
+def test_the_closing_lines_tell_what_the_table_has_and_lacks(
+    folder: Path, encoder: AudioEncoder, tmp_path: Path, small_parts, monkeypatch, capsys
+):
+    """Also where the run was killed: files of several parts, one silent as far as its last window, are told rightly."""
+    break_files(folder)
+    soundfile.write(folder / "dead.wav", np.full(3 * RATE, 0.25), RATE)  # a constant offset
+    late = np.zeros(3 * RATE)
+    late[22_000:22_100] = 0.5  # in the third window
+    soundfile.write(folder / "late.wav", late, RATE)
+    release_io.save_release(tmp_path / "model", encoder)
+    out = tmp_path / "out.csv"
+    argv = ["embed", "--model", str(tmp_path / "model"), "--data", str(folder), "--out", str(out), "--batch-size", "1"]
+    with monkeypatch.context() as patch:
+        kill_at(patch, 17, window_pass, "compute")
+        with pytest.raises(Killed):
+            main(argv)
+    assert main(argv) == 3
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out}: 22 rows of 10 files",
+        f"skipped: 2 of 12 files cannot be read, as {out}.skipped.csv tells one by one",
+        "silent: 1 file: dead.wav",
+        "shorter than a window of 0.95 s: 2 files: a/0.wav, a/6.wav",
+    ]
+    for name in ("a/text.wav", "b/nan.wav"):
+        (folder / name).unlink()
+    assert main([*argv, "--overwrite"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{out}: 22 rows of 10 files"
 
 
 def test_clips_that_cannot_be_read_are_refused_every_time(encoder: AudioEncoder, tmp_path: Path):
@@ -450,7 +501,7 @@ def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, t
     fails(r"empty\.txt lists no files", data=tmp_path / "empty.txt")
     (tmp_path / "README.txt").write_text("Recordings of a wood\nMay 2024\n")
     fails(r"README\.txt is a list of files, none of which is there", data=tmp_path / "README.txt")
-    monkeypatch.setattr(embed_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(embeddings.importlib.util, "find_spec", lambda name: None)
     fails(r"needs pyarrow: install 'audiobat\[parquet\]'", out=tmp_path / "o.parquet")
 
 
