@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from audiobat.inference.classify import classify as classify
     from audiobat.inference.embed import embed as embed
     from audiobat.inference.export import export as export
+    from audiobat.inference.library.search import search as search
     from audiobat.inference.predict import predict as predict
     from audiobat.inference.push import push as push
     from audiobat.pretraining.run import pretrain as pretrain
@@ -45,6 +46,7 @@ HOMES = {  # the module that defines each public name
     "push": "audiobat.inference.push",
     "recipes": "audiobat.config.differences",
     "report": "audiobat.evaluation.report.run",
+    "search": "audiobat.inference.library.search",
 }
 __all__ = ["__version__", *HOMES]
 

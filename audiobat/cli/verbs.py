@@ -137,6 +137,9 @@ VERBS: dict[str, Verb] = {
         skips=True,
         sizes=WINDOWS,
     ),
+    "search": Verb(
+        "Find what sounds like a recording, or a part of it, in a table that embed wrote.", places=("index", "query")
+    ),
     "export": Verb("Write a model to share or to run elsewhere: a release with its card, ONNX, or for transformers."),
     "report": Verb("Turn result records into tables, figures and one page that needs no network.", places=("runs",)),
     "recipes": Verb(

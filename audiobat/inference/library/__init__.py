@@ -1,0 +1,10 @@
+"""A library of sounds: what stands near what among the rows of a table that `embed` wrote.
+
+In: a table of embeddings and, where sounds are compared or copied, the recordings. Out: the rows nearest to a query,
+copies of the same recording, a map.
+
+    vectors.py      a table's rows as unit vectors around their mean; the rows nearest to others
+    recordings.py   the audio of rows, and clips written from it
+    query.py        a sound to vectors like a table's, by the model that made it
+    search.py       `audiobat search`: the rows nearest to a sound
+"""
