@@ -5,6 +5,7 @@ In: scores and labels; result records. Out: metrics with intervals, comparisons,
     metrics/        average precision, AUC, F1, events; bootstrap intervals
     record.py       the result record: one JSON file for each number that is shown
     head_names.py   kinds of heads as tables name them
+    confusion.py    scores to the confusion matrix: which class is taken for which
     certainty.py    how sure the intervals of records are, and which classes are rare
     labels.py       the labels of clips as targets, for probing and fine-tuning
     scoring.py      logits for test clips to metrics

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.skipped import write_skipped
 from audiobat.engine.environment import environment
+from audiobat.engine.files import write_atomic
 from audiobat.engine.tensors import weights_sha256
 from audiobat.evaluation.certainty import FEW, rare_classes
+from audiobat.evaluation.confusion import CONFUSION, confusion_of
 from audiobat.evaluation.labels import ClipIds, untaught
 from audiobat.evaluation.record import DataInfo, ModelInfo, ResultRecord, Scores, save_scores
 from audiobat.evaluation.scoring import ClipOutputs, evaluate, values
@@ -71,9 +73,10 @@ class Result:
         return record_path(out, self.record.model.id, self.name, self.record.seed)
 
     def save(self, out: Path) -> Result:
-        """Write the scores, then the record, which names them; the returned result holds the record as written."""
+        """Write the scores, then the record, which names them, and the confusion matrix; returns the written result."""
         path = self.path(out)
         record = replace(self.record, scores=save_scores(path, self.scores))
+        write_atomic(path.with_suffix(CONFUSION), confusion_of(self.scores, record).csv())
         record.save(path)
         return replace(self, record=record)
 

@@ -27,11 +27,11 @@ from audiobat.evaluation.certainty import FEW, interval_note, rare_classes
 from audiobat.evaluation.head_names import head_label
 from audiobat.evaluation.record import Metric, ResultRecord
 from audiobat.evaluation.report import figures
-from audiobat.evaluation.report.html import Exhibit
 from audiobat.evaluation.report.listening import Card, spectrogram_png
 from audiobat.evaluation.report.render import pipe_table
 from audiobat.evaluation.report.rows import metric_title
 from audiobat.evaluation.report.style import save
+from audiobat.evaluation.report.web.html import Exhibit
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.heads import Head
 from audiobat.probing.analyze.pictures import KALDI, busy_clip, labels_of, look, read

@@ -29,7 +29,7 @@ from audiobat.evaluation.report.record_figures import (
     layer_curves,
     prototype_curve,
 )
-from audiobat.evaluation.report.run_figures import best_of_models, draw_all, figures_of
+from audiobat.evaluation.report.run_figures import best_of_models, draw_all, drawings_of
 from audiobat.evaluation.report.style import LINES, ORANGE, SERIES, SKY, folded, look
 
 
@@ -49,14 +49,15 @@ def test_no_mark_or_name_lies_outside_of_a_figure(models: int, data: str, long_n
     records = many(models, classes=30 + 5 * models, seeds=2, depth=12, long_names=long_names)
     found = collected([record for record in records if record.data.name == data])
     names = []
-    for name, _, figure, heading in figures_of(found):
+    for drawn in drawings_of(found):
+        name, figure = drawn.kind, drawn.figure
         names.append(name)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         box, (wide, high) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()
         assert min(box.x0, box.y0) >= -0.02, name  # inches
         assert max(box.x1 - wide, box.y1 - high) <= 0.02, name
-        assert heading
+        assert drawn.heading
     assert sorted(names) == ["classes", "heads", "layers", "prototypes"]
 
 
@@ -70,7 +71,7 @@ def test_every_figure_is_an_svg_and_a_png(tmp_path: Path):
     assert not list((tmp_path / "figures").glob("*gone*")), "a figure of an older report would be taken for a new one"
     assert (tmp_path / "figures" / "ranks.svg").exists()  # not ours
     assert {exhibit.path.name for exhibit in exhibits} == {
-        *("heads.svg", "classes.svg", "f1_threshold.svg", "layers.svg")
+        *("heads.svg", "classes.svg", "confusion.svg", "f1_threshold.svg", "layers.svg")
     }
     for exhibit in exhibits:
         assert exhibit.path.read_text(encoding="utf-8").startswith("<?xml")
@@ -204,7 +205,7 @@ def test_f1_at_each_threshold_is_scikit_learns(tmp_path: Path):
     path = tmp_path / "results" / "a.json"
     scored(path, 0.8, model="a")
     found = collect(load_all([tmp_path]))
-    figure = next(figure for kind, _, figure, _ in figures_of(found) if kind == "f1_threshold")
+    figure = next(drawn.figure for drawn in drawings_of(found) if drawn.kind == "f1_threshold")
     line = figure.axes[0].lines[0]
     kept = load_scores(path, found.rows[0].first)
     probabilities = 1 / (1 + np.exp(-kept.scores.astype(np.float64)))

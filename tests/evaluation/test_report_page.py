@@ -273,3 +273,15 @@ def test_map_over_all_classes_is_shown_where_it_says_something_of_its_own(tmp_pa
 
     assert "mAP, all classes" not in shown(1.0)
     assert "mAP, all classes" in shown(0.9)
+
+
+def test_a_row_alone_has_no_rival_and_its_last_column_no_cut(browser: Browser, tmp_path: Path):
+    page = report([save_all(tmp_path / "run", [make_record(single_label=True)])], tmp_path / "out") / "index.html"
+    assert "0 / 0 / 0" not in page.read_text(encoding="utf-8")
+    browser.resize(1280)
+    browser.open(page)
+    heads = '[...document.querySelector("table.sortable").tHead.rows[0].cells].map(c => c.textContent)'
+    assert browser.run(heads) == ["Model", "Head", "Accuracy", "mAP", "F1, top class", "Parameters"]
+    box = 'document.querySelector(".results .scroll")'
+    assert browser.run(f"{box}.scrollWidth <= {box}.clientWidth")
+    assert browser.complaints == []

@@ -115,7 +115,9 @@ def test_every_figure_is_there_in_both_formats_and_listed(analysed: tuple[Path, 
     records = {f"AudioEncoder_{head}_{seed}" for seed in (0, 1) for head in ("cgp_k2", "cgp_k12")}
     records |= {f"AudioEncoder_linear_block_{block}_{seed}" for seed in (0, 1) for block in (1, 2)}
     assert set(found["files"]) == {f"figures/{n}.svg" for n in drawn} | {f"results/{n}.json" for n in records}
-    beside = {f"figures/{name}.png" for name in drawn} | {f"results/{name}.scores.npz" for name in records}
+    beside = {f"figures/{name}.png" for name in drawn} | {
+        f"results/{name}.{kind}" for name in records for kind in ("scores.npz", "confusion.csv")
+    }
     assert files_of(out) == set(found["files"]) | beside | {"analysis.json"}
     for name in drawn:
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -10,9 +10,9 @@ style.py        how figures look
 record_figures.py  figures of rows and curves
 figures.py      figures of waveforms, logs and attention (Fig. 3, 5)
 analysis_figures.py  figures of the measures of `analyze`
+web/            what pages are made of
+confusions.py   confusion matrices, and what each class is taken for
 clips.py        the clips that a run folder keeps for pages
-html.py         what pages are made of
-charts.py       curves as SVG inside the page
 listening.py    the page's clips to play
 page.py         the page, with its sortable table
 run_figures.py  every figure that the records allow

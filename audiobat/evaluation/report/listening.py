@@ -19,9 +19,9 @@ from audiobat.config import FrontendConfig
 from audiobat.evaluation.report.clips import SavedClip, clips_folder, read_saved_clips
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.figures import thumbnail
-from audiobat.evaluation.report.html import data_uri, readable, section_html
 from audiobat.evaluation.report.rows import Row, ranked
 from audiobat.evaluation.report.style import png
+from audiobat.evaluation.report.web.html import data_uri, readable, section_html
 
 PAGE_BYTES = 16_000_000  # of sounds and pictures on one page, as base64
 INTRO = (

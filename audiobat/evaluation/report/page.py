@@ -9,10 +9,13 @@ from html import escape
 from pathlib import Path
 
 from audiobat.evaluation.certainty import FEW, interval_note, rare_classes, rare_note
-from audiobat.evaluation.head_names import head_title
-from audiobat.evaluation.report.charts import layer_chart
+from audiobat.evaluation.head_names import FINETUNE, head_title
 from audiobat.evaluation.report.collect import Collection
-from audiobat.evaluation.report.html import (
+from audiobat.evaluation.report.paper_tables import parameters
+from audiobat.evaluation.report.rows import METRIC_NAMES, NO_SHARES, Row, metric_title, ranked
+from audiobat.evaluation.report.verdicts import Verdicts
+from audiobat.evaluation.report.web.charts import layer_chart
+from audiobat.evaluation.report.web.html import (
     Exhibit,
     definitions_html,
     exhibit_html,
@@ -21,9 +24,6 @@ from audiobat.evaluation.report.html import (
     text_cell,
     write_html,
 )
-from audiobat.evaluation.report.paper_tables import parameters
-from audiobat.evaluation.report.rows import METRIC_NAMES, NO_SHARES, Row, metric_title, ranked
-from audiobat.evaluation.report.verdicts import Verdicts
 
 BLOCKS = (
     "<p>Linear probes of single blocks, and below them the weights that CGP's gate learned. Point at a block, or walk "
@@ -34,13 +34,16 @@ PROVENANCE = (
     *("Data set", "Model", "Head", "Preset", "Settings", "Clips", "Unreadable", "Classes"),
     *("Weights", "Table", "Run"),
 )
-COLUMNS = {
+BEFORE = {  # columns before those of the metrics
     "Data set": "The labelled clips that trained and tested the head.",
     "Model": "The model whose frozen features the head was trained on.",
     "Head": "What was trained on the features; its settings where heads of that kind differ in them.",
     "Compared": "▲ better than the row marked ◆, ▼ worse, or = no difference, by the main metric. Click a row's mark "
     "to compare the rows of its data set with it; at first that is the best row.",
     "Won / tied / lost": "Against every other row of the data set, by the main metric.",
+}
+WORDS = ("Data set", "Model", "Head")  # columns of words
+AFTER = {  # columns behind them
     "SD seeds": "Standard deviation of the main metric over seeds of the head; empty for one seed.",
     "SD folds": "Standard deviation of the main metric over the folds of the data set; empty without folds.",
     "Seeds": "How many times the head was trained. Values are means over seeds.",
@@ -86,12 +89,14 @@ def write_page(
     if not heading:
         models, kinds = {row.model for row in found.rows}, {row.kind for row in found.rows}
         counts = some(models, "model"), some(kinds, "head"), some(found.data_sets, "data set")
-        heading = f"Probing report: {', '.join(counts)}"
+        what = "Fine-tuning" if kinds == {FINETUNE} else "Probing"
+        heading = f"{what} report: {', '.join(counts)}"
     if not lead:
         heads = sum(len(row.records) for row in found.rows)
         blocks = sum(len(probes) for curve in found.layers for probes in curve.probes)
         lead = (
-            f"Made from {heads} result records of heads{f' and {blocks} of single blocks' if blocks else ''}. Numbers "
+            f"Made from {heads} result record{'' if heads == 1 else 's'}"
+            f"{f' of heads and {blocks} of single blocks' if blocks else ''}. Numbers "
             "are in percent unless a column says otherwise, with 95% intervals over test clips in brackets."
         )
     return write_html(path, heading, lead, sections, top)
@@ -103,25 +108,40 @@ def some(things: Sized[str], name: str) -> str:
 
 
 def results_html(found: Collection, verdicts: Verdicts) -> str:
-    """The table of all rows, and definitions of its columns."""
-    names = metrics_shown(found)
-    columns = list(COLUMNS)
-    headings = [*columns[:5], *map(metric_title, names), *columns[5:]]
+    """The table of all rows, without columns that would say nothing, and definitions of its columns."""
+    metrics = metrics_shown(found)
+    columns = columns_shown(found, verdicts)
+    headings = [*(n for n in columns if n in BEFORE), *map(metric_title, metrics), *(n for n in columns if n in AFTER)]
     best = {row.data: row for row in reversed(ranked(found.rows))}
     references = {data: found.rows.index(row) for data, row in best.items()}
-    body = "".join(row_html(found, verdicts, place, names, references) for place in range(len(found.rows)))
-    definitions = dict(COLUMNS)
+    body = "".join(row_html(found, verdicts, place, headings, references) for place in range(len(found.rows)))
+    definitions = {**BEFORE, **AFTER}
     records = [record for row in found.rows for record in row.records]
-    for name in names:
+    for name in metrics:
         row = next(row for row in found.rows if name in row.summaries)
         definitions[metric_title(name)] = row.summaries[name].definition
+    legend = f"★ highest of its column in its data set. {escape(verdicts.legend)} " if verdicts.paired else ""
     return (
-        f"<div class=results>{table_html(headings, body)}</div><p class=note>★ highest of its column in its data set. "
-        f"{escape(verdicts.legend)} Click a heading to sort.</p>"
+        f'<div class="results{"" if "Data set" in headings else " one"}">{table_html(headings, body, WORDS)}</div>'
+        f"<p class=note>{legend}{'Click a heading to sort.' if len(found.rows) > 1 else ''}</p>"
         f"<p class=note>{escape(interval_note(records))} {escape(rare_note(records))}</p>"
         f"<details><summary>What the columns mean</summary>"
         f"{definitions_html([(name, definitions[name]) for name in headings])}</details>"
     )
+
+
+def columns_shown(found: Collection, verdicts: Verdicts) -> list[str]:
+    """The columns besides metrics that say something of these rows: one row alone has no rival, one seed no spread."""
+    rows = found.rows
+    says = {
+        "Data set": len(found.data_sets) > 1,
+        "Compared": bool(verdicts.paired),
+        "Won / tied / lost": bool(verdicts.paired),
+        "SD seeds": any(row.main.sd_seeds is not None for row in rows),
+        "SD folds": any(row.main.sd_folds is not None for row in rows),
+        "Seeds": any(len(row.records) > 1 for row in rows),
+    }
+    return [name for name in (*BEFORE, *AFTER) if says.get(name, True)]
 
 
 def metrics_shown(found: Collection) -> list[str]:
@@ -138,29 +158,30 @@ def metrics_shown(found: Collection) -> list[str]:
 
 
 def row_html(
-    found: Collection, verdicts: Verdicts, place: int, names: Sequence[str], references: Mapping[str, int]
+    found: Collection, verdicts: Verdicts, place: int, headings: Sequence[str], references: Mapping[str, int]
 ) -> str:
     """One line of the table; data-verdicts holds w, t, l or - for every row, from which page.js compares anew."""
     row = found.rows[place]
     letters = "".join(verdicts.of_pairs.get((place, other), "-")[0] for other in range(len(found.rows)))
     won, tied, lost = verdicts.tally(place)
+    tally = f'"{won - lost}">{won} / {tied} / {lost}' if won + tied + lost else '"">-'
     share = row.main_metric not in NO_SHARES
     count = row.first.model.parameters
-    cells = [
-        text_cell(row.data),
-        text_cell(row.model),
-        text_cell(row.head),
-        compared_html(verdicts, place, references[row.data]),
-        f'<td data-value="{won - lost}">{won} / {tied} / {lost}</td>',
-        *(metric_html(found, row, name) for name in names),
-        spread_html(row.main.sd_seeds, share),
-        spread_html(row.main.sd_folds, share),
-        f'<td data-value="{len(row.records)}">{len(row.records)}</td>',
-        f'<td data-value="{"" if count is None else count}">{parameters(count)}</td>',
-    ]
+    cells = {
+        "Data set": text_cell(row.data),
+        "Model": text_cell(row.model),
+        "Head": text_cell(row.head),
+        "Compared": compared_html(verdicts, place, references[row.data]),
+        "Won / tied / lost": f"<td data-value={tally}</td>",
+        **{metric_title(name): metric_html(found, row, name) for name in metrics_shown(found)},
+        "SD seeds": spread_html(row.main.sd_seeds, share),
+        "SD folds": spread_html(row.main.sd_folds, share),
+        "Seeds": f'<td data-value="{len(row.records)}">{len(row.records)}</td>',
+        "Parameters": f'<td data-value="{"" if count is None else count}">{parameters(count)}</td>',
+    }
     return (
         f'<tr data-data="{escape(row.data)}" data-head="{escape(row.kind)}" data-place="{place}" '
-        f'data-verdicts="{letters}">{"".join(cells)}</tr>'
+        f'data-verdicts="{letters}">{"".join(cells[name] for name in headings)}</tr>'
     )
 
 
@@ -253,5 +274,6 @@ def provenance_html(found: Collection) -> str:
         body += f'<tr data-data="{escape(row.data)}" data-head="{escape(row.kind)}">{line}</tr>'
     return (
         "<details><summary>Settings, clips, weights and code of every row</summary>"
-        f"{table_html(PROVENANCE, body)}<p class=note>Weights and Table: the starts of their sha256.</p></details>"
+        f"{table_html(PROVENANCE, body, PROVENANCE)}"
+        "<p class=note>Weights and Table: the starts of their sha256.</p></details>"
     )

@@ -45,5 +45,6 @@ def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrit
     write_atomic(tables / "results.csv", csv_lines(everything(found, verdicts)))
     exhibits = draw_all(out / "figures", found)
     page = write_page(out / "index.html", found, verdicts, exhibits, listening_html(*gather(found)))
-    print(f"{page} shows {len(found.rows)} rows; {tables} and {out / 'figures'} hold what it is made of.")
+    counted = f"{len(found.rows)} row{'' if len(found.rows) == 1 else 's'}"
+    print(f"{page} shows {counted}; {tables} and {out / 'figures'} hold what it is made of.")
     return out

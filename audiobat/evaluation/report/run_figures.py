@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,8 +15,8 @@ from audiobat.evaluation.certainty import FEW, RARE_MARK
 from audiobat.evaluation.metrics import f1_at
 from audiobat.evaluation.record import load_scores
 from audiobat.evaluation.report.collect import Collection
+from audiobat.evaluation.report.confusions import classes_html, confusion_figure, confusion_of_row
 from audiobat.evaluation.report.curves import sweeps
-from audiobat.evaluation.report.html import Exhibit
 from audiobat.evaluation.report.record_figures import (
     LINES_SHOWN,
     Thresholds,
@@ -27,12 +28,15 @@ from audiobat.evaluation.report.record_figures import (
 )
 from audiobat.evaluation.report.rows import Row, ranked
 from audiobat.evaluation.report.style import save
+from audiobat.evaluation.report.web.html import Exhibit
 
 STEPS = 50  # thresholds tried are its multiples, ends aside
 CAPTIONS = {  # of each kind of figure; the kind is the start of its file's name
     "heads": "Marks: means over seeds. Lines: 95% intervals over test clips.",
     "classes": "Bars: the best model under its best head. Marks: other models, each under its own best head. "
     f"{RARE_MARK} Fewer than {FEW} test clips have the class: its precision depends much on chance.",
+    "confusion": "Counts of test clips, or of patch columns where these have labels, coloured by their share of the "
+    "line: of the best model under its best head, with its first seed.",
     "f1_threshold": "The F1 of tables is at a threshold of 0.5. A head whose best threshold lies elsewhere may rank "
     "clips well and yet predict a class too rarely or too often. Best thresholds are chosen on the test clips, "
     "for this figure alone, and are not reported. "
@@ -51,32 +55,49 @@ def draw_all(folder: Path, found: Collection) -> list[Exhibit]:
         for old in (*folder.glob(f"{kind}*.svg"), *folder.glob(f"{kind}*.png")):
             old.unlink()
     exhibits = []
-    for kind, data, figure, heading in figures_of(found):
+    for drawn in drawings_of(found):
+        data = drawn.data
         place = found.data_sets.index(data) + 1 if data else 0
         several = place and len(found.data_sets) > 1
         suffix = f"_{place}_{re.sub(r'[^A-Za-z0-9]+', '-', data).strip('-')}" if several else ""
-        exhibits.append(Exhibit(save(figure, folder, kind + suffix), heading, CAPTIONS[kind], data))
+        path = save(drawn.figure, folder, drawn.kind + suffix)
+        exhibits.append(Exhibit(path, drawn.heading, CAPTIONS[drawn.kind], data, drawn.below))
     return exhibits
 
 
-def figures_of(found: Collection) -> Iterator[tuple[str, str, Figure, str]]:
-    """Kind (of CAPTIONS), data set ("" for all), figure and heading."""
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A figure of the page."""
+
+    kind: str  # of CAPTIONS
+    data: str  # the data set; "" for all
+    figure: Figure
+    heading: str
+    below: str = ""  # HTML below the caption
+
+
+def drawings_of(found: Collection) -> Iterator[Drawing]:
+    """The figures, each data set's together."""
     for data in found.data_sets:
         rows = [row for row in found.rows if row.data == data]
         if len(rows) > 1:
-            yield "heads", data, head_comparison(rows), f"{data}: models and heads"
+            yield Drawing("heads", data, head_comparison(rows), f"{data}: models and heads")
         by_model = best_of_models(rows)
         if any(row.per_class for row in by_model[:1]):
-            yield "classes", data, class_bars(by_model), f"{data}: classes"
+            yield Drawing("classes", data, class_bars(by_model), f"{data}: classes")
+        confused = confusion_of_row(by_model[0])
+        if confused is not None:
+            figure = confusion_figure(f"{by_model[0].model}, {by_model[0].head}, {data}", confused)
+            yield Drawing("confusion", data, figure, f"{data}: confusion matrix", classes_html(confused))
         lines = [line for row in by_model[:LINES_SHOWN] for line in thresholds_of(row)]
         if lines:
-            yield "f1_threshold", data, f1_by_threshold(data, lines), f"{data}: F1 by threshold"
+            yield Drawing("f1_threshold", data, f1_by_threshold(data, lines), f"{data}: F1 by threshold")
         curves = [curve for curve in found.layers if curve.data == data]
         if curves:
-            yield "layers", data, layer_curves(curves), f"{data}: blocks and gates"
+            yield Drawing("layers", data, layer_curves(curves), f"{data}: blocks and gates")
     grown = sweeps(found.rows)
     if grown:
-        yield "prototypes", "", prototype_curve(grown), "How many prototypes"
+        yield Drawing("prototypes", "", prototype_curve(grown), "How many prototypes")
 
 
 def best_of_models(rows: list[Row]) -> list[Row]:

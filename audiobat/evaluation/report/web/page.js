@@ -69,7 +69,7 @@ filter();
 const MARKS = {
   w: ["▲", "better", 1], t: ["=", "no difference", 0], l: ["▼", "worse", -1], r: ["◆", "reference", 2],
 };
-const rows = [...document.querySelectorAll("tr[data-place]")];
+const rows = [...document.querySelectorAll("tr:has(.compared)")];
 const compare = reference => {
   for (const row of rows.filter(other => other.dataset.data === reference.dataset.data)) {
     const is = row === reference;

@@ -6,7 +6,7 @@ Whatever a page holds, the browser fetches nothing: pictures and sounds are data
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -25,6 +25,7 @@ class Exhibit:
     heading: str
     caption: str
     data: str = ""  # the data set that it shows; "" for several, or none
+    below: str = ""  # HTML below the caption
 
 
 def write_html(path: str | Path, heading: str, lead: str, sections: Sequence[str], top: str = "") -> Path:
@@ -58,14 +59,20 @@ def exhibit_html(exhibit: Exhibit) -> str:
     return section_html(
         exhibit.heading,
         f'<figure><div class=scroll><img src="{picture}" alt="{escape(exhibit.heading)}"></div>'
-        f"<figcaption>{escape(exhibit.caption)}</figcaption></figure>",
+        f"<figcaption>{escape(exhibit.caption)}</figcaption></figure>{exhibit.below}",
         exhibit.data,
     )
 
 
-def table_html(headings: Sequence[str], body: str) -> str:
-    """A table, its headings buttons that sort the lines of `body`: each cell has its sort key as data-value."""
-    head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in headings)
+def table_html(headings: Sequence[str], body: str, words: Container[str]) -> str:
+    """A table, its headings buttons that sort the lines of `body`: each cell has its sort key as data-value.
+
+    The columns whose headings are in `words` hold words, the others numbers.
+    """
+    head = "".join(
+        f'<th scope="col"{" class=name" if name in words else ""}><button type="button">{escape(name)}</button></th>'
+        for name in headings
+    )
     return f"<div class=scroll><table class=sortable><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 

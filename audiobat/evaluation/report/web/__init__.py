@@ -1,0 +1,5 @@
+"""What pages are made of: the shell, the style and the script of one HTML file, and curves as SVG inside it.
+
+html.py         the shell, tables, figures, data URIs; it puts page.css and page.js into every page
+charts.py       curves over blocks
+"""
