@@ -66,6 +66,7 @@ def test_dashes_underscores_and_equals_are_all_understood(called):
         "model": "m",
         "data": "d",
         "out": Path("o"),
+        "folds": None,
         "test_fold": 3,
         "device": "auto",
         "trust_remote_code": False,
