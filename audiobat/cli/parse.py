@@ -112,7 +112,9 @@ def typed(flag: Flag, text: Any) -> Any:
         return True
     arms = get_args(flag.hint) if is_union(flag.hint) else (flag.hint,)
     value: Any = text
-    if get_origin(flag.hint) is tuple:  # cgp,linear is as good as [cgp, linear]
+    if get_origin(flag.hint) is tuple and get_args(flag.hint)[0] is str and not text.startswith("["):
+        value = [word.strip() for word in text.split(",")]  # text: a label may be called no, 007 or null
+    elif get_origin(flag.hint) is tuple:  # 1,2 is as good as [1, 2]
         value = parse_yaml(text if text.startswith("[") else f"[{text}]", flag.shown)
     elif type(None) in arms and text == "null":
         value = None

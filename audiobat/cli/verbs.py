@@ -14,6 +14,7 @@ from audiobat.config.recipes import merge
 Fields = dict[str, Any]  # nested, as YAML gives them
 
 SEED = {"seed": "train.seed"}
+LABELS = {"label_column": "labels.column", "background": "labels.background", "map": "labels.map"}
 TRAINING = {"device": "train.device", "precision": "train.precision"} | SEED
 
 
@@ -48,7 +49,7 @@ def probe_preset(arguments: Fields, config: Fields) -> Fields:
 PROBE: dict[str, Any] = {
     "config": ProbeConfig,
     "recipes": "probe",
-    "shortcuts": SEED | {"cache": "cache_dir"},
+    "shortcuts": SEED | {"cache": "cache_dir"} | LABELS,
     "settings": (
         *("head.kind", "heads", "head.prototypes", "head.layer", "layers", "seeds", "task", "preset", "preset_task"),
         *("train.steps", "train.warmup_steps", "train.batch_size", "train.lr"),
@@ -98,7 +99,7 @@ VERBS: dict[str, Verb] = {
         config=FinetuneConfig,
         recipes="finetune",
         sizes="train.batch_size or data.workers, raise train.accumulate or set train.recompute",
-        shortcuts=TRAINING,
+        shortcuts=TRAINING | LABELS,
         settings=(
             *("head.kind", "task", "keep_head", "train.steps", "train.batch_size", "train.freeze_steps"),
             *("optim.lr", "optim.layer_decay", "optim.warmup_steps", "select.which", "select.every"),

@@ -41,7 +41,7 @@ from audiobat.config.model import EncoderConfig, ModelConfig
 from audiobat.config.plain import flatten, from_dict, to_dict
 from audiobat.config.pretrain import DecoderConfig, MaskConfig, ObjectiveConfig, PretrainConfig, TargetConfig
 from audiobat.config.probe import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, TaggerConfig
-from audiobat.config.training import DataConfig, OptimConfig, SelectConfig, TrainConfig
+from audiobat.config.training import DataConfig, LabelConfig, OptimConfig, SelectConfig, TrainConfig
 
 __all__ = [
     "FRONTEND_OWN",
@@ -58,6 +58,7 @@ __all__ = [
     "GridConfig",
     "HeadConfig",
     "KaldiFrontendConfig",
+    "LabelConfig",
     "MaskConfig",
     "MixupConfig",
     "ModelConfig",

@@ -9,7 +9,7 @@ from audiobat.config.augment import AugmentConfig, MixupConfig, SpecAugmentConfi
 from audiobat.config.checks import check, check_choice, warmup_hint
 from audiobat.config.frontend import StatisticsConfig
 from audiobat.config.probe import HeadConfig
-from audiobat.config.training import DataConfig, OptimConfig, SelectConfig, TrainConfig
+from audiobat.config.training import DataConfig, LabelConfig, OptimConfig, SelectConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class FinetuneConfig:
     )
     train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
     task: Literal["auto", "clip", "frame"] = "auto"  # label clips or patch columns; auto: columns if clips have events
     keep_head: bool = False  # go on training the head that the model has, instead of a new one made from `head`
     max_frames: int | None = None  # longest window, in frames; EAT pads ESC-50 to 512. null: the model's own

@@ -11,7 +11,7 @@ from audiobat.config.checks import LARGEST, check, check_choice
 from audiobat.config.frontend import StatisticsConfig
 from audiobat.config.plain import from_dict, to_dict
 from audiobat.config.registry import check_kind, config_class_of, kind_field
-from audiobat.config.training import SelectConfig
+from audiobat.config.training import LabelConfig, SelectConfig
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ class ProbeConfig:
     layers: bool = False  # besides, a linear probe of every block: its mean patch, batch norm, a matrix (Fig. 4)
     seeds: tuple[int, ...] = ()  # one record for each; none: `train.seed` alone
     select: SelectConfig = field(default_factory=SelectConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
     task: Literal["auto", "clip", "frame"] = "auto"  # what has labels; auto: frames where the clips have events
     preset: Literal["paper", "released", "fair"] = "paper"  # whose settings these are meant to be; records check it
     preset_task: str | None = None  # column of the preset's table; None: by the data set's name, else as20k

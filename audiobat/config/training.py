@@ -57,6 +57,18 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class LabelConfig:
+    """What of the clips' labels is a class, and under which name."""
+
+    column: str | None = None  # that holds the labels, of a list or of annotations; null: the usual one
+    background: tuple[str, ...] = ()  # labels that are no class: a clip or span that has no other is background
+    map: str | None = None  # a CSV of columns `from` and `to`: labels under other names; an empty one drops the label
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "background", tuple(self.background))
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Length and batch (Table 6), and housekeeping of a run."""
 

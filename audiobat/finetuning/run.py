@@ -92,7 +92,8 @@ def finetune(
         raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
     goes_on = partial(goes_on_from, out)
     with launch(config.train.device, config.train.timeout, goes_on) as ranks, ExitStack() as held:
-        table = with_folds(read_labelled_clips(data), folds)
+        labels = config.labels
+        table = with_folds(read_labelled_clips(data, labels.column, labels.background, labels.map), folds)
         drawn = [] if folds is None else [describe_folds(table)]
         splits = [with_validation(table, split, config) for split in splits_of(table, test_fold)]
         for split in splits:  # an error now, if clips cannot be drawn

@@ -72,7 +72,8 @@ def probe(
         config = make_config(ProbeConfig, recipe, fields_for(data, recipe.get("preset"), recipe.get("preset_task")))
     folder = None if out is None else Path(out)
     with launch(device) as ranks:
-        table = with_folds(read_labelled_clips(data), folds)
+        labels = config.labels
+        table = with_folds(read_labelled_clips(data, labels.column, labels.background, labels.map), folds)
         drawn = [] if folds is None else [describe_folds(table)]
         table, splits = used_clips(table, splits_of(table, test_fold), config.select)
         name, encoder = open_model(model, trust_remote_code)

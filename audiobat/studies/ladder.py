@@ -96,7 +96,10 @@ def ladder(
     seeds = config.seeds or (config.train.seed,)
     out = Path(out)
     table = read_clips(data)
-    read_labelled_clips(probe_data)  # a mistake in it must not show after hours of pre-training
+    labels = config.labels
+    read_labelled_clips(
+        probe_data, labels.column, labels.background, labels.map
+    )  # a mistake in it must not show after hours of pre-training
     if dry_run:
         plural = "" if len(seeds) == 1 else "s"
         print(f"{len(rungs())} rungs at scale {scale}, {len(seeds)} seed{plural} each, on {len(table):,} clips")

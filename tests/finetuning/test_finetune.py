@@ -290,7 +290,7 @@ def test_frames_are_learnt_through_the_same_command(model, tmp_path: Path, monke
         events.append([(name, onset, onset + 0.25)])
         splits.append("train" if i < 27 else "test")
     table = clip_table(tmp_path, [f"{i}.wav" for i in range(36)], events=events, splits=splits)
-    monkeypatch.setattr(finetune_run, "read_labelled_clips", lambda source: table)
+    monkeypatch.setattr(finetune_run, "read_labelled_clips", lambda *source: table)
     settings = config(
         head={"kind": "linear", "norm": "batch"},
         train={"steps": 60, "drop_path": 0.0, "batch_size": 9, "log_every": 30},

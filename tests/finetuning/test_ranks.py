@@ -84,7 +84,7 @@ def clips(folder: Path):
 
 
 def run(case: str, folder: Path, world: int) -> None:
-    finetune_run.read_labelled_clips = lambda source: clips(folder)  # there is no list of events on disk
+    finetune_run.read_labelled_clips = lambda *source: clips(folder)  # there is no list of events on disk
     settings = from_dict(FinetuneConfig, merge(TINY, CASES[case]))
     audiobat.finetune(folder / "model", "noise", folder / f"{case}_{world}", settings)
 

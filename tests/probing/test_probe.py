@@ -576,7 +576,7 @@ def test_clips_that_validate_nothing_are_not_encoded(encoder, multi: Path, monke
 
 def test_the_settings_of_a_public_data_set_are_its_column_of_the_paper(encoder, folded: Path, monkeypatch, capsys):
     table = read_labelled_clips(folded)
-    monkeypatch.setattr(module, "read_labelled_clips", lambda source: table)
+    monkeypatch.setattr(module, "read_labelled_clips", lambda *source: table)
     seen = []
     monkeypatch.setattr(module, "check_buildable", lambda jobs, *rest: seen.extend(jobs))
     monkeypatch.setattr(module, "compute_features", lambda *args, **rest: 1 / 0)

@@ -112,7 +112,7 @@ def test_rungs_that_are_done_are_not_shown_for_other_settings(tmp_path, clips, t
         "probe_data '.*', not": {"probe_data": "elsewhere.csv"},
         "head.prototypes 8, not 9": {"config": replace(PROBE, head=HeadConfig(prototypes=9))},
     }
-    monkeypatch.setattr(command, "read_labelled_clips", lambda source: None)
+    monkeypatch.setattr(command, "read_labelled_clips", lambda *source: None)
     for words, given in others.items():
         arguments = {"data": str(clips), "probe_data": str(clips), "config": PROBE, "steps": 5, **given}
         with pytest.raises(AudiobatError, match=f"holds a run with {words}.*use the run's own value, or a new --out"):

@@ -23,7 +23,7 @@ from audiobat.data.sources.tars import find_tars, read_tars, tars_below
 from audiobat.errors import AudiobatError
 
 
-def read_clips(source: str | Path) -> ClipTable:
+def read_clips(source: str | Path, annotated: bool = False) -> ClipTable:
     """Read the clips of any source.
 
     Args:
@@ -31,6 +31,8 @@ def read_clips(source: str | Path) -> ClipTable:
             Parquet file; tars of recordings, as WebDataset has them: a .tar, a pattern such as `{000..012}.tar`, a
             folder of them, a .txt that lists them, URLs too; or NAME:FOLDER, a public data set such as
             `esc50:/data/ESC-50-master`.
+        annotated: read annotations beside recordings, too, or one file of them. A pass over audio needs none, and may
+            find a million texts.
 
     A CSV has a header row with `path` (relative to the CSV) and may have `label` or `labels` (several joined by ';'),
     `split` (train, valid, test), `fold` (whole numbers) and `seconds`; further columns are kept as text. With columns
@@ -41,7 +43,7 @@ def read_clips(source: str | Path) -> ClipTable:
         AudiobatError: nothing there, no audio in the folder, a CSV without rows or a `path` column, a value that its
             column does not allow, a clip listed twice, no listed file exists.
     """
-    return _read(source)[0]
+    return _read(source, annotated=annotated)[0]
 
 
 def read_labelled_clips(
@@ -97,7 +99,7 @@ def relabelled(table: ClipTable, background: Collection[str], label_map: str | P
 
 def _read_labelled(source: str | Path, label_column: str | None) -> ClipTable:
     """The clips with the labels that their source has."""
-    table, in_folders = _read(source, label_column, labelled=True)
+    table, in_folders = _read(source, label_column, annotated=True)
     if table.labels is None and in_folders:
         return label_by_folder(table, Path(source))
     if table.labels is None:
@@ -108,11 +110,8 @@ def _read_labelled(source: str | Path, label_column: str | None) -> ClipTable:
     return table
 
 
-def _read(source: str | Path, label_column: str | None = None, labelled: bool = False) -> tuple[ClipTable, bool]:
-    """The clips, and whether the class of one without labels is the folder that it lies in.
-
-    `labelled`: read annotations, too; a pass over audio needs none, and may find a text beside each recording.
-    """
+def _read(source: str | Path, label_column: str | None = None, annotated: bool = False) -> tuple[ClipTable, bool]:
+    """The clips, and whether the class of one without labels is the folder that it lies in."""
     if (tars := find_tars(source)) is not None:
         return with_labels(read_tars(str(source), tars), label_column, source), True
     named = find_data_set(str(source))
@@ -124,8 +123,8 @@ def _read(source: str | Path, label_column: str | None = None, labelled: bool = 
     source = Path(source).absolute()
     if source.is_dir():
         files, refused = walk(source)
-        if labelled and (annotated := annotated_folder(source, sorted(files), label_column)) is not None:
-            return annotated, False
+        if annotated and (table := annotated_folder(source, sorted(files), label_column)) is not None:
+            return table, False
         tars = tars_below(source, sorted(files))
         if tars and not any(map(is_audio, files)):
             for name in refused:
@@ -137,8 +136,8 @@ def _read(source: str | Path, label_column: str | None = None, labelled: bool = 
     if not source.exists():
         raise AudiobatError(f"There is no folder, CSV, Parquet or tar file {source}: check the path.")
     ending = source.suffix.lower()
-    if labelled and (annotated := annotation_file(source, label_column)) is not None:
-        return annotated, False
+    if annotated and (table := annotation_file(source, label_column)) is not None:
+        return table, False
     if ending == ".parquet":
         return read_parquet(source, label_column), False
     if ending != ".csv":

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from audiobat.config import ProbeConfig, SelectConfig, to_dict
+from audiobat.config import LabelConfig, ProbeConfig, SelectConfig, to_dict
 from audiobat.config.presets import task_of
 from audiobat.config.recipes import Recipe, make_config
 from audiobat.data.clip_table import ClipTable
@@ -98,7 +98,7 @@ def analyze(
         config, out = measures.analysis_config(make_config(ProbeConfig, config)), Path(out)
         command = {"verb": "analyze", "model": str(model), "data": str(data), "config": to_dict(config)}
         old = listed_files(out, overwrite or began(out, command)) if ranks.is_main else set()
-        table, split = read_table(data, test_fold, clips, config.select)
+        table, split = read_table(data, test_fold, clips, config.select, config.labels)
         name, given = open_model(model, trust_remote_code)
         views_of_clip = Need("views of a clip", FLOAT * views * given.depth * given.dim, "views")
         check_fits("LiDAR", [views_of_clip], ranks.device)
@@ -143,15 +143,15 @@ def analyze(
 
 
 def read_table(
-    data: str | Path, test_fold: int | None, clips: int, select: SelectConfig
+    data: str | Path, test_fold: int | None, clips: int, select: SelectConfig, labels: LabelConfig
 ) -> tuple[ClipTable, Split | None]:
     """The clips in use, and their split; without labels a spread of at most `clips`, and None."""
-    table = read_clips(data)
+    table = read_clips(data, annotated=True)
     # A folder whose clips all lie in folders of their own has classes.
     has_class_folders = Path(data).is_dir() and all("/" in key for key in table.keys.tolist())
-    if table.labels is None and not has_class_folders:
+    if table.labels is None and labels.column is None and not has_class_folders:
         return table.select(spread(np.arange(len(table)), clips)), None
-    table = read_labelled_clips(data)
+    table = read_labelled_clips(data, labels.column, labels.background, labels.map)
     table, (split,) = used_clips(table, splits_of(table, test_fold)[:1], select)
     return table, split
 
