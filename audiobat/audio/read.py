@@ -1,8 +1,7 @@
 """File, bytes or array to a mono float32 waveform at the model's rate; lengths of recordings; batches.
 
 In: anything that libsndfile reads (or, with the extra `codec`, FFmpeg), or samples with their rate. Out: [S], mean over
-channels, resampled by soxr. Headers are not trusted: samples are read in blocks, so that memory follows the samples
-that are there, not the number that a damaged header claims.
+channels, resampled by soxr. Headers are not trusted: what a file holds is looked up in it (`contents`).
 """
 
 from __future__ import annotations
@@ -11,11 +10,13 @@ import importlib.util
 import io
 import math
 import os
+import re
 import stat
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import soundfile
@@ -24,23 +25,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiobat.audio.codec import CODEC_EXTENSIONS, CalmFile, CodecFile, UnknownFormat, decoding, reason
+from audiobat.audio.codec import CODEC_EXTENSIONS, CalmFile, CodecFile, UnknownFormat, reason
+from audiobat.audio.contents.look import look_into
+from audiobat.audio.contents.raw import RawFile
+from audiobat.audio.sound_file import JoinedFile, OpenAudio, Samples, SoundFile
 from audiobat.errors import AudiobatError
 
 AudioSource: TypeAlias = str | Path | bytes | BinaryIO
-Samples: TypeAlias = NDArray[np.float32]
 
 AUDIO_EXTENSIONS = CODEC_EXTENSIONS | frozenset(
     {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg", ".opus"}
     | {".rf64", ".snd", ".sph", ".voc", ".w64", ".wav"}
 )
 MIN_RATE, MAX_RATE = 100, 6_144_000  # Hz: infrasound to the fastest converters; 1 Hz would grow 16,000-fold at 16 kHz
-BLOCK = 1 << 20  # values read at once, over all channels: 4 MiB, whatever a header claims
 # Samples beyond this are refused; full scale is 1. Raw 32-bit integers, which some write as floats, lie below it; above
 # 1e12 the power of a spectrum can overflow float32, in a frontend that makes 2**15 of full scale.
 LOUDEST = 1e10
 INTEGER_SCALE = {torch.int16: 2.0**15, torch.int32: 2.0**31}
-UNKNOWN = 2**63 - 1  # frames that libsndfile reports for a header without a length
 MAX_CHANNELS = 64  # an array with more is surely [samples, channels], the wrong way round
 
 
@@ -118,102 +119,7 @@ def pad_batch(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True), lengths
 
 
-class OpenAudio(Protocol):
-    """An open recording, of which any parts can be read one after another.
-
-    Attributes:
-        rate: its own sample rate, Hz.
-    """
-
-    rate: int
-
-    def read(self, first: int, count: int | None) -> Samples:
-        """Samples [S] from `first` on, at most `count` (None: to the end), mono; empty if it ends before `first`."""
-        ...
-
-    def samples(self) -> int:
-        """Its length in samples."""
-        ...
-
-
-class SoundFile:
-    """A recording opened by libsndfile, a context manager; see `OpenAudio`."""
-
-    def __init__(self, source: str | Path | CalmFile, name: str) -> None:
-        self._source, self._name = source, name
-        self._file = _ForwardFile(source)
-        self._block = max(1, BLOCK // self._file.channels)  # samples
-        self.rate = int(self._file.samplerate)
-        self._length = int(self._file.frames) if self._file.frames != UNKNOWN else None
-        # FLAC without a length in its header cannot seek beyond its end without breaking, so that it is read forwards.
-        self._seeks = self._file.can_seek() and self._length is not None
-        self._position = 0  # the next sample that libsndfile gives
-
-    def __enter__(self) -> SoundFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def read(self, first: int, count: int | None) -> Samples:
-        """Samples from `first` on; see `OpenAudio`."""
-        if first != self._position and (self._length is None or first < self._length):
-            self._go_to(first)
-        blocks = list(self._blocks(first, count))
-        return blocks[0] if len(blocks) == 1 else np.concatenate([*blocks, np.zeros(0, np.float32)])
-
-    def samples(self) -> int:
-        """Its length; where the header does not tell, all of it is decoded once."""
-        if self._length is None:
-            self._go_to(0)
-            self._length = sum(map(len, self._blocks(0, None)))
-        return self._length
-
-    def _go_to(self, first: int) -> None:
-        """Make `first` the next sample: by a seek or, where the format has none, by decoding all before it."""
-        if self._seeks:
-            with decoding(self._name, (soundfile.SoundFileError,)):
-                self._file.seek(first)
-            self._position = first
-            return
-        if first < self._position:
-            self._file.close()
-            if isinstance(self._source, CalmFile):
-                self._source.seek(0)
-            with decoding(self._name, (soundfile.SoundFileError,)):  # the file may be gone by now
-                self._file = _ForwardFile(self._source)
-            self._position = 0
-        for _ in self._blocks(self._position, first - self._position):
-            pass
-
-    def _blocks(self, first: int, count: int | None) -> Iterator[Samples]:
-        """The next samples, which begin at `first`, in pieces of at most BLOCK values over all channels."""
-        left = max(0, int(self._file.frames) - first)
-        left = left if count is None else min(left, count)
-        with decoding(self._name, (soundfile.SoundFileError,)):
-            while left and first == self._position:  # not where the recording ended on the way to `first`
-                size = min(left, self._block)
-                block = self._file.read(out=np.empty((size, self._file.channels), np.float32))  # [S, C]
-                self._position, first = self._position + len(block), first + len(block)
-                yield _mean(block)
-                left -= len(block)
-                if len(block) < size:
-                    break
-        if left and self._file.format == "FLAC" and self._file.frames != UNKNOWN:
-            raise AudiobatError(f"{self._name} is damaged ({left} samples are missing): copy or encode it again.")
-
-
-class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
-    """soundfile's reader without its seek after every read to where the file already is, which FLAC pays for."""
-
-    def seekable(self) -> bool:
-        return False
-
-    def can_seek(self) -> bool:
-        return bool(super().seekable())
-
-
-def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | CodecFile:
+def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | JoinedFile | CodecFile:
     """Open a recording for reading; raises an AudiobatError that calls it `name`, by default its path.
 
     A file with an extension of CODEC_EXTENSIONS goes to FFmpeg; any other to libsndfile and, if libsndfile does not
@@ -265,10 +171,10 @@ def _check_file(path: str | Path, name: str) -> None:
         raise AudiobatError(f"{name} is empty (0 bytes): copy or download it again.")
 
 
-def _open_any(source: str | Path | BinaryIO, name: str) -> SoundFile | CodecFile:
+def _open_any(source: str | Path | BinaryIO, name: str) -> SoundFile | JoinedFile | CodecFile:
     """Open with libsndfile, else with FFmpeg, else fail with libsndfile's reason."""
     try:
-        return SoundFile(source if isinstance(source, str | Path) else CalmFile(source), name)
+        return _open_sound(source, name)
     except UnicodeEncodeError:
         raise AudiobatError(f"{name} has a name that is not UTF-8: rename the file.") from None
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a headerless .raw file
@@ -281,6 +187,34 @@ def _open_any(source: str | Path | BinaryIO, name: str) -> SoundFile | CodecFile
             with suppress(UnknownFormat):
                 return CodecFile(source, name)
         raise AudiobatError(f"{name} cannot be read as audio ({reason(error)}): {hint}.") from error
+
+
+def _open_sound(source: str | Path | BinaryIO, name: str) -> SoundFile | JoinedFile:
+    """Open with libsndfile: the file itself, or the recordings that are found in it."""
+    with ExitStack() as closing:
+        opened = CalmFile(closing.enter_context(io.FileIO(source)) if isinstance(source, str | Path) else source)
+        place = opened.tell()
+        raw = RawFile(opened)
+        parts, odd = look_into(raw, name)
+        if len(parts) == 1 and parts[0].spans is None:
+            opened.seek(place)
+            return SoundFile(source if isinstance(source, str | Path) else opened, name, last_page=parts[0].last_page)
+        file = JoinedFile(raw, parts, name)
+        file.closing = closing.pop_all()
+    if odd:
+        _tell(name, odd)
+    return file
+
+
+def _tell(name: str, odd: str) -> None:
+    """Warn of a file's header, but of one file only for each kind of fault."""
+    kind = re.sub(r"\d+", "", odd)
+    if kind not in _told:
+        _told.add(kind)
+        warnings.warn(f"{name}: {odd}; all of it is read. Other files like it are not named.", stacklevel=2)
+
+
+_told: set[str] = set()
 
 
 def resample(samples: Samples, rate: int, target_rate: int) -> Samples:
@@ -332,15 +266,3 @@ def _mono(array: NDArray[Any] | Tensor) -> Samples:
         raise AudiobatError(f"The array has type {samples.dtype}: give floats in [-1, 1], int16 or int32.")
     mono = samples.float() / INTEGER_SCALE.get(samples.dtype, 1.0)
     return np.ascontiguousarray((mono.mean(0) if mono.ndim == 2 else mono).numpy())
-
-
-def _mean(block: Samples) -> Samples:
-    """Average [S, C] over channels; whole columns at a time, 30 times faster than NumPy's mean of short rows."""
-    mono = block[:, 0]
-    if block.shape[1] > 1:
-        mono = mono.copy()
-        with np.errstate(all="ignore"):  # infinities are found later
-            for channel in range(1, block.shape[1]):
-                mono += block[:, channel]
-        mono /= block.shape[1]
-    return mono

@@ -251,7 +251,7 @@ def test_memory_follows_the_samples_and_not_the_header(kind: str) -> None:
 def test_many_channels_are_read_in_bounded_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1000, 1024)).astype(np.float32)
     data = encoded("WAV", noise, subtype="FLOAT")
-    monkeypatch.setattr("audiobat.audio.read.BLOCK", 100 * 1024)
+    monkeypatch.setattr("audiobat.audio.sound_file.BLOCK", 100 * 1024)
     tracemalloc.start()
     loaded = load_audio(data, 16_000)
     peak = tracemalloc.get_traced_memory()[1]
@@ -299,7 +299,7 @@ def test_blocks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         samples = noise[:, :2] if extension == "mp3" else noise
         path = write(tmp_path / f"a.{extension}", samples)
         whole = load_audio(path, 16_000)
-        monkeypatch.setattr("audiobat.audio.read.BLOCK", 1001)
+        monkeypatch.setattr("audiobat.audio.sound_file.BLOCK", 1001)
         np.testing.assert_array_equal(load_audio(path, 16_000), whole)
         np.testing.assert_array_equal(load_audio(path, 16_000, 0.1, 0.15), whole[1600:4000])
         monkeypatch.undo()
