@@ -32,6 +32,11 @@ class Crops:
         """The order in which rows are drawn; an AudiobatError if `data` do not suit them."""
         return clip_order(self.table, self.data, self.seed)
 
+    @property
+    def some_empty(self) -> bool:
+        """Whether there are rows without labels."""
+        return self.table.labels is not None and bool((self.table.labels.lengths == 0).any())
+
     def __str__(self) -> str:
         assert self.table.labels is not None
         empty = int((self.table.labels.lengths == 0).sum())
