@@ -130,7 +130,10 @@ def test_text_stays_text_where_text_is_asked_for(called):
         ),
         ("pretrain --out x --train.steps 8 --optim.warmup_steps 9", ["--optim.warmup_steps 0 for none"]),
         ("probe --model m --data d --out x --head.kind liner", ["head.kind is 'liner'", "did you mean linear?"]),
-        ("pretrain --out x --train.steps 500 --optim.warmup_steps 900", ["optim.warmup_steps is 900", "--optim.warmup_steps 50 for a tenth"]),
+        (
+            "pretrain --out x --train.steps 500 --optim.warmup_steps 900",
+            ["optim.warmup_steps is 900", "--optim.warmup_steps 50 for a tenth"],
+        ),
         (
             "finetune --model m --data d --out x --train.steps 500 --optim.warmup_steps 500",
             ["optim.warmup_steps is 500", "--optim.warmup_steps 50 for a tenth"],

@@ -15,8 +15,8 @@ def best_thresholds(probabilities: Tensor, targets: Tensor) -> Tensor:
     """The threshold [C] above which a class counts as present, from probabilities and 0/1 targets [n, C].
 
     The F1 that is highest there is that of the class's own hits, positives and yeses, with those of the mean class for
-    10 positives added: three positives say little of a threshold, and without any it is that of the mean class. Of
-    equally good thresholds it is the middle one. Without any positive at all every threshold is 0.5.
+    10 positives added: three positives alone say little of a threshold. Of equally good ones it is the middle one.
+    Without any positive at all every threshold is 0.5.
     """
     check_finite(probabilities)
     grid = torch.arange(1, GRID, dtype=torch.float64) / GRID  # [G]
