@@ -16,7 +16,7 @@ from audiobat.cli.verbs import VERBS, Fields, Verb
 from audiobat.config import from_dict
 from audiobat.config.checks import is_union
 from audiobat.config.plain import checked
-from audiobat.config.recipes import check_recipe, load_recipe, merge, parse_yaml
+from audiobat.config.recipes import check_recipe, load_recipe, merge, parse_yaml, with_warmup
 from audiobat.config.user_files import is_user_class
 from audiobat.errors import STOPPED, AudiobatError, did_you_mean
 
@@ -35,15 +35,17 @@ def parse(name: str, argv: Sequence[str]) -> dict[str, Any]:
     flags = flags_of(name, kinds)
     given = flags_given(name, flags, argv)
     arguments: dict[str, Any] = {}
-    config = recipe
+    changes = Fields()
     for flag in flags.values():
         if flag.field is not None and flag.name in given:
-            config = merge(config, nest(flag.field, given[flag.name]))
+            changes = merge(changes, nest(flag.field, given[flag.name]))
         elif flag.field is None and flag.name != "config":
             if flag.name not in given and flag.default is MISSING:
                 raise AudiobatError(f"audiobat {name} needs {flag.shown}: {flag.help}.")
             arguments[flag.name] = given.get(flag.name, flag.default)
     if verb.config is not None:
+        below = merge(verb.preset(arguments, merge(recipe, changes)), recipe)
+        config = merge(recipe, with_warmup(verb.config, below, changes))
         arguments["config"] = build_config(verb, verb.config, arguments, config, recipe, recipe_name)
     return arguments
 

@@ -38,6 +38,8 @@ class FinetuneTrainConfig(TrainConfig):
     steps: int = 40_000  # of the optimiser
     loss: Literal["auto", "bce", "ce", "asl"] = "auto"  # auto: ce if every clip has one label, else bce; asl: released
     bce_per: Literal["cell", "label"] = "cell"  # bce is divided by clips times classes, or by the batch's labels (EAT)
+    bias: Literal["prior", "head"] = "prior"  # where the bias of a new head starts under bce and asl; prior: at the log
+    # odds of each class's share of what is drawn, ours; head: as head.kind draws it, as EAT and BAT's release do
     label_smoothing: float = 0.0  # share of each target that is spread over all classes
     drop_path: float = 0.1  # chance at the last block; it grows evenly from 0 at the first
     freeze_steps: int = 0  # steps at the start that train the head alone; neither the paper nor its release does so
@@ -48,6 +50,7 @@ class FinetuneTrainConfig(TrainConfig):
         super().__post_init__()
         check_choice(self, "loss")
         check_choice(self, "bce_per")
+        check_choice(self, "bias")
         check(self.compile != "on", "train.compile", self.compile, "fine-tuning does not compile: use auto or off")
         check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "use 0 up to 1")
         check(0 <= self.drop_path < 1, "train.drop_path", self.drop_path, "use 0 up to, not including, 1")

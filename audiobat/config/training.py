@@ -45,12 +45,16 @@ class DataConfig:
     clip_seconds: float = 10.24  # fills the 1,024 frames; what is missing of a 10-s clip is masked padding
     roll: bool = False  # circular roll of the waveform; the paper names none; true: the release's
     balance: str | None = None  # a column, drawn evenly; labels (mean of 1/count) | labels_sum (EAT's); None: all
+    background: float | None = None  # share of the draws that have no label: clips or, of long recordings, stretches
+    # without events; null: the share of such clips, for stretches a half; ours
     epoch_clips: int | None = None  # draws per epoch (AS-2M fine-tuning: 200,000); None: as many as there are clips
     replacement: bool = True  # whether balanced draws may repeat a clip within an epoch
     workers: int = 2
 
     def __post_init__(self) -> None:
         check(self.clip_seconds > 0, "data.clip_seconds", self.clip_seconds, "it must be positive")
+        valid_share = self.background is None or 0 <= self.background <= 1
+        check(valid_share, "data.background", self.background, "use 0 to 1, or null")
         some = self.epoch_clips is None or self.epoch_clips > 0
         check(some, "data.epoch_clips", self.epoch_clips, "use a positive number or null")
         check(self.workers >= 0, "data.workers", self.workers, "it must not be negative")

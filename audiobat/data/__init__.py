@@ -15,6 +15,7 @@ an order that is a function of (seed, epoch).
     folds.py        folds for clips that come without any
     frames.py       events of clips to targets for each frame and class
     sampler.py      which clips make up step n
+    stretches.py    long recordings with events as stretches to train on, and as windows to test on
     skipped.py      clips that a run could not read, and why
     loader.py       batches of random crops, and of whole clips in a given order
     embeddings.py   tables of what an encoder made of windows: written, and read again

@@ -25,9 +25,22 @@ LABEL_BALANCE: dict[str, Literal["mean", "sum"]] = {"labels": "mean", "labels_su
 
 
 def clip_order(table: ClipTable, data: DataConfig, seed: int) -> ClipOrder:
-    """The order in which a run draws its clips; an AudiobatError if `data.balance` names no column of the table."""
-    balance = data.balance
-    weights = None  # equally often
+    """The order in which a run draws its clips; see `draw_weights`."""
+    weights = draw_weights(table, data)
+    return ClipOrder(len(table), seed, weights, epoch_clips=data.epoch_clips, replacement=data.replacement)
+
+
+def draw_weights(table: ClipTable, data: DataConfig) -> NDArray[np.float64] | None:
+    """How often to draw each clip [n], relative to the others, under `data.balance` and `data.background`; None: equal.
+
+    Clips without labels have no part in the balance of labels: together they are `data.background` of the draws, by
+    default their share of the clips.
+
+    Raises:
+        AudiobatError: `data.balance` names no column; a share of background where all clips have labels, or none has.
+    """
+    balance, share = data.balance, data.background
+    weights = None
     if balance in LABEL_BALANCE and table.labels is not None:
         weights = label_weights(table.labels, len(table.classes), LABEL_BALANCE[balance])
     elif balance in table.columns:
@@ -38,7 +51,29 @@ def clip_order(table: ClipTable, data: DataConfig, seed: int) -> ClipOrder:
             f"data.balance is {balance!r}, but {data.path} has no such column"
             f"{did_you_mean(balance, known)}: it has {', '.join(known) or 'none'}."
         )
-    return ClipOrder(len(table), seed, weights, epoch_clips=data.epoch_clips, replacement=data.replacement)
+    if table.labels is None or (share is None and balance not in LABEL_BALANCE):
+        return weights
+    empty = table.labels.lengths == 0
+    if share is None:
+        share = float(empty.mean())
+    elif empty.all() or not empty.any():
+        raise AudiobatError(
+            f"data.background is {share}, but {'no' if empty.any() else 'every'} clip of {data.path} that trains has "
+            "a label: leave it out."
+        )
+    return with_background(weights, empty, share)
+
+
+def with_background(weights: NDArray[np.float64] | None, empty: NDArray[np.bool_], share: float) -> NDArray[np.float64]:
+    """The weights [n] (None: equal) such that a `share` of the draws is of the clips without labels, `empty` [n].
+
+    They keep their weights among themselves, as the others do; if all of theirs are 0, each is drawn equally often.
+    """
+    weights = np.ones(len(empty)) if weights is None else weights.copy()
+    for part, of_all in ((empty, share), (~empty, 1 - share)):
+        total = weights[part].sum()
+        weights[part] = weights[part] * (of_all / total) if total > 0 else of_all / max(1, part.sum())
+    return weights
 
 
 def balanced_weights(values: Iterable[str]) -> NDArray[np.float64]:
@@ -53,7 +88,7 @@ def label_weights(labels: Ragged, classes: int, combine: Literal["mean", "sum"] 
     """How often to draw each clip [n], so that rare classes are drawn too: weighted sampling of AS-2M fine-tuning.
 
     Args:
-        labels: class indices of each clip; a clip without labels gets weight 0 and is never drawn.
+        labels: class indices of each clip; a clip without labels gets weight 0 (see `draw_weights`).
         classes: C.
         combine: `mean` of 1 / count over a clip's labels, as in BAT's release; `sum` of 1000 / (count + 0.01), as in
             EAT's code. BAT's paper names neither.

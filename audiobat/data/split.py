@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -38,8 +39,7 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
     """clip_ids of the clips that train a probe, and of those that test it.
 
     With `test_fold`: that fold tests, all others train. Else by the split column (valid clips are left out). A table
-    with neither splits nor folds is cut 80 to 20, stratified by each clip's first class, by a hash of the keys; where
-    it has a column `group` (one recording, one speaker), groups stay whole.
+    with neither splits nor folds is cut 80 to 20 by `hashed_share`, which leaves recordings whole.
 
     Raises:
         AudiobatError: no labels, no such fold, folds without `test_fold`, an empty split, a split whose clips all have
@@ -63,7 +63,8 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
         train = ~test
     for name, mask in (("train", train), ("test", test)):
         if not mask.any():
-            raise AudiobatError(f"Split {name} has no clips: mark some of the {len(table)} clips as {name}.")
+            one = " as each class is in one recording alone" if len(set(groups_of(table))) < len(table) else ""
+            raise AudiobatError(f"Split {name} has no clips{one}: mark some of the {len(table)} clips as {name}.")
         sets = {tuple(table.labels.row(i).tolist()) for i in np.flatnonzero(mask).tolist()}
         if len(sets) == 1 and table.events is None:  # where there are events, their times tell clips apart
             names = ";".join(table.classes[c] for c in sets.pop()) or "no label"
@@ -94,23 +95,14 @@ def with_valid(table: ClipTable, split: Split, select: SelectConfig) -> Split:
 
 
 def hashed_share(table: ClipTable, share: float) -> NDArray[np.bool_]:
-    """Mark a share of each class's groups, at least one of two or more, chosen by the hash of their names.
+    """Mark a share of the groups of `groups_of`, chosen by the hash of their names.
 
-    A clip's group is its column `group`, else itself; a group's class is the first one of its first clip.
+    Of clips with labels it is a share of each class's groups, at least one of two or more; a group's class is the first
+    one of its first clip. A recording with events has many classes: of those it is a share of all, at least one of two
+    or more, and every class of theirs is in others as well, unless there are no such recordings.
     """
-    groups = table.columns["group"].tolist() if "group" in table.columns else table.keys.tolist()
-    members: dict[int, list[str]] = defaultdict(list)  # first class of a group's first clip -> its groups
-    assert table.labels is not None
-    seen: set[str] = set()
-    for clip_id, group in enumerate(groups):
-        if group not in seen:
-            seen.add(group)
-            labels = table.labels.row(clip_id).tolist()
-            members[labels[0] if labels else 0].append(group)
-    chosen: set[str] = set()
-    for names in members.values():
-        ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-        chosen.update(ranked[: max(round(share * len(ranked)), int(len(ranked) > 1))])
+    groups = groups_of(table)
+    chosen = pick_of_each_class(table, groups, share) if table.events is None else pick_of_all(table, groups, share)
     return np.array([group in chosen for group in groups])
 
 
@@ -130,3 +122,41 @@ def groups_of(table: ClipTable) -> list[str]:
     if recordings is None or len(set(recordings)) == len(recordings):
         return table.keys.tolist()
     return recordings
+
+
+def pick_of_each_class(table: ClipTable, groups: Sequence[str], share: float) -> set[str]:
+    """A share of each class's groups."""
+    assert table.labels is not None
+    members: dict[int, list[str]] = defaultdict(list)  # first class of a group's first clip -> its groups
+    seen: set[str] = set()
+    for clip_id, group in enumerate(groups):
+        if group not in seen:
+            seen.add(group)
+            labels = table.labels.row(clip_id).tolist()
+            members[labels[0] if labels else 0].append(group)
+    return {name for names in members.values() for name in by_hash(names)[: share_of(len(names), share)]}
+
+
+def pick_of_all(table: ClipTable, groups: Sequence[str], share: float) -> set[str]:
+    """A share of all groups that leaves others for each of their classes, if there is any."""
+    assert table.labels is not None
+    classes: dict[str, set[int]] = defaultdict(set)
+    for clip_id, group in enumerate(groups):
+        classes[group].update(table.labels.row(clip_id).tolist())
+    left = Counter(label for own in classes.values() for label in own)  # groups of each class that are not picked
+    wanted, picked = share_of(len(classes), share), set[str]()
+    for group in by_hash(classes):
+        if len(picked) < wanted and all(left[label] > 1 for label in classes[group]):
+            picked.add(group)
+            left.subtract(classes[group])
+    return picked or set(by_hash(classes)[:wanted])
+
+
+def share_of(count: int, share: float) -> int:
+    """How many of `count` groups are a share of them: at least one of two or more."""
+    return max(round(share * count), int(count > 1))
+
+
+def by_hash(names: Iterable[str]) -> list[str]:
+    """Names in an order that looks random and is always the same."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())

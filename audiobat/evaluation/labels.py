@@ -33,13 +33,14 @@ class Task:
     """What heads predict for the clips of one table, in M rows a batch.
 
     A row is one `unit`. Clips: which classes are in the clip, M = B. Frames: which classes sound at the start of a
-    patch column; M counts the columns that are not padding alone, clip after clip, in order of time.
+    patch column, or in it; M counts the columns that are not padding alone, clip after clip, in order of time.
     """
 
     unit: Literal["clip", "frame"]
     lists: Ragged  # of each clip its class numbers, or its events; a matrix [n, C] of AudioSet-2M would take 1 GB
     classes: int
     single_label: bool  # every row has exactly one class, so cross-entropy may be used
+    filled: float | None = None  # share of a column that an event fills to mark it (`frame_targets`); None: its start
 
     @classmethod
     def of_matrix(cls, targets: Tensor, single_label: bool) -> Task:
@@ -67,7 +68,7 @@ class Task:
             for edge in ("onset", "offset"):
                 events[edge] -= np.repeat(starts, chosen.lengths)
             chosen = Ragged(chosen.offsets, events)
-        return torch.from_numpy(frame_targets(chosen, places, frame_times.cpu().numpy(), self.classes))
+        return torch.from_numpy(frame_targets(chosen, places, frame_times.cpu().numpy(), self.classes, self.filled))
 
     def rows(self, values: Tensor, features: LayerFeatures) -> Tensor:
         """Values [B, C], or [B, T, C] of frames, as rows [M, C]; columns behind those of `features` are left out."""
@@ -86,17 +87,20 @@ class Task:
             return head.pool(features)
         return self.rows(head.pool_columns(features).unflatten(0, (-1, features.grid[0])), features)
 
-    def labels(self, clip_ids: ClipIds, features: LayerFeatures) -> Tensor:
-        """The true labels [M, C], bool on the CPU, of whole clips."""
-        return self.rows(self.targets(clip_ids, features.frame_times), features)
+    def labels(self, clip_ids: ClipIds, features: LayerFeatures, starts: NDArray[np.float64] | None = None) -> Tensor:
+        """The true labels [M, C], bool on the CPU, of clips that begin at `starts` [B] (None: of whole clips)."""
+        return self.rows(self.targets(clip_ids, features.frame_times, starts), features)
 
-    def places(self, clip_ids: ClipIds, features: LayerFeatures) -> tuple[Tensor, Tensor]:
-        """The clip id [M] of each row and its second [M] in that clip, on the CPU."""
+    def places(
+        self, clip_ids: ClipIds, features: LayerFeatures, starts: NDArray[np.float64] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The clip id [M] of each row and its second [M] in that clip, on the CPU; `starts` as for `labels`."""
         ids = torch.from_numpy(clip_ids)
         if self.unit == "clip":
             return ids, torch.zeros(len(ids))
         clip, column = valid_columns(features).cpu().nonzero().T
-        return ids[clip], features.frame_times.cpu()[column]
+        begin = torch.zeros(len(ids)) if starts is None else torch.from_numpy(starts)
+        return ids[clip], begin[clip] + features.frame_times.cpu()[column]
 
 
 def task_for(config: ProbeConfig | FinetuneConfig, table: ClipTable) -> Task:

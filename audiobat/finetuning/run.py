@@ -20,16 +20,16 @@ from audiobat.config import FinetuneConfig, TaggerConfig, check
 from audiobat.config.recipes import Recipe, make_config
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.folds import describe_folds, with_folds
-from audiobat.data.sampler import clip_order
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of, with_valid
 from audiobat.engine.checkpoint import goes_on_from
 from audiobat.engine.ranks import Ranks, check_batch, launch, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError, did_you_mean
-from audiobat.evaluation.labels import pick_loss, task_for, untaught
+from audiobat.evaluation.labels import pick_loss, untaught
 from audiobat.evaluation.record import ModelInfo, ResultRecord, load_record
 from audiobat.evaluation.results import FoldResult, list_skipped, model_info, record_path, summary
+from audiobat.finetuning.crops import Crops, crops_of, task_of
 from audiobat.finetuning.layer_rates import describe_rates
 from audiobat.finetuning.needs import shortage_of
 from audiobat.finetuning.step import Finetuning
@@ -96,8 +96,9 @@ def finetune(
         table = with_folds(read_labelled_clips(data, labels.column, labels.background, labels.map), folds)
         drawn = [] if folds is None else [describe_folds(table)]
         splits = [with_validation(table, split, config) for split in splits_of(table, test_fold)]
-        for split in splits:  # an error now, if clips cannot be drawn
-            clip_order(table.select(split.train), config.data, config.train.seed)
+        crops = [crops_of(table.select(split.train), config) for split in splits]
+        for each in crops:
+            _ = each.order  # an error now, if clips cannot be drawn
         wanted = tagger_config(config, table)
         first = new_tagger(  # now, so that a model that does not fit leaves no folder
             model, wanted, config, ranks.device, trust_remote_code, dry_run
@@ -105,7 +106,7 @@ def finetune(
         check_parts(first, config)
         if dry_run:
             if ranks.is_main:
-                print("\n".join([*drawn, plan_text(first, config, len(table), splits)]))
+                print("\n".join([*drawn, plan_text(first, config, len(table), splits, crops)]))
             return []
         for line in drawn if ranks.is_main else ():
             print(line)
@@ -125,18 +126,19 @@ def finetune(
         evaluator = evaluator_for(table, config, ranks)
         work = Work()
         outputs: dict[Literal["last", "best"], list[FoldResult]] = {which: [] for which in tested}
-        for split in splits:
+        for split, each in zip(splits, crops, strict=True):
             folder = out if split.fold is None else out / "folds" / split.fold
             left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - start))
             # Every fold starts from the model as it came.
             tagger = new_tagger(model, wanted, config, ranks.device, trust_remote_code)
-            trained = train_fold(folder, tagger, evaluator, split, config, work, left)
+            trained = train_fold(folder, tagger, evaluator, split, each, config, work, left)
             if trained is None:
                 return []
             for which in tested:
                 outputs[which].append(evaluator.test(trained.kept(which), split))
+            thresholds = evaluator.thresholds(trained.kept(config.select.which).tagger, split.valid)
             if ranks.is_main:
-                save_release(folder, trained, config, info, evaluator)
+                save_release(folder, trained, config, info, evaluator, thresholds)
         work.seconds = monotonic() - start
         results = [record_of(info, evaluator, outputs[which], which, config, work) for which in tested]
         if ranks.is_main:
@@ -171,7 +173,7 @@ def tagger_config(config: FinetuneConfig, table: ClipTable) -> TaggerConfig:
         AudiobatError: frames are asked for and the clips have no events; settings that would move events in time; a
             loss that does not suit the labels.
     """
-    task = task_for(config, table)
+    task = task_of(config, table)
     moving = [name for name in ("roll", "time_roll") if getattr(config.augment, name)]
     if task.unit == "frame" and moving:
         raise AudiobatError(f"augment.{moving[0]} moves sounds away from their labels of frames: leave it out.")
@@ -249,7 +251,7 @@ def weights_tested(splits: Sequence[Split], config: FinetuneConfig) -> list[Lite
 
 def evaluator_for(table: ClipTable, config: FinetuneConfig, ranks: Ranks) -> Evaluator:
     """An evaluator of the clips of `table`, to validate and to test."""
-    task = task_for(config, table)
+    task = task_of(config, table)
     return Evaluator(
         table,
         task,
@@ -262,10 +264,16 @@ def evaluator_for(table: ClipTable, config: FinetuneConfig, ranks: Ranks) -> Eva
 
 
 def save_release(
-    folder: Path, trained: Finetuning, config: FinetuneConfig, model: ModelInfo, evaluator: Evaluator
+    folder: Path,
+    trained: Finetuning,
+    config: FinetuneConfig,
+    model: ModelInfo,
+    evaluator: Evaluator,
+    thresholds: tuple[float, ...],
 ) -> None:
-    """Write the weights that `select.which` names as FOLDER/release."""
+    """Write the weights that `select.which` names as FOLDER/release, with the thresholds of their classes."""
     kept = trained.kept(config.select.which)
+    kept.tagger.config = replace(kept.tagger.config, thresholds=thresholds)
     extra = {
         "finetuned_from": {"model": model.id, "sha256": model.sha256},
         "data_sha256": evaluator.table.sha256(),
@@ -277,7 +285,9 @@ def save_release(
     release_io.save_release(folder / release_io.RELEASE, kept.tagger, extra=extra)
 
 
-def plan_text(tagger: Tagger, config: FinetuneConfig, clips: int, splits: Sequence[Split]) -> str:
+def plan_text(
+    tagger: Tagger, config: FinetuneConfig, clips: int, splits: Sequence[Split], crops: Sequence[Crops]
+) -> str:
     """The lines of a dry run: clips, labels, loss, and the learning rate of each layer."""
     counts = [
         ("" if split.fold is None else f"fold {split.fold}: ")
@@ -288,9 +298,11 @@ def plan_text(tagger: Tagger, config: FinetuneConfig, clips: int, splits: Sequen
     return "\n".join(
         [
             f"clips: {clips:,} of {len(tagger.classes)} classes; {'; '.join(counts)}",
+            *(f"crops of: {each}" for each in crops if each.some_empty),
             f"head: {tagger.config.head.kind} for each {tagger.task}, "
             f"{'several classes at once' if tagger.multi_label else 'one class'}",
-            f"steps: {train.steps:,} of {train.batch_size} clips, the first {train.freeze_steps:,} of the head alone",
+            f"steps: {train.steps:,} of {train.batch_size} clips, the first {train.freeze_steps:,} of the head alone; "
+            f"the learning rate rises for {config.optim.warmup_steps:,}",
             "layers:",
             *describe_rates(tagger, config.optim),
         ]

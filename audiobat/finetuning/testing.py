@@ -1,14 +1,18 @@
-"""A fine-tuned tagger and whole clips to its outputs, its validation score and its result record.
+"""A fine-tuned tagger and whole clips to its outputs, its validation score, its thresholds and its result record.
 
-Clips run whole and in batches of any make-up: the logits of a clip do not depend on the clips beside it.
+Clips run in batches of any make-up: the logits of a clip do not depend on the clips beside it. Where frames have
+labels, recordings that are longer than the tagger's window run window by window, as `predict` runs them; else clips run
+whole.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,15 +21,18 @@ from audiobat.config.recipes import load_recipe
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import check_skipped, load_clips
 from audiobat.data.split import Split
+from audiobat.data.stretches import Rows, cut_to_windows
 from audiobat.engine.ranks import Ranks
 from audiobat.engine.run_folder import FREE_FIELDS
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds, Task
-from audiobat.evaluation.metrics import accuracy, average_precision, macro_map_present
+from audiobat.evaluation.metrics import accuracy, average_precision, best_thresholds, macro_map_present
 from audiobat.evaluation.record import ModelInfo
 from audiobat.evaluation.results import FoldResult, Result, RunInfo, build_result, gate_of
 from audiobat.evaluation.scoring import ClipOutputs, frame_outputs, scores_of
+from audiobat.finetuning.layer_rates import own_encoder
 from audiobat.finetuning.step import Kept
+from audiobat.models.encoder import AudioEncoder
 from audiobat.models.losses import Loss
 from audiobat.models.tagger import Tagger
 
@@ -63,6 +70,24 @@ class Evaluator:
             return {"accuracy": float(accuracy(scores, labels.int().argmax(1), None))}
         return {"map": float(macro_map_present(average_precision(scores, labels)))}
 
+    def thresholds(self, tagger: Tagger, clip_ids: ClipIds) -> tuple[float, ...]:
+        """The probability above which each class is found, chosen on these clips.
+
+        Of frames it is the one that is best for seconds, in which an event may sound more or less long. None where one
+        class excludes the others, or there are no clips.
+        """
+        if not tagger.multi_label or not len(clip_ids):
+            return ()
+        logits, labels, ids, times = self._predict(tagger, clip_ids)
+        probabilities = logits.sigmoid()
+        if self.task.unit == "frame":
+            places = torch.stack([ids, times.floor().long()], 1)
+            second = places.unique(dim=0, return_inverse=True)[1][:, None].expand_as(labels)
+            shape = (int(second.max()) + 1, labels.shape[1])
+            probabilities = probabilities.new_zeros(shape).scatter_reduce_(0, second, probabilities, "amax")
+            labels = torch.zeros(shape).scatter_reduce_(0, second, labels.float(), "amax").bool()
+        return tuple(best_thresholds(probabilities, labels).tolist())
+
     def test(self, kept: Kept, split: Split) -> FoldResult:
         """The outputs of kept weights for the test clips."""
         logits, labels, clip_ids, times = self._predict(kept.tagger, split.test)
@@ -96,9 +121,9 @@ class Evaluator:
 
     def _batches(self, tagger: Tagger, clip_ids: ClipIds) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """The same for each batch of this rank, on the CPU."""
-        device = self.ranks.device
-        cuts = (clip_ids[first : first + BATCH] for first in range(0, len(clip_ids), BATCH))
-        for batch in load_clips(self.table, tagger.sample_rate, cuts, self.workers):
+        device, rows = self.ranks.device, self._rows(tagger, clip_ids)
+        cuts = (np.arange(first, min(first + BATCH, len(rows.table))) for first in range(0, len(rows.table), BATCH))
+        for batch in load_clips(rows.table, tagger.sample_rate, cuts, self.workers):
             self.skipped.update(batch.skipped)
             if not len(batch.clip_ids):
                 continue
@@ -106,8 +131,22 @@ class Evaluator:
             with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
                 features = tagger.encoder.forward_intermediates(moved.waveform, moved.lengths)
                 logits = self.task.logits(tagger.head, features)
-            labels, places = self.task.labels(batch.clip_ids, features), self.task.places(batch.clip_ids, features)
+            ids, starts = clip_ids[rows.clip_ids[batch.clip_ids]], rows.starts[batch.clip_ids]
+            labels, places = self.task.labels(ids, features, starts), self.task.places(ids, features, starts)
             yield logits.float().cpu(), labels, *places
+
+    def _rows(self, tagger: Tagger, clip_ids: ClipIds) -> Rows:
+        """The clips as the tagger takes them in."""
+        table = self.table.select(clip_ids)
+        if self.task.unit == "clip":
+            return Rows(table, np.arange(len(table)), np.zeros(len(table)))
+        encoder = own_encoder(tagger)
+        return cut_to_windows(table, window_seconds(encoder), encoder.column_samples / encoder.sample_rate)
+
+
+def window_seconds(encoder: AudioEncoder) -> float:
+    """The longest clip that an encoder takes in at once, in seconds to a hundredth, as `predict` cuts windows."""
+    return math.floor(encoder.max_samples / encoder.sample_rate * 100) / 100
 
 
 def record_of(

@@ -7,9 +7,7 @@ from pathlib import Path
 from time import monotonic
 
 from audiobat.config import FinetuneConfig
-from audiobat.data.clip_table import ClipTable
 from audiobat.data.loader import CropLoader
-from audiobat.data.sampler import clip_order
 from audiobat.data.skipped import SkippedList
 from audiobat.data.split import Split
 from audiobat.engine.checkpoint import load_checkpoint
@@ -17,8 +15,9 @@ from audiobat.engine.logs import RunLog
 from audiobat.engine.loop import fit
 from audiobat.engine.ranks import Ranks
 from audiobat.errors import Stopped
-from audiobat.evaluation.labels import task_for
+from audiobat.finetuning.crops import Crops
 from audiobat.finetuning.layer_rates import build_adamw, own_encoder
+from audiobat.finetuning.prior import drawn_shares, start_at_prior
 from audiobat.finetuning.step import Finetuning
 from audiobat.finetuning.testing import Evaluator, Work
 from audiobat.models.encoder import AudioEncoder
@@ -31,6 +30,7 @@ def train_fold(
     tagger: Tagger,
     evaluator: Evaluator,
     split: Split,
+    crops: Crops,
     config: FinetuneConfig,
     work: Work,
     max_seconds: float | None,
@@ -44,6 +44,7 @@ def train_fold(
         tagger: the encoder with a head to train.
         evaluator: validates.
         split: the clips.
+        crops: of those that train.
         config: of the run.
         work: what the run took so far; grows.
         max_seconds: stop, with a checkpoint, after this long.
@@ -55,7 +56,6 @@ def train_fold(
         Stopped: a signal came; there is a checkpoint.
     """
     ranks, begun = evaluator.ranks, monotonic()
-    table = evaluator.table.select(split.train)
     checkpoint = load_checkpoint(folder)
     start = checkpoint.step if checkpoint else 0
     skipped = SkippedList(folder / "skipped.csv", ranks)
@@ -67,9 +67,11 @@ def train_fold(
             log.write({"step": step, **{f"valid_{name}": value for name, value in found.items()}})
             return next(iter(found.values()))
 
+        if config.train.bias == "prior" and evaluator.loss != "ce" and not config.keep_head:
+            start_at_prior(tagger.head, drawn_shares(crops.table, crops.task, crops.data))
         model = Finetuning(
             tagger,
-            task_for(config, table),
+            crops.task,
             evaluator.loss,
             config,
             validate if len(split.valid) else None,
@@ -77,8 +79,8 @@ def train_fold(
         recompute_blocks(model.tagger, config.train.recompute)
         model.freeze(False)
         optimizer = build_adamw(model.tagger, config.optim)
-        log.say(f"Fine-tuning on {len(table)} clips, {config.train.steps} steps, from step {start}, in {folder}.")
-        clips = table.sha256()
+        log.say(f"Fine-tuning on {len(split.train)} clips, {config.train.steps} steps, from step {start}, in {folder}.")
+        clips = crops.table.sha256()
         if checkpoint is not None and checkpoint.extra.get("clips") != clips:
             log.say(f"Warning: {config.data.path} has other clips than before step {start}: their order changes.")
         for end in (config.train.freeze_steps, config.train.steps):
@@ -87,7 +89,7 @@ def train_fold(
             frozen = end < config.train.steps
             model.freeze(frozen)
             left = None if max_seconds is None else max(0.0, max_seconds - (monotonic() - begun))
-            loader = loader_for(table, own_encoder(tagger), config, ranks, start)
+            loader = loader_for(crops, own_encoder(tagger), config, ranks, start)
             try:
                 result = fit(
                     model,
@@ -123,13 +125,13 @@ def gather_skipped(skipped: SkippedList, loader: CropLoader, evaluator: Evaluato
     skipped.gather(evaluator.skipped | loader.skipped)
 
 
-def loader_for(table: ClipTable, encoder: AudioEncoder, config: FinetuneConfig, ranks: Ranks, start: int) -> CropLoader:
+def loader_for(crops: Crops, encoder: AudioEncoder, config: FinetuneConfig, ranks: Ranks, start: int) -> CropLoader:
     """Random crops of the training clips from step `start` on."""
     return CropLoader(
-        table,
+        crops.table,
         encoder.sample_rate,
         config.data.clip_seconds,
-        clip_order(table, config.data, config.train.seed),
+        crops.order,
         config.train.batch_size,
         seed=config.train.seed,
         rank=ranks.rank,

@@ -128,12 +128,15 @@ def test_text_stays_text_where_text_is_asked_for(called):
             "probe --model m --data d --out x --heads cgp,mine.py:Mine --head.looks 2",
             ["no flag --head.looks (for a setting of mine.py:Mine give --head.kind mine.py:Mine, too)"],
         ),
-        ("pretrain --out x --train.steps 8", ["--optim.warmup_steps 0 for none"]),
+        ("pretrain --out x --train.steps 8 --optim.warmup_steps 9", ["--optim.warmup_steps 0 for none"]),
         ("probe --model m --data d --out x --head.kind liner", ["head.kind is 'liner'", "did you mean linear?"]),
-        ("pretrain --out x --train.steps 500", ["optim.warmup_steps is 53000", "--optim.warmup_steps 50 for a tenth"]),
         (
-            "finetune --model m --data d --out x --train.steps 500",
-            ["optim.warmup_steps is 4000", "--optim.warmup_steps 50 for a tenth"],
+            "pretrain --out x --train.steps 500 --optim.warmup_steps 900",
+            ["optim.warmup_steps is 900", "--optim.warmup_steps 50 for a tenth"],
+        ),
+        (
+            "finetune --model m --data d --out x --train.steps 500 --optim.warmup_steps 500",
+            ["optim.warmup_steps is 500", "--optim.warmup_steps 50 for a tenth"],
         ),
     ],
 )

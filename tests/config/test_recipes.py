@@ -189,7 +189,7 @@ WINDOWS = {
     **{f"{who}_esc50": (5.12, 512, f"esc50_{whose}", 0) for who, whose in (("eat", "eat"), ("sslam", "mae"))},
     "eat_spc2-35": (1.0, 128, "speech_commands_eat", 42),
     "sslam_spc2-35": (1.0, 128, "speech_commands_mae", 42),
-    "demo": (4.0, None, "auto", 0),
+    **dict.fromkeys(("demo", "detector"), (4.0, None, "auto", 0)),
 }
 
 

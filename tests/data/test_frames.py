@@ -67,3 +67,16 @@ def test_clips_without_events_and_no_clips():
     events = in_seconds([[], [(0, 0, 50)], []])
     assert frame_targets(events, [0, 2], [0.0], 1).tolist() == [[[False]], [[False]]]
     assert frame_targets(events, [], [0.0, 1.0], 1).shape == (0, 2, 1)
+
+
+@given(clip_lists, st.sampled_from([7, 20, 100, 320]), st.integers(2, 40), st.sampled_from([0.25, 0.5, 1.0]))
+def test_a_frame_that_an_event_fills_enough_is_marked(clips, hop, frames, filled):
+    found = frame_targets(in_seconds(clips), range(len(clips)), np.arange(frames) * (hop / 1000), CLASSES, filled)
+    expected = np.zeros_like(found)
+    for b, clip in enumerate(clips):
+        for label, on, off in clip:
+            shared = [max(0, min(off, (t + 1) * hop) - max(on, t * hop)) for t in range(frames)]
+            for t, own in enumerate(shared):
+                if own and (own >= filled * hop or own == max(shared)):
+                    expected[b, t, label] = True
+    np.testing.assert_array_equal(found, expected)

@@ -154,3 +154,35 @@ def test_a_run_draws_as_its_config_says():
     assert clip_order(table, DataConfig(epoch_clips=2), 0).epoch_clips == 2
     with pytest.raises(AudiobatError, match=r"data\.balance is 'sight'.*did you mean site.*site, labels, labels_sum"):
         weights(balance="sight")
+
+
+LABELS = [["x"], ["x"], ["y"], ["x", "y"], [], [], [], []]
+
+
+@pytest.mark.parametrize("balance", [None, "labels", "labels_sum", "site"])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
+def test_clips_without_labels_are_a_stated_share_of_the_draws(balance, share):
+    table = clip_table("", list("abcdefgh"), labels=LABELS, columns={"site": list("ppqqpqrr")})
+    plain = clip_order(table, DataConfig(balance=balance), 0).weights
+    plain = np.ones(8) if plain is None else plain
+    weights = clip_order(table, DataConfig(balance=balance, background=share), 0).weights
+    assert weights[4:].sum() == pytest.approx(share)
+    np.testing.assert_allclose(weights[:4], (1 - share) * plain[:4] / plain[:4].sum())
+    drawn = clip_order(table, DataConfig(balance=balance, background=share, epoch_clips=4000), 0).epoch(0)
+    assert np.mean(drawn >= 4) == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("balance", ["labels", "labels_sum"])
+def test_a_balance_of_labels_draws_clips_without_labels_as_often_as_there_are(balance):
+    table = clip_table("", list("abcdefgh"), labels=LABELS)
+    weights = clip_order(table, DataConfig(balance=balance), 0).weights
+    np.testing.assert_allclose(weights[4:], 1 / 8)
+    of_labelled = label_weights(table.labels, 2, "mean" if balance == "labels" else "sum")[:4]
+    np.testing.assert_allclose(weights[:4], of_labelled / of_labelled.sum() / 2)
+
+
+@pytest.mark.parametrize(("labels", "words"), [([["x"], ["y"]], "every clip"), ([[], []], "no clip")])
+def test_a_share_of_what_is_not_there_is_refused(labels, words):
+    table = clip_table("", ["a", "b"], labels=labels, classes=["x", "y"])
+    with pytest.raises(AudiobatError, match=f"data.background is 0.5, but {words} of mine.csv that trains has a label"):
+        clip_order(table, DataConfig(path="mine.csv", background=0.5), 0)

@@ -9,11 +9,12 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiobat.config import SelectConfig
 from audiobat.data.build import clip_table
 from audiobat.data.clip import read_clip
 from audiobat.data.sources.lists import split_labels
 from audiobat.data.sources.read import read_clips, read_labelled_clips
-from audiobat.data.split import split_for_probe
+from audiobat.data.split import Split, split_for_probe, with_valid
 from audiobat.errors import AudiobatError
 
 
@@ -282,6 +283,49 @@ def test_split_without_splits_is_stratified_and_independent_of_order(labels, ran
     shuffled = table.select(order)
     again = {shuffled.keys[i] for i in split_for_probe(shuffled)[1]}
     assert again == {table.keys[i] for i in test}
+
+
+def test_windows_of_a_recording_stay_on_one_side():
+    """Rows of one file, and what `prepare` has made of them: 12 recordings of two classes, five windows each."""
+    names = [f"rec{i}.wav" for i in range(12) for _ in range(5)]
+    begins = [float(w) for _ in range(12) for w in range(5)]
+    labels = [["ab"[i % 2]] for i in range(12) for _ in range(5)]
+    keys = [f"{name}@{begin}" for name, begin in zip(names, begins, strict=True)]
+    cut = clip_table("", names, keys=keys, labels=labels, begins=begins, seconds=[1.0] * 60)
+    packed = clip_table("", keys, labels=labels, columns={"source": names, "start": [str(begin) for begin in begins]})
+    for table in (cut, packed):
+        train, test = split_for_probe(table)
+        assert sorted([*train, *test]) == list(range(60))
+        assert not {names[i] for i in train} & {names[i] for i in test}
+        assert len({names[i] for i in test}) == 2
+        select = SelectConfig(held_out=0.2)
+        split = with_valid(table, Split(train, test), select)
+        assert len(split.valid)
+        assert not {names[i] for i in split.train} & {names[i] for i in split.valid}
+
+
+def test_recordings_with_events_that_test_have_classes_that_others_have(tmp_path):
+    """Recording 0 alone has class z; by its first class, any recording may come first."""
+    for seed in range(20):
+        events = [[("a", 0.0, 1.0), ("b", 2.0, 3.0)] for _ in range(10)]
+        events[seed % 10].append(("z", 5.0, 6.0))
+        table = clip_table("", [f"{seed}_{i}.wav" for i in range(10)], events=events)
+        train, test = split_for_probe(table)
+        assert len(test) == 2
+        assert seed % 10 in train
+
+
+def test_one_recording_for_each_class_cannot_be_split():
+    table = clip_table(
+        "",
+        ["a.wav"] * 3 + ["b.wav"] * 3,
+        keys=list("uvwxyz"),
+        labels=[["a"]] * 3 + [["b"]] * 3,
+        begins=[0.0, 1.0, 2.0] * 2,
+        seconds=[1.0] * 6,
+    )
+    with pytest.raises(AudiobatError, match="Split test has no clips as each class is in one recording alone"):
+        split_for_probe(table)
 
 
 def test_split_by_fold():

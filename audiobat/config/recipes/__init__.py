@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 import yaml
 
 from audiobat.config.checks import LONGEST_NUMBER, is_deep
-from audiobat.config.plain import from_dict, merged_over
+from audiobat.config.plain import flatten, from_dict, merged_over, to_dict
 from audiobat.errors import AudiobatError, did_you_mean
 
 FOLDER = Path(__file__).parent
@@ -211,8 +211,31 @@ def make_config(cls: type[C], config: C | Recipe | None, below: Mapping[str, Any
     """
     if isinstance(config, cls):
         return config
-    fields = load_recipe(config) if isinstance(config, str | Path) else config or {}
+    if isinstance(config, str | Path):
+        fields: Mapping[str, Any] = load_recipe(config)
+    else:
+        fields = with_warmup(cls, below or {}, config or {})  # type: ignore[arg-type]  # as below
     return from_dict(cls, merge(below or {}, fields))  # type: ignore[arg-type]  # mypy: C may be another class still
+
+
+def with_warmup(cls: type[Any], before: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Changes to the fields `before` of a `cls`: if they shorten a training, its warm-up as well, by as much.
+
+    A warm-up that the changes name stays as they have it, and so does that of fields `before` that are no config.
+    """
+    given = flatten(dict(changes))
+    steps = given.get("train.steps")
+    if not isinstance(steps, int):
+        return changes
+    try:
+        known = flatten(to_dict(from_dict(cls, before)))
+    except AudiobatError:  # which is for whoever makes the whole config to say
+        return changes
+    for group in ("optim", "train"):
+        warmup = known.get(f"{group}.warmup_steps")
+        if warmup and f"{group}.warmup_steps" not in given and 0 < steps < known["train.steps"]:
+            changes = merge(changes, {group: {"warmup_steps": warmup * steps // known["train.steps"]}})
+    return changes
 
 
 def _files(name: str, beside: Path, heirs: tuple[Path, ...]) -> list[RecipeFile]:

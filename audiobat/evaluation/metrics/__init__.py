@@ -5,6 +5,7 @@ counts every clip once.
 
     inputs.py       checks and orders that all metrics share
     decisions.py    F1 at a threshold, the best threshold, accuracy
+    thresholds.py   a threshold for each class
     events.py       frame scores to events, and their F1
     ranking.py      average precision and AUC
     resampling.py   a metric in resamples and on halves of the clips, and p values of comparisons
@@ -31,6 +32,7 @@ from audiobat.evaluation.metrics.resampling import (
     interval_of_difference,
     wilcoxon,
 )
+from audiobat.evaluation.metrics.thresholds import best_thresholds
 
 __all__ = [
     "Events",
@@ -38,6 +40,7 @@ __all__ = [
     "accuracy",
     "average_precision",
     "best_threshold",
+    "best_thresholds",
     "bootstrap_values",
     "clips_behind",
     "d_prime",
