@@ -132,6 +132,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb(
         "Label audio files of any length: one row for each window and label, or for each event.",
         resumes=True,
+        defaults={"model": None},  # a file of scores needs none
         sizes=WINDOWS,
     ),
     "export": Verb("Write a model to share or to run elsewhere: a release with its card, ONNX, or for transformers."),

@@ -60,12 +60,16 @@ class TaggerConfig:
     classes: tuple[str, ...] = ()  # names in the order of the logits
     task: Literal["clip", "frame"] = "clip"  # what the head was trained to label
     multi_label: bool = True  # several classes may be there at once: sigmoid, else softmax
+    thresholds: tuple[float, ...] = ()  # a class is found where its score is above its own; (): none were chosen
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(self.classes))
+        for name in ("classes", "thresholds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         check_choice(self, "task")
         check(len(self.classes) > 0, "tagger.classes", self.classes, "name at least one class")
         check(len(set(self.classes)) == len(self.classes), "tagger.classes", self.classes, "name each class once")
+        fits = len(self.thresholds) in (0, len(self.classes)) and all(0 <= value <= 1 for value in self.thresholds)
+        check(fits, "tagger.thresholds", self.thresholds, "give one for each class, from 0 to 1, or none")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,11 @@ In: a model and recordings. Out: tables; folders and files to share.
     tally.py           how far a pass has come over all ranks, and which clips cannot be read
     window_pass.py     one pass over all windows of many recordings, which tasks compute on
     embed.py           `audiobat embed`: embeddings to .parquet, .npz, .csv
-    events.py          the tasks of predict: labels of windows, events
+    scores.py          the file of all scores of a run
+    events.py          scores to labels of windows, and to events
+    thresholds.py      the score above which each class is found
+    settings.py        the arguments of predict that make rows of scores
+    scoring.py         the task of predict: scores of windows or frames
     writers.py         predictions to CSV, JSON lines, Parquet, label tracks, selection tables
     predict.py         `audiobat predict`
     export_source.py   whatever `export --model` names, to a model and what the files of its run tell of it
