@@ -136,6 +136,7 @@ VERBS: dict[str, Verb] = {
         "Label audio files of any length: one row for each window and label, or for each event.",
         resumes=True,
         skips=True,
+        defaults={"model": None},  # a file of scores needs none
         sizes=WINDOWS,
     ),
     "search": Verb(

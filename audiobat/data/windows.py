@@ -60,6 +60,7 @@ class Window(NamedTuple):
     samples: Samples  # [S]
     last: bool  # of its clip
     stamp: FileStamp | None  # of the file, before it was read
+    rate: int  # Hz: the recording's own
 
 
 class BrokenClip(NamedTuple):
@@ -102,7 +103,7 @@ class WindowStream:
                 for number, (start, samples) in enumerate(windows):
                     if held is not None and held.number >= first:
                         yield held
-                    held = Window(clip_id, number, start, samples, False, before)
+                    held = Window(clip_id, number, start, samples, False, before, clip.rate)
             if held is None:
                 raise AudiobatError(f"{path} has no samples: give audio that is not empty.")
             if file_stamp(self.table, clip_id) != before:

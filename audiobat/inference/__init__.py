@@ -7,7 +7,11 @@ In: a model and recordings. Out: tables; folders and files to share.
     window_pass.py     one pass over all windows of many recordings, which tasks compute on
     embed.py           `audiobat embed`: embeddings to .parquet, .npz, .csv
     classify.py        `audiobat.classify`: the labels of one recording
-    events.py          the tasks of predict: labels of windows, events
+    scores.py          the file of all scores of a run
+    events.py          scores to labels of windows, and to events
+    thresholds.py      the score above which each class is found
+    settings.py        the arguments of predict that make rows of scores
+    scoring.py         the task of predict: scores of windows or frames
     writers.py         predictions to CSV, JSON lines, Parquet, label tracks, selection tables
     predict.py         `audiobat predict`
     library/           what stands near what among embedded sounds: `audiobat search`

@@ -1,27 +1,25 @@
-"""The tasks of predicting: scores of windows to rows (clip, start, end, label, score).
+"""Scores to rows (clip, start, end, label, score): labels of windows, or events of windows or frames.
 
-A head that labels clips gives labels of windows, `WindowLabels`. One that labels frames gives events, `FrameEvents`:
-those that `metrics.frames_to_events` finds in a whole recording, found here window by window.
+In: stretches of a recording, in order. Out: the rows that are final, whatever follows. A recording in any stretches
+gives the rows that it gives at once, in the memory that the longest median filter needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from audiobat.data.windows import Window
 from audiobat.inference.journal import CLIP_ID, Rows, join_rows
-from audiobat.inference.window_pass import Task
-from audiobat.models.tagger import Tagger
+from audiobat.inference.scores import Stretch
 
 DIGITS = 6  # of scores, as exact as float32 is, and of seconds: microseconds
 DTYPES = {CLIP_ID: np.int64, "start": np.float64, "end": np.float64, "label": np.int32, "score": np.float64}
 
-Scores = NDArray[np.float32]
+Spans = NDArray[np.float64]  # [T, 2] seconds
+FrameScores = NDArray[np.float32]  # [T, C]
 
 
 def make_rows(clip_id: int, start: ArrayLike, end: ArrayLike, label: ArrayLike, score: ArrayLike) -> Rows:
@@ -31,158 +29,193 @@ def make_rows(clip_id: int, start: ArrayLike, end: ArrayLike, label: ArrayLike, 
     return rows | {name: rows[name].round(DIGITS) for name in ("start", "end", "score")}
 
 
-@dataclass
-class WindowLabels(Task):
-    """Labels of whole windows: of each window the `top` best above the threshold, best first."""
+class Rule(Protocol):
+    """What makes rows of scores."""
 
-    tagger: Tagger
-    top: int
-    threshold: float
+    def rows(self, stretch: Stretch) -> Rows:
+        """The rows that are final after this stretch."""
 
-    def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[Scores]:
-        """Scores [C] of each window of [B, S]."""
-        return list(self.tagger.scores(self.tagger(waveform, lengths)).float().cpu().numpy())
+    def state(self) -> Rows:
+        """What it remembers of the recording so far, as arrays."""
 
-    def rows(self, window: Window, value: Scores) -> Rows:
-        """The rows of a window from its scores [C]."""
-        best = np.argsort(-value, kind="stable")[: self.top]
-        best = best[value[best] > self.threshold]
-        rate = self.tagger.sample_rate
-        start, end = window.start / rate, (window.start + len(window.samples)) / rate
-        return make_rows(window.clip_id, start, end, best, value[best])
+    def restore(self, state: Rows) -> None:
+        """Go on within a recording; an empty state is that before the first stretch."""
 
 
 @dataclass
-class FrameEvents(Task):
-    """Events: runs of frames above the threshold after a median filter over time, also across windows.
+class WindowLabels:
+    """Labels of windows: of each the `top` best above their thresholds, best first, a row each.
 
-    Where windows overlap, a frame is taken from the window whose middle is nearer.
+    With `joiner`, neighbouring windows of one label are one row.
     """
 
-    tagger: Tagger
-    threshold: float
+    top: int
+    thresholds: NDArray[np.float64]  # [C]
+    joiner: EventJoiner | None = None
+
+    def rows(self, stretch: Stretch) -> Rows:
+        """The rows of windows, or the events that have ended."""
+        scores, spans = stretch.scores, stretch.spans
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.top]  # [T, top]
+        value = np.take_along_axis(scores, best, 1)
+        found = value > self.thresholds[best]
+        if self.joiner is None:
+            window, rank = np.nonzero(found)
+            return make_rows(stretch.recording, *spans[window].T, best[window, rank], value[window, rank])
+        active = np.zeros(scores.shape, bool)
+        np.put_along_axis(active, best, found, 1)
+        return make_rows(stretch.recording, **self.joiner.follow(stretch, active, scores, spans))
+
+    def state(self) -> Rows:
+        """The joiner's."""
+        return {} if self.joiner is None else self.joiner.state()
+
+    def restore(self, state: Rows) -> None:
+        """Go on within a recording."""
+        if self.joiner is not None and state:
+            self.joiner.restore(state)
+
+
+@dataclass
+class FrameEvents:
+    """Events of frames: runs above the threshold after a median filter over time."""
+
+    thresholds: NDArray[np.float64]  # [C]
     median: int  # frames, odd
-    window: int  # samples
-    hop: int
-    tracker: EventTracker = field(init=False)  # of the recording whose windows come now
+    joiner: EventJoiner
+    filter: MedianFilter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._begin_recording()
+        self.filter = MedianFilter(len(self.thresholds), self.median)
 
-    def _begin_recording(self) -> None:
-        self.tracker = EventTracker(len(self.tagger.classes), self.threshold, self.median)
-
-    def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[tuple[Scores, NDArray[np.float64]]]:
-        """Scores [T, C] and start times [T] in seconds of the frames of each window."""
-        logits, frame_times = self.tagger.frames(waveform, lengths)
-        scores = self.tagger.scores(logits).float().cpu().numpy()
-        times = frame_times.double().cpu().numpy().round(DIGITS)  # float32's 0.16 lies before 0.16
-        return [(own, times) for own in scores]
-
-    def rows(self, window: Window, value: tuple[Scores, NDArray[np.float64]]) -> Rows:
-        """The events that have ended, whatever follows."""
-        scores, times = value
-        rate, seconds = self.tagger.sample_rate, len(window.samples) / self.tagger.sample_rate
-        if window.number == 0:
-            self._begin_recording()
-        margin = (self.window - self.hop) // 2  # half of the overlap: the neighbour is nearer there
-        first = 0.0 if window.number == 0 else margin / rate
-        behind = seconds if window.last else min(seconds, (margin + self.hop) / rate)
-        keep = (times >= first) & (times < behind)
-        step = float(times[1] - times[0]) if len(times) > 1 else seconds
-        starts, ends = times[keep], np.minimum(times[keep] + step, seconds)
-        begin = window.start / rate
-        found = self.tracker.push(scores[keep], np.stack([begin + starts, begin + ends], 1))
-        if window.last:
-            found = join_rows([found, self.tracker.finish()])
-        return make_rows(window.clip_id, **found)
+    def rows(self, stretch: Stretch) -> Rows:
+        """The events that have ended."""
+        smooth, spans = self.filter.follow(stretch)
+        return make_rows(stretch.recording, **self.joiner.follow(stretch, smooth > self.thresholds, smooth, spans))
 
     def state(self) -> Rows:
-        """The tracker's: the events that have not ended, and the frames that the filter still needs."""
-        return self.tracker.state()
+        """The events that have not ended, and the frames that the filter still needs."""
+        return self.filter.state() | self.joiner.state()
 
     def restore(self, state: Rows) -> None:
-        """Go on within a recording; an empty state is that before the first window."""
+        """Go on within a recording."""
         if state:
-            self.tracker.restore(state)
+            self.filter.restore(state)
+            self.joiner.restore(state)
 
 
-class EventTracker:
-    """Frames of one recording, some at a time, to events of C classes."""
+class MedianFilter:
+    """Scores of one recording's frames, some at a time, to their medians over `width` frames.
 
-    def __init__(self, classes: int, threshold: float, median: int) -> None:
-        self._threshold, self._reach = threshold, median // 2
-        self._raw = np.zeros((0, classes), np.float32)  # frames that the filter still needs
-        self._spans = np.zeros((0, 2))  # start and end of the frames that it has not filtered yet
-        self._begun = False  # whether `_raw` begins with the mirror image of the first frames
-        self._start = np.full(classes, np.nan)  # of the open event of each class; NaN: none is open
-        self._end = np.zeros(classes)  # of its last frame
-        self._sum = np.zeros(classes)  # of its frames' scores
-        self._count = np.zeros(classes)  # of its frames
+    The ends of a recording are mirrored.
+    """
+
+    _fields = ("raw", "spans", "begun")
+
+    def __init__(self, classes: int, width: int) -> None:
+        self._classes, self._reach = classes, width // 2
+        self._begin()
+
+    def _begin(self) -> None:
+        self._raw = np.zeros((0, self._classes), np.float32)  # frames that the filter still needs
+        self._spans = np.zeros((0, 2))  # of the frames that it has not filtered yet
+        self._begun = np.array(False)  # whether `_raw` begins with the mirror image of the first frames
 
     def state(self) -> Rows:
-        """All that the tracker holds, as arrays."""
-        return {name: np.array(getattr(self, f"_{name}")) for name in self._fields}
+        """All that it holds, as arrays."""
+        return {name: getattr(self, f"_{name}").copy() for name in self._fields}
 
     def restore(self, state: Rows) -> None:
-        """Take over the state of another tracker."""
+        """Take over the state of another filter."""
         for name in self._fields:
             setattr(self, f"_{name}", state[name])
 
-    _fields = ("raw", "spans", "begun", "start", "end", "sum", "count")
-
-    def push(self, scores: Scores, spans: NDArray[np.float64]) -> Rows:
-        """Take the next frames [T, C] and their spans [T, 2]; returns the events that ended."""
-        self._raw, self._spans = np.concatenate([self._raw, scores]), np.concatenate([self._spans, spans])
+    def follow(self, stretch: Stretch) -> tuple[FrameScores, Spans]:
+        """Take the next frames; returns the medians of those whose neighbours are all there, and their spans."""
+        if stretch.first:
+            self._begin()
         reach = self._reach
-        if not self._begun:
-            if len(self._raw) < max(1, reach):
-                return self._follow(self._raw[:0])
-            self._raw = np.concatenate([self._raw[:reach][::-1], self._raw])
-            self._begun = True
-        return self._filter()
+        raw = np.concatenate([self._raw, stretch.scores])
+        spans = np.concatenate([self._spans, stretch.spans])
+        if not self._begun and len(raw) >= max(1, reach):
+            raw, self._begun = np.concatenate([raw[:reach][::-1], raw]), np.array(True)
+        if stretch.last:
+            raw = np.concatenate([raw, raw[len(raw) - reach :][::-1]]) if self._begun else mirrored(raw, reach)
+        width = 2 * reach + 1
+        smooth = raw[:0]
+        if len(raw) >= width:
+            views = np.lib.stride_tricks.sliding_window_view(raw, width, axis=0)  # [T, C, width]
+            smooth = np.sort(views, axis=-1)[..., reach]
+        self._raw, self._spans = raw[len(smooth) :], spans[len(smooth) :]
+        return smooth, spans[: len(smooth)]
 
-    def finish(self) -> Rows:
-        """The recording ends: returns the events that are left."""
-        if not self._begun:  # a recording shorter than the filter is mirrored again and again
-            frames = len(self._raw)
-            place = np.arange(-self._reach, frames + self._reach) % (2 * frames)
-            self._raw = self._raw[np.minimum(place, 2 * frames - 1 - place)]
-        else:
-            self._raw = np.concatenate([self._raw, self._raw[len(self._raw) - self._reach :][::-1]])
-        return join_rows([self._filter(), self._close(~np.isnan(self._start))])
 
-    def _filter(self) -> Rows:
-        """Filter the frames whose neighbours are all there, and follow them."""
-        width = 2 * self._reach + 1
-        if len(self._raw) < width:
-            return self._follow(self._raw[:0])
-        views = np.lib.stride_tricks.sliding_window_view(self._raw, width, axis=0)  # [T, C, width]
-        smooth = np.sort(views, axis=-1)[..., self._reach]
-        self._raw = self._raw[len(smooth) :]
-        return self._follow(smooth)
+def mirrored(frames: FrameScores, reach: int) -> FrameScores:
+    """The frames of a recording that is shorter than the filter's reach, mirrored again and again."""
+    count = len(frames)
+    place = np.arange(-reach, count + reach) % max(1, 2 * count)
+    return frames[np.minimum(place, 2 * count - 1 - place)] if count else frames
 
-    def _follow(self, smooth: Scores) -> Rows:
-        """Open, prolong and close events along the next filtered frames [T, C]; returns the closed ones."""
-        spans, self._spans = self._spans[: len(smooth)], self._spans[len(smooth) :]
-        closed = [self._close(np.zeros(len(self._start), bool))]
-        active = smooth > self._threshold
-        before = np.concatenate([~np.isnan(self._start)[None], active])[:-1]
-        ended = (before & ~active).any(1)  # [T] an event of the frame before does not reach this one
-        for frame in np.flatnonzero(active.any(1) | ended):
-            on, is_open = active[frame], ~np.isnan(self._start)
-            if (is_open & ~on).any():
-                closed.append(self._close(is_open & ~on))
-            self._start[on & ~is_open] = spans[frame, 0]
+
+class EventJoiner:
+    """Marked frames, or windows, of one recording to events of C classes.
+
+    An event is a run of marked frames; events of a class that are at most `merge_gap` seconds apart are one; those
+    shorter than `min_duration` seconds are dropped after that. Its score is the mean over its marked frames.
+    """
+
+    _fields = ("start", "end", "sum", "count", "marked")
+
+    def __init__(self, classes: int, merge_gap: float, min_duration: float) -> None:
+        self._merge_gap, self._min_duration = merge_gap, min_duration
+        self._start = np.full(classes, np.nan)  # of the open event of each class; NaN: none is open
+        self._end = np.zeros(classes)  # of its last marked frame
+        self._sum = np.zeros(classes)  # of its marked frames' scores
+        self._count = np.zeros(classes)  # of its marked frames
+        self._marked = np.zeros(classes, bool)  # whether the frame before was marked
+
+    def state(self) -> Rows:
+        """All that it holds, as arrays."""
+        return {name: getattr(self, f"_{name}").copy() for name in self._fields}
+
+    def restore(self, state: Rows) -> None:
+        """Take over the state of another joiner."""
+        for name in self._fields:
+            setattr(self, f"_{name}", state[name])
+
+    def follow(self, stretch: Stretch, marked: NDArray[np.bool_], scores: FrameScores, spans: Spans) -> Rows:
+        """The next frames of a recording: which are marked [T, C], their scores and spans; returns events that ended.
+
+        `stretch` says whether the recording begins or ends with them.
+        """
+        if stretch.first:
+            self._start[:], self._sum[:], self._count[:], self._marked[:] = np.nan, 0, 0, False
+        ended = [self._end_events(np.zeros(len(self._start), bool))]
+        for frame in np.flatnonzero(marked.any(1)):
+            on, before = marked[frame], marked[frame - 1] if frame else self._marked
+            gap = (spans[frame, 0] - self._end).round(DIGITS)
+            apart = on & ~before & ((gap > self._merge_gap) | (self._merge_gap == 0))
+            if (behind := apart & ~np.isnan(self._start)).any():
+                ended.append(self._end_events(behind))
+            self._start[on & np.isnan(self._start)] = spans[frame, 0]
             self._end[on] = spans[frame, 1]
-            self._sum[on] += smooth[frame, on]
+            self._sum[on] += scores[frame, on]
             self._count[on] += 1
-        return join_rows(closed)
+        if len(marked):
+            self._marked = marked[-1].copy()
+        if stretch.last:
+            ended.append(self._end_events(~np.isnan(self._start)))
+        return join_rows(ended)
 
-    def _close(self, which: NDArray[np.bool_]) -> Rows:
-        """Close the events of some classes; an event's score is the mean of its frames' scores."""
+    def _end_events(self, which: NDArray[np.bool_]) -> Rows:
+        """End the open events of some classes; returns those that are long enough."""
         labels = np.flatnonzero(which)
-        score = self._sum[labels] / self._count[labels]
-        rows = {"start": self._start[labels], "end": self._end[labels], "label": labels, "score": score}
+        rows = {
+            "start": self._start[labels],
+            "end": self._end[labels],
+            "label": labels,
+            "score": self._sum[labels] / self._count[labels],
+        }
         self._start[labels], self._sum[labels], self._count[labels] = np.nan, 0, 0
-        return rows
+        long = (rows["end"] - rows["start"]).round(DIGITS) >= self._min_duration
+        return {name: values[long] for name, values in rows.items()}

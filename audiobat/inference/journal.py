@@ -183,12 +183,17 @@ class Journal:
             self.parts += paths
             self.broken |= broken
 
-    def read(self) -> Iterator[Rows]:
-        """All rows in chunks of CHUNK_ROWS, without those of clips that broke later; the last chunk may be empty."""
+    def read(self, columns: Sequence[str] = ()) -> Iterator[Rows]:
+        """All rows in chunks of CHUNK_ROWS, without those of clips that broke later; the last chunk may be empty.
+
+        `columns` are those wanted besides the clip ids; (): all.
+        """
         held: list[Rows] = []
         for path in self.parts:
             with np.load(path, allow_pickle=False) as part:
-                rows = {n.removeprefix("rows."): part[n] for n in part.files if n.startswith("rows.")}
+                names = [name.removeprefix("rows.") for name in part.files if name.startswith("rows.")]
+                wanted = (CLIP_ID, *columns) if columns else names
+                rows = {name: part[f"rows.{name}"] for name in names if name in wanted}
             if not rows:  # all clips of the part were broken
                 continue
             keep = ~np.isin(rows[CLIP_ID], list(self.broken))

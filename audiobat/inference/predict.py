@@ -1,7 +1,8 @@
 """Recordings of any length to a table of labels: file, start, end, label, score of each window or event.
 
-In: a model with a head, and recordings. Windows are those of `data.windows` at the model's rate. OUT.parts/ keeps what
-is done, so that a run that was killed goes on where it stopped, to the same bytes.
+In: a model with a head, and recordings; or the scores that an earlier run kept. Windows are those of `data.windows` at
+the model's rate. OUT.parts/ keeps what is done, so that a run that was killed goes on where it stopped, to the same
+bytes.
 """
 
 from __future__ import annotations
@@ -10,33 +11,36 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from audiobat.config import check
-from audiobat.data.clip_table import ClipTable
+from audiobat.engine.files import errors_of_writing, replacing
 from audiobat.engine.ranks import launch
-from audiobat.engine.tensors import weights_sha256
-from audiobat.inference.events import FrameEvents, WindowLabels
-from audiobat.inference.journal import CLIP_ID, Journal, Rows
-from audiobat.inference.window_pass import Task, Windows, list_clips, make_table
+from audiobat.errors import AudiobatError
+from audiobat.inference.journal import CLIP_ID, Journal, Rows, sibling
+from audiobat.inference.scores import ENDING, Scores, read_scores, scores_in, write_scores
+from audiobat.inference.scoring import ScoreTask, about
+from audiobat.inference.settings import Settings
+from audiobat.inference.thresholds import Threshold
+from audiobat.inference.window_pass import GOES_ON, Windows, list_clips, make_table
 from audiobat.inference.writers import Output, Prediction, pick_format
 from audiobat.models.tagger import Tagger
 from audiobat.zoo.release import load_tagger
 
-MULTI_LABEL_THRESHOLD = 0.5
-EVENT_THRESHOLD = 0.3  # with the median, as `metrics.frames_to_events` scores events: DCASE-2016 task 2
-EVENT_MEDIAN = 3  # frames
 COLUMNS = (CLIP_ID, "start", "end", "label", "score")  # of the rows in the journal
 
 
 def predict(
-    model: str | Path | Tagger,
+    model: str | Path | Tagger | None,
     data: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
+    scores: str | Path | None = None,
     top: int | None = None,
-    threshold: float | None = None,
+    threshold: Threshold | None = None,
     median: int | None = None,
+    merge_gap: float | None = None,
+    min_duration: float = 0.0,
     format: Literal["auto", "csv", "parquet", "jsonl", "audacity", "raven"] = "auto",
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
@@ -56,14 +60,21 @@ def predict(
     Recordings that cannot be read are left out and listed, with the reason, in `out`.skipped.csv.
 
     Args:
-        model: a release folder with a head, the run that made it, or a Tagger object.
+        model: a release folder with a head, the run that made it, or a Tagger object; None where `data` is a file of
+            scores.
         data: one or several of: an audio file, a .txt list of files (relative to it), a folder, a CSV or Parquet file
-            with a path column, prepared shards, tars of recordings, NAME:FOLDER of a public data set.
+            with a path column, prepared shards, tars of recordings, NAME:FOLDER of a public data set; or the file that
+            an earlier run wrote as `scores`, without a model: its rows are made anew and no audio is read.
         out: file to write; for Audacity and Raven with several recordings, a folder with a file for each.
+        scores: .npz to keep all scores in, of every window or frame, so that rows of another threshold cost no pass.
         top: labels of each window, at most; None: 1 if they exclude each other, else all.
-        threshold: only scores above it; None: 0.3 for events; 0.5 for windows if several labels can hold at once and
-            `top` is not given; else none.
+        threshold: only scores above it: a number; or a .json or .csv file of a threshold for each class, in which other
+            classes keep the default. None: those of the model, if it has any and `top` is not given; else 0.3 for
+            events; 0.5 for windows if several labels can hold at once and `top` is not given; else none.
         median: length of the median filter of events, in frames, odd; None: 3.
+        merge_gap: make one event of those of a label that are at most so many seconds apart, and of neighbouring
+            windows of a label; None: none.
+        min_duration: drop events that are shorter, in seconds, after merging.
         format: `csv`, `parquet`, `jsonl`, `audacity` (label track) or `raven` (selection table); `auto`: by the ending
             of `out`: .csv, .parquet, .jsonl, .txt (Audacity), .selections.txt (Raven).
         window_seconds: length of a window; None: the longest clip that the model takes.
@@ -71,65 +82,89 @@ def predict(
         batch_size: windows that are computed at once, at most; on a CPU no more than 20 s of audio for each thread.
         workers: threads that decode ahead; 0: none.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
-        overwrite: replace `out` if it exists, which is an error otherwise.
+        overwrite: replace `out` and `scores` if they exist, which is an error otherwise.
         trust_remote_code: run the Python files that come with the model, if it has any; read them first.
 
     Raises:
         AudiobatError: a bad argument, a release without a head, no recordings or none that can be read, parts
-            of other settings, no room on the disk.
+            of other settings, no room on the disk, a damaged file of scores.
     """
-    out = Path(out)
+    out, kept = Path(out), None if scores is None else Path(scores)
     table_format = pick_format(out, format)
+    settings = Settings(top, threshold, median, merge_gap, min_duration)
+    if (file := scores_in(data)) is not None:
+        given = {"model": model, "scores": scores, "window_seconds": window_seconds, "hop_seconds": hop_seconds}
+        for name, value in given.items():
+            check(value is None, name, value, f"{file} holds what was scored already: leave it out")
+        with launch("cpu") as ranks:
+            if ranks.is_main:
+                found = read_scores(file)
+                output = Output(out, table_format, found.keys, found.about.nyquist, overwrite)
+                write_from_scores(output, found, settings)
+            ranks.barrier()
+        return out
+    if model is None:
+        raise AudiobatError("predict needs a model: give --model, or a file of scores as --data.")
+    check_kept(kept, out, overwrite)
     clips = list_clips(data)
     with launch(device) as ranks:
         tagger = load_tagger(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
         tagger.to(ranks.device).eval()
         windows = Windows.of(tagger.encoder, window_seconds, hop_seconds, batch_size, workers)
-        output = Output(out, table_format, clips.keys, tagger.sample_rate / 2, overwrite)
-        task, settings = build_task(tagger, windows, top, threshold, median)
-        settings |= {  # what else rows depend on
+        described = about(tagger)
+        output = Output(out, table_format, clips.keys, described.nyquist, overwrite)
+        rule = settings.rule(described)  # errors of the settings come before the pass
+        task = ScoreTask(tagger, windows.length, windows.hop, rule if kept is None else None)
+        depends_on = {  # what rows depend on
             "verb": "predict",
-            "model": weights_sha256(tagger),
+            "model": described.model,
             "classes": hashlib.sha256("\n".join(tagger.classes).encode()).hexdigest(),
             "task": [tagger.task, tagger.multi_label],
+            "scores": None if kept is None else str(kept),
         }
+        if kept is None:
+            depends_on |= settings.values(described)
 
         def write(journal: Journal) -> None:
+            if kept is not None:
+                with errors_of_writing(kept, GOES_ON), replacing(kept) as beside:
+                    write_scores(beside, journal.read, clips.keys, described)
+                write_from_scores(output, read_scores(kept), settings)
+                return
             broken = {clips.keys[clip_id] for clip_id in journal.broken}
-            output.write(predictions(journal.read(), clips, tagger.classes, by_start=tagger.task == "frame"), broken)
+            rates = {}
+            for rows in journal.read(["rate"]):
+                rates |= dict(zip(rows[CLIP_ID].tolist(), rows["rate"].tolist(), strict=True))
+            found = predictions(journal.read(COLUMNS[1:]), clips.keys, tagger.classes, settings.sorts(described))
+            output.write(found, broken, {clips.keys[clip_id]: rate for clip_id, rate in rates.items()})
 
-        make_table("predict", out, task, clips, windows, settings, overwrite, ranks, write)
+        make_table("predict", out, task, clips, windows, depends_on, overwrite, ranks, write)
     return out
 
 
-def build_task(
-    tagger: Tagger, windows: Windows, top: int | None, threshold: float | None, median: int | None
-) -> tuple[Task, dict[str, Any]]:
-    """The task for the head, and those of its settings that rows depend on; what is None gets its default."""
-    classes, is_frame = len(tagger.classes), tagger.task == "frame"
-    check(threshold is None or 0 <= threshold <= 1, "threshold", threshold, "use 0 to 1")
-    if is_frame:
-        check(top is None, "top", top, "this head labels frames, use --threshold")
-        median = EVENT_MEDIAN if median is None else median
-        check(median > 0 and median % 2 == 1, "median", median, "use an odd number of frames, 1 for no filter")
-        threshold = EVENT_THRESHOLD if threshold is None else threshold
-        task: Task = FrameEvents(tagger, threshold, median, windows.length, windows.hop)
-        return task, {"threshold": threshold, "median": median}
-    check(median is None, "median", median, "it filters frames, and this head labels clips: leave it out")
-    check(top is None or 1 <= top <= classes, "top", top, f"use 1 to {classes}, as many as the head has classes")
-    if threshold is None:
-        threshold = MULTI_LABEL_THRESHOLD if tagger.multi_label and top is None else -1.0
-    if top is None:
-        top = classes if tagger.multi_label else 1
-    return WindowLabels(tagger, top, threshold), {"top": top, "threshold": threshold}
+def check_kept(kept: Path | None, out: Path, overwrite: bool) -> None:
+    """Raise an AudiobatError unless scores may be written to `kept`."""
+    if kept is None:
+        return
+    check(kept.suffix.lower() == ENDING, "scores", str(kept), f"name a file that ends in {ENDING}")
+    if kept.exists() and not overwrite and not sibling(out, "parts").exists():
+        raise AudiobatError(f"{kept} exists: choose another --scores, or replace it with --overwrite.")
+
+
+def write_from_scores(output: Output, scores: Scores, settings: Settings) -> None:
+    """Write what the settings make of scores; recordings without scores could not be read."""
+    rule, keys = settings.rule(scores.about), scores.keys
+    rows = predictions(map(rule.rows, scores.stretches()), keys, scores.about.classes, settings.sorts(scores.about))
+    broken = set(output.recordings) - set(keys)
+    output.write(rows, broken, dict(zip(keys, scores.rates.tolist(), strict=True)))
 
 
 def predictions(
-    chunks: Iterator[Rows], clips: ClipTable, classes: Sequence[str], by_start: bool
+    chunks: Iterator[Rows], keys: Sequence[str], classes: Sequence[str], by_start: bool
 ) -> Iterator[Prediction]:
-    """The rows of the journal as predictions, recording by recording; `by_start` sorts those of a recording."""
+    """Rows as predictions, recording by recording; `by_start` sorts those of a recording."""
     lines = (line for rows in chunks for line in zip(*(rows[name].tolist() for name in COLUMNS), strict=True))
     for clip_id, own in itertools.groupby(lines, key=lambda line: line[0]):
-        name = clips.keys[clip_id]
+        name = keys[clip_id]
         for _, start, end, label, score in sorted(own) if by_start else own:
             yield Prediction(name, start, end, classes[label], score)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, NamedTuple, cast, get_args
@@ -68,7 +68,7 @@ class Output:
     out: Path
     format: Format
     recordings: Strings  # the names of all
-    nyquist: float  # Hz: half the model's rate
+    nyquist: float  # Hz: half the model's rate, above which it hears nothing
     overwrite: bool
 
     def __post_init__(self) -> None:
@@ -101,18 +101,26 @@ class Output:
         parts = [part for part in PurePath(recording).parts if part not in (PurePath(recording).anchor, "..")]
         return PurePath(*parts[:-1], parts[-1] + TRACKS[self.format])
 
-    def write(self, predictions: Iterator[Prediction], broken: Iterable[str]) -> None:
-        """Write all predictions, which come recording by recording; the files are replaced together, or not at all."""
+    def write(self, predictions: Iterator[Prediction], broken: Iterable[str], rates: Mapping[str, int]) -> None:
+        """Write all predictions, which come recording by recording; the files are replaced together, or not at all.
+
+        Args:
+            predictions: of recordings in their order.
+            broken: names of the recordings that could not be read.
+            rates: recording to its own sample rate, Hz, of those that have predictions.
+        """
         restore(self.out)  # a folder that an earlier run, killed while it replaced it, left aside
         with replacing(self.out) as beside:
             if self.is_folder:
-                self._write_tracks(beside, predictions, set(broken))
+                self._write_tracks(beside, predictions, set(broken), rates)
             elif self.format in TRACKS:
-                self._write_track(beside, predictions)
+                self._write_track(beside, predictions, rates.get(self.recordings[0]))
             else:
                 {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}[self.format](beside, predictions)
 
-    def _write_tracks(self, folder: Path, predictions: Iterator[Prediction], broken: set[str]) -> None:
+    def _write_tracks(
+        self, folder: Path, predictions: Iterator[Prediction], broken: set[str], rates: Mapping[str, int]
+    ) -> None:
         """Write a file for each recording that could be read, also if nothing was found in it."""
         groups = itertools.groupby(predictions, key=lambda prediction: prediction.file)
         following = next(groups, None)
@@ -122,16 +130,16 @@ class Output:
             path = folder / self.track(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             if following is not None and following[0] == name:
-                self._write_track(path, following[1])
+                self._write_track(path, following[1], rates[name])
                 following = next(groups, None)
             else:
                 self._write_track(path, iter(()))
 
-    def _write_track(self, path: Path, predictions: Iterator[Prediction]) -> None:
+    def _write_track(self, path: Path, predictions: Iterator[Prediction], rate: int | None = None) -> None:
         if self.format == "audacity":
             write_audacity(path, predictions)
         else:
-            write_raven(path, predictions, self.nyquist)
+            write_raven(path, predictions, self.nyquist if rate is None else min(self.nyquist, rate / 2))
 
 
 def write_csv(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -169,11 +177,14 @@ def write_audacity(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def write_raven(path: Path, predictions: Iterable[Prediction], nyquist: float) -> None:
-    """A selection table: File > Open Sound Selection Table reads it. Boxes reach from 0 Hz to `nyquist`."""
+    """A selection table: File > Open Sound Selection Table reads it. Boxes reach from 0 Hz to `nyquist`.
+
+    Raven refuses a box that ends above half the recording's sample rate, and crowsetta one of whole numbers.
+    """
     with path.open("w", encoding="utf-8") as file:
         file.write("\t".join(RAVEN_COLUMNS) + "\n")
         for number, row in enumerate(predictions, start=1):
-            where = f"{number}\tSpectrogram 1\t1\t{row.start:.6f}\t{row.end:.6f}\t0\t{nyquist:g}"
+            where = f"{number}\tSpectrogram 1\t1\t{row.start:.6f}\t{row.end:.6f}\t0.0\t{float(nyquist)}"
             file.write(f"{where}\t{one_line(PurePath(row.file).name)}\t{one_line(row.label)}\t{row.score:.6f}\n")
 
 
