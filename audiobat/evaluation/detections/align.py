@@ -29,6 +29,7 @@ class Side:
     classes: list[str]
     events: EventList
     timed: bool = True  # whether events have times; else a recording has labels as a whole
+    every_class: bool = False  # whether all of its classes are evaluated, not only those that events have
     notes: list[str] = field(default_factory=list)
 
 
@@ -98,8 +99,8 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     known = np.array([place[p] if p >= 0 else NONE for p in partner], np.int64)
-    if not (known >= 0).any():
-        theirs = ", ".join(predicted.keys[:SHOWN]) or "none"
+    if len(predicted.events) and not (known >= 0).any():  # a table without a row names no recording
+        theirs = ", ".join(predicted.keys[:SHOWN])
         ours = ", ".join(truth.keys[:SHOWN])
         raise AudiobatError(
             f"Predictions and truth have no recording in common: predictions name {theirs}; the truth {ours}. "
@@ -107,8 +108,8 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
         )
     predicted_ids = np.full(len(order), NONE)
     predicted_ids[known[known >= 0]] = np.flatnonzero(known >= 0)
-    names = sorted({*_used(truth), *_used(predicted)})
-    if not set(_used(truth)):
+    names = sorted({*_used(truth), *(predicted.classes if predicted.every_class else _used(predicted))})
+    if not _used(truth):
         raise AudiobatError("The truth has no event of any label: there is nothing to find.")
     if labels is not None:
         for label in labels:

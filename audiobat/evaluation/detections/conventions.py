@@ -13,7 +13,8 @@ predictions have; and an error rate without any true event is divided by the lea
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -62,11 +63,14 @@ CONVENTIONS = {
 }
 
 
-def find_convention(name: str, **settings: float | None) -> Convention:
-    """The convention called `name`, with those of the settings that are not None in place of its own."""
+def find_convention(name: str, **collars: float | None) -> Convention:
+    """The convention called `name`, with those of the collars that are not None in place of its own.
+
+    Raises:
+        AudiobatError: an unknown name, a collar below 0, a segment of no length.
+    """
     if name not in CONVENTIONS:
-        raise AudiobatError(
-            f"--convention {name} is unknown{did_you_mean(name, CONVENTIONS)}: {', '.join(CONVENTIONS)}."
-        )
-    assert settings.keys() <= {field.name for field in fields(Convention)}
-    return replace(CONVENTIONS[name], **{key: value for key, value in settings.items() if value is not None})
+        known = ", ".join(CONVENTIONS)
+        raise AudiobatError(f"--convention {name} is unknown{did_you_mean(name, CONVENTIONS)}: use one of {known}.")
+    given: dict[str, Any] = {key: value for key, value in collars.items() if value is not None}
+    return replace(CONVENTIONS[name], **given)

@@ -15,7 +15,7 @@ from torch import Tensor
 from audiobat.evaluation.detections.conventions import Convention
 from audiobat.evaluation.detections.event_list import Bools, Floats, Whole
 from audiobat.evaluation.detections.levels import FOUND, PREDICTED, RIGHT, TRUTH, Level, Rows
-from audiobat.evaluation.detections.measures import HALVES, Value, counted_classes, macro, ratios
+from audiobat.evaluation.detections.measures import HALVES, Value, counted_classes, macro, ratios, units_behind
 from audiobat.evaluation.metrics import half_sample_interval, half_sample_values
 from audiobat.evaluation.record import Metric
 
@@ -38,11 +38,11 @@ class Curve:
     classes: Floats  # [C, B, 3]
 
 
-def thresholds_of(scores: Floats) -> Floats:
-    """Rising thresholds that show how scores decide."""
-    if not len(scores) or (scores.min() >= 0 and scores.max() <= 1):
+def thresholds_of(rows: Rows) -> Floats:
+    """Rising thresholds that show how the scores of rows decide."""
+    if all(not len(part) or (part.min() >= 0 and part.max() <= 1) for part in rows.scores):
         return FINE
-    return np.unique(np.quantile(scores, np.arange(STEPS) / STEPS))
+    return np.unique(np.quantile(np.concatenate(rows.scores), np.arange(STEPS) / STEPS))
 
 
 def average_precision(predicted: Floats, right: Bools, found: Floats, truth: float) -> float:
@@ -64,52 +64,43 @@ def average_precision(predicted: Floats, right: Bools, found: Floats, truth: flo
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
-def curve_of(level: Level, convention: Convention, seed: int) -> tuple[Curve, Metric, list[Value]]:
+def curve_of(level: Level, rows: Rows, convention: Convention, seed: int) -> tuple[Curve, Metric, list[Value]]:
     """The curve of a level, and average precision: its mean over classes, and of each class."""
     units, classes, _ = level.counts.shape
-    every = np.concatenate([rows.score for rows in level.rows]) if level.rows else np.zeros(0)
-    thresholds = thresholds_of(every)
+    thresholds = thresholds_of(rows)
     truth = level.counts[..., TRUTH]  # [U, C]
     above = np.zeros((classes, len(thresholds), 4))
+    above[..., TRUTH] = truth.sum(0)[:, None]
     values, halves = np.full(classes, np.nan), np.full((HALVES, classes), np.nan)
     for label in range(classes):
-        score, unit, right = _rows_of(level.rows, label)
-        found = [part[right] for part in (score, unit)]
-        if level.found is not None:
-            found = list(_rows_of(level.found, label)[:2])
+        score, unit, right = rows.of(label)
+        found, own, _ = (score[right], unit[right], right) if level.found is None else level.found.of(label)
         hists = [
             _above(score, unit, thresholds, units),
             _above(score[right], unit[right], thresholds, units),
-            _above(found[0], found[1], thresholds, units),
+            _above(found, own, thresholds, units),
         ]
         for column, hist in zip((PREDICTED, RIGHT, FOUND), hists, strict=True):
             above[label, :, column] = hist.sum(0)[1:]
-        above[label, :, TRUTH] = truth[:, label].sum()
-        values[label] = average_precision(score, right, found[0], truth[:, label].sum())
+        values[label] = average_precision(score, right, found, truth[:, label].sum())
         if truth[:, label].any():
             halves[:, label] = _halves(hists, truth[:, label], seed)
-    counted = counted_classes(level, convention)
-    each = ratios(above, convention)  # [C, B, 3]
-    curve = Curve(thresholds, ratios(above.sum(0), convention), macro(each.swapaxes(0, 1), counted), each)
     kept = ~np.isnan(values)
     mean = float(values[kept].mean()) if kept.any() else float("nan")
-    low, high = half_sample_interval(mean, mean, torch.from_numpy(_mean(halves)), units)
-    metric = Metric(mean, low, high, DEFINITION, interval="halves")
-    own = [
-        Value(v, *half_sample_interval(v, v, torch.from_numpy(halves[:, c].copy()), units))
+    _, every, *behind = units_behind(level.counts).tolist()
+    low, high = half_sample_interval(mean, mean, torch.from_numpy(_mean(halves)), every)
+    own_values = [
+        Value(v, *half_sample_interval(v, v, torch.from_numpy(halves[:, c].copy()), behind[c]))
         for c, v in enumerate(values.tolist())
     ]
-    return curve, metric, own
+    curve = make_curve(thresholds, above, counted_classes(level, convention), convention)
+    return curve, Metric(mean, low, high, DEFINITION, interval="halves"), own_values
 
 
-def _rows_of(parts: list[Rows], label: int) -> tuple[Floats, Whole, Bools]:
-    score, unit, right = zip(*(rows.of(label) for rows in parts), strict=True) if parts else ((), (), ())
-    empty = np.zeros(0)
-    return (
-        np.concatenate([*score, empty]),
-        np.concatenate([*unit, empty.astype(np.int64)]),
-        np.concatenate([*right, empty.astype(bool)]),
-    )
+def make_curve(thresholds: Floats, above: Floats, counted: Bools, convention: Convention) -> Curve:
+    """The curve of counts [C, B, 4] of what lies above each threshold; means are over the counted classes [C]."""
+    each = ratios(above, convention)  # [C, B, 3]
+    return Curve(thresholds, ratios(above.sum(0), convention), macro(each.swapaxes(0, 1), counted), each)
 
 
 def _above(score: Floats, unit: Whole, thresholds: Floats, units: int) -> Floats:
@@ -134,6 +125,7 @@ def _halves(hists: list[Floats], truth: Floats, seed: int) -> Floats:
 
 
 def _mean(values: Floats) -> Floats:
+    """Mean of each row over what is no NaN."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(known, values, 0.0).sum(1) / known.sum(1)
+        return np.asarray(np.where(known, values, 0.0).sum(1) / known.sum(1))

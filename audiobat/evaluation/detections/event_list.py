@@ -6,7 +6,7 @@ times of its two events.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,8 @@ class EventList:
 
     def take(self, chosen: Whole | Bools) -> EventList:
         """Some of the events, by index or mask."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return EventList(**{name: None if value is None else value[chosen] for name, value in values.items()})
+        score = None if self.score is None else self.score[chosen]
+        return EventList(self.recording[chosen], self.label[chosen], self.onset[chosen], self.offset[chosen], score)
 
 
 def near_pairs(a: EventList, b: EventList, seconds: float, *, same_label: bool) -> tuple[Whole, Whole]:

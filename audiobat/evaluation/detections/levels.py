@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.detections.conventions import Convention
@@ -23,19 +22,33 @@ FOUND, TRUTH, RIGHT, PREDICTED = range(4)
 SURE = 1.0  # score of a detection that has none
 
 
-@dataclass(frozen=True, eq=False)
 class Rows:
-    """Scored rows, class after class: whatever a threshold may keep or drop."""
+    """Scored predictions, or true ones with the score at which they are found: what a threshold keeps or drops."""
 
-    offsets: Whole  # [C + 1] where those of a class begin
-    score: NDArray[np.floating]  # [n]
-    unit: NDArray[np.integer]  # [n]
-    right: Bools  # [n]
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._parts: list[tuple[Whole, Floats, Whole, Bools]] = []  # each sorted by class
+        self.add(*(np.zeros(0, kind) for kind in (np.int64, np.float32, np.int16, np.bool_)))
+
+    def add(self, label: Whole, score: Floats, unit: Whole, right: Bools) -> Rows:
+        """Add rows in any order, [n] each; returns these rows."""
+        order = np.argsort(label, kind="stable")
+        offsets = np.searchsorted(label[order], np.arange(self._classes + 1))
+        self._parts.append((offsets, score[order], unit[order], right[order]))
+        return self
 
     def of(self, label: int) -> tuple[Floats, Whole, Bools]:
         """Scores, units and whether they are right of the rows of a class."""
-        own = slice(self.offsets[label], self.offsets[label + 1])
-        return self.score[own].astype(np.float64), self.unit[own].astype(np.int64), self.right[own]
+        own = [slice(offsets[label], offsets[label + 1]) for offsets, *_ in self._parts]
+        score = np.concatenate([part[1][cut] for part, cut in zip(self._parts, own, strict=True)])
+        unit = np.concatenate([part[2][cut] for part, cut in zip(self._parts, own, strict=True)])
+        right = np.concatenate([part[3][cut] for part, cut in zip(self._parts, own, strict=True)])
+        return score.astype(np.float64), unit.astype(np.int64), right
+
+    @property
+    def scores(self) -> list[Floats]:
+        """All scores, in parts."""
+        return [score for _, score, _, _ in self._parts]
 
 
 @dataclass(eq=False)
@@ -46,15 +59,8 @@ class Level:
     counts: Floats  # [U, C, 4]
     by_recording: Floats  # [R, 4]
     substitutions: Floats | None  # [U] a miss and a false alarm that are one error; None: the level has no error rate
-    rows: list[Rows]  # of predictions; none where they have no scores
-    found: list[Rows] | None = None  # of the true ones, each with the score at which it is found; None: the right rows
-
-
-def sort_rows(label: Whole, score: Floats, unit: Whole, right: Bools, classes: int) -> Rows:
-    """Rows in any order as `Rows`."""
-    order = np.argsort(label, kind="stable")
-    offsets = np.searchsorted(label[order], np.arange(classes + 1))
-    return Rows(offsets, score[order], unit[order], right[order])
+    rows: Rows | None  # of predictions; None: they have no scores
+    found: Rows | None = None  # of the true ones that are found; None: the rows that are right
 
 
 def clip_level(truth: EventList, found: EventList, units: Units, recordings: int, classes: int) -> Level:
@@ -66,12 +72,11 @@ def clip_level(truth: EventList, found: EventList, units: Units, recordings: int
     right = np.isin(predicted, true)
     counts, by_recording = _empty(units, recordings, classes)
     for cells, column in ((true, TRUTH), (predicted, PREDICTED), (predicted[right], RIGHT), (predicted[right], FOUND)):
-        unit = units.of(cells // classes, np.zeros(len(cells)))
-        np.add.at(counts, (unit, cells % classes, column), 1)
-        np.add.at(by_recording, (cells // classes, column), 1)
+        recording, label = cells // classes, cells % classes
+        _add(counts[..., column], by_recording[:, column], units.of(recording, np.zeros(len(cells))), label, recording)
     unit = units.of(predicted // classes, np.zeros(len(predicted)))
-    rows = [sort_rows(predicted % classes, scores[order][first], unit, right, classes)]
-    return Level("clip", counts, by_recording, None, rows if found.score is not None else [])
+    rows = Rows(classes).add(predicted % classes, scores[order][first], unit, right)
+    return Level("clip", counts, by_recording, None, None if found.score is None else rows)
 
 
 def segment_level(
@@ -80,9 +85,9 @@ def segment_level(
     """Whether a segment of `segment_seconds` is touched by an event of a label; its score is the highest of them."""
     counts, by_recording = _empty(units, len(lengths), classes)
     substituted = np.zeros(units.count)
-    rows = []
+    rows = None if found.score is None else Rows(classes)
     step = convention.segment_seconds
-    number = np.maximum(_up(lengths, convention), 0).astype(np.int64)  # [R] segments
+    number = np.maximum(segments_begun(lengths, convention), 0).astype(np.int64)  # [R] segments
     if number.sum() > MOST_SEGMENTS:
         raise AudiobatError(
             f"The recordings have {number.sum():,} segments of {step:g} s: raise --segment-seconds, and look whether "
@@ -115,9 +120,9 @@ def segment_level(
                 by_recording[:, column] += each
         swapped = np.minimum(true.sum(1), predicted.sum(1)) - right.sum(1)
         substituted += np.bincount(unit, swapped, minlength=units.count)
-        if found.score is not None:
+        if rows is not None:
             label, at = np.nonzero(predicted.T)
-            rows.append(sort_rows(label, score[at, label], unit[at], right[at, label], classes))
+            rows.add(label, score[at, label], unit[at], right[at, label])
     return Level("segment", counts, by_recording, substituted, rows)
 
 
@@ -137,7 +142,7 @@ def matched_level(
     substituted = np.bincount(units.of(truth.recording[swapped], truth.onset[swapped]), minlength=units.count).astype(
         np.float64
     )
-    rows = [] if found.score is None else [sort_rows(found.label, found.score, unit, hit, classes)]
+    rows = None if found.score is None else Rows(classes).add(found.label, found.score, unit, hit)
     return Level(name, counts, by_recording, substituted, rows)
 
 
@@ -166,14 +171,14 @@ def overlap_level(
     unit = units.of(found.recording, found.onset)
     counts, by_recording = _count(truth, found, touched.detected, touched.right, unit, units, recordings, classes)
     if found.score is None:
-        return Level("overlap", counts, by_recording, None, [])
+        return Level("overlap", counts, by_recording, None, None)
     best = np.full(len(truth), -np.inf)
     np.maximum.at(best, touched.event, found.score[touched.detection])
     own = units.of(truth.recording, truth.onset)
     kept = touched.detected
-    found_rows = sort_rows(truth.label[kept], best[kept], own[kept], kept[kept], classes)
-    rows = sort_rows(found.label, found.score, unit, touched.right, classes)
-    return Level("overlap", counts, by_recording, None, [rows], [found_rows])
+    rows = Rows(classes).add(found.label, found.score, unit, touched.right)
+    found_rows = Rows(classes).add(truth.label[kept], best[kept], own[kept], kept[kept])
+    return Level("overlap", counts, by_recording, None, rows, found_rows)
 
 
 def _count(
@@ -195,9 +200,15 @@ def _count(
         (PREDICTED, found, unit, np.ones(len(found), bool)),
         (RIGHT, found, unit, right),
     ):
-        np.add.at(counts, (place[chosen], events.label[chosen], column), 1)
-        np.add.at(by_recording, (events.recording[chosen], column), 1)
+        own_label, recording = events.label[chosen], events.recording[chosen]
+        _add(counts[..., column], by_recording[:, column], place[chosen], own_label, recording)
     return counts, by_recording
+
+
+def _add(counts: Floats, by_recording: Floats, unit: Whole, label: Whole, recording: Whole) -> None:
+    """Count each cell or event in its unit and class, [U, C], and in its recording, [R]."""
+    np.add.at(counts, (unit, label), 1)
+    np.add.at(by_recording, recording, 1)
 
 
 def _empty(units: Units, recordings: int, classes: int) -> tuple[Floats, Floats]:
@@ -214,8 +225,8 @@ def _down(seconds: Floats, convention: Convention) -> Floats:
     return np.floor(seconds * 1 / step + convention.slack / step)  # as sed_eval computes it, but for the slack
 
 
-def _up(seconds: Floats, convention: Convention) -> Floats:
-    """Segments that have begun by each time."""
+def segments_begun(seconds: Floats, convention: Convention) -> Floats:
+    """How many segments have begun by each time."""
     step = convention.segment_seconds
     return np.ceil(seconds * 1 / step - convention.slack / step)
 
@@ -224,8 +235,17 @@ def _spans(events: EventList, starts: Whole, number: Whole, convention: Conventi
     """The first row of each event, and the row behind its last one; rows are segments of recording after recording."""
     own, most = starts[events.recording], number[events.recording]
     first = np.clip(_down(events.onset, convention), 0, most).astype(np.int64)
-    last = np.clip(_up(events.offset, convention), 0, most).astype(np.int64)
+    last = np.clip(segments_begun(events.offset, convention), 0, most).astype(np.int64)
     return own + first, own + last
+
+
+def touched_segments(events: EventList, number: int, classes: int, convention: Convention) -> Bools:
+    """Which of the first segments of a recording its events touch, [number, C]."""
+    touched = np.zeros((number, classes), bool)
+    spans = _spans(events, np.zeros(1, np.int64), np.array([number]), convention)
+    at, label, _ = _cells(spans, events.label, 0, number)
+    touched[at, label] = True
+    return touched
 
 
 def _cells(spans: tuple[Whole, Whole], label: Whole, begin: int, end: int) -> tuple[Whole, Whole, Whole]:

@@ -84,19 +84,21 @@ def _augment(
     waiting = [begin]
     while waiting:
         current = waiting.pop()
-        for event in choices[current]:
-            if event in reached_by or event in dead:
+        for choice in choices[current]:
+            if choice in reached_by or choice in dead:
                 continue
-            reached_by[event] = current
-            if event in holder:
-                waiting.append(holder[event])
+            reached_by[choice] = current
+            if choice in holder:
+                waiting.append(holder[choice])
                 continue
-            free: int | None = event
-            while free is not None:  # hand events on, along the way back to the beginning, which has none to give
-                giver = reached_by[free]
-                holder[free] = giver
-                free, held[giver] = held.get(giver), free
-            return
+            event = choice
+            while True:  # hand events on, along the way back to the beginning, which has none to give
+                giver = reached_by[event]
+                given_up = held.get(giver)
+                holder[event], held[giver] = giver, event
+                if given_up is None:
+                    return
+                event = given_up
     dead.update(reached_by)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from audiobat.evaluation.detections.conventions import Convention
-from audiobat.evaluation.detections.event_list import Bools, Floats
+from audiobat.evaluation.detections.event_list import Bools, Floats, Whole
 from audiobat.evaluation.detections.levels import FOUND, PREDICTED, RIGHT, TRUTH, Level
 from audiobat.evaluation.metrics import (
     bootstrap_values,
@@ -70,7 +70,7 @@ def macro(values: Floats, counted: Bools) -> Floats:
     kept = values[..., counted, :]
     known = ~np.isnan(kept)
     with np.errstate(invalid="ignore"):
-        return np.where(known, kept, 0.0).sum(-2) / known.sum(-2)
+        return np.asarray(np.where(known, kept, 0.0).sum(-2) / known.sum(-2))
 
 
 def error_rate(counts: Floats, substitutions: Floats, convention: Convention) -> Floats:
@@ -80,13 +80,20 @@ def error_rate(counts: Floats, substitutions: Floats, convention: Convention) ->
     errors = truth - total[..., FOUND] + total[..., PREDICTED] - total[..., RIGHT] - substitutions
     least = convention.least
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(truth > 0, errors / truth, errors / least)
+        return np.asarray(np.where(truth > 0, errors / truth, errors / least))
 
 
 def counted_classes(level: Level, convention: Convention) -> Bools:
     """The classes that means over classes take in, [C]: by our convention those that truth has."""
     truth = level.counts[..., TRUTH].sum(0) > 0
     return np.ones_like(truth) if convention.every_class else truth
+
+
+def units_behind(counts: Floats) -> Whole:
+    """Units that have something to count, at least 1: of all classes, twice (micro, macro), then of each: [2 + C]."""
+    there = counts.sum(-1) > 0  # [U, C]
+    every = there.any(1).sum()
+    return np.maximum(1, np.concatenate([[every, every], there.sum(0)]))
 
 
 def measure(
@@ -106,8 +113,10 @@ def measure(
 
     whole = all_ratios(torch.ones(1, units, dtype=torch.float64))[0]
     halves = half_sample_values(all_ratios, units, HALVES, seed)
+    behind = np.repeat(units_behind(level.counts), len(PARTS))
     found = [
-        Value(value, *half_sample_interval(value, value, halves[:, i], units)) for i, value in enumerate(whole.tolist())
+        Value(value, *half_sample_interval(value, value, halves[:, i], int(behind[i])))
+        for i, value in enumerate(whole.tolist())
     ]
     metrics = {
         f"{part}_{kind}": Metric(v.value, v.low, v.high, f"{part}, {DEFINITIONS[kind]}", interval="halves")

@@ -206,18 +206,16 @@ def event_rows(result: DetectionResult) -> Iterator[Sequence[object]]:
         ("truth", pair.truth, touched.detected, ("missed", "found"), confusion.taken_for),
         ("predicted", pair.found, touched.right, ("wrong", "right"), confusion.really),
     )
-    rows = []
+    rows: list[tuple[int, float, float, int, float | None, str, str, int]] = []
     for side, events, good, words, other in sides:
         scores = [None] * len(events) if events.score is None else events.score.tolist()
         columns = (events.recording, events.onset, events.offset, events.label, good, other)
-        for (recording, start, end, label, fine, o), score in zip(
-            zip(*(column.tolist() for column in columns), strict=True), scores, strict=True
-        ):
-            rest = (score, side, words[fine], None if o < 0 else pair.classes[o])
-            rows.append((recording, start, end, label, *rest))
+        for *place, fine, o, score in zip(*(column.tolist() for column in columns), scores, strict=True):
+            rows.append((*place, score, side, words[fine], o))
     rows.sort(key=lambda row: row[:4])
-    for recording, start, end, label, *rest in rows:
-        yield [pair.keys[recording], _cell(start), _cell(end), pair.classes[label], *rest]
+    for recording, start, end, label, score, side, became, o in rows:
+        other_label = None if o < 0 else pair.classes[o]
+        yield [pair.keys[recording], _cell(start), _cell(end), pair.classes[label], score, side, became, other_label]
 
 
 def _plain_level(level: LevelResult, classes: Sequence[str]) -> dict[str, Any]:

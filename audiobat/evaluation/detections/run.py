@@ -23,15 +23,15 @@ from audiobat.evaluation.detections.levels import (
     overlap_level,
     segment_level,
 )
-from audiobat.evaluation.detections.measures import ClassCounts, measure
+from audiobat.evaluation.detections.measures import ClassCounts, Value, measure
 from audiobat.evaluation.detections.result import ErrorEvent, LevelResult
-from audiobat.evaluation.detections.units import Units
+from audiobat.evaluation.detections.units import Units, units_of
 
 
 def all_levels(pair: Pair, lengths: Floats, units: Units, convention: Convention, touched: Touch | None) -> list[Level]:
     """The counts of every level that the times of both sides allow."""
     truth, found, classes, recordings = pair.truth, pair.found, len(pair.classes), len(pair.keys)
-    levels = [clip_level(truth, found, units, recordings, classes)]
+    levels = [clip_level(truth, found, units_of(lengths, whole=True), recordings, classes)]
     if touched is None:
         return levels
     levels.append(segment_level(truth, found, lengths, units, classes, convention))
@@ -43,14 +43,15 @@ def all_levels(pair: Pair, lengths: Floats, units: Units, convention: Convention
 def level_result(level: Level, classes: list[str], convention: Convention, seed: int) -> LevelResult:
     """A level's numbers with their intervals."""
     metrics, values = measure(level, convention, seed)
-    curve, precisions = None, [None] * len(classes)
-    if level.rows:
-        curve, metrics["map"], precisions = curve_of(level, convention, seed)
-    sums = level.counts.sum(0)  # [C, 4]
-    per_class = {
-        label: ClassCounts(*map(int, sums[c, [TRUTH, PREDICTED, FOUND, RIGHT]]), *values[c], precisions[c])
-        for c, label in enumerate(classes)
-    }
+    curve = None
+    precisions: list[Value | None] = [None] * len(classes)
+    if level.rows is not None:
+        curve, metrics["map"], precisions[:] = curve_of(level, level.rows, convention, seed)
+    per_class = {}
+    for c, label in enumerate(classes):
+        truth, predicted, found, right = (int(level.counts[:, c, i].sum()) for i in (TRUTH, PREDICTED, FOUND, RIGHT))
+        f1, precision, recall = values[c]
+        per_class[label] = ClassCounts(truth, predicted, found, right, f1, precision, recall, precisions[c])
     return LevelResult(definition(level.name, convention), metrics, per_class, level.by_recording, curve)
 
 

@@ -32,14 +32,14 @@ class Units:
         return self.first[recording] + np.clip(part, 0, self.number[recording] - 1).astype(np.int64)
 
 
-def units_of(lengths: Floats) -> Units:
-    """The units of recordings that last so many seconds, [R]."""
+def units_of(lengths: Floats, *, whole: bool = False) -> Units:
+    """The units of recordings that last so many seconds, [R]; with `whole` none is cut, however few they are."""
     recordings = len(lengths)
     one = np.ones(recordings, np.int64)
     if recordings > MOST:
         group = np.arange(recordings) * MOST // recordings
         return Units(MOST, f"groups of {recordings / MOST:.3g} recordings", group, one, np.inf)
-    if recordings >= ENOUGH:
+    if whole or recordings >= ENOUGH:
         return Units(recordings, "recordings", np.arange(recordings), one, np.inf)
     stretch = max(STRETCH, float(np.ceil(lengths.sum() / MOST)))
     number = np.maximum(1, np.ceil(lengths / stretch)).astype(np.int64)
