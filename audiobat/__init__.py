@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from audiobat.finetuning.run import finetune as finetune
     from audiobat.inference.classify import classify as classify
     from audiobat.inference.embed import embed as embed
+    from audiobat.inference.evaluate import evaluate as evaluate
     from audiobat.inference.export import export as export
     from audiobat.inference.library.search import search as search
     from audiobat.inference.predict import predict as predict
@@ -35,6 +36,7 @@ HOMES = {  # the module that defines each public name
     "demo": "audiobat.studies.demo",
     "doctor": "audiobat.zoo.doctor.run",
     "embed": "audiobat.inference.embed",
+    "evaluate": "audiobat.inference.evaluate",
     "export": "audiobat.inference.export",
     "finetune": "audiobat.finetuning.run",
     "ladder": "audiobat.studies.ladder",

@@ -11,6 +11,7 @@ In: scores and labels; result records. Out: metrics with intervals, comparisons,
     scoring.py      logits for test clips to metrics
     compare_records.py  files of records to named systems
     compare.py      `audiobat compare`: who is better, and how sure that is
+    detections/     events that were predicted beside true ones
     analysis/       features, attention and prototypes to plain numbers
     results.py      test outputs to a result record and its files
     report/         records to tables, figures and one page
