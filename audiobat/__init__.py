@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from audiobat.finetuning.run import finetune as finetune
     from audiobat.inference.embed import embed as embed
     from audiobat.inference.export import export as export
+    from audiobat.inference.library.duplicates import duplicates as duplicates
     from audiobat.inference.library.search import search as search
     from audiobat.inference.predict import predict as predict
     from audiobat.inference.push import push as push
@@ -32,6 +33,7 @@ HOMES = {  # the module that defines each public name
     "compare": "audiobat.evaluation.compare",
     "demo": "audiobat.studies.demo",
     "doctor": "audiobat.zoo.doctor.run",
+    "duplicates": "audiobat.inference.library.duplicates",
     "embed": "audiobat.inference.embed",
     "export": "audiobat.inference.export",
     "finetune": "audiobat.finetuning.run",
