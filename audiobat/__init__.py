@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from audiobat.inference.embed import embed as embed
     from audiobat.inference.evaluate import evaluate as evaluate
     from audiobat.inference.export import export as export
+    from audiobat.inference.library.duplicates import duplicates as duplicates
     from audiobat.inference.library.search import search as search
     from audiobat.inference.predict import predict as predict
     from audiobat.inference.push import push as push
@@ -35,6 +36,7 @@ HOMES = {  # the module that defines each public name
     "compare": "audiobat.evaluation.compare",
     "demo": "audiobat.studies.demo",
     "doctor": "audiobat.zoo.doctor.run",
+    "duplicates": "audiobat.inference.library.duplicates",
     "embed": "audiobat.inference.embed",
     "evaluate": "audiobat.inference.evaluate",
     "export": "audiobat.inference.export",

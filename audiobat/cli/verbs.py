@@ -146,6 +146,10 @@ VERBS: dict[str, Verb] = {
         "Measure predictions against truth: clips, segments and events, with intervals, curves and the worst errors.",
         places=("predictions", "truth"),
     ),
+    "duplicates": Verb(
+        "Find recordings that are copies of one another, whole or in part, in a table that embed wrote.",
+        places=("index",),
+    ),
     "export": Verb("Write a model to share or to run elsewhere: a release with its card, ONNX, or for transformers."),
     "report": Verb("Turn result records into tables, figures and one page that needs no network.", places=("runs",)),
     "recipes": Verb(
