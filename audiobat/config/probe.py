@@ -60,6 +60,8 @@ class TaggerConfig:
     classes: tuple[str, ...] = ()  # names in the order of the logits
     task: Literal["clip", "frame"] = "clip"  # what the head was trained to label
     multi_label: bool = True  # several classes may be there at once: sigmoid, else softmax
+    window_seconds: float | None = None  # of the windows that a head on stored embeddings learnt from; `predict` takes
+    hop_seconds: float | None = None  # the same, if it is not told otherwise
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
