@@ -61,6 +61,8 @@ class TaggerConfig:
     task: Literal["clip", "frame"] = "clip"  # what the head was trained to label
     multi_label: bool = True  # several classes may be there at once: sigmoid, else softmax
     thresholds: tuple[float, ...] = ()  # a class is found where its score is above its own; (): none were chosen
+    window_seconds: float | None = None  # of the windows that a head on stored embeddings learnt from; `predict` takes
+    hop_seconds: float | None = None  # the same, if it is not told otherwise
 
     def __post_init__(self) -> None:
         for name in ("classes", "thresholds"):

@@ -30,6 +30,7 @@ from audiobat.evaluation.labels import pick_loss, untaught
 from audiobat.evaluation.record import ModelInfo, ResultRecord, load_record
 from audiobat.evaluation.results import FoldResult, list_skipped, model_info, record_path, summary
 from audiobat.finetuning.crops import Crops, crops_of, task_of
+from audiobat.finetuning.from_features import finetune_features
 from audiobat.finetuning.layer_rates import describe_rates
 from audiobat.finetuning.needs import shortage_of
 from audiobat.finetuning.step import Finetuning
@@ -46,10 +47,11 @@ from audiobat.zoo.load import load_encoder
 
 def finetune(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     config: FinetuneConfig | Recipe | None = None,
     *,
+    features: str | Path | None = None,
     folds: int | None = None,
     test_fold: int | None = None,
     resume: Literal["auto", "never"] = "auto",
@@ -68,6 +70,9 @@ def finetune(
         out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/, results/, release/;
             with folds the run and the release of each are in folds/FOLD/.
         config: the head, its training and which weights are kept; by default Table 6, AS-20K.
+        features: a table that `embed` wrote with this model: a linear head is fitted to its rows, in seconds and
+            without a pass over the audio. `data` are then one or several of: annotated recordings, folders that
+            `predict --review` made. Without a split, folds test, and the release learns from all.
         folds: draw so many folds, for clips that have neither folds nor splits: each tests in turn, on classes spread
             evenly over them and with recordings and groups whole.
         test_fold: the fold to test on; None, where clips have folds and no splits: each fold in turn.
@@ -87,13 +92,24 @@ def finetune(
         Stopped: SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGHUP came: it ended after the current step, with a checkpoint.
     """
     start, out, config = monotonic(), Path(out), make_config(FinetuneConfig, config)
-    config = replace(config, data=replace(config.data, path=str(data)))
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    if len(sources) != 1 and features is None:
+        raise AudiobatError("--data takes several sources with --features alone: give one.")
+    config = replace(config, data=replace(config.data, path=" ".join(map(str, sources))))
     if max_seconds is not None and not max_seconds >= 0:
         raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")
     goes_on = partial(goes_on_from, out)
     with launch(config.train.device, config.train.timeout, goes_on) as ranks, ExitStack() as held:
+        if features is not None:
+            return finetune_features(
+                *(model, sources, out, config, features, folds, test_fold, ranks),
+                resume=resume,
+                overwrite=overwrite,
+                dry_run=dry_run,
+                trust_remote_code=trust_remote_code,
+            )
         labels = config.labels
-        table = with_folds(read_labelled_clips(data, labels.column, labels.background, labels.map), folds)
+        table = with_folds(read_labelled_clips(sources[0], labels.column, labels.background, labels.map), folds)
         drawn = [] if folds is None else [describe_folds(table)]
         splits = [with_validation(table, split, config) for split in splits_of(table, test_fold)]
         crops = [crops_of(table.select(split.train), config) for split in splits]

@@ -57,7 +57,7 @@ def classify(
         AudiobatError: a recording that cannot be read, an array without a rate, a model without a head.
     """
     tagger = model if isinstance(model, Tagger) else load_tagger(model, device, trust_remote_code)
-    settings = Windows.of(tagger.encoder, None, None, BATCH, 0)
+    settings = Windows.of_tagger(tagger, None, None, BATCH, 0)
     if isinstance(audio, str | Path):
         samples: Iterable[Samples] = windows_of_file(audio, settings)
     else:

@@ -77,8 +77,9 @@ def predict(
         min_duration: drop events that are shorter, in seconds, after merging.
         format: `csv`, `parquet`, `jsonl`, `audacity` (label track) or `raven` (selection table); `auto`: by the ending
             of `out`: .csv, .parquet, .jsonl, .txt (Audacity), .selections.txt (Raven).
-        window_seconds: length of a window; None: the longest clip that the model takes.
-        hop_seconds: step between windows; None: the window.
+        window_seconds: length of a window; None: that of the windows that the head learnt from if it was made by
+            `finetune --features`, else the longest clip that the model takes.
+        hop_seconds: step between windows; None: likewise, else the window.
         batch_size: windows that are computed at once, at most; on a CPU no more than 20 s of audio for each thread.
         workers: threads that decode ahead; 0: none.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
@@ -110,7 +111,7 @@ def predict(
     with launch(device) as ranks:
         tagger = load_tagger(model, trust_remote_code=trust_remote_code) if isinstance(model, str | Path) else model
         tagger.to(ranks.device).eval()
-        windows = Windows.of(tagger.encoder, window_seconds, hop_seconds, batch_size, workers)
+        windows = Windows.of_tagger(tagger, window_seconds, hop_seconds, batch_size, workers)
         described = about(tagger)
         output = Output(out, table_format, clips.keys, described.nyquist, overwrite)
         rule = settings.rule(described)  # errors of the settings come before the pass

@@ -41,6 +41,7 @@ from audiobat.inference.tally import Tally
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
 from audiobat.models.needs import clip_needs
+from audiobat.models.tagger import Tagger
 
 CLIP_SECONDS = 10.0  # window for an encoder that has no longest clip
 POOL_BATCHES = 4  # batches of windows in a pool
@@ -131,6 +132,16 @@ class Windows:
         least = getattr(encoder, "column_samples", 1)
         model = encoder.config if isinstance(encoder, AudioEncoder) else None
         return cls(encoder.sample_rate, window, window if hop is None else hop, batch_size, workers, least, model)
+
+    @classmethod
+    def of_tagger(
+        cls, tagger: Tagger, window: float | None, hop: float | None, batch_size: int, workers: int
+    ) -> Windows:
+        """The same for an encoder with a head; None: those that the head learnt from, if it knows of any."""
+        if window is None:
+            window = tagger.config.window_seconds
+            hop = tagger.config.hop_seconds if hop is None else hop
+        return cls.of(tagger.encoder, window, hop, batch_size, workers)
 
     @property
     def length(self) -> int:

@@ -1,0 +1,221 @@
+"""`finetune --features`: labels of windows, a release that predicts as its head does on stored vectors, its record."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import audiobat
+from audiobat.cli.command import main
+from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
+from audiobat.data.build import clip_table
+from audiobat.data.embeddings import EmbeddingTable, read_embeddings
+from audiobat.errors import AudiobatError
+from audiobat.evaluation.record import load_record, load_scores
+from audiobat.finetuning.review_list import ReviewClip, read_review, read_taught, write_review
+from audiobat.finetuning.window_labels import Source, label_windows
+from audiobat.models.encoder import AudioEncoder
+from audiobat.zoo import release as release_io
+
+RATE = 8_000
+TONES = {"low": 400.0, "top": 2500.0}
+MODEL = ModelConfig(
+    FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16),
+    EncoderConfig(dim=16, depth=2, heads=2, patch_size=(8, 8), max_frames=64),
+)
+
+
+def write_recording(path: Path, seconds: float, events: list[tuple[str, float, float]], seed: int) -> None:
+    time = np.arange(round(seconds * RATE)) / RATE
+    samples = np.random.default_rng(seed).normal(scale=0.02, size=len(time))
+    for name, start, end in events:
+        samples += ((time >= start) & (time < end)) * 0.2 * np.sin(2 * np.pi * TONES[name] * time)
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+
+
+@pytest.fixture(scope="module")
+def season(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model/, index.npz and recordings/ of 8 times 12 s with tones; events.csv says where those of six of them are."""
+    folder = tmp_path_factory.mktemp("season")
+    torch.manual_seed(0)
+    release_io.save_release(folder / "model", AudioEncoder(MODEL))
+    (folder / "recordings").mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(8):
+        starts = np.arange(0.5, 11, 1.5) + rng.uniform(0, 0.4, 7)
+        events = [(str(rng.choice(list(TONES))), float(s), float(s + rng.uniform(0.4, 0.9))) for s in starts]
+        write_recording(folder / "recordings" / f"{number}.wav", 12.0, events, number)
+        rows += [(f"recordings/{number}.wav", *event) for event in events if number < 6]
+    with (folder / "events.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "onset", "offset"), *rows])
+    audiobat.embed(folder / "model", folder / "recordings", folder / "index.npz", window_seconds=0.6, hop_seconds=0.3)
+    return folder
+
+
+def test_a_release_predicts_from_audio_as_its_head_does_from_stored_vectors(season: Path, tmp_path: Path, capsys):
+    out = tmp_path / "run"
+    argv = ["finetune", "--model", str(season / "model"), "--data", str(season / "events.csv"), "--out", str(out)]
+    argv += ["--features", str(season / "index.npz")]
+    assert main([*argv, "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert not out.exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(soundfile, "SoundFile", None)  # no audio is opened
+        assert main(argv) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(plan)
+    assert "windows: 234 of 312 are known, in 6 recordings; " in plan
+    index = read_embeddings(season / "index.npz")
+    tagger = release_io.load_tagger(out)
+    assert (tagger.classes, tagger.multi_label, tagger.task) == (("low", "top"), True, "clip")
+    with torch.no_grad():
+        logits = tagger.head.classify(torch.from_numpy(index.vectors))
+    wanted = tagger.scores(logits).numpy()
+    table = audiobat.predict(out, season / "recordings", tmp_path / "found.csv", threshold=0, top=2)
+    with table.open(newline="") as file:
+        found = {
+            (r["file"], float(r["start"]), float(r["end"]), r["label"]): float(r["score"]) for r in csv.DictReader(file)
+        }
+    assert len(found) == 2 * len(index)
+    for row in range(len(index)):
+        place = (str(index.paths[row]), *(round(float(t[row]), 6) for t in (index.starts, index.ends)))
+        for label, name in enumerate(tagger.classes):
+            assert found[*place, name] == pytest.approx(wanted[row, label], abs=1e-4)
+    assert read_taught(out / "release") == [
+        (str(p), s) for p, s in zip(index.paths, index.starts, strict=True) if p[0] in "012345"
+    ]
+    assert main(argv) == 2
+    assert "is finished: choose another --out, or replace it with --overwrite" in capsys.readouterr().err
+    assert main([*argv, "--overwrite"]) == 0
+
+
+def test_the_record_is_of_heads_that_have_not_heard_the_recordings(season: Path, tmp_path: Path):
+    [record] = audiobat.finetune(
+        season / "model", season / "events.csv", tmp_path / "run", features=season / "index.npz"
+    )
+    assert record.metrics["map"].value > 0.9
+    assert record.head["folds"] == 5
+    scores = load_scores(
+        next((tmp_path / "run" / "results").glob("*.json")),
+        load_record(next((tmp_path / "run" / "results").glob("*.json"))),
+    )
+    assert len(scores.keys) == 234
+    tagger, index = release_io.load_tagger(tmp_path / "run"), read_embeddings(season / "index.npz")
+    with torch.no_grad():
+        own = tagger.scores(tagger.head.classify(torch.from_numpy(index.vectors[:234]))).numpy()
+    assert np.abs(own - scores.scores).max() > 1e-3  # those of the release have
+
+
+def truth(start: float, end: float, events) -> set[str]:
+    """The rule once more, sample by sample."""
+    time = np.arange(round(start * 1000), round(end * 1000)) / 1000 + 0.0005
+    found = set()
+    for label, onset, offset in events:
+        inside = float(((time >= onset) & (time < offset)).sum()) / 1000
+        if inside >= 0.5 * min(end - start, offset - onset):
+            found.add(label)
+    return found
+
+
+def index_of(paths, starts, length: float, root: str = "/r") -> EmbeddingTable:
+    starts = np.array(starts, float)
+    vectors = np.zeros((len(starts), 2), np.float32)
+    return EmbeddingTable(Path("index.npz"), np.array(paths), starts, starts + length, vectors, {"root": root})
+
+
+def test_a_window_has_the_labels_of_events_that_it_half_holds_or_that_half_hold_it():
+    rng = np.random.default_rng(3)
+    events = [
+        [
+            (str(rng.choice(list("ab"))), s, s + e)
+            for s, e in zip(rng.uniform(0, 19, 9).round(2), rng.choice([0.2, 1.0, 7.0], 9), strict=True)
+        ]
+        for _ in range(3)
+    ]
+    starts = [n * 0.5 for n in range(40)]
+    index = index_of([f"{n}.wav" for n in range(4) for _ in starts], starts * 4, 1.3)
+    found = label_windows(index, [Source("x", clip_table("/r", ["0.wav", "1.wav", "2.wav"], events=events))])
+    assert found.rows.tolist() == list(range(120))  # the fourth recording is not annotated
+    for clip_id, row in enumerate(found.rows.tolist()):
+        wanted = truth(starts[row % 40], starts[row % 40] + 1.3, events[row // 40])
+        names = {found.table.classes[label] for label in found.table.labels.row(clip_id).tolist()}
+        assert names == wanted, row
+    assert found.table.columns["group"][0] == "0.wav"
+
+
+def test_clips_that_are_parts_of_a_recording_label_the_windows_inside_them():
+    index = index_of(["a.wav"] * 10, range(10), 1.0)
+    clips = clip_table(
+        *("/r", ["a.wav", "a.wav"]),
+        keys=["one", "two"],
+        begins=[2.0, 6.0],
+        seconds=[3.0, 2.0],
+        events=[[("x", 0.0, 1.0)], [("y", 1.0, 2.0)]],
+    )
+    found = label_windows(index, [Source("x", clips)])
+    names = [[found.table.classes[c] for c in found.table.labels.row(i).tolist()] for i in range(len(found.table))]
+    assert (found.rows.tolist(), names) == ([2, 3, 4, 6, 7], [["x"], [], [], [], ["y"]])
+
+
+def test_an_index_that_was_moved_is_known_by_names_and_what_it_lacks_is_told():
+    index = index_of(["a.wav", "b.wav"], [0, 0], 1.0, root="/elsewhere")
+    table = clip_table("/r", ["a.wav", "c.wav"], labels=[["x"], ["y"]])
+    found = label_windows(index, [Source("x", table)])
+    assert (found.rows.tolist(), found.unknown, found.table.classes) == ([0], ["/r/c.wav"], ("x",))
+    with pytest.raises(AudiobatError, match=r"has no embedding of the recordings of other, such as /r/c\.wav"):
+        label_windows(index, [Source("other", clip_table("/r", ["c.wav"], labels=[["x"]]))])
+    empty = clip_table("/r", ["a.wav"], labels=[[]], classes=["x"])
+    with pytest.raises(AudiobatError, match=r"labels no window of index\.npz"):
+        label_windows(index, [Source("x", empty)])
+
+
+def test_marks_of_a_review_join_other_labels_and_open_or_removed_clips_say_nothing(tmp_path: Path):
+    index = index_of(["a.wav"] * 4 + ["b.wav"] * 4, [0, 1, 2, 3] * 2, 1.0)
+    clips = [ReviewClip(f"{n}.wav", "ab"[n // 3] + ".wav", float(n % 3), n % 3 + 1.0) for n in range(6)]
+    write_review(tmp_path, clips)
+    assert read_review(tmp_path) == clips
+    assert read_review(tmp_path / "nowhere") == []
+    for clip in clips[:5]:  # the last was removed
+        (tmp_path / clip.clip).touch()
+    marks = {
+        "0.wav": [("x", 0.2, 0.3)],
+        "1.wav": [("? x", 0.0, 1.0)],
+        "2.wav": [("y", 0, 1.0), ("x", 0.5, 0.9)],
+        "3.wav": [],
+    }
+    table = clip_table(tmp_path, list(marks), events=list(marks.values()))
+    found = label_windows(index, [Source(str(tmp_path), table, clips)])
+    names = [{found.table.classes[c] for c in found.table.labels.row(i).tolist()} for i in range(len(found.table))]
+    assert (found.rows.tolist(), names) == ([0, 2, 4, 5], [{"x"}, {"x", "y"}, set(), set()])
+    assert (found.open, found.table.classes) == (1, ("x", "y"))
+    annotated = Source("x", clip_table("/r", ["a.wav"], events=[[("z", 0.0, 1.2)]]))
+    found = label_windows(index, [annotated, Source(str(tmp_path), table, clips)])
+    names = [{found.table.classes[c] for c in found.table.labels.row(i).tolist()} for i in range(len(found.table))]
+    assert (found.rows.tolist(), names) == ([0, 1, 2, 3, 4, 5], [{"x", "z"}, set(), {"x", "y"}, set(), set(), set()])
+
+
+def test_what_cannot_be_used_is_said_in_a_sentence(season: Path, tmp_path: Path):
+    def fails(words: str, model: Path = season / "model", index: Path = season / "index.npz", **arguments) -> None:
+        with pytest.raises(AudiobatError, match=words):
+            audiobat.finetune(model, season / "events.csv", tmp_path / "run", features=index, **arguments)
+        assert not (tmp_path / "run").exists()
+
+    torch.manual_seed(1)
+    release_io.save_release(tmp_path / "other", AudioEncoder(MODEL))
+    fails("has the embeddings of another model, .*/model: give --model that one", model=tmp_path / "other")
+    old = tmp_path / "old.npz"
+    with np.load(season / "index.npz") as arrays:
+        np.savez(old, **{name: arrays[name] for name in arrays.files if name != "meta"})
+    fails(r"old\.npz does not say its weights: make it anew", index=old)
+    fails(
+        "optim.warmup_steps is 1, and has no say with --features",
+        config={"train": {"steps": 7}, "optim": {"warmup_steps": 1}},
+    )
+    fails("train.loss is 'asl'", config={"train": {"loss": "asl"}})
+    fails("--folds is 7: use 2 to 6", folds=7)
+    with pytest.raises(AudiobatError, match="several sources with --features alone"):
+        audiobat.finetune(season / "model", [season / "events.csv"] * 2, tmp_path / "run")
