@@ -21,6 +21,7 @@ from audiobat.evaluation.report.page import write_page
 from audiobat.evaluation.report.paper_tables import everything, table1, table5
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
 from audiobat.evaluation.report.run_figures import draw_all
+from audiobat.evaluation.report.sound_map import find_maps, write_map_page
 from audiobat.evaluation.report.verdicts import judge, paired_verdicts
 from audiobat.evaluation.report.web.html import write_html
 
@@ -30,7 +31,7 @@ def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrit
 
     Args:
         runs: folders that `audiobat probe` or `finetune` wrote, of any depth, or record files; or the folder of one
-            `audiobat evaluate`.
+            `audiobat evaluate`, or of one map of `audiobat search`.
         out: folder to write.
         overwrite: replace a report that `out` holds, an error otherwise.
 
@@ -46,6 +47,12 @@ def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrit
         if len(evaluations) > 1 or len(sources) > 1:
             raise AudiobatError("A page shows one evaluation alone: name its folder, and report the rest by itself.")
         return report_detections(read_evaluation(evaluations[0]), out)
+    maps = [folder for source in sources for folder in find_maps(source)]
+    if maps:
+        if len(maps) > 1 or len(sources) > 1:
+            raise AudiobatError("A page shows one map alone: name its folder, and report the rest by itself.")
+        print(f"{write_map_page(maps[0], out)} shows the map of {maps[0]}.")
+        return out
     return report_records(sources, out)
 
 

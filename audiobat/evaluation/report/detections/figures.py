@@ -15,7 +15,7 @@ from audiobat.evaluation.report.detections.evaluation import Evaluation
 from audiobat.evaluation.report.detections.tables import LEVELS, main_level
 from audiobat.evaluation.report.style import BLACK, BLUE, LINES, ORANGE, WIDTH, folded, headline, look, styled
 
-CLASSES = 8  # lines of single classes, those with the most true events
+CLASSES = 6  # lines of single classes, those with the most true events
 THRESHOLD = (
     "Left: over all classes together, by the threshold that a score has to exceed; the dot is the highest F1. Right: "
     f"precision over recall, of all classes and of the {CLASSES} with the most true events."
@@ -34,7 +34,10 @@ def curves_figure(name: str, level: str, curve: Mapping[str, Any], counts: Mappi
     thresholds, micro = numbers(curve["thresholds"]), curve["micro"]
     parts = (("f1", "F1", BLACK), ("precision", "precision", BLUE), ("recall", "recall", ORANGE))
     for (part, title, colour), line in zip(parts, LINES, strict=False):
-        left.plot(thresholds, numbers(micro[part]), line, color=colour, label=title)
+        values = numbers(micro[part])
+        if part == "precision":
+            values[numbers(micro["recall"]) == 0] = math.nan
+        left.plot(thresholds, values, line, color=colour, label=title)
     f1 = numbers(micro["f1"])
     if not np.isnan(f1).all():
         best = int(np.nanargmax(f1))
@@ -47,13 +50,10 @@ def curves_figure(name: str, level: str, curve: Mapping[str, Any], counts: Mappi
     for i, (label, own) in enumerate(shown):
         style = look(i) | ({"color": BLACK, "linestyle": "-"} if not i else {})
         del style["marker"]
-        right.plot(
-            numbers(own["recall"]),
-            numbers(own["precision"]),
-            label=folded(label, 30, 1),
-            linewidth=1 if i else 2,
-            **style,
-        )
+        style |= {"label": folded(label, 30, 1), "linewidth": 1 if i else 2}
+        recall, precision = numbers(own["recall"]), numbers(own["precision"])
+        precision[(recall == 0) & (precision == 0)] = math.nan  # nothing is predicted any more
+        right.plot(recall, precision, **style)
     right.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="precision over recall")
     for ax in (left, right):
         ax.grid(True)

@@ -8,16 +8,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from audiobat.audio.read import load_audio
 from audiobat.engine.files import replacing, write_atomic
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.report.detections.evaluation import Evaluation
-from audiobat.evaluation.report.detections.sounds import decibels, frontend, picture
+from audiobat.evaluation.report.detections.sounds import decibels, frontend, picture, read_stretch
 from audiobat.evaluation.report.web.html import readable, section_html
 
 FOLDER = "clips"  # beside the page
 INTRO = "In the frame is the event that was missed, or detected where there is none of its class. The worst come first."
-RATE = 32_000  # Hz of the pictures
 KINDS = {"miss": "Missed", "false alarm": "False alarms"}
 
 
@@ -54,18 +52,18 @@ def sound_html(found: Evaluation, error: Mapping[str, Any], out: Path, name: str
         return "<p class=why>The recording was not there.</p>"
     source = found.file(error["clip"])
     try:
-        samples = load_audio(source, RATE)
+        samples, rate = read_stretch(source, 0.0, None)
     except AudiobatError as problem:
         return f"<p class=why>{escape(str(problem))}</p>"
-    folder, mel = out / FOLDER, frontend(RATE)
+    folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    levels = decibels(samples, mel)
+    levels = decibels(samples, frontend(rate))
     write_atomic(folder / f"{name}.webp", picture(levels, float(levels.max()) - 60, float(levels.max())))
     sound = f"{name}{source.suffix}"
     if source.resolve() != (folder / sound).resolve():
         with replacing(folder / sound) as beside:
             shutil.copyfile(source, beside)
-    seconds = len(samples) / RATE
+    seconds = len(samples) / rate
     begin = 100 * (error["start"] - error["clip_start"]) / seconds
     left, right = (
         min(max(end, 0.0), 100.0) for end in (begin, begin + 100 * (error["end"] - error["start"]) / seconds)

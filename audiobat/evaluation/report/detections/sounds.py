@@ -46,9 +46,7 @@ def write_sound(source: Path, folder: Path, name: str, start: float = 0.0, secon
         AudiobatError: a recording that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open_audio(source) as file:
-        rate = max((rate for rate in MP3_RATES if rate <= min(file.rate, HIGHEST_RATE)), default=MP3_RATES[0])
-        samples = read_span(file, source_name(source), rate, start, seconds)
+    samples, rate = read_stretch(source, start, seconds)
     packed = io.BytesIO()  # as libsndfile does not say why a file cannot be written
     soundfile.write(packed, samples, rate, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode="CONSTANT")
     write_atomic(folder / f"{name}.mp3", packed.getvalue())
@@ -63,6 +61,13 @@ def write_sound(source: Path, folder: Path, name: str, start: float = 0.0, secon
         write_atomic(folder / file_name, picture(level, low, high))
         strips.append((file_name, number * STRIP, number * STRIP + len(part) / rate))
     return Sound(f"{name}.mp3", tuple(strips), frequencies(mel), len(samples) / rate)
+
+
+def read_stretch(source: Path, start: float, seconds: float | None) -> tuple[NDArray[np.float32], int]:
+    """Samples [S] of a stretch, and their rate: the recording's own or less, one that MP3 knows."""
+    with open_audio(source) as file:
+        rate = max((rate for rate in MP3_RATES if rate <= min(file.rate, HIGHEST_RATE)), default=MP3_RATES[0])
+        return read_span(file, source_name(source), rate, start, seconds), rate
 
 
 def frontend(rate: int) -> MelFrontend:

@@ -6,6 +6,7 @@ The recordings with the most mistakes are shown, an hour in all; of a long one t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -30,8 +31,8 @@ RULES = {
 INTRO = (
     "The recordings with the most mistakes. In each line the upper bars are the truth: filled where it was detected, "
     "hollow where it was missed. The lower bars are detections: green where they are right, orange where they are "
-    "false alarms. Click to hear that place; move the threshold to see what changes. Ctrl and the wheel, or + and -, zoom; "
-    "n and p go to the next mistake and the one before."
+    "false alarms. Click to hear that place; move the threshold to see what changes. Ctrl and the wheel, or + and -, "
+    "zoom; n and p go to the next mistake and the one before."
 )
 CONTROLS = """
 <div class=controls><label>Recording <select data-part=recording>{names}</select></label>
@@ -47,7 +48,7 @@ CONTROLS = """
 """
 SLIDER = """
 <div class=controls><label class=slider>Threshold <input type=range min=1 max=99 value={start} data-part=threshold>
-<output data-part=value>as given</output></label><button type=button data-part=given>as given</button></div>
+<output data-part=value>as given</output></label><button type=button data-part=given>Back to as given</button></div>
 """
 
 Tracks = Callable[[str], ScoreTrack | None]  # of a recording
@@ -125,7 +126,7 @@ def busiest(times: Sequence[float], seconds: float, whole: float) -> float:
             behind += 1
         if behind - first > most:
             best, most = time - 1, behind - first
-    return max(0.0, min(best, whole - seconds))
+    return float(math.floor(max(0.0, min(best, whole - seconds))))
 
 
 def recording_plain(

@@ -170,6 +170,7 @@ const clock = seconds => {
 
 const fitted = (target, wide, high) => {
   const dots = devicePixelRatio || 1;
+  target.style.width = wide + "px";
   target.style.height = high + "px";
   target.width = Math.round(wide * dots);
   target.height = Math.round(high * dots);
@@ -200,13 +201,14 @@ const draw = () => {
   pen.fillStyle = colour("soft");
   pen.strokeStyle = colour("line");
   pen.textAlign = "center";
-  for (let tick = Math.ceil(from / step); tick * step <= Math.min(to, recording.seconds); tick++) {
-    const place = x(tick * step);
+  const origin = recording.start;
+  for (let tick = Math.ceil((origin + from) / step); tick * step <= origin + Math.min(to, recording.seconds); tick++) {
+    const place = x(tick * step - origin);
     pen.beginPath();
     pen.moveTo(place, PICTURE);
     pen.lineTo(place, high);
     pen.stroke();
-    if (place > 18 && place < wide - 18) pen.fillText(clock(recording.start + tick * step), place, PICTURE + AXIS / 2 + 1);
+    if (place > 18 && place < wide - 18) pen.fillText(clock(tick * step), place, PICTURE + AXIS / 2 + 1);
   }
   all.forEach((lane, number) => drawLane(pen, colour, lane, PICTURE + AXIS + LANE * number, { from, to, x, wide }));
   // frequencies, over the picture
@@ -281,7 +283,7 @@ const drawScores = (pen, colour, row, top, { from, to, x, wide }) => {
 };
 
 const drawOverview = () => {
-  const wide = overview.clientWidth, pen = fitted(overview, wide, 26), colour = colours();
+  const wide = scroller.clientWidth, pen = fitted(overview, wide, 26), colour = colours();
   const x = time => time / recording.seconds * wide;
   const row = (events, y, ink) => {
     pen.fillStyle = ink;
