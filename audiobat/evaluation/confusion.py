@@ -31,11 +31,12 @@ class Confusion:
     counts: NDArray[np.float64]  # [C, C], or [C + 1, C + 1] with no class last; a line is a true class
     predicted: NDArray[np.int64]  # [C] clips of which the class is predicted
     exclusive: bool  # each clip has one class, and one is predicted
+    none: str = NONE  # what no class is called
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the lines and columns of `counts`."""
-        return self.classes if self.exclusive else (*self.classes, NONE)
+        return self.classes if self.exclusive else (*self.classes, self.none)
 
     @property
     def clips(self) -> NDArray[np.int64]:

@@ -14,6 +14,8 @@ web/            what pages are made of
 confusions.py   confusion matrices, and what each class is taken for
 clips.py        the clips that a run folder keeps for pages
 listening.py    the page's clips to play
+detections/     an evaluation of detections to the sections of a page
+sound_map.py    a map of sounds to its page
 page.py         the page, with its sortable table
 run_figures.py  every figure that the records allow
 run.py          `audiobat report`

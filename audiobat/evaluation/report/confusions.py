@@ -35,7 +35,7 @@ def confusion_of_row(row: Row) -> Confusion | None:
 
 
 @styled
-def confusion_figure(data: str, found: Confusion) -> Figure:
+def confusion_figure(title: str, found: Confusion, unit: str = "clips") -> Figure:
     """The matrix, each cell coloured by its share of the line's clips; of many classes those in the most mistakes."""
     classes, wrong = len(found.classes), found.counts.copy()
     np.fill_diagonal(wrong, 0)
@@ -52,7 +52,7 @@ def confusion_figure(data: str, found: Confusion) -> Figure:
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="none")
     ax.set_xticks(range(size), names, rotation=90, fontsize=8.5)
     ax.set_yticks(range(size), [f"{name} ({plain(n)})" for name, n in zip(names, totals, strict=True)], fontsize=8.5)
-    ax.set(xlabel="predicted", ylabel="true (clips)")
+    ax.set(xlabel="predicted", ylabel=f"true ({unit})")
     ax.spines[:].set_visible(False)
     ax.set_xticks(np.arange(size + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(size + 1) - 0.5, minor=True)
@@ -64,7 +64,7 @@ def confusion_figure(data: str, found: Confusion) -> Figure:
         text = plain(count) if count == round(count) else f"{count:.1f}"
         ax.text(predicted, true, text, ha="center", va="center", fontsize=7.5, color=ink)
     part = "" if classes <= DRAWN else f", the {DRAWN} of {classes} classes with the most mistakes"
-    headline(figure, f"{data}: true classes (lines) and predicted ones (columns){part}")
+    headline(figure, f"{title}: true classes (lines) and predicted ones (columns){part}")
     return figure
 
 

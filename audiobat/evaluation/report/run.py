@@ -1,6 +1,7 @@
-"""`audiobat report`: result records in; tables, figures and one page that needs no network, out.
+"""`audiobat report`: result records, or an evaluation, in; tables, figures and one page that needs no network, out.
 
-No model runs and no audio is read: only the scores beside the records are resampled, to compare two of them.
+No model runs. Of records no audio is read: only the scores beside them are resampled, to compare two of them. Of an
+evaluation the recordings with the most mistakes are read, to be looked at and played.
 """
 
 from __future__ import annotations
@@ -11,19 +12,26 @@ from pathlib import Path
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.report.collect import collect, load_all
+from audiobat.evaluation.report.detections.evaluation import Evaluation, find_evaluations, read_evaluation
+from audiobat.evaluation.report.detections.mistakes import FOLDER as CLIPS
+from audiobat.evaluation.report.detections.sections import detection_sections
+from audiobat.evaluation.report.detections.timeline import FOLDER as RECORDINGS
 from audiobat.evaluation.report.listening import gather, listening_html
 from audiobat.evaluation.report.page import write_page
 from audiobat.evaluation.report.paper_tables import everything, table1, table5
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
 from audiobat.evaluation.report.run_figures import draw_all
+from audiobat.evaluation.report.sound_map import find_maps, write_map_page
 from audiobat.evaluation.report.verdicts import judge, paired_verdicts
+from audiobat.evaluation.report.web.html import write_html
 
 
 def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrite: bool = False) -> Path:
-    """Write OUT/index.html, OUT/tables and OUT/figures from result records alone; returns `out`.
+    """Write OUT/index.html, and the tables, figures and sounds that belong to it; returns `out`.
 
     Args:
-        runs: folders that `audiobat probe` wrote, of any depth, or record files.
+        runs: folders that `audiobat probe` or `finetune` wrote, of any depth, or record files; or the folder of one
+            `audiobat evaluate`, or of one map of `audiobat search`.
         out: folder to write.
         overwrite: replace a report that `out` holds, an error otherwise.
 
@@ -31,11 +39,40 @@ def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrit
         AudiobatError: no records, one that cannot be read or that is there twice, scores that are not the record's.
     """
     out = Path(out)
-    if isinstance(runs, str | Path):
-        runs = [runs]
+    sources = [Path(runs)] if isinstance(runs, str | Path) else list(map(Path, runs))
     if (out / "index.html").exists() and not overwrite:
         raise AudiobatError(f"{out / 'index.html'} exists: choose another --out, or replace it with --overwrite.")
-    found = collect(load_all(runs))
+    evaluations = [folder for source in sources for folder in find_evaluations(source)]
+    if evaluations:
+        if len(evaluations) > 1 or len(sources) > 1:
+            raise AudiobatError("A page shows one evaluation alone: name its folder, and report the rest by itself.")
+        return report_detections(read_evaluation(evaluations[0]), out)
+    maps = [folder for source in sources for folder in find_maps(source)]
+    if maps:
+        if len(maps) > 1 or len(sources) > 1:
+            raise AudiobatError("A page shows one map alone: name its folder, and report the rest by itself.")
+        print(f"{write_map_page(maps[0], out)} shows the map of {maps[0]}.")
+        return out
+    return report_records(sources, out)
+
+
+def report_detections(found: Evaluation, out: Path) -> Path:
+    """Write the page of an evaluation; returns `out`."""
+    sections = detection_sections(found, out, lambda file: None)
+    lead = (
+        f"Predictions beside the truth, on {found.plain['recordings']['evaluated']:,} recordings. Keep the folders "
+        f"{RECORDINGS} and {CLIPS} beside this page: it plays what lies there."
+    )
+    page = write_html(
+        out / "index.html", f"Detections: {found.name}", lead, sections, scripts=["timeline.js"], beside=True
+    )
+    print(f"{page} shows {found.name}; what it plays and draws lies beside it.")
+    return out
+
+
+def report_records(sources: Iterable[Path], out: Path) -> Path:
+    """Write the page, tables and figures of result records; returns `out`."""
+    found = collect(load_all(sources))
     verdicts = judge(found.rows, paired_verdicts(found.rows))
     tables = out / "tables"
     tables.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """What pages are made of: the shell of one self-contained HTML file, and its tables, figures and data URIs.
 
-Whatever a page holds, the browser fetches nothing: pictures and sounds are data URIs, and a policy forbids the rest.
+Whatever a page holds, the browser asks no network: pictures and sounds are data URIs, or files beside the page that
+it names itself, and a policy forbids the rest.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from pathlib import Path
 
 from audiobat.engine.files import replacing
 
-POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+POLICY = (
+    "default-src 'none'; img-src data:{0}; media-src data:{0}; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+)
+BESIDE = " 'self' file:"  # of the policy where sounds and pictures lie beside the page; some browsers want the scheme
 MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -28,16 +32,32 @@ class Exhibit:
     below: str = ""  # HTML below the caption
 
 
-def write_html(path: str | Path, heading: str, lead: str, sections: Sequence[str], top: str = "") -> Path:
-    """Write a page of HTML sections, whole or not at all, and return its path; `top` is HTML below the lead.
+def write_html(
+    path: str | Path,
+    heading: str,
+    lead: str,
+    sections: Sequence[str],
+    top: str = "",
+    scripts: Sequence[str] = (),
+    beside: bool = False,
+) -> Path:
+    """Write a page of HTML sections, whole or not at all, and return its path.
 
-    The style is page.css and the script page.js, beside this file.
+    Args:
+        path: the .html file.
+        heading: of the page.
+        lead: two or three sentences below the heading.
+        sections: HTML.
+        top: HTML below the lead.
+        scripts: files in this folder besides page.js that the page needs.
+        beside: whether the page may show and play files that lie beside it, or below.
     """
-    css, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    texts = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js", *scripts))
+    css, script = next(texts), "".join(texts)
     html = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(heading)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(BESIDE if beside else "")}">'
         f'<link rel="icon" href="data:,"><style>{css}</style></head>'  # an empty icon: else the browser asks for one
         f"<body><main><h1>{escape(heading)}</h1><p class=lead>{escape(lead)}</p>{top}{''.join(sections)}</main>"
         f"<script>{script}</script></body></html>\n"

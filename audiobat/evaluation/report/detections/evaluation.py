@@ -1,0 +1,90 @@
+"""The folder that `audiobat evaluate` wrote, read: evaluation.json, and the events of both sides from events.csv."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from audiobat.data.csv_text import unescape
+from audiobat.engine.files import read_json
+from audiobat.errors import AudiobatError
+
+FILE = "evaluation.json"
+FORMAT = "audiobat-evaluation-1"
+EVENTS = "events.csv"
+BY_OVERLAP = "overlap"  # the level at which events are called missed and wrong
+
+
+class Event(NamedTuple):
+    """An event of the truth or of the predictions."""
+
+    start: float  # seconds
+    end: float
+    label: str
+    score: float | None
+    is_truth: bool
+    is_right: bool  # found, or right: it shares time with one of its label on the other side
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was evaluated."""
+
+    folder: Path
+    plain: Mapping[str, Any]  # the content of evaluation.json
+    events: Mapping[str, list[Event]]  # by recording; empty where labels have no times
+
+    @property
+    def name(self) -> str:
+        """Of the predictions, for headings."""
+        return Path(str(self.plain["predictions"])).name
+
+    def file(self, name: str) -> Path:
+        """A file of the folder that evaluation.json names.
+
+        Raises:
+            AudiobatError: a name that leads out of the folder.
+        """
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self.folder.resolve()):  # as one from elsewhere might
+            raise AudiobatError(f"{self.folder / FILE} names the file {name!r}: it must lie in the folder itself.")
+        return path
+
+
+def find_evaluations(source: Path) -> list[Path]:
+    """The folders of evaluations that `source` is or holds, at any depth."""
+    if source.is_file():
+        return [source.parent] if source.name == FILE else []
+    return sorted(path.parent for path in source.rglob(FILE))
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read a folder.
+
+    Raises:
+        AudiobatError: a file that is missing or damaged.
+    """
+    plain = read_json(folder / FILE, "evaluate again")
+    if plain.get("format") != FORMAT:
+        raise AudiobatError(f"{folder / FILE} is no evaluation of format {FORMAT}: evaluate again with this version.")
+    path = folder / EVENTS
+    events = defaultdict(list)
+    try:
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    events[unescape(row["file"])].append(event_of(row))
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise AudiobatError(f"{path} is no list of events ({error}): evaluate again.") from None
+    return Evaluation(folder, plain, dict(events))
+
+
+def event_of(row: Mapping[str, str]) -> Event:
+    """A line of events.csv."""
+    score = float(row["score"]) if row["score"] else None
+    right = row["result"] in ("found", "right")
+    return Event(float(row["start"]), float(row["end"]), unescape(row["label"]), score, row["side"] == "truth", right)
