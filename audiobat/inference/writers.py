@@ -130,7 +130,7 @@ class Output:
             path = folder / self.track(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             if following is not None and following[0] == name:
-                self._write_track(path, following[1], rates[name])
+                self._write_track(path, following[1], rates.get(name))
                 following = next(groups, None)
             else:
                 self._write_track(path, iter(()))

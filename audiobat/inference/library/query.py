@@ -55,7 +55,7 @@ class Query:
         """
         with open_audio(self.file) as audio:
             seconds = None if self.end is None else self.end - self.start
-            samples = read_span(audio, str(self.file), encoder.sample_rate, self.start, seconds)
+            samples, rate = read_span(audio, str(self.file), encoder.sample_rate, self.start, seconds), audio.rate
         if not len(samples):
             raise AudiobatError(f"{self.file} has no samples: give a sound that is not empty.")
         window, hop = table.meta.get("window_seconds"), table.meta.get("hop_seconds")
@@ -63,7 +63,7 @@ class Query:
             window = min(float(np.median(table.ends - table.starts)), len(samples) / encoder.sample_rate)
         windows = Windows.of(encoder, window, hop, BATCH_SIZE, 0)
         cut = cut_windows([samples], windows.length, windows.hop, windows.least)
-        pool = [Window(0, number, first, part, False, None) for number, (first, part) in enumerate(cut)]
+        pool = [Window(0, number, first, part, False, None, rate) for number, (first, part) in enumerate(cut)]
         task = EmbedTask(encoder, table.meta.get("layer", -1), table.meta.get("pool", "mean"))
         vectors = np.stack(compute(task, pool, windows, device))
         if not np.isfinite(vectors).all():

@@ -131,7 +131,7 @@ def write_table(out: Path, format: str, found: Sequence[Prediction], rate: int, 
     output = Output(out, form, Strings.of_texts(names), rate / 2, overwrite)
     places = {name: place for place, name in enumerate(names)}
     by_recording = sorted(found, key=lambda row: (places[row.file], row.start))
-    output.write(iter(by_recording if form in ("audacity", "raven") else found), ())
+    output.write(iter(by_recording if form in ("audacity", "raven") else found), (), {})
 
 
 def write_clips(out: Path, found: Sequence[Prediction], recordings: Recordings, overwrite: bool) -> None:
