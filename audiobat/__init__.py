@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audiobat.config.differences import recipes as recipes
+    from audiobat.data.describe import describe as describe
     from audiobat.data.prepare.run import prepare as prepare
     from audiobat.evaluation.compare import compare as compare
     from audiobat.evaluation.report.run import report as report
@@ -35,6 +36,7 @@ HOMES = {  # the module that defines each public name
     "classify": "audiobat.inference.classify",
     "compare": "audiobat.evaluation.compare",
     "demo": "audiobat.studies.demo",
+    "describe": "audiobat.data.describe",
     "doctor": "audiobat.zoo.doctor.run",
     "duplicates": "audiobat.inference.library.duplicates",
     "embed": "audiobat.inference.embed",

@@ -64,6 +64,9 @@ VERBS: dict[str, Verb] = {
         places=("file",),
     ),
     "demo": Verb("Pre-train, probe and report on real audio that the package carries: offline, in minutes."),
+    "describe": Verb(
+        "Say what a folder, list or data set holds: hours, labels, events, overlap, and what is odd.", places=("data",)
+    ),
     "prepare": Verb(
         "Decode, mix to mono, resample and pack clips into shards that load fast; goes on where it was stopped.",
         resumes=True,

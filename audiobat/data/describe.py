@@ -1,0 +1,282 @@
+"""`audiobat describe`: what a source of clips holds: hours, rates, labels and events, and what about them is odd.
+
+Every recording is opened for its length and rate, and none is decoded, unless that is how its length is found.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from audiobat.data.clip import open_clip
+from audiobat.data.clip_table import ClipTable
+from audiobat.data.shards import is_prepared
+from audiobat.data.sources.read import read_clips, read_labelled_clips
+from audiobat.engine.progress import Progress
+from audiobat.errors import AudiobatError
+
+READERS = 8  # recordings that are opened at the same time
+SHOWN = 200  # recordings; fewer are opened without a bar
+LABELS_SHOWN = 60  # of the commonest; the value that is returned has all
+FRAME = 0.16  # seconds of a frame of the paper's models; only an event in which one starts is learned and scored
+SLACK = 0.05  # seconds by which an event may reach over the end of its recording
+
+
+class Length(NamedTuple):
+    """What the header of a recording says."""
+
+    seconds: float  # NaN: it cannot be read
+    rate: int
+    error: str = ""
+
+
+def describe(
+    data: str | Path,
+    *,
+    label_column: str | None = None,
+    background: tuple[str, ...] = (),
+    map: str | Path | None = None,
+) -> dict[str, Any]:
+    """Print what a source of clips holds, and what is odd about it.
+
+    Args:
+        data: any source of clips: a folder of recordings, with annotations beside them or in class folders; a list; one
+            file of annotations; prepared shards, tars, or NAME:FOLDER of a public data set.
+        label_column: the column that holds the labels, of a list or of annotations; None: the usual one.
+        background: labels that are no class: a clip or a span that has no other is background.
+        map: a CSV of columns `from` and `to`: labels under other names; an empty one drops the label.
+
+    Returns:
+        What was printed, as plain numbers: `files`, `clips`, `hours`, `sample_rates`, `unreadable`; of labelled clips
+        `labelled`, `without_label`, `labels` ({name: clips, events, seconds}), `events`, `event_hours`, `overlap` (the
+        share of the time with events in which several labels sound), `splits`, `folds`; and `odd`, the sentences.
+
+    Raises:
+        AudiobatError: a source or annotations that cannot be used.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clips = read_clips(data, annotated=Path(data).is_file())
+        labelled = _labelled(data, clips, label_column, background, map)
+    told = list(dict.fromkeys(str(warning.message) for warning in caught))
+    lengths = measure(clips)
+    found = about_files(clips, lengths)
+    odd = told + found.pop("odd")
+    if labelled is not None:
+        known = dict(zip(clips.keys, lengths, strict=True))
+        found |= about_labels(labelled, np.array([known[key].seconds for key in labelled.keys]))
+        odd += found.pop("odd")
+    found["odd"] = odd
+    show(str(data), found)
+    return found
+
+
+def _labelled(
+    data: str | Path, clips: ClipTable, column: str | None, background: Sequence[str], map: str | Path | None
+) -> ClipTable | None:
+    """The clips with their labels; None if there are none: no annotations, no class folders, a list without labels."""
+    if clips.labels is None and column is None:
+        in_folders = is_prepared(data) or Path(data).is_dir() or clips.offsets is not None
+        if not in_folders or read_clips(data, annotated=True).labels is None:
+            paths = clips.columns.get("source", clips.keys)
+            if not in_folders or not all("/" in path for path in paths):
+                return None
+    return read_labelled_clips(data, column, background, map)
+
+
+def measure(table: ClipTable) -> list[Length]:
+    """The length and rate of every clip, [n]: of shards from their table, of all else from the files."""
+    if table.sample_rates is not None and table.seconds is not None:
+        return [Length(*both) for both in zip(table.seconds.tolist(), table.sample_rates.tolist(), strict=True)]
+    whole = table if table.begins is not None else replace(table, seconds=None)  # a list may be wrong about a file
+
+    def one(clip_id: int) -> Length:
+        try:
+            with open_clip(whole, clip_id) as clip:
+                return Length(clip.seconds, clip.rate)
+        except AudiobatError as error:
+            return Length(math.nan, 0, str(error))
+
+    found: list[Length] = []
+    with Progress("open", len(table), "file", shown=len(table) >= SHOWN) as bar, ThreadPoolExecutor(READERS) as pool:
+        for length in pool.map(one, range(len(table))):
+            found.append(length)
+            bar.advance()
+    return found
+
+
+def about_files(table: ClipTable, lengths: Sequence[Length]) -> dict[str, Any]:
+    """Files, hours and rates, and what is odd about them."""
+    seconds = np.array([length.seconds for length in lengths])
+    broken = [i for i, length in enumerate(lengths) if math.isnan(length.seconds)]
+    odd = []
+    if broken:
+        odd.append(f"{len(broken)} clips cannot be read, such as {lengths[broken[0]].error.rstrip('.')}.")
+    if empty := np.flatnonzero(seconds == 0).tolist():
+        odd.append(f"{len(empty)} clips are empty, such as {table.keys[empty[0]]}.")
+    return {
+        "files": len(table.files),
+        "clips": len(table),
+        "hours": float(np.nansum(seconds)) / 3600,
+        "sample_rates": dict(sorted(Counter(length.rate for length in lengths if length.rate).items())),
+        "unreadable": len(broken),
+        "odd": odd,
+    }
+
+
+def about_labels(table: ClipTable, seconds: NDArray[np.float64]) -> dict[str, Any]:
+    """Labels, events and splits of clips of these `seconds` [n], and what is odd about them."""
+    assert table.labels is not None
+    counts = table.label_counts()
+    labels: dict[str, dict[str, Any]] = {name: {"clips": int(counts[c])} for c, name in enumerate(table.classes)}
+    found: dict[str, Any] = {
+        "labelled": len(table),
+        "without_label": int((table.labels.lengths == 0).sum()),
+        "labels": labels,
+        "odd": [*alike(table.classes)],
+    }
+    for name in ("splits", "folds"):
+        parts = getattr(table, name)
+        if parts is not None:
+            found[name] = {
+                str(part): {
+                    "clips": int((parts == part).sum()),
+                    "hours": float(np.nansum(seconds[parts == part])) / 3600,
+                }
+                for part in np.unique(parts)
+            }
+    if alone := [name for c, name in enumerate(table.classes) if counts[c] == 1]:
+        odd = f"{len(alone)} labels are in one clip alone, which cannot train and test: {', '.join(alone[:5])}"
+        found["odd"].append(f"{odd}{', ...' if alone[5:] else ''}.")
+    if table.events is not None:
+        found |= about_events(table, seconds, labels, found.pop("odd"))
+    return found
+
+
+def about_events(
+    table: ClipTable, seconds: NDArray[np.float64], labels: dict[str, dict[str, Any]], odd: list[str]
+) -> dict[str, Any]:
+    """Events, how long they sound and how much they overlap; each label's go into `labels`, oddities into `odd`."""
+    assert table.events is not None
+    values = table.events.values
+    events = np.bincount(values["label"], minlength=len(table.classes))
+    sounding = np.zeros(len(table.classes))
+    any_time = several_time = 0.0
+    repeated = 0  # events of one label that overlap
+    for i in range(len(table)):
+        own = table.events.row(i)
+        spans = []
+        for c in np.unique(own["label"]):
+            same = own[own["label"] == c]
+            joined = union(same["onset"], same["offset"])
+            sounding[c] += (joined[:, 1] - joined[:, 0]).sum()
+            repeated += len(same) - len(joined)
+            spans.append(joined)
+        if spans:
+            any_of, several_of = layers(np.concatenate(spans))
+            any_time, several_time = any_time + any_of, several_time + several_of
+    for c, name in enumerate(table.classes):
+        labels[name] |= {"events": int(events[c]), "seconds": float(sounding[c])}
+    if repeated:
+        odd.append(f"{repeated} events overlap or touch another one of the same label in the same recording.")
+    ends = np.repeat(seconds, table.events.lengths)
+    if over := int((values["offset"] > ends + SLACK).sum()):
+        odd.append(f"{over} events end behind the end of their recording.")
+    if short := int((values["offset"] - values["onset"] < FRAME).sum()):
+        odd.append(f"{short} events last less than {FRAME} s, a frame of the paper's models: some of them mark none.")
+    return {
+        "events": len(values),
+        "event_hours": any_time / 3600,
+        "overlap": several_time / any_time if any_time else 0.0,
+        "odd": odd,
+    }
+
+
+def union(onsets: NDArray[np.float64], offsets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The spans [M, 2] in which at least one of some spans lies, apart from each other, in order."""
+    order = np.argsort(onsets, kind="stable")
+    onsets, offsets = onsets[order], np.maximum.accumulate(offsets[order])
+    first = np.concatenate([[True], onsets[1:] > offsets[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return np.stack([onsets[first], offsets[last]], 1)
+
+
+def layers(spans: NDArray[np.float64]) -> tuple[float, float]:
+    """Seconds in which at least one, and at least two, of some spans [M, 2] lie."""
+    times = spans.ravel()
+    order = np.argsort(times, kind="stable")
+    depth = np.cumsum(np.tile([1, -1], len(spans))[order])[:-1]
+    widths = np.diff(times[order])
+    return float(widths[depth > 0].sum()), float(widths[depth > 1].sum())
+
+
+def alike(names: Iterable[str]) -> list[str]:
+    """A sentence for each group of labels that differ in nothing but case, spaces and signs."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups["".join(filter(str.isalnum, name.casefold()))].append(name)
+    listed = (" and ".join(map(repr, group)) for plain, group in groups.items() if plain and len(group) > 1)
+    return [f"{group} differ in case or signs alone: --map joins them, if they are one class." for group in listed]
+
+
+def show(source: str, found: dict[str, Any]) -> None:
+    """Print all that was found."""
+    console = Console(highlight=False)
+    rates = ", ".join(f"{rate:,} Hz ({count:,})" for rate, count in found["sample_rates"].items())
+    hours = duration(found["hours"])
+    clips = "" if found["clips"] == found["files"] else f", {found['clips']:,} clips"
+    console.print(Text(f"{source}: {found['files']:,} files{clips}, {hours}, {rates or 'no rate known'}"))
+    if "labels" in found:
+        text = f"{found['labelled']:,} labelled, {found['without_label']:,} of them without a label"
+        if "events" in found:
+            span = duration(found["event_hours"])
+            text += f"; {found['events']:,} events over {span}, in {found['overlap']:.1%} of which several labels sound"
+        console.print(Text(text))
+        console.print(label_table(found["labels"], "events" in found))
+        for name in ("splits", "folds"):
+            parts = found.get(name, {}).items()
+            if parts:
+                listed = (f"{part} {values['clips']:,} clips ({duration(values['hours'])})" for part, values in parts)
+                console.print(Text(f"{name}: {', '.join(listed)}"))
+    else:
+        console.print("no labels: no annotations beside the recordings, no class folders, no column `label`")
+    for sentence in found["odd"]:
+        console.print(Text(f"odd: {sentence}"))
+    if not found["odd"]:
+        console.print("odd: nothing")
+
+
+def duration(hours: float) -> str:
+    """`2.50 h`, `12.0 min` or `3.5 s`."""
+    if hours >= 1:
+        return f"{hours:,.2f} h"
+    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.1f} s"
+
+
+def label_table(labels: dict[str, dict[str, Any]], has_events: bool) -> Table:
+    """A row for each label, the commonest first."""
+    table = Table(box=SIMPLE)
+    table.add_column("label")
+    for name in ("clips", "events", "seconds") if has_events else ("clips",):
+        table.add_column(name, justify="right", no_wrap=True)
+    key = "seconds" if has_events else "clips"
+    ranked = sorted(labels.items(), key=lambda item: (-item[1][key], item[0]))
+    for name, values in ranked[:LABELS_SHOWN]:
+        cells = [f"{values['events']:,}", f"{values['seconds']:,.1f}"] if has_events else []
+        table.add_row(Text(name), f"{values['clips']:,}", *cells)
+    if ranked[LABELS_SHOWN:]:
+        table.add_row(f"and {len(ranked) - LABELS_SHOWN:,} more", *[""] * (len(table.columns) - 1))
+    return table
