@@ -61,6 +61,11 @@ class Window(NamedTuple):
     last: bool  # of its clip
     stamp: FileStamp | None  # of the file, before it was read
 
+    @property
+    def end(self) -> int:
+        """The sample of the clip behind its last one."""
+        return self.start + len(self.samples)
+
 
 class BrokenClip(NamedTuple):
     """A clip that cannot be read from here on: its windows that came before are void."""

@@ -115,9 +115,7 @@ def test_rows_that_cannot_be_used_are_refused(folder, row, sentence):
 def test_events_behind_the_end_are_counted_and_refused_where_none_lies_inside(folder):
     write(folder / "a.Table.1.selections.txt", RAVEN + raven_row(1, 1, 2, "owl") + raven_row(2, 5, 6, "bat"))
     write(folder / "b.Table.1.selections.txt", RAVEN + raven_row(1, 4, 5, "bat"))
-    with pytest.warns(
-        UserWarning, match=r"2 of 3 events lie behind .* and 1 recordings with them, such as 5 to"
-    ):
+    with pytest.warns(UserWarning, match=r"2 of 3 events lie behind .* and 1 recordings with them, such as 5 to"):
         table = read_labelled_clips(folder)
     assert events_of(table) == {"a.wav": [("owl", 1.0, 2.0)]}
     assert table.classes == ("owl",)
