@@ -119,8 +119,12 @@ def pad_batch(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True), lengths
 
 
-def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | JoinedFile | CodecFile:
+def open_audio(
+    source: AudioSource, name: str | None = None, is_right: bool = False
+) -> SoundFile | JoinedFile | CodecFile:
     """Open a recording for reading; raises an AudiobatError that calls it `name`, by default its path.
+
+    `is_right`: its header is known to be right about what it holds, so that nobody looks into it.
 
     A file with an extension of CODEC_EXTENSIONS goes to FFmpeg; any other to libsndfile and, if libsndfile does not
     know the format, to FFmpeg, where PyAV is installed.
@@ -134,7 +138,7 @@ def open_audio(source: AudioSource, name: str | None = None) -> SoundFile | Join
     by_ffmpeg = os.path.splitext(name)[1].lower() in CODEC_EXTENSIONS
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
     with _refusals(name):
-        file = CodecFile(opened, name) if by_ffmpeg else _open_any(opened, name)
+        file = CodecFile(opened, name) if by_ffmpeg else _open_any(opened, name, is_right)
     if not MIN_RATE <= file.rate <= MAX_RATE:
         file.__exit__()
         raise AudiobatError(
@@ -171,9 +175,11 @@ def _check_file(path: str | Path, name: str) -> None:
         raise AudiobatError(f"{name} is empty (0 bytes): copy or download it again.")
 
 
-def _open_any(source: str | Path | BinaryIO, name: str) -> SoundFile | JoinedFile | CodecFile:
+def _open_any(source: str | Path | BinaryIO, name: str, is_right: bool) -> SoundFile | JoinedFile | CodecFile:
     """Open with libsndfile, else with FFmpeg, else fail with libsndfile's reason."""
     try:
+        if is_right:
+            return SoundFile(source if isinstance(source, str | Path) else CalmFile(source), name)
         return _open_sound(source, name)
     except UnicodeEncodeError:
         raise AudiobatError(f"{name} has a name that is not UTF-8: rename the file.") from None

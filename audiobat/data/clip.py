@@ -45,8 +45,8 @@ class OpenClip:
         self._audio = audio
         self._name = name
         self._begin = location.begin  # seconds into the recording at which the clip begins
-        self._seconds = location.seconds  # None: not known yet
-        self._ends = ends  # whether to stop at the clip's end because the recording goes on behind it
+        self._limit = location.seconds if ends else None  # where the clip ends although its recording may go on
+        self._seconds: float | None = None  # not known yet
 
     @property
     def rate(self) -> int:
@@ -55,9 +55,10 @@ class OpenClip:
 
     @property
     def seconds(self) -> float:
-        """Length of the clip: as the table says or, where it does not, as the recording's header does."""
+        """Length of the clip: of its recording, whatever a list says, or of the part that the table cuts out of it."""
         if self._seconds is None:
-            self._seconds = self._audio.samples() / self._audio.rate - self._begin
+            left = max(0.0, self._audio.samples() / self._audio.rate - self._begin)
+            self._seconds = left if self._limit is None else min(left, self._limit)
         return self._seconds
 
     def read(self, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> Samples:
@@ -66,8 +67,8 @@ class OpenClip:
         Raises:
             AudiobatError: as for `load_audio`.
         """
-        if self._ends:
-            left = self.seconds - start
+        if self._limit is not None:
+            left = self._limit - start
             seconds = left if seconds is None else min(seconds, left)
         return read_span(self._audio, self._name, sample_rate, self._begin + start, seconds)
 
@@ -79,7 +80,7 @@ class OpenClip:
         stream = None if self.rate == sample_rate else soxr.ResampleStream(self.rate, sample_rate, 1, "float32", "HQ")
         for first in range(0, total, READ_SAMPLES):
             block = self.read(self.rate, first / self.rate, READ_SAMPLES / self.rate)
-            last = len(block) < READ_SAMPLES or first + READ_SAMPLES >= total  # a header may claim too much
+            last = len(block) < READ_SAMPLES or first + READ_SAMPLES >= total  # a damaged file may hold less
             yield block if stream is None else stream.resample_chunk(block, last=last)
             if last:
                 break
@@ -99,7 +100,8 @@ def open_clip(table: ClipTable, clip_id: int) -> Iterator[OpenClip]:
         yield OpenClip(_PcmMember(location), key, location, ends)
         return
     name = location.path if location.offset is None else f"{location.path}: {key}"
-    with _source(location, key) as source, open_audio(source, name) as audio:
+    own = location.size is not None and location.sample_rate is not None  # of a prepared shard
+    with _source(location, key) as source, open_audio(source, name, is_right=own) as audio:
         yield OpenClip(audio, name, location, ends)
 
 

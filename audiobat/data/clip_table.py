@@ -30,6 +30,7 @@ HEADER = "table.json"  # written last: a folder without it is no table
 SPLITS = ("train", "valid", "test")
 EVENT = np.dtype([("label", "<i4"), ("onset", "<f8"), ("offset", "<f8")])  # seconds from the clip's start
 NAMES_SHOWN = 5
+LENGTHS_DIFFER = 0.5  # seconds by which a list's length is another than the recording's, not a rounded one
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ class ClipTable:
         matrix = np.zeros((len(self), len(self.classes)), dtype=bool)
         matrix[np.repeat(np.arange(len(self)), self.labels.lengths), self.labels.values] = True
         return matrix
+
+    def misjudges(self, clip_id: int, seconds: float) -> bool:
+        """Whether the table has another length than these seconds for a clip that is a whole recording."""
+        known = self.begins is None and self.seconds is not None and not np.isnan(self.seconds[clip_id])
+        return known and abs(float(self.seconds[clip_id]) - seconds) > LENGTHS_DIFFER
 
     def label_counts(self) -> NDArray[np.int64]:
         """Clips of each class, [C]."""

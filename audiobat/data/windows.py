@@ -62,6 +62,11 @@ class Window(NamedTuple):
     stamp: FileStamp | None  # of the file, before it was read
     rate: int  # Hz: the recording's own
 
+    @property
+    def end(self) -> int:
+        """The sample of the clip behind its last one."""
+        return self.start + len(self.samples)
+
 
 class BrokenClip(NamedTuple):
     """A clip that cannot be read from here on: its windows that came before are void."""

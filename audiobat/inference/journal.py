@@ -94,16 +94,19 @@ class Share:
         broken: Mapping[int, str],
         loud: Set[int] = frozenset(),
         short: Set[int] = frozenset(),
+        misjudged: Set[int] = frozenset(),
     ) -> None:
         """Write a part, whole or not at all: the rows that consecutive windows gave, up to the window `following`.
 
         `state` is what the task remembers of these windows, such as an event that has not ended; `stamps` are the size
         and time of each clip's file, `broken` the reasons why clips cannot be read. Clips in `loud` have a window here
-        that is not silent, those in `short` are shorter than a window.
+        that is not silent, those in `short` are shorter than a window, and those in `misjudged` are not as long as
+        the clips' list says.
         """
         files = [[clip_id, self._clips.keys[clip_id], found] for clip_id, found in stamps.items()]
         meta = {"first": self.next, "next": following, "files": files, "broken": broken}
         meta |= {"silent": sorted(stamps.keys() - loud - broken.keys()), "short": sorted(short)}
+        meta["misjudged"] = sorted(misjudged)
         packed = io.BytesIO()
         arrays = {f"rows.{name}": values for name, values in rows.items()}
         arrays |= {f"state.{name}": values for name, values in state.items()}
@@ -207,9 +210,11 @@ class Journal:
         if held:
             yield join_rows(held)
 
-    def silent_and_short(self) -> tuple[list[int], list[int]]:
-        """The clips all of whose windows are silent, and those that are shorter than a window, once all is done."""
-        silent, loud, short = set[int](), set[int](), set[int]()
+    def silent_short_and_misjudged(self) -> tuple[list[int], list[int], list[int]]:
+        """The clips all of whose windows are silent, those that are shorter than a window, and those of which the list
+        has another length, once all is done.
+        """
+        silent, loud, short, misjudged = set[int](), set[int](), set[int](), set[int]()
         for path in self.parts:
             with np.load(path, allow_pickle=False) as part:
                 meta = json.loads(part["meta"].tobytes())
@@ -217,7 +222,8 @@ class Journal:
             silent |= quiet
             loud |= {clip_id for clip_id, *_ in meta["files"]} - quiet
             short |= set(meta.get("short", ()))
-        return sorted(silent - loud), sorted(short - self.broken.keys())
+            misjudged |= set(meta.get("misjudged", ()))
+        return sorted(silent - loud), sorted(short - self.broken.keys()), sorted(misjudged - self.broken.keys())
 
     def close(self) -> None:
         """Remove the parts, once the table is written; the last ones first, as a kill may leave some, without a gap."""

@@ -47,6 +47,7 @@ CLIP_SECONDS = 10.0  # window for an encoder that has no longest clip
 POOL_BATCHES = 4  # batches of windows in a pool
 CPU_SECONDS = 20.0  # of audio in a batch for each thread of a CPU: batches of few windows hold little padding
 GOES_ON = "fix that; the same command goes on from what is done"  # the hint where nothing can be written
+OTHER_LENGTH = "of another length than the list's `seconds`, and read to the end"
 POOL_BROKEN = 4096  # broken clips in a pool, at most
 WAIT_SECONDS = 0.2  # between two looks at what other ranks have done
 PART_SECONDS = 10.0  # a part is written with the first pool that ends so long after the last part
@@ -239,8 +240,8 @@ def closing_lines(out: Path, clips: ClipTable, windows: Windows, journal: Journa
     if journal.broken:
         some = f"{len(journal.broken):,} of {number_of(len(clips), 'file')}"
         yield f"skipped: {some} cannot be read, as {skipped_list(out)} tells one by one"
-    silent, short = journal.silent_and_short()
-    for what, clip_ids in (("silent", silent), (f"shorter than a window of {windows.window_seconds:g} s", short)):
+    odd = ("silent", f"shorter than a window of {windows.window_seconds:g} s", OTHER_LENGTH)
+    for what, clip_ids in zip(odd, journal.silent_short_and_misjudged(), strict=True):
         if clip_ids:
             names = ", ".join(clips.keys[clip_id] for clip_id in clip_ids[:NAMES_SHOWN])
             more = f" and {len(clip_ids) - NAMES_SHOWN:,} more" if len(clip_ids) > NAMES_SHOWN else ""
@@ -267,7 +268,7 @@ def run_pass(
     rows: list[Rows] = []  # since the last part, as are `stamps` and `broken`
     stamps: dict[int, FileStamp | None] = {}
     broken: dict[int, str] = {}
-    loud, short = set[int](), set[int]()
+    loud, short, misjudged = set[int](), set[int](), set[int]()
     done, written = 0, monotonic()
     with Progress(verb, total=len(clips), unit="file", shown=ranks.is_main) as bar:
         for share, pool in read_ahead(share_pools(journal, tally, clips, windows)):
@@ -286,10 +287,15 @@ def run_pass(
             broken |= pool.broken
             loud |= pool.loud
             short |= {w.clip_id for w in pool.windows if w.number == 0 and len(w.samples) < windows.length}
+            ends = {window.clip_id: window.end / windows.sample_rate for window in pool.windows if window.last}
+            misjudged |= {clip_id for clip_id, end in ends.items() if clips.misjudges(clip_id, end)}
             many = sum(len(found[CLIP_ID]) for found in rows) >= PART_ROWS
             if many or pool.next[0] == share.end or monotonic() - written >= PART_SECONDS:
-                share.add(join_rows(rows) if rows else {}, task.state(), pool.next, stamps, broken, loud, short)
-                rows, stamps, broken, loud, short, written = [], {}, {}, set(), set(), monotonic()
+                share.add(
+                    join_rows(rows) if rows else {}, task.state(), pool.next, stamps, broken, loud, short, misjudged
+                )
+                rows, stamps, broken, written = [], {}, {}, monotonic()
+                loud, short, misjudged = set(), set(), set()
             try:
                 tally.add(pool.next[0] - done, len(pool.windows), pool.broken)
             finally:

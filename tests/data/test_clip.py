@@ -255,9 +255,9 @@ def opened(monkeypatch):
     """Names of the recordings that a decoder opens, in order."""
     names = []
 
-    def counted(source, name=None):
+    def counted(source, name=None, is_right=False):
         names.append(name)
-        return open_audio(source, name)
+        return open_audio(source, name, is_right)
 
     monkeypatch.setattr(clip_module, "open_audio", counted)
     return names

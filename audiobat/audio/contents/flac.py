@@ -19,6 +19,7 @@ COUNT = slice(21, 26)  # bytes that hold the number of samples, in their last 36
 HEADER = 16  # bytes of a frame's header, at most
 SYNC = re.compile(b"\xff[\xf8\xf9]")
 WINDOW, MAX_WINDOW = 1 << 15, 1 << 20  # bytes in which a frame begins, where the header does not say; and at most
+MAX_BLOCKS = 1000  # of metadata
 TRIED = 4  # frame headers whose frames' checksums are computed
 BLOCKS = {1: 192, **{code: 576 << code - 2 for code in range(2, 6)}, **{code: 256 << code - 8 for code in range(8, 16)}}
 
@@ -55,6 +56,7 @@ class _Stream:
         self.samples = int.from_bytes(head[COUNT], "big") & (1 << 36) - 1  # 0: not known
         self._block = int.from_bytes(head[10:12], "big")  # samples of a frame where all have the same
         largest = int.from_bytes(head[15:18], "big")  # frame, in bytes; 0: not known
+        self.begin = _metadata_end(file)
         self.window = min(largest + HEADER, MAX_WINDOW) if largest else WINDOW
 
     def frames(self, place: int, count: int, backwards: bool = False) -> Iterator[Frame]:
@@ -109,13 +111,25 @@ def _in_order(file: RawFile, stream: _Stream) -> bool:
     """Whether frames found all over the file follow one another as those of one recording do."""
     before = None
     for share in SAMPLED:
-        frame = next(stream.frames(int(share * file.size), 2 * stream.window), None)
+        place = stream.begin + int(share * (file.size - stream.begin))
+        frame = next(stream.frames(place, 2 * stream.window), None)
         if frame is None:
-            continue
+            return file.size - place < 2 * stream.window  # there is none where the last one has begun
         if before is not None and frame.place > before.place and frame.first <= before.first:
             return False
         before = frame
     return True
+
+
+def _metadata_end(file: RawFile) -> int:
+    """Where the first frame stands, behind the blocks of metadata."""
+    place = len(MAGIC)
+    for _ in range(MAX_BLOCKS):
+        head = file.at(place, 4)
+        place += 4 + int.from_bytes(head[1:], "big")
+        if len(head) < 4 or head[0] & 0x80:
+            break
+    return min(place, file.size)
 
 
 def crc(data: bytes, remainders: list[int], bits: int) -> int:

@@ -15,6 +15,7 @@ MAGIC = b"OggS\0"
 FIRST = b"OggS\0\x02"  # the first page of a stream
 HEADER = 27  # bytes of a page before the sizes of its pieces
 LARGEST = HEADER + 255 + 255 * 255  # bytes of a page
+STEP = 1 << 13  # bytes read at once
 STREAMS = 64  # that sound at once
 
 
@@ -44,7 +45,7 @@ def look_at_ogg(file: RawFile, joined: bool) -> Found:
     if not vorbis:
         return Found(behind=behind)
     own = file if behind is None else file.part(0, behind)
-    ends = [page.sample for page in _pages(own, own.size - 2 * LARGEST, own.size) if page.sample >= 0]
+    ends = [page.sample for page in _pages(own, own.size - 2 * LARGEST) if page.sample >= 0]
     # Of a last page that is not full libsndfile takes the last sample for that of a full one.
     return Found(behind=behind, last_page=ends[-1] - ends[-2] if len(ends) > 1 else own.size)
 
@@ -60,23 +61,24 @@ def _page(file: RawFile, place: int) -> Page | None:
     return Page(place, end, bool(head[5] & 2), sample, stream, number)
 
 
-def _pages(file: RawFile, begin: int, end: int) -> Iterator[Page]:
-    """Pages that begin from `begin` on, and before `end`."""
-    begin = max(0, begin)
-    data = file.at(begin, end - begin + len(MAGIC) - 1)
-    at = data.find(MAGIC)
-    while at >= 0:
-        page = _page(file, begin + at)
-        if page is not None:
-            yield page
-        at = data.find(MAGIC, at + 1)
+def _pages(file: RawFile, begin: int) -> Iterator[Page]:
+    """Pages that begin from `begin` on, within twice the largest page."""
+    end = min(file.size, begin + 2 * LARGEST)
+    for place in range(max(0, begin), end, STEP):
+        data = file.at(place, STEP + len(MAGIC) - 1)
+        at = data.find(MAGIC)
+        while at >= 0:
+            page = _page(file, place + at)
+            if page is not None:
+                yield page
+            at = data.find(MAGIC, at + 1)
 
 
 def _in_order(file: RawFile, streams: set[int]) -> bool:
     """Whether pages found all over the file, and its last one, follow one another as those of one recording do."""
     before: dict[int, Page] = {}
-    sampled = (next(_pages(file, int(share * file.size), int(share * file.size) + LARGEST), None) for share in SAMPLED)
-    for page in (*sampled, *_pages(file, file.size - LARGEST, file.size)):
+    sampled = (next(_pages(file, int(share * file.size)), None) for share in SAMPLED)
+    for page in (*sampled, *_pages(file, file.size - LARGEST)):
         if page is None:
             continue
         known = before.get(page.stream, page)

@@ -44,6 +44,7 @@ from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError, did_you_mean
 
 MAX_RATE = 655_350  # Hz: FLAC's
+ANY_RATE = 65_535  # Hz up to which FLAC has every rate, and above it multiples of 10
 FLAC_RATIO = 0.5  # of PCM's size, roughly
 PARTS_SHOWN = 8
 STATISTICS = "statistics.json"  # in a prepared folder
@@ -132,7 +133,7 @@ def prepare(
             finish(folder, table, plan, done)
     missing = [number for number, index in enumerate(indexes) if index is None]
     if not missing:
-        print(summary(folder, done))
+        print(summary(folder, done, table, sample_rate))
         return folder
     parts = [f"{part}/{chosen[1]}" for part in sorted({number % chosen[1] + 1 for number in missing})]
     shown = ", ".join(parts[:PARTS_SHOWN]) + (", ..." if parts[PARTS_SHOWN:] else "")
@@ -163,6 +164,8 @@ def check_settings(
     """The settings; raises an AudiobatError that names a flag whose value cannot be used."""
     check(MIN_RATE <= sample_rate <= MAX_RATE, "--sample-rate", sample_rate, f"use {MIN_RATE} to {MAX_RATE} Hz")
     check(encoding in ("flac", "pcm"), "--encoding", encoding, "use flac or pcm")
+    in_flac = sample_rate <= ANY_RATE or sample_rate % 10 == 0
+    check(encoding == "pcm" or in_flac, "--sample-rate", sample_rate, "FLAC takes multiples of 10 here; or use pcm")
     if window_seconds is None:
         check(hop_seconds is None, "--hop-seconds", hop_seconds, "give --window-seconds too")
         return PackSettings(sample_rate, encoding, None, None)
@@ -254,14 +257,18 @@ def describe_plan(plan: ShardPlan, table: ClipTable, chosen: tuple[int, int]) ->
     return "\n".join(lines)
 
 
-def summary(folder: Path, indexes: Sequence[ShardIndex]) -> str:
-    """The clips of a finished folder, how many were skipped, and its size."""
+def summary(folder: Path, indexes: Sequence[ShardIndex], source: ClipTable, sample_rate: int) -> str:
+    """The clips of a finished folder, how many were skipped or not as long as `source` says, and its size."""
     files = (path for name in (SHARDS, CLIPS) for path in (folder / name).iterdir() if not is_unfinished(path))
     size = sum(path.stat().st_size for path in files)
     skipped, loud = sum(len(index.skipped) for index in indexes), sum(int(index.loud.sum()) for index in indexes)
     lines = [open_prepared(folder).describe()]
     if skipped:
         lines.append(f"skipped: {skipped:,} clips that cannot be read; {folder / SKIPPED} says why")
+    ends = {} if source.seconds is None else {clip: end for index in indexes for clip, end in index.ends().items()}
+    misjudged = sum(source.misjudges(clip_id, end / sample_rate) for clip_id, end in ends.items())
+    if misjudged:
+        lines.append(f"length: {misjudged:,} clips had another one than the list's `seconds`, and were read to the end")
     if loud:
         lines.append(f"loud: {loud:,} clips had samples beyond full scale, which were cut off there")
     return "\n".join([*lines, f"{folder}: {show_bytes(size)}"])

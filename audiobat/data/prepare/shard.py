@@ -114,6 +114,10 @@ class ShardIndex:
     skipped: NDArray[np.int64]  # [k] clip_ids in the source's table
     reasons: Strings  # [k]
 
+    def ends(self) -> dict[int, int]:
+        """The sample behind the last one, of each clip of the source."""
+        return dict(zip(self.clip_ids.tolist(), (self.starts + self.lengths).tolist(), strict=True))
+
     def save(self, folder: Path) -> None:
         """Write it beside its shard, whole or not at all."""
         arrays: dict[str, Any] = {}

@@ -170,7 +170,7 @@ def _seconds(text: str) -> float:
     """NaN: not known."""
     if (seconds := float(text)) < 0 or math.isinf(seconds):
         raise ValueError
-    return seconds
+    return seconds or math.nan  # 0.0 is what readers of tags say where a header has no length
 
 
 def _split(text: str) -> str:
