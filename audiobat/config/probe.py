@@ -61,8 +61,9 @@ class TaggerConfig:
     task: Literal["clip", "frame"] = "clip"  # what the head was trained to label
     multi_label: bool = True  # several classes may be there at once: sigmoid, else softmax
     thresholds: tuple[float, ...] = ()  # a class is found where its score is above its own; (): none were chosen
-    window_seconds: float | None = None  # of the windows that a head on stored embeddings learnt from; `predict` takes
-    hop_seconds: float | None = None  # the same, if it is not told otherwise
+    median: int | None = None  # frames of the filter over time under which they were chosen, 1: none; null: not said
+    window_seconds: float | None = None  # of the windows that `predict` takes if it is not told otherwise: those that a
+    hop_seconds: float | None = None  # head on stored embeddings learnt from, or that thresholds were chosen on
 
     def __post_init__(self) -> None:
         for name in ("classes", "thresholds"):
@@ -72,6 +73,8 @@ class TaggerConfig:
         check(len(set(self.classes)) == len(self.classes), "tagger.classes", self.classes, "name each class once")
         fits = len(self.thresholds) in (0, len(self.classes)) and all(0 <= value <= 1 for value in self.thresholds)
         check(fits, "tagger.thresholds", self.thresholds, "give one for each class, from 0 to 1, or none")
+        odd = self.median is None or (self.median > 0 and self.median % 2 == 1)
+        check(odd, "tagger.median", self.median, "use an odd number of frames, 1 for no filter, or null")
 
 
 @dataclass(frozen=True)

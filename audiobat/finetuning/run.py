@@ -289,7 +289,8 @@ def save_release(
 ) -> None:
     """Write the weights that `select.which` names as FOLDER/release, with the thresholds of their classes."""
     kept = trained.kept(config.select.which)
-    kept.tagger.config = replace(kept.tagger.config, thresholds=thresholds)
+    unfiltered = 1 if thresholds and kept.tagger.task == "frame" else None
+    kept.tagger.config = replace(kept.tagger.config, thresholds=thresholds, median=unfiltered)
     extra = {
         "finetuned_from": {"model": model.id, "sha256": model.sha256},
         "data_sha256": evaluator.table.sha256(),

@@ -71,7 +71,7 @@ def predict(
         threshold: only scores above it: a number; or a .json or .csv file of a threshold for each class, in which other
             classes keep the default. None: those of the model, if it has any and `top` is not given; else 0.3 for
             events; 0.5 for windows if several labels can hold at once and `top` is not given; else none.
-        median: length of the median filter of events, in frames, odd; None: 3.
+        median: length of the median filter of events, in frames, odd; None: the model's own, else 3.
         merge_gap: make one event of those of a label that are at most so many seconds apart, and of neighbouring
             windows of a label; None: none.
         min_duration: drop events that are shorter, in seconds, after merging.

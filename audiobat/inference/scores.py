@@ -11,6 +11,7 @@ The file's arrays, of R recordings, C classes, and the N windows or frames of al
     kind             `windows`, each labelled as a whole, or `frames`, of which events are made
     multi_label      whether several classes may be there at once: then scores are of each by itself, else they sum to 1
     thresholds [C]   of the model; [0]: it has none
+    median           frames of the filter over time that the model's events are found with; 0: it says none
     nyquist          Hz: half the model's sample rate, above which it hears nothing
     model            SHA-256 of its weights
     starts, ends [N] seconds into the recording
@@ -41,7 +42,7 @@ CHUNK_ROWS = 4096  # windows or frames in memory at once
 LONG = {"starts": "start", "ends": "end", "scores": "scores"}  # arrays [N, ...]: the columns that they are made of
 DTYPES = {"starts": "<f8", "ends": "<f8", "scores": "<f4"}
 LARGEST_SHORT = 1 << 30  # bytes of an array that is read whole
-SHORT = ("keys", "counts", "rates", "classes", "kind", "multi_label", "thresholds", "nyquist", "model")
+SHORT = ("keys", "counts", "rates", "classes", "kind", "multi_label", "thresholds", "median", "nyquist", "model")
 
 Array = NDArray[Any]
 
@@ -64,6 +65,7 @@ class About:
     kind: Literal["windows", "frames"]
     multi_label: bool
     thresholds: tuple[float, ...]
+    median: int
     nyquist: float
     model: str
 
@@ -155,6 +157,7 @@ def read_scores(path: str | Path) -> Scores:
             kind=found["kind"].item(),
             multi_label=bool(found["multi_label"]),
             thresholds=tuple(found["thresholds"].tolist()),
+            median=int(found["median"]),
             nyquist=float(found["nyquist"]),
             model=found["model"].item(),
         )

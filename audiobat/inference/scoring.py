@@ -86,5 +86,5 @@ class ScoreTask(Task):
 def about(tagger: Tagger) -> About:
     """What scores of a tagger are."""
     kind = "windows" if tagger.task == "clip" else "frames"
-    thresholds = tagger.config.thresholds
-    return About(tagger.classes, kind, tagger.multi_label, thresholds, tagger.sample_rate / 2, weights_sha256(tagger))
+    thresholds, median, nyquist = tagger.config.thresholds, tagger.config.median or 0, tagger.sample_rate / 2
+    return About(tagger.classes, kind, tagger.multi_label, thresholds, median, nyquist, weights_sha256(tagger))

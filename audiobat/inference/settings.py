@@ -54,7 +54,7 @@ class Settings:
         own: dict[str, Any]
         if about.kind == "frames":
             check(self.top is None, "top", self.top, "this head labels frames, use --threshold")
-            median = EVENT_MEDIAN if self.median is None else self.median
+            median = about.median or EVENT_MEDIAN if self.median is None else self.median
             check(median > 0 and median % 2 == 1, "median", median, "use an odd number of frames, 1 for no filter")
             own = {"median": median}
         else:

@@ -40,7 +40,7 @@ def config(**fields) -> FinetuneConfig:
 
 @pytest.fixture(scope="module")
 def field(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten recordings of 40 s in noise, each with five tones of 0.3 s, less than a 25th of its time; and their list."""
+    """Ten recordings of 40 s in noise, with five tones of 0.3 s in each, a 27th of the time; and their list."""
     folder, rng = tmp_path_factory.mktemp("field"), np.random.default_rng(0)
     with (folder / "events.csv").open("w", newline="") as file:
         rows = csv.writer(file)

@@ -195,7 +195,7 @@ def test_files_that_cannot_be_read_are_no_recordings_of_the_scores(folder, tmp_p
 def test_scores_of_a_long_recording_are_written_and_read_in_constant_memory(tmp_path):
     """What Python and NumPy hold at once, for 1 h and 6 h of frames of 40 classes: 3.6 MB and 22 MB of scores."""
     rng = np.random.default_rng(0)
-    about = scores.About(tuple(map(str, range(40))), "frames", True, (), RATE / 2, "0")
+    about = scores.About(tuple(map(str, range(40))), "frames", True, (), 0, RATE / 2, "0")
     peaks = []
     for count in (22_500, 135_000):
         file = tmp_path / f"{count}.npz"
