@@ -49,7 +49,7 @@ def written(folder, form):
     out = folder / {"audacity": "tracks", "raven": "tables"}.get(form, f"found.{form}")
     names = [*dict.fromkeys(row[0] for row in TRUTH)]
     output = Output(out, form, names, RATE / 2, overwrite=False)
-    output.write(iter(FOUND), ())
+    output.write(iter(FOUND), (), dict.fromkeys(names, RATE))
     return out
 
 
