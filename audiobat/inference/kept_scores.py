@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from audiobat.data.sources.relabel import read_label_map
 from audiobat.evaluation.detections.align import Pair, Side
 from audiobat.evaluation.detections.conventions import Convention
-from audiobat.evaluation.detections.decode import Scores, runs, singles, smooth
-from audiobat.evaluation.detections.event_list import EventList, Floats
+from audiobat.evaluation.detections.decode import runs, singles, smooth
+from audiobat.evaluation.detections.event_list import EventList, Floats, Scores
 from audiobat.evaluation.detections.sweep import Sweep
 from audiobat.evaluation.detections.units import units_of
 from audiobat.inference.scores import read_scores

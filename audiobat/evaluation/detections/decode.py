@@ -6,11 +6,8 @@ The events are those that `audiobat predict` makes of the same scores. All at on
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from audiobat.evaluation.detections.event_list import TOUCHING, Bools, EventList, Floats, Whole
-
-Scores = NDArray[np.float32]
+from audiobat.evaluation.detections.event_list import TOUCHING, Bools, EventList, Floats, Scores, Whole
 
 
 def smooth(scores: Scores, width: int) -> Scores:

@@ -214,9 +214,8 @@ def event_rows(result: DetectionResult) -> Iterator[Sequence[object]]:
             rows.append((*place, score, side, words[fine], o))
     rows.sort(key=lambda row: row[:4])
     for recording, start, end, label, score, side, became, o in rows:
-        other_label = None if o < 0 else pair.classes[o]
-        place = (pair.keys[recording], _cell(start), _cell(end), pair.classes[label])
-        yield [*place, _cell(score), side, became, other_label]
+        where = (pair.keys[recording], _cell(start), _cell(end), pair.classes[label])
+        yield [*where, _cell(score), side, became, None if o < 0 else pair.classes[o]]
 
 
 def _plain_level(level: LevelResult, classes: Sequence[str]) -> dict[str, Any]:

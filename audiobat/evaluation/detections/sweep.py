@@ -12,8 +12,8 @@ import numpy as np
 from audiobat.evaluation.detections.align import Pair
 from audiobat.evaluation.detections.conventions import Convention
 from audiobat.evaluation.detections.curves import Curve, make_curve
-from audiobat.evaluation.detections.decode import Scores, highest
-from audiobat.evaluation.detections.event_list import Bools, EventList, Floats, Whole
+from audiobat.evaluation.detections.decode import highest
+from audiobat.evaluation.detections.event_list import Bools, EventList, Floats, Scores, Whole
 from audiobat.evaluation.detections.levels import (
     FOUND,
     PREDICTED,
@@ -72,7 +72,7 @@ class Sweep:
         self.truth_scores[own] = highest(scores, spans, truth.onset, truth.offset)[np.arange(len(own)), truth.label]
         step = self._convention.segment_seconds
         number = int(segments_begun(self._lengths[[recording]], self._convention)[0])
-        begins = np.arange(number) * step
+        begins: Floats = np.arange(number) * np.float64(step)
         self._add_cells(
             self.segments,
             highest(scores, spans, begins, begins + step),
