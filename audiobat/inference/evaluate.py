@@ -21,15 +21,15 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_annotations
 from audiobat.engine.files import replacing
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.detections.align import Pair, align, side_of
-from audiobat.evaluation.detections.confusion import confuse
+from audiobat.evaluation.detections.align import Pair, Side, align, side_of
 from audiobat.evaluation.detections.conventions import find_convention
 from audiobat.evaluation.detections.event_list import Floats
-from audiobat.evaluation.detections.levels import touch
 from audiobat.evaluation.detections.result import DetectionResult, ErrorEvent, first_of_each, write_result
-from audiobat.evaluation.detections.run import all_levels, doubled, errors_of, inside, known_lengths, level_result
+from audiobat.evaluation.detections.run import behind_end, doubled, evaluate_pair, known_lengths
 from audiobat.evaluation.detections.show import show
-from audiobat.evaluation.detections.units import units_of
+from audiobat.inference.kept_scores import KeptScores
+from audiobat.inference.scores import scores_in
+from audiobat.inference.thresholds import Threshold, pick_thresholds
 
 AROUND = 0.5  # seconds of a clip before and after its event
 LONGEST = 10.0  # seconds of a clip
@@ -46,7 +46,7 @@ def evaluate(
     onset_collar: float | None = None,
     offset_collar: float | None = None,
     offset_share: float | None = None,
-    threshold: float | None = None,
+    threshold: Threshold | None = None,
     labels: Sequence[str] | None = None,
     label_column: str | None = None,
     background: Sequence[str] = (),
@@ -62,7 +62,8 @@ def evaluate(
     out, and told. Labels are matched by name; a label that truth never has counts as false alarms.
 
     Args:
-        predictions: a table of `audiobat predict` in any of its forms, or annotations of any other form.
+        predictions: a table of `audiobat predict` in any of its forms, annotations of any other form, or the .npz file
+            that `audiobat predict` wrote as `--scores`, for curves over all thresholds.
         truth: annotations: a list of events, a folder of recordings with annotation files, a clip list, class folders.
         out: folder to write.
         convention: who counts so: `ours`, `sed_eval`, `hear`; docs/evaluate.md has the differences.
@@ -70,7 +71,8 @@ def evaluate(
         onset_collar: seconds between the onsets of a true event and its detection, at most; None: 0.2.
         offset_collar: seconds between their offsets, at most; None: 0.2.
         offset_share: or this share of the true event's length, if that is more; None: 0.2, in `sed_eval` 0.5.
-        threshold: predictions with a score of this or less are left out; None: none is.
+        threshold: leaves out predictions with a score of this or less: a number, or a .json or .csv file of one for
+            each label. None: of a table none is left out; of a file of scores, as `audiobat predict` does by default.
         labels: the labels to evaluate; None: all that either side has.
         label_column: the column of the truth that holds the labels.
         background: labels of the truth that are no event.
@@ -95,43 +97,29 @@ def evaluate(
         offset_collar=offset_collar,
         offset_share=offset_share,
     )
+    kept = KeptScores(predictions, threshold, map) if scores_in(predictions) is not None else None
     true = read_annotations(truth, label_column, background, map)
-    predicted = read_annotations(predictions, label_map=map)
-    sides = side_of(true, str(truth)), side_of(predicted, str(predictions))
-    if threshold is not None:
-        if (score := sides[1].events.score) is None:
-            raise AudiobatError(f"--threshold {threshold:g} needs scores, and {predictions} has none: leave it out.")
-        sides = sides[0], replace(sides[1], events=sides[1].events.take(score > threshold))
-    pair = align(*sides, labels)
-    notes = [*sides[0].notes, *sides[1].notes, *_notes(pair)]
+    true_side = side_of(true, str(truth))
+    if kept is not None:
+        predicted, predicted_side = None, kept.side(settings)
+    else:
+        predicted = read_annotations(predictions, label_map=map)
+        predicted_side = _above(side_of(predicted, str(predictions)), threshold, predictions)
+    pair = align(true_side, predicted_side, labels)
     audio = [_audio_of(pair, i, true, predicted) for i in range(len(pair.keys))]
     lengths = _lengths(pair, true, audio)
-    behind = inside(pair, np.where(np.isnan(lengths), math.inf, lengths))
-    for count, what in zip(behind, ("True events", "Detections"), strict=True):
-        if count:
-            notes.append(f"{what} that begin behind the end of their recording: {count:,}.")
-    if pair.timed and (twice := doubled(pair)):
-        notes.append(f"True events that begin while another one of their label lasts, each of which counts: {twice:,}.")
     seconds = known_lengths(pair, lengths, settings)
-    units = units_of(seconds)
-    touched = touch(pair.truth, pair.found) if pair.timed else None
-    levels = all_levels(pair, seconds, units, settings, touched)
-    confusion = None if touched is None else confuse(pair.truth, pair.found, touched, len(pair.classes))
-    result = DetectionResult(
+    result = evaluate_pair(
+        pair,
+        seconds,
+        settings,
+        seed,
+        sweep=None if kept is None else kept.sweep(pair, seconds, settings),
         predictions=str(predictions),
         truth=str(truth),
-        convention=settings,
-        threshold=threshold,
-        pair=pair,
-        seconds=seconds,
+        threshold=None if threshold is None else str(threshold),
         audio=audio,
-        notes=notes,
-        unit=units.name,
-        units=units.count,
-        levels={level.name: level_result(level, pair.classes, settings, seed) for level in levels},
-        touched=touched,
-        confusion=confusion,
-        errors=[] if touched is None or confusion is None else errors_of(pair, touched, confusion),
+        notes=[*true_side.notes, *predicted_side.notes, *_notes(pair, lengths)],
     )
     with replacing(out) as folder:
         folder.mkdir(parents=True)
@@ -141,8 +129,19 @@ def evaluate(
     return result
 
 
-def _notes(pair: Pair) -> list[str]:
-    """Sentences on what the two sides do not share."""
+def _above(side: Side, threshold: Threshold | None, path: str | Path) -> Side:
+    """The side without the events whose score is the threshold of their label or less."""
+    if threshold is None:
+        return side
+    events = side.events
+    if events.score is None:
+        raise AudiobatError(f"--threshold {threshold} needs scores, and {path} has none: leave it out.")
+    least = pick_thresholds(threshold, side.classes, [-math.inf] * len(side.classes))
+    return replace(side, events=events.take(events.score > least[events.label]))
+
+
+def _notes(pair: Pair, lengths: Floats) -> list[str]:
+    """Sentences on what the two sides do not share, and on what is odd."""
     notes = []
     if pair.left_out:
         such = f"such as {pair.left_out[0]}"
@@ -150,20 +149,28 @@ def _notes(pair: Pair) -> list[str]:
     if silent := int((pair.predicted_ids < 0).sum()):
         notes.append(f"Recordings of the truth without predictions, where nothing was detected: {silent:,}.")
     for names, side, rest in (
-        (pair.only_predicted, "predictions", "all false alarms; --labels can leave them out"),
-        (pair.only_true, "truth", "all missed"),
+        (pair.only_predicted, "predictions have", "all false alarms; --labels can leave them out"),
+        (pair.only_true, "truth has", "all missed"),
     ):
         if names:
             listed = ", ".join(list(names)[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-            has = "has" if side == "truth" else "have"
-            notes.append(f"Labels that only the {side} {has}: {listed} (events: {sum(names.values()):,}, {rest}).")
+            notes.append(f"Labels that only the {side}: {listed} (events: {sum(names.values()):,}, {rest}).")
+    if not pair.timed:
+        return notes
+    for count, what in zip(behind_end(pair, lengths), ("True events", "Detections"), strict=True):
+        if count:
+            notes.append(f"{what} that begin behind the end of their recording: {count:,}.")
+    if twice := doubled(pair):
+        notes.append(f"True events that begin while another one of their label lasts, each of which counts: {twice:,}.")
     return notes
 
 
-def _audio_of(pair: Pair, recording: int, truth: ClipTable, predicted: ClipTable) -> str | None:
+def _audio_of(pair: Pair, recording: int, truth: ClipTable, predicted: ClipTable | None) -> str | None:
     """The file of a recording, if it is here."""
     for table, ids in ((truth, pair.truth_ids), (predicted, pair.predicted_ids)):
         clip_id = int(ids[recording])
+        if table is None:
+            continue
         whole = table.offsets is None and table.begins is None
         if clip_id >= 0 and whole and "://" not in (path := table.path(clip_id)) and os.path.isfile(path):
             return path

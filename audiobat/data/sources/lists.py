@@ -24,11 +24,16 @@ Columns = dict[str, list[str]]
 
 
 def table_of_columns(
-    source: Path, columns: Columns, labels: Sequence[Sequence[str]] | None = None, label_name: str | None = None
+    source: Path,
+    columns: Columns,
+    labels: Sequence[Sequence[str]] | None = None,
+    label_name: str | None = None,
+    has_audio: bool = True,
 ) -> ClipTable:
     """The clips of the list `source`, whose paths are relative to it.
 
-    `labels` where they are lists already; `label_name` is their column, by default `label` or `labels`.
+    `labels` where they are lists already; `label_name` is their column, by default `label` or `labels`; without
+    `has_audio` no file needs to be there.
 
     Raises:
         AudiobatError: a value that its column does not allow, a clip listed twice, none of the files there.
@@ -41,7 +46,7 @@ def table_of_columns(
     by_event = all(name in columns for name in SPAN)  # the list has both ends of events
     if not by_event:
         _check_unique(source, keys, columns)
-    if not any(is_remote(key) or os.path.exists(source.parent / key) for key in keys):
+    if has_audio and not any(is_remote(key) or os.path.exists(source.parent / key) for key in keys):
         raise AudiobatError(
             f"{source}: none of the {len(keys)} listed files exists, such as {source.parent / keys[0]}: check `path`."
         )

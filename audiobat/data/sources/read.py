@@ -88,6 +88,9 @@ def read_annotations(
     """
     path = Path(source)
     table = annotation_file(path, label_column, has_audio=False) if path.is_file() else None
+    if table is None and path.is_file() and path.suffix.lower() == ".csv":
+        path = path.absolute()
+        table = table_of_columns(path, read_columns(path), label_name=label_column, has_audio=False)
     return relabelled(_read_labelled(source, label_column) if table is None else table, background, label_map)
 
 

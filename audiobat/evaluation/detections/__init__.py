@@ -12,6 +12,8 @@ matrix, and the list of errors.
     levels.py       counts of clips, segments and events
     measures.py     counts to ratios with intervals
     curves.py       scores to average precision and to curves over thresholds
+    decode.py       scores of a recording to events, and to the highest score in a stretch of time
+    sweep.py        kept scores to what every level has at every threshold
     confusion.py    which label is taken for which; the worst errors
     result.py       `evaluation.json` and the tables beside it
     run.py          aligned events to every number

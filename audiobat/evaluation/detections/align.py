@@ -6,7 +6,7 @@ name was not annotated, and is left out. A label that only predictions have coun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -108,7 +108,8 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
         )
     predicted_ids = np.full(len(order), NONE)
     predicted_ids[known[known >= 0]] = np.flatnonzero(known >= 0)
-    names = sorted({*_used(truth), *(predicted.classes if predicted.every_class else _used(predicted))})
+    theirs = set(predicted.classes if predicted.every_class else _used(predicted))
+    names = sorted({*_used(truth), *theirs})
     if not _used(truth):
         raise AudiobatError("The truth has no event of any label: there is nothing to find.")
     if labels is not None:
@@ -119,10 +120,10 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
     true, lost_true = _rename(truth, np.asarray(place), names)
     found, lost_found = _rename(predicted, known, names)
     true_counts, found_counts = (np.bincount(side.label, minlength=len(names)) for side in (true, found))
-    if not (true_counts * found_counts).any() and len(found):
+    if theirs and not theirs & set(_used(truth)):
         raise AudiobatError(
-            f"Predictions and truth have no label in common: predictions have {_some(names, found_counts)}; the truth "
-            f"{_some(names, true_counts)}. --map renames labels."
+            f"Predictions and truth have no label in common: predictions have {_some(theirs)}; the truth "
+            f"{_some(_used(truth))}. --map renames labels."
         )
     alarms = np.flatnonzero((true_counts == 0) & (found_counts > 0))
     unfound = np.flatnonzero((found_counts == 0) & (true_counts > 0))
@@ -217,5 +218,6 @@ def _rename(side: Side, recording: Whole, names: list[str]) -> tuple[EventList, 
     return renamed, int((here & ~asked).sum())
 
 
-def _some(names: list[str], counts: Whole) -> str:
-    return ", ".join([names[c] for c in np.flatnonzero(counts)][:SHOWN]) or "none"
+def _some(names: Iterable[str]) -> str:
+    """A few of the names."""
+    return ", ".join(sorted(names)[:SHOWN])

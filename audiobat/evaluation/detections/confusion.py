@@ -34,7 +34,8 @@ def confuse(truth: EventList, found: EventList, touched: Touch, classes: int) ->
     shared = np.minimum(truth.offset[event], found.offset[detection])
     shared -= np.maximum(truth.onset[event], found.onset[detection])
     taken_for, really = np.full(len(truth), NONE), np.full(len(found), NONE)
-    for pair in np.argsort(-shared, kind="stable").tolist():
+    ties = (found.label[detection], found.onset[detection], truth.label[event], truth.onset[event])
+    for pair in np.lexsort((*ties, -shared.round(6))).tolist():
         e, d = event[pair], detection[pair]
         if taken_for[e] == NONE and really[d] == NONE:
             taken_for[e], really[d] = found.label[d], truth.label[e]

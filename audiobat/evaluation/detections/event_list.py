@@ -17,6 +17,7 @@ MOST_PAIRS = 30_000_000  # 0.5 GB
 TOUCHING = 1e-6  # seconds; events that share no more only touch, but for rounding
 
 Floats = NDArray[np.float64]
+Scores = NDArray[np.float32]  # of models
 Whole = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.detections.conventions import Convention
-from audiobat.evaluation.detections.event_list import Bools, EventList, Floats, Whole, overlapping_pairs
+from audiobat.evaluation.detections.event_list import Bools, EventList, Floats, Scores, Whole, overlapping_pairs
 from audiobat.evaluation.detections.matching import match, substitutions
 from audiobat.evaluation.detections.units import Units
 
@@ -27,10 +27,10 @@ class Rows:
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        self._parts: list[tuple[Whole, Floats, Whole, Bools]] = []  # each sorted by class
-        self.add(*(np.zeros(0, kind) for kind in (np.int64, np.float32, np.int16, np.bool_)))
+        self._parts: list[tuple[Whole, Floats | Scores, Whole, Bools]] = []  # each sorted by class
+        self.add(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool))
 
-    def add(self, label: Whole, score: Floats, unit: Whole, right: Bools) -> Rows:
+    def add(self, label: Whole, score: Floats | Scores, unit: Whole, right: Bools) -> Rows:
         """Add rows in any order, [n] each; returns these rows."""
         order = np.argsort(label, kind="stable")
         offsets = np.searchsorted(label[order], np.arange(self._classes + 1))
@@ -46,7 +46,7 @@ class Rows:
         return score.astype(np.float64), unit.astype(np.int64), right
 
     @property
-    def scores(self) -> list[Floats]:
+    def scores(self) -> list[Floats | Scores]:
         """All scores, in parts."""
         return [score for _, score, _, _ in self._parts]
 

@@ -93,7 +93,7 @@ def units_behind(counts: Floats) -> Whole:
     """Units that have something to count, at least 1: of all classes, twice (micro, macro), then of each: [2 + C]."""
     there = counts.sum(-1) > 0  # [U, C]
     every = there.any(1).sum()
-    return np.maximum(1, np.concatenate([[every, every], there.sum(0)]))
+    return np.asarray(np.maximum(1, np.concatenate([[every, every], there.sum(0)])))
 
 
 def measure(

@@ -5,7 +5,7 @@ The fields of the file, with null where a number is not defined; numbers with an
     format          "audiobat-evaluation-1"
     predictions, truth   paths, as they were given
     convention      its name, and every collar and rule that it has
-    threshold       the one that predictions were cut at, or null
+    threshold       what --threshold said, or null
     classes         [C] names, sorted
     recordings      evaluated, seconds; silent (names of those without a detection), left_out (names that only
                     predictions have); events: truth, predicted
@@ -95,7 +95,7 @@ class DetectionResult:
     predictions: str
     truth: str
     convention: Convention
-    threshold: float | None
+    threshold: str | None
     pair: Pair
     seconds: Floats  # [R]
     audio: list[str | None]  # [R] paths of the recordings that are here
@@ -214,8 +214,8 @@ def event_rows(result: DetectionResult) -> Iterator[Sequence[object]]:
             rows.append((*place, score, side, words[fine], o))
     rows.sort(key=lambda row: row[:4])
     for recording, start, end, label, score, side, became, o in rows:
-        other_label = None if o < 0 else pair.classes[o]
-        yield [pair.keys[recording], _cell(start), _cell(end), pair.classes[label], score, side, became, other_label]
+        where = (pair.keys[recording], _cell(start), _cell(end), pair.classes[label])
+        yield [*where, _cell(score), side, became, None if o < 0 else pair.classes[o]]
 
 
 def _plain_level(level: LevelResult, classes: Sequence[str]) -> dict[str, Any]:
@@ -242,4 +242,4 @@ def _parts(values: Floats) -> dict[str, list[float]]:
 
 def _cell(value: float | None) -> object:
     """A number with six digits; empty where there is none."""
-    return None if value is None or math.isnan(value) else round(float(value), 6)
+    return None if value is None or not math.isfinite(value) else round(float(value), 6)

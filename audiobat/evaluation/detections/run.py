@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from audiobat.evaluation.detections.align import Pair
-from audiobat.evaluation.detections.confusion import Confusion, worst
+from audiobat.evaluation.detections.confusion import Confusion, confuse, worst
 from audiobat.evaluation.detections.conventions import Convention
-from audiobat.evaluation.detections.curves import curve_of
+from audiobat.evaluation.detections.curves import Curve, curve_of
 from audiobat.evaluation.detections.event_list import Floats
 from audiobat.evaluation.detections.levels import (
     FOUND,
@@ -22,10 +23,62 @@ from audiobat.evaluation.detections.levels import (
     matched_level,
     overlap_level,
     segment_level,
+    touch,
 )
 from audiobat.evaluation.detections.measures import ClassCounts, Value, measure
-from audiobat.evaluation.detections.result import ErrorEvent, LevelResult
+from audiobat.evaluation.detections.result import DetectionResult, ErrorEvent, LevelResult
+from audiobat.evaluation.detections.sweep import Sweep
 from audiobat.evaluation.detections.units import Units, units_of
+
+
+def evaluate_pair(
+    pair: Pair,
+    lengths: Floats,
+    convention: Convention,
+    seed: int,
+    *,
+    sweep: Sweep | None,
+    predictions: str,
+    truth: str,
+    threshold: str | None,
+    audio: list[str | None],
+    notes: list[str],
+) -> DetectionResult:
+    """Every number of a pair.
+
+    Args:
+        pair: the events of both sides.
+        lengths: [R] seconds that are evaluated of each recording.
+        convention: what counts as right.
+        seed: of the resamples behind intervals.
+        sweep: the scores of all thresholds; None: those of the detections are all there are.
+        predictions, truth, threshold, audio, notes: as the result keeps them.
+    """
+    if sweep is not None:
+        pair = replace(pair, truth=replace(pair.truth, score=sweep.truth_scores))
+    units = units_of(lengths)
+    touched = touch(pair.truth, pair.found) if pair.timed else None
+    confusion = None if touched is None else confuse(pair.truth, pair.found, touched, len(pair.classes))
+    levels = {}
+    for level in all_levels(pair, lengths, units, convention, touched):
+        curve = None if sweep is None else sweep.of(level)
+        levels[level.name] = level_result(level, pair.classes, convention, seed, curve)
+    return DetectionResult(
+        predictions,
+        truth,
+        convention,
+        threshold,
+        pair,
+        lengths,
+        audio,
+        notes,
+        units.name,
+        units.count,
+        levels,
+        touched,
+        confusion,
+        [] if touched is None or confusion is None else errors_of(pair, touched, confusion),
+    )
 
 
 def all_levels(pair: Pair, lengths: Floats, units: Units, convention: Convention, touched: Touch | None) -> list[Level]:
@@ -40,10 +93,11 @@ def all_levels(pair: Pair, lengths: Floats, units: Units, convention: Convention
     return levels
 
 
-def level_result(level: Level, classes: list[str], convention: Convention, seed: int) -> LevelResult:
-    """A level's numbers with their intervals."""
+def level_result(
+    level: Level, classes: list[str], convention: Convention, seed: int, curve: Curve | None = None
+) -> LevelResult:
+    """A level's numbers with their intervals; `curve` is that of a level whose rows have no scores."""
     metrics, values = measure(level, convention, seed)
-    curve = None
     precisions: list[Value | None] = [None] * len(classes)
     if level.rows is not None:
         curve, metrics["map"], precisions[:] = curve_of(level, level.rows, convention, seed)
@@ -69,37 +123,26 @@ def definition(name: str, convention: Convention) -> str:
 
 
 def errors_of(pair: Pair, touched: Touch, confusion: Confusion) -> list[ErrorEvent]:
-    """All misses and false alarms, each kind worst first, in turn.
+    """All misses and then all false alarms, worst first.
 
-    The worst false alarm is the one with the highest score, or the longest; the worst miss the longest.
+    The worst false alarm is the one with the highest score, the worst miss the one whose label scored lowest while it
+    lasted; without scores it is the longest.
     """
     truth, found = pair.truth, pair.found
     sides = (
-        ("miss", truth, ~touched.detected, confusion.taken_for, truth.offset - truth.onset),
-        (
-            "false alarm",
-            found,
-            ~touched.right,
-            confusion.really,
-            found.offset - found.onset if found.score is None else found.score,
-        ),
+        ("miss", truth, ~touched.detected, confusion.taken_for, -1),
+        ("false alarm", found, ~touched.right, confusion.really, 1),
     )
-    listed: list[list[ErrorEvent]] = []
-    for kind, events, wrong, other, badness in sides:
-        listed.append([])
+    errors = []
+    for kind, events, wrong, other, sign in sides:
+        badness = events.offset - events.onset if events.score is None else sign * events.score
         for i in worst(events, wrong, badness).tolist():
-            listed[-1].append(
-                ErrorEvent(
-                    kind,
-                    pair.keys[int(events.recording[i])],
-                    float(events.onset[i]),
-                    float(events.offset[i]),
-                    pair.classes[int(events.label[i])],
-                    None if events.score is None else float(events.score[i]),
-                    None if other[i] < 0 else pair.classes[int(other[i])],
-                )
-            )
-    return [*listed[0], *listed[1]]
+            score = None if events.score is None or np.isinf(events.score[i]) else float(events.score[i])
+            span = float(events.onset[i]), float(events.offset[i])
+            another = None if other[i] < 0 else pair.classes[int(other[i])]
+            file, label = pair.keys[int(events.recording[i])], pair.classes[int(events.label[i])]
+            errors.append(ErrorEvent(kind, file, *span, label, score, another))
+    return errors
 
 
 def known_lengths(pair: Pair, seconds: Floats, convention: Convention) -> Floats:
@@ -116,11 +159,10 @@ def known_lengths(pair: Pair, seconds: Floats, convention: Convention) -> Floats
     return np.where(np.isnan(seconds) | (not convention.to_end), last, seconds)
 
 
-def inside(pair: Pair, lengths: Floats) -> tuple[int, int]:
-    """How many true events and detections begin behind the end of their recording."""
-    return tuple(  # type: ignore[return-value]
-        int((events.onset >= lengths[events.recording]).sum()) for events in (pair.truth, pair.found)
-    )
+def behind_end(pair: Pair, lengths: Floats) -> tuple[int, int]:
+    """How many true events and detections begin behind the end of their recording; lengths [R] may be NaN: unknown."""
+    truth, found = (int((side.onset >= lengths[side.recording]).sum()) for side in (pair.truth, pair.found))
+    return truth, found
 
 
 def doubled(pair: Pair) -> int:

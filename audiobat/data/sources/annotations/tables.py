@@ -116,7 +116,7 @@ def _names(name: str, table: Annotations) -> dict[str, str | None]:
     """What a table calls its recordings, where none of them is there."""
     folder = name.rpartition("/")[0]
     near = f"{folder}/" if folder else ""
-    if len(table.files) == 1:
+    if near and len(table.files) == 1:
         return {table.files[0]: near + table.files[0].rpartition("/")[2]}
     return {file: file for file in table.files} or {"": near + BEHIND.sub("", name.rpartition("/")[2])}
 
