@@ -6,8 +6,8 @@ A high cosine is no proof: recordings of one machine or one bird come as near as
 not. So the table only proposes pairs, in an order, and their audio decides. Proposed are the nearest rows of every row
 in other recordings, first those that are near for their surroundings: the distance is divided by the mean distances of
 both rows to their neighbours. The audio of two rows is moved along one another (`alignment`). What counts as a match is
-calibrated on the library: the limit lies halfway between the correlation that 19 of 20 pairs of mere neighbours
-stay below, and 1. Pairs are listened to until hardly any match.
+calibrated on the library: the limit lies three quarters of the way from the correlation that 19 of 20 pairs of
+mere neighbours stay below to 1. Pairs are listened to until hardly any match.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ BLOCK_PAIRS = 500  # after so many pairs the share of matches is looked at
 FEW = 0.01  # share of matches in a block with which listening ends
 MERE = 400  # pairs of mere neighbours, for the limit
 MOST_BELOW = 95  # percent of them stay below what the limit is reckoned from
+WAY = 0.75  # from there to 1, the limit
 RATE = 16_000  # Hz at which stretches are compared, where the table does not say its model's
 HELD = 64  # stretches in memory
 
@@ -172,7 +173,8 @@ def mere_neighbours(library: Library, ids: Ids, cosines: NDArray[np.float32]) ->
 
 def matching(mere: NDArray[np.float64]) -> float:
     """The correlation from which on a pair matches, by those of mere neighbours."""
-    return (1 + float(np.percentile(mere, MOST_BELOW))) / 2 if len(mere) else 0.75
+    usual = float(np.percentile(mere, MOST_BELOW)) if len(mere) else 0.0
+    return usual + WAY * (1 - usual)
 
 
 class Ear:
