@@ -13,10 +13,11 @@ In: a model and recordings. Out: tables; folders and files to share.
     settings.py        the arguments of predict that make rows of scores
     scoring.py         the task of predict: scores of windows or frames
     writers.py         predictions to CSV, JSON lines, Parquet, label tracks, selection tables
+    library/           what stands near what among embedded sounds: `audiobat search`
+    review.py          which windows are worth a person's ear, as clips to hear
     predict.py         `audiobat predict`
     kept_scores.py     the file of scores as predictions of evaluate
     evaluate.py        `audiobat evaluate`: predictions beside truth
-    library/           what stands near what among embedded sounds: `audiobat search`
     export_source.py   whatever `export --model` names, to a model and what the files of its run tell of it
     export.py          `audiobat export`
     push.py            `audiobat.push`: to the Hugging Face Hub

@@ -18,6 +18,7 @@ from audiobat.engine.files import errors_of_writing, replacing
 from audiobat.engine.ranks import launch
 from audiobat.errors import AudiobatError
 from audiobat.inference.journal import CLIP_ID, Journal, Rows, sibling
+from audiobat.inference.review import make_review
 from audiobat.inference.scores import ENDING, Scores, read_scores, scores_in, write_scores
 from audiobat.inference.scoring import ScoreTask, about
 from audiobat.inference.settings import Settings
@@ -36,6 +37,9 @@ def predict(
     out: str | Path,
     *,
     scores: str | Path | None = None,
+    review: int | None = None,
+    like: str | Path | Sequence[str | Path] | None = None,
+    features: str | Path | None = None,
     top: int | None = None,
     threshold: Threshold | None = None,
     median: int | None = None,
@@ -67,6 +71,12 @@ def predict(
             an earlier run wrote as `scores`, without a model: its rows are made anew and no audio is read.
         out: file to write; for Audacity and Raven with several recordings, a folder with a file for each.
         scores: .npz to keep all scores in, of every window or frame, so that rows of another threshold cost no pass.
+        review: in place of a table, so many windows that are worth a person's ear, as clips in the folder `out` with a
+            selection table or label tracks: those of which the model is least sure and that differ most, and none that
+            its head was taught. `finetune --features` reads the answers. Without a head, those that differ most.
+        like: with `review`, pick those that are most similar to these sounds.
+        features: with `review`, a table that `embed` wrote of `data` with this model's encoder, so that nothing is
+            computed again; None: one is made, `out`/features.npz.
         top: labels of each window, at most; None: 1 if they exclude each other, else all.
         threshold: only scores above it: a number; or a .json or .csv file of a threshold for each class, in which other
             classes keep the default. None: those of the model, if it has any and `top` is not given; else 0.3 for
@@ -91,6 +101,21 @@ def predict(
             of other settings, no room on the disk, a damaged file of scores.
     """
     out, kept = Path(out), None if scores is None else Path(scores)
+    if review is not None:
+        if model is None:
+            raise AudiobatError("--review needs a model: give --model, with a head or without.")
+        return make_review(
+            *(model, data, out, review),
+            features=features,
+            like=[like] if isinstance(like, str | Path) else like or (),
+            format=format,
+            window_seconds=window_seconds,
+            hop_seconds=hop_seconds,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
+    for name, value in (("like", like), ("features", features)):
+        check(value is None, name, value, "it belongs to --review, which says how many clips to pick")
     table_format = pick_format(out, format)
     settings = Settings(top, threshold, median, merge_gap, min_duration)
     if (file := scores_in(data)) is not None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tone_season import MODEL, write_season
 
 import audiobat
 from audiobat.cli.command import main
-from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.data.build import clip_table
 from audiobat.data.embeddings import EmbeddingTable, read_embeddings
 from audiobat.errors import AudiobatError
@@ -20,40 +20,10 @@ from audiobat.finetuning.window_labels import Source, label_windows
 from audiobat.models.encoder import AudioEncoder
 from audiobat.zoo import release as release_io
 
-RATE = 8_000
-TONES = {"low": 400.0, "top": 2500.0}
-MODEL = ModelConfig(
-    FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16),
-    EncoderConfig(dim=16, depth=2, heads=2, patch_size=(8, 8), max_frames=64),
-)
-
-
-def write_recording(path: Path, seconds: float, events: list[tuple[str, float, float]], seed: int) -> None:
-    time = np.arange(round(seconds * RATE)) / RATE
-    samples = np.random.default_rng(seed).normal(scale=0.02, size=len(time))
-    for name, start, end in events:
-        samples += ((time >= start) & (time < end)) * 0.2 * np.sin(2 * np.pi * TONES[name] * time)
-    soundfile.write(path, samples, RATE, subtype="FLOAT")
-
 
 @pytest.fixture(scope="module")
 def season(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model/, index.npz and recordings/ of 8 times 12 s with tones; events.csv says where those of six of them are."""
-    folder = tmp_path_factory.mktemp("season")
-    torch.manual_seed(0)
-    release_io.save_release(folder / "model", AudioEncoder(MODEL))
-    (folder / "recordings").mkdir()
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(8):
-        starts = np.arange(0.5, 11, 1.5) + rng.uniform(0, 0.4, 7)
-        events = [(str(rng.choice(list(TONES))), float(s), float(s + rng.uniform(0.4, 0.9))) for s in starts]
-        write_recording(folder / "recordings" / f"{number}.wav", 12.0, events, number)
-        rows += [(f"recordings/{number}.wav", *event) for event in events if number < 6]
-    with (folder / "events.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("path", "label", "onset", "offset"), *rows])
-    audiobat.embed(folder / "model", folder / "recordings", folder / "index.npz", window_seconds=0.6, hop_seconds=0.3)
-    return folder
+    return write_season(tmp_path_factory.mktemp("season"))
 
 
 def test_a_release_predicts_from_audio_as_its_head_does_from_stored_vectors(season: Path, tmp_path: Path, capsys):
