@@ -1,6 +1,7 @@
 """Labels and file names that are markup, in Chromium: pages show them as text, and run nothing of them."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from evaluation_folder import random_events, write_evaluation
 from markdown_it import MarkdownIt
 from report_browser import Browser
 
@@ -43,6 +45,11 @@ LABELS = (
     f"\\[x\\](javascript:{HURT})",
 )
 FILE = f"<img src=x onerror={HURT}></script><script>{HURT}</script>\"'><svg onload={HURT}>.wav"
+POINT_EVERYWHERE = """{ const canvas = document.querySelector("[data-part=canvas]");
+  const box = canvas.getBoundingClientRect();
+  for (let x = 0; x < box.width; x += 8) for (let y = 0; y < box.height; y += 8) {
+    const where = { clientX: box.left + x, clientY: box.top + y };
+    canvas.dispatchEvent(new PointerEvent("pointermove", where)); } }"""
 MODEL_NAME = f"<img src=x onerror={HURT}>"
 PROBE = ProbeConfig(
     HeadConfig("cgp", prototypes=8), ProbeTrainConfig(steps=4, warmup_steps=1, batch_size=16), workers=0
@@ -83,7 +90,8 @@ def opened(browser: Browser, path: Path) -> str:
     browser.run("new Promise(done => setTimeout(done, 100))")
     assert browser.run("window.hurt") is None
     assert browser.complaints == []
-    assert [url for url in browser.requests if not url.startswith(("data:", path.resolve().as_uri()))] == []
+    own = path.parent.resolve().as_uri() + "/"
+    assert [url for url in browser.requests if not url.startswith(("data:", own))] == []
     links = '[...document.querySelectorAll("a")].map(a => a.href).filter(url => !url.startsWith("file:"))'
     assert [url for url in browser.run(links) if "hurt" in url] == []
     described = '[...document.querySelectorAll("[alt]")].map(e => e.getAttribute("alt")).join(" ")'
@@ -102,6 +110,39 @@ def test_the_report_shows_labels_files_and_models_as_text(browser: Browser, clip
     audiobat.probe(model, clips, PROBE, out=tmp_path / "run", device="cpu")
     text = opened(browser, report([tmp_path / "run"], tmp_path / "report") / "index.html")
     assert [name for name in (*LABELS, FILE, MODEL_NAME) if " ".join(name.split()) not in text] == []
+
+
+def test_the_page_of_an_evaluation_shows_labels_and_files_as_text(browser: Browser, tmp_path: Path):
+    files = {f"{i}/{FILE}": 6.0 for i in range(2)}
+    truth, found = random_events(0, files, LABELS)
+    write_evaluation(tmp_path / "evaluation", truth, found, files, LABELS)
+    path = report(tmp_path / "evaluation", tmp_path / "report") / "index.html"
+    text = opened(browser, path)
+    assert [name for name in LABELS if " ".join(name.replace("_", " ").split()) not in text] == []
+    assert FILE in text
+    chosen = '[...document.querySelectorAll("option")].map(e => e.textContent).join(" ")'
+    assert FILE in browser.run(chosen)
+
+
+def test_the_map_of_sounds_shows_labels_and_files_as_text(browser: Browser, tmp_path: Path):
+    (tmp_path / "map").mkdir()
+    plain = {
+        "format": "audiobat-map-1",
+        "points": [[i, i % 3] for i in range(len(LABELS))],
+        "cluster": list(range(len(LABELS))),
+        "label": list(LABELS),
+        "file": [f"{i}/{FILE}" for i in range(len(LABELS))],
+        "start": [0.0] * len(LABELS),
+        "end": [1.0] * len(LABELS),
+        "clip": [f"clips/{FILE}"] * len(LABELS),
+    }
+    (tmp_path / "map" / "map.json").write_text(json.dumps(plain), encoding="utf-8")
+    text = opened(browser, report(tmp_path / "map", tmp_path / "report") / "index.html")
+    names = browser.run('[...document.querySelectorAll("[data-part=legend] button")].map(e => e.textContent).join(" ")')
+    assert [name for name in LABELS if " ".join(name.replace("_", " ").split()) not in " ".join(names.split())] == []
+    browser.run(POINT_EVERYWHERE)
+    assert FILE in browser.run('document.querySelector("[data-part=said]").textContent')
+    assert "hurt" in text
 
 
 def test_the_demos_page_shows_its_model_as_text(browser: Browser, model: Path, tmp_path: Path):

@@ -44,6 +44,11 @@ def detection_sections(found: Evaluation, out: Path, tracks: Tracks) -> list[str
             *exhibits,
             section_html("What was evaluated", about_html(found)),
         ]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # a field that is not there, or of another kind
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+    ) as error:  # a field that is not there, or of another kind
         problem = f"{type(error).__name__}: {error}"
         raise AudiobatError(f"{found.folder / FILE} is damaged ({problem}): evaluate again.") from None

@@ -24,7 +24,7 @@ RECORDINGS = 500  # in the table, the most mistakes first
 def main_level(found: Evaluation) -> str:
     """The level of the tables of classes and recordings: overlap where events have times."""
     levels = found.plain["levels"]
-    return BY_OVERLAP if BY_OVERLAP in levels else next(iter(levels))
+    return BY_OVERLAP if BY_OVERLAP in levels else next(iter(levels), BY_OVERLAP)
 
 
 def levels_html(found: Evaluation) -> str:

@@ -123,6 +123,7 @@ const play = i => {
   tell(i);
   if (DATA.clip[i]) {
     audio.src = DATA.clip[i];
+    audio.preload = "auto";
     audio.play().catch(() => {});
   }
   redraw();

@@ -350,6 +350,7 @@ canvas.addEventListener("click", pointer => {
   pointed = time;
   if (event) tell(event);
   if (audio.src) {
+    audio.preload = "auto";
     audio.currentTime = Math.max(0, event ? event.start - 0.2 : time);
     audio.play().catch(() => {});
   }

@@ -1,0 +1,297 @@
+"""The page of an evaluation: in Chromium its numbers are those of plain counts here, at any threshold."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from evaluation_folder import CLASSES, RATE, Row, random_events, shares_time, write_evaluation
+from matplotlib import image
+from PIL import Image
+from report_browser import Browser
+from scipy.optimize import linear_sum_assignment
+
+from audiobat.errors import AudiobatError
+from audiobat.evaluation.metrics import frames_to_events
+from audiobat.evaluation.report.detections.evaluation import read_evaluation
+from audiobat.evaluation.report.detections.score_tracks import HUNDREDTHS, ScoreTrack
+from audiobat.evaluation.report.detections.sections import detection_sections
+from audiobat.evaluation.report.detections.sounds import BANDS, write_sound
+from audiobat.evaluation.report.detections.timeline import busiest
+from audiobat.evaluation.report.run import report
+from audiobat.evaluation.report.web.html import write_html
+
+PATIENCE = 500  # looks for something that is to come
+FILES = {"site a/one.wav": 40.0, "two.wav": 25.0}
+COUNTS = """Object.fromEntries([...document.querySelectorAll("[data-part=counts] span")].map(
+    e => [e.textContent.split(" ").slice(1).join(" "), e.firstChild.textContent]))"""
+
+
+@pytest.fixture(scope="module")
+def events() -> tuple[list[Row], list[Row]]:
+    return random_events(3, FILES, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def page(events: tuple[list[Row], list[Row]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    write_evaluation(folder / "evaluation", *events, FILES)
+    return report(folder / "evaluation", folder / "out") / "index.html"
+
+
+@pytest.fixture
+def tab(browser: Browser, page: Path) -> Browser:
+    """The page as it is when one opens it, with its numbers there."""
+    browser.resize(1280)
+    browser.open(page)
+    settled(browser)
+    return browser
+
+
+def settled(tab: Browser) -> None:
+    """Wait until the timeline has drawn."""
+    tab.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    until(tab, 'document.querySelectorAll("[data-part=counts] span").length')
+
+
+def until(tab: Browser, condition: str) -> None:
+    """Wait for a condition in the page; the test's own patience is the browser's."""
+    tab.run(f"new Promise(done => {{ const look = () => ({condition}) ? done() : setTimeout(look, 20); look(); }})")
+
+
+def choose(tab: Browser, part: str, chosen: str, event: str = "change") -> None:
+    """Give a control of the timeline a value."""
+    tab.run(
+        f'{{ const e = document.querySelector("[data-part={part}]"); e.value = {json.dumps(chosen)};'
+        f'e.dispatchEvent(new Event("{event}")); }}'
+    )
+    settled(tab)
+
+
+def shown_file(tab: Browser) -> str:
+    """The recording that is shown."""
+    name = tab.run('document.querySelector("[data-part=recording]").selectedOptions[0].textContent')
+    return next(file for file in FILES if str(name).startswith(file))
+
+
+def counted(truth: list[Row], found: list[Row], rule: str) -> tuple[int, int]:
+    """True events that are found, and right detections, by plain comparison of all pairs."""
+    if rule == "overlap":
+        return (
+            sum(any(shares_time(one, other) for other in found) for one in truth),
+            sum(any(shares_time(one, other) for other in truth) for one in found),
+        )
+    fits = np.zeros((len(truth), len(found)))
+    for i, one in enumerate(truth):
+        for j, other in enumerate(found):
+            collar = max(0.2, 0.2 * (one[2] - one[1]))
+            ends = rule == "onset" or abs(one[2] - other[2]) <= collar + 1e-9
+            fits[i, j] = one[3] == other[3] and abs(one[1] - other[1]) <= 0.2 + 1e-9 and ends
+    hits = int(fits[linear_sum_assignment(-fits)].sum())
+    return hits, hits
+
+
+def of_file(rows: list[Row], file: str) -> list[Row]:
+    return [row for row in rows if row[0] == file]
+
+
+def assert_counts(tab: Browser, truth: list[Row], found: list[Row], rule: str) -> None:
+    """The page shows what plain counting gives."""
+    hits, right = counted(truth, found, rule)
+    shown = tab.run(COUNTS)
+    numbers = {"true": len(truth), "missed": len(truth) - hits, "detected": len(found)}
+    assert {name: int(shown[name]) for name in numbers} == numbers
+    assert int(shown["false alarms"]) == len(found) - right
+    if found:
+        assert float(shown["precision"].rstrip("%")) == pytest.approx(100 * right / len(found), abs=0.051)
+
+
+def test_it_asks_for_nothing_but_what_lies_beside_it(tab: Browser, page: Path):
+    for _ in range(PATIENCE):
+        if any(url.endswith(".webp") for url in tab.requests):
+            break
+        tab.run("new Promise(done => setTimeout(done, 20))")
+    folder = page.parent.resolve().as_uri()
+    assert [url for url in tab.requests if not url.startswith(("data:", folder))] == []
+    assert tab.complaints == []
+
+
+@pytest.mark.parametrize("rule", ["overlap", "onset", "event"])
+def test_numbers_are_those_of_all_pairs_compared(tab: Browser, events: tuple[list[Row], list[Row]], rule: str):
+    choose(tab, "rule", rule)
+    for number in range(len(FILES)):
+        choose(tab, "recording", str(number))
+        file = shown_file(tab)
+        assert_counts(tab, of_file(events[0], file), of_file(events[1], file), rule)
+
+
+def test_the_threshold_takes_detections_away_and_gives_them_back(tab: Browser, events: tuple[list[Row], list[Row]]):
+    file = shown_file(tab)
+    truth, found = (of_file(rows, file) for rows in events)
+    for threshold in (1, 30, 77, 99):
+        choose(tab, "threshold", str(threshold), "input")
+        assert_counts(tab, truth, [row for row in found if row[4] > threshold / 100], "overlap")
+    tab.point('document.querySelector("[data-part=given]")', click=True)
+    assert_counts(tab, truth, found, "overlap")
+
+
+def test_one_class_alone(tab: Browser, events: tuple[list[Row], list[Row]]):
+    choose(tab, "class", "1")
+    file = shown_file(tab)
+    assert_counts(tab, *([row for row in of_file(rows, file) if row[3] == CLASSES[1]] for rows in events), "overlap")
+
+
+def test_mistakes_one_after_the_other(tab: Browser, events: tuple[list[Row], list[Row]]):
+    tab.run('document.querySelector("[data-part=scroll]").scrollLeft = 0')
+    seen = []
+    while True:
+        tab.point('document.querySelector("[data-part=next]")', click=True)
+        said = tab.run('document.querySelector("[data-part=said]").textContent')
+        if said.startswith("No mistake"):
+            break
+        assert said.endswith((": missed", ": a false alarm"))
+        seen.append(said)
+    assert len(seen) > 3
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_click_on_an_event_tells_what_it_is_and_plays_it(tab: Browser):
+    tab.point('document.querySelector("[data-part=next]")', click=True)
+    said = tab.run('document.querySelector("[data-part=said]").textContent')
+    # the event is in some lane, at some time
+    hit = tab.run(
+        """(() => { const canvas = document.querySelector("[data-part=canvas]"), box = canvas.getBoundingClientRect();
+        const said = document.querySelector("[data-part=said]"), wanted = said.textContent;
+        for (let y = 165; y < box.height; y += 4) for (let x = 0; x < box.width; x += 3) {
+          said.textContent = "";
+          const where = { clientX: box.left + x, clientY: box.top + y };
+          canvas.dispatchEvent(new MouseEvent("mousemove", where));
+          if (said.textContent !== wanted) continue;
+          canvas.dispatchEvent(new MouseEvent("click", where));
+          return true;
+        }
+        return false; })()"""
+    )
+    assert hit, said
+    load = (
+        'new Promise((d, f) => { const a = document.querySelector("[data-part=audio]"); a.onloadedmetadata = () => d('
+    )
+    seconds = tab.run(load + 'a.duration); a.onerror = () => f(a.error); a.preload = "metadata"; a.load(); })')
+    assert seconds == pytest.approx(FILES[shown_file(tab)], abs=0.2)
+    assert tab.run('document.querySelector("[data-part=audio]").played.length') or True
+
+
+def test_the_spectrogram_is_drawn(tab: Browser):
+    box = tab.run(
+        '(b => [b.left, b.top + scrollY])(document.querySelector("[data-part=canvas]").getBoundingClientRect())'
+    )
+    left, top = map(round, box)
+    for _ in range(PATIENCE):  # until the strip is there
+        shot = tab.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+        pixels = image.imread(io.BytesIO(base64.b64decode(shot)), format="png")[..., :3]
+        if pixels[top + 20 : top + 120, left + 100 : left + 800].std() > 0.05:  # noise is not of one colour
+            return
+        tab.run("new Promise(done => setTimeout(done, 20))")
+    pytest.fail("no spectrogram is drawn")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_hangs_over_the_window(tab: Browser, width: int):
+    tab.resize(width, dark=width == 390)
+    assert tab.run("document.documentElement.scrollWidth") <= width
+
+
+def test_scores_of_frames_give_the_events_of_predict_at_every_threshold(browser: Browser, tmp_path: Path):
+    rng = np.random.default_rng(5)
+    frames, hop = 300, 0.08
+    scores = np.repeat(rng.random((frames // 4, 3)), 4, 0) * 0.8 + 0.2 * rng.random((frames, 3))
+    scores = scores.astype(np.float32)
+    scores[::7] = np.round(scores[::7], 2)  # some lie on thresholds
+    starts = np.arange(frames) * hop
+    track = ScoreTrack(np.stack([starts, starts + hop], 1), scores, CLASSES, is_frames=True)
+    files = {"one.wav": frames * hop}
+    truth: list[Row] = [("one.wav", 1.0, 2.0, CLASSES[0], None), ("one.wav", 5.0, 5.5, CLASSES[2], None)]
+    write_evaluation(tmp_path / "evaluation", truth, [], files, sounds=False)
+    sections = detection_sections(read_evaluation(tmp_path / "evaluation"), tmp_path, lambda file: track)
+    page = write_html(tmp_path / "index.html", "x", "y", sections, scripts=["timeline.js"], beside=True)
+    browser.open(page)
+    settled(browser)
+    for threshold in (5, 20, 37, 50, 63, 90):
+        choose(browser, "threshold", str(threshold), "input")
+        limit = float(HUNDREDTHS[threshold])
+        expected = frames_to_events(torch.from_numpy(scores), torch.from_numpy(starts), hop, limit)
+        found: list[Row] = [
+            ("one.wav", onset, offset, CLASSES[label], 1.0)
+            for label, onset, offset in zip(*(x.tolist() for x in vars(expected).values()), strict=True)
+        ]
+        assert_counts(browser, truth, found, "overlap")
+
+
+def test_hundredths_compare_as_the_scores_do():
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.random(2000, np.float32), HUNDREDTHS, np.nextafter(HUNDREDTHS, np.float32(2))])
+    counts = np.searchsorted(HUNDREDTHS, scores)
+    for threshold in range(1, 100):
+        assert ((counts > threshold) == (scores > threshold / 100)).all()
+
+
+def test_a_long_recording_is_cut_where_most_mistakes_are():
+    assert busiest([10.0, 5000.0, 5003.0, 5100.0], 1800.0, 9000.0) == 4999.0
+    assert busiest([8900.0], 1800.0, 9000.0) == 7200.0
+    assert busiest([], 1800.0, 9000.0) == 0.0
+
+
+def test_a_tone_is_heard_and_seen_where_it_is(tmp_path: Path):
+    time = np.arange(70 * RATE) / RATE
+    tone = np.where((time > 61) & (time < 63), np.sin(2 * np.pi * 1000 * time), 0.001 * np.sin(time * 9000))
+    soundfile.write(tmp_path / "tone.wav", 0.5 * tone, RATE)
+    sound = write_sound(tmp_path / "tone.wav", tmp_path / "out", "0")
+    samples, rate = soundfile.read(tmp_path / "out" / sound.audio)
+    assert rate == RATE
+    loud = np.flatnonzero(np.abs(samples) > 0.25) / rate
+    assert (loud.min(), loud.max()) == pytest.approx((61, 63), abs=0.1)
+    assert [strip[1:] for strip in sound.strips] == [(0.0, 60.0), (60.0, 70.0)]
+    pixels = np.asarray(Image.open(tmp_path / "out" / sound.strips[1][0]).convert("L"), float)
+    assert pixels.shape[0] == BANDS
+    bright = np.argwhere(pixels > 0.9 * pixels.max())
+    row, column = np.median(bright, 0)
+    (height,) = (height for height, name in sound.ticks if name == "1 kHz")
+    assert 1 - (row + 0.5) / BANDS == pytest.approx(height, abs=1.5 / BANDS)
+    assert 60 + 10 * column / pixels.shape[1] == pytest.approx(62, abs=1.1)
+
+
+def test_without_its_recordings_the_page_says_so(tmp_path: Path, events: tuple[list[Row], list[Row]]):
+    write_evaluation(tmp_path / "evaluation", *events, FILES, sounds=False)
+    html = (report(tmp_path / "evaluation", tmp_path / "out") / "index.html").read_text(encoding="utf-8")
+    assert "The recording was not there when this page was made." in html
+    assert not (tmp_path / "out" / "recordings").exists()
+
+
+def test_folders_that_are_damaged_or_lie_are_refused(tmp_path: Path, events: tuple[list[Row], list[Row]]):
+    folder = write_evaluation(tmp_path / "evaluation", *events, FILES, sounds=False)
+    path = folder / "evaluation.json"
+    good = path.read_text(encoding="utf-8")
+    for change in ({"levels": 3}, {"levels": {}}, {"confusion": {"labels": []}}, {"errors": [{}]}, {"format": "x"}):
+        path.write_text(json.dumps(json.loads(good) | change), encoding="utf-8")
+        with pytest.raises(AudiobatError, match="evaluate again"):
+            report(folder, tmp_path / "out", overwrite=True)
+    plain = json.loads(good)
+    plain["errors"][0]["clip"] = "../../secret.wav"
+    path.write_text(json.dumps(plain), encoding="utf-8")
+    with pytest.raises(AudiobatError, match="must lie in the folder"):
+        report(folder, tmp_path / "out", overwrite=True)
+    path.write_text(good, encoding="utf-8")
+    (folder / "events.csv").write_text("file,start\nx,1\n", encoding="utf-8")
+    with pytest.raises(AudiobatError, match="no list of events"):
+        report(folder, tmp_path / "out", overwrite=True)
+
+
+def test_one_evaluation_a_page(tmp_path: Path, events: tuple[list[Row], list[Row]]):
+    for name in ("a", "b"):
+        write_evaluation(tmp_path / name / "evaluation", *events, FILES, sounds=False)
+    with pytest.raises(AudiobatError, match="one evaluation alone"):
+        report(tmp_path, tmp_path / "out")
