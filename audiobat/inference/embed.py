@@ -24,7 +24,7 @@ from audiobat.data.windows import Window
 from audiobat.engine.ranks import launch
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
-from audiobat.inference.journal import CLIP_ID, Journal, Rows, is_finished
+from audiobat.inference.journal import CLIP_ID, Count, Journal, Rows, is_finished
 from audiobat.inference.window_pass import Task, Windows, list_clips, make_table
 from audiobat.models.encoder import BaseEncoder, pool_features
 from audiobat.models.features import Encoder
@@ -95,8 +95,10 @@ def embed(
             "root": clips.root if "://" in clips.root else os.path.abspath(clips.root),
         }
 
-        def write(journal: Journal) -> None:
-            write_embeddings(out, with_paths(journal.read(), clips), meta)
+        def write(journal: Journal) -> Count:
+            count = Count()
+            write_embeddings(out, with_paths(count(journal.read()), clips), meta)
+            return count
 
         make_table("embed", out, task, clips, windows, settings, overwrite, ranks, write)
     return out

@@ -13,6 +13,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -126,8 +127,6 @@ class Journal:
         firsts: the first clip of each share; the clips of a share end where the next one begins.
         parts: files of all shares in their order, once `finish` was called.
         broken: clip id -> reason, of all clips that cannot be read, once `finish` was called.
-        rows: that `read` has given so far.
-        filled: the clips that they are of.
 
     Raises:
         AudiobatError: the folder holds parts of other settings and `overwrite` is not given, or other files.
@@ -140,7 +139,6 @@ class Journal:
         self.firsts = [0]
         self.parts: list[Path] = []
         self.broken: dict[int, str] = {}
-        self.rows, self.filled = 0, set[int]()
         if ranks.is_main:
             self._begin(dict(settings), overwrite, ranks.world_size > 1)
         self.firsts = ranks.gather(self.firsts)[0]
@@ -201,8 +199,6 @@ class Journal:
                 continue
             keep = ~np.isin(rows[CLIP_ID], list(self.broken))
             held.append({name: values[keep] for name, values in rows.items()})
-            self.rows += int(keep.sum())
-            self.filled.update(rows[CLIP_ID][keep].tolist())
             while sum(len(rows[CLIP_ID]) for rows in held) > CHUNK_ROWS:
                 joined = join_rows(held)
                 yield {name: values[:CHUNK_ROWS] for name, values in joined.items()}
@@ -230,6 +226,30 @@ class Journal:
         for path in reversed(self.parts):
             path.unlink()
         shutil.rmtree(self.folder)
+
+
+@dataclass
+class Count:
+    """Counts rows on their way into a table, and the clips that they are of."""
+
+    rows: int = 0
+    clips: set[int] = field(default_factory=set)
+
+    def __call__(self, chunks: Iterable[Rows]) -> Iterator[Rows]:
+        """The same chunks of rows."""
+        for rows in chunks:
+            self.rows += len(rows[CLIP_ID])
+            self.clips.update(rows[CLIP_ID].tolist())
+            yield rows
+
+    def line(self, out: Path) -> str:
+        """The line that says where the table is and what is in it."""
+        return f"{out}: {number_of(self.rows, 'row')} of {number_of(len(self.clips), 'file')}"
+
+
+def number_of(count: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:

@@ -17,7 +17,7 @@ from audiobat.config import check
 from audiobat.engine.files import errors_of_writing, replacing
 from audiobat.engine.ranks import launch
 from audiobat.errors import AudiobatError
-from audiobat.inference.journal import CLIP_ID, Journal, Rows, sibling
+from audiobat.inference.journal import CLIP_ID, Count, Journal, Rows, sibling
 from audiobat.inference.review import make_review
 from audiobat.inference.scores import ENDING, Scores, read_scores, scores_in, write_scores
 from audiobat.inference.scoring import ScoreTask, about
@@ -126,7 +126,7 @@ def predict(
             if ranks.is_main:
                 found = read_scores(file)
                 output = Output(out, table_format, found.keys, found.about.nyquist, overwrite)
-                write_from_scores(output, found, settings)
+                print(write_from_scores(output, found, settings).line(out))
             ranks.barrier()
         return out
     if model is None:
@@ -151,18 +151,21 @@ def predict(
         if kept is None:
             depends_on |= settings.values(described)
 
-        def write(journal: Journal) -> None:
+        def write(journal: Journal) -> Count:
             if kept is not None:
                 with errors_of_writing(kept, GOES_ON), replacing(kept) as beside:
                     write_scores(beside, journal.read, clips.keys, described)
-                write_from_scores(output, read_scores(kept), settings)
-                return
-            broken = {clips.keys[clip_id] for clip_id in journal.broken}
-            rates = {}
+                return write_from_scores(output, read_scores(kept), settings)
+            rates, count = {}, Count()
             for rows in journal.read(["rate"]):
                 rates |= dict(zip(rows[CLIP_ID].tolist(), rows["rate"].tolist(), strict=True))
-            found = predictions(journal.read(COLUMNS[1:]), clips.keys, tagger.classes, settings.sorts(described))
-            output.write(found, broken, {clips.keys[clip_id]: rate for clip_id, rate in rates.items()})
+            chunks = count(journal.read(COLUMNS[1:]))
+            output.write(
+                predictions(chunks, clips.keys, tagger.classes, settings.sorts(described)),
+                [clips.keys[clip_id] for clip_id in journal.broken],
+                {clips.keys[clip_id]: rate for clip_id, rate in rates.items()},
+            )
+            return count
 
         make_table("predict", out, task, clips, windows, depends_on, overwrite, ranks, write)
     return out
@@ -177,12 +180,16 @@ def check_kept(kept: Path | None, out: Path, overwrite: bool) -> None:
         raise AudiobatError(f"{kept} exists: choose another --scores, or replace it with --overwrite.")
 
 
-def write_from_scores(output: Output, scores: Scores, settings: Settings) -> None:
+def write_from_scores(output: Output, scores: Scores, settings: Settings) -> Count:
     """Write what the settings make of scores; recordings without scores could not be read."""
-    rule, keys = settings.rule(scores.about), scores.keys
-    rows = predictions(map(rule.rows, scores.stretches()), keys, scores.about.classes, settings.sorts(scores.about))
-    broken = set(output.recordings) - set(keys)
-    output.write(rows, broken, dict(zip(keys, scores.rates.tolist(), strict=True)))
+    about, keys, count = scores.about, scores.keys, Count()
+    chunks = count(map(settings.rule(about).rows, scores.stretches()))
+    output.write(
+        predictions(chunks, keys, about.classes, settings.sorts(about)),
+        set(output.recordings) - set(keys),
+        dict(zip(keys, scores.rates.tolist(), strict=True)),
+    )
+    return count
 
 
 def predictions(

@@ -36,7 +36,18 @@ from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import Ranks
 from audiobat.engine.run_folder import sole_use
 from audiobat.errors import AudiobatError
-from audiobat.inference.journal import CLIP_ID, Journal, Rows, Share, WindowId, join_rows, sibling, skipped_list
+from audiobat.inference.journal import (
+    CLIP_ID,
+    Count,
+    Journal,
+    Rows,
+    Share,
+    WindowId,
+    join_rows,
+    number_of,
+    sibling,
+    skipped_list,
+)
 from audiobat.inference.tally import Tally
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
@@ -206,10 +217,11 @@ def make_table(
     settings: dict[str, Any],
     overwrite: bool,
     ranks: Ranks,
-    write: Callable[[Journal], None],
+    write: Callable[[Journal], Count],
 ) -> None:
     """Do `task` on all windows, over all ranks, and let rank 0 `write` the table `out` from what they have made.
 
+    `write` returns what it has counted.
     `settings` are those, besides the audio and the windows, that rows depend on: parts of others are not used. Clips
     that cannot be read are listed, with the reason, in `out`.skipped.csv. The last lines tell where the table is, and
     what it lacks. Every rank returns when the table is there.
@@ -227,7 +239,7 @@ def make_table(
         if ranks.is_main:
             if journal.broken:  # once more, as of two ranks that wrote it at one time the later may have known less
                 write_skipped(skipped_list(out), {clips.keys[i]: reason for i, reason in journal.broken.items()})
-            write(journal)
+            print(write(journal).line(out))
             for line in closing_lines(out, clips, windows, journal):
                 print(line)
             journal.close()
@@ -235,8 +247,7 @@ def make_table(
 
 
 def closing_lines(out: Path, clips: ClipTable, windows: Windows, journal: Journal) -> Iterator[str]:
-    """Where the table is and what is in it; then which clips could not be read, are silent, or are short."""
-    yield f"{out}: {number_of(journal.rows, 'row')} of {number_of(len(journal.filled), 'file')}"
+    """Which clips could not be read, are silent, or are short."""
     if journal.broken:
         some = f"{len(journal.broken):,} of {number_of(len(clips), 'file')}"
         yield f"skipped: {some} cannot be read, as {skipped_list(out)} tells one by one"
@@ -246,11 +257,6 @@ def closing_lines(out: Path, clips: ClipTable, windows: Windows, journal: Journa
             names = ", ".join(clips.keys[clip_id] for clip_id in clip_ids[:NAMES_SHOWN])
             more = f" and {len(clip_ids) - NAMES_SHOWN:,} more" if len(clip_ids) > NAMES_SHOWN else ""
             yield f"{what}: {number_of(len(clip_ids), 'file')}: {names}{more}"
-
-
-def number_of(count: int, noun: str) -> str:
-    """`1 row`, `2 rows`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def run_pass(

@@ -225,7 +225,10 @@ def test_the_command_line_makes_rows_of_scores_without_a_model(folder, tmp_path,
     assert main([*base, "--out", name[4], "--threshold", "0.6", "--min-duration", "0.2"]) == 0
     assert (tmp_path / "b.csv").read_bytes() == (tmp_path / "c.csv").read_bytes()
     assert 0 < len(read_csv(tmp_path / "b.csv")) < len(read_csv(tmp_path / "a.csv"))
-    capsys.readouterr()
+    said = capsys.readouterr().out.splitlines()
+    for out in name[1], name[3], name[4]:  # what the table has, not what was scored
+        rows = read_csv(Path(out))
+        assert f"{out}: {len(rows)} rows of {len({row[0] for row in rows})} files" in said
     for flags, sentence in [
         (["--data", str(folder)], "needs a model"),
         (["--data", name[2], "--model", name[0]], "kept.npz holds what was scored already: leave it out"),
