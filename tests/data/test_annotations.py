@@ -141,3 +141,58 @@ def test_labels_from_a_column_renamed_dropped_and_background(folder):
         read_labelled_clips(folder, "Species", ["rane"])
     with pytest.raises(AudiobatError, match=r"no column 'Specis' \(did you mean Species\?\)"):
         read_labelled_clips(folder, "Specis")
+
+
+TIERS = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0
+xmax = 4
+tiers? <exists>
+size = 2
+item []:
+    item [1]:
+        class = "IntervalTier"
+        name = "calls"
+        xmin = 0
+        xmax = 4
+        intervals: size = 3
+        intervals [1]:
+            xmin = 0
+            xmax = 0.123456789
+            text = ""
+        intervals [2]:
+            xmin = 0.123456789
+            xmax = 1.25
+            text = "the ""big"" owl"
+        intervals [3]:
+            xmin = 1.25
+            xmax = 4
+            text = "NA"
+    item [2]:
+        class = "TextTier"
+        name = "clicks"
+        xmin = 0
+        xmax = 4
+        points: size = 1
+        points [1]:
+            number = 3.5
+            mark = "click"
+"""
+WORDS = [line.rpartition(" = ")[2].strip().removeprefix("tiers? ") for line in TIERS.split("\n")]
+SHORT = "\n".join(word for word in WORDS if word and "[" not in word)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"), [(TIERS, "utf-8"), (SHORT, "utf-8"), (TIERS, "utf-16"), (SHORT, "utf-16")]
+)
+def test_praats_textgrids_long_and_short(folder, text, encoding):
+    write(folder / "a.TextGrid", text, encoding)
+    expected = {"a.wav": [('the "big" owl', 0.123456789, 1.25), ("NA", 1.25, 4.0)]}  # as praatio 6.2.2 reads it
+    assert events_of(read_annotations(folder)) == expected
+    assert events_of(read_annotations(folder, "calls")) == expected
+    with pytest.raises(AudiobatError, match=r"no tier 'call' of intervals \(did you mean calls\?\): it has calls"):
+        read_annotations(folder, "call")
+    write(folder / "a.TextGrid", text[: text.index("NA")], encoding)
+    with pytest.raises(AudiobatError, match=r"a\.TextGrid is no whole TextGrid"):
+        read_annotations(folder)

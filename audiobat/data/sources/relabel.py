@@ -43,7 +43,7 @@ def read_label_map(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise AudiobatError(f"There is no file {path} of labels to rename: check the path.")
-    table = find_table(path, read_text(path) or "", {"from", "to"}.issubset)
+    table = find_table(path, read_text(path), {"from", "to"}.issubset)
     if table is None:
         raise AudiobatError(f"{path} has no columns `from` and `to` in its first row: write them, a label a row.")
     names: dict[str, str] = {}

@@ -7,6 +7,7 @@ and a clip table whose recordings have events. A file says by its content which 
     text_table.py  text with a header, separated by tabs, commas or semicolons, to columns
     forms.py       which columns of which program hold the file, the times, the label and the score
     audacity.py    Audacity's label tracks
+    textgrid.py    Praat's TextGrids
     one_file.py    any such file to its rows
     matching.py    which recording a file, or a row in it, belongs to
     tables.py      files and recordings to a clip table

@@ -47,7 +47,7 @@ RAVEN = Form(
     "Raven",
     *("begin time (s)", "end time (s)"),
     labels=("label", "annotation", "species", "common name"),
-    files=(("begin path",), ("begin file",)),
+    files=(("begin path",), ("begin file",), ("audio_file",)),
     score=("score", "confidence"),
 )
 FORMS = (
@@ -101,9 +101,12 @@ def rows_of(table: TextTable, form: Form, label_column: str | None = None) -> An
     in_file = table.columns.get(IN_FILE) if form is RAVEN else None
     labels = _labels(table, form, label_column)
     scores = next((cells for name in form.score if (cells := table.find(name)) is not None), None)
+    selections = table.columns.get("selection", [""] * len(table.lines))
     rows: list[Row] = []
     views: dict[tuple[str, ...], str] = {}  # selections, and the view that showed each first
     for i, line in enumerate(table.lines):
+        if not (onsets[i] or offsets[i] or labels[i]) and not selections[i]:
+            continue  # a recording without events, as opensoundscape writes it
         onset = parse_seconds(path, line, form.onset, onsets[i])
         offset = parse_seconds(path, line, form.offset, offsets[i]) + (onset if form.lasts else 0.0)
         if in_file is not None and in_file[i]:
@@ -133,6 +136,8 @@ def _labels(table: TextTable, form: Form, label_column: str | None) -> list[str]
         filled = dict(list(filled.items())[:1])
     if len(filled) == 1:
         return list(*filled.values())
+    if any(name in table.columns for name in form.labels) and not filled:
+        return [""] * len(table.lines)
     if filled:
         raise AudiobatError(f"{table.path} has labels in {' and in '.join(filled)}: choose one with --label-column.")
     raise AudiobatError(

@@ -10,11 +10,12 @@ from typing import Any
 from audiobat.data.sources.annotations.audacity import is_track, read_track
 from audiobat.data.sources.annotations.forms import form_of, rows_of
 from audiobat.data.sources.annotations.rows import Annotations
-from audiobat.data.sources.annotations.text_table import TextTable, find_table, plain_name, read_text
+from audiobat.data.sources.annotations.text_table import TextTable, check_text, find_table, plain_name, read_text
+from audiobat.data.sources.annotations.textgrid import is_textgrid, read_textgrid
 from audiobat.data.sources.parquet import open_parquet
 from audiobat.errors import AudiobatError
 
-ENDINGS = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
+ENDINGS = (".txt", ".csv", ".tsv", ".textgrid", ".jsonl", ".parquet")
 
 
 def read_file(path: Path, label_column: str | None = None) -> Annotations | None:
@@ -26,13 +27,17 @@ def read_file(path: Path, label_column: str | None = None) -> Annotations | None
     ending = path.suffix.lower()
     if ending == ".parquet":
         return _rows(_parquet(path), label_column)
-    if ending not in ENDINGS or (text := read_text(path)) is None:
+    if ending not in ENDINGS:
         return None
+    text = read_text(path)
     if not text.strip():
         return Annotations(path, "", [])
     if ending == ".jsonl":
         return _rows(_json_lines(path, text), label_column)
+    if is_textgrid(text):
+        return read_textgrid(path, text, label_column)
     if is_track(text):
+        check_text(path, text)
         return read_track(path, text)
     table = find_table(path, text, form_of)
     return None if table is None else _rows(table, label_column)

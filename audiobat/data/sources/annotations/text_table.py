@@ -36,14 +36,20 @@ def plain_name(name: str) -> str:
     return name.strip().strip("*").strip().lower()
 
 
-def read_text(path: Path) -> str | None:
-    """The text of a file in UTF-8, or in UTF-16 with a mark that says so; None if it is neither."""
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with a mark that says so; bytes of others are kept for `check_text`."""
     data = path.read_bytes()
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    return data.decode(encoding, errors="surrogateescape" if encoding == "utf-8-sig" else "replace")
+
+
+def check_text(path: Path, text: str) -> None:
+    """Raise an AudiobatError if a text that `read_text` gave is not all UTF-8."""
     try:
-        return data.decode(encoding)
-    except UnicodeDecodeError:
-        return None
+        text.encode()
+    except UnicodeEncodeError as error:
+        line = text[: error.start].count("\n") + 1
+        raise AudiobatError(f"{path}, row {line}: it is not text in UTF-8: save the file in that encoding.") from None
 
 
 def header_of(text: str, separator: str) -> list[str]:
@@ -62,6 +68,7 @@ def find_table(path: Path, text: str, fits: Callable[[Sequence[str]], object]) -
     separator = next((mark for mark in SEPARATORS if fits([plain_name(name) for name in header_of(text, mark)])), None)
     if separator is None:
         return None
+    check_text(path, text)
     names = header_of(text, separator)
     if twice := [name for name, count in Counter(map(plain_name, names)).items() if count > 1 and name]:
         raise AudiobatError(f"{path} has several columns `{twice[0]}`: rename all but one of them.")
