@@ -24,7 +24,7 @@ from audiobat.errors import AudiobatError
 Samples: TypeAlias = NDArray[np.float32]
 
 BLOCK = 1 << 20  # values read at once, over all channels: 4 MiB, whatever a header claims
-# Seconds decoded before a part: a frame of MP3 takes bits from those before it, and Opus remembers what came before.
+# Seconds after which a decoder has forgotten where it began: a frame of MP3 takes bits from those before it.
 PREROLL = {"MPEG_LAYER_I": 0.5, "MPEG_LAYER_II": 0.5, "MPEG_LAYER_III": 0.5, "OPUS": 0.5}
 UNKNOWN = 2**63 - 1  # frames that libsndfile reports for a header without a length
 
@@ -87,16 +87,16 @@ class SoundFile:
 
     def _go_to(self, first: int) -> None:
         """Make `first` the next sample: by a seek or, where the format has none, by decoding all before it."""
-        if self._seeks:
-            to = max(0, first - round(PREROLL.get(self._file.subtype, 0.0) * self.rate))
+        begin = max(0, first - round(PREROLL.get(self._file.subtype, 0.0) * self.rate))
+        if self._seeks and not begin <= self._position <= first:
             with decoding(self._name, (soundfile.SoundFileError,)):
                 if self._file.subtype == "VORBIS":
                     # In libsndfile 1.2 a seek forwards leads to other samples, but not from the beginning; and on the
                     # last page it misses by what that page lacks.
                     self._file.seek(0)
-                    to = min(to, max(0, self._frames - self._last_page - 1))
-                self._file.seek(to)
-            self._position = to
+                    begin = min(begin, max(0, self._frames - self._last_page - 1))
+                self._file.seek(begin)
+            self._position = begin
         elif first < self._position:
             self._file.close()
             if not isinstance(self._source, str | Path):

@@ -26,6 +26,7 @@ FORMATS = [
     ("a.ac3", "ac3", "ac3", "fltp", 256),
     ("a.wma", "asf", "wmav2", "fltp", -2048),  # FFmpeg drops the first frame
     ("a.tta", "tta", "tta", "s16", 0),
+    ("a.oga", "ogg", "flac", "s16", 0),  # which libsndfile reads, without its pages
 ]
 LOSSLESS = {"alac", "pcm_s16le", "flac", "tta"}
 

@@ -52,7 +52,9 @@ def encode(
 ) -> bytes:
     file = io.BytesIO()
     samples = np.tile(sound(seconds, seed, rate)[:, None], channels)
-    soundfile.write(file, samples, rate, format=kind, subtype=subtype, **how)
+    with soundfile.SoundFile(file, "w", rate, channels, subtype, format=kind, **how) as output:
+        for first in range(0, len(samples), RATE):  # libsndfile can crash where it gets a minute of Vorbis at once
+            output.write(samples[first : first + RATE])
     return file.getvalue()
 
 
@@ -288,14 +290,14 @@ def test_only_the_ends_and_a_few_places_of_an_ordinary_file_are_looked_at() -> N
             self.total += len(data)
             return data
 
-    times = 100
+    times = 200
     long_mp3 = tag_frames(MP3, times)[: mpeg_frames(MP3)[1]] + untagged(MP3) * times
     long_mp3 = put(long_mp3, long_mp3.index(b"Xing") + 12, struct.pack(">I", len(long_mp3)))
     for data, most in (
         (encode("WAV", seconds=60.0), 1000),
         (encode("FLAC", seconds=60.0), 300_000),
         (encode("OGG", "VORBIS", 60.0, rate=48_000, channels=2), 320_000),
-        (long_mp3, 2_000_000),
+        (long_mp3, 1_000_000),
     ):
         file = Counting(data)
         assert look_into(RawFile(file), "")[0][0].spans is None

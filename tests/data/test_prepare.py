@@ -569,6 +569,7 @@ def test_a_name_alone_says_where_to_get_the_data_set(capsys):
         (["SOURCE", "o", "--part", "4/3"], "--part is '4/3'"),
         (["SOURCE", "o", "--part", "x"], "--part is 'x'"),
         (["SOURCE", "o", "--sample-rate", "0"], "--sample-rate is 0"),
+        (["SOURCE", "o", "--sample-rate", "256001"], "--sample-rate is 256001: FLAC takes multiples of 10 here"),
         (["SOURCE", "o", "--encoding", "mp3"], "mp3"),
         (["SOURCE", "o", "--hop-seconds", "1"], "--window-seconds"),
         (["SOURCE", "o", "--window-seconds", "1", "--hop-seconds", "2"], "--hop-seconds is 2.0"),
@@ -585,6 +586,28 @@ def test_mistakes_are_one_sentence(source, tmp_path, capsys, argv, words):
     assert err.count("\n") == 1
     assert words in err
     assert not (tmp_path / "o").exists()
+
+
+def test_rates_above_those_of_all_flac_files_are_packed(source, tmp_path):
+    for rate, encoding in ((256_000, "flac"), (256_001, "pcm")):
+        prepare(source, tmp_path / encoding, sample_rate=rate, encoding=encoding, workers=1)
+        table = read_clips(tmp_path / encoding)
+        assert len(read_clip(table, 0, rate)) == round(table.seconds[0] * rate)
+
+
+def test_the_seconds_of_a_list_are_a_hint_and_the_difference_is_told(tmp_path, capsys):
+    for i, length in enumerate((3, 3, 2, 2)):
+        soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).uniform(-0.5, 0.5, length * 8000), 8000)
+    (tmp_path / "list.csv").write_text("path,seconds\n0.wav,0.2\n1.wav,0.0\n2.wav,2.01\n3.wav,900\n")
+    listed = read_clips(tmp_path / "list.csv")
+    assert np.isnan(listed.seconds[1])  # what readers of tags say where there is no length
+    for clip_id, length in enumerate((3, 3, 2, 2)):
+        with open_clip(listed, clip_id) as clip:
+            assert clip.seconds == length
+    prepare(tmp_path / "list.csv", tmp_path / "out", sample_rate=8000, window_seconds=1.0, workers=1)
+    assert read_clips(tmp_path / "out").seconds.tolist() == [1.0] * 10
+    told = "length: 2 clips had another one than the list's `seconds`, and were read to the end"
+    assert told in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize("faster_at", ["unlink", "rmdir"])

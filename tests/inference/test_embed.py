@@ -439,6 +439,14 @@ def test_the_closing_lines_tell_what_the_table_has_and_lacks(
     ]
     for name in ("a/text.wav", "b/nan.wav"):
         (folder / name).unlink()
+    (folder / "list.csv").write_text("path,seconds\ndead.wav,0.2\nlate.wav,3\n")
+    assert main([*argv[:4], str(folder / "list.csv"), *argv[5:], "--overwrite"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out}: 6 rows of 2 files",
+        "silent: 1 file: dead.wav",
+        "of another length than the list's `seconds`, and read to the end: 1 file: dead.wav",
+    ]
+    (folder / "list.csv").unlink()
     assert main([*argv, "--overwrite"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"{out}: 22 rows of 10 files"
 

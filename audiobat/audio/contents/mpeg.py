@@ -120,6 +120,7 @@ class _Frames:
     def __init__(self, file: RawFile) -> None:
         self.file = file
         self._data, self._begin = b"", 0  # the bytes read last, and where they stand
+        self._step = 2 * LARGEST  # bytes that are read next: more and more, as mostly the first frame is asked for only
         self._known: dict[bytes, tuple[int, int]] = {}  # size and samples by a header's middle bytes
         self._free = 0  # bytes of a frame of free format without its padding
 
@@ -169,7 +170,8 @@ class _Frames:
         at = place - self._begin
         if 0 <= at <= len(self._data) - LARGEST or (at >= 0 and self._begin + len(self._data) == self.file.size):
             return at
-        self._data, self._begin = self.file.at(place, SEARCHED), place
+        self._data, self._begin = self.file.at(place, self._step), place
+        self._step = min(4 * self._step, SEARCHED)
         return 0
 
     def _next_sync(self, place: int) -> int:
