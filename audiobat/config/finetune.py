@@ -75,6 +75,8 @@ class FinetuneConfig:
     select: SelectConfig = field(default_factory=SelectConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     task: Literal["auto", "clip", "frame"] = "auto"  # label clips or patch columns; auto: columns if clips have events
+    overlap: float = 0.0  # of the windows in which recordings with events are validated, tested and, by the release,
+    # predicted: a frame has the mean of its scores in all of them; ours
     keep_head: bool = False  # go on training the head that the model has, instead of a new one made from `head`
     max_frames: int | None = None  # longest window, in frames; EAT pads ESC-50 to 512. null: the model's own
     recipe: str | None = None  # the recipe that these settings follow; records check that they do
@@ -84,6 +86,7 @@ class FinetuneConfig:
         steps, warmup = self.train.steps, self.optim.warmup_steps
         check(warmup < steps, "optim.warmup_steps", warmup, warmup_hint("optim.warmup_steps", steps))
         check(not self.data.roll, "data.roll", self.data.roll, "fine-tuning has augment.roll")
+        check(0 <= self.overlap < 1, "overlap", self.overlap, "use 0 up to, not including, 1")
         some = self.max_frames is None or self.max_frames > 0
         check(some, "max_frames", self.max_frames, "use a positive number or null")
         alone = self.head.norm == "batch" and self.train.batch_size == 1

@@ -69,15 +69,18 @@ def cut_to_stretches(table: ClipTable, seconds: float) -> Rows:
     return replace(rows, table=replace(rows.table, labels=Ragged.of(labels, np.int32)))
 
 
-def cut_to_windows(table: ClipTable, seconds: float, least: float) -> Rows:
-    """The windows of `seconds`, end to end, of each clip; a rest of less than `least` seconds is left out."""
+def cut_to_windows(table: ClipTable, seconds: float, hop: float, least: float) -> Rows:
+    """The windows of `seconds` every `hop` of each clip; a last one of less than `least` seconds is left out."""
     spans: list[tuple[int, float, float]] = []
     for clip_id, length in enumerate(lengths_of(table)):
         if length is None or length <= seconds + ROUNDING:
             spans.append((clip_id, 0.0, np.nan))
             continue
-        starts = np.arange(0, length, seconds)
-        spans += [(clip_id, at, min(length, at + seconds)) for at in starts.tolist() if length - at >= least]
+        whole = int((length - seconds + ROUNDING) // hop) + 1  # windows
+        starts = hop * np.arange(whole + 1)
+        if length <= starts[-2] + seconds + ROUNDING or length - starts[-1] < least:
+            starts = starts[:-1]
+        spans += [(clip_id, at, min(length, at + seconds)) for at in starts.tolist()]
     return rows_of(table, spans)
 
 

@@ -31,10 +31,10 @@ from audiobat.evaluation.record import ModelInfo, ResultRecord, load_record
 from audiobat.evaluation.results import FoldResult, list_skipped, model_info, record_path, summary
 from audiobat.finetuning.crops import Crops, crops_of, task_of
 from audiobat.finetuning.from_features import finetune_features
-from audiobat.finetuning.layer_rates import describe_rates
+from audiobat.finetuning.layer_rates import describe_rates, own_encoder
 from audiobat.finetuning.needs import shortage_of
 from audiobat.finetuning.step import Finetuning
-from audiobat.finetuning.testing import Evaluator, Work, record_of
+from audiobat.finetuning.testing import Evaluator, Work, record_of, windows_of
 from audiobat.finetuning.training import train_fold
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.heads import check_users_head
@@ -275,6 +275,7 @@ def evaluator_for(table: ClipTable, config: FinetuneConfig, ranks: Ranks) -> Eva
         ranks,
         pick_precision(config.train.precision, ranks.device),
         config.data.workers,
+        config.overlap,
         skipped={},
     )
 
@@ -289,8 +290,11 @@ def save_release(
 ) -> None:
     """Write the weights that `select.which` names as FOLDER/release, with the thresholds of their classes."""
     kept = trained.kept(config.select.which)
-    unfiltered = 1 if thresholds and kept.tagger.task == "frame" else None
-    kept.tagger.config = replace(kept.tagger.config, thresholds=thresholds, median=unfiltered)
+    chosen = replace(kept.tagger.config, thresholds=thresholds)
+    if thresholds and chosen.task == "frame":
+        window, hop = windows_of(own_encoder(kept.tagger), config.overlap)
+        chosen = replace(chosen, median=1, window_seconds=window, hop_seconds=hop)
+    kept.tagger.config = chosen
     extra = {
         "finetuned_from": {"model": model.id, "sha256": model.sha256},
         "data_sha256": evaluator.table.sha256(),

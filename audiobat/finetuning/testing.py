@@ -37,6 +37,8 @@ from audiobat.models.losses import Loss
 from audiobat.models.tagger import Tagger
 
 BATCH = 64  # clips in a forward pass; no numbers depend on it
+RESOLUTION = 1e-3  # seconds: columns of two windows that are no further apart are one
+LEAST = 1e-7  # probability that has a logit
 # Settings that change no method: a run with other values of them still follows its recipe.
 NOT_RECIPE = (*FREE_FIELDS, "recipe", "data.path", "train.seed", "train.precision")
 
@@ -60,6 +62,7 @@ class Evaluator:
     ranks: Ranks
     precision: torch.dtype | None
     workers: int
+    overlap: float  # of windows
     skipped: dict[str, str]  # key -> reason, of clips that could not be read; grows
 
     def validate(self, tagger: Tagger, clip_ids: ClipIds) -> dict[str, float]:
@@ -116,6 +119,8 @@ class Evaluator:
         logits, labels, ids, times = (torch.cat(column) for column in zip(*batches, strict=True))
         place = torch.zeros(len(self.table), dtype=torch.int64)
         place[torch.from_numpy(clip_ids)] = torch.arange(len(clip_ids))
+        if self.task.unit == "frame" and self.overlap:
+            return mean_of_windows(logits, labels, ids, times, place)
         order = place[ids].argsort(stable=True)  # stable: a clip's patch columns stay in order of time
         return logits[order], labels[order], ids[order], times[order]
 
@@ -141,12 +146,39 @@ class Evaluator:
         if self.task.unit == "clip":
             return Rows(table, np.arange(len(table)), np.zeros(len(table)))
         encoder = own_encoder(tagger)
-        return cut_to_windows(table, window_seconds(encoder), encoder.column_samples / encoder.sample_rate)
+        return cut_to_windows(table, *windows_of(encoder, self.overlap), encoder.column_samples / encoder.sample_rate)
 
 
-def window_seconds(encoder: AudioEncoder) -> float:
-    """The longest clip that an encoder takes in at once, in seconds to a hundredth, as `predict` cuts windows."""
-    return math.floor(encoder.max_samples / encoder.sample_rate * 100) / 100
+def windows_of(encoder: AudioEncoder, overlap: float) -> tuple[float, float]:
+    """Seconds of windows and from one to the next: the longest clip that an encoder takes in at once, as in `predict`.
+
+    Windows that overlap are a whole number of patch columns apart, so that their columns lie above one another.
+    """
+    window = math.floor(encoder.max_samples / encoder.sample_rate * 100) / 100
+    if not overlap:
+        return window, window
+    column = encoder.column_samples / encoder.sample_rate
+    return window, max(1, round((1 - overlap) * math.ceil(window / column))) * column
+
+
+def mean_of_windows(
+    logits: Tensor, labels: Tensor, ids: Tensor, times: Tensor, place: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Patch columns [M] of overlapping windows as columns of clips, in the order of `place` and time.
+
+    The probability of a column is its mean over windows, and given as a logit.
+    """
+    keys = torch.stack([place[ids], (times / RESOLUTION).round().long()], 1)
+    of_clip, column = keys.unique(dim=0, return_inverse=True)
+    rows, counts = column[:, None].expand_as(logits), column.bincount()[:, None]
+    mean = torch.zeros(len(of_clip), logits.shape[1], dtype=torch.float64).scatter_add_(
+        0, rows, logits.double().sigmoid()
+    )
+    there = torch.zeros(len(of_clip), logits.shape[1]).scatter_reduce_(0, rows, labels.float(), "amax").bool()
+    by_place = torch.zeros(len(place), dtype=torch.int64)
+    by_place[place[ids]] = ids
+    found = (mean / counts).logit(LEAST).float()
+    return found, there, by_place[of_clip[:, 0]], of_clip[:, 1] * RESOLUTION
 
 
 def record_of(

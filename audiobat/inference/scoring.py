@@ -1,12 +1,13 @@
 """The task of predicting: scores of a tagger for each window, or for each frame; kept, or made into rows at once.
 
-Where windows overlap, a frame is taken from the window whose middle is nearer.
+Where windows overlap, a frame has the mean of its scores in all of them if they are a whole number of frames apart;
+else it is taken from the window whose middle is nearer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,12 @@ class ScoreTask(Task):
     window: int  # samples
     hop: int
     rule: Rule | None  # None: the scores themselves are the rows
+    held: HeldFrames | None = field(init=False)  # where a frame has the mean over windows
+
+    def __post_init__(self) -> None:
+        step = getattr(self.tagger.encoder, "column_samples", 0) if self.tagger.task == "frame" else 0
+        apart, rest = divmod(self.hop, step) if step and self.hop < self.window else (0, 0)
+        self.held = HeldFrames(len(self.tagger.classes), apart) if apart and not rest else None
 
     def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[WindowScores]:
         """Scores of each window of [B, S]."""
@@ -58,29 +65,79 @@ class ScoreTask(Task):
         return rows | {"rate": np.full(len(rows[CLIP_ID]), window.rate)}
 
     def stretch(self, window: Window, value: WindowScores) -> Stretch:
-        """The window, or those of its frames whose middle no other window has nearer."""
+        """The window, or those of its frames that no later window has, too, or whose middle none has nearer."""
         rate, first = self.tagger.sample_rate, window.number == 0
         begin, seconds = window.start / rate, len(window.samples) / rate
         if value.times is None:
             spans = np.array([[begin, (window.start + len(window.samples)) / rate]])
             return Stretch(window.clip_id, spans.round(DIGITS), value.scores, first, window.last)
         times = value.times
+        step = float(times[1] - times[0]) if len(times) > 1 else seconds
+        if self.held is not None:
+            spans = begin + np.stack([times, np.minimum(times + step, seconds)], 1)
+            own = times < seconds
+            spans, scores = self.held.follow(spans[own], value.scores[own], first, window.last)
+            return Stretch(window.clip_id, spans.round(DIGITS), scores, first, window.last)
         margin = (self.window - self.hop) // 2  # half of the overlap: the neighbour is nearer there
         after = 0.0 if first else margin / rate
         before = seconds if window.last else min(seconds, (margin + self.hop) / rate)
         keep = (times >= after) & (times < before)
-        step = float(times[1] - times[0]) if len(times) > 1 else seconds
         spans = begin + np.stack([times[keep], np.minimum(times[keep] + step, seconds)], 1)
         return Stretch(window.clip_id, spans.round(DIGITS), value.scores[keep], first, window.last)
 
     def state(self) -> Rows:
-        """The rule's."""
-        return {} if self.rule is None else self.rule.state()
+        """The rule's, and the frames that the next windows have, too."""
+        own = {} if self.rule is None else self.rule.state()
+        return own if self.held is None else own | self.held.state()
 
     def restore(self, state: Rows) -> None:
         """Go on within a recording."""
+        if self.held is not None and state:
+            self.held.restore(state)
         if self.rule is not None:
             self.rule.restore(state)
+
+
+class HeldFrames:
+    """Frames of one recording's overlapping windows, `apart` frames from one to the next: each with its mean score."""
+
+    _fields = ("sums", "counts", "spans")
+
+    def __init__(self, classes: int, apart: int) -> None:
+        self._classes, self._apart = classes, apart
+        self._begin()
+
+    def _begin(self) -> None:
+        self._sums = np.zeros((0, self._classes), np.float32)  # of the frames from the start of the next window on
+        self._counts = np.zeros((0, 1), np.float32)  # windows that have had them
+        self._spans = np.zeros((0, 2))  # their spans
+
+    def state(self) -> Rows:
+        """All that it holds, as arrays."""
+        return {f"held_{name}": getattr(self, f"_{name}").copy() for name in self._fields}
+
+    def restore(self, state: Rows) -> None:
+        """Take over the state of another."""
+        for name in self._fields:
+            setattr(self, f"_{name}", state[f"held_{name}"])
+
+    def follow(
+        self, spans: NDArray[np.float64], scores: NDArray[np.float32], first: bool, last: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Take the next window's frames [T, 2] and scores [T, C]; returns those that no later window has."""
+        if first:
+            self._begin()
+        count = max(len(self._sums), len(scores))
+        sums, counts, own = (
+            np.concatenate([rows, np.zeros((count - len(rows), rows.shape[1]), rows.dtype)])
+            for rows in (self._sums, self._counts, self._spans)
+        )
+        sums[: len(scores)] += scores
+        counts[: len(scores)] += 1
+        own[: len(spans)] = np.maximum(own[: len(spans)], spans)  # a window may end within a frame
+        done = count if last else self._apart
+        self._sums, self._counts, self._spans = sums[done:], counts[done:], own[done:]
+        return own[:done], sums[:done] / counts[:done]
 
 
 def about(tagger: Tagger) -> About:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from audiobat.data.build import clip_table
 from audiobat.data.clip import read_clip
 from audiobat.data.stretches import cut_to_stretches, cut_to_windows, silences, span_around
+from audiobat.data.windows import cut_windows
 
 RATE = 1_000
 
@@ -83,16 +84,29 @@ def test_long_silences_are_many_rows_and_all_of_the_recording(recordings):
 
 
 def test_windows_are_the_recording(recordings):
-    rows = cut_to_windows(recordings, 7.0, 0.5)
+    rows = cut_to_windows(recordings, 7.0, 7.0, 0.5)
     assert rows.clip_ids.tolist() == [0] * 9 + [1] + [2] * 5
     own = np.flatnonzero(rows.clip_ids == 0)
     whole = np.concatenate([read_clip(rows.table, row, RATE) for row in own.tolist()])
     np.testing.assert_array_equal(whole, read_clip(recordings, 0, RATE))
     assert rows.table.events.row(4)["onset"].tolist() == [2.0]  # 30 s, in the window from 28 s
-    assert len(cut_to_windows(recordings, 7.0, 5.0).table) == len(rows.table) - 2  # rests of 4 s and of 2 s
+    assert len(cut_to_windows(recordings, 7.0, 7.0, 5.0).table) == len(rows.table) - 2  # rests of 4 s and of 2 s
 
 
 def test_nothing_is_cut_where_clips_fit(recordings):
     rows = cut_to_stretches(recordings, 60.0)
     assert not rows.cut
     assert [rows.table.labels.row(i).tolist() for i in range(3)] == [[0, 1], [1], []]
+
+
+def test_overlapping_windows_are_those_of_predict(recordings):
+    """Against `cut_windows`, which makes them of samples."""
+    for hop in (7.0, 3.0, 2.5):
+        rows = cut_to_windows(recordings, 7.0, hop, 0.5)
+        for clip_id in range(3):
+            samples = read_clip(recordings, clip_id, RATE)
+            expected = list(cut_windows([samples], 7 * RATE, round(hop * RATE), RATE // 2))
+            own = np.flatnonzero(rows.clip_ids == clip_id).tolist()
+            assert [round(rows.starts[row] * RATE) for row in own] == [start for start, _ in expected]
+            for row, (_, cut) in zip(own, expected, strict=True):
+                np.testing.assert_array_equal(read_clip(rows.table, row, RATE), cut)

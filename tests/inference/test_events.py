@@ -11,6 +11,7 @@ from audiobat.evaluation.metrics import frames_to_events
 from audiobat.inference.events import EventJoiner, FrameEvents, WindowLabels
 from audiobat.inference.journal import join_rows
 from audiobat.inference.scores import Stretch
+from audiobat.inference.scoring import HeldFrames
 
 
 def follow(make, scores: np.ndarray, spans: np.ndarray, cuts=(), resumed: bool = False) -> dict[str, np.ndarray]:
@@ -127,3 +128,32 @@ def test_the_score_of_an_event_is_the_mean_of_its_frames_without_those_of_gaps()
     assert rows(0.9) == rows(0.0)
     assert rows(1.0) == [(0.0, 4.0, 0, round((0.6 + 0.8 + 0.9) / 3, 6)), (1.0, 3.0, 1, 0.8)]
     assert rows(0.0, 2.0) == [(0.0, 2.0, 0, 0.7), (1.0, 3.0, 1, 0.8)]
+
+
+@given(
+    apart=st.integers(1, 4),
+    more=st.integers(1, 5),
+    windows=st.integers(1, 6),
+    rest=st.integers(0, 4),
+    seed=st.integers(0, 99),
+    resumed=st.integers(0, 5),
+)
+def test_a_frame_of_several_windows_has_its_mean_score_also_after_a_resume(apart, more, windows, rest, seed, resumed):
+    rng, size = np.random.default_rng(seed), apart + more
+    lengths = [size] * windows + ([size - apart + rest] if windows > 1 and 0 < rest <= apart else [])
+    scores = [rng.random((length, 2)).astype(np.float32) for length in lengths]
+    views: dict[int, list] = {}
+    for i, own in enumerate(scores):
+        for at, row in enumerate(own):
+            views.setdefault(i * apart + at, []).append(row)
+    held, found, places = HeldFrames(2, apart), [], []
+    for i, own in enumerate(scores):
+        if i == resumed:
+            held, before = HeldFrames(2, apart), held
+            held.restore(before.state())
+        starts = (i * apart + np.arange(len(own))) / 4
+        spans, means = held.follow(np.stack([starts, starts + 0.25], 1), own, i == 0, i == len(scores) - 1)
+        found += means.tolist()
+        places += spans[:, 0].tolist()
+    assert places == [number / 4 for number in sorted(views)]
+    np.testing.assert_allclose(found, [np.mean(views[number], 0) for number in sorted(views)], rtol=1e-6)

@@ -120,6 +120,8 @@ def plain_events(tagger: Tagger, samples: np.ndarray, window: int, hop: int, thr
     """Events of a whole recording from all its frames at once: `frames_to_events`, as evaluation has it."""
     spans = windows(len(samples), window, hop, LEAST)
     margin = (window - hop) // 2
+    on_grid = hop < window and hop % round(0.16 * RATE) == 0  # frames of windows lie above one another: their mean
+    views: dict[int, list] = {}
     scores, times = [], []
     for i, (start, end) in enumerate(spans):
         with torch.inference_mode():
@@ -127,9 +129,14 @@ def plain_events(tagger: Tagger, samples: np.ndarray, window: int, hop: int, thr
         first = 0 if i == 0 else start + margin
         behind = len(samples) if i == len(spans) - 1 else start + margin + hop
         for after, frame in zip(at.double().round(decimals=6).tolist(), tagger.scores(logits)[0], strict=True):
+            if on_grid and after * RATE < end - start:
+                views.setdefault(round((start / RATE + after) / 0.16), []).append(frame)
             if first <= start + after * RATE < behind and after * RATE < end - start:
                 times.append(start / RATE + after)
                 scores.append(frame)
+    if on_grid:
+        times = [0.16 * number for number in sorted(views)]
+        scores = [torch.stack(views[number]).mean(0) for number in sorted(views)]
     events = frames_to_events(torch.stack(scores), torch.tensor(times), 0.16, threshold, median)
     found = zip(events.onset.tolist(), events.offset.tolist(), events.label.tolist(), strict=True)
     return [(on, off, CLASSES[c]) for on, off, c in sorted(found)]
