@@ -11,13 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from audiobat.data.sources.relabel import read_label_map
 from audiobat.evaluation.detections.align import Pair, Side
 from audiobat.evaluation.detections.conventions import Convention
 from audiobat.evaluation.detections.decode import runs, singles, smooth
-from audiobat.evaluation.detections.event_list import EventList, Floats, Scores
+from audiobat.evaluation.detections.event_list import Bools, EventList, Floats, Scores
 from audiobat.evaluation.detections.sweep import Sweep
 from audiobat.evaluation.detections.units import units_of
 from audiobat.inference.scores import read_scores
@@ -54,7 +53,8 @@ class KeptScores:
             AudiobatError: a damaged file.
         """
         found = [
-            (at, self._events(scores, spans, self.thresholds, convention)) for at, scores, spans in self._recordings()
+            (at, self._events(scores > self.thresholds, spans, convention, scores))
+            for at, scores, spans in self._recordings()
         ]
         events = [event_list for _, event_list in found]
         recording = np.repeat([at for at, _ in found], [len(own) for own in events]).astype(np.int64)
@@ -78,7 +78,7 @@ class KeptScores:
         """
 
         def events_at(scores: Scores, spans: Floats, threshold: float) -> EventList:
-            return self._events(scores, spans, np.full(scores.shape[1], threshold), convention)
+            return self._events(scores > threshold, spans, convention)
 
         sweep = Sweep(pair, lengths, units_of(lengths), units_of(lengths, whole=True), convention, events_at)
         places = {int(at): place for place, at in enumerate(pair.predicted_ids.tolist()) if at >= 0}
@@ -98,13 +98,11 @@ class KeptScores:
                 scores = kept
             yield stretch.recording, scores, stretch.spans
 
-    def _events(
-        self, scores: Scores, spans: Floats, thresholds: NDArray[np.float64], convention: Convention
-    ) -> EventList:
-        marked = scores > thresholds
+    def _events(self, marked: Bools, spans: Floats, convention: Convention, scores: Scores | None = None) -> EventList:
+        """The events of marked frames or windows [T, C] of a recording."""
         if not self._is_frames:
-            return singles(marked, scores, spans)
-        return runs(marked, scores, spans, ends_on_frame=convention.ends_on_frame)
+            return singles(marked, spans, scores)
+        return runs(marked, spans, scores, ends_on_frame=convention.ends_on_frame)
 
     def _of_classes(self, scores: Scores, classes: list[str]) -> Scores:
         """The scores of the pair's classes [T, P]: the highest of those of one name, -infinity where none has it."""

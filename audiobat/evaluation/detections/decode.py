@@ -5,6 +5,8 @@ The events are those that `audiobat predict` makes of the same scores. All at on
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from audiobat.evaluation.detections.event_list import TOUCHING, Bools, EventList, Floats, Scores, Whole
@@ -21,31 +23,31 @@ def smooth(scores: Scores, width: int) -> Scores:
     return np.asarray(np.partition(views, reach, axis=-1)[..., reach])
 
 
-def runs(marked: Bools, scores: Scores, spans: Floats, *, ends_on_frame: bool = False) -> EventList:
+def runs(marked: Bools, spans: Floats, scores: Scores | None = None, *, ends_on_frame: bool = False) -> EventList:
     """Runs of marked frames [T, C] as events of recording 0, each with the mean of its frames' scores.
 
     Args:
         marked: the frames that count.
-        scores: [T, C].
         spans: [T, 2] seconds at which the frames begin and end.
+        scores: [T, C]; None: the events have none.
         ends_on_frame: whether an event ends where its last frame begins, not where that ends.
     """
-    change = np.diff(
-        np.pad(marked.T.astype(np.int8), ((0, 0), (1, 1)))
-    )  # [C, T + 1]: 1 a run begins, -1 behind its end
+    change = np.diff(np.pad(marked.T.astype(np.int8), ((0, 0), (1, 1))))  # [C, T + 1]: 1 where a run begins, -1 behind
     label, first = np.nonzero(change == 1)
     _, behind = np.nonzero(change == -1)  # in the same order, as the runs of a class begin and end in turn
-    sums = np.concatenate([np.zeros((1, scores.shape[1])), np.cumsum(scores, axis=0, dtype=np.float64)])
-    score = (sums[behind, label] - sums[first, label]) / (behind - first)
     ends = spans[behind - 1, 0 if ends_on_frame else 1]
-    return EventList(np.zeros(len(label), np.int64), label, spans[first, 0], ends, score)
+    events = EventList(np.zeros(len(label), np.int64), label, spans[first, 0], ends)
+    if scores is None:
+        return events
+    sums = np.concatenate([np.zeros((1, scores.shape[1])), np.cumsum(scores, axis=0, dtype=np.float64)])
+    return replace(events, score=(sums[behind, label] - sums[first, label]) / (behind - first))
 
 
-def singles(marked: Bools, scores: Scores, spans: Floats) -> EventList:
-    """Every marked window [T, C] as an event of its own, of recording 0."""
+def singles(marked: Bools, spans: Floats, scores: Scores | None = None) -> EventList:
+    """Every marked window [T, C] as an event of its own, of recording 0; arguments as of `runs`."""
     window, label = np.nonzero(marked)
-    zeros = np.zeros(len(label), np.int64)
-    return EventList(zeros, label, spans[window, 0], spans[window, 1], scores[window, label].astype(np.float64))
+    score = None if scores is None else scores[window, label].astype(np.float64)
+    return EventList(np.zeros(len(label), np.int64), label, spans[window, 0], spans[window, 1], score)
 
 
 def highest(scores: Scores, spans: Floats, starts: Floats, ends: Floats) -> Scores:

@@ -59,7 +59,6 @@ from audiobat.evaluation.record import Metric, without_nan
 FORMAT = "audiobat-evaluation-1"
 BACKGROUND = "background"
 EVENT_COLUMNS = ("file", "start", "end", "label", "score", "side", "result", "confused_with")
-ERROR_COLUMNS = ("kind", "file", "start", "end", "label", "score", "confused_with", "clip", "clip_start")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +85,9 @@ class ErrorEvent:
     confused_with: str | None
     clip: str | None = None
     clip_start: float | None = None
+
+
+ERROR_COLUMNS = tuple(field.name for field in dataclasses.fields(ErrorEvent))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +173,7 @@ def write_result(result: DetectionResult, folder: Path, shown: int) -> None:
     write_atomic(folder / "per_class.csv", csv_text(per_class_rows(result)))
     write_atomic(folder / "per_recording.csv", csv_text(per_recording_rows(result)))
     if result.touched is not None:
-        rows = (dataclasses.astuple(error) for error in result.errors)
+        rows = ([getattr(error, name) for name in ERROR_COLUMNS] for error in result.errors)
         write_atomic(folder / "errors.csv", csv_text([ERROR_COLUMNS, *rows]))
         write_atomic(folder / "events.csv", csv_text([EVENT_COLUMNS, *event_rows(result)]))
 
