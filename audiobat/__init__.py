@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from audiobat.inference.embed import embed as embed
     from audiobat.inference.evaluate import evaluate as evaluate
     from audiobat.inference.export import export as export
+    from audiobat.inference.library.atlas import atlas as atlas
     from audiobat.inference.library.duplicates import duplicates as duplicates
     from audiobat.inference.library.search import search as search
     from audiobat.inference.predict import predict as predict
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 HOMES = {  # the module that defines each public name
     "analyze": "audiobat.probing.analyze.run",
+    "atlas": "audiobat.inference.library.atlas",
     "benchmark": "audiobat.studies.benchmark",
     "classify": "audiobat.inference.classify",
     "compare": "audiobat.evaluation.compare",

@@ -14,7 +14,8 @@ from audiobat.config.registry import SEAMS
 PACKAGE = Path(audiobat.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 TOP = ("__init__", "__main__")  # stand last: they import everything on demand
-EXTRAS = {"pyarrow", "sklearn", "av", "fsspec", "transformers", "onnx", "onnxruntime"}  # imported inside functions only
+# imported inside functions only
+EXTRAS = {"pyarrow", "sklearn", "av", "fsspec", "transformers", "onnx", "onnxruntime", "openTSNE", "usearch"}
 NARROW = {  # what these rooms and folders may know of the others
     "engine": {"errors", "config"},
     "audio": {"errors", "config"},

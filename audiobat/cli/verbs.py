@@ -153,6 +153,9 @@ VERBS: dict[str, Verb] = {
         "Find recordings that are copies of one another, whole or in part, in a table that embed wrote.",
         places=("index",),
     ),
+    "atlas": Verb(
+        "Draw a map of a table that embed wrote, on which sounds that are alike lie near each other.", places=("index",)
+    ),
     "export": Verb("Write a model to share or to run elsewhere: a release with its card, ONNX, or for transformers."),
     "report": Verb("Turn result records into tables, figures and one page that needs no network.", places=("runs",)),
     "recipes": Verb(

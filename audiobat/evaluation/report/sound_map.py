@@ -1,4 +1,4 @@
-"""A map of sounds, which `audiobat search INDEX --map` wrote, to a page: points to point at and to play.
+"""A map of sounds, which `audiobat atlas INDEX` wrote, to a page: points to point at and to play.
 
 map.json has lists of one entry for each of n points, which lie near each other where sounds are alike:
 

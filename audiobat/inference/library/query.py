@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from audiobat.audio.read import open_audio, read_span
+from audiobat.audio.read import open_audio, pad_batch, read_span
 from audiobat.data.embeddings import EmbeddingTable
-from audiobat.data.windows import Window, cut_windows
+from audiobat.data.windows import cut_windows
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.inference.embed import EmbedTask
-from audiobat.inference.window_pass import Windows, compute
+from audiobat.inference.window_pass import Windows
 from audiobat.models.features import Encoder
 from audiobat.zoo.load import load_encoder
 
@@ -55,7 +55,7 @@ class Query:
         """
         with open_audio(self.file) as audio:
             seconds = None if self.end is None else self.end - self.start
-            samples, rate = read_span(audio, str(self.file), encoder.sample_rate, self.start, seconds), audio.rate
+            samples = read_span(audio, str(self.file), encoder.sample_rate, self.start, seconds)
         if not len(samples):
             raise AudiobatError(f"{self.file} has no samples: give a sound that is not empty.")
         window, hop = table.meta.get("window_seconds"), table.meta.get("hop_seconds")
@@ -63,9 +63,14 @@ class Query:
             window = min(float(np.median(table.ends - table.starts)), len(samples) / encoder.sample_rate)
         windows = Windows.of(encoder, window, hop, BATCH_SIZE, 0)
         cut = cut_windows([samples], windows.length, windows.hop, windows.least)
-        pool = [Window(0, number, first, part, False, None, rate) for number, (first, part) in enumerate(cut)]
+        parts = [torch.from_numpy(part) for _, part in cut]
         task = EmbedTask(encoder, table.meta.get("layer", -1), table.meta.get("pool", "mean"))
-        vectors = np.stack(compute(task, pool, windows, device))
+        made: list[NDArray[np.float32]] = []
+        with torch.inference_mode():
+            for at in range(0, len(parts), BATCH_SIZE):
+                waveform, lengths = pad_batch(parts[at : at + BATCH_SIZE])
+                made += task.compute(waveform.to(device), lengths.to(device))
+        vectors = np.stack(made)
         if not np.isfinite(vectors).all():
             raise AudiobatError(f"The model gives {self.file} numbers that are not finite: it cannot be compared.")
         return vectors

@@ -1,6 +1,6 @@
 """The audio of a table's rows, and clips written from it.
 
-In: a table of embeddings, which says where its recordings are. Out: samples, WAV files.
+In: a table of embeddings, which says where its recordings are. Out: samples, WAV and MP3 files.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.embeddings import EmbeddingTable
+from audiobat.data.sources.read import read_labelled_clips
 from audiobat.errors import AudiobatError
 from audiobat.inference.window_pass import list_clips
 
+MP3_RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz
+MP3_RATE = 44_100  # of clips of any other rate
 NAME_LETTERS = 60  # of a recording's name in that of a clip
 
 
@@ -27,6 +30,12 @@ class Recordings:
     def __init__(self, table: EmbeddingTable, data: str | Path | None = None) -> None:
         self._table, self._data = table, data
 
+    def _where(self) -> str:
+        where = self._table.meta.get("data") if self._data is None else self._data
+        if where is None:
+            raise AudiobatError(f"{self._table.source} does not say where its recordings are: give --data.")
+        return str(where)
+
     @cached_property
     def clips(self) -> ClipTable:
         """The clips that were embedded.
@@ -34,11 +43,9 @@ class Recordings:
         Raises:
             AudiobatError: the table does not say where they are, or they are not there.
         """
-        data = self._data if self._data is not None else self._table.meta.get("data")
-        if data is None:
-            raise AudiobatError(f"{self._table.source} does not say where its recordings are: give --data.")
+        where = self._where()
         try:
-            return list_clips(data)
+            return list_clips(where)
         except AudiobatError as error:
             if self._data is not None:
                 raise
@@ -51,9 +58,28 @@ class Recordings:
     def clip_id(self, path: str) -> int:
         """The clip of a recording that the table calls `path`."""
         if path not in self._clip_ids:
-            where = self._data if self._data is not None else self._table.meta.get("data")
-            raise AudiobatError(f"{where} holds no {path}, which {self._table.source} lists: give another --data.")
+            raise AudiobatError(
+                f"{self._where()} holds no {path}, which {self._table.source} lists: give another --data."
+            )
         return self._clip_ids[path]
+
+    def rate(self, path: str, default: int) -> int:
+        """The sample rate of a recording, Hz; `default` where it cannot be read."""
+        try:
+            with open_clip(self.clips, self.clip_id(path)) as clip:
+                return clip.rate
+        except AudiobatError:
+            return default
+
+    def labels(self) -> dict[str, str]:
+        """Recording to its labels, several joined by `;`, of those that have any where the recordings are."""
+        try:
+            clips = read_labelled_clips(self._where())
+        except AudiobatError:  # a source of no labels
+            return {}
+        assert clips.labels is not None
+        rows = (clips.labels.row(clip_id).tolist() for clip_id in range(len(clips)))
+        return {key: ";".join(clips.classes[i] for i in row) for key, row in zip(clips.keys, rows, strict=True) if row}
 
     def read(self, path: str, start: float, end: float, rate: int | None = None) -> tuple[NDArray[np.float32], int]:
         """Samples [S] of a recording between two times in seconds, and their rate: `rate`, or the recording's own."""
@@ -62,9 +88,12 @@ class Recordings:
             return clip.read(rate, max(0.0, start), end - max(0.0, start)), rate
 
     def write_clip(self, file: Path, path: str, start: float, end: float) -> None:
-        """Write a part of a recording as a WAV file of 16 bits at the recording's rate."""
-        samples, rate = self.read(path, start, end)
-        soundfile.write(file, samples, rate, "PCM_16", format="WAV")
+        """Write a part of a recording: a .wav of 16 bits at the recording's rate, or an .mp3, which browsers play."""
+        with open_clip(self.clips, self.clip_id(path)) as clip:
+            mp3 = file.suffix == ".mp3"
+            rate = MP3_RATE if mp3 and clip.rate not in MP3_RATES else clip.rate
+            samples = clip.read(rate, start, end - start)
+        soundfile.write(file, samples, rate, format="MP3" if mp3 else "WAV", subtype=None if mp3 else "PCM_16")
 
 
 def clip_name(number: int, path: str, start: float, *words: str) -> str:

@@ -20,12 +20,14 @@ from audiobat.data.embeddings import EmbeddingTable
 from audiobat.engine.files import replacing
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
+from audiobat.inference.library.graph import open_for_search
 from audiobat.inference.library.query import Query, load_model
 from audiobat.inference.library.recordings import Recordings, clip_name
-from audiobat.inference.library.vectors import Ids, nearest_first, open_library
-from audiobat.inference.writers import Output, Prediction, pick_format, write_csv
+from audiobat.inference.library.vectors import Ids, nearest_first
+from audiobat.inference.writers import TRACKS, Output, Prediction, pick_format, write_csv
 from audiobat.models.features import Encoder
 
+SPARE = 10  # times as many rows are looked at as are asked for, since those that overlap are left out
 CLIPS_TABLE = "found.csv"  # beside clips
 
 
@@ -73,31 +75,35 @@ def search(
     clips = format == "clips" or (out is not None and format == "auto" and not out.suffix)
     if out is not None and not clips:
         pick_format(out, format)  # before the model runs
-    library = open_library(index)
+    library = open_for_search(index)
     table = library.table
     place = pick_device(device)
     encoder = load_model(table, model, place, trust_remote_code)
-    scores = library.cosines(library.unit(sound.embed(encoder, table, place)))
-    scores[is_query(table, sound)] = -np.inf
+    own = is_query(table, sound)
+    count = SPARE * top + int(own.sum())
+    scores = library.cosines(library.unit(sound.embed(encoder, table, place)), count)
+    scores[own] = -np.inf
     rows = without_overlap(table, nearest_first(scores), scores, top)
     label = sound.file.stem
     found = [
         Prediction(str(table.paths[row]), float(table.starts[row]), float(table.ends[row]), label, float(scores[row]))
         for row in rows
     ]
+    recordings = Recordings(table, data)
     if out is None:
         print_found(found)
     elif clips:
-        write_clips(out, found, Recordings(table, data), overwrite)
+        write_clips(out, found, recordings, overwrite)
     else:
-        write_table(out, format, found, encoder.sample_rate, overwrite)
+        write_table(out, format, found, encoder.sample_rate, recordings, overwrite)
     return found
 
 
 def is_query(table: EmbeddingTable, query: Query) -> NDArray[np.bool_]:
     """[R] whether a row overlaps the query in the query's own file."""
     own = os.path.realpath(query.file)
-    same = [name for name in np.unique(table.paths) if PurePath(name).name == query.file.name]
+    like = table.paths[np.char.endswith(table.paths, query.file.name)]
+    same = [name for name in np.unique(like).tolist() if PurePath(name).name == query.file.name]
     same = [name for name in same if os.path.realpath(os.path.join(table.meta.get("root", ""), name)) == own]
     end = np.inf if query.end is None else query.end
     overlaps: NDArray[np.bool_] = (table.starts < end) & (table.ends > query.start) & np.isin(table.paths, same)
@@ -124,14 +130,22 @@ def print_found(found: Sequence[Prediction]) -> None:
         print(f"{number:4d}  {row.score:.3f}  {row.start:9.2f} - {row.end:9.2f} s  {row.file}")
 
 
-def write_table(out: Path, format: str, found: Sequence[Prediction], rate: int, overwrite: bool) -> None:
-    """Write what was found as `audiobat predict` writes: ranked, or recording by recording in tracks."""
+def write_table(
+    out: Path, format: str, found: Sequence[Prediction], rate: int, recordings: Recordings, overwrite: bool
+) -> None:
+    """Write what was found as `audiobat predict` writes: ranked, or recording by recording in tracks.
+
+    `rate` is the model's, in Hz.
+    """
     names = list(dict.fromkeys(row.file for row in found))
     form = pick_format(out, format)
     output = Output(out, form, Strings.of_texts(names), rate / 2, overwrite)
+    if form not in TRACKS:
+        output.write(iter(found), (), {})
+        return
     places = {name: place for place, name in enumerate(names)}
     by_recording = sorted(found, key=lambda row: (places[row.file], row.start))
-    output.write(iter(by_recording if form in ("audacity", "raven") else found), (), {})
+    output.write(iter(by_recording), (), {name: recordings.rate(name, rate) for name in names})
 
 
 def write_clips(out: Path, found: Sequence[Prediction], recordings: Recordings, overwrite: bool) -> None:

@@ -1,8 +1,7 @@
 """The rows of a table of embeddings as unit vectors around their mean, and which of them are nearest to others.
 
 In: a table [R, D]. Out: ids and cosines of the nearest rows. Some coordinates of an encoder are large for every sound;
-without the mean, cosines tell what is special about a sound. Up to KEPT_ROWS rows every search is exact, a block of
-rows at a time; for more, a kept index answers where its library is installed.
+without the mean, cosines tell what is special about a sound.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from audiobat.data.embeddings import EmbeddingTable, read_embeddings
 from audiobat.errors import AudiobatError
 
 BLOCK_ROWS = 16384  # compared at once
+ROUNDING = 1e-6  # of the mean's length: a row that is no farther from it has no direction
 
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -49,8 +49,11 @@ class Library:
         """Vectors [Q, D] of the same model as unit vectors around the mean of the table."""
         return scaled(vectors - self.mean)
 
-    def cosines(self, queries: Vectors) -> Vectors:
-        """[R] of each row with the nearest of `queries` [Q, D], which are unit vectors; -inf where a row is zeros."""
+    def cosines(self, queries: Vectors, count: int) -> Vectors:
+        """[R] of each row with the nearest of `queries` [Q, D], which are unit vectors; -inf where a row is zeros.
+
+        Of how many rows the cosine must be right, `count`, matters to libraries that do not look at all of them.
+        """
         best = np.empty(len(self), np.float32)
         for at in blocks(len(self)):
             rows = self.rows[at]
@@ -74,20 +77,23 @@ def open_library(index: str | Path) -> Library:
         raise AudiobatError(f"{index} holds nothing but zeros: make it anew with `audiobat embed`.")
     mean = table.vectors[~silent].mean(0, dtype=np.float64).astype(np.float32)
     for rows in blocks(len(table)):  # in place: a second copy would double the memory
-        table.vectors[rows] = scaled(table.vectors[rows] - mean)
+        table.vectors[rows] = scaled(table.vectors[rows] - mean, ROUNDING * float(np.linalg.norm(mean)))
     table.vectors[silent] = 0
+    if not table.vectors.any():
+        raise AudiobatError(f"{index} holds the same vector in every row: there is nothing to compare.")
     return Library(table, mean)
 
 
-def scaled(vectors: Vectors) -> Vectors:
-    """Vectors [Q, D] of length 1; those of length 0 stay 0."""
+def scaled(vectors: Vectors, least: float = 0.0) -> Vectors:
+    """Vectors [Q, D] of length 1; those of length `least` and less become 0."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    scaled: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > least)
     return scaled
 
 
-def blocks(rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
-    """Slices that together cover `rows` rows."""
+def blocks(rows: int, size: int | None = None) -> Iterator[slice]:
+    """Slices of `size` rows, BLOCK_ROWS unless given, that together cover `rows` rows."""
+    size = BLOCK_ROWS if size is None else size
     return (slice(at, min(at + size, rows)) for at in range(0, rows, size))
 
 

@@ -103,7 +103,7 @@ def test_tables_tracks_and_clips_hold_what_was_found(place: Path, tmp_path: Path
     search(place / "table.npz", query, top=5, out=tmp_path / "tracks", format="raven")
     tracks = [path.relative_to(tmp_path / "tracks").as_posix() for path in (tmp_path / "tracks").rglob("*.txt")]
     assert sorted(tracks) == sorted({f"{row.file}.selections.txt" for row in found})
-    assert f"\t{RATE // 2}\t" in (tmp_path / "tracks" / f"{found[0].file}.selections.txt").read_text()
+    assert f"\t{RATE / 2}\t" in (tmp_path / "tracks" / f"{found[0].file}.selections.txt").read_text()
     search(place / "table.npz", query, top=5, out=tmp_path / "clips")
     clips = sorted((tmp_path / "clips").glob("*.wav"))
     assert len(clips) == 5
@@ -187,6 +187,11 @@ def test_mistakes_get_a_sentence(place: Path, tmp_path: Path, encoder: AudioEnco
     fails("recordings of .* are gone", index=moved, model=place / "model", out=tmp_path / "clips")
     one = altered(place, tmp_path / "one.npz", lambda columns, meta: {n: v[:1] for n, v in columns.items()})
     fails("holds 1 row", index=one)
+
+    def alike(columns, meta):
+        columns["embedding"][:] = columns["embedding"][:1]
+
+    fails("the same vector in every row", index=altered(place, tmp_path / "alike.npz", alike))
 
     def broken(columns, meta):
         columns["embedding"][3, 2] = np.nan
