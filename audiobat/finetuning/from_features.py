@@ -30,6 +30,7 @@ from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import pick_loss
+from audiobat.evaluation.metrics.thresholds import best_thresholds
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.results import FoldResult, Result, RunInfo, build_result, model_info, summary
 from audiobat.evaluation.scoring import ClipOutputs, scores_of
@@ -58,6 +59,7 @@ class Lesson:
     targets: NDArray[np.bool_]  # [n, C]
     loss: Loss
     splits: Sequence[Split]  # each tests once; none: all windows are of one recording
+    folds: Sequence[Split]  # of the windows that teach: what the others teach of each chooses thresholds
     taught: NDArray[np.int64]  # the windows that the release's head learns from
 
     @property
@@ -71,16 +73,27 @@ class Lesson:
         vectors, targets = self.vectors[ids], self.targets[ids]
         return fit_logistic(vectors, targets, self.loss, choose_penalty(vectors, targets, self.loss, held))
 
-    def test(self) -> FoldResult:
-        """The outputs of heads that have not seen the recordings of the windows that they are given."""
+    def unseen(self, splits: Sequence[Split]) -> tuple[NDArray[np.int64], Tensor]:
+        """The windows that the splits test, [m], and the scores [m, C] that heads give them that have not seen them."""
         logits = torch.zeros(self.targets.shape)
-        for split in self.splits:
+        for split in splits:
             weight, bias = self.fit(split.train)
             logits[split.test] = torch.from_numpy(self.vectors[split.test]) @ weight.T + bias
-        tested = np.sort(np.concatenate([split.test for split in self.splits]))
-        labels = torch.from_numpy(self.targets[tested])
-        outputs = ClipOutputs(scores_of(logits[tested], self.loss), labels, self.loss)
+        tested = np.sort(np.concatenate([split.test for split in splits]))
+        return tested, scores_of(logits[tested], self.loss)
+
+    def test(self) -> FoldResult:
+        """The outputs for the windows that test."""
+        tested, scores = self.unseen(self.splits)
+        outputs = ClipOutputs(scores, torch.from_numpy(self.targets[tested]), self.loss)
         return FoldResult(None, self.taught, tested, outputs, torch.from_numpy(tested), None)
+
+    def thresholds(self) -> tuple[float, ...]:
+        """The threshold of each class [C], chosen on windows that teach; none where classes exclude each other."""
+        if self.loss == "ce" or not self.folds:
+            return ()
+        tested, scores = self.unseen(self.folds)
+        return tuple(best_thresholds(scores, torch.from_numpy(self.targets[tested])).tolist())
 
 
 def finetune_features(
@@ -133,19 +146,17 @@ def finetune_features(
                 "loss": lesson.loss,
                 "fit": "logistic",
             }
-            seconds = monotonic() - start
-            results = [
-                build_result(
-                    NAME,
-                    [lesson.test()],
-                    run,
-                    head=settings | {"folds": len(lesson.splits)},
-                    preset="custom",
-                    seed=config.train.seed,
-                    wall_seconds=seconds,
-                    clips_per_second=None,
-                ).save(out)
-            ]
+            result = build_result(
+                NAME,
+                [lesson.test()],
+                run,
+                head=settings | {"folds": len(lesson.splits)},
+                preset="custom",
+                seed=config.train.seed,
+                wall_seconds=monotonic() - start,
+                clips_per_second=None,
+            )
+            results = [result.save(out)]
         extra = {
             "finetuned_from": {"model": info.id, "sha256": info.sha256},
             "data_sha256": lesson.table.sha256(),
@@ -200,21 +211,36 @@ def plan(
     windows: LabelledWindows, index: EmbeddingTable, config: FinetuneConfig, folds: int | None, test_fold: int | None
 ) -> Lesson:
     """How the windows are divided: by their own splits or folds, else in folds that keep recordings whole."""
-    table, groups = windows.table, len(set(windows.table.columns["group"]))
-    if table.splits is None and table.folds is None and (folds is not None or groups > 1):
-        table = with_folds(table, folds or min(FOLDS, groups))
-    elif folds is not None:
+    table, taught = windows.table, np.arange(len(windows.table))
+    if folds is not None and table.splits is not None:
         with_folds(table, folds)  # which says why not
-    taught, splits = np.arange(len(table)), list[Split]()
     if table.splits is not None or test_fold is not None:
         splits = [Split(*split_for_probe(table, test_fold))]
         taught = splits[0].train
-    elif table.folds is not None:
-        for fold in sorted(set(table.folds.tolist())):
-            splits.append(Split(np.flatnonzero(table.folds != fold), np.flatnonzero(table.folds == fold)))
+        own = folds_of(replace(table.select(taught), splits=None, folds=None), None)
+        inner = [Split(taught[one.train], taught[one.test]) for one in splits_by_fold(own)]
+    else:
+        table = folds_of(table, folds)
+        splits = inner = splits_by_fold(table)
     loss = pick_loss(config.train, table.single_label)
     windows = replace(windows, table=table)
-    return Lesson(windows, index.vectors[windows.rows], table.targets(), loss, splits, taught)
+    return Lesson(windows, index.vectors[windows.rows], table.targets(), loss, splits, inner, taught)
+
+
+def folds_of(table: ClipTable, folds: int | None) -> ClipTable:
+    """The windows with folds that keep recordings whole: their own, or drawn; without, if there is one recording."""
+    groups = len(set(table.columns["group"]))
+    if folds is None and (table.folds is not None or groups == 1):
+        return table
+    return with_folds(table, folds or min(FOLDS, groups))
+
+
+def splits_by_fold(table: ClipTable) -> list[Split]:
+    """Each fold tests what the others teach."""
+    if table.folds is None:
+        return []
+    numbers = sorted(set(table.folds.tolist()))
+    return [Split(np.flatnonzero(table.folds != fold), np.flatnonzero(table.folds == fold)) for fold in numbers]
 
 
 def describe(lesson: Lesson, index: EmbeddingTable) -> Iterator[str]:
@@ -245,6 +271,7 @@ def tagger_of(encoder: AudioEncoder, head: HeadConfig, lesson: Lesson, facts: Ma
         lesson.table.classes,
         "clip",
         multi_label=lesson.loss != "ce",
+        thresholds=lesson.thresholds(),
         window_seconds=facts["window_seconds"],
         hop_seconds=facts["hop_seconds"],
     )

@@ -190,7 +190,7 @@ def certainty(scores: NDArray[np.float32], tagger: Tagger) -> NDArray[np.float64
         best = np.sort(kept, 1)
         margin: NDArray[np.float64] = best[:, -1] - best[:, -2] if kept.shape[1] > 1 else best[:, -1]
         return margin
-    thresholds = np.full(kept.shape[1], THRESHOLD)
+    thresholds = np.array(tagger.config.thresholds or [THRESHOLD] * kept.shape[1]).clip(SURE, 1 - SURE)
     distance: NDArray[np.float64] = np.abs(logit(kept) - logit(thresholds)).min(1)
     return distance
 

@@ -80,6 +80,29 @@ def test_the_record_is_of_heads_that_have_not_heard_the_recordings(season: Path,
     assert np.abs(own - scores.scores).max() > 1e-3  # those of the release have
 
 
+def test_a_split_of_the_data_is_kept_and_thresholds_come_from_what_trains(season: Path, tmp_path: Path):
+    head, *rows = (season / "events.csv").read_text().splitlines()
+    marked = [f"{row},{'test' if row[11] in '45' else 'train'}" for row in rows]
+    text = "\n".join([f"{head},split", *marked]).replace("recordings/", f"{season}/recordings/")
+    (tmp_path / "split.csv").write_text(text)
+    [record] = audiobat.finetune(
+        season / "model", tmp_path / "split.csv", tmp_path / "a", features=season / "index.npz"
+    )
+    assert record.data.clips == {"train": 156, "test": 78}
+    first = release_io.load_tagger(tmp_path / "a")
+    assert {path[0] for path, _ in read_taught(tmp_path / "a" / "release")} == set("0123")
+    (tmp_path / "split.csv").write_text("\n".join(line for line in text.splitlines() if "/5.wav" not in line))
+    audiobat.finetune(season / "model", tmp_path / "split.csv", tmp_path / "b", features=season / "index.npz")
+    second = release_io.load_tagger(tmp_path / "b")  # of fewer test clips: nothing of the release may change
+    assert first.config.thresholds == second.config.thresholds
+    assert len(first.config.thresholds) == 2
+    assert torch.equal(first.head.classifier.weight, second.head.classifier.weight)
+    with pytest.raises(AudiobatError, match="have their own splits: leave out --folds"):
+        audiobat.finetune(
+            season / "model", tmp_path / "split.csv", tmp_path / "c", features=season / "index.npz", folds=3
+        )
+
+
 def truth(start: float, end: float, events) -> set[str]:
     """The rule once more, sample by sample."""
     time = np.arange(round(start * 1000), round(end * 1000)) / 1000 + 0.0005
