@@ -15,9 +15,10 @@ from small_tagger import CLASSES, LEAST, RATE, make_tagger, read_csv, same, soun
 from audiobat.audio.read import load_audio
 from audiobat.cli.command import main
 from audiobat.errors import AudiobatError
-from audiobat.inference import journal, scores, window_pass
+from audiobat.evaluation import score_file
+from audiobat.evaluation.score_file import read_scores
+from audiobat.inference import journal, window_pass
 from audiobat.inference.predict import predict
-from audiobat.inference.scores import read_scores
 from audiobat.zoo.release import save_release
 
 CUT = {"window_seconds": 0.5, "hop_seconds": 0.3}
@@ -53,7 +54,7 @@ def kept(request, folder, tmp_path_factory):
 
 def test_rows_made_of_scores_are_those_of_a_pass(kept, folder, tmp_path, monkeypatch):
     tagger, file = kept
-    monkeypatch.setattr(scores, "CHUNK_ROWS", 5)
+    monkeypatch.setattr(score_file, "CHUNK_ROWS", 5)
     made = set()
     for number, chosen in enumerate(FRAMES if tagger.task == "frame" else WINDOWS):
         name = f"{number}.csv" if number else f"{number}.jsonl"
