@@ -13,7 +13,7 @@ from audiobat.errors import AudiobatError
 from audiobat.evaluation.detections.sweep import THRESHOLDS
 from audiobat.inference.evaluate import evaluate
 from audiobat.inference.predict import predict
-from audiobat.inference.scores import read_scores
+from audiobat.evaluation.score_file import read_scores
 
 SECONDS = (4.0, 3.1, 1.7)
 
