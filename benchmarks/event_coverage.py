@@ -1,7 +1,7 @@
 """How often do the intervals of `evaluate` hold the truth? Simulated recordings whose detector is known.
 
-python benchmarks/event_coverage.py [DRAWS]: recordings differ in how well the detector does on them, so that what lies in
-one recording is alike. The truth is the value over 400,000 recordings. 200 draws take a minute of a core.
+python benchmarks/event_coverage.py [DRAWS]: recordings differ in how well the detector does on them, so that what lies
+in one recording is alike. The truth is the value over 400,000 recordings. 200 draws take a minute of a core.
 """
 
 import sys

@@ -7,6 +7,7 @@ In: scores and labels; result records. Out: metrics with intervals, comparisons,
     head_names.py   kinds of heads as tables name them
     confusion.py    scores to the confusion matrix: which class is taken for which
     certainty.py    how sure the intervals of records are, and which classes are rare
+    score_file.py   the file of the scores of whole recordings, that `predict --scores` keeps
     labels.py       the labels of clips as targets, for probing and fine-tuning
     scoring.py      logits for test clips to metrics
     compare_records.py  files of records to named systems

@@ -41,7 +41,8 @@ class Confusion:
     @property
     def clips(self) -> NDArray[np.int64]:
         """Clips of each class [C]."""
-        return self.counts[: len(self.classes)].sum(1).round().astype(np.int64)
+        clips: NDArray[np.int64] = self.counts[: len(self.classes)].sum(1).round().astype(np.int64)
+        return clips
 
     @property
     def hits(self) -> NDArray[np.int64]:
@@ -78,8 +79,8 @@ def confusion(scores: Scores, classes: Sequence[str], exclusive: bool) -> Confus
     true, size = scores.targets, len(classes)
     if exclusive:
         labels, guesses = true.argmax(1), scores.scores.argmax(1)
-        counts = np.bincount(labels * size + guesses, minlength=size * size).reshape(size, size)
-        return Confusion(tuple(classes), counts.astype(np.float64), np.bincount(guesses, minlength=size), True)
+        pairs = np.bincount(labels * size + guesses, minlength=size * size).reshape(size, size)
+        return Confusion(tuple(classes), pairs.astype(np.float64), np.bincount(guesses, minlength=size), True)
     counts, predicted = np.zeros((size + 1, size + 1)), np.zeros(size, np.int64)
     for first in range(0, len(true), ROWS):
         rows = slice(first, first + ROWS)

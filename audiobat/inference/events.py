@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from audiobat.evaluation.score_file import Stretch
 from audiobat.inference.journal import CLIP_ID, Rows, join_rows
-from audiobat.inference.scores import Stretch
 
 DIGITS = 6  # of scores, as exact as float32 is, and of seconds: microseconds
 DTYPES = {CLIP_ID: np.int64, "start": np.float64, "end": np.float64, "label": np.int32, "score": np.float64}

@@ -19,7 +19,7 @@ from audiobat.evaluation.detections.decode import runs, singles, smooth
 from audiobat.evaluation.detections.event_list import Bools, EventList, Floats, Scores
 from audiobat.evaluation.detections.sweep import Sweep
 from audiobat.evaluation.detections.units import units_of
-from audiobat.inference.scores import read_scores
+from audiobat.evaluation.score_file import read_scores
 from audiobat.inference.settings import Settings
 from audiobat.inference.thresholds import Threshold
 

@@ -17,9 +17,10 @@ from audiobat.config import check
 from audiobat.engine.files import errors_of_writing, replacing
 from audiobat.engine.ranks import launch
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.score_file import Scores, read_scores
 from audiobat.inference.journal import CLIP_ID, Count, Journal, Rows, sibling
 from audiobat.inference.review import make_review
-from audiobat.inference.scores import ENDING, Scores, read_scores, scores_in, write_scores
+from audiobat.inference.scores import ENDING, scores_in, write_scores
 from audiobat.inference.scoring import ScoreTask, about
 from audiobat.inference.settings import Settings
 from audiobat.inference.thresholds import Threshold

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from audiobat.data.windows import Window
 from audiobat.engine.tensors import weights_sha256
+from audiobat.evaluation.score_file import About, Stretch
 from audiobat.inference.events import DIGITS, Rule
 from audiobat.inference.journal import CLIP_ID, Rows
-from audiobat.inference.scores import About, Stretch
 from audiobat.inference.window_pass import Task
 from audiobat.models.tagger import Tagger
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from audiobat.config import check
+from audiobat.evaluation.score_file import About
 from audiobat.inference.events import EventJoiner, FrameEvents, Rule, WindowLabels
-from audiobat.inference.scores import About
 from audiobat.inference.thresholds import Threshold, pick_thresholds
 
 MULTI_LABEL_THRESHOLD = 0.5

@@ -17,13 +17,12 @@ from scipy.optimize import linear_sum_assignment
 
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.metrics import frames_to_events
-from audiobat.evaluation.report.detections.evaluation import read_evaluation
-from audiobat.evaluation.report.detections.score_tracks import HUNDREDTHS, ScoreTrack
-from audiobat.evaluation.report.detections.sections import detection_sections
+from audiobat.evaluation.report.detections.score_tracks import HUNDREDTHS
 from audiobat.evaluation.report.detections.sounds import BANDS, write_sound
 from audiobat.evaluation.report.detections.timeline import busiest
 from audiobat.evaluation.report.run import report
-from audiobat.evaluation.report.web.html import write_html
+from audiobat.evaluation.score_file import About
+from audiobat.inference.scores import write_scores
 
 PATIENCE = 500  # looks for something that is to come
 FILES = {"site a/one.wav": 40.0, "two.wav": 25.0}
@@ -212,13 +211,14 @@ def test_scores_of_frames_give_the_events_of_predict_at_every_threshold(browser:
     scores = scores.astype(np.float32)
     scores[::7] = np.round(scores[::7], 2)  # some lie on thresholds
     starts = np.arange(frames) * hop
-    track = ScoreTrack(np.stack([starts, starts + hop], 1), scores, CLASSES, is_frames=True)
     files = {"one.wav": frames * hop}
     truth: list[Row] = [("one.wav", 1.0, 2.0, CLASSES[0], None), ("one.wav", 5.0, 5.5, CLASSES[2], None)]
-    write_evaluation(tmp_path / "evaluation", truth, [], files, sounds=False)
-    sections = detection_sections(read_evaluation(tmp_path / "evaluation"), tmp_path, lambda file: track)
-    page = write_html(tmp_path / "index.html", "x", "y", sections, scripts=["timeline.js"], beside=True)
-    browser.open(page)
+    folder = write_evaluation(tmp_path / "evaluation", truth, [], files, sounds=False)
+    plain = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    write_score_file(tmp_path / "kept.npz", starts, hop, scores)
+    plain["predictions"] = str(tmp_path / "kept.npz")
+    (folder / "evaluation.json").write_text(json.dumps(plain), encoding="utf-8")
+    browser.open(report(folder, tmp_path / "out") / "index.html")
     settled(browser)
     for threshold in (5, 20, 37, 50, 63, 90):
         choose(browser, "threshold", str(threshold), "input")
@@ -229,6 +229,17 @@ def test_scores_of_frames_give_the_events_of_predict_at_every_threshold(browser:
             for label, onset, offset in zip(*(x.tolist() for x in vars(expected).values()), strict=True)
         ]
         assert_counts(browser, truth, found, "overlap")
+
+
+def write_score_file(path: Path, starts: np.ndarray, hop: float, scores: np.ndarray) -> None:
+    """Scores of the frames of two recordings, the second one a stranger."""
+    rows = [
+        {"row": np.full(len(starts), i), "rate": np.full(len(starts), RATE), "start": starts, "end": starts + hop}
+        | {"scores": scores if i == 0 else np.ones_like(scores)}
+        for i in range(2)
+    ]
+    about = About(CLASSES, "frames", True, (), 3, RATE / 2, "x")
+    write_scores(path, lambda columns: iter(rows), ["folder/one.wav", "stranger.wav"], about)
 
 
 def test_hundredths_compare_as_the_scores_do():

@@ -11,9 +11,9 @@ from small_tagger import CLASSES, RATE, make_tagger, sound
 
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.detections.sweep import THRESHOLDS
+from audiobat.evaluation.score_file import read_scores
 from audiobat.inference.evaluate import evaluate
 from audiobat.inference.predict import predict
-from audiobat.inference.scores import read_scores
 
 SECONDS = (4.0, 3.1, 1.7)
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiobat.evaluation.metrics import frames_to_events
+from audiobat.evaluation.score_file import Stretch
 from audiobat.inference.events import EventJoiner, FrameEvents, WindowLabels
 from audiobat.inference.journal import join_rows
-from audiobat.inference.scores import Stretch
 from audiobat.inference.scoring import HeldFrames
 
 

@@ -15,9 +15,11 @@ from small_tagger import CLASSES, LEAST, RATE, make_tagger, read_csv, same, soun
 from audiobat.audio.read import load_audio
 from audiobat.cli.command import main
 from audiobat.errors import AudiobatError
-from audiobat.inference import journal, scores, window_pass
+from audiobat.evaluation import score_file
+from audiobat.evaluation.score_file import read_scores
+from audiobat.inference import journal, window_pass
 from audiobat.inference.predict import predict
-from audiobat.inference.scores import read_scores
+from audiobat.inference.scores import write_scores
 from audiobat.zoo.release import save_release
 
 CUT = {"window_seconds": 0.5, "hop_seconds": 0.3}
@@ -53,7 +55,7 @@ def kept(request, folder, tmp_path_factory):
 
 def test_rows_made_of_scores_are_those_of_a_pass(kept, folder, tmp_path, monkeypatch):
     tagger, file = kept
-    monkeypatch.setattr(scores, "CHUNK_ROWS", 5)
+    monkeypatch.setattr(score_file, "CHUNK_ROWS", 5)
     made = set()
     for number, chosen in enumerate(FRAMES if tagger.task == "frame" else WINDOWS):
         name = f"{number}.csv" if number else f"{number}.jsonl"
@@ -195,7 +197,7 @@ def test_files_that_cannot_be_read_are_no_recordings_of_the_scores(folder, tmp_p
 def test_scores_of_a_long_recording_are_written_and_read_in_constant_memory(tmp_path):
     """What Python and NumPy hold at once, for 1 h and 6 h of frames of 40 classes: 3.6 MB and 22 MB of scores."""
     rng = np.random.default_rng(0)
-    about = scores.About(tuple(map(str, range(40))), "frames", True, (), 0, RATE / 2, "0")
+    about = score_file.About(tuple(map(str, range(40))), "frames", True, (), 0, RATE / 2, "0")
     peaks = []
     for count in (22_500, 135_000):
         file = tmp_path / f"{count}.npz"
@@ -208,7 +210,7 @@ def test_scores_of_a_long_recording_are_written_and_read_in_constant_memory(tmp_
                 yield {"row": np.zeros(rows, np.int64)} | {name: values[name] for name in columns}
 
         tracemalloc.start()
-        scores.write_scores(file, read, ["night.wav"], about)
+        write_scores(file, read, ["night.wav"], about)
         out = predict(None, file, tmp_path / f"{count}.csv", median=1, threshold=0.999)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

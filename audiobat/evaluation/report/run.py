@@ -58,7 +58,7 @@ def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrit
 
 def report_detections(found: Evaluation, out: Path) -> Path:
     """Write the page of an evaluation; returns `out`."""
-    sections = detection_sections(found, out, lambda file: None)
+    sections = detection_sections(found, out)
     lead = (
         f"Predictions beside the truth, on {found.plain['recordings']['evaluated']:,} recordings. Keep the folders "
         f"{RECORDINGS} and {CLIPS} beside this page: it plays what lies there."

@@ -9,18 +9,17 @@ from audiobat.evaluation.report.detections.evaluation import FILE, Evaluation
 from audiobat.evaluation.report.detections.figures import CONFUSED, THRESHOLD, confusion_of_events, curves_of
 from audiobat.evaluation.report.detections.mistakes import mistakes_html
 from audiobat.evaluation.report.detections.tables import about_html, classes_html, levels_html, recordings_html
-from audiobat.evaluation.report.detections.timeline import Tracks, timeline_html
+from audiobat.evaluation.report.detections.timeline import timeline_html
 from audiobat.evaluation.report.style import save
 from audiobat.evaluation.report.web.html import Exhibit, exhibit_html, section_html
 
 
-def detection_sections(found: Evaluation, out: Path, tracks: Tracks) -> list[str]:
+def detection_sections(found: Evaluation, out: Path) -> list[str]:
     """The sections of the page OUT/index.html, whose figures and sounds are written into OUT.
 
     Args:
         found: the evaluation.
         out: folder of the page.
-        tracks: gives the scores of a recording, or None.
 
     Raises:
         AudiobatError: an evaluation.json that is damaged.
@@ -37,7 +36,7 @@ def detection_sections(found: Evaluation, out: Path, tracks: Tracks) -> list[str
                 exhibits.append(exhibit_html(Exhibit(save(figure, out / "figures", name), heading, caption)))
         return [
             section_html("Results", levels_html(found)),
-            timeline_html(found, out, tracks),
+            timeline_html(found, out),
             mistakes_html(found, out),
             section_html("Classes", classes_html(found)),
             section_html("Recordings", recordings_html(found)),

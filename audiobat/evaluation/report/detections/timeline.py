@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.report.detections.evaluation import Evaluation, Event
-from audiobat.evaluation.report.detections.score_tracks import ScoreTrack
+from audiobat.evaluation.report.detections.score_tracks import ScoreTrack, read_tracks
 from audiobat.evaluation.report.detections.sounds import Sound, write_sound
 from audiobat.evaluation.report.web.html import section_html
 
@@ -51,19 +51,20 @@ SLIDER = """
 <output data-part=value>as given</output></label><button type=button data-part=given>Back to as given</button></div>
 """
 
-Tracks = Callable[[str], ScoreTrack | None]  # of a recording
 
-
-def timeline_html(found: Evaluation, out: Path, tracks: Tracks = lambda file: None) -> str:
+def timeline_html(found: Evaluation, out: Path) -> str:
     """The section, whose sounds are written into OUT/recordings; "" where no event has a time."""
     if not found.events:
         return ""
     classes = list(found.plain["classes"])
     chosen = choose(found)
+    tracks = read_tracks(found, {row["file"]: (start, seconds) for row, start, seconds in chosen})
     recordings = []
     with Progress("recordings", total=len(chosen), unit="recording", shown=bool(chosen)) as bar:
         for number, (row, start, seconds) in enumerate(chosen):
-            recordings.append(recording_plain(found, row, start, seconds, out, number, classes, tracks))
+            sound, note = sound_of(row["audio"], out, number, start, seconds)
+            plain = recording_plain(found, row, start, seconds, tracks.get(row["file"]))
+            recordings.append({**plain, **sound_plain(sound), "note": note})
             bar.advance()
     convention = found.plain["convention"]
     data = {
@@ -130,36 +131,21 @@ def busiest(times: Sequence[float], seconds: float, whole: float) -> float:
 
 
 def recording_plain(
-    found: Evaluation,
-    row: Mapping[str, Any],
-    start: float,
-    seconds: float,
-    out: Path,
-    number: int,
-    classes: Sequence[str],
-    tracks: Tracks,
+    found: Evaluation, row: Mapping[str, Any], start: float, seconds: float, track: ScoreTrack | None
 ) -> dict[str, Any]:
-    """A recording as timeline.js reads it."""
-    file = row["file"]
-    sound, note = sound_of(row["audio"], out, number, start, seconds)
+    """A stretch of a recording as timeline.js reads it, without its sound."""
+    file, classes = row["file"], list(found.plain["classes"])
     events = [e for e in found.events.get(file, []) if e.end > start and e.start < start + seconds]
-    track = tracks(file)
-    track = None if track is None else track.within(start, seconds)
     heard = {event.label for event in events} | set(track.heard() if track else ())
     labels = [label for label in classes if label in heard]
     shown = [] if track is None else [label for label in labels if label in track.classes]
     place = {label: i for i, label in enumerate(classes)}
-    whole = row["seconds"]
+    whole, wrong = row["seconds"], len(mistakes_of(events))
     part = f" ({span_text(start, seconds)})" if start or (whole and seconds < whole - 1) else ""
-    wrong = len(mistakes_of(events))
     return {
         "name": f"{file}{part}: {wrong} mistake{'' if wrong == 1 else 's'}",
-        "note": note,
         "start": start,
         "seconds": seconds,
-        "audio": f"{FOLDER}/{sound.audio}" if sound else None,
-        "tiles": [[f"{FOLDER}/{name}", begin, end] for name, begin, end in sound.strips] if sound else [],
-        "ticks": list(sound.ticks) if sound else [],
         "lanes": [
             {
                 "place": place[label],
@@ -170,6 +156,14 @@ def recording_plain(
         ],
         "scores": track.plain(shown, [place[label] for label in shown]) if track and shown else None,
     }
+
+
+def sound_plain(sound: Sound | None) -> dict[str, Any]:
+    """What of a recording is heard and seen, as timeline.js reads it."""
+    if sound is None:
+        return {"audio": None, "tiles": [], "ticks": []}
+    strips = [[f"{FOLDER}/{name}", begin, end] for name, begin, end in sound.strips]
+    return {"audio": f"{FOLDER}/{sound.audio}", "tiles": strips, "ticks": list(sound.ticks)}
 
 
 def at(event: Event, start: float) -> list[float]:

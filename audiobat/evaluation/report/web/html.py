@@ -62,8 +62,8 @@ def write_html(
         f"<body><main><h1>{escape(heading)}</h1><p class=lead>{escape(lead)}</p>{top}{''.join(sections)}</main>"
         f"<script>{script}</script></body></html>\n"
     )
-    with replacing(path) as beside:
-        beside.write_text(html, encoding="utf-8")
+    with replacing(path) as draft:
+        draft.write_text(html, encoding="utf-8")
     return Path(path)
 
 

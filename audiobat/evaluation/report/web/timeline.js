@@ -119,8 +119,8 @@ const judge = () => {
     let found = lane.found.map(([start, end, score]) => ({ start, end, score }));
     if (threshold !== null) {
       const row = recording.scores ? recording.scores.rows.indexOf(lane.place) : -1;
-      found = recording.scores ? (row < 0 ? [] : eventsAbove(recording.scores, row, threshold))
-        : found.filter(event => event.score > threshold / 100);
+      found = row < 0 ? found.filter(event => event.score > threshold / 100)
+        : eventsAbove(recording.scores, row, threshold);
     }
     const collar = DATA.rules[rule.value];
     collar ? match(truth, found, collar) : overlap(truth, found);
