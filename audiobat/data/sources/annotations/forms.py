@@ -21,6 +21,7 @@ from audiobat.data.sources.annotations.text_table import TextTable
 from audiobat.errors import AudiobatError, did_you_mean
 
 NO_CALL = "nocall"  # BirdNET-Analyzer's row of a recording in which it found nothing
+PREDICTIONS = "predictions"
 IN_FILE = "file offset (s)"
 SAME = ("begin path", "begin file", "begin time (s)", "end time (s)", IN_FILE)  # in both views of a selection
 
@@ -66,7 +67,7 @@ FORMS = (
         score=("confidence",),
         lasts=True,
     ),
-    Form("predictions", "start", "end", labels=("label",), files=(("file",),), score=("score",)),
+    Form(PREDICTIONS, "start", "end", labels=("label",), files=(("file",),), score=("score",)),
     Form("boxes", "start_time", "end_time", labels=("annotation",), files=(("audio_file",),)),
     Form("sequence", "onset_s", "offset_s", labels=("label",), files=(("notated_path",),)),
 )
