@@ -132,7 +132,7 @@ def _labels(table: TextTable, form: Form, label_column: str | None) -> list[str]
             guess = did_you_mean(label_column, table.names)
             raise AudiobatError(f"{table.path} has no column {label_column!r}{guess}: it has {names}.")
         return cells
-    filled = {name: cells for name in form.labels if any(cells := table.columns.get(name, ()))}
+    filled = {name: cells for name in form.labels if any(cells := table.columns.get(name, []))}
     if form is not RAVEN:
         filled = dict(list(filled.items())[:1])
     if len(filled) == 1:
