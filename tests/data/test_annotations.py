@@ -1,14 +1,28 @@
 """Annotations of other programs to events: each form, what is refused, and which recording a table belongs to."""
 
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from audiobat.data.sources.read import read_annotations, read_clips, read_labelled_clips
 from audiobat.errors import AudiobatError
-from audiobat.inference.writers import Prediction, write_audacity, write_csv, write_jsonl, write_parquet, write_raven
+from audiobat.inference.writers import (
+    Prediction,
+    one_line,
+    write_audacity,
+    write_csv,
+    write_jsonl,
+    write_parquet,
+    write_raven,
+)
+
+WRITERS = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet, "audacity": write_audacity}
 
 RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tSpecies\n"
 SEQUENCE = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tBegin File\tFile Offset (s)\tSpecies\n"
@@ -70,22 +84,6 @@ def test_audacitys_tracks_with_lines_of_frequencies(folder):
     write(folder / "a.txt", "0.5\t1.25\towl\n\\\t100.0\t400.0\n1\t2\tNone\n")
     write(folder / "b.txt", "")
     assert events_of(read_labelled_clips(folder)) == {"a.wav": [("owl", 0.5, 1.25), ("None", 1.0, 2.0)], "b.wav": []}
-
-
-@pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl", ".txt", ".selections.txt"])
-def test_what_predict_writes_comes_back(folder, ending):
-    predictions = [Prediction("a.wav", 0.5, 1.25, "=owl, 007", 0.75), Prediction("a.wav", 2.0, 3.0, "NA", 0.5)]
-    out = folder / f"a.wav{ending}"
-    if ending == ".selections.txt":
-        write_raven(out, predictions, 500)
-    else:
-        {".csv": write_csv, ".parquet": write_parquet, ".jsonl": write_jsonl, ".txt": write_audacity}[ending](
-            out, predictions
-        )
-    for table in (read_annotations(out), read_labelled_clips(out)):
-        assert events_of(table) == {"a.wav": [("=owl, 007", 0.5, 1.25), ("NA", 2.0, 3.0)]}
-        if ending != ".txt":
-            assert table.event_scores.values.tolist() == [0.75, 0.5]
 
 
 def test_predictions_need_no_recordings(tmp_path):
@@ -183,9 +181,9 @@ WORDS = [line.rpartition(" = ")[2].strip().removeprefix("tiers? ") for line in T
 SHORT = "\n".join(word for word in WORDS if word and "[" not in word)
 
 
-@pytest.mark.parametrize(
-    ("text", "encoding"), [(TIERS, "utf-8"), (SHORT, "utf-8"), (TIERS, "utf-16"), (SHORT, "utf-16")]
-)
+@pytest.mark.filterwarnings("ignore:.*have no annotations")
+@pytest.mark.parametrize("text", [TIERS, SHORT], ids=["long", "short"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_praats_textgrids_long_and_short(folder, text, encoding):
     write(folder / "a.TextGrid", text, encoding)
     expected = {"a.wav": [('the "big" owl', 0.123456789, 1.25), ("NA", 1.25, 4.0)]}  # as praatio 6.2.2 reads it
@@ -196,3 +194,164 @@ def test_praats_textgrids_long_and_short(folder, text, encoding):
     write(folder / "a.TextGrid", text[: text.index("NA")], encoding)
     with pytest.raises(AudiobatError, match=r"a\.TextGrid is no whole TextGrid"):
         read_annotations(folder)
+
+
+TABLES = Path(__file__).parent / "tables"  # by libraries, see make_tables.py there
+EVENTS = [("owl", 0.5, 1.25), ("NA", 2.0, 4.75), ("007", 3.0, 6.0)]
+
+
+@pytest.mark.filterwarnings("ignore:.*have no annotations")
+@pytest.mark.parametrize(
+    "name",
+    [path.relative_to(TABLES).as_posix() for path in sorted(TABLES.glob("*/*")) if not path.name.startswith("b.")],
+)
+def test_tables_of_other_libraries(tmp_path, name):
+    """Each beside its recording, or alone with the recordings in its folder, and a recording of none if it is named."""
+    record(tmp_path, "a.wav", "b.wav", seconds=10.0)
+    source = TABLES / name
+    table_of_a = name.split("/")[0] == "crowsetta" and "generic" not in name
+    out = tmp_path / ("a.txt" if table_of_a else source.name)
+    out = out.with_suffix(source.suffix)
+    shutil.copy(source, out)
+    expected = [(f"Strix {label}, {label}" if name.endswith("results.txt") else label, *t) for label, *t in EVENTS]
+    b = {"b.wav": []} if "boxes" in name else {}
+    for table in (read_labelled_clips(tmp_path), read_labelled_clips(out), read_annotations(out.parent)):
+        assert events_of(table) == {"a.wav": expected, **b}
+    scores = read_labelled_clips(out).event_scores
+    assert (scores.values.tolist() == [0.75] * 3) if "birdnet" in name else scores is None
+
+
+@pytest.mark.parametrize("name", ["birdnet/b.BirdNET.selection.table.txt", "opensoundscape/b.selections.txt"])
+def test_how_other_libraries_say_that_there_is_nothing(tmp_path, name):
+    record(tmp_path, "a.wav", "b.wav", seconds=10.0)
+    shutil.copy(TABLES / name, tmp_path)
+    write(tmp_path / "a.selections.txt", RAVEN + raven_row(1, 0, 1, "owl"))
+    assert events_of(read_labelled_clips(tmp_path)) == {"a.wav": [("owl", 0.0, 1.0)], "b.wav": []}
+
+
+KALEIDOSCOPE = "INDIR,OUTDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,AUTO ID,PULSES,MANUAL ID*\n"
+
+
+def test_kaleidoscopes_lists(tmp_path):
+    record(tmp_path, "day/x.wav", "night/x.wav")
+    rows = "D:\\season,,night,x.wav,0,0.5,1.25,NoID,3,MYOLUC\nD:\\season,,day,x.wav,0,1,2,NoID,3,Noise\n"
+    write(tmp_path / "id.csv", KALEIDOSCOPE + rows)
+    table = read_labelled_clips(tmp_path, background=["Noise"])
+    assert events_of(table) == {"day/x.wav": [], "night/x.wav": [("MYOLUC", 0.5, 1.75)]}
+    write(tmp_path / "id.csv", KALEIDOSCOPE + rows.replace("Noise", ""))
+    with pytest.raises(AudiobatError, match=r"id\.csv, row 3: the event has no label"):
+        read_labelled_clips(tmp_path)
+    assert read_labelled_clips(tmp_path, "auto id").classes == ("NoID",)
+    write(tmp_path / "id.csv", KALEIDOSCOPE + rows.replace("night", "").replace("day", ""))
+    with pytest.raises(AudiobatError, match=r"names D:/season/x\.wav, which may be day/x\.wav or night/x\.wav"):
+        read_labelled_clips(tmp_path)
+
+
+def test_which_recording_a_table_belongs_to(tmp_path):
+    record(tmp_path, "a.wav", "a.b.wav", "sub/c.wav")
+    write(tmp_path / "a.b.Table.1.selections.txt", RAVEN + raven_row(1, 0, 1, "one"))
+    write(tmp_path / "tables/c.txt", "0\t1\ttwo\n")
+    write(tmp_path / "a.txt", "a caption of the recording")
+    write(tmp_path / "notes.csv", "date,weather\nmonday,rain\n")
+    with pytest.warns(UserWarning, match="1 of 3 recordings have no annotations"):
+        table = read_labelled_clips(tmp_path)
+    assert events_of(table) == {"a.b.wav": [("one", 0.0, 1.0)], "sub/c.wav": [("two", 0.0, 1.0)]}
+    write(tmp_path / "sub/c.selections.txt", RAVEN + raven_row(1, 0, 1, "three"))
+    with pytest.raises(AudiobatError, match=r"sub/c\.wav has annotations of two programs, .*\(Raven\).*\(Audacity\)"):
+        read_labelled_clips(tmp_path)
+    (tmp_path / "tables/c.txt").unlink()
+    record(tmp_path, "sub/c.flac")
+    with pytest.raises(AudiobatError, match=r"may belong to sub/c\.flac or sub/c\.wav"):
+        read_labelled_clips(tmp_path)
+
+
+def test_recordings_that_are_not_there_and_rows_that_repeat_are_told(folder):
+    rows = "1\tSpectrogram 1\t1\t1\t2\ta.wav\t1\towl\n2\tSpectrogram 1\t2\t1\t2\ta.wav\t1\towl\n"
+    lost = "3\tSpectrogram 1\t1\t5\t6\tz.wav\t1\towl\n"
+    write(folder / "all.txt", SEQUENCE + rows + lost)
+    write(folder / "b.selections.txt", RAVEN)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert events_of(read_labelled_clips(folder)) == {"a.wav": [("owl", 1.0, 2.0)], "b.wav": []}
+    told = " ".join(str(warning.message) for warning in told)
+    assert "1 recordings that are not there are left out, such as z.wav of all.txt" in told
+    assert "1 rows repeat another one, label and times, and count once" in told
+    write(folder / "all.txt", SEQUENCE + lost)
+    (folder / "b.selections.txt").unlink()
+    with pytest.raises(AudiobatError, match=r"has no recording for its annotations, such as z\.wav of all\.txt"):
+        read_labelled_clips(folder)
+
+
+def test_texts_that_are_no_annotations_leave_class_folders_alone(tmp_path):
+    record(tmp_path, "owl/a.wav", "bat/b.wav")
+    write(tmp_path / "owl/a.txt", "hoo hoo")
+    write(tmp_path / "labels.csv", "file,start,end,label,score\nowl/a.wav,0,1,bat,0.9\n")  # of `predict`, kept there
+    assert read_labelled_clips(tmp_path).classes == ("bat", "owl")
+    assert events_of(read_annotations(tmp_path / "labels.csv")) == {"owl/a.wav": [("bat", 0.0, 1.0)]}
+    write(tmp_path / "labels.csv", "file,start,end,label,score\n")
+    assert len(read_annotations(tmp_path / "labels.csv")) == 0
+
+
+def test_a_table_in_another_encoding_is_refused_by_name(folder):
+    write(folder / "a.selections.txt", RAVEN + raven_row(1, 0, 1, "chouette hulotte à"), "latin-1")
+    with pytest.raises(AudiobatError, match=r"a\.selections\.txt, row 2: it is not text in UTF-8"):
+        read_labelled_clips(folder)
+
+
+def test_clips_of_a_list_are_renamed_dropped_and_background(tmp_path):
+    record(tmp_path, "a.wav", "b.wav", "c.wav", "d.wav")
+    csv = write(
+        tmp_path / "clips.csv", "path,species,label\na.wav,owl;rain,x\nb.wav,rain,x\nc.wav,gull,x\nd.wav,no,y\n"
+    )
+    names = write(tmp_path / "names.csv", "from;to\ngull;\nno;owl\ngul;owl\n")
+    with pytest.warns(UserWarning, match=r"1 of the 3 labels to rename .* such as 'gul' \(did you mean gull\?\)"):
+        table = read_labelled_clips(csv, "species", ["rain"], names)
+    assert table.keys.tolist() == ["a.wav", "b.wav", "d.wav"]  # c.wav had nothing but what is dropped
+    assert table.classes == ("owl",)
+    assert table.labels.lengths.tolist() == [1, 0, 1]
+    assert table.columns["label"].tolist() == ["x", "x", "y"]
+    write(tmp_path / "names.csv", "from,to\nowl,a\nowl,b\n")
+    with pytest.raises(AudiobatError, match="row 3: 'owl' becomes 'b' here and 'a' before"):
+        read_labelled_clips(csv, "species", label_map=names)
+    write(tmp_path / "names.csv", "old,new\nowl,a\n")
+    with pytest.raises(AudiobatError, match="has no columns `from` and `to`"):
+        read_labelled_clips(csv, "species", label_map=names)
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(
+    lambda text: text == one_line(text) and not text[0] == text[-1] == '"'
+)
+ENDINGS = {"audacity": ".txt", "raven": ".selections.txt"}
+TIMES = st.tuples(st.integers(0, 10**9), st.integers(1, 10**9)).map(lambda t: (t[0] / 1e6, (t[0] + t[1]) / 1e6))
+
+
+@given(st.lists(st.tuples(TEXTS, TIMES, st.integers(0, 1000)), min_size=1, max_size=4, unique_by=lambda e: e[:2]))
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "audacity", "raven"])
+def test_whatever_is_written_is_read(tmp_path_factory, form, events):
+    out = (
+        tmp_path_factory.mktemp("p")
+        / f"a.wav{ {'audacity': '.txt', 'raven': '.selections.txt'}.get(form, '.' + form) }"
+    )
+    rows = [Prediction("a.wav", *span, label, score / 1000) for label, span, score in events]
+    if form == "raven":
+        write_raven(out, rows, 4000)
+    else:
+        WRITERS[form](out, rows)
+    table = read_annotations(out)
+    assert events_of(table) == {"a.wav": [(row.label, row.start, row.end) for row in rows]}
+    if form != "audacity":
+        assert table.event_scores.values.tolist() == [row.score for row in rows]
+
+
+def test_quotes_of_r_pandas_and_excel_and_those_of_a_label(folder):
+    header, row = RAVEN.rstrip("\n").split("\t"), raven_row(1, 0, 1, '"owl"').rstrip("\n").split("\t")
+    quoted = ["\t".join(f'"{cell}"' for cell in cells) for cells in (header, [*row[:-1], "owl"])]
+    for text, label in (
+        ("\n".join(quoted), "owl"),
+        (RAVEN + raven_row(1, 0, 1, '"the ""big"" owl"'), 'the "big" owl'),
+        (RAVEN + raven_row(1, 0, 1, '"owl, big"'), "owl, big"),
+        (RAVEN + raven_row(1, 0, 1, '"owl"'), '"owl"'),
+        (RAVEN + raven_row(1, 0, 1, '"owl'), '"owl'),
+    ):
+        write(folder / "a.selections.txt", text)
+        assert read_annotations(folder).classes == (label,)

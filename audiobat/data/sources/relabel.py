@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from audiobat.data.build import label_column
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged
-from audiobat.data.sources.annotations.text_table import find_table, read_text
+from audiobat.data.sources.annotations.text_table import parse_table, read_text, separator_of
 from audiobat.data.sources.lists import check_column, split_labels
 from audiobat.errors import AudiobatError, did_you_mean
 
@@ -43,9 +43,11 @@ def read_label_map(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise AudiobatError(f"There is no file {path} of labels to rename: check the path.")
-    table = find_table(path, read_text(path), {"from", "to"}.issubset)
-    if table is None:
+    text = read_text(path)
+    separator = separator_of(text, {"from", "to"}.issubset)
+    if separator is None:
         raise AudiobatError(f"{path} has no columns `from` and `to` in its first row: write them, a label a row.")
+    table = parse_table(path, text, separator)
     names: dict[str, str] = {}
     for line, old, new in zip(table.lines, table.columns["from"], table.columns["to"], strict=True):
         if names.setdefault(old, new) != new:

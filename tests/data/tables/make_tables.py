@@ -38,8 +38,7 @@ def by_opensoundscape(folder: Path) -> None:
     frame = pd.DataFrame([*rows, ("b.wav", "", np.nan, np.nan, np.nan, np.nan, np.nan)], columns=names)
     boxed = BoxedAnnotations(frame, annotation_files=[], audio_files=["a.wav", "b.wav"])
     boxed.to_csv(folder / "boxes.csv")
-    for path in ("a", "b"):
-        boxed.to_raven_files(folder, audio_files=[f"{path}.wav"])
+    boxed.to_raven_files(folder, audio_files=["a.wav", "b.wav"])
 
 
 def by_birdnet(folder: Path) -> None:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from audiobat.data.sources.annotations.rows import Annotations, Row, check_span, parse_seconds
-from audiobat.data.sources.annotations.text_table import LINE_END
+from audiobat.data.sources.annotations.text_table import LINE_END, check_text
 from audiobat.errors import AudiobatError
 
 FREQUENCIES = "\\"
@@ -31,6 +31,7 @@ def read_track(path: Path, text: str) -> Annotations:
     Raises:
         AudiobatError: a line without two times and a label, a label that spans nothing.
     """
+    check_text(path, text)
     rows: list[Row] = []
     for line, content in enumerate(LINE_END.split(text), start=1):
         cells = content.split("\t")

@@ -21,6 +21,7 @@ from audiobat.data.sources.annotations.text_table import TextTable
 from audiobat.errors import AudiobatError, did_you_mean
 
 NO_CALL = "nocall"  # BirdNET-Analyzer's row of a recording in which it found nothing
+PREDICTIONS = "predictions"
 IN_FILE = "file offset (s)"
 SAME = ("begin path", "begin file", "begin time (s)", "end time (s)", IN_FILE)  # in both views of a selection
 
@@ -66,7 +67,7 @@ FORMS = (
         score=("confidence",),
         lasts=True,
     ),
-    Form("predictions", "start", "end", labels=("label",), files=(("file",),), score=("score",)),
+    Form(PREDICTIONS, "start", "end", labels=("label",), files=(("file",),), score=("score",)),
     Form("boxes", "start_time", "end_time", labels=("annotation",), files=(("audio_file",),)),
     Form("sequence", "onset_s", "offset_s", labels=("label",), files=(("notated_path",),)),
 )
@@ -131,7 +132,7 @@ def _labels(table: TextTable, form: Form, label_column: str | None) -> list[str]
             guess = did_you_mean(label_column, table.names)
             raise AudiobatError(f"{table.path} has no column {label_column!r}{guess}: it has {names}.")
         return cells
-    filled = {name: cells for name in form.labels if any(cells := table.columns.get(name, ()))}
+    filled = {name: cells for name in form.labels if any(cells := table.columns.get(name, []))}
     if form is not RAVEN:
         filled = dict(list(filled.items())[:1])
     if len(filled) == 1:

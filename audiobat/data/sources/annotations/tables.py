@@ -15,8 +15,9 @@ import numpy as np
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged
+from audiobat.data.sources.annotations.forms import PREDICTIONS
 from audiobat.data.sources.annotations.matching import Recordings
-from audiobat.data.sources.annotations.one_file import ENDINGS, read_file
+from audiobat.data.sources.annotations.one_file import TEXT_ENDINGS, read_file
 from audiobat.data.sources.annotations.rows import Annotations, Row
 from audiobat.data.sources.folders import is_audio
 from audiobat.errors import AudiobatError
@@ -42,11 +43,15 @@ def annotated_folder(folder: Path, files: Sequence[str], label_column: str | Non
         AudiobatError: a row that cannot be used, a table that may belong to several recordings, tables of two programs
             for one recording, none of the recordings is there.
     """
-    names = [name for name in files if name.lower().endswith(ENDINGS)]
+    keys = [name for name in files if is_audio(name)]
+    recordings = Recordings(folder, keys)
+    names = [name for name in files if name.lower().endswith(TEXT_ENDINGS)]
     tables = {name: table for name in names if (table := read_file(folder / name, label_column)) is not None}
+    if keys:  # a table of predictions that somebody keeps beside the recordings is no annotation of them
+        tables = {n: table for n, table in tables.items() if table.form != PREDICTIONS or recordings.beside(n)}
     if not any(table.form for table in tables.values()):
         return None
-    return _gather(folder, tables, [name for name in files if is_audio(name)])
+    return _gather(folder, tables, recordings, keys)
 
 
 def annotation_file(path: Path, label_column: str | None = None, has_audio: bool = True) -> ClipTable | None:
@@ -58,6 +63,8 @@ def annotation_file(path: Path, label_column: str | None = None, has_audio: bool
     if table is None or not table.form:
         return None
     folder = path.parent
+    if not has_audio and not table.rows and table.form == PREDICTIONS:
+        return clip_table(folder, [], events=[])
     keys: list[str] = []
     if has_audio:
         listed = [file for file in table.files if os.path.isfile(folder / file)]
@@ -65,12 +72,13 @@ def annotation_file(path: Path, label_column: str | None = None, has_audio: bool
         if not keys:
             example = table.files[0] if table.files else "the one of its name"
             raise AudiobatError(f"{path}: its recordings, such as {example}, are not in {folder}: put it beside them.")
-    return _gather(folder, {path.name: table}, keys, alone=True)
+    return _gather(folder, {path.name: table}, Recordings(folder, keys), keys, alone=True)
 
 
-def _gather(folder: Path, tables: dict[str, Annotations], keys: Sequence[str], alone: bool = False) -> ClipTable:
+def _gather(
+    folder: Path, tables: dict[str, Annotations], recordings: Recordings, keys: Sequence[str], alone: bool = False
+) -> ClipTable:
     """The clip table of all rows; `alone`: recordings that it is not of need no word."""
-    recordings = Recordings(folder, keys)
     rows: dict[str, list[Row]] = {}
     first: dict[str, Annotations] = {}  # table of each recording
     lost: list[str] = []  # recordings that are not there, and tables of none

@@ -14,6 +14,8 @@ from audiobat.data.csv_text import unescape
 from audiobat.errors import AudiobatError
 
 SEPARATORS = "\t,;"
+QUOTE = '"'
+NEEDS_QUOTES = re.compile('.(,|"").*.')  # inside quotes
 LINE_END = re.compile(r"\r\n|\r|\n")  # and no other: a label may hold U+2028
 
 
@@ -36,9 +38,13 @@ def plain_name(name: str) -> str:
     return name.strip().strip("*").strip().lower()
 
 
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with a mark that says so; bytes of others are kept for `check_text`."""
-    data = path.read_bytes()
+def read_text(path: Path, most: int = -1) -> str:
+    """The text of a file's first `most` bytes (-1: all), in UTF-8, or in UTF-16 with a mark that says so.
+
+    Bytes that are neither come as surrogates, which `check_text` refuses.
+    """
+    with path.open("rb") as file:
+        data = file.read(most)
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     return data.decode(encoding, errors="surrogateescape" if encoding == "utf-8-sig" else "replace")
 
@@ -57,17 +63,18 @@ def header_of(text: str, separator: str) -> list[str]:
     return [_unquote(name.strip()) for name in LINE_END.split(text, maxsplit=1)[0].split(separator)]
 
 
-def find_table(path: Path, text: str, fits: Callable[[Sequence[str]], object]) -> TextTable | None:
-    """The columns of a table whose header, in lower case, fits; None if it does not, whatever separates its cells.
+def separator_of(text: str, fits: Callable[[Sequence[str]], object]) -> str | None:
+    """What separates the cells of a table whose header, in lower case, fits; None if it does not, whatever does."""
+    return next((mark for mark in SEPARATORS if fits([plain_name(name) for name in header_of(text, mark)])), None)
 
-    Cells that are missing at the end of a row are empty.
+
+def parse_table(path: Path, text: str, separator: str) -> TextTable:
+    """The columns of a table; cells that are missing at the end of a row are empty.
 
     Raises:
-        AudiobatError: a row with more cells than the header has names, two columns of one name, quotes without an end.
+        AudiobatError: a row with more cells than the header has names, two columns of one name, quotes without an end,
+            a text that is not UTF-8.
     """
-    separator = next((mark for mark in SEPARATORS if fits([plain_name(name) for name in header_of(text, mark)])), None)
-    if separator is None:
-        return None
     check_text(path, text)
     names = header_of(text, separator)
     if twice := [name for name, count in Counter(map(plain_name, names)).items() if count > 1 and name]:
@@ -90,12 +97,14 @@ def find_table(path: Path, text: str, fits: Callable[[Sequence[str]], object]) -
 def _rows(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
     """The cells of each row below the header, with its line.
 
-    Where tabs separate, quotes are letters, as in Raven, and only a cell that is quoted as a whole loses them: a single
-    quote in a label must not swallow the rows behind it.
+    Where tabs separate, quotes are letters, as Raven writes them: one in a label must not swallow the rows behind it.
+    But R quotes every text, the header too, and pandas and Excel what holds a quote or a comma.
     """
     if separator == "\t":
+        all_quoted = text.startswith(QUOTE)
         split = (line.split("\t") for line in LINE_END.split(text))
-        return [(line, list(map(_unquote, row))) for line, row in enumerate(split, start=1)][1:]
+        rows = ([_unquote(cell) if all_quoted or NEEDS_QUOTES.search(cell) else cell for cell in row] for row in split)
+        return list(enumerate(rows, start=1))[1:]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         return [(reader.line_num, list(map(unescape, row))) for row in reader][1:]
@@ -104,4 +113,4 @@ def _rows(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
 
 
 def _unquote(cell: str) -> str:
-    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == QUOTE else cell

@@ -45,8 +45,9 @@ def read_textgrid(path: Path, text: str, tier: str | None = None) -> Annotations
         filled = {tier: tiers[tier]}
     if len(filled) > 1:
         raise AudiobatError(f"{path} has labels in the tiers {', '.join(filled)}: choose one with --label-column.")
+    intervals = next(iter(filled.values()), [])
     rows: list[Row] = []
-    for number, (onset, offset, label) in enumerate(*filled.values() or [[]], start=1):
+    for number, (onset, offset, label) in enumerate(intervals, start=1):
         check_span(path, number, onset, offset)
         rows.append(Row("", onset, offset, label, line=number))
     return Annotations(path, "Praat", rows)
