@@ -3,7 +3,7 @@
     python benchmarks/loading.py [--clips 240] [--rounds 5]
 
 All ways run in one process on one core, in turns, on the same clips: real recordings of the demo, laid end to end. What
-is compared is batches of 16 clips as a training step gets them, in the order of a shuffled epoch. Then, for each
+is compared is batches of 16 clips as a training step gets them, in the order of a shuffled epoch; then, format by
 format, what it costs to look into a loose file, whether its header is right about its length.
 """
 

@@ -26,7 +26,8 @@ CODEC_EXTENSIONS = frozenset(
 # No playlist, which would open other files, and no format that arbitrary bytes or a text could be taken for.
 CONTAINERS = "aac,ac3,aiff,amr,ape,asf,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,tta,wav,wv"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-ODD_ERRORS = (ValueError, RuntimeError, OSError)  # PyAV raises them too: values it cannot hold, seeks out of the file
+# PyAV raises them too: values it cannot hold, seeks out of the file, streams that were not there at its beginning.
+ODD_ERRORS = (ValueError, RuntimeError, OSError, IndexError)
 PREROLL = Fraction(1, 2)  # seconds decoded before a part: decoders need a few frames to settle (80 ms for Opus)
 
 

@@ -199,7 +199,7 @@ def _open_sound(source: str | Path | BinaryIO, name: str) -> SoundFile | JoinedF
     """Open with libsndfile: the file itself, or the recordings that are found in it."""
     with ExitStack() as closing:
         opened = CalmFile(closing.enter_context(io.FileIO(source)) if isinstance(source, str | Path) else source)
-        place = opened.tell()
+        place = opened.seek(0, os.SEEK_CUR)
         raw = RawFile(opened)
         parts, odd = look_into(raw, name)
         if len(parts) == 1 and parts[0].spans is None:

@@ -19,7 +19,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from audiobat.audio.read import OpenAudio, open_audio, read_span
+from audiobat.audio.read import open_audio, read_span
+from audiobat.audio.sound_file import OpenAudio
 from audiobat.data.clip_table import ClipLocation, ClipTable
 from audiobat.data.remote import fetched, is_remote, read_range
 from audiobat.data.shards import member_stem

@@ -109,8 +109,9 @@ class ClipTable:
 
     def misjudges(self, clip_id: int, seconds: float) -> bool:
         """Whether the table has another length than these seconds for a clip that is a whole recording."""
-        known = self.begins is None and self.seconds is not None and not np.isnan(self.seconds[clip_id])
-        return known and abs(float(self.seconds[clip_id]) - seconds) > LENGTHS_DIFFER
+        if self.begins is not None or self.seconds is None:
+            return False
+        return abs(float(self.seconds[clip_id]) - seconds) > LENGTHS_DIFFER  # not of NaN
 
     def label_counts(self) -> NDArray[np.int64]:
         """Clips of each class, [C]."""

@@ -3,14 +3,16 @@
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from audiobat.audio.codec import CODEC_EXTENSIONS, CalmFile, cut_blocks
-from audiobat.audio.read import AUDIO_EXTENSIONS, audio_duration, load_audio, to_waveform
+from audiobat.audio.codec import CODEC_EXTENSIONS, ODD_ERRORS, CalmFile, CodecFile, cut_blocks
+from audiobat.audio.read import AUDIO_EXTENSIONS, audio_duration, load_audio, open_audio, to_waveform
 from audiobat.errors import AudiobatError
 
 RATE = 48_000
@@ -176,6 +178,41 @@ def test_cut_files_fail_or_give_what_they_hold(files: dict[str, Path], tmp_path:
     assert 0.3 * 3 * RATE < len(held) < 0.7 * 3 * RATE
     np.testing.assert_allclose(held, load_audio(files["a.webm"], RATE)[: len(held)], atol=1e-6)
     assert audio_duration(cut)[0] == len(held) / RATE
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "codec", "kind", "options"),
+    [
+        ("live.webm", "webm", "libopus", "s16", {"live": "1"}),
+        ("live.mka", "matroska", "flac", "s16", {"live": "1"}),
+        ("fragments.mp4", "mp4", "aac", "fltp", {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}),
+    ],
+)
+def test_streams_whose_headers_have_no_length_are_heard_to_their_ends(
+    tmp_path: Path, name: str, container: str, codec: str, kind: str, options: dict[str, str]
+) -> None:
+    path = encode(tmp_path / name, container, codec, kind, sweep(6.0), **options)
+    with av.open(str(path)) as file:
+        assert file.streams.audio[0].duration != 6.0 / file.streams.audio[0].time_base
+    whole = load_audio(path, RATE)
+    assert 6.0 * RATE <= len(whole) <= 6.0 * RATE + 2048
+    assert audio_duration(path) == (len(whole) / RATE, RATE)
+    for start in (0.3, 2.5, 4.0, 5.9):
+        first = round(start * RATE)
+        np.testing.assert_allclose(load_audio(path, RATE, start, 0.5), whole[first : first + RATE // 2], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ODD_ERRORS)
+def test_whatever_the_binding_raises_is_one_sentence(files: dict[str, Path], kind: type[Exception]) -> None:
+    def fail(stream: object) -> Iterator[object]:
+        raise kind("odd")
+        yield
+
+    with open_audio(files["a.webm"]) as file:
+        assert isinstance(file, CodecFile)
+        file._container = SimpleNamespace(decode=fail)
+        with pytest.raises(AudiobatError, match=r"a\.webm is damaged \(odd\): copy or encode it again"):
+            list(file._decode())
 
 
 def test_a_playlist_opens_no_other_file(files: dict[str, Path], tmp_path: Path) -> None:

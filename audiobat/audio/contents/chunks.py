@@ -84,7 +84,8 @@ def look_at_chunks(file: RawFile) -> Found | None:
     if kind == b"RIFF" and size >= UNKNOWN:  # more than its 32 bits can say
         sizes = (size + begin).to_bytes(8, "little") + size.to_bytes(8, "little") + bytes(12)
         head = b"RF64" + b"\xff" * 4 + b"WAVEds64" + len(sizes).to_bytes(4, "little") + sizes
-        spans = (Span(len(head), data=head), Span(field - 12, 12), Span(4, data=b"\xff" * 4), Span(size, begin))
+        before = Span(len(head), data=head), Span(field - 12, 12), Span(4, data=b"\xff" * 4)
+        spans: tuple[Span, ...] = (*before, Span(size, begin))
     else:
         value = min(size + least, 2 ** (8 * width) - 1).to_bytes(width, layout.order)
         spans = patched(begin + size, (field, value))
