@@ -112,9 +112,13 @@ class SelectConfig:
 
     which: Literal["last", "best"] = "last"  # those of the last step, or of the best validation; the paper does not say
     every: int = 1_000  # steps between two validations; there is one after the last step, too; ours
-    held_out: float = 0.0  # share of the training clips that validate, where no clips are marked valid
+    held_out: float | None = (
+        0.0  # share of the training clips that validate, where no clips are marked valid; null: 0.15
+    )
+    # where clips are marked test, none where test clips are drawn, too, unless the best weights are kept; ours
 
     def __post_init__(self) -> None:
         check_choice(self, "which")
         check(self.every > 0, "select.every", self.every, "it must be positive")
-        check(0 <= self.held_out < 1, "select.held_out", self.held_out, "use 0 up to, not including, 1")
+        valid_share = self.held_out is None or 0 <= self.held_out < 1
+        check(valid_share, "select.held_out", self.held_out, "use 0 up to, not including, 1, or null")

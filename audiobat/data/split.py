@@ -15,6 +15,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.errors import AudiobatError
 
 TEST_SHARE = 0.2  # of clips that come without splits or folds
+VALID_SHARE = 0.15  # of the training clips under `select.held_out: null`
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Split:
     test: NDArray[np.int64]
     valid: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     fold: str | None = None  # name of the fold that tests, where every fold does so in turn
+    drawn: bool = False  # whether the test clips are none that somebody has marked
 
 
 def splits_of(table: ClipTable, test_fold: int | None) -> list[Split]:
     """One split; but where clips have folds, no split column and no `test_fold`, one for each fold, which tests."""
     if table.folds is None or table.splits is not None or test_fold is not None:
-        return [Split(*split_for_probe(table, test_fold))]
+        drawn = table.folds is None and table.splits is None
+        return [Split(*split_for_probe(table, test_fold), drawn=drawn)]
     folds = sorted(set(table.folds.tolist()))
     return [Split(*split_for_probe(table, fold), fold=str(fold)) for fold in folds]
 
@@ -84,8 +87,11 @@ def with_valid(table: ClipTable, split: Split, select: SelectConfig) -> Split:
     marked = np.zeros(0, np.int64) if table.splits is None else np.flatnonzero(table.splits == "valid")
     # Where a fold tests, clips marked valid may train or test: marks count for the split column alone.
     split = replace(split, valid=np.setdiff1d(marked, np.concatenate([split.train, split.test])))
-    if not len(split.valid) and select.held_out > 0:
-        held = hashed_share(table.select(split.train), select.held_out)
+    share = select.held_out
+    if share is None:
+        share = 0.0 if split.drawn and select.which == "last" else VALID_SHARE
+    if not len(split.valid) and share > 0:
+        held = hashed_share(table.select(split.train), share)
         split = replace(split, train=split.train[~held], valid=split.train[held])
     if select.which == "best" and not len(split.valid):
         raise AudiobatError(

@@ -152,7 +152,9 @@ def finetune(
                 return []
             for which in tested:
                 outputs[which].append(evaluator.test(trained.kept(which), split))
-            thresholds = evaluator.thresholds(trained.kept(config.select.which).tagger, split.valid)
+            # Test clips that nobody has marked may choose: no number of the record depends on these thresholds.
+            choosing = split.test if split.drawn and not len(split.valid) else split.valid
+            thresholds = evaluator.thresholds(trained.kept(config.select.which).tagger, choosing)
             if ranks.is_main:
                 save_release(folder, trained, config, info, evaluator, thresholds)
         work.seconds = monotonic() - start
