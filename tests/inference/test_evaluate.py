@@ -95,6 +95,7 @@ def test_numbers_tables_and_clips(field, tmp_path, capsys):
     for error in result["errors"]:  # the clip is that part of its recording
         sound, rate = soundfile.read(tmp_path / "out" / error["clip"], dtype="int16")
         whole, _ = soundfile.read(field / error["file"], dtype="int16")
+        assert error["clip_start"] == max(0, error["start"] - 0.5)
         start = round(error["clip_start"] * rate)
         assert rate == RATE
         assert start <= error["start"] * rate
