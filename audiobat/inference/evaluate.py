@@ -126,6 +126,10 @@ def evaluate(
         result = replace(result, errors=_write_clips(result, folder, clips))
         write_result(result, folder, clips)
     show(result)
+    sounds = len({error.clip for error in result.errors} - {None})
+    print(
+        f"{out} has the numbers, tables, and the sounds of {sounds} errors; audiobat report {out} makes a page of it."
+    )
     return result
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from audiobat.data.sources.relabel import read_label_map
+from audiobat.engine.progress import Progress
 from audiobat.evaluation.detections.align import Pair, Side
 from audiobat.evaluation.detections.conventions import Convention
 from audiobat.evaluation.detections.decode import runs, singles, smooth
@@ -82,9 +83,11 @@ class KeptScores:
 
         sweep = Sweep(pair, lengths, units_of(lengths), units_of(lengths, whole=True), convention, events_at)
         places = {int(at): place for place, at in enumerate(pair.predicted_ids.tolist()) if at >= 0}
-        for at, scores, spans in self._recordings():
-            if at in places:
-                sweep.add(places[at], self._of_classes(scores, pair.classes), spans)
+        with Progress("every threshold", len(self._file.keys), "recording") as bar:
+            for at, scores, spans in self._recordings():
+                if at in places:
+                    sweep.add(places[at], self._of_classes(scores, pair.classes), spans)
+                bar.advance()
         return sweep
 
     def _recordings(self) -> Iterator[tuple[int, Scores, Floats]]:

@@ -16,6 +16,7 @@ from audiobat.evaluation.detections.levels import (
     RIGHT,
     TRUTH,
     clip_level,
+    matched_level,
     overlap_level,
     segment_level,
     touch,
@@ -129,6 +130,13 @@ def test_counts_do_not_depend_on_the_units_that_intervals_resample():
     for other in sums[1:]:
         for a, b in zip(sums[0], other, strict=True):
             assert np.array_equal(a, b)
+
+
+def test_a_hit_counts_where_its_true_event_begins():
+    truth = EventList(*(np.zeros(1, np.int64) for _ in range(2)), np.array([60.05]), np.array([61.0]))
+    found = EventList(*(np.zeros(1, np.int64) for _ in range(2)), np.array([59.95]), np.array([61.0]))
+    level = matched_level("event", truth, found, units_of(np.array([120.0])), 1, 1, OURS)
+    assert level.counts[1, 0].tolist() == [1, 1, 1, 1]
 
 
 def test_few_recordings_are_cut_into_stretches_and_very_many_are_taken_together():

@@ -95,6 +95,7 @@ def test_numbers_tables_and_clips(field, tmp_path, capsys):
     for error in result["errors"]:  # the clip is that part of its recording
         sound, rate = soundfile.read(tmp_path / "out" / error["clip"], dtype="int16")
         whole, _ = soundfile.read(field / error["file"], dtype="int16")
+        assert error["clip_start"] == max(0, error["start"] - 0.5)
         start = round(error["clip_start"] * rate)
         assert rate == RATE
         assert start <= error["start"] * rate
@@ -231,3 +232,11 @@ def test_a_recording_that_cannot_be_read_costs_its_clips_alone(field, tmp_path):
     (copied / "north/b.wav").write_text("no sound")
     result = evaluate(written(tmp_path, "csv"), copied / "events.csv", tmp_path / "out")
     assert {error.file for error in result.errors if error.clip is None} == {"north/b.wav"}
+
+
+def test_scores_that_some_rows_lack_are_left_aside_and_told(field, tmp_path):
+    found = tmp_path / "found.csv"
+    found.write_text("file,start,end,label,score\nnorth/a.wav,1,2,dog,0.9\nnorth/b.wav,2,3,owl,\n")
+    result = evaluate(found, field / "events.csv", tmp_path / "out")
+    assert [note for note in result.notes if "1 rows of 2 without a score: none is used" in note]
+    assert "map" not in result.levels["overlap"].metrics

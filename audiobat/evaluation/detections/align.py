@@ -75,9 +75,9 @@ def side_of(table: ClipTable, name: str) -> Side:
         raise AudiobatError(f"{name}: an event of {late} ends at {offset.max():g} s: are its times in seconds?")
     scores = None if table.event_scores is None else table.event_scores.values.astype(np.float64)
     notes = []
-    if scores is not None and np.isnan(scores).any():
-        if not np.isnan(scores).all():
-            notes.append(f"{int(np.isnan(scores).sum()):,} of its {len(scores):,} rows have no score: none is used.")
+    if scores is not None and not (known := np.isfinite(scores)).all():
+        if known.any():
+            notes.append(f"{name} has {int((~known).sum()):,} rows of {len(scores):,} without a score: none is used.")
         scores = None
     label = values["label"].astype(np.int64)
     return Side(keys, classes, EventList(recording, label, onset, offset, scores), notes=notes)
