@@ -120,7 +120,7 @@ def write_evaluation(
         "format": "audiobat-evaluation-1",
         "predictions": "runs/found.csv",
         "truth": "truth.csv",
-        "convention": {"name": "ours", "onset_collar": 0.2, "offset_collar": 0.2, "offset_share": 0.2},
+        "convention": {"name": "ours", "onset_collar": 0.2, "offset_collar": 0.2, "offset_share": 0.2, "slack": 1e-6},
         "threshold": None,
         "classes": list(classes),
         "recordings": {"evaluated": len(files), "seconds": sum(files.values()), "silent": [], "left_out": []},

@@ -164,7 +164,7 @@ def finetune(
             results = [result.save(out) for result in results]
             for result in results:
                 print(summary(f"fine-tuned, {result.record.head['selection']} weights", result.record))
-            print(f"records: {out / 'results'}, release: {folder / release_io.RELEASE}")
+            print(f"records and confusion matrices: {out / 'results'}, release: {folder / release_io.RELEASE}")
     return [result.record for result in results]
 
 

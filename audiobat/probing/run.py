@@ -100,7 +100,7 @@ def probe(
     if folder is not None:
         save_clips([(result.path(folder), result) for result in results], table)
         note_ended(folder)
-        print(f"records: {folder / 'results'}")
+        print(f"records and confusion matrices: {folder / 'results'}")
     return [result.record for result in results]
 
 

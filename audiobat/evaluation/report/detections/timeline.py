@@ -31,8 +31,8 @@ RULES = {
 INTRO = (
     "The recordings with the most mistakes. In each line the upper bars are the truth: filled where it was detected, "
     "hollow where it was missed. The lower bars are detections: green where they are right, orange where they are "
-    "false alarms. Click to hear that place; move the threshold to see what changes. Ctrl and the wheel, or + and -, "
-    "zoom; n and p go to the next mistake and the one before."
+    "false alarms. The shade behind is the score, where scores were kept. Click to hear that place; move the threshold "
+    "to see what changes. Ctrl and the wheel, or + and -, zoom; n and p go to the next mistake and the one before."
 )
 CONTROLS = """
 <div class=controls><label>Recording <select data-part=recording>{names}</select></label>
@@ -67,16 +67,13 @@ def timeline_html(found: Evaluation, out: Path) -> str:
             recordings.append({**plain, **sound_plain(sound), "note": note})
             bar.advance()
     convention = found.plain["convention"]
+    onset = {"onset": convention["onset_collar"], "slack": convention["slack"]}
     data = {
         "classes": [label.replace("_", " ") for label in classes],
         "rules": {
             "overlap": None,
-            "onset": {"onset": convention["onset_collar"], "offset": None, "share": 0},
-            "event": {
-                "onset": convention["onset_collar"],
-                "offset": convention["offset_collar"],
-                "share": convention["offset_share"],
-            },
+            "onset": onset | {"offset": None, "share": 0},
+            "event": onset | {"offset": convention["offset_collar"], "share": convention["offset_share"]},
         },
         "recordings": recordings,
     }

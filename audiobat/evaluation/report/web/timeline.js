@@ -28,10 +28,12 @@ const loadScores = async one => {
   for (let i = 0, sum = 0; i < steps.length; i++) times[i] = (sum += steps[i]) / 1000;
   one.scores.times = times;  // start and end of each frame or window, in turn
   one.scores.hundredths = new Uint8Array(values);  // class after class
+  one.scores.smooth = [];
   one.scores.ready = true;
 };
 
-const smoothed = (scores, row) => {
+const smoothed = (scores, row) => scores.smooth[row] ??= filtered(scores, row);
+const filtered = (scores, row) => {
   const count = scores.times.length / 2, raw = scores.hundredths.subarray(row * count, (row + 1) * count);
   const reach = (scores.median - 1) / 2;
   if (reach < 1) return raw;
@@ -90,14 +92,15 @@ const firstFrom = (order, time) => {  // the first event that begins at this tim
 
 // One to one: the largest matching of events of a class within the collars.
 const match = (truth, found, collar) => {
-  const near = (a, b) => Math.abs(a.start - b.start) <= collar.onset + NEAR && (collar.offset === null
-    || Math.abs(a.end - b.end) <= Math.max(collar.offset, collar.share * (a.end - a.start)) + NEAR);
+  const slack = collar.slack + NEAR;
+  const near = (a, b) => Math.abs(a.start - b.start) <= collar.onset + slack && (collar.offset === null
+    || Math.abs(a.end - b.end) <= Math.max(collar.offset, collar.share * (a.end - a.start)) + slack);
   const order = [...found].sort((a, b) => a.start - b.start), partner = new Map();
   [...truth, ...found].forEach(event => { event.hit = false; });
   const fitting = new Map(truth.map(event => {
     const fits = [];
-    for (let i = firstFrom(order, event.start - collar.onset - NEAR); i < order.length; i++) {
-      if (order[i].start > event.start + collar.onset + NEAR) break;
+    for (let i = firstFrom(order, event.start - collar.onset - slack); i < order.length; i++) {
+      if (order[i].start > event.start + collar.onset + slack) break;
       if (near(event, order[i])) fits.push(order[i]);
     }
     return [event, fits];
