@@ -16,6 +16,9 @@ from typing import Any, Literal
 from audiobat.engine.files import errors_of_writing, read_json, replacing
 from audiobat.errors import AudiobatError
 from audiobat.inference.export_source import Source, open_source
+from audiobat.inference.scoring import about
+from audiobat.inference.settings import Settings
+from audiobat.inference.thresholds import Threshold, pick_thresholds
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.tagger import Tagger
 from audiobat.zoo import release as release_io
@@ -32,6 +35,7 @@ def export(
     to: Literal["release", "onnx", "transformers"],
     out: str | Path,
     *,
+    thresholds: Threshold | None = None,
     push: str | None = None,
     private: bool = False,
     overwrite: bool = False,
@@ -46,6 +50,8 @@ def export(
         to: `release` for audiobat; `onnx`, one file that computes the spectrogram, too (extra `onnx`); `transformers`,
             a folder that `AutoModel.from_pretrained` loads (extra `hf`).
         out: folder to write, or the file of ONNX.
+        thresholds: the score above which `predict` finds a class of this model: a number, or a .json or .csv file of
+            one for each class, in which other classes keep theirs; None: those that it has.
         push: OWNER/NAME on the Hugging Face Hub, to upload the folder there.
         private: if the folder is new there, let only its owner see it.
         overwrite: replace the older export at `out`.
@@ -65,6 +71,8 @@ def export(
         raise AudiobatError(
             f"--to {to} takes encoders of audiobat's own kind, and {model} is a {type(encoder).__name__}."
         )
+    if thresholds is not None:
+        set_thresholds(source, thresholds)
     for line in describe(source):
         print(line)
     write(source, to, out)
@@ -114,6 +122,16 @@ def check_apart(out: Path, place: Path) -> None:
         raise AudiobatError(f"--out {out} lies inside the model's folder {place}: give a place outside.")
 
 
+def set_thresholds(source: Source, given: Threshold) -> None:
+    """Give the classes of a model other thresholds; AudiobatError if it has no head."""
+    tagger = source.model
+    if not isinstance(tagger, Tagger):
+        raise AudiobatError(f"thresholds belong to a head, and {source.place} has none: leave them out.")
+    own = [max(0.0, value) for value in Settings().default_thresholds(about(tagger))]
+    found = pick_thresholds(given, tagger.classes, own, "thresholds")
+    tagger.config = dataclasses.replace(tagger.config, thresholds=tuple(found.tolist()))
+
+
 def describe(source: Source) -> list[str]:
     """Lines that say what is exported, with which head, and what is left out."""
     model = source.model
@@ -128,6 +146,8 @@ def describe(source: Source) -> list[str]:
         more = len(model.classes) - CLASSES_LISTED
         listed = ", ".join(model.classes[:CLASSES_LISTED]) + (f", and {more} more" if more > 0 else "")
         lines.append(f"head: {model.config.head.kind}, {len(model.classes)} classes: {listed}")
+        if found := model.config.thresholds:
+            lines.append(f"thresholds: {min(found):g} to {max(found):g}, one for each class")
     if source.facts.left:
         lines.append(f"left out: {len(source.facts.left)} tensors that are no part of it: {grouped(source.facts.left)}")
     return lines

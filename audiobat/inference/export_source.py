@@ -184,7 +184,7 @@ def facts_of_run(run: Path, log_folder: Path) -> Facts:
     """
     fields = release_io.run_fields(run)
     tuned = "model" in fields
-    about = {name: fields.pop(name, None) for name in ("model", "test_fold", "folds")} if tuned else {}
+    about = {name: fields.pop(name, None) for name in ("model", "features", "folds", "test_fold")} if tuned else {}
     try:
         # Whoever made a release of the run has loaded its model by now, and trusted its code.
         config = from_dict(FinetuneConfig if tuned else PretrainConfig, with_copies(fields, run, trust=True))

@@ -24,8 +24,12 @@ FIELD = "thresholds"  # of a JSON file that has other fields, too
 Threshold: TypeAlias = float | str | Path | Mapping[str, float]
 
 
-def pick_thresholds(given: Threshold | None, classes: Sequence[str], own: Sequence[float]) -> NDArray[np.float64]:
+def pick_thresholds(
+    given: Threshold | None, classes: Sequence[str], own: Sequence[float], argument: str = "threshold"
+) -> NDArray[np.float64]:
     """Thresholds [C]: the number or those of the file or mapping that is given; other classes keep their `own` [C].
+
+    `argument` is the name under which it is given.
 
     Raises:
         AudiobatError: no number from 0 to 1, an unknown class, a file that cannot be read.
@@ -35,8 +39,10 @@ def pick_thresholds(given: Threshold | None, classes: Sequence[str], own: Sequen
         return found
     number = number_of(given)
     if number is not None:
-        return np.full(len(classes), checked(number, "threshold"))
-    named, where = (given, "threshold") if isinstance(given, Mapping) else (read_thresholds(str(given)), str(given))
+        return np.full(len(classes), checked(number, argument))
+    named, where = given, argument
+    if not isinstance(given, Mapping):
+        named, where = read_thresholds(str(given), argument), str(given)
     places = {name: place for place, name in enumerate(classes)}
     for name, value in named.items():
         if name not in places:
@@ -63,7 +69,7 @@ def checked(value: Any, where: str) -> float:
     return number
 
 
-def read_thresholds(path: str | Path) -> dict[str, Any]:
+def read_thresholds(path: str | Path, argument: str) -> dict[str, Any]:
     """Classes to thresholds: a JSON object, or its field `thresholds`; or a CSV with columns label and threshold.
 
     Raises:
@@ -72,9 +78,9 @@ def read_thresholds(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     forms = "a number, or a .json or .csv file of a threshold for each class"
     if path.suffix.lower() not in (".json", ".csv"):
-        raise AudiobatError(f"--threshold {path}: give {forms}.")
+        raise AudiobatError(f"--{argument} {path}: give {forms}.")
     if not path.is_file():
-        raise AudiobatError(f"--threshold {path}: no such file; give {forms}.")
+        raise AudiobatError(f"--{argument} {path}: no such file; give {forms}.")
     if path.suffix.lower() == ".json":
         fields = read_json(path)
         named = fields.get(FIELD, fields)

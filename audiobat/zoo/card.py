@@ -82,7 +82,7 @@ def write_card(name: str, model: BaseEncoder | Tagger, facts: Facts, library: Li
         choice = "several at once" if tagger.multi_label else "of which one holds"
         head = (
             f"On it sits a head of kind {tagger.config.head.kind} that labels each {tagger.task} with "
-            f"{len(tagger.classes)} classes, {choice}: {some(tagger.classes)}.\n"
+            f"{len(tagger.classes)} classes, {choice}: {some(tagger.classes)}.\n{threshold_lines(tagger)}"
         )
     frontend = encoder.frontend.config
     top = frontend.f_max or frontend.sample_rate / 2
@@ -168,6 +168,18 @@ def _parsed(card: str) -> ModelCard:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise AudiobatError(f"{CARD}: the lines between its --- are no fields in YAML ({problem}): fix them.") from None
+
+
+def threshold_lines(tagger: Tagger) -> str:
+    """The thresholds of the classes and how they are used, where there are any."""
+    config = tagger.config
+    if not config.thresholds:
+        return ""
+    filtered = ""
+    if config.task == "frame" and config.median is not None and config.median > 1:
+        filtered = f", after a median filter of {config.median} frames"
+    named = some([f"{name} {value:g}" for name, value in zip(config.classes, config.thresholds, strict=True)])
+    return f"A class is found where its score is above its own threshold{filtered}: {named}.\n"
 
 
 def loading(quoted: str, encoder: BaseEncoder, tagger: Tagger | None) -> str:

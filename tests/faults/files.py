@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from audiobat import embed, load, prepare, probe
+from audiobat import embed, load, predict, prepare, probe
 from audiobat.config import ProbeConfig, from_dict
 from audiobat.config.recipes import load_recipe
 from audiobat.data.clip import read_clip
@@ -23,6 +23,7 @@ from audiobat.data.sources.read import read_clips
 from audiobat.engine.checkpoint import read_checkpoint
 from audiobat.engine.tensors import sha256_of
 from audiobat.evaluation.record import find_records, load_record, load_scores
+from audiobat.evaluation.score_file import read_scores
 from audiobat.inference.journal import Journal
 from audiobat.zoo.release import load_tagger
 
@@ -134,11 +135,22 @@ def hear_scores(world: Path, folder: Path) -> str:
     return digest(load_scores(path, load_record(path)).scores.tobytes() for path in paths)
 
 
+def keep_scores(world: Path, folder: Path) -> None:
+    predict(world / "tagger", world / "audio", folder / "out.csv", scores=folder / "kept.npz", workers=0, device="cpu")
+
+
+def hear_kept_scores(world: Path, folder: Path) -> str:
+    scores = read_scores(folder / "kept.npz")
+    stretches = [part.tobytes() for stretch in scores.stretches() for part in (stretch.spans, stretch.scores)]
+    return digest([scores.keys, scores.rates.tolist(), scores.about, *stretches])
+
+
 KINDS = {
     "checkpoint": Kind(make_checkpoint, "run/checkpoints/step_000024/state.pt", hear_checkpoint),
     "release, weights": Kind(make_release, "tagger/model.safetensors", hear_release),
     "release, head": Kind(make_release, "tagger/head.safetensors", hear_head),
     "scores beside a record": Kind(make_scores, "run/results/*.npz", hear_scores),
+    "scores of a run": Kind(keep_scores, "kept.npz", hear_kept_scores),
     "shard, FLAC": Kind(partial(pack, encoding="flac"), "shards/shards/*.tar", hear_shards),
     "shard, PCM": Kind(partial(pack, encoding="pcm"), "shards/shards/*.tar", hear_shards, checked=False),
     "clip table of shards": Kind(partial(pack, encoding="flac"), "shards/clips/*.npy", hear_shards),

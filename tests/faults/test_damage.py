@@ -7,7 +7,8 @@ from pathlib import Path
 
 HOUSE = Path(__file__).parents[2]
 SHORT = (
-    "checkpoint;release, weights;release, head;scores beside a record;shard, FLAC;clip table of shards;part of a table"
+    "checkpoint;release, weights;release, head;scores beside a record;scores of a run;shard, FLAC;clip table of shards;"
+    "part of a table"
 )
 
 

@@ -122,6 +122,21 @@ def test_raven_gives_times_labels_and_scores_back_in_boxes_of_the_models_band(tm
     assert [Prediction(f, float(s), float(e), label, float(p)) for f, s, e, label, p in found] == wanted
 
 
+def test_ravens_boxes_end_at_the_lower_nyquist_frequency_of_model_and_recording(tmp_path):
+    tagger, rng = make_tagger("clip"), np.random.default_rng(0)
+    (tmp_path / "clips").mkdir()
+    rates = {"a": 4000, "b": 5025, "c": 8000, "d": 48_000}  # the model's is 8000
+    for name, rate in rates.items():
+        soundfile.write(tmp_path / "clips" / f"{name}.wav", rng.normal(size=rate) * 0.1, rate)
+    predict(tagger, tmp_path / "clips", tmp_path / "out", format="raven", threshold=0.0)
+    for name, rate in rates.items():
+        path = tmp_path / "out" / f"{name}.wav.selections.txt"
+        alone = predict(tagger, tmp_path / "clips" / f"{name}.wav", tmp_path / path.name, threshold=0.0)
+        assert alone.read_text() == path.read_text()
+        found = {row["High Freq (Hz)"] for row in read_raven(path)}
+        assert found == {str(min(rate, 8000) / 2)}, "a decimal, as readers infer the type of the column"
+
+
 def test_every_format_holds_the_same_rows(clips, tmp_path):
     tagger = make_tagger()
     rows = {}

@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -174,6 +175,7 @@ def test_a_plain_pre_norm_encoder_on_a_kaldi_filter_bank_and_every_head_are_tran
 @torch.no_grad()
 def test_a_frame_tagger_answers_as_in_pytorch_and_says_what_it_is(tmp_path: Path):
     tagger = make(MEL, POST, HEADS[2], task="frame", multi_label=False)
+    tagger.config = replace(tagger.config, thresholds=tuple(0.25 for _ in CLASSES))
     onnx.export_onnx(tagger, tmp_path / "bees.onnx")
     waveform, counts = clips([9001, 5120, 80, 1])
     found = run(tmp_path / "bees.onnx", waveform, counts)
@@ -186,6 +188,7 @@ def test_a_frame_tagger_answers_as_in_pytorch_and_says_what_it_is(tmp_path: Path
     assert json.loads(about["classes"]) == list(CLASSES)
     assert (about["name"], about["audiobat"], about["task"]) == ("bees", __version__, "frame")
     assert json.loads(about["multi_label"]) is False
+    assert json.loads(about["thresholds"]) == [0.25] * len(CLASSES)
     assert int(about["sample_rate"]) == 8000
     assert float(about["column_seconds"]) == pytest.approx(8 * 80 / 8000)
 

@@ -30,7 +30,9 @@ SIZES = {"dim": 16, "depth": 2, "heads": 2, "patch_size": (8, 8), "max_frames": 
 POST = EncoderConfig(**SIZES)
 PRE = EncoderConfig(**SIZES, gated_attention=False, block_norm="pre", final_norm=True, pad="grid")
 HEADS = {
-    "frames": TaggerConfig(HeadConfig(kind="cgp", prototypes=7), ("ant", "bee", "Grille „süß“"), task="frame"),
+    "frames": TaggerConfig(
+        HeadConfig(kind="cgp", prototypes=7), ("ant", "bee", "Grille „süß“"), "frame", True, (0.2, 0.5, 0.7)
+    ),
     "clips": TaggerConfig(HeadConfig(kind="linear", norm="batch"), ("ant", "bee"), multi_label=False),
     "own": TaggerConfig(HeadConfig(kind="proto_classwise", per_class=2), ("ant",)),
 }
@@ -135,6 +137,7 @@ def test_a_head_says_what_it_says_in_audiobat(kind: str, tmp_path: Path):
         assert output.frame_logits is None
     assert loaded.config.id2label == dict(enumerate(tagger.classes))
     assert loaded.config.label2id == {name: i for i, name in enumerate(tagger.classes)}
+    assert tuple(getattr(loaded.config, "thresholds", ())) == tagger.config.thresholds
     # transformers' own pipeline, which applies what the config calls for
     extractor = load("AutoFeatureExtractor", tmp_path / "bat")
     pipeline = transformers.pipeline("audio-classification", model=loaded, feature_extractor=extractor, device="cpu")

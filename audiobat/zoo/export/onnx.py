@@ -64,7 +64,8 @@ def export_onnx(model: AudioEncoder | Tagger, file: str | Path) -> None:
 
     A tagger that labels frames has a third output, `frame_logits` [B, T, C], zeros on padding. The file's metadata say
     `name` (the file's own), the version of `audiobat`, `sample_rate` and the `column_seconds` of a patch column, which
-    is a frame; of a tagger also `classes` (a JSON list in the order of the logits), `task` and `multi_label`.
+    is a frame; of a tagger also `classes` (a JSON list in the order of the logits), `task`, `multi_label` and, where
+    each class has one, `thresholds` (a JSON list).
 
     Args:
         model: of this package; it is not changed.
@@ -159,6 +160,8 @@ def metadata(model: AudioEncoder | Tagger, name: str) -> dict[str, str]:
     if isinstance(model, Tagger):
         about["classes"] = json.dumps(model.classes, ensure_ascii=False)
         about["task"], about["multi_label"] = model.task, json.dumps(model.multi_label)
+        if model.config.thresholds:
+            about["thresholds"] = json.dumps(model.config.thresholds)
     return about
 
 

@@ -95,6 +95,8 @@ def model_config(model: AudioEncoder | Tagger) -> dict[str, Any]:
             "id2label": {str(i): name for i, name in enumerate(model.classes)},
             "label2id": {name: i for i, name in enumerate(model.classes)},
         }
+        if model.config.thresholds:
+            fields["thresholds"] = list(model.config.thresholds)
     return {
         "architectures": [list(classes.values())[-1]],
         "auto_map": {auto: f"{CODE}.{name}" for auto, name in classes.items()},
