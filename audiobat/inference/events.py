@@ -61,7 +61,8 @@ class WindowLabels:
         found = value > self.thresholds[best]
         if self.joiner is None:
             window, rank = np.nonzero(found)
-            return make_rows(stretch.recording, *spans[window].T, best[window, rank], value[window, rank])
+            starts, ends = spans[window].T
+            return make_rows(stretch.recording, starts, ends, best[window, rank], value[window, rank])
         active = np.zeros(scores.shape, bool)
         np.put_along_axis(active, best, found, 1)
         return make_rows(stretch.recording, **self.joiner.follow(stretch, active, scores, spans))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from audiobat.config import check
+from audiobat.data.columns import Strings
 from audiobat.engine.files import errors_of_writing, replacing
 from audiobat.engine.ranks import launch
 from audiobat.errors import AudiobatError
@@ -115,8 +116,8 @@ def predict(
             device=device,
             trust_remote_code=trust_remote_code,
         )
-    for name, value in (("like", like), ("features", features)):
-        check(value is None, name, value, "it belongs to --review, which says how many clips to pick")
+    for name, unused in (("like", like), ("features", features)):
+        check(unused is None, name, unused, "it belongs to --review, which says how many clips to pick")
     table_format = pick_format(out, format)
     settings = Settings(top, threshold, median, merge_gap, min_duration)
     if (file := scores_in(data)) is not None:
@@ -157,7 +158,8 @@ def predict(
                 with errors_of_writing(kept, GOES_ON), replacing(kept) as beside:
                     write_scores(beside, journal.read, clips.keys, described)
                 return write_from_scores(output, read_scores(kept), settings)
-            rates, count = {}, Count()
+            rates: dict[int, int] = {}
+            count = Count()
             for rows in journal.read(["rate"]):
                 rates |= dict(zip(rows[CLIP_ID].tolist(), rows["rate"].tolist(), strict=True))
             chunks = count(journal.read(COLUMNS[1:]))
@@ -194,7 +196,7 @@ def write_from_scores(output: Output, scores: Scores, settings: Settings) -> Cou
 
 
 def predictions(
-    chunks: Iterator[Rows], keys: Sequence[str], classes: Sequence[str], by_start: bool
+    chunks: Iterator[Rows], keys: Strings | Sequence[str], classes: Sequence[str], by_start: bool
 ) -> Iterator[Prediction]:
     """Rows as predictions, recording by recording; `by_start` sorts those of a recording."""
     lines = (line for rows in chunks for line in zip(*(rows[name].tolist() for name in COLUMNS), strict=True))

@@ -101,7 +101,7 @@ def make_review(
     free = not_heard(table, heard)
     if like:
         vectors = [Query(Path(file)).embed(encoder, table, torch.device(device)) for file in like]
-        near = library.cosines(library.unit(np.concatenate(vectors)))
+        near = library.cosines(library.unit(np.concatenate(vectors)), len(table))
         rows = apart(table, nearest_first(near), free, count)
     elif tagger is None or scores is None:
         rows = most_different(library, np.flatnonzero(free), ~free, count)

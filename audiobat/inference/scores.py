@@ -9,6 +9,7 @@ from typing import IO
 
 import numpy as np
 
+from audiobat.data.columns import Strings
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.score_file import DTYPES, LONG, SHORT, About
 from audiobat.inference.journal import CLIP_ID, Rows
@@ -30,7 +31,7 @@ def scores_in(data: str | Path | Sequence[str | Path]) -> str | Path | None:
 
 
 def write_scores(
-    path: Path, read: Callable[[Sequence[str]], Iterator[Rows]], keys: Sequence[str], about: About
+    path: Path, read: Callable[[Sequence[str]], Iterator[Rows]], keys: Strings | Sequence[str], about: About
 ) -> None:
     """Write the rows of a journal.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,6 +142,6 @@ class HeldFrames:
 
 def about(tagger: Tagger) -> About:
     """What scores of a tagger are."""
-    kind = "windows" if tagger.task == "clip" else "frames"
+    kind: Literal["windows", "frames"] = "windows" if tagger.task == "clip" else "frames"
     thresholds, median, nyquist = tagger.config.thresholds, tagger.config.median or 0, tagger.sample_rate / 2
     return About(tagger.classes, kind, tagger.multi_label, thresholds, median, nyquist, weights_sha256(tagger))

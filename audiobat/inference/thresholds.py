@@ -40,8 +40,9 @@ def pick_thresholds(
     number = number_of(given)
     if number is not None:
         return np.full(len(classes), checked(number, argument))
-    named, where = given, argument
-    if not isinstance(given, Mapping):
+    if isinstance(given, Mapping):
+        named, where = dict(given), argument
+    else:
         named, where = read_thresholds(str(given), argument), str(given)
     places = {name: place for place, name in enumerate(classes)}
     for name, value in named.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, NamedTuple, cast, get_args
@@ -67,7 +67,7 @@ class Output:
 
     out: Path
     format: Format
-    recordings: Strings  # the names of all
+    recordings: Strings | Sequence[str]  # the names of all
     nyquist: float  # Hz: half the model's rate, above which it hears nothing
     overwrite: bool
 

@@ -214,8 +214,8 @@ def make_config(cls: type[C], config: C | Recipe | None, below: Mapping[str, Any
     if isinstance(config, str | Path):
         fields: Mapping[str, Any] = load_recipe(config)
     else:
-        fields = with_warmup(cls, below or {}, config or {})  # type: ignore[arg-type]  # as below
-    return from_dict(cls, merge(below or {}, fields))  # type: ignore[arg-type]  # mypy: C may be another class still
+        fields = with_warmup(cls, below or {}, config or {})  # type: ignore[arg-type]  # mypy: C may be another class
+    return from_dict(cls, merge(below or {}, fields))
 
 
 def with_warmup(cls: type[Any], before: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:

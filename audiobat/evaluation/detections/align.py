@@ -100,10 +100,9 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
     place[order] = np.arange(len(order))
     known = np.array([place[p] if p >= 0 else NONE for p in partner], np.int64)
     if len(predicted.events) and not (known >= 0).any():  # a table without a row names no recording
-        theirs = ", ".join(predicted.keys[:SHOWN])
-        ours = ", ".join(truth.keys[:SHOWN])
+        shown = [", ".join(side.keys[:SHOWN]) for side in (predicted, truth)]
         raise AudiobatError(
-            f"Predictions and truth have no recording in common: predictions name {theirs}; the truth {ours}. "
+            f"Predictions and truth have no recording in common: predictions name {shown[0]}; the truth {shown[1]}. "
             "A name is matched from its end, folder by folder: give both tables the same folders, or none."
         )
     predicted_ids = np.full(len(order), NONE)

@@ -96,7 +96,7 @@ def build(library: Library, folder: Path, stamp: dict[str, Any]) -> dict[str, An
     table = library.table
     for name, values in zip(COLUMNS, (table.paths, table.starts, table.ends, library.mean), strict=True):
         with replacing(folder / f"{name}.npy") as beside, beside.open("wb") as file:
-            np.save(file, values)
+            np.save(file, np.asarray(values))
     facts = stamp | {"meta": dict(table.meta), "crc": {name: crc(folder / name) for name in files()}}
     write_atomic(folder / FACTS, json.dumps(facts))
     return facts
