@@ -76,6 +76,7 @@ class CodecFile:
 
     Attributes:
         rate: its sample rate, Hz, as its first frame has it.
+        channels: how many its first frame has.
 
     Raises:
         AudiobatError: PyAV is missing; FFmpeg does not know the format; there is no audio in it, or it is damaged.
@@ -94,7 +95,7 @@ class CodecFile:
             opened = io.FileIO(source) if isinstance(source, str | Path) else nullcontext(source)
             self._file = CalmFile(self._closing.enter_context(opened))
             self._open()
-            self.rate = int(self._head[0].sample_rate)
+            self.rate, self.channels = int(self._head[0].sample_rate), int(self._head[0].layout.nb_channels)
             self._closing = self._closing.pop_all()
 
     def __enter__(self) -> CodecFile:

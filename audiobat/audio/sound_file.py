@@ -34,9 +34,11 @@ class OpenAudio(Protocol):
 
     Attributes:
         rate: its own sample rate, Hz.
+        channels: how many the file has; what is read is their mean.
     """
 
     rate: int
+    channels: int
 
     def read(self, first: int, count: int | None) -> Samples:
         """Samples [S] from `first` on, at most `count` (None: to the end), mono; empty if it ends before `first`."""
@@ -57,7 +59,7 @@ class SoundFile:
         self._source, self._name = source, name
         self._file = _ForwardFile(source)
         self._block = max(1, BLOCK // self._file.channels)  # samples
-        self.rate = int(self._file.samplerate)
+        self.rate, self.channels = int(self._file.samplerate), int(self._file.channels)
         self._frames = int(self._file.frames) if length is None else min(length, int(self._file.frames))
         self._length = self._frames if self._frames != UNKNOWN else None
         self._last_page = last_page
@@ -132,7 +134,7 @@ class JoinedFile:
         self._raw, self._parts, self._name = file, parts, name
         self._lengths: list[int] = []  # samples of the first parts, as far as they are known
         self._number, self._open = 0, self._open_part(0)
-        self.rate = self._open.rate
+        self.rate, self.channels = self._open.rate, self._open.channels
 
     def __enter__(self) -> JoinedFile:
         return self

@@ -55,6 +55,11 @@ class OpenClip:
         return self._audio.rate
 
     @property
+    def channels(self) -> int:
+        """How many channels the recording has; what is read is their mean."""
+        return self._audio.channels
+
+    @property
     def seconds(self) -> float:
         """Length of the clip: of its recording, whatever a list says, or of the part that the table cuts out of it."""
         if self._seconds is None:
@@ -120,7 +125,7 @@ class _PcmMember:
     def __init__(self, location: ClipLocation) -> None:
         assert location.sample_rate is not None
         self._location = location
-        self.rate = location.sample_rate
+        self.rate, self.channels = location.sample_rate, 1
 
     def samples(self) -> int:
         return (self._location.size or 0) // PCM_BYTES

@@ -40,6 +40,7 @@ class Length(NamedTuple):
 
     seconds: float  # NaN: it cannot be read
     rate: int
+    channels: int
     error: str = ""
 
 
@@ -60,9 +61,10 @@ def describe(
         map: a CSV of columns `from` and `to`: labels under other names; an empty one drops the label.
 
     Returns:
-        What was printed, as plain numbers: `files`, `clips`, `hours`, `sample_rates`, `unreadable`; of labelled clips
-        `labelled`, `without_label`, `labels` ({name: clips, events, seconds}), `events`, `event_hours`, `overlap` (the
-        share of the time with events in which several labels sound), `splits`, `folds`; and `odd`, the sentences.
+        What was printed, as plain numbers: `files`, `clips`, `hours`, `sample_rates`, `channels`, `unreadable`; of
+        labelled clips `labelled`, `without_label`, `labels` ({name: clips, events, seconds}), `events`, `event_hours`,
+        `overlap` (the share of the time with events in which several labels sound), `splits`, `folds`; and `odd`, the
+        sentences.
 
     Raises:
         AudiobatError: a source or annotations that cannot be used.
@@ -100,15 +102,16 @@ def _labelled(
 def measure(table: ClipTable) -> list[Length]:
     """The length and rate of every clip, [n]: of shards from their table, of all else from the files."""
     if table.sample_rates is not None and table.seconds is not None:
-        return [Length(*both) for both in zip(table.seconds.tolist(), table.sample_rates.tolist(), strict=True)]
+        both = zip(table.seconds.tolist(), table.sample_rates.tolist(), strict=True)
+        return [Length(seconds, rate, 1) for seconds, rate in both]
     whole = table if table.begins is not None else replace(table, seconds=None)  # a list may be wrong about a file
 
     def one(clip_id: int) -> Length:
         try:
             with open_clip(whole, clip_id) as clip:
-                return Length(clip.seconds, clip.rate)
+                return Length(clip.seconds, clip.rate, clip.channels)
         except AudiobatError as error:
-            return Length(math.nan, 0, str(error))
+            return Length(math.nan, 0, 0, str(error))
 
     found: list[Length] = []
     with Progress("open", len(table), "file", shown=len(table) >= SHOWN) as bar, ThreadPoolExecutor(READERS) as pool:
@@ -131,17 +134,23 @@ def about_files(table: ClipTable, lengths: Sequence[Length]) -> dict[str, Any]:
         "files": len(table.files),
         "clips": len(table),
         "hours": float(np.nansum(seconds)) / 3600,
-        "sample_rates": dict(sorted(Counter(length.rate for length in lengths if length.rate).items())),
+        "sample_rates": counts(length.rate for length in lengths),
+        "channels": counts(length.channels for length in lengths),
         "unreadable": len(broken),
         "odd": odd,
     }
 
 
+def counts(values: Iterable[int]) -> dict[int, int]:
+    """How often each value occurs, in ascending order; 0 is not known."""
+    return dict(sorted(Counter(filter(None, values)).items()))
+
+
 def about_labels(table: ClipTable, seconds: NDArray[np.float64]) -> dict[str, Any]:
     """Labels, events and splits of clips of these `seconds` [n], and what is odd about them."""
     assert table.labels is not None
-    counts = table.label_counts()
-    labels: dict[str, dict[str, Any]] = {name: {"clips": int(counts[c])} for c, name in enumerate(table.classes)}
+    per_label = table.label_counts()
+    labels: dict[str, dict[str, Any]] = {name: {"clips": int(per_label[c])} for c, name in enumerate(table.classes)}
     found: dict[str, Any] = {
         "labelled": len(table),
         "without_label": int((table.labels.lengths == 0).sum()),
@@ -158,7 +167,7 @@ def about_labels(table: ClipTable, seconds: NDArray[np.float64]) -> dict[str, An
                 }
                 for part in np.unique(parts)
             }
-    if alone := [name for c, name in enumerate(table.classes) if counts[c] == 1]:
+    if alone := [name for c, name in enumerate(table.classes) if per_label[c] == 1]:
         odd = f"{len(alone)} labels are in one clip alone, which cannot train and test: {', '.join(alone[:5])}"
         found["odd"].append(f"{odd}{', ...' if alone[5:] else ''}.")
     if table.events is not None:
@@ -236,9 +245,10 @@ def show(source: str, found: dict[str, Any]) -> None:
     """Print all that was found."""
     console = Console(highlight=False)
     rates = ", ".join(f"{rate:,} Hz ({count:,})" for rate, count in found["sample_rates"].items())
+    channels = ", ".join(f"{number} channel{'s' * (number > 1)} ({n:,})" for number, n in found["channels"].items())
     hours = duration(found["hours"])
     clips = "" if found["clips"] == found["files"] else f", {found['clips']:,} clips"
-    console.print(Text(f"{source}: {found['files']:,} files{clips}, {hours}, {rates or 'no rate known'}"))
+    console.print(Text(f"{source}: {found['files']:,} files{clips}, {hours}, {rates or 'no rate known'}; {channels}"))
     if "labels" in found:
         text = f"{found['labelled']:,} labelled, {found['without_label']:,} of them without a label"
         if "events" in found:

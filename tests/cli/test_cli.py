@@ -13,7 +13,16 @@ import yaml
 import audiobat
 from audiobat.cli import command as cli
 from audiobat.cli import flags, verbs
-from audiobat.config import DecoderConfig, FinetuneConfig, PretrainConfig, ProbeConfig, from_dict, recipes, to_dict
+from audiobat.config import (
+    DecoderConfig,
+    FinetuneConfig,
+    LabelConfig,
+    PretrainConfig,
+    ProbeConfig,
+    from_dict,
+    recipes,
+    to_dict,
+)
 from audiobat.config.benchmark import BenchmarkConfig
 from audiobat.config.plain import flatten
 from audiobat.errors import AudiobatError
@@ -569,3 +578,13 @@ def test_help_tells_of_a_field_what_stands_beside_it_in_the_code(capsys):
         "patches, cls and stem norm are the slowest layer; released: the stem norm is as fast as the head; eat:" in text
     )
     assert "--optim.min_lr FLOAT also where the warm-up starts" in text  # inherited
+
+
+@pytest.mark.parametrize("verb", ["finetune", "probe", "analyze"])
+@pytest.mark.parametrize(("text", "labels"), [("no,007, null", ("no", "007", "null")), ('["a, b"]', ("a, b",))])
+def test_labels_are_text_whatever_yaml_takes_them_for(called, verb: str, text: str, labels: tuple[str, ...]):
+    argv = ["--model", "m", "--data", "d", "--out", "o", "--label-column", "Species", "--map", "names.csv"]
+    assert cli.main([verb, *argv, "--background", text]) == 0
+    assert called[verb]["config"].labels == LabelConfig("Species", labels, "names.csv")
+    assert cli.main(["describe", "d", "--background", text]) == 0
+    assert called["describe"]["background"] == labels

@@ -1,5 +1,6 @@
 """Annotations of other programs to events: each form, what is refused, and which recording a table belongs to."""
 
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -292,6 +293,23 @@ def test_texts_that_are_no_annotations_leave_class_folders_alone(tmp_path):
     assert len(read_annotations(tmp_path / "labels.csv")) == 0
 
 
+def test_damaged_and_odd_files_are_refused_or_passed_over(folder):
+    write(folder / "a.selections.txt", RAVEN + raven_row(1, 0, 1, "owl"))
+    write(folder / "b.selections.txt", RAVEN)
+    os.mkfifo(folder / "b.txt")  # would be waited for
+    assert events_of(read_labelled_clips(folder)) == {"a.wav": [("owl", 0.0, 1.0)], "b.wav": []}
+    for text, sentence in (
+        ('{"file": "a.wav", "start": 0, "end": 1, "label": "\\ud800"}\n', "row 1: it holds no JSON object"),
+        ('{"file": "a.wav", "start": 0, "end": 1, "label": "owl"}\n[1]\n', "row 2: it holds no JSON object"),
+    ):
+        with pytest.raises(AudiobatError, match=sentence):
+            read_annotations(write(folder / "p.jsonl", text))
+    for number in ("1e999", "99999999999", "nan"):
+        write(folder / "t.TextGrid", SHORT.replace("\n3\n", f"\n{number}\n"))
+        with pytest.raises(AudiobatError, match="is no whole TextGrid"):
+            read_annotations(folder / "t.TextGrid")
+
+
 def test_a_table_in_another_encoding_is_refused_by_name(folder):
     write(folder / "a.selections.txt", RAVEN + raven_row(1, 0, 1, "chouette hulotte à"), "latin-1")
     with pytest.raises(AudiobatError, match=r"a\.selections\.txt, row 2: it is not text in UTF-8"):
@@ -343,6 +361,7 @@ def test_whatever_is_written_is_read(tmp_path_factory, form, events):
         assert table.event_scores.values.tolist() == [row.score for row in rows]
 
 
+@pytest.mark.filterwarnings("ignore:.*have no annotations")
 def test_quotes_of_r_pandas_and_excel_and_those_of_a_label(folder):
     header, row = RAVEN.rstrip("\n").split("\t"), raven_row(1, 0, 1, '"owl"').rstrip("\n").split("\t")
     quoted = ["\t".join(f'"{cell}"' for cell in cells) for cells in (header, [*row[:-1], "owl"])]

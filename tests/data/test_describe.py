@@ -13,16 +13,16 @@ HEADER = "Begin Time (s)\tEnd Time (s)\tSpecies\n"
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), min_size=1, max_size=8)
 
 
-def record(folder, name, seconds, rate=1000):
+def record(folder, name, seconds, rate=1000, channels=1):
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(folder / name, np.zeros(int(seconds * rate)), rate, format="WAV")
+    soundfile.write(folder / name, np.zeros((int(seconds * rate), channels)), rate, format="WAV")
 
 
 def test_an_annotated_folder_with_all_that_is_odd(tmp_path, capsys):
     folder = tmp_path / "season"
     for name in ("a.wav", "b.wav", "c.wav"):
         record(folder, name, 10.0)
-    record(folder, "d.wav", 5.0, rate=2000)
+    record(folder, "d.wav", 5.0, rate=2000, channels=2)
     (folder / "e.wav").write_text("no audio")
     rows = "1\t3\towl\n2\t4.5\tOwl\n2.5\t3.5\towl\n12\t14\tbat\n9\t10.5\towl\n6\t6.1\tbat\n"
     (folder / "a.Table.1.selections.txt").write_text(HEADER + rows)
@@ -30,6 +30,7 @@ def test_an_annotated_folder_with_all_that_is_odd(tmp_path, capsys):
     (folder / "d.selections.txt").write_text(HEADER + "0\t1\tbat\n")
     found = describe(folder)
     assert (found["files"], found["unreadable"], found["sample_rates"]) == (5, 1, {1000: 3, 2000: 1})
+    assert found["channels"] == {1: 3, 2: 1}
     assert found["hours"] * 3600 == pytest.approx(35)
     assert (found["labelled"], found["without_label"], found["events"]) == (3, 1, 6)
     assert found["labels"] == {
@@ -51,7 +52,7 @@ def test_an_annotated_folder_with_all_that_is_odd(tmp_path, capsys):
         assert [line for line in found["odd"] if what in line], what
     assert len(found["odd"]) == 8
     printed = " ".join(capsys.readouterr().out.split())
-    assert "5 files, 35.0 s, 1,000 Hz (3), 2,000 Hz (1)" in printed
+    assert "5 files, 35.0 s, 1,000 Hz (3), 2,000 Hz (1); 1 channel (3), 2 channels (1)" in printed
     assert "owl 1 3 4.0" in printed
 
 

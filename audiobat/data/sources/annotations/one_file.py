@@ -27,6 +27,8 @@ def read_file(path: Path, label_column: str | None = None) -> Annotations | None
         AudiobatError: a file of a known form with a row that cannot be used.
     """
     ending = path.suffix.lower()
+    if not path.is_file():  # a pipe of that name would be waited for
+        return None
     if ending == ".parquet":
         return _rows(_parquet(path), label_column)
     if ending == ".jsonl":
@@ -62,6 +64,9 @@ def _json_lines(path: Path) -> TextTable:
         if content.strip():
             try:
                 rows.append(dict(json.loads(content)))
+                json.dumps(
+                    rows[-1], ensure_ascii=False
+                ).encode()  # escapes may make letters that no text in UTF-8 holds
             except (ValueError, TypeError, RecursionError):
                 raise AudiobatError(f"{path}, row {line}: it holds no JSON object: write one on each line.") from None
     return _of_records(path, list(rows[0] if rows else PREDICTION), rows)

@@ -6,6 +6,7 @@ both forms are the same.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ def read_textgrid(path: Path, text: str, tier: str | None = None) -> Annotations
     tokens = (found[1] if found[1] is not None else float(found[2]) for found in FREE.finditer(text))
     try:
         tiers = _tiers(tokens)
-    except (StopIteration, TypeError, ValueError):
+    except (StopIteration, ValueError):
         raise AudiobatError(f"{path} is no whole TextGrid: save it again with Praat.") from None
     filled = {name: rows for name, rows in tiers.items() if rows}
     if tier is not None:
@@ -54,7 +55,7 @@ def read_textgrid(path: Path, text: str, tier: str | None = None) -> Annotations
 
 
 def _tiers(tokens: Iterator[str | float]) -> dict[str, Tier]:
-    """The intervals with a text, by the name of their tier; StopIteration, TypeError or ValueError if it ends early."""
+    """The intervals with a text, by the name of their tier; a StopIteration or ValueError if it ends early."""
     next(tokens), next(tokens)  # what the file is
     start, _, count = _number(tokens), _number(tokens), int(_number(tokens))
     tiers: dict[str, Tier] = {}
@@ -72,6 +73,6 @@ def _tiers(tokens: Iterator[str | float]) -> dict[str, Tier]:
 
 def _number(tokens: Iterator[str | float]) -> float:
     token = next(tokens)
-    if isinstance(token, str):
-        raise TypeError
+    if isinstance(token, str) or not math.isfinite(token):
+        raise ValueError
     return token
