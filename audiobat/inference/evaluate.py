@@ -24,7 +24,7 @@ from audiobat.errors import AudiobatError
 from audiobat.evaluation.detections.align import Pair, Side, align, side_of
 from audiobat.evaluation.detections.conventions import find_convention
 from audiobat.evaluation.detections.event_list import Floats
-from audiobat.evaluation.detections.result import DetectionResult, ErrorEvent, first_of_each, write_result
+from audiobat.evaluation.detections.result import JSON, DetectionResult, ErrorEvent, first_of_each, write_result
 from audiobat.evaluation.detections.run import behind_end, doubled, evaluate_pair, known_lengths
 from audiobat.evaluation.detections.show import show
 from audiobat.inference.kept_scores import KeptScores
@@ -88,6 +88,8 @@ def evaluate(
     out = Path(out)
     if out.exists() and not overwrite:
         raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / JSON).is_file()):
+        raise AudiobatError(f"--out {out} is there and no folder of an evaluation: name another.")
     if clips < 0:
         raise AudiobatError(f"--clips is {clips}: use 0 or more.")
     settings = find_convention(

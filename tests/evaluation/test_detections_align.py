@@ -70,7 +70,7 @@ def test_both_sides_get_the_recordings_of_the_truth_and_the_labels_of_both():
     assert sorted(zip(pair.found.recording.tolist(), pair.found.label.tolist(), strict=True)) == [(0, 0), (0, 2)]
     few = align(truth, found, labels=["cat"])
     assert few.classes == ["cat"]
-    assert (len(few.truth), len(few.found), few.unasked) == (1, 1, 2)
+    assert (len(few.truth), len(few.found)) == (1, 1)
 
 
 def test_a_model_says_all_of_its_classes_and_they_count():

@@ -1,6 +1,7 @@
 """The convention `sed_eval` against what sed_eval 0.2.1 measured on the same events, golden/detections.json."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from audiobat.evaluation.detections.event_list import EventList
 from audiobat.evaluation.detections.levels import matched_level, segment_level
 from audiobat.evaluation.detections.measures import measure
 from audiobat.evaluation.detections.units import units_of
+from audiobat.inference.evaluate import evaluate
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "detections.json").read_text(encoding="utf-8"))
 LABELS, FILES = ["bell", "dog", "rain"], ["a.wav", "b.wav"]
@@ -58,6 +60,9 @@ def test_every_number_is_sed_evals(name):
             ours = [metrics[f"{part}_{kind}"].value for part in PARTS]
             np.testing.assert_allclose(ours, numbers(wanted[kind]), rtol=1e-12, equal_nan=True)
         np.testing.assert_allclose(metrics["error_rate"].value, wanted["error_rate"], rtol=1e-12)
+        scored = replace(events(case["found"]), score=np.random.default_rng(0).random(len(case["found"])))
+        with_scores = measure(level_of(name, events(case["truth"]), scored)[0], convention, seed=0)[0]
+        np.testing.assert_equal([v.value for v in with_scores.values()], [v.value for v in metrics.values()])
         for label, own in zip(LABELS, classes, strict=True):
             ours = [value.value for value in own]
             np.testing.assert_allclose(ours, numbers(wanted["classes"][label]), rtol=1e-12, equal_nan=True)
@@ -79,3 +84,18 @@ def test_ours_and_sed_evals_differ_where_the_docs_say():
     assert f1["sed_eval", "late"] == 0  # ... of which binary fractions make 0.2000000000000002
     assert f1["ours", "nothing"] == 0
     assert np.isnan(f1["sed_eval", "nothing"])
+
+
+def test_the_command_gives_sed_evals_numbers(tmp_path):
+    for number, case in enumerate(CASES[1:4]):
+        for name, rows in (("truth", case["truth"]), ("found", case["found"])):
+            lines = ["file,label,start,end", *(f"{file},{label},{a},{b}" for file, label, a, b in rows)]
+            (tmp_path / f"{name}{number}.csv").write_text("\n".join(lines) + "\n")
+        truth, found = tmp_path / f"truth{number}.csv", tmp_path / f"found{number}.csv"
+        levels = evaluate(found, truth, tmp_path / f"out{number}", convention="sed_eval", labels=LABELS).levels
+        for ours, theirs in (("segment", "segment_1"), ("onset", "onset_0.2"), ("event", "event_0.2_0.5")):
+            metrics, wanted = levels[ours].metrics, case["sed_eval"][theirs]
+            assert metrics["error_rate"].value == pytest.approx(wanted["error_rate"], rel=1e-12)
+            for kind in ("micro", "macro"):
+                values = [metrics[f"{part}_{kind}"].value for part in PARTS]
+                np.testing.assert_allclose(values, numbers(wanted[kind]), rtol=1e-12, equal_nan=True)

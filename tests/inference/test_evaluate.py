@@ -224,6 +224,10 @@ def test_a_folder_that_is_there_is_replaced_only_on_demand(field, tmp_path):
     (tmp_path / "out" / "old.txt").write_text("")
     evaluate(found, field / "events.csv", tmp_path / "out", overwrite=True)
     assert not (tmp_path / "out" / "old.txt").exists()
+    for place in (tmp_path, found):  # nobody loses what is no evaluation
+        with pytest.raises(AudiobatError, match="is there and no folder of an evaluation: name another"):
+            evaluate(found, field / "events.csv", place, overwrite=True)
+    assert found.is_file()
 
 
 def test_a_recording_that_cannot_be_read_costs_its_clips_alone(field, tmp_path):

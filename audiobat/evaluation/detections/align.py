@@ -47,7 +47,6 @@ class Pair:
     left_out: list[str]  # recordings that only predictions name
     only_predicted: dict[str, int]  # label that truth never has: its detections
     only_true: dict[str, int]  # label that predictions never have: its true events
-    unasked: int  # events of labels that are not evaluated
 
 
 def side_of(table: ClipTable, name: str) -> Side:
@@ -107,8 +106,8 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
         )
     predicted_ids = np.full(len(order), NONE)
     predicted_ids[known[known >= 0]] = np.flatnonzero(known >= 0)
-    theirs = set(predicted.classes if predicted.every_class else _used(predicted))
-    names = sorted({*_used(truth), *theirs})
+    offered = set(predicted.classes if predicted.every_class else _used(predicted))
+    names = sorted({*_used(truth), *offered})
     if not _used(truth):
         raise AudiobatError("The truth has no event of any label: there is nothing to find.")
     if labels is not None:
@@ -116,12 +115,12 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
             if label not in names:
                 raise AudiobatError(f"--labels {label}: neither side has it{did_you_mean(label, names)}.")
         names = list(dict.fromkeys(labels))
-    true, lost_true = _rename(truth, np.asarray(place), names)
-    found, lost_found = _rename(predicted, known, names)
+    true = _rename(truth, np.asarray(place), names)
+    found = _rename(predicted, known, names)
     true_counts, found_counts = (np.bincount(side.label, minlength=len(names)) for side in (true, found))
-    if theirs and not theirs & set(_used(truth)):
+    if offered and not offered & set(_used(truth)):
         raise AudiobatError(
-            f"Predictions and truth have no label in common: predictions have {_some(theirs)}; the truth "
+            f"Predictions and truth have no label in common: predictions have {_some(offered)}; the truth "
             f"{_some(_used(truth))}. --map renames labels."
         )
     alarms = np.flatnonzero((true_counts == 0) & (found_counts > 0))
@@ -137,7 +136,6 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
         left_out=[predicted.keys[i] for i in np.flatnonzero(known < 0)],
         only_predicted={names[c]: int(found_counts[c]) for c in alarms},
         only_true={names[c]: int(true_counts[c]) for c in unfound},
-        unasked=lost_true + lost_found,
     )
 
 
@@ -205,16 +203,13 @@ def _used(side: Side) -> list[str]:
     return [side.classes[c] for c in np.unique(side.events.label).tolist()]
 
 
-def _rename(side: Side, recording: Whole, names: list[str]) -> tuple[EventList, int]:
-    """A side's events with the recordings and classes of the pair, and how many have labels that are not evaluated."""
+def _rename(side: Side, recording: Whole, names: list[str]) -> EventList:
+    """A side's events with the recordings and classes of the pair, without those that it does not have."""
     places = {name: place for place, name in enumerate(names)}
     label = np.array([places.get(name, NONE) for name in side.classes] or [NONE], np.int64)
     events = side.events
-    here = recording[events.recording] >= 0
-    asked = label[events.label] >= 0 if len(events) else np.zeros(0, bool)
-    kept = events.take(here & asked)
-    renamed = EventList(recording[kept.recording], label[kept.label], kept.onset, kept.offset, kept.score)
-    return renamed, int((here & ~asked).sum())
+    kept = events.take((recording[events.recording] >= 0) & (label[events.label] >= 0))
+    return EventList(recording[kept.recording], label[kept.label], kept.onset, kept.offset, kept.score)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ right, predicted ones. Where hits are one-to-one, or a cell is a yes or a no, as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -138,6 +138,8 @@ def matched_level(
     unit = units.of(found.recording, found.onset)
     unit[hit] = units.of(truth.recording, truth.onset)[matched[hit]]  # a hit counts where the true event begins
     counts, by_recording = _count(truth, found, detected, hit, unit, units, recordings, classes)
+    if found.score is not None:  # which of the largest matchings it is decides on substitutions: the one without scores
+        matched = match(truth, replace(found, score=None), convention, offsets=offsets)
     swapped = substitutions(truth, found, matched, convention, offsets=offsets)
     substituted = np.bincount(units.of(truth.recording[swapped], truth.onset[swapped]), minlength=units.count).astype(
         np.float64

@@ -57,6 +57,7 @@ from audiobat.evaluation.detections.measures import PARTS, ClassCounts, ratios
 from audiobat.evaluation.record import Metric, without_nan
 
 FORMAT = "audiobat-evaluation-1"
+JSON = "evaluation.json"
 BACKGROUND = "background"
 EVENT_COLUMNS = ("file", "start", "end", "label", "score", "side", "result", "confused_with")
 
@@ -169,7 +170,7 @@ def first_of_each(errors: Sequence[ErrorEvent], most: int) -> list[ErrorEvent]:
 def write_result(result: DetectionResult, folder: Path, shown: int) -> None:
     """Write evaluation.json and the tables beside it into `folder`."""
     text = json.dumps(without_nan(result.plain(shown)), ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(folder / "evaluation.json", text)
+    write_atomic(folder / JSON, text)
     write_atomic(folder / "per_class.csv", csv_text(per_class_rows(result)))
     write_atomic(folder / "per_recording.csv", csv_text(per_recording_rows(result)))
     if result.touched is not None:
