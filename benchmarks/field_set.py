@@ -30,7 +30,7 @@ from audiobat.audio.read import load_audio
 from audiobat.cli.command import main as audiobat_command
 from audiobat.config import FrontendConfig
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.scenes import ACTIVE_DB, ACTIVE_FRAME, BED_FLOOR, BED_RMS, RATE, Stock, _load_stock, active_rms
+from audiobat.data.scenes import ACTIVE_DB, ACTIVE_FRAME, BED_FLOOR, BED_RMS, RATE, Stock, active_rms, load_stock
 from audiobat.data.sources.read import read_annotations, read_labelled_clips
 from audiobat.evaluation.metrics import average_precision, best_thresholds, macro_map_present
 
@@ -80,7 +80,7 @@ def active_span(take: np.ndarray) -> tuple[int, int]:
 
 def make_set(folder: Path, seed: int, minutes: dict[str, float]) -> None:
     """Write the recordings and their tables; the same for the same arguments."""
-    stocks = {split: _load_stock(split, 10 * RATE) for split in minutes}
+    stocks = {split: load_stock(split, 10 * RATE) for split in minutes}
     rng = np.random.default_rng(seed)
     counts = {label: sum(len(stock.takes[label]) for stock in stocks.values()) for label in stocks["train"].takes}
     known = sorted(label for label, count in counts.items() if count >= LEAST_TAKES)

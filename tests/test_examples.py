@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from audiobat.data.scenes import demo_folder
+from audiobat.finetuning.review_list import read_review, read_taught
 from audiobat.zoo.release import load_tagger
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -74,3 +75,17 @@ def test_an_example_says_how_to_run_it_and_does_nothing_on_import(path):
     allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.Assign, ast.If)  # data loaders import it anew
     assert all(isinstance(node, allowed) for node in tree.body[1:])
     assert ast.unparse(tree.body[-1]).startswith("if __name__ == '__main__':")
+
+
+def test_a_field_season_compares_two_choices_of_clips(tmp_path, capsys):
+    main = main_of("field_season")
+    main.__globals__["SECONDS"] = 12
+    found = main(tmp_path, recordings=4, rounds=1, clips=5)
+    assert {name: len(scores) for name, scores in found.items()} == {"review": 2, "random": 2}
+    assert found["review"][0] == found["random"][0]  # both begin with the same two recordings
+    for name in found:
+        assert len(read_review(tmp_path / name)) == 5
+        assert {clip.path for clip in read_review(tmp_path / name)} <= {"002.wav", "003.wav"}
+        assert not any("?" in track.read_text() for track in (tmp_path / name).glob("*.txt"))
+        assert len(read_taught(tmp_path / "runs" / f"{name}_1" / "release")) == 2 * 23 + 5
+    assert f"review: 5 clips heard, F1 {found['review'][1]:.3f}" in capsys.readouterr().out

@@ -136,7 +136,7 @@ def make_scenes(clips_train: int, clips_test: int, seed: int = 0, seconds: float
         )
     samples = round(seconds * RATE)
     for code, (split, count) in enumerate(zip(SPLITS, (clips_train, clips_test), strict=True)):
-        stock = _load_stock(split, samples)
+        stock = load_stock(split, samples)
         for i in range(count):
             yield _mix(np.random.default_rng((seed, code, i)), stock, samples, f"{split}_{i:05d}", split)
 
@@ -159,7 +159,7 @@ def _mix(rng: np.random.Generator, stock: Stock, samples: int, name: str, split:
     return Scene(name, split, (mix / peak).astype(np.float32), bed, tuple(events))
 
 
-def _load_stock(split: str, samples: int) -> Stock:
+def load_stock(split: str, samples: int) -> Stock:
     """The takes, and the decoded beds of at least `samples`, of one split."""
     events, ambience = _recordings()
     takes, beds = defaultdict(list), defaultdict(list)

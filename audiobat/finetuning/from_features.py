@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,7 +25,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.embeddings import AGAIN, EmbeddingTable, read_embeddings
 from audiobat.data.folds import describe_folds, with_folds
 from audiobat.data.sources.read import read_annotations, read_labelled_clips
-from audiobat.data.split import Split, hashed_share, split_for_probe
+from audiobat.data.split import Split, split_for_probe
 from audiobat.engine.ranks import Ranks
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.engine.tensors import weights_sha256
@@ -34,7 +35,7 @@ from audiobat.evaluation.metrics.thresholds import best_thresholds
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.results import FoldResult, Result, RunInfo, build_result, model_info, summary
 from audiobat.evaluation.scoring import ClipOutputs, scores_of
-from audiobat.finetuning.logistic import choose_penalty, fit_logistic
+from audiobat.finetuning.logistic import fit_logistic
 from audiobat.finetuning.review_list import list_of_taught, read_review
 from audiobat.finetuning.window_labels import LabelledWindows, Source, label_windows
 from audiobat.models.encoder import AudioEncoder
@@ -44,7 +45,6 @@ from audiobat.zoo import release as release_io
 from audiobat.zoo.load import load_encoder
 
 FOLDS = 5  # that test, where the data name no split; fewer for fewer recordings
-HELD_OUT = 0.2  # of the recordings that train, which choose the penalty
 NAME = "features"  # of the head, in the names of records
 NEEDED = ("weights", "layer", "pool", "window_seconds", "hop_seconds")  # facts that a table must have
 USED = ("train.loss", "train.seed", "train.device", "data.path")  # the settings that count here
@@ -69,9 +69,7 @@ class Lesson:
 
     def fit(self, ids: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """The matrix and the bias of a head that has learnt from some windows."""
-        held = hashed_share(self.table.select(ids), HELD_OUT)
-        vectors, targets = self.vectors[ids], self.targets[ids]
-        return fit_logistic(vectors, targets, self.loss, choose_penalty(vectors, targets, self.loss, held))
+        return fit_logistic(self.vectors[ids], self.targets[ids], self.loss)
 
     def unseen(self, splits: Sequence[Split]) -> tuple[NDArray[np.int64], Tensor]:
         """The windows that the splits test, [m], and the scores [m, C] that heads give them that have not seen them."""
@@ -82,9 +80,14 @@ class Lesson:
         tested = np.sort(np.concatenate([split.test for split in splits]))
         return tested, scores_of(logits[tested], self.loss)
 
+    @cached_property
+    def by_fold(self) -> tuple[NDArray[np.int64], Tensor]:
+        """The same for the folds of the windows that teach."""
+        return self.unseen(self.folds)
+
     def test(self) -> FoldResult:
         """The outputs for the windows that test."""
-        tested, scores = self.unseen(self.splits)
+        tested, scores = self.by_fold if self.splits is self.folds else self.unseen(self.splits)
         outputs = ClipOutputs(scores, torch.from_numpy(self.targets[tested]), self.loss)
         return FoldResult(None, self.taught, tested, outputs, torch.from_numpy(tested), None)
 
@@ -92,7 +95,7 @@ class Lesson:
         """The threshold of each class [C], chosen on windows that teach; none where classes exclude each other."""
         if self.loss == "ce" or not self.folds:
             return ()
-        tested, scores = self.unseen(self.folds)
+        tested, scores = self.by_fold
         return tuple(best_thresholds(scores, torch.from_numpy(self.targets[tested])).tolist())
 
 
