@@ -35,8 +35,8 @@ CAPTIONS = {  # of each kind of figure; the kind is the start of its file's name
     "heads": "Marks: means over seeds. Lines: 95% intervals over test clips.",
     "classes": "Bars: the best model under its best head. Marks: other models, each under its own best head. "
     f"{RARE_MARK} Fewer than {FEW} test clips have the class: its precision depends much on chance.",
-    "confusion": "Counts of test clips, or of patch columns where these have labels, coloured by their share of the "
-    "line: of the best model under its best head, with its first seed.",
+    "confusion": "Counts of true classes, coloured by their share of the line: of the best model under its best head, "
+    "with its first seed.",
     "f1_threshold": "The F1 of tables is at a threshold of 0.5. A head whose best threshold lies elsewhere may rank "
     "clips well and yet predict a class too rarely or too often. Best thresholds are chosen on the test clips, "
     "for this figure alone, and are not reported. "
@@ -87,7 +87,8 @@ def drawings_of(found: Collection) -> Iterator[Drawing]:
             yield Drawing("classes", data, class_bars(by_model), f"{data}: classes")
         confused = confusion_of_row(by_model[0])
         if confused is not None:
-            figure = confusion_figure(f"{by_model[0].model}, {by_model[0].head}, {data}", confused)
+            unit = "patch columns" if by_model[0].first.head.get("task") == "frame" else "clips"
+            figure = confusion_figure(f"{by_model[0].model}, {by_model[0].head}, {data}", confused, unit)
             yield Drawing("confusion", data, figure, f"{data}: confusion matrix", classes_html(confused))
         lines = [line for row in by_model[:LINES_SHOWN] for line in thresholds_of(row)]
         if lines:
