@@ -43,12 +43,12 @@ def random_events(seed: int, files: dict[str, float], classes: tuple[str, ...]) 
     found: list[Row] = []
     for file, seconds in files.items():
         for _ in range(int(seconds / 2)):
-            start = float(rng.uniform(0, seconds - 1.5))
-            one = (file, round(start, 3), round(start + float(rng.uniform(0.2, 1.4)), 3), str(rng.choice(classes)))
+            start = float(rng.uniform(0, seconds - 3.5))
+            one = (file, round(start, 3), round(start + float(rng.uniform(0.2, 3.4)), 3), str(rng.choice(classes)))
             truth.append((*one, None))
             if rng.random() < 0.7:
                 label = str(rng.choice(classes)) if rng.random() < 0.2 else one[3]
-                moved = [round(max(0.0, time + float(rng.normal(0, 0.15))), 3) for time in one[1:3]]
+                moved = [round(max(0.0, time + float(rng.normal(0, 0.2))), 3) for time in one[1:3]]
                 found.append((file, moved[0], max(moved[1], moved[0] + 0.05), label, round(float(rng.random()), 4)))
     return truth, found
 
