@@ -299,7 +299,7 @@ def test_texts_that_are_no_annotations_leave_class_folders_alone(tmp_path):
     write(tmp_path / "owl/a.txt", "hoo hoo")
     write(tmp_path / "owl/a.svl", "<sv/>")
     write(tmp_path / "labels.csv", "file,start,end,label,score\nowl/a.wav,0,1,bat,0.9\n")  # of `predict`, kept there
-    with pytest.warns(UserWarning, match=r"1 layers of Sonic Visualiser are not read, such as owl/a\.svl: export them"):
+    with pytest.warns(UserWarning, match=r"1 layers of Sonic Visualiser, such as owl/a\.svl, are not read"):
         assert read_labelled_clips(tmp_path).classes == ("bat", "owl")
     assert events_of(read_annotations(tmp_path / "labels.csv")) == {"owl/a.wav": [("bat", 0.0, 1.0)]}
     write(tmp_path / "labels.csv", "file,start,end,label,score\n")

@@ -52,8 +52,8 @@ def annotated_folder(folder: Path, files: Sequence[str], label_column: str | Non
         tables = {n: table for n, table in tables.items() if table.form != PREDICTIONS or recordings.beside(n)}
     if layers := [name for name in files if name.lower().endswith(LAYER) and recordings.beside(name)]:
         _warn(
-            f"{folder}: {len(layers)} layers of Sonic Visualiser are not read, such as {layers[0]}: export them as CSV, "
-            "and make a list with columns path, onset, offset, label of them."
+            f"{folder}: {len(layers)} layers of Sonic Visualiser, such as {layers[0]}, are not read: export them as "
+            "CSV, and make a list with columns path, onset, offset, label of them."
         )
     if not any(table.form for table in tables.values()):
         return None
