@@ -10,7 +10,6 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,11 +103,10 @@ def measure(table: ClipTable) -> list[Length]:
     if table.sample_rates is not None and table.seconds is not None:
         both = zip(table.seconds.tolist(), table.sample_rates.tolist(), strict=True)
         return [Length(seconds, rate, 1) for seconds, rate in both]
-    whole = table if table.begins is not None else replace(table, seconds=None)  # a list may be wrong about a file
 
     def one(clip_id: int) -> Length:
         try:
-            with open_clip(whole, clip_id) as clip:
+            with open_clip(table, clip_id) as clip:
                 return Length(clip.seconds, clip.rate, clip.channels)
         except AudiobatError as error:
             return Length(math.nan, 0, 0, str(error))

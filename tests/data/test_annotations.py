@@ -70,8 +70,11 @@ def test_ravens_tables_beside_recordings(folder):
 def test_rows_that_ravens_two_views_double_count_once(folder):
     rows = [raven_row(i, i, i + 1, "owl", view) for i in (1, 2) for view in ("Waveform 1", "Spectrogram 1")]
     write(folder / "a.Table.1.selections.txt", RAVEN + "".join(rows))
-    with pytest.warns(UserWarning, match=r"1 of 2 recordings have no annotations and are left out, such as b\.wav"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 2 recordings have no annotations and are left out, such as b\.wav"
+    ) as told:
         assert events_of(read_labelled_clips(folder)) == {"a.wav": [("owl", 1.0, 2.0), ("owl", 2.0, 3.0)]}
+    assert len(told) == 1  # and not that rows repeat: Raven means it so
 
 
 def test_one_raven_table_over_several_files_counts_from_each_files_start(folder):
@@ -96,6 +99,7 @@ def test_predictions_need_no_recordings(tmp_path):
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
+        (raven_row(1, "", "", ""), r"row 2: begin time \(s\) is empty"),
         (raven_row(1, "", 1, "owl"), r"row 2: begin time \(s\) is empty"),
         (raven_row(1, "0,5", "1,5", "owl"), r"'0,5': write decimals with a point"),
         (raven_row(1, 2, 1, "owl"), "from 2 s to 1 s ends before it begins"),
@@ -190,6 +194,11 @@ def test_praats_textgrids_long_and_short(folder, text, encoding):
     expected = {"a.wav": [('the "big" owl', 0.123456789, 1.25), ("NA", 1.25, 4.0)]}  # as praatio 6.2.2 reads it
     assert events_of(read_annotations(folder)) == expected
     assert events_of(read_annotations(folder, "calls")) == expected
+    shifted = (
+        text.replace("0.123456789", "1.5").replace("1.25", "2").replace("= 0\n", "= 1\n").replace("\n0\n", "\n1\n")
+    )
+    write(folder / "a.TextGrid", shifted, encoding)  # of a sound that begins at 1 s
+    assert events_of(read_annotations(folder)) == {"a.wav": [('the "big" owl', 0.5, 1.0), ("NA", 1.0, 3.0)]}
     with pytest.raises(AudiobatError, match=r"no tier 'call' of intervals \(did you mean calls\?\): it has calls"):
         read_annotations(folder, "call")
     write(folder / "a.TextGrid", text[: text.index("NA")], encoding)
@@ -249,14 +258,16 @@ def test_kaleidoscopes_lists(tmp_path):
 
 
 def test_which_recording_a_table_belongs_to(tmp_path):
-    record(tmp_path, "a.wav", "a.b.wav", "sub/c.wav")
+    record(tmp_path, "a.wav", "a.b.wav", "sub/c.wav", "other/a.wav")
+    write(tmp_path / "other/a.txt", "1\t2\tfour\n")
     write(tmp_path / "a.b.Table.1.selections.txt", RAVEN + raven_row(1, 0, 1, "one"))
     write(tmp_path / "tables/c.txt", "0\t1\ttwo\n")
     write(tmp_path / "a.txt", "a caption of the recording")
     write(tmp_path / "notes.csv", "date,weather\nmonday,rain\n")
-    with pytest.warns(UserWarning, match="1 of 3 recordings have no annotations"):
+    with pytest.warns(UserWarning, match="1 of 4 recordings have no annotations"):
         table = read_labelled_clips(tmp_path)
-    assert events_of(table) == {"a.b.wav": [("one", 0.0, 1.0)], "sub/c.wav": [("two", 0.0, 1.0)]}
+    one, two, four = [("one", 0.0, 1.0)], [("two", 0.0, 1.0)], [("four", 1.0, 2.0)]
+    assert events_of(table) == {"a.b.wav": one, "other/a.wav": four, "sub/c.wav": two}
     write(tmp_path / "sub/c.selections.txt", RAVEN + raven_row(1, 0, 1, "three"))
     with pytest.raises(AudiobatError, match=r"sub/c\.wav has annotations of two programs, .*\(Raven\).*\(Audacity\)"):
         read_labelled_clips(tmp_path)
@@ -286,8 +297,10 @@ def test_recordings_that_are_not_there_and_rows_that_repeat_are_told(folder):
 def test_texts_that_are_no_annotations_leave_class_folders_alone(tmp_path):
     record(tmp_path, "owl/a.wav", "bat/b.wav")
     write(tmp_path / "owl/a.txt", "hoo hoo")
+    write(tmp_path / "owl/a.svl", "<sv/>")
     write(tmp_path / "labels.csv", "file,start,end,label,score\nowl/a.wav,0,1,bat,0.9\n")  # of `predict`, kept there
-    assert read_labelled_clips(tmp_path).classes == ("bat", "owl")
+    with pytest.warns(UserWarning, match=r"1 layers of Sonic Visualiser, such as owl/a\.svl, are not read"):
+        assert read_labelled_clips(tmp_path).classes == ("bat", "owl")
     assert events_of(read_annotations(tmp_path / "labels.csv")) == {"owl/a.wav": [("bat", 0.0, 1.0)]}
     write(tmp_path / "labels.csv", "file,start,end,label,score\n")
     assert len(read_annotations(tmp_path / "labels.csv")) == 0

@@ -22,6 +22,7 @@ from audiobat.data.sources.annotations.rows import Annotations, Row
 from audiobat.data.sources.folders import is_audio
 from audiobat.errors import AudiobatError
 
+LAYER = ".svl"
 BEHIND = re.compile(r"(\.Table\.\d+)?\.selections\.txt$|\.BirdNET\..*$|\.[^.]*$", re.IGNORECASE)  # a recording's name
 
 
@@ -49,6 +50,11 @@ def annotated_folder(folder: Path, files: Sequence[str], label_column: str | Non
     tables = {name: table for name in names if (table := read_file(folder / name, label_column)) is not None}
     if keys:  # a table of predictions that somebody keeps beside the recordings is no annotation of them
         tables = {n: table for n, table in tables.items() if table.form != PREDICTIONS or recordings.beside(n)}
+    if layers := [name for name in files if name.lower().endswith(LAYER) and recordings.beside(name)]:
+        _warn(
+            f"{folder}: {len(layers)} layers of Sonic Visualiser, such as {layers[0]}, are not read: export them as "
+            "CSV, and make a list with columns path, onset, offset, label of them."
+        )
     if not any(table.form for table in tables.values()):
         return None
     return _gather(folder, tables, recordings, keys)
