@@ -133,6 +133,19 @@ CASES |= {
     "FLAC, half its count": lambda: (put(FLAC, 21, (COUNT | 24_000).to_bytes(5, "big")), decode(FLAC), 0),
     "FLAC, one too few": lambda: (put(FLAC, 21, (COUNT | 47_999).to_bytes(5, "big")), decode(FLAC), 0),
     "FLAC, no count": lambda: (put(FLAC, 21, COUNT.to_bytes(5, "big")), decode(FLAC), 0),
+    "FLAC, half its count, tags around": lambda: (
+        ID3 + put(FLAC, 21, (COUNT | 24_000).to_bytes(5, "big")) + ID3V1,
+        decode(FLAC),
+        0,
+    ),
+    "FLAC, no count, a tag behind": lambda: (put(FLAC, 21, COUNT.to_bytes(5, "big")) + ID3V1, decode(FLAC), 0),
+    "FLAC, joined with tags": lambda: (ID3 + FLAC + ID3 + FLAC2, np.concatenate([decode(FLAC), decode(FLAC2)]), 0),
+    "AIFF, joined": lambda: (AIFF + AIFF, np.concatenate([decode(AIFF)] * 2), 0),
+    "Opus, stereo behind mono": lambda: (
+        OPUS + (stereo := encode("OGG", "OPUS", channels=2)),
+        np.concatenate([decode(OPUS), decode(stereo)]),
+        0,
+    ),
     "FLAC, joined": lambda: (FLAC + FLAC2, np.concatenate([decode(FLAC), decode(FLAC2)]), 0),
     "FLAC, twice the same": lambda: (FLAC + FLAC, np.concatenate([decode(FLAC)] * 2), 0),
     "FLAC, silence and noise of one length": lambda: (
@@ -161,6 +174,7 @@ CASES |= {
     "MP3, its tag says half": lambda: (tag_frames(MP3, 0.5), decode(MP3), 0),
     "MP3, its tag says a tenth less": lambda: (tag_frames(MP3, 0.9), decode(MP3), 0),
     "MP3, its tag says double": lambda: (tag_frames(MP3, 2.0), decode(MP3), 0),
+    "MP3, its last frame cut": lambda: (MP3[:-50], decode(MP3)[:-1200], 0),
     "MP3, cut": lambda: (MP3[: mpeg_frames(MP3)[60]], decode(MP3)[:32_000], 0),
 }
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from audiobat.audio.contents.raw import SAMPLED, Found, RawFile, patched
+from audiobat.audio.contents.raw import SAMPLED, Found, RawFile, Span, tags_begin, tags_end
 
 MAGIC = b"fLaC"
 NEXT = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # with the header of STREAMINFO, its first block
@@ -90,20 +90,25 @@ class _Stream:
 
 def look_at_flac(file: RawFile, joined: bool) -> Found:
     """What a FLAC file is; `joined`: it is part of a file that holds several recordings."""
-    stream = _Stream(file)
+    begin = tags_end(file)
+    stream = _Stream(file.part(begin))
     behind = None
-    if joined or not _in_order(file, stream):
-        behind = next((place for place in file.find_all(MAGIC, 4) if NEXT.match(file.at(place, 8))), None)
-    own = file if behind is None else file.part(0, behind)
+    if joined or not _in_order(file.part(begin), stream):
+        behind = next((place for place in file.find_all(MAGIC, begin + 4) if NEXT.match(file.at(place, 8))), None)
+    end = tags_begin(file.part(0, behind))
+    own = file.part(begin, end)
+    if not stream.samples:  # all is decoded once, and tags behind it are no frames
+        return Found(None if end == file.size else (Span(end - begin, begin),), behind)
     last = []
     for frame in stream.frames(max(0, own.size - stream.window), stream.window, backwards=True):
-        if frame.end == stream.samples or not stream.samples:
+        if frame.end == stream.samples:
             return Found(behind=behind)
         last.append(frame)
     for frame in last[:TRIED]:
         if frame.end > stream.samples and not crc(own.at(frame.place, MAX_WINDOW), CRC16, 16):
-            no_count = (int.from_bytes(file.at(21, 5), "big") >> 36 << 36).to_bytes(5, "big")
-            return Found(patched(own.size, (COUNT.start, no_count)), behind, "its header counts too few samples")
+            no_count = (int.from_bytes(own.at(COUNT.start, 5), "big") >> 36 << 36).to_bytes(5, "big")
+            spans = (Span(COUNT.start, begin), Span(5, data=no_count), Span(own.size - COUNT.stop, begin + COUNT.stop))
+            return Found(spans, behind, "its header counts too few samples")
     return Found(behind=behind)
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from audiobat.audio.contents.chunks import AU, LAYOUTS, look_at_au, look_at_chunks
 from audiobat.audio.contents.flac import MAGIC as FLAC
 from audiobat.audio.contents.flac import look_at_flac
-from audiobat.audio.contents.mpeg import look_at_mpeg, skip_id3
+from audiobat.audio.contents.mpeg import look_at_mpeg
 from audiobat.audio.contents.ogg import MAGIC as OGG
 from audiobat.audio.contents.ogg import look_at_ogg
-from audiobat.audio.contents.raw import Found, RawFile, Span
+from audiobat.audio.contents.raw import Found, RawFile, Span, tags_end
 
 MPEG_NAME = re.compile(r"\.(mp3|mpga)$", re.IGNORECASE)
 
@@ -60,9 +60,8 @@ def _look(file: RawFile, name: str, joined: bool) -> Found | None:
         return look_at_au(file)
     if kind == OGG[:4]:
         return look_at_ogg(file, joined)
-    tags = skip_id3(file) if kind[:3] == b"ID3" else 0
-    if file.at(tags, 4) == FLAC:
-        return look_at_flac(file.part(tags), joined) if not tags else None
+    if file.at(tags_end(file), 4) == FLAC:
+        return look_at_flac(file, joined)
     if kind[:3] == b"ID3" or kind[:1] == b"\xff" or MPEG_NAME.search(name):
         return look_at_mpeg(file, bool(MPEG_NAME.search(name)) or joined)
     return None

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from audiobat.audio.contents.raw import SAMPLED, SEARCHED, Found, RawFile, Span
+from audiobat.audio.contents.raw import SAMPLED, SEARCHED, Found, RawFile, Span, tags_begin, tags_end
 
 LOW = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 KBITS = {  # kbit/s by the header's number, for MPEG 1 or not, and the layer; 0: free format, any rate that is constant
@@ -84,13 +84,13 @@ class _Run:
 
 def look_at_mpeg(file: RawFile, named: bool) -> Found | None:
     """What a file of MPEG frames is; None: it is no such file. `named`: its name says that it is one."""
-    begin = skip_id3(file)
+    begin = tags_end(file)
     frames = _Frames(file)
     first = next(frames.walk(begin, begin + (JUNK if named or begin else 1)), None)
     if first is None:
         return None
     tag = frames.tag(first)
-    if tag is not None and tag.frames and tag.size and _is_plausible(frames, first, tag, _end_of_sound(file)):
+    if tag is not None and tag.frames and tag.size and _is_plausible(frames, first, tag, tags_begin(file)):
         return Found()
     run = _count(frames, first)
     if tag is not None and tag.frames == run.frames and len(run.spans) == 1:
@@ -101,17 +101,6 @@ def look_at_mpeg(file: RawFile, named: bool) -> Found | None:
         zeros = Span(max(0, (run.frames + 2) * run.largest - run.size))
         return Found((*run.bytes(), zeros), run.behind, "", run.frames * first.samples)
     return Found(_right_tag(file, first, tag, run), run.behind, "its tag does not count its frames")
-
-
-def skip_id3(file: RawFile) -> int:
-    """The byte behind the ID3 tags with which a file begins."""
-    place = 0
-    while (head := file.at(place, 10))[:3] == b"ID3" and len(head) == 10:
-        size = 0
-        for byte in head[6:]:
-            size = size << 7 | byte & 0x7F
-        place += 10 + size + (10 if head[5] & 16 else 0)
-    return place
 
 
 class _Frames:
@@ -236,9 +225,9 @@ def _count(frames: _Frames, first: Frame) -> _Run:
 
 def _is_plausible(frames: _Frames, first: Frame, tag: Tag, end: int) -> bool:
     """Whether the file ends where the tag says, and its frames are about as large as the tag says."""
-    if abs(first.place + tag.size - end) > 2 * LARGEST:
-        return False
     begin, file = first.place + first.size, frames.file
+    if end - first.place - tag.size not in (0, first.size):  # some do not count the tag's own frame
+        return False
     head = file.at(begin, 2)
     size = max(1, end - begin)
     if size <= len(SAMPLED) * WINDOW:
@@ -248,20 +237,6 @@ def _is_plausible(frames: _Frames, first: Frame, tag: Tag, end: int) -> bool:
         count, tolerance = sum(window.count(head) for window in windows), SHARE
         expected = tag.frames * len(windows) * WINDOW // size
     return abs(count - expected) <= FEW + tolerance * expected
-
-
-def _end_of_sound(file: RawFile) -> int:
-    """The byte behind the frames: the file's end, or where the tags of ID3, APE or Lyrics3 begin behind them."""
-    end = file.size
-    if file.at(end - 128, 3) == b"TAG":
-        end -= 128
-    if file.at(end - 9, 9) == b"LYRICS200":
-        digits = file.at(end - 15, 6)
-        end -= 15 + int(digits) if digits.isdigit() else 0
-    ape = file.at(end - 32, 32)
-    if ape[:8] == b"APETAGEX":
-        end -= int.from_bytes(ape[12:16], "little") + (32 if ape[23] & 0x80 else 0)
-    return max(0, end)
 
 
 def _right_tag(file: RawFile, first: Frame, tag: Tag, run: _Run) -> tuple[Span, ...]:

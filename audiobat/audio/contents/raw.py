@@ -127,3 +127,28 @@ def patched(size: int, *patches: tuple[int, bytes]) -> tuple[Span, ...]:
         spans += [Span(at - place, place), Span(len(data), data=data)]
         place = at + len(data)
     return (*spans, Span(max(0, size - place), place))
+
+
+def tags_end(file: RawFile) -> int:
+    """The byte behind the ID3 tags with which a file begins."""
+    place = 0
+    while (head := file.at(place, 10))[:3] == b"ID3" and len(head) == 10:
+        size = 0
+        for byte in head[6:]:
+            size = size << 7 | byte & 0x7F
+        place += 10 + size + (10 if head[5] & 16 else 0)
+    return place
+
+
+def tags_begin(file: RawFile) -> int:
+    """The byte behind the frames: the file's end, or where the tags of ID3, APE or Lyrics3 begin behind them."""
+    end = file.size
+    if file.at(end - 128, 3) == b"TAG":
+        end -= 128
+    if file.at(end - 9, 9) == b"LYRICS200":
+        digits = file.at(end - 15, 6)
+        end -= 15 + int(digits) if digits.isdigit() else 0
+    ape = file.at(end - 32, 32)
+    if ape[:8] == b"APETAGEX":
+        end -= int.from_bytes(ape[12:16], "little") + (32 if ape[23] & 0x80 else 0)
+    return max(0, end)
