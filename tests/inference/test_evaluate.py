@@ -207,7 +207,7 @@ def test_no_recording_needs_to_be_here(field, tmp_path):
     [
         ({"convention": "sedeval"}, r"--convention sedeval is unknown.*sed_eval"),
         ({"onset_collar": -0.1}, r"--onset-collar is -0\.1: use 0 or more"),
-        ({"segment_seconds": 0.0}, r"--segment-seconds is 0\.0: use more than 0"),
+        ({"segment_seconds": 0.0}, r"--segment-seconds is 0\.0: use 0\.001 or more"),
         ({"clips": -1}, r"--clips is -1"),
     ],
 )
