@@ -121,7 +121,7 @@ def evaluate(
         truth=str(truth),
         threshold=None if threshold is None else str(threshold),
         audio=audio,
-        notes=[*true_side.notes, *predicted_side.notes, *_notes(pair, lengths)],
+        notes=[*true_side.notes, *predicted_side.notes, *_split_notes(true), *_notes(pair, lengths)],
     )
     with replacing(out) as folder:
         folder.mkdir(parents=True)
@@ -144,6 +144,14 @@ def _above(side: Side, threshold: Threshold | None, path: str | Path) -> Side:
         raise AudiobatError(f"--threshold {threshold} needs scores, and {path} has none: leave it out.")
     least = pick_thresholds(threshold, side.classes, [-math.inf] * len(side.classes))
     return replace(side, events=events.take(events.score > least[events.label]))
+
+
+def _split_notes(truth: ClipTable) -> list[str]:
+    """A sentence where the truth says which recordings are for training, as numbers on those are too good."""
+    splits = set() if truth.splits is None else set(truth.splits.tolist())
+    if splits <= {"test"}:
+        return []
+    return [f"The truth has recordings of the splits {', '.join(sorted(splits))}: all of them are evaluated."]
 
 
 def _notes(pair: Pair, lengths: Floats) -> list[str]:

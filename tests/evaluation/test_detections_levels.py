@@ -202,7 +202,7 @@ def test_an_error_rate_without_truth_is_undefined_or_sed_evals_great_number():
     assert rates["sed_eval"] == pytest.approx(4.5e15, rel=0.01)
 
 
-def test_times_in_another_unit_are_told_before_memory_runs_out():
+def test_more_segments_than_memory_holds_are_refused():
     late = EventList(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1), np.full(1, 6e7))
     with pytest.raises(AudiobatError, match=r"60,000,000 segments of 1 s: raise --segment-seconds"):
         segment_level(late, late, np.array([6e7]), units_of(np.array([6e7])), 1, OURS)

@@ -207,7 +207,7 @@ def test_no_recording_needs_to_be_here(field, tmp_path):
     [
         ({"convention": "sedeval"}, r"--convention sedeval is unknown.*sed_eval"),
         ({"onset_collar": -0.1}, r"--onset-collar is -0\.1: use 0 or more"),
-        ({"segment_seconds": 0.0}, r"--segment-seconds is 0\.0: use more than 0"),
+        ({"segment_seconds": 0.0}, r"--segment-seconds is 0\.0: use 0\.001 or more"),
         ({"clips": -1}, r"--clips is -1"),
     ],
 )
@@ -244,3 +244,13 @@ def test_scores_that_some_rows_lack_are_left_aside_and_told(field, tmp_path):
     result = evaluate(found, field / "events.csv", tmp_path / "out")
     assert [note for note in result.notes if "1 rows of 2 without a score: none is used" in note]
     assert "map" not in result.levels["overlap"].metrics
+
+
+def test_recordings_that_may_have_trained_the_model_are_told(field, tmp_path):
+    found = written(tmp_path, "csv")
+    for splits, told in ((("train", "test"), True), (("test", "test"), False)):
+        rows = [f"{file},{label},{a},{b},{splits[file > 'north/a.wav']}" for file, label, a, b in TRUTH]
+        truth = field / "split.csv"
+        truth.write_text("\n".join(["path,label,onset,offset,split", *rows]) + "\n")
+        result = evaluate(found, truth, tmp_path / splits[0])
+        assert any("splits test, train: all of them are evaluated" in note for note in result.notes) == told

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 from small_tagger import CLASSES, RATE, make_tagger, sound
 
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.detections import sweep
 from audiobat.evaluation.detections.sweep import THRESHOLDS
 from audiobat.evaluation.score_file import read_scores
 from audiobat.inference.evaluate import evaluate
@@ -62,7 +63,8 @@ def test_the_detections_are_those_that_predict_writes(kept, field, tmp_path):
         assert np.array_equal(result.confusion.counts, wanted.confusion.counts)
 
 
-def test_every_curve_is_what_a_table_of_that_threshold_gives(kept, field, tmp_path):
+def test_every_curve_is_what_a_table_of_that_threshold_gives(kept, field, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "CELLS", 7)  # a segment at a time
     curves = evaluate(kept, field / "events.csv", tmp_path / "kept", clips=0).levels
     for number, threshold in enumerate((0.3, 0.5, 0.8)):
         table = predict(None, kept, tmp_path / f"{number}.csv", threshold=threshold)

@@ -20,6 +20,7 @@ import numpy as np
 
 from audiobat.errors import AudiobatError, did_you_mean
 
+SHORTEST = 0.001  # seconds of a segment
 ROUNDING = 1e-6  # seconds that a time in a table may be off
 
 
@@ -40,11 +41,11 @@ class Convention:
     ends_on_frame: bool = False  # whether an event ends where its last frame begins, not where that ends
 
     def __post_init__(self) -> None:
-        for name in ("segment_seconds", "onset_collar", "offset_collar", "offset_share"):
+        least = {"segment_seconds": SHORTEST, "onset_collar": 0.0, "offset_collar": 0.0, "offset_share": 0.0}
+        for name, low in least.items():
             value = getattr(self, name)
-            if not 0 <= value < math.inf or (name == "segment_seconds" and not value):
-                least = "more than 0" if name == "segment_seconds" else "0 or more"
-                raise AudiobatError(f"--{name.replace('_', '-')} is {value}: use {least}.")
+            if not low <= value < math.inf:
+                raise AudiobatError(f"--{name.replace('_', '-')} is {value}: use {low:g} or more.")
 
 
 SED_EVAL = Convention(

@@ -87,12 +87,7 @@ def segment_level(
     substituted = np.zeros(units.count)
     rows = None if found.score is None else Rows(classes)
     step = convention.segment_seconds
-    number = np.maximum(segments_begun(lengths, convention), 0).astype(np.int64)  # [R] segments
-    if number.sum() > MOST_SEGMENTS:
-        raise AudiobatError(
-            f"The recordings have {number.sum():,} segments of {step:g} s: raise --segment-seconds, and look whether "
-            "the times are in seconds."
-        )
+    number = segments_in(lengths, convention)
     starts = np.cumsum(number) - number
     scores = _scores_of(found)
     order = np.argsort(scores, kind="stable")  # of events in one cell the last one written counts
@@ -225,6 +220,21 @@ def _down(seconds: Floats, convention: Convention) -> Floats:
     """The segment in which each time lies."""
     step = convention.segment_seconds
     return np.floor(seconds * 1 / step + convention.slack / step)  # as sed_eval computes it, but for the slack
+
+
+def segments_in(lengths: Floats, convention: Convention) -> Whole:
+    """The segments of each recording, [R].
+
+    Raises:
+        AudiobatError: more than memory holds.
+    """
+    number = np.maximum(segments_begun(lengths, convention), 0).astype(np.int64)
+    if number.sum() > MOST_SEGMENTS:
+        raise AudiobatError(
+            f"The recordings have {number.sum():,} segments of {convention.segment_seconds:g} s: raise "
+            "--segment-seconds, and look whether the times are in seconds."
+        )
+    return number
 
 
 def segments_begun(seconds: Floats, convention: Convention) -> Floats:

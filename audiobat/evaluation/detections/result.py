@@ -11,7 +11,7 @@ The fields of the file, with null where a number is not defined; numbers with an
                     predictions have); events: truth, predicted
     only_predicted, only_true   {label: events} of labels that the other side never has
     notes           sentences on what was odd
-    intervals       what is resampled (`unit`), and how many there are (`units`)
+    intervals       what is resampled (`unit`), and how many there are (`units`); at the level `clip` always recordings
     levels          {name: level} of clip, segment, overlap, onset, event; a level has
         definition  in words
         metrics     {f1_micro, precision_micro, recall_micro, f1_macro, ..., error_rate, map: {value, low, high,

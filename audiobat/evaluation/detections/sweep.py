@@ -15,13 +15,14 @@ from audiobat.evaluation.detections.curves import Curve, make_curve
 from audiobat.evaluation.detections.decode import highest
 from audiobat.evaluation.detections.event_list import Bools, EventList, Floats, Scores, Whole
 from audiobat.evaluation.detections.levels import (
+    CELLS,
     FOUND,
     PREDICTED,
     RIGHT,
     TRUTH,
     Level,
     Rows,
-    segments_begun,
+    segments_in,
     touch,
     touched_segments,
 )
@@ -54,7 +55,8 @@ class Sweep:
             convention: collars.
             events_at: scores [T, C], spans [T, 2] and a threshold to the events of a recording.
         """
-        self._pair, self._lengths, self._units, self._whole = pair, lengths, units, whole
+        self._pair, self._units, self._whole = pair, units, whole
+        self._number = segments_in(lengths, convention)
         self._convention, self._events_at = convention, events_at
         classes = len(pair.classes)
         self.clips, self.segments = Rows(classes), Rows(classes)
@@ -70,15 +72,14 @@ class Sweep:
         zeros = np.zeros(len(own), np.int64)
         truth = EventList(zeros, theirs.label[own], theirs.onset[own], theirs.offset[own])
         self.truth_scores[own] = highest(scores, spans, truth.onset, truth.offset)[np.arange(len(own)), truth.label]
-        step = self._convention.segment_seconds
-        number = int(segments_begun(self._lengths[[recording]], self._convention)[0])
-        begins: Floats = np.arange(number) * np.float64(step)
-        self._add_cells(
-            self.segments,
-            highest(scores, spans, begins, begins + step),
-            touched_segments(truth, number, len(self._pair.classes), self._convention),
-            self._units.of(np.full(number, recording), begins),
-        )
+        step, number, classes = self._convention.segment_seconds, int(self._number[recording]), scores.shape[1]
+        touched = touched_segments(truth, number, classes, self._convention)
+        height = max(1, CELLS // max(1, classes))
+        for begin in range(0, number, height):
+            begins: Floats = np.arange(begin, min(begin + height, number)) * np.float64(step)
+            best = highest(scores, spans, begins, begins + step)
+            unit = self._units.of(np.full(len(begins), recording), begins)
+            self._add_cells(self.segments, best, touched[begin : begin + height], unit)
         true = np.zeros((1, len(self._pair.classes)), bool)
         true[0, truth.label] = True
         whole = highest(scores, spans, np.zeros(1), np.full(1, np.inf))
