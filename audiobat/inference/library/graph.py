@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audiobat.data.embeddings import EmbeddingTable
 from audiobat.engine.files import read_json, remove, replacing, write_atomic
@@ -94,7 +95,8 @@ def build(library: Library, folder: Path, stamp: dict[str, Any]) -> dict[str, An
             bar.advance(len(rows))
     save(graph, folder)
     table = library.table
-    for name, values in zip(COLUMNS, (table.paths, table.starts, table.ends, library.mean), strict=True):
+    columns: tuple[NDArray[Any], ...] = (table.paths, table.starts, table.ends, library.mean)
+    for name, values in zip(COLUMNS, columns, strict=True):
         with replacing(folder / f"{name}.npy") as beside, beside.open("wb") as file:
             np.save(file, np.asarray(values))
     facts = stamp | {"meta": dict(table.meta), "crc": {name: crc(folder / name) for name in files()}}
