@@ -31,7 +31,7 @@ from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import pick_loss
-from audiobat.evaluation.metrics.thresholds import best_thresholds
+from audiobat.evaluation.metrics.thresholds import thresholds_by_rate
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.results import FoldResult, Result, RunInfo, build_result, model_info, summary
 from audiobat.evaluation.scoring import ClipOutputs, scores_of
@@ -96,7 +96,7 @@ class Lesson:
         if self.loss == "ce" or not self.folds:
             return ()
         tested, scores = self.by_fold
-        return tuple(best_thresholds(scores, torch.from_numpy(self.targets[tested])).tolist())
+        return tuple(thresholds_by_rate(scores.sigmoid(), torch.from_numpy(self.targets[tested])).tolist())
 
 
 def finetune_features(

@@ -109,14 +109,15 @@ def _add_recordings(
 ) -> list[str]:
     """Add the labels of annotated recordings; returns those that the index does not have.
 
-    A recording is found by its place on the disk; or by its name, if none of the source lies where it was embedded.
+    A recording is found by its place on the disk; or, if none of the source lies where it was embedded, by its path
+    from the end: `site/a.wav` is `a.wav` unless another `a.wav` is there.
     """
     table = source.table
     places = {os.path.realpath(index.audio(rows[0])): path for path, rows in rows_of.items()}
     names = [places.get(os.path.realpath(table.path(clip_id))) for clip_id in range(len(table))]
     if not any(names):
         files = [table.files[file_id] for file_id in table.file_ids.tolist()]
-        names = [file if file in rows_of else None for file in files]
+        names = by_ends(files, list(rows_of))
     if not any(names):
         raise AudiobatError(
             f"{index.source} has no embedding of the recordings of {source.name}, such as {table.path(0)}: it was made "
@@ -140,6 +141,24 @@ def _add_recordings(
             own.split = None if table.splits is None else str(table.splits[clip_id])
             own.fold = None if table.folds is None else int(table.folds[clip_id])
     return [table.path(clip_id) for clip_id, name in enumerate(names) if name is None]
+
+
+def by_ends(files: Sequence[str], known: Sequence[str]) -> list[str | None]:
+    """The one of the `known` paths that each file is, as far back as both go; None if there is none, or several."""
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for path in known:
+        by_name[path.rpartition("/")[2]].append(path)
+
+    def of(file: str) -> str | None:
+        parts = file.split("/")[::-1]
+        found = [
+            path
+            for path in by_name[parts[0]]
+            if all(a == b for a, b in zip(parts, path.split("/")[::-1], strict=False))
+        ]
+        return found[0] if len(found) == 1 else None
+
+    return [of(file) for file in files]
 
 
 def _add_review(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.metrics import best_thresholds
+from audiobat.evaluation.metrics import best_thresholds, thresholds_by_rate
 from audiobat.evaluation.metrics.thresholds import ALL_COUNT
 
 
@@ -42,3 +42,34 @@ def test_without_positives_and_with_scores_that_are_no_numbers():
     assert best_thresholds(torch.rand(5, 2), torch.zeros(5, 2)).tolist() == [0.5, 0.5]
     with pytest.raises(AudiobatError):
         best_thresholds(torch.full((5, 2), torch.nan), torch.ones(5, 2))
+
+
+def test_by_rate_a_class_of_many_positives_is_divided_where_its_f1_is_best_whatever_its_scores_mean():
+    rng = np.random.default_rng(2)
+    targets = rng.random((20_000, 3)) < [0.3, 0.1, 0.02]
+    raw = np.where(targets, 1.5, -0.5) + rng.standard_normal(targets.shape)
+    scores = 1 / (1 + np.exp(-raw * [0.3, 1, 4] - [-6, 0, 3]))  # tiny scores, usual ones, and ones near 1
+    found = thresholds_by_rate(torch.from_numpy(scores), torch.from_numpy(targets)).numpy()
+    for c in range(3):
+        every = [f1(scores[:, c], targets[:, c], t) for t in np.quantile(scores[:, c], np.linspace(0.5, 0.9999, 400))]
+        assert f1(scores[:, c], targets[:, c], found[c]) > max(every) - 0.03
+    plain = thresholds_by_rate(torch.from_numpy(1 / (1 + np.exp(-raw))), torch.from_numpy(targets)).numpy()
+    same = (scores > found) == (1 / (1 + np.exp(-raw)) > plain)
+    assert same.all()  # scores of another scale say yes to the same clips
+
+
+def test_by_rate_few_positives_follow_the_other_classes_and_none_are_no_harm():
+    rng = np.random.default_rng(3)
+    targets = rng.random((5_000, 4)) < 0.2
+    targets[:, 2:] = False
+    targets[:3, 2] = True
+    scores = np.where(targets, 0.7, 0.3) + 0.1 * rng.standard_normal(targets.shape)
+    scores[:3, 2] = 0.1  # the worst luck
+    found = thresholds_by_rate(torch.from_numpy(scores).clamp(0, 1), torch.from_numpy(targets)).numpy()
+    yes = (scores > found).sum(0)
+    assert 0 < yes[2] <= 12
+    assert 0 < yes[3] <= 4
+    assert thresholds_by_rate(torch.rand(5, 2), torch.zeros(5, 2)).tolist() == [0.5, 0.5]
+    assert thresholds_by_rate(torch.tensor([[0.4]]), torch.ones(1, 1)).tolist() == pytest.approx([0.4])
+    with pytest.raises(AudiobatError):
+        thresholds_by_rate(torch.full((5, 2), torch.nan), torch.ones(5, 2))

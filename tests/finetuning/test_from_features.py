@@ -13,6 +13,7 @@ import audiobat
 from audiobat.cli.command import main
 from audiobat.data.build import clip_table
 from audiobat.data.embeddings import EmbeddingTable, read_embeddings
+from audiobat.data.sources.read import read_labelled_clips
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import load_record, load_scores
 from audiobat.finetuning.review_list import ReviewClip, read_review, read_taught, write_review
@@ -103,6 +104,17 @@ def test_a_split_of_the_data_is_kept_and_thresholds_come_from_what_trains(season
         )
 
 
+def test_thresholds_of_the_release_find_the_calls_of_other_recordings(season: Path, tmp_path: Path):
+    audiobat.finetune(season / "model", season / "events.csv", tmp_path / "run", features=season / "index.npz")
+    tagger, index = release_io.load_tagger(tmp_path / "run"), read_embeddings(season / "index.npz")
+    known = label_windows(index, [Source("all", read_labelled_clips(season / "all.csv"))])
+    others = np.isin(index.paths[known.rows], ["6.wav", "7.wav"])
+    with torch.no_grad():
+        scores = tagger.scores(tagger.head.classify(torch.from_numpy(index.vectors[known.rows[others]]))).numpy()
+    found, true = scores > np.array(tagger.config.thresholds), known.table.targets()[others]
+    assert (2 * (found & true).sum(0) / (found.sum(0) + true.sum(0)) > 0.85).all()
+
+
 def truth(start: float, end: float, events) -> set[str]:
     """The rule once more, sample by sample."""
     time = np.arange(round(start * 1000), round(end * 1000)) / 1000 + 0.0005
@@ -159,6 +171,11 @@ def test_an_index_that_was_moved_is_known_by_names_and_what_it_lacks_is_told():
     table = clip_table("/r", ["a.wav", "c.wav"], labels=[["x"], ["y"]])
     found = label_windows(index, [Source("x", table)])
     assert (found.rows.tolist(), found.unknown, found.table.classes) == ([0], ["/r/c.wav"], ("x",))
+    several = index_of(["1/a.wav", "2/a.wav", "b.wav", "3/c.wav"], [0] * 4, 1.0, root="/elsewhere")
+    files = ["site/2/a.wav", "a.wav", "x/b.wav", "c.wav", "4/c.wav"]  # of the second nobody knows which it is
+    found = label_windows(several, [Source("x", clip_table("/r", files, labels=[[name] for name in files]))])
+    assert found.rows.tolist() == [1, 2, 3]
+    assert found.unknown == ["/r/a.wav", "/r/4/c.wav"]
     with pytest.raises(AudiobatError, match=r"has no embedding of the recordings of other, such as /r/c\.wav"):
         label_windows(index, [Source("other", clip_table("/r", ["c.wav"], labels=[["x"]]))])
     empty = clip_table("/r", ["a.wav"], labels=[[]], classes=["x"])

@@ -32,7 +32,7 @@ from audiobat.evaluation.metrics.resampling import (
     interval_of_difference,
     wilcoxon,
 )
-from audiobat.evaluation.metrics.thresholds import best_thresholds
+from audiobat.evaluation.metrics.thresholds import best_thresholds, thresholds_by_rate
 
 __all__ = [
     "Events",
@@ -56,6 +56,7 @@ __all__ = [
     "macro_map_present",
     "match_events",
     "rank_micro",
+    "thresholds_by_rate",
     "wilcoxon",
     "wilson",
 ]
