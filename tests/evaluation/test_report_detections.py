@@ -282,6 +282,20 @@ def test_a_tone_is_heard_and_seen_where_it_is(tmp_path: Path):
     assert 60 + 10 * column / pixels.shape[1] == pytest.approx(62, abs=1.1)
 
 
+def test_labels_without_times_have_tables_alone(browser: Browser, tmp_path: Path):
+    folder = write_evaluation(tmp_path / "evaluation", [], [], FILES, sounds=False)
+    (folder / "events.csv").unlink()
+    plain = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    plain["levels"] = {"clip": plain["levels"]["clip"]}
+    for row in plain["per_recording"]:
+        row["levels"] = {"clip": row["levels"]["overlap"]}
+    (folder / "evaluation.json").write_text(json.dumps(plain | {"confusion": None}), encoding="utf-8")
+    browser.open(report(folder, tmp_path / "out") / "index.html")
+    headings = browser.run('[...document.querySelectorAll("h2")].map(e => e.textContent)')
+    assert headings == ["Results", "Classes", "Recordings", "What was evaluated"]
+    assert browser.complaints == []
+
+
 def test_without_its_recordings_the_page_says_so(tmp_path: Path, events: tuple[list[Row], list[Row]]):
     write_evaluation(tmp_path / "evaluation", *events, FILES, sounds=False)
     html = (report(tmp_path / "evaluation", tmp_path / "out") / "index.html").read_text(encoding="utf-8")
