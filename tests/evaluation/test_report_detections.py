@@ -209,6 +209,8 @@ def test_the_spectrogram_is_drawn(tab: Browser):
 def test_nothing_hangs_over_the_window(tab: Browser, width: int):
     tab.resize(width, dark=width == 390)
     assert tab.run("document.documentElement.scrollWidth") <= width
+    narrowest = 'Math.min(...[...document.querySelectorAll("dd")].map(e => e.clientWidth || 999))'
+    assert tab.run(narrowest) > 200, "a list of names leaves room for what they stand for"
 
 
 def test_scores_of_frames_give_the_events_of_predict_at_every_threshold(browser: Browser, tmp_path: Path):
