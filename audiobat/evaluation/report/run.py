@@ -58,14 +58,12 @@ def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrit
 
 def report_detections(found: Evaluation, out: Path) -> Path:
     """Write the page of an evaluation; returns `out`."""
-    sections = detection_sections(found, out)
+    sections, scripts = detection_sections(found, out)
     lead = (
-        f"Predictions beside the truth, on {found.plain['recordings']['evaluated']:,} recordings. Keep the folders "
-        f"{RECORDINGS} and {CLIPS} beside this page: it plays what lies there."
+        f"Predictions beside the truth, on {found.plain['recordings']['evaluated']:,} recordings. The folders "
+        f"{RECORDINGS} and {CLIPS}, where there are any, belong beside this page: it plays what lies there."
     )
-    page = write_html(
-        out / "index.html", f"Detections: {found.name}", lead, sections, scripts=["timeline.js"], beside=True
-    )
+    page = write_html(out / "index.html", f"Detections: {found.name}", lead, sections, scripts=scripts, beside=True)
     print(f"{page} shows {found.name}; what it plays and draws lies beside it.")
     return out
 

@@ -14,8 +14,8 @@ from audiobat.evaluation.report.style import save
 from audiobat.evaluation.report.web.html import Exhibit, exhibit_html, section_html
 
 
-def detection_sections(found: Evaluation, out: Path) -> list[str]:
-    """The sections of the page OUT/index.html, whose figures and sounds are written into OUT.
+def detection_sections(found: Evaluation, out: Path) -> tuple[list[str], list[str]]:
+    """The sections of the page OUT/index.html, and its scripts; figures and sounds are written into OUT.
 
     Args:
         found: the evaluation.
@@ -34,15 +34,17 @@ def detection_sections(found: Evaluation, out: Path) -> list[str]:
             figure = draw(found)
             if figure is not None:
                 exhibits.append(exhibit_html(Exhibit(save(figure, out / "figures", name), heading, caption)))
-        return [
+        timeline = timeline_html(found, out)
+        sections = [
             section_html("Results", levels_html(found)),
-            timeline_html(found, out),
+            timeline,
             mistakes_html(found, out),
             section_html("Classes", classes_html(found)),
             section_html("Recordings", recordings_html(found)),
             *exhibits,
             section_html("What was evaluated", about_html(found)),
         ]
+        return sections, ["timeline.js"] if timeline else []
     except (
         LookupError,
         TypeError,

@@ -100,7 +100,7 @@ def about_html(found: Evaluation) -> str:
         ("Truth", str(plain["truth"])),
         ("Recordings", f"{recordings['evaluated']:,}, {hours:.2f} hours"),
         ("Without detections", listed(recordings["silent"])),
-        ("Left out, as only predictions name them", listed(recordings["left_out"])),
+        ("Left out, named by predictions alone", listed(recordings["left_out"])),
         ("Events", f"{events['truth']:,} true, {events['predicted']:,} detected"),
         ("Labels of the truth alone", listed(f"{label} ({n})" for label, n in plain["only_true"].items())),
         ("Labels of predictions alone", listed(f"{label} ({n})" for label, n in plain["only_predicted"].items())),

@@ -22,7 +22,7 @@ from audiobat.evaluation.report.web.html import section_html
 FOLDER = "recordings"  # beside the page
 RECORDINGS = 12  # at most
 ALL_SECONDS = 3600.0  # of all recordings together
-MOST_SECONDS = 1800.0  # of one
+LONG = 6  # so many long recordings share them evenly
 RULES = {
     "overlap": "shares time with one of its class",
     "onset": "begins with one of its class",
@@ -54,13 +54,13 @@ SLIDER = """
 
 def timeline_html(found: Evaluation, out: Path) -> str:
     """The section, whose sounds are written into OUT/recordings; "" where no event has a time."""
-    if not found.events:
-        return ""
     classes = list(found.plain["classes"])
-    chosen = choose(found)
+    chosen = choose(found) if found.events else []
+    if not chosen:
+        return ""
     tracks = read_tracks(found, {row["file"]: (start, seconds) for row, start, seconds in chosen})
     recordings = []
-    with Progress("recordings", total=len(chosen), unit="recording", shown=bool(chosen)) as bar:
+    with Progress("recordings", total=len(chosen), unit="recording") as bar:
         for number, (row, start, seconds) in enumerate(chosen):
             sound, note = sound_of(row["audio"], out, number, start, seconds)
             plain = recording_plain(found, row, start, seconds, tracks.get(row["file"]))
@@ -98,10 +98,11 @@ def choose(found: Evaluation) -> list[tuple[Mapping[str, Any], float, float]]:
     rows.sort(key=lambda pair: -len(pair[0]))
     chosen: list[tuple[Mapping[str, Any], float, float]] = []
     left = ALL_SECONDS
+    most = left / min(LONG, max(1, sum(bool(mistakes) for mistakes, _ in rows)))
     for mistakes, row in rows[:RECORDINGS]:
         last = max((event.end for event in found.events.get(row["file"], [])), default=0.0)
         whole = max(row["seconds"] or 0.0, last)
-        seconds = min(whole, MOST_SECONDS, left)
+        seconds = min(whole, most, left)
         if seconds <= 0 or (chosen and seconds < min(whole, 60.0)):
             continue
         start = 0.0 if seconds == whole else busiest([event.start for event in mistakes], seconds, whole)

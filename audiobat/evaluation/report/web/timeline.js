@@ -93,15 +93,15 @@ const firstFrom = (order, time) => {  // the first event that begins at this tim
 // One to one: the largest matching of events of a class within the collars.
 const match = (truth, found, collar) => {
   const slack = collar.slack + NEAR;
-  const near = (a, b) => Math.abs(a.start - b.start) <= collar.onset + slack && (collar.offset === null
-    || Math.abs(a.end - b.end) <= Math.max(collar.offset, collar.share * (a.end - a.start)) + slack);
+  const endsFit = (a, b) => collar.offset === null
+    || Math.abs(a.end - b.end) <= Math.max(collar.offset, collar.share * (a.end - a.start)) + slack;
   const order = [...found].sort((a, b) => a.start - b.start), partner = new Map();
   [...truth, ...found].forEach(event => { event.hit = false; });
   const fitting = new Map(truth.map(event => {
     const fits = [];
     for (let i = firstFrom(order, event.start - collar.onset - slack); i < order.length; i++) {
       if (order[i].start > event.start + collar.onset + slack) break;
-      if (near(event, order[i])) fits.push(order[i]);
+      if (endsFit(event, order[i])) fits.push(order[i]);
     }
     return [event, fits];
   }));
@@ -324,8 +324,10 @@ const events = () => lanes().flatMap(lane => [
   ...lane.found.map(event => ({ ...event, place: lane.place, what: event.hit ? "detected, a hit" : "a false alarm", row: 1 })),
 ]);
 const step = way => {
-  const middle = pointed ?? (scroller.scrollLeft + scroller.clientWidth / 2) / scale;
-  const wrong = events().filter(event => !event.hit && (event.start - middle) * way > 1e-6);
+  // from the last one, if it is in sight, else from the edge of what is
+  const [left, right] = [scroller.scrollLeft / scale, (scroller.scrollLeft + scroller.clientWidth) / scale];
+  const from = pointed !== null && left <= pointed && pointed <= right ? pointed : way > 0 ? left - 1 : right;
+  const wrong = events().filter(event => !event.hit && (event.start - from) * way > NEAR);
   if (!wrong.length) { said.textContent = `No mistake ${way > 0 ? "after" : "before"} this.`; return; }
   const next = wrong.reduce((a, b) => (b.start - a.start) * way < 0 ? b : a);
   show((next.start + next.end) / 2);
