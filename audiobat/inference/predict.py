@@ -19,7 +19,7 @@ from audiobat.engine.files import errors_of_writing, replacing
 from audiobat.engine.ranks import launch
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.score_file import Scores, read_scores
-from audiobat.inference.journal import CLIP_ID, Count, Journal, Rows, sibling
+from audiobat.inference.journal import CHUNK_ROWS, CLIP_ID, Count, Journal, Rows, sibling
 from audiobat.inference.review import make_review
 from audiobat.inference.scores import ENDING, scores_in, write_scores
 from audiobat.inference.scoring import ScoreTask, about
@@ -186,7 +186,7 @@ def check_kept(kept: Path | None, out: Path, overwrite: bool) -> None:
 def write_from_scores(output: Output, scores: Scores, settings: Settings) -> Count:
     """Write what the settings make of scores; recordings without scores could not be read."""
     about, keys, count = scores.about, scores.keys, Count()
-    chunks = count(map(settings.rule(about).rows, scores.stretches()))
+    chunks = count(map(settings.rule(about).rows, scores.stretches(CHUNK_ROWS)))
     output.write(
         predictions(chunks, keys, about.classes, settings.sorts(about)),
         set(output.recordings) - set(keys),

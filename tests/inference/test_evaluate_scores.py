@@ -78,6 +78,18 @@ def test_every_curve_is_what_a_table_of_that_threshold_gives(kept, field, tmp_pa
     assert np.array_equal(curves["event"].curve.thresholds, THRESHOLDS)
 
 
+def test_predict_takes_the_file_for_the_threshold_at_which_each_label_has_its_highest_f1(kept, field, tmp_path):
+    level = evaluate(kept, field / "events.csv", tmp_path / "kept", clips=0).levels["segment"]
+    table = predict(None, kept, tmp_path / "tuned.csv", threshold=tmp_path / "kept" / "evaluation.json")
+    tuned = evaluate(table, field / "events.csv", tmp_path / "tuned", clips=0).levels["segment"]
+    best = np.nan_to_num(level.curve.classes[:, :, 0]).max(1)
+    labels = json.loads((tmp_path / "kept" / "evaluation.json").read_text())["classes"]
+    assert best.max() > 0
+    for label, value in zip(labels, best, strict=True):
+        if value > 0:
+            assert tuned.per_class[label].f1.value == pytest.approx(value)
+
+
 def test_average_precision_of_clips_is_scikit_learns(kept, field, tmp_path):
     result = evaluate(kept, field / "events.csv", tmp_path / "out", clips=0)
     best = {stretch.recording: stretch.scores for stretch in read_scores(kept).stretches(None)}

@@ -79,12 +79,13 @@ def make(verb: str, name: str, folder: Path, world: int) -> None:
     log.touch()
     compute = COMPUTE
     window_pass.compute = lambda task, pool, *rest: watched(pool, log) or compute(task, pool, *rest)
-    data = folder / ("two" if name == "two" else "clips")
+    data = folder / ("two" if name in ("two", "kept") else "clips")
     if verb == "embed":
         embed(folder / "model", data, folder / f"{name}_{world}.npz", batch_size=3, device="cpu")
     else:
         out = folder / f"{name}_{world}.csv"
-        predict(folder / "model", data, out, batch_size=3, hop_seconds=0.5, device="cpu")
+        kept = folder / f"{name}_{world}.npz" if name == "kept" else None
+        predict(folder / "model", data, out, scores=kept, batch_size=3, hop_seconds=0.5, device="cpu")
 
 
 def watched(pool: list[Window], log: Path) -> None:
@@ -162,6 +163,17 @@ def test_several_ranks_make_the_vectors_of_one(runs, name, clips, world):
         np.testing.assert_array_equal(together[column], alone[column])
     np.testing.assert_allclose(together["embedding"], alone["embedding"], atol=1e-6)
     assert (runs / f"{name}_{world}.npz").read_bytes() == (runs / f"{name}_2.npz").read_bytes()
+
+
+def test_several_ranks_keep_the_scores_of_one(runs, tmp_path):
+    alone, *together = (dict(np.load(runs / f"kept_{world}.npz")) for world in (1, 2, 3))
+    for stored in together:
+        np.testing.assert_allclose(stored.pop("scores"), alone["scores"], atol=3e-6)
+        for name, values in stored.items():
+            np.testing.assert_array_equal(values, alone[name])
+    assert (runs / "kept_2.npz").read_bytes() == (runs / "kept_3.npz").read_bytes()
+    again = predict(None, runs / "kept_2.npz", tmp_path / "again.csv")
+    assert again.read_bytes() == (runs / "kept_2.csv").read_bytes()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -249,7 +261,7 @@ def test_unreadable_clips_of_all_ranks_count_together(tmp_path):
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    tables = [("predict", "events"), ("embed", "vectors"), ("embed", "two")]
+    tables = [("predict", "events"), ("embed", "vectors"), ("embed", "two"), ("predict", "kept")]
     run_ranks([partial(make, verb, name, place) for verb, name in tables], (1, 2, 3))
     kill_and_go_on("three_two", place, 3, 2)
     kill_and_go_on("three_one", place, 3, 1)

@@ -55,7 +55,7 @@ def kept(request, folder, tmp_path_factory):
 
 def test_rows_made_of_scores_are_those_of_a_pass(kept, folder, tmp_path, monkeypatch):
     tagger, file = kept
-    monkeypatch.setattr(score_file, "CHUNK_ROWS", 5)
+    monkeypatch.setattr("audiobat.inference.predict.CHUNK_ROWS", 5)
     made = set()
     for number, chosen in enumerate(FRAMES if tagger.task == "frame" else WINDOWS):
         name = f"{number}.csv" if number else f"{number}.jsonl"

@@ -20,6 +20,9 @@ The fields of the file, with null where a number is not defined; numbers with an
                     have intervals; found counts true ones, right predicted ones, which differ at `overlap` alone
         curve       null, or {thresholds [B], micro, macro, classes: {label: ...}}, where each of micro, macro and a
                     class is {f1 [B], precision [B], recall [B]}; a prediction counts if its score lies above
+    thresholds      {label: that of the highest F1 of segments, or of clips where there are no times}, of labels whose
+                    predictions have scores and are right anywhere; `predict --threshold` and `export --thresholds`
+                    take the file for them
     per_recording   [{file, audio (path or null), seconds, levels: {name: {truth, predicted, found, right, f1,
                     precision, recall}}}]
     confusion       {labels: [C + 1], counts: [C + 1][C + 1]} true label by predicted label, of events by overlap; the
@@ -133,6 +136,7 @@ class DetectionResult:
             "notes": self.notes,
             "intervals": {"unit": self.unit, "units": self.units},
             "levels": {name: _plain_level(level, pair.classes) for name, level in self.levels.items()},
+            "thresholds": self._thresholds(),
             "per_recording": list(self._recordings()),
             "confusion": self._confusion(),
             "errors": [dataclasses.asdict(error) for error in first_of_each(self.errors, shown)],
@@ -142,6 +146,20 @@ class DetectionResult:
         if self.confusion is None:
             return None
         return {"labels": [*self.pair.classes, BACKGROUND], "counts": self.confusion.counts.tolist()}
+
+    def _thresholds(self) -> dict[str, float]:
+        level = self.levels.get("segment", self.levels["clip"])
+        if level.curve is None:
+            return {}
+        found = {}
+        for label, own in zip(self.pair.classes, level.curve.classes, strict=True):
+            f1 = np.nan_to_num(own[:, PARTS.index("f1")])
+            if f1.max() > 0:
+                best = np.flatnonzero(f1 >= f1.max() - 1e-9)
+                found[label] = float(
+                    level.curve.thresholds[best[len(best) // 2]]
+                )  # of equally good ones the middle one
+        return found
 
     def _recordings(self) -> Iterator[dict[str, Any]]:
         shares = {name: ratios(level.by_recording, self.convention) for name, level in self.levels.items()}
