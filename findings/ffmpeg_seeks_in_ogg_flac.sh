@@ -2,7 +2,7 @@
 # PyAV 18 (FFmpeg 8): a seek in FLAC in Ogg, on a container that was read to its end, gives time stamps ahead of the sound, by
 # up to ten frames; libsndfile 1.2.2 does not open such a file.
 #
-# Guess before the run: time stamps tell where decoded frames belong, as they do in Matroska, MP4, WebM and native FLAC.
+# Guess: time stamps tell where decoded frames belong, as they do in Matroska, MP4, WebM and native FLAC.
 # Seen with PyAV 18.1.0 (libavformat 62.12): the first frame after such a seek says 580,608 and holds the samples of 576,000;
 # at other places it is up to 46,080 samples early, by whole frames of 4,608, and so are all frames behind it. On a container
 # of which little was read, all are right. libsndfile, which reads its own FLAC in Ogg, ends with "unknown error in flac
@@ -10,7 +10,11 @@
 #
 # What to do: what the pages hold, without the first 9 bytes, is a FLAC file, in which libsndfile and FFmpeg seek exactly.
 set -euo pipefail
-python3 - <<'P'
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install -q --disable-pip-version-check av==18.1.0 soundfile==0.14.0 numpy==2.4.6
+"$work/venv/bin/python" - <<'P'
 import io
 import sys
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # libsndfile 1.2.2: after a seek, Ogg Vorbis and MP3 give other samples than the whole decode has at that place.
 #
-# Guess before the run: `seek(n)`, `read(m)` gives the slice [n, n + m) of what one read of the whole file gives, as it does
+# Guess: `seek(n)`, `read(m)` gives the slice [n, n + m) of what one read of the whole file gives, as it does
 # for WAV and FLAC; soundfile's documentation says nothing else.
 # Seen with soundfile 0.14.0 (libsndfile 1.2.2, mpg123 in it):
 # - Vorbis: once something was read, a seek forwards by up to about two seconds leads to unrelated sound, for thousands of
@@ -13,7 +13,11 @@
 # What to do: of Vorbis, seek to 0 first, and never into the last page, but to before it, and read on; of MP3 (and Opus, which
 # is off by 0.001), half a second before the place. `tests/audio/test_contents.py` holds audiobat's reader to the slices.
 set -euo pipefail
-python3 - <<'P'
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install -q --disable-pip-version-check soundfile==0.14.0 numpy==2.4.6
+"$work/venv/bin/python" - <<'P'
 import io
 import sys
 
