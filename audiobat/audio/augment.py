@@ -58,9 +58,7 @@ def augment_spectrogram(
     window: int | None = None,
     padded: bool = False,
 ) -> Augmented:
-    """Cell noise, time roll, shift of bins, mixup and SpecAugment, else in the order of EAT's code.
-
-    Each has draws of its own.
+    """Cell noise, time roll, mixup and SpecAugment, in the order of EAT's code, each with draws of its own.
 
     Args:
         spectrogram: [B, T, F], normalised; its device and dtype stay.
@@ -76,7 +74,7 @@ def augment_spectrogram(
         AudiobatError: the shapes do not fit.
     """
     own = _own_counts(spectrogram, None if padded else frames, "spectrogram [clips, frames, bins]", dims=3)
-    for_cells, for_roll, for_mixup, for_masks, for_shift = rng.spawn(5)
+    for_cells, for_roll, for_mixup, for_masks = rng.spawn(4)
     batch = len(spectrogram)
     if config.cell_noise > 0:
         strength = _move(for_cells.uniform(0, config.cell_noise, batch), spectrogram)
@@ -89,9 +87,6 @@ def augment_spectrogram(
         eat = config.time_roll == "eat"
         turn = for_roll.integers(-10, 10, batch) if eat else for_roll.integers(0, spectrogram.shape[1] + 1, 1)
         spectrogram = roll(spectrogram, own, _move(turn, spectrogram) % own.clamp(min=1))
-    if config.bin_shift:
-        shift = for_shift.integers(-config.bin_shift, config.bin_shift + 1, batch)
-        spectrogram = shift_bins(spectrogram, _move(shift, spectrogram))
     mixed = mixup(spectrogram, frames, targets, config.mixup, for_mixup)
     changed = None if padded else mixed.counts
     return mixed._replace(inputs=spec_augment(mixed.inputs, changed, config.spec_augment, for_masks, window))
@@ -107,13 +102,6 @@ def roll(x: Tensor, counts: Tensor, turn: Tensor) -> Tensor:
     source = torch.where(place < counts, source, place)
     source += size * torch.arange(rows, dtype=whole, device=x.device)[:, None]
     return x.flatten(0, 1).index_select(0, source.flatten()).view_as(x)
-
-
-def shift_bins(spectrogram: Tensor, shift: Tensor) -> Tensor:
-    """Move spectrogram [B, T, F] by shift [B] bins up, or down where negative; the outermost bin fills what is left."""
-    bins = spectrogram.shape[2]
-    source = (torch.arange(bins, device=spectrogram.device) - shift[:, None]).clamp(0, bins - 1)  # [B, F]
-    return spectrogram.gather(2, source[:, None].expand_as(spectrogram))
 
 
 def add_noise(waveform: Tensor, lengths: Tensor, config: NoiseConfig, rng: np.random.Generator) -> Tensor:

@@ -78,7 +78,6 @@ class AugmentConfig:
     cell_noise: float = 0.0  # add U[0, 1) to each spectrogram cell, times one U[0, cell_noise) a clip; EAT's SPC-2: 0.1
     time_roll: TimeRoll | None = None  # roll frames circularly: each clip by -10 to 9 (eat), or all clips of a batch by
     # one draw from 0 to all frames (released)
-    bin_shift: int = 0  # move each clip's spectrogram by up to so many mel bins up or down, as if pitched; ours
     mixup: MixupConfig = field(default_factory=MixupConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 
@@ -86,6 +85,5 @@ class AugmentConfig:
         some = self.gain_beta is None or 0 < self.gain_beta < math.inf
         check(some, "augment.gain_beta", self.gain_beta, "use a positive number or null")
         check(0 <= self.cell_noise < math.inf, "augment.cell_noise", self.cell_noise, "it must not be negative")
-        check(0 <= self.bin_shift <= 1_000, "augment.bin_shift", self.bin_shift, "use 0 to 1,000 bins")
         if self.time_roll is not None:
             check_one_of(get_args(TimeRoll), "augment.time_roll", self.time_roll)

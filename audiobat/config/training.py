@@ -46,7 +46,7 @@ class DataConfig:
     roll: bool = False  # circular roll of the waveform; the paper names none; true: the release's
     balance: str | None = None  # a column, drawn evenly; labels (mean of 1/count) | labels_sum (EAT's); None: all
     background: float | None = None  # share of the draws that have no label: clips or, of long recordings, stretches
-    # without events; null: the share of such clips, for stretches a half; ours
+    # without events; null: the share of such clips, for stretches 0.3; ours
     epoch_clips: int | None = None  # draws per epoch (AS-2M fine-tuning: 200,000); None: as many as there are clips
     replacement: bool = True  # whether balanced draws may repeat a clip within an epoch
     workers: int = 2

@@ -66,7 +66,8 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
         train = ~test
     for name, mask in (("train", train), ("test", test)):
         if not mask.any():
-            one = " as each class is in one recording alone" if len(set(groups_of(table))) < len(table) else ""
+            groups = len(set(groups_of(table)))
+            one = " as each class is in one recording alone" if groups < len(table) or groups == 1 else ""
             raise AudiobatError(f"Split {name} has no clips{one}: mark some of the {len(table)} clips as {name}.")
         sets = {tuple(table.labels.row(i).tolist()) for i in np.flatnonzero(mask).tolist()}
         if len(sets) == 1 and table.events is None:  # where there are events, their times tell clips apart

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from audiobat.data.clip import open_clip
 from audiobat.data.clip_table import EVENT, ClipTable
 from audiobat.data.columns import Ragged
+from audiobat.data.remote import is_remote
 from audiobat.errors import AudiobatError
 
 ROUNDING = 0.01  # seconds by which a clip may be longer and still fit
@@ -127,11 +128,17 @@ def inside(events: Events, begin: float, end: float) -> list[tuple[int, float, f
 
 
 def lengths_of(table: ClipTable) -> list[float | None]:
-    """The length of each clip in seconds as its file has it, not its list; None: it cannot be read."""
+    """The length of each clip in seconds as its file has it, not its list; None: it cannot be read.
+
+    To look at a file behind a URL would fetch it: there the list is believed, and None if it does not say.
+    """
+    listed = table
     if table.begins is None and table.sizes is None:
         table = replace(table, seconds=None)
 
     def length_of(clip_id: int) -> float | None:
+        if is_remote(table.path(clip_id)):
+            return listed.location(clip_id).seconds
         try:
             with open_clip(table, clip_id) as clip:
                 return clip.seconds

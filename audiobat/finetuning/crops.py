@@ -14,7 +14,7 @@ from audiobat.data.sampler import ClipOrder, clip_order
 from audiobat.data.stretches import cut_to_stretches
 from audiobat.evaluation.labels import Task, task_for
 
-BACKGROUND = 0.5  # share of the draws of long recordings that are stretches without events
+BACKGROUND = 0.3  # share of the draws of long recordings that are stretches without events
 FILLED = 1 / 3  # of a patch column, to be marked by an event
 
 

@@ -38,7 +38,6 @@ ALL = AugmentConfig(
     noise=NoiseConfig(0.6),
     cell_noise=0.1,
     time_roll="eat",
-    bin_shift=2,
     mixup=MixupConfig(0.7),
     spec_augment=SpecAugmentConfig(0.3, 0.3, time_masks=2),
 )
@@ -235,17 +234,6 @@ def lambdas(per, beta, draws):
 @pytest.mark.parametrize("beta", [0.4, 0.8, 2.0])
 def test_lambda_follows_beta_per_batch(beta):
     assert stats.kstest(lambdas("batch", beta, 1_500), stats.beta(beta, beta).cdf).pvalue > 0.001
-
-
-def test_bins_move_up_and_down_by_up_to_so_many_and_all_of_a_clip_alike():
-    x = torch.arange(8.0).expand(400, 5, 8) + 10 * torch.arange(5.0)[:, None]  # each cell says its bin and frame
-    out = augment_spectrogram(x, None, torch.zeros(400, 2), AugmentConfig(bin_shift=3), rng()).inputs
-    shift = 4 - (out[:, 0, 4]).long()  # what bin 4 shows
-    assert sorted(set(shift.tolist())) == [-3, -2, -1, 0, 1, 2, 3]
-    assert stats.chisquare(np.bincount(shift + 3)).pvalue > 1e-3
-    for clip, moved in zip(out, shift.tolist(), strict=True):
-        expected = (torch.arange(8) - moved).clamp(0, 7) + 10 * torch.arange(5)[:, None]
-        assert torch.equal(clip, expected.float())
 
 
 def test_lambda_follows_beta_per_sample():

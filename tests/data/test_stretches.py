@@ -110,3 +110,12 @@ def test_overlapping_windows_are_those_of_predict(recordings):
             assert [round(rows.starts[row] * RATE) for row in own] == [start for start, _ in expected]
             for row, (_, cut) in zip(own, expected, strict=True):
                 np.testing.assert_array_equal(read_clip(rows.table, row, RATE), cut)
+
+
+def test_a_recording_behind_a_url_is_as_long_as_its_list_says():
+    """Nothing is fetched: there is no such place."""
+    events = [[("a", 10.0, 10.5)], [("a", 10.0, 10.5)]]
+    table = clip_table("https://nowhere.invalid", ["a.wav", "b.wav"], events=events, seconds=[60.0, np.nan])
+    rows = cut_to_stretches(table, 4.0)
+    assert (rows.clip_ids == 0).sum() > 3
+    assert (rows.clip_ids == 1).sum() == 1

@@ -1,6 +1,7 @@
 """Fine-tuning on long annotated recordings: what is drawn, where heads start, what a release finds."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.build import clip_table
 from audiobat.data.loader import CropLoader
 from audiobat.data.sources.read import read_labelled_clips
+from audiobat.data.split import splits_of
 from audiobat.finetuning.crops import crops_of
 from audiobat.finetuning.prior import drawn_shares, start_at_prior
+from audiobat.finetuning.run import with_validation
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.heads import build_head
 from audiobat.zoo import release as release_io
@@ -77,7 +80,7 @@ def test_crops_show_events_as_often_as_asked(field: Path, background: float | No
         for clip_id, start, wave, own in zip(batch.clip_ids, batch.starts, batch.waveform, targets, strict=True):
             loud = wave.unfold(0, 640, 640).square().mean(1).sqrt() > 0.1  # half of a column or more
             assert (own.any(1)[: len(loud)] >= loud).all(), (clip_id, start)
-    assert np.mean(shown) == pytest.approx(1 - (0.5 if background is None else background), abs=0.06)
+    assert np.mean(shown) == pytest.approx(1 - (0.3 if background is None else background), abs=0.06)
 
 
 def test_the_prior_is_what_is_drawn(field: Path):
@@ -94,10 +97,26 @@ def test_the_prior_is_what_is_drawn(field: Path):
 
 def test_the_prior_of_clips():
     table = clip_table("", list("abcd"), labels=[["x"], ["x", "y"], ["x"], []])
-    crops = crops_of(table, config())
+    plain = {"balance": None}
+    crops = crops_of(table, config(data=plain))
     np.testing.assert_allclose(drawn_shares(table, crops.task, crops.data), [0.75, 0.25])
-    crops = crops_of(table, config(data={"background": 0.7}))
+    crops = crops_of(table, config(data=plain | {"background": 0.7}))
     np.testing.assert_allclose(drawn_shares(table, crops.task, crops.data), [0.3, 0.1])
+
+
+def test_what_chooses_thresholds(field: Path):
+    """Drawn test recordings under `held_out: null`, where nothing else is to be chosen; else clips that validate."""
+    table = read_labelled_clips(field)
+    [split] = splits_of(table, None)
+    counts = {}
+    for name, select in (("null", {"held_out": None}), ("best", {"which": "best"}), ("tenth", {"held_out": 0.1})):
+        found = with_validation(table, split, config(select=select))
+        counts[name] = (len(found.train), len(found.valid), len(found.test), found.drawn)
+    assert counts == {"null": (8, 0, 2, True), "best": (7, 1, 2, True), "tenth": (7, 1, 2, True)}
+    marked = replace(table, splits=np.array(["test"] * 2 + ["train"] * 8))
+    [split] = splits_of(marked, None)
+    found = with_validation(marked, split, config())
+    assert (len(found.train), len(found.valid), len(found.test), found.drawn) == (7, 1, 2, False)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cgp", "mean_time_keep_freq", "proto_classwise"])
