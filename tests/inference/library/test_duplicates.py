@@ -28,7 +28,7 @@ MODEL = ModelConfig(FRONTEND, EncoderConfig(dim=8, depth=2, heads=2, patch_size=
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Twenty recordings of noise on five tones, copies of four of them, one silent, and their table."""
+    """Fourteen recordings of noise on five tones, copies of four of them, one silent, and their table."""
     folder, rng = tmp_path_factory.mktemp("copies"), np.random.default_rng(0)
     (folder / "sounds").mkdir()
 
@@ -36,8 +36,8 @@ def place(tmp_path_factory) -> Path:
         soundfile.write(folder / "sounds" / name, samples.clip(-1, 1), rate)
 
     made = []
-    for i in range(20):
-        time = np.arange(int(rng.uniform(1.5, 3) * RATE)) / RATE
+    for i in range(14):
+        time = np.arange(int(rng.uniform(1.2, 1.8) * RATE)) / RATE
         made.append(0.1 * np.sin(2 * np.pi * (300 + 500 * (i % 5)) * time) + 0.1 * rng.normal(size=len(time)))
         write(f"take_{i:02d}.wav", made[-1])
     write("copy_03.ogg", 0.3 * made[3])
@@ -45,7 +45,7 @@ def place(tmp_path_factory) -> Path:
     write(
         "copy_11.wav", np.concatenate([0.001 * rng.normal(size=2400), made[11] + 0.02 * rng.normal(size=len(made[11]))])
     )
-    write("copy_15.wav", soxr.resample(-made[15], RATE, 2 * RATE), 2 * RATE)  # at another rate, and turned around
+    write("copy_13.wav", soxr.resample(-made[13], RATE, 2 * RATE), 2 * RATE)  # at another rate, and turned around
     write("silent_1.wav", np.zeros(RATE))
     write("silent_2.wav", np.zeros(RATE))
     torch.manual_seed(0)
@@ -57,11 +57,11 @@ def test_copies_are_found_and_placed_and_nothing_else(place: Path, tmp_path: Pat
     found = duplicates(place / "table.npz", out=tmp_path / "pairs.csv")
     pairs = {(pair.file, pair.copy): pair for pair in found}
     assert set(pairs) == {
-        (f"copy_{i:02d}.{e}", f"take_{i:02d}.wav") for i, e in ((3, "ogg"), (7, "wav"), (11, "wav"), (15, "wav"))
+        (f"copy_{i:02d}.{e}", f"take_{i:02d}.wav") for i, e in ((3, "ogg"), (7, "wav"), (11, "wav"), (13, "wav"))
     }
     assert [pair.correlation for pair in found] == sorted((pair.correlation for pair in found), reverse=True)
     offsets = {name[5:7]: pair.start - pair.copy_start for (name, _), pair in pairs.items()}
-    assert offsets == pytest.approx({"03": 0, "07": -0.5, "11": 0.3, "15": 0}, abs=2 / RATE)
+    assert offsets == pytest.approx({"03": 0, "07": -0.5, "11": 0.3, "13": 0}, abs=2 / RATE)
     for pair in found:
         assert pair.end - pair.start == pytest.approx(pair.copy_end - pair.copy_start)
         assert 0 <= pair.start < pair.end <= pair.seconds + 0.1
@@ -103,7 +103,7 @@ def test_a_recording_that_is_gone_is_told_and_the_others_are_compared(place: Pat
         (copied / path.name).write_bytes(path.read_bytes() if path.name != "copy_07.wav" else b"RIFF")
     with pytest.warns(UserWarning, match=r"1 recordings cannot be read, such as copy_07\.wav"):
         found = duplicates(place / "table.npz", data=copied)
-    assert {pair.file for pair in found} == {"copy_03.ogg", "copy_11.wav", "copy_15.wav"}
+    assert {pair.file for pair in found} == {"copy_03.ogg", "copy_11.wav", "copy_13.wav"}
     with pytest.raises(AudiobatError, match=r"holds no .*which .*table\.npz lists: give another --data"):
         duplicates(place / "table.npz", data=copied / "take_00.wav")
     with pytest.raises(AudiobatError, match=r"name a \.csv"):
