@@ -1,7 +1,7 @@
 """A field season: embed recordings once, hear what a model is least sure of, train again, in seconds a round.
 
     python examples/field_season.py              # 40 recordings of a minute; six rounds of 50 clips of a second
-    python examples/field_season.py FOLDER 8 2 10
+    python examples/field_season.py FOLDER 8 2 10 1    # 8 recordings, 2 rounds of 10 clips, another season
 
 A person would answer in Raven or Audacity. Here the answers come from where the sounds were mixed in, so that it can be
 measured what the choice of clips is worth: the same number of clips drawn at random teaches a second model.
@@ -29,12 +29,12 @@ OTHERS = ("arrow_flight", "hammer_on_wood", "leaves", "picking_fruit", "step_gra
 SECONDS = 60
 
 
-def record(folder: Path, split: str, count: int) -> None:
+def record(folder: Path, split: str, count: int, seed: int) -> None:
     """Write `count` recordings with six calls and six other sounds in each, and SPLIT.csv with the calls' times."""
     (folder / split).mkdir(parents=True)
     stock, rows = load_stock(split, 4 * RATE), [("path", "label", "onset", "offset")]
     for number in range(count):
-        rng = np.random.default_rng((split == "test", number))
+        rng = np.random.default_rng((seed, split == "test", number))
         parts = stock.beds[list(stock.beds)[rng.integers(len(stock.beds))]]
         sound = np.resize(np.concatenate(parts), SECONDS * RATE).astype(np.float64)
         sound *= BED_RMS / np.sqrt(np.square(sound).mean())
@@ -83,12 +83,12 @@ def draw(index: Path, recordings: Path, review: Path, count: int, first: int) ->
 
 
 def main(
-    folder: str | Path | None = None, recordings: int = 40, rounds: int = 6, clips: int = 50
+    folder: str | Path | None = None, recordings: int = 40, rounds: int = 6, clips: int = 50, seed: int = 0
 ) -> dict[str, list[float]]:
     """Print macro F1 of 1-s segments of other recordings, round by round, and return it for both models."""
     place = Path(tempfile.mkdtemp() if folder is None else folder)
-    record(place, "train", recordings)
-    record(place, "test", max(2, recordings // 2))
+    record(place, "train", recordings, seed)
+    record(place, "test", max(2, recordings // 2), seed)
     index = audiobat.embed("bat_nano", place / "train", place / "index.npz", window_seconds=1, hop_seconds=0.5)
     with (place / "train.csv").open(newline="") as file:
         begun = list(csv.reader(file))[: 1 + 2 * 6]  # somebody has listened through two recordings

@@ -192,9 +192,13 @@ def labels_of(table: ClipTable, clip_id: int, starts: NDArray[np.float64], ends:
         assert table.labels is not None
         labels = {table.classes[label] for label in table.labels.row(clip_id).tolist()}
         return [labels] * len(starts)
-    events = table.events.row(clip_id)
-    onsets, offsets = events["onset"], events["offset"]
-    shared = np.minimum(ends[:, None], offsets) - np.maximum(starts[:, None], onsets)  # [W, E] seconds
-    shorter = np.minimum((ends - starts)[:, None], offsets - onsets)
-    held = (shared >= COVERED * shorter - 1e-6) & (shared > 0)
-    return [{table.classes[label] for label in events["label"][own].tolist()} for own in held]
+    found: list[set[str]] = [set() for _ in starts]
+    order = np.argsort(starts, kind="stable")
+    sorted_starts, longest = starts[order], float((ends - starts).max(initial=0.0))
+    for label, onset, offset in table.events.row(clip_id).tolist():
+        near = order[slice(*np.searchsorted(sorted_starts, (onset - longest, offset)))]  # no other can share a part
+        shared = np.minimum(ends[near], offset) - np.maximum(starts[near], onset)  # seconds
+        shorter = np.minimum(ends[near] - starts[near], offset - onset)
+        for window in near[(shared >= COVERED * shorter - 1e-6) & (shared > 0)].tolist():
+            found[window].add(table.classes[label])
+    return found

@@ -106,6 +106,9 @@ def predict(
     if review is not None:
         if model is None:
             raise AudiobatError("--review needs a model: give --model, with a head or without.")
+        unused = {"scores": scores, "top": top, "threshold": threshold, "median": median, "merge_gap": merge_gap}
+        for name, value in unused.items():
+            check(value is None, name, value, "--review makes no table of labels: leave it out")
         return make_review(
             *(model, data, out, review),
             features=features,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from audiobat.config import check
 from audiobat.data.embeddings import EmbeddingTable, read_embeddings
 from audiobat.engine.files import write_atomic
-from audiobat.engine.ranks import pick_device
+from audiobat.engine.ranks import launch
 from audiobat.errors import AudiobatError
 from audiobat.finetuning.review_list import NAME, QUESTION, ReviewClip, read_review, read_taught, write_review
 from audiobat.inference.embed import embed
@@ -80,7 +80,10 @@ def make_review(
     data, *others = [data] if isinstance(data, str | Path) else data
     if others:
         raise AudiobatError(f"--review hears one source, and --data names {len(others) + 1}: give a folder of them.")
-    device = str(pick_device(device))
+    with launch(device) as ranks:
+        if ranks.world_size > 1:
+            raise AudiobatError("--review runs on one rank: start it without torchrun or srun.")
+        device = str(ranks.device)
     release = None if isinstance(model, Tagger) else release_with_head(model)
     tagger = model if isinstance(model, Tagger) else None
     if release is not None:
@@ -89,6 +92,7 @@ def make_review(
     if features is None:
         features = out / FEATURES
         if not features.exists():
+            begin(out)
             embed_for(encoder, tagger, data, features, window_seconds, hop_seconds, device)
     raw = read_embeddings(features)
     load_model(raw, encoder, torch.device(device), trust_remote_code)  # an error if it did not make the table
@@ -118,6 +122,13 @@ def make_review(
     print(f"{out}: {len(clips)} clips to hear; {asked} asks what each is: put that in the place of `{QUESTION} ...`")
     print(f"then: audiobat finetune --features {features} --data {out} ... (a removed row says that nothing is there)")
     return out
+
+
+def begin(out: Path) -> None:
+    """Make the folder a review, so that one that is stopped here can go on."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / NAME).exists():
+        write_review(out, [])
 
 
 def release_with_head(model: str | Path) -> Path | None:
@@ -253,7 +264,7 @@ def write_clips(
     out: Path, recordings: Recordings, table: EmbeddingTable, picks: Sequence[Pick], before: int
 ) -> list[ReviewClip]:
     """Write a WAV file for each pick, numbered behind the `before` clips that are there."""
-    out.mkdir(parents=True, exist_ok=True)
+    begin(out)
     clips = []
     for number, pick in enumerate(picks, start=before + 1):
         path, start, end = str(table.paths[pick.row]), float(table.starts[pick.row]), float(table.ends[pick.row])

@@ -14,6 +14,7 @@ from audiobat.cli.command import main
 from audiobat.data.embeddings import EmbeddingTable, read_embeddings
 from audiobat.errors import AudiobatError
 from audiobat.finetuning.review_list import read_review
+from audiobat.inference import review as review_module
 from audiobat.inference.library.vectors import open_library
 from audiobat.inference.review import apart, most_different, scores_of
 from audiobat.models.encoder import AudioEncoder
@@ -162,8 +163,17 @@ def test_sounds_are_found_that_are_like_a_given_one(season: Path, tmp_path: Path
     assert sum(hits) >= 7
 
 
+def stop(*_):
+    raise KeyboardInterrupt
+
+
 def test_without_a_table_one_is_made_as_the_head_reads_it(season: Path, tmp_path: Path):
-    out = review(season, tmp_path / "review", 4, features=None)
+    (tmp_path / "review").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(review_module, "embed_for", stop)
+        with pytest.raises(KeyboardInterrupt):
+            review(season, tmp_path / "review", 4, features=None)
+    out = review(season, tmp_path / "review", 4, features=None)  # a review that was stopped goes on
     made, given = read_embeddings(out / "features.npz"), read_embeddings(season / "index.npz")
     np.testing.assert_allclose(made.vectors, given.vectors, atol=1e-5)
     assert made.meta["layer"] == given.meta["layer"]
@@ -200,5 +210,6 @@ def test_what_cannot_be_reviewed_is_said_in_a_sentence(season: Path, tmp_path: P
     fails("was made by other weights", features=other)
     two = audiobat.embed(season / "model", season / "recordings", tmp_path / "two.npz", layer=1)
     fails("has the mean of layer 1, the head reads the mean of layer 2", features=two)
+    fails("threshold is 0.3: --review makes no table", threshold=0.3)
     with pytest.raises(AudiobatError, match=r"features is .*: it belongs to --review"):
         audiobat.predict(season / "first", season / "recordings", tmp_path / "out.csv", features=season / "index.npz")
