@@ -13,6 +13,7 @@ from evaluation_folder import CLASSES, RATE, Row, random_events, shares_time, wr
 from matplotlib import image
 from PIL import Image
 from report_browser import Browser
+from report_samples import make_record, save_all
 from scipy.optimize import linear_sum_assignment
 
 from audiobat.errors import AudiobatError
@@ -324,8 +325,12 @@ def test_folders_that_are_damaged_or_lie_are_refused(tmp_path: Path, events: tup
         report(folder, tmp_path / "out", overwrite=True)
 
 
-def test_one_evaluation_a_page(tmp_path: Path, events: tuple[list[Row], list[Row]]):
-    for name in ("a", "b"):
-        write_evaluation(tmp_path / name / "evaluation", *events, FILES, sounds=False)
-    with pytest.raises(AudiobatError, match="one evaluation alone"):
-        report(tmp_path, tmp_path / "out")
+def test_one_evaluation_a_page_and_records_around_it_are_no_part_of_it(tmp_path: Path, events):
+    folders = [write_evaluation(tmp_path / name / "ev", *events, FILES, sounds=False) for name in ("a", "b")]
+    with pytest.raises(AudiobatError, match="a page of its own"):
+        report(folders, tmp_path / "out")
+    save_all(tmp_path / "a", [make_record()])
+    html = (report(tmp_path, tmp_path / "out") / "index.html").read_text(encoding="utf-8")
+    assert "Probing report" in html
+    with pytest.raises(AudiobatError, match="RUNS is empty"):
+        report([], tmp_path / "none")

@@ -12,7 +12,7 @@ from pathlib import Path
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.report.collect import collect, load_all
-from audiobat.evaluation.report.detections.evaluation import Evaluation, find_evaluations, read_evaluation
+from audiobat.evaluation.report.detections.evaluation import Evaluation, evaluation_folder, read_evaluation
 from audiobat.evaluation.report.detections.mistakes import FOLDER as CLIPS
 from audiobat.evaluation.report.detections.sections import detection_sections
 from audiobat.evaluation.report.detections.timeline import FOLDER as RECORDINGS
@@ -21,7 +21,7 @@ from audiobat.evaluation.report.page import write_page
 from audiobat.evaluation.report.paper_tables import everything, table1, table5
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
 from audiobat.evaluation.report.run_figures import draw_all
-from audiobat.evaluation.report.sound_map import find_maps, write_map_page
+from audiobat.evaluation.report.sound_map import map_folder, write_map_page
 from audiobat.evaluation.report.verdicts import judge, paired_verdicts
 from audiobat.evaluation.report.web.html import write_html
 
@@ -31,7 +31,7 @@ def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrit
 
     Args:
         runs: folders that `audiobat probe` or `finetune` wrote, of any depth, or record files; or the folder of one
-            `audiobat evaluate`, or of one map of `audiobat search`.
+            `audiobat evaluate`, or of one `audiobat atlas`.
         out: folder to write.
         overwrite: replace a report that `out` holds, an error otherwise.
 
@@ -42,17 +42,13 @@ def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrit
     sources = [Path(runs)] if isinstance(runs, str | Path) else list(map(Path, runs))
     if (out / "index.html").exists() and not overwrite:
         raise AudiobatError(f"{out / 'index.html'} exists: choose another --out, or replace it with --overwrite.")
-    evaluations = [folder for source in sources for folder in find_evaluations(source)]
-    if evaluations:
-        if len(evaluations) > 1 or len(sources) > 1:
-            raise AudiobatError("A page shows one evaluation alone: name its folder, and report the rest by itself.")
-        return report_detections(read_evaluation(evaluations[0]), out)
-    maps = [folder for source in sources for folder in find_maps(source)]
-    if maps:
-        if len(maps) > 1 or len(sources) > 1:
-            raise AudiobatError("A page shows one map alone: name its folder, and report the rest by itself.")
-        print(f"{write_map_page(maps[0], out)} shows the map of {maps[0]}.")
-        return out
+    alone = [source for source in sources if evaluation_folder(source) or map_folder(source)]
+    if alone and len(sources) > 1:
+        raise AudiobatError(f"{alone[0]} has a page of its own: report it alone, and the rest by itself.")
+    if alone and (folder := evaluation_folder(alone[0])):
+        return report_detections(read_evaluation(folder), out)
+    if alone and (folder := map_folder(alone[0])):
+        return report_map(folder, out)
     return report_records(sources, out)
 
 
@@ -65,6 +61,12 @@ def report_detections(found: Evaluation, out: Path) -> Path:
     )
     page = write_html(out / "index.html", f"Detections: {found.name}", lead, sections, scripts=scripts, beside=True)
     print(f"{page} shows {found.name}; what it plays and draws lies beside it.")
+    return out
+
+
+def report_map(folder: Path, out: Path) -> Path:
+    """Write the page of a map of sounds; returns `out`."""
+    print(f"{write_map_page(folder, out)} shows the map of {folder}.")
     return out
 
 

@@ -32,8 +32,9 @@ FORMAT = "audiobat-map-1"
 COLUMNS = ("points", "cluster", "label", "file", "start", "end", "clip")
 CLIPS = "clips"  # beside the page, where it lies outside of the map's folder
 INTRO = (
-    "Points are near each other where the model finds sounds alike. Point at one to see what it is, click to hear it. "
-    "Click a name below to see its points alone. Ctrl and the wheel, or + and -, zoom."
+    "Points are near each other where the model finds sounds alike. Point at one to see what it is; click a larger one "
+    "to hear it, the others have no sound here. Click a name below to see its points alone. Ctrl and the wheel, or + "
+    "and -, zoom."
 )
 CONTROLS = """
 <div class=controls><label>Colour <select data-part=by>{choices}</select></label>
@@ -46,11 +47,11 @@ CONTROLS = """
 """
 
 
-def find_maps(source: Path) -> list[Path]:
-    """The folders of maps that `source` is or holds, at any depth."""
-    if source.is_file():
-        return [source.parent] if source.name == FILE else []
-    return sorted(path.parent for path in source.rglob(FILE))
+def map_folder(source: Path) -> Path | None:
+    """The folder, if `source` is that of a map, or its map.json; else None."""
+    if source.name == FILE:
+        return source.parent
+    return source if (source / FILE).is_file() else None
 
 
 def write_map_page(folder: Path, out: Path) -> Path:

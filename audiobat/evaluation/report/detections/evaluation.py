@@ -55,11 +55,11 @@ class Evaluation:
         return path
 
 
-def find_evaluations(source: Path) -> list[Path]:
-    """The folders of evaluations that `source` is or holds, at any depth."""
-    if source.is_file():
-        return [source.parent] if source.name == FILE else []
-    return sorted(path.parent for path in source.rglob(FILE))
+def evaluation_folder(source: Path) -> Path | None:
+    """The folder, if `source` is that of an evaluation, or its evaluation.json; else None."""
+    if source.name == FILE:
+        return source.parent
+    return source if (source / FILE).is_file() else None
 
 
 def read_evaluation(folder: Path) -> Evaluation:

@@ -45,7 +45,11 @@ const draw = () => {
   pen.fillStyle = colour("soft");
   for (let i = 0; i < POINTS; i++) if (!isShown(i)) { dot(i, radius); pen.fill(); }
   pen.globalAlpha = 0.8;
-  for (let i = 0; i < POINTS; i++) if (isShown(i)) { pen.fillStyle = hue(groups[by][i]); dot(i, radius); pen.fill(); }
+  for (let i = 0; i < POINTS; i++) if (isShown(i)) {  // those that can be played are larger
+    pen.fillStyle = hue(groups[by][i]);
+    dot(i, DATA.clip[i] ? radius : 0.65 * radius);
+    pen.fill();
+  }
   pen.globalAlpha = 1;
   titles(pen, colour, wide, high);
   pen.strokeStyle = colour("ink");
