@@ -73,6 +73,14 @@ def test_a_map_of_some_rows_and_without_recordings(place: Path):
     assert set(plain["clip"]) == set(plain["label"]) == {None}
 
 
+def test_a_recording_that_is_gone_is_told_and_the_others_have_clips(place: Path):
+    gone = str(np.load(place / "table.npz")["path"][-1])
+    (place / "sounds" / gone).unlink()
+    with pytest.warns(UserWarning, match=f"1 recordings cannot be read and have no clips: .*{gone}"):
+        plain = read_map(atlas(place / "table.npz", place / "atlas").parent)
+    assert {file for file, clip in zip(plain["file"], plain["clip"], strict=True) if clip is None} == {gone}
+
+
 @pytest.mark.parametrize("rows", [2, 3, 4, 5, 8])
 def test_tables_of_few_rows_have_a_map(place: Path, rows: int):
     data = np.load(place / "table.npz")
@@ -109,6 +117,9 @@ def test_mistakes_get_a_sentence(place: Path, monkeypatch):
     atlas(place / "table.npz", place / "atlas", clips=0)
     with pytest.raises(AudiobatError, match="holds a map: choose another --out, or give --overwrite"):
         atlas(place / "table.npz", place / "atlas")
+    with monkeypatch.context() as patch, pytest.raises(AudiobatError, match="gone"):
+        patch.setattr(module, "lay_out", None)  # which takes a minute: a mistake comes before it
+        atlas(place / "table.npz", place / "other", data=place / "gone")
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(AudiobatError, match=r"needs openTSNE: install 'audiobat\[library\]'"):
         atlas(place / "table.npz", place / "other")
