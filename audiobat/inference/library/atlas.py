@@ -49,7 +49,8 @@ def atlas(
 ) -> Path:
     """Draw a map of a library on which sounds that are alike lie near each other; returns its map.json.
 
-    `audiobat report` makes a page of the folder. Labels of the recordings, where they have any, name the clusters.
+    `audiobat report` makes a page of the folder. Labels of the recordings, or of events in them, where there are any,
+    name the clusters.
 
     Args:
         index: the table that `audiobat embed` wrote: .npz, .parquet or .csv.
@@ -76,7 +77,6 @@ def atlas(
     table, recordings = library.table, Recordings(library.table, data)
     if clips:
         recordings.clip_id(str(table.paths[0]))  # are they there at all? The layout takes a minute
-    labels = recordings.labels()
     places = lay_out(library, seed)
     with replacing(out) as beside:
         (beside / CLIPS).mkdir(parents=True)
@@ -84,7 +84,7 @@ def atlas(
             "format": FORMAT,
             "points": places.tolist(),
             "cluster": clusters_of(places).tolist(),
-            "label": [labels.get(path) for path in table.paths.tolist()],
+            "label": recordings.labels(),
             "file": table.paths.tolist(),
             "start": table.starts.tolist(),
             "end": table.ends.tolist(),
