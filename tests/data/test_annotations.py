@@ -239,6 +239,28 @@ def test_how_other_libraries_say_that_there_is_nothing(tmp_path, name):
     assert events_of(read_labelled_clips(tmp_path)) == {"a.wav": [("owl", 0.0, 1.0)], "b.wav": []}
 
 
+def test_birdnets_older_table_for_r(tmp_path):
+    record(tmp_path, "a.wav")
+    row = "/field/a.wav,0.5,3.5,Strix aluco,Tawny Owl,0.75,-1,-1,-1,0,1,0.1,list.txt,BirdNET.tflite\n"
+    header = "filepath,start,end,scientific_name,common_name,confidence,lat,lon,week,overlap,sensitivity,min_conf,"
+    write(tmp_path / "a.BirdNET.results.r.csv", f"{header}species_list,model\n{row}")
+    table = read_labelled_clips(tmp_path)
+    assert events_of(table) == {"a.wav": [("Tawny Owl", 0.5, 3.5)]}
+    assert table.event_scores.values.tolist() == [0.75]
+
+
+@pytest.mark.parametrize("separator", ["\t", ","])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_empty_lines_above_a_header_change_nothing_but_the_rows_that_are_named(folder, separator, end):
+    rows = RAVEN + raven_row(1, 1, 2, "owl")
+    path = folder / "a.txt"
+    write(path, ("\n\n" + rows).replace("\t", separator).replace("\n", end))
+    assert events_of(read_labelled_clips(path)) == {"a.wav": [("owl", 1.0, 2.0)]}
+    write(path, ("\n\n" + rows + raven_row(2, 2, 2, "owl")).replace("\t", separator).replace("\n", end))
+    with pytest.raises(AudiobatError, match="row 5: the event from 2 s"):
+        read_labelled_clips(path)
+
+
 KALEIDOSCOPE = "INDIR,OUTDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,AUTO ID,PULSES,MANUAL ID*\n"
 
 

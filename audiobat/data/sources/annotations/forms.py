@@ -4,6 +4,7 @@
 |---|---|
 | Raven | Raven Pro and Lite, BirdNET-Analyzer's `--rtype table`, opensoundscape's and our own selection tables |
 | BirdNET | BirdNET-Analyzer's CSV |
+| BirdNET, R | its older versions' table for R |
 | Kaleidoscope | id.csv and cluster.csv of Kaleidoscope Pro, and what BirdNET-Analyzer writes for it |
 | predictions | what `audiobat predict` writes as CSV, Parquet or JSON lines |
 | boxes | opensoundscape's BoxedAnnotations |
@@ -57,6 +58,13 @@ FORMS = (
         *("start (s)", "end (s)"),
         labels=("common name", "scientific name"),
         files=(("file",),),
+        score=("confidence",),
+    ),
+    Form(
+        "BirdNET, R",
+        *("start", "end"),
+        labels=("common_name", "scientific_name"),
+        files=(("filepath",),),
         score=("confidence",),
     ),
     Form(
@@ -118,7 +126,10 @@ def rows_of(table: TextTable, form: Form, label_column: str | None = None) -> An
         if form is RAVEN and (_is_shown_before(table, i, views) or _is_no_call(table, i)):
             continue
         if not labels[i]:
-            raise AudiobatError(f"{path}, row {line}: the event has no label: name its class, or remove the row.")
+            raise AudiobatError(
+                f"{path}, row {line}: the event has no label: name its class, remove the row, or choose another column "
+                "with --label-column."
+            )
         score = math.nan if scores is None or not scores[i] else parse_seconds(path, line, form.score[0], scores[i])
         rows.append(Row(files[i], onset, offset, labels[i], score, line))
     return Annotations(path, form.name, rows, tuple(dict.fromkeys(filter(None, files))))

@@ -59,8 +59,9 @@ def check_text(path: Path, text: str) -> None:
 
 
 def header_of(text: str, separator: str) -> list[str]:
-    """The names in the first line of a table."""
-    return [_unquote(name.strip()) for name in LINE_END.split(text, maxsplit=1)[0].split(separator)]
+    """The names in the first line of a table that holds anything."""
+    first = LINE_END.split(text.lstrip("\r\n"), maxsplit=1)[0]
+    return [_unquote(name.strip()) for name in first.split(separator)]
 
 
 def separator_of(text: str, fits: Callable[[Sequence[str]], object]) -> str | None:
@@ -100,16 +101,19 @@ def _rows(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
     Where tabs separate, quotes are letters, as Raven writes them: one in a label must not swallow the rows behind it.
     But R quotes every text, the header too, and pandas and Excel what holds a quote or a comma.
     """
+    table = text.lstrip("\r\n")
+    above = len(LINE_END.findall(text[: len(text) - len(table)]))  # empty lines before the header
     if separator == "\t":
-        all_quoted = text.startswith(QUOTE)
-        split = (line.split("\t") for line in LINE_END.split(text))
+        all_quoted = table.startswith(QUOTE)
+        split = (line.split("\t") for line in LINE_END.split(table))
         rows = ([_unquote(cell) if all_quoted or NEEDS_QUOTES.search(cell) else cell for cell in row] for row in split)
-        return list(enumerate(rows, start=1))[1:]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        return list(enumerate(rows, start=above + 1))[1:]
+    reader = csv.reader(io.StringIO(table, newline=""), delimiter=separator, strict=True)
     try:
-        return [(reader.line_num, list(map(unescape, row))) for row in reader][1:]
+        return [(above + reader.line_num, list(map(unescape, row))) for row in reader][1:]
     except csv.Error as error:
-        raise AudiobatError(f"{path} is no valid CSV after line {reader.line_num} ({error}): fix its quotes.") from None
+        line = above + reader.line_num
+        raise AudiobatError(f"{path} is no valid CSV after line {line} ({error}): fix its quotes.") from None
 
 
 def _unquote(cell: str) -> str:
