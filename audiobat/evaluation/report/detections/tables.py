@@ -104,7 +104,7 @@ def about_html(found: Evaluation) -> str:
         ("Events", f"{events['truth']:,} true, {events['predicted']:,} detected"),
         ("Labels of the truth alone", listed(f"{label} ({n})" for label, n in plain["only_true"].items())),
         ("Labels of predictions alone", listed(f"{label} ({n})" for label, n in plain["only_predicted"].items())),
-        ("Threshold", "as the predictions are" if plain["threshold"] is None else f"{plain['threshold']:g}"),
+        ("Threshold", plain["threshold"] or "as the predictions are"),
         ("Convention", convention),
     ]
     notes = "".join(f"<li>{escape(note)}</li>" for note in plain["notes"])

@@ -22,6 +22,7 @@ from audiobat.evaluation.report.web.html import section_html
 FOLDER = "recordings"  # beside the page
 RECORDINGS = 12  # at most
 ALL_SECONDS = 3600.0  # of all recordings together
+MIDDLE = 0.5  # of the thresholds
 LONG = 6  # so many long recordings share them evenly
 RULES = {
     "overlap": "shares time with one of its class",
@@ -80,16 +81,23 @@ def timeline_html(found: Evaluation, out: Path) -> str:
     scored = any(
         one["scores"] or any(e[2] is not None for lane in one["lanes"] for e in lane["found"]) for one in recordings
     )
-    threshold = found.plain["threshold"] or 0.5
     names = "".join(f'<option value="{i}">{escape(one["name"])}</option>' for i, one in enumerate(recordings))
     rules = "".join(f'<option value="{name}">{escape(text)}</option>' for name, text in RULES.items())
-    slider = SLIDER.format(start=min(99, max(1, round(100 * threshold)))) if scored else ""
+    slider = SLIDER.format(start=hundredths(found.plain["threshold"])) if scored else ""
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return section_html(
         "Timeline",
         f"<p>{escape(INTRO)}</p><div id=timeline>{CONTROLS.format(names=names, rules=rules, slider=slider)}"
         f'<script type="application/json">{text}</script></div>',
     )
+
+
+def hundredths(threshold: str | None) -> int:
+    """Where the slider begins: at what --threshold said if that is one number, else in the middle."""
+    try:
+        return min(99, max(1, round(100 * float(threshold or MIDDLE))))
+    except ValueError:  # a file of thresholds
+        return round(100 * MIDDLE)
 
 
 def choose(found: Evaluation) -> list[tuple[Mapping[str, Any], float, float]]:
