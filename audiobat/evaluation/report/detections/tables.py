@@ -93,7 +93,11 @@ def about_html(found: Evaluation) -> str:
     """What was evaluated, and what was odd."""
     plain = found.plain
     recordings, events = plain["recordings"], plain["events"]
-    convention = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plain["convention"].items())
+    rules = plain["convention"]
+    convention = (
+        f"{rules['name']}: segments of {rules['segment_seconds']:g} s; onsets at most {rules['onset_collar']:g} s "
+        f"apart, ends {rules['offset_collar']:g} s or {rules['offset_share']:.0%} of the true event"
+    )
     hours = (recordings["seconds"] or 0) / 3600
     facts = [
         ("Predictions", str(plain["predictions"])),
@@ -104,7 +108,7 @@ def about_html(found: Evaluation) -> str:
         ("Events", f"{events['truth']:,} true, {events['predicted']:,} detected"),
         ("Labels of the truth alone", listed(f"{label} ({n})" for label, n in plain["only_true"].items())),
         ("Labels of predictions alone", listed(f"{label} ({n})" for label, n in plain["only_predicted"].items())),
-        ("Threshold", "as the predictions are" if plain["threshold"] is None else f"{plain['threshold']:g}"),
+        ("Threshold", plain["threshold"] or "as the predictions are"),
         ("Convention", convention),
     ]
     notes = "".join(f"<li>{escape(note)}</li>" for note in plain["notes"])

@@ -80,16 +80,23 @@ def timeline_html(found: Evaluation, out: Path) -> str:
     scored = any(
         one["scores"] or any(e[2] is not None for lane in one["lanes"] for e in lane["found"]) for one in recordings
     )
-    threshold = found.plain["threshold"] or 0.5
     names = "".join(f'<option value="{i}">{escape(one["name"])}</option>' for i, one in enumerate(recordings))
     rules = "".join(f'<option value="{name}">{escape(text)}</option>' for name, text in RULES.items())
-    slider = SLIDER.format(start=min(99, max(1, round(100 * threshold)))) if scored else ""
+    slider = SLIDER.format(start=slider_start(found.plain["threshold"])) if scored else ""
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return section_html(
         "Timeline",
         f"<p>{escape(INTRO)}</p><div id=timeline>{CONTROLS.format(names=names, rules=rules, slider=slider)}"
         f'<script type="application/json">{text}</script></div>',
     )
+
+
+def slider_start(threshold: str | None) -> int:
+    """Hundredths at which the slider stands before it is moved; 50 if there was no threshold, or a file of several."""
+    try:
+        return min(99, max(1, round(100 * float(threshold or 0.5))))
+    except (ValueError, OverflowError):  # a file's name, or not finite
+        return 50
 
 
 def choose(found: Evaluation) -> list[tuple[Mapping[str, Any], float, float]]:
