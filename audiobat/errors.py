@@ -25,3 +25,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `' (did you mean X?)'` for the known word closest to `word`, or an empty string."""
     close = difflib.get_close_matches(word[:100], list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def name_some(names: Iterable[str], most: int = 10) -> str:
+    """The names in a line; of more than `most` the first ones, and how many there are besides."""
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -120,7 +120,8 @@ def write_evaluation(
         "format": "audiobat-evaluation-1",
         "predictions": "runs/found.csv",
         "truth": "truth.csv",
-        "convention": {"name": "ours", "onset_collar": 0.2, "offset_collar": 0.2, "offset_share": 0.2, "slack": 1e-6},
+        "convention": {"name": "ours", "segment_seconds": 1.0, "slack": 1e-6}
+        | dict.fromkeys(("onset_collar", "offset_collar", "offset_share"), 0.2),
         "threshold": None,
         "classes": list(classes),
         "recordings": {"evaluated": len(files), "seconds": sum(files.values()), "silent": [], "left_out": []},

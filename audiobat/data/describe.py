@@ -248,10 +248,12 @@ def show(source: str, found: dict[str, Any]) -> None:
     clips = "" if found["clips"] == found["files"] else f", {found['clips']:,} clips"
     console.print(Text(f"{source}: {found['files']:,} files{clips}, {hours}, {rates or 'no rate known'}; {channels}"))
     if "labels" in found:
-        text = f"{found['labelled']:,} labelled, {found['without_label']:,} of them without a label"
-        if "events" in found:
-            span = duration(found["event_hours"])
-            text += f"; {found['events']:,} events over {span}, in {found['overlap']:.1%} of which several labels sound"
+        timed = "events" in found
+        text = f"{found['labelled']:,} {'annotated' if timed else 'labelled'}"
+        text += f", {found['without_label']:,} of them {'without an event' if timed else 'with an empty label'}"
+        if timed:
+            text += f"; {found['events']:,} events over {duration(found['event_hours'])}"
+            text += f"; several labels sound at once in {found['overlap']:.1%} of that time"
         console.print(Text(text))
         console.print(label_table(found["labels"], "events" in found))
         for name in ("splits", "folds"):

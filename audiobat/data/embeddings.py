@@ -70,7 +70,7 @@ def read_embeddings(path: str | Path) -> EmbeddingTable:
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None or not path.is_file():
-        what = "no such file" if reader else f"it ends in {path.suffix or 'nothing'}"
+        what = "no such file" if reader else f"it ends in {path.suffix}" if path.suffix else "it has no ending"
         raise AudiobatError(
             f"{path} is no table of embeddings ({what}): name a {', '.join(READERS)} of `audiobat embed`."
         )
@@ -112,7 +112,7 @@ def write_embeddings(out: Path, chunks: Iterator[Columns], meta: Mapping[str, An
 def need_pyarrow(path: Path, verb: str) -> None:
     """Raise an AudiobatError if `path` is a Parquet file and nothing here reads or writes such files."""
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise AudiobatError(f"{path} needs pyarrow: install 'audiobat[parquet]', or {verb} .npz or .csv.")
+        raise AudiobatError(f"{path} needs pyarrow: pip install 'audiobat[parquet]', or {verb} .npz or .csv.")
 
 
 def sidecar(table: Path) -> Path:

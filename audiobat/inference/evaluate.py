@@ -129,9 +129,10 @@ def evaluate(
         write_result(result, folder, clips)
     show(result)
     sounds = len({error.clip for error in result.errors} - {None})
-    print(
-        f"{out} has the numbers, tables, and the sounds of {sounds} errors; audiobat report {out} makes a page of it."
-    )
+    heard = f"the sounds of {sounds} errors" if sounds else "no sounds"
+    if not any(audio):
+        heard += ", as no recording lies beside truth or predictions"
+    print(f"{out} has the numbers, tables, and {heard}; audiobat report {out} makes a page of it.")
     return result
 
 

@@ -74,7 +74,9 @@ class Output:
     def __post_init__(self) -> None:
         out = self.out
         if self.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
-            raise AudiobatError(f"--out {out} needs pyarrow: install 'audiobat[parquet]', or write CSV or JSON lines.")
+            raise AudiobatError(
+                f"--out {out} needs pyarrow: pip install 'audiobat[parquet]', or write CSV or JSON lines."
+            )
         if is_finished(out) and not self.overwrite:
             raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
         if out.exists() and out.is_dir() != self.is_folder:

@@ -140,7 +140,9 @@ def test_labels_from_a_column_renamed_dropped_and_background(folder):
     write(folder / "labels.csv", "from,to\nowl,bird\ngull,bird\nbat,\n")
     table = read_labelled_clips(folder, "Species", ["rain"], folder / "labels.csv")
     assert events_of(table) == {"a.wav": [("bird", 0.0, 0.5), ("bird", 3.0, 3.5)], "b.wav": []}
-    with pytest.raises(AudiobatError, match=r"background label 'rane' \(did you mean rain\?\)"):
+    with pytest.raises(
+        AudiobatError, match=r"background label 'rane' \(did you mean rain\?\): the labels are bat, gull, owl, rain"
+    ):
         read_labelled_clips(folder, "Species", ["rane"])
     with pytest.raises(AudiobatError, match=r"no column 'Specis' \(did you mean Species\?\)"):
         read_labelled_clips(folder, "Specis")

@@ -53,6 +53,9 @@ def test_an_annotated_folder_with_all_that_is_odd(tmp_path, capsys):
     assert len(found["odd"]) == 8
     printed = " ".join(capsys.readouterr().out.split())
     assert "5 files, 35.0 s, 1,000 Hz (3), 2,000 Hz (1); 1 channel (3), 2 channels (1)" in printed
+    assert (
+        "3 annotated, 1 of them without an event; 6 events over 6.1 s; several labels sound at once in 24.6%" in printed
+    )
     assert "owl 1 3 4.0" in printed
 
 

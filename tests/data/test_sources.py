@@ -264,7 +264,7 @@ def test_empty_folder_names_the_extensions_searched(tmp_path):
 
 def test_audio_outside_the_class_folders(tmp_path):
     touch(tmp_path, "dog/a.wav", "stray.wav")
-    with pytest.raises(AudiobatError, match=r"stray\.wav lies in no class folder"):
+    with pytest.raises(AudiobatError, match=r"stray\.wav lies in no class folder, and no annotations"):
         read_labelled_clips(tmp_path)
 
 

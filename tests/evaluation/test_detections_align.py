@@ -100,7 +100,12 @@ def test_predictions_without_a_row_are_of_a_system_that_detects_nothing():
             None,
             r"no label in common: predictions have Dog; the truth dog\. --map",
         ),
-        ([("a.wav", "dog", 0, 1)], [("a.wav", "dog", 0, 1)], ["dgo"], r"--labels dgo: neither side has it.*dog"),
+        (
+            [("a.wav", "dog", 0, 1)],
+            [("a.wav", "dog", 0, 1)],
+            ["dgo"],
+            r"--labels dgo: neither side has it \(did you mean dog\?\): the labels are dog\.",
+        ),
         ([], [("a.wav", "dog", 0, 1)], None, "no event of any label: there is nothing to find"),
     ],
 )

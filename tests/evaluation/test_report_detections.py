@@ -306,14 +306,26 @@ def test_without_its_recordings_the_page_says_so(tmp_path: Path, events: tuple[l
     assert not (tmp_path / "out" / "recordings").exists()
 
 
-@pytest.mark.parametrize(("threshold", "start"), [("0.3", 30), ("0", 1), ("chosen.json", 50), (None, 50)])
-def test_the_slider_begins_at_the_threshold_that_was_given(tmp_path: Path, events, threshold: str | None, start: int):
+def test_without_its_recordings_bars_stand_at_the_top(browser: Browser, tmp_path: Path, events):
+    heights = []
+    for name, sounds in (("without", False), ("with", True)):
+        write_evaluation(tmp_path / name, *events, FILES, sounds=sounds)
+        browser.open(report(tmp_path / name, tmp_path / f"{name} page") / "index.html")
+        settled(browser)
+        heights.append(browser.run('document.querySelector("[data-part=canvas]").getBoundingClientRect().height'))
+    assert heights[0] < heights[1] - 100
+
+
+@pytest.mark.parametrize(
+    ("threshold", "slider"), [(None, 50), ("0.9", 90), ("2", 99), ("inf", 50), ("ev/thresholds.json", 50)]
+)
+def test_the_page_says_the_threshold_that_was_given(tmp_path: Path, events, threshold: str | None, slider: int):
     folder = write_evaluation(tmp_path / "evaluation", *events, FILES, sounds=False)
-    plain = json.loads((folder / "evaluation.json").read_text(encoding="utf-8")) | {"threshold": threshold}
-    (folder / "evaluation.json").write_text(json.dumps(plain), encoding="utf-8")
+    plain = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    (folder / "evaluation.json").write_text(json.dumps(plain | {"threshold": threshold}), encoding="utf-8")
     html = (report(folder, tmp_path / "out") / "index.html").read_text(encoding="utf-8")
-    assert f"max=99 value={start} data-part=threshold" in html
-    assert (threshold or "as the predictions are") in html
+    assert f"max=99 value={slider} " in html
+    assert f"<dd>{threshold or 'as the predictions are'}</dd>" in html
 
 
 def test_folders_that_are_damaged_or_lie_are_refused(tmp_path: Path, events: tuple[list[Row], list[Row]]):

@@ -510,7 +510,7 @@ def test_bad_arguments_say_what_to_change(folder: Path, encoder: AudioEncoder, t
     (tmp_path / "README.txt").write_text("Recordings of a wood\nMay 2024\n")
     fails(r"README\.txt is a list of files, none of which is there", data=tmp_path / "README.txt")
     monkeypatch.setattr(embeddings.importlib.util, "find_spec", lambda name: None)
-    fails(r"needs pyarrow: install 'audiobat\[parquet\]'", out=tmp_path / "o.parquet")
+    fails(r"needs pyarrow: pip install 'audiobat\[parquet\]'", out=tmp_path / "o.parquet")
 
 
 def test_a_list_of_a_windows_editor_is_read_and_another_encoding_is_named(folder: Path, tmp_path: Path):

@@ -202,13 +202,14 @@ def test_events_behind_the_end_are_told_and_sed_eval_counts_them(field, tmp_path
     assert theirs.levels["segment"].per_class["dog"].predicted == 2
 
 
-def test_no_recording_needs_to_be_here(field, tmp_path):
+def test_no_recording_needs_to_be_here(field, tmp_path, capsys):
     lone = tmp_path / "events.csv"
     shutil.copy(field / "events.csv", lone)
     result = evaluate(written(tmp_path, "csv"), lone, tmp_path / "out")
     assert result.audio == [None] * 3
     assert [error.clip for error in result.errors] == [None] * 4
     assert result.seconds.tolist() == [8.1, 3.0, 6.0]
+    assert "no sounds, as no recording lies beside truth or predictions" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

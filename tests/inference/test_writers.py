@@ -255,7 +255,7 @@ def test_bad_arguments_say_what_to_change_and_leave_nothing(clips, tmp_path, mon
     fails("workers is -1", workers=-1)
     fails(r"o\.doc ends in \.doc", name="o.doc")
     monkeypatch.setattr(predict_tables.importlib.util, "find_spec", lambda name: None)
-    fails(r"needs pyarrow: install 'audiobat\[parquet\]'", name="o.parquet")
+    fails(r"needs pyarrow: pip install 'audiobat\[parquet\]'", name="o.parquet")
 
 
 def test_nothing_is_replaced_but_what_was_asked_for_and_is_of_the_kind(clips, tmp_path):

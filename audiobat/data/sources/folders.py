@@ -51,7 +51,10 @@ def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
                 raise AudiobatError(
                     f"{stray} has no label, and lies in no class folder of its tar: add a .json with `label` or a .cls."
                 )
-            raise AudiobatError(f"{stray} lies in no class folder: move it into the folder of its class.")
+            raise AudiobatError(
+                f"{stray} lies in no class folder, and no annotations are beside the recordings: move it into the "
+                "folder of its class, or put a selection table or label track beside each (docs/data.md has the forms)."
+            )
     labels, classes = label_column([[p[depth]] for p in parts])
     splits = np.array([p[0] for p in parts]) if has_splits else None
     return replace(table, labels=labels, classes=classes, splits=splits)

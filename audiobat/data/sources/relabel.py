@@ -16,7 +16,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged
 from audiobat.data.sources.annotations.text_table import parse_table, read_text, separator_of
 from audiobat.data.sources.lists import check_column, split_labels
-from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.errors import AudiobatError, did_you_mean, name_some
 
 
 def with_labels(table: ClipTable, column: str | None, source: str | Path) -> ClipTable:
@@ -72,7 +72,8 @@ def relabel(table: ClipTable, names: Mapping[str, str], background: Collection[s
     renamed = [names.get(name, name) for name in table.classes]
     for name in background:
         if name not in renamed:
-            raise AudiobatError(f"No clip has the background label {name!r}{did_you_mean(name, renamed)}.")
+            hint = f"{did_you_mean(name, renamed)}: the labels are {name_some(sorted(set(renamed)))}."
+            raise AudiobatError(f"No clip has the background label {name!r}{hint}")
     if unknown := [name for name in names if name not in table.classes]:
         guess = did_you_mean(unknown[0], table.classes)
         warnings.warn(

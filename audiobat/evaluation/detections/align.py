@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from audiobat.data.clip_table import ClipTable
-from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.errors import AudiobatError, did_you_mean, name_some
 from audiobat.evaluation.detections.event_list import EventList, Whole
 
 NONE = -1
@@ -113,7 +113,8 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
     if labels is not None:
         for label in labels:
             if label not in names:
-                raise AudiobatError(f"--labels {label}: neither side has it{did_you_mean(label, names)}.")
+                hint = f"{did_you_mean(label, names)}: the labels are {name_some(names)}."
+                raise AudiobatError(f"--labels {label}: neither side has it{hint}")
         names = list(dict.fromkeys(labels))
     true = _rename(truth, np.asarray(place), names)
     found = _rename(predicted, known, names)

@@ -67,7 +67,7 @@ def atlas(
     check(points >= 2, "points", points, "use 2 or more")
     check(clips >= 0, "clips", clips, "use 0 or more")
     if importlib.util.find_spec("openTSNE") is None:
-        raise AudiobatError("A map needs openTSNE: install 'audiobat[library]'.")
+        raise AudiobatError("A map needs openTSNE: pip install 'audiobat[library]'.")
     out = Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and (out / FILE).exists()))):
         what = "is no folder of a map" if not (out / FILE).exists() else "holds a map"
@@ -91,6 +91,7 @@ def atlas(
             "clip": write_clips(beside, library, recordings, clips),
         }
         write_atomic(beside / FILE, json.dumps(plain))
+    print(f"{out}: a map of {len(places):,} sounds; audiobat report {out} --out page makes a page of it")
     return out / FILE
 
 

@@ -89,9 +89,12 @@ def duplicates(
         for pair in found:
             places = f"{pair.file} from {pair.start:.2f} s  =  {pair.copy} from {pair.copy_start:.2f} s"
             print(f"{pair.correlation:.3f}  {places}")
+        if not found:
+            print("No recording holds the same sound as another one.")
     else:
         with replacing(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             write_csv(file, [Duplicate._fields, *found])
+        print(f"{out}: {len(found):,} pairs of recordings that hold the same sound")
     return found
 
 

@@ -62,7 +62,7 @@ def open_for_search(index: str | Path) -> Library:
     if not index.is_file() or importlib.util.find_spec("usearch") is None:
         library = open_library(index)
         if len(library) > KEPT_ROWS:
-            print(f"{index}: a kept index answers sooner: install 'audiobat[library]'.", file=sys.stderr)
+            print(f"{index}: a kept index answers sooner: pip install 'audiobat[library]'.", file=sys.stderr)
         return library
     status = index.stat()
     stamp = {"format": FORMAT, "table": [status.st_size, status.st_mtime_ns]}

@@ -94,8 +94,10 @@ def search(
         print_found(found)
     elif clips:
         write_clips(out, found, recordings, overwrite)
+        print(f"{out}: {len(found):,} clips to hear, the nearest first; {out / CLIPS_TABLE} lists them")
     else:
         write_table(out, format, found, encoder.sample_rate, recordings, overwrite)
+        print(f"{out}: {len(found):,} windows")
     return found
 
 

@@ -42,9 +42,10 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_groups_stay_together_and_become_clusters_with_labels_and_clips(place: Path):
+def test_groups_stay_together_and_become_clusters_with_labels_and_clips(place: Path, capsys):
     path = atlas(place / "table.npz", place / "atlas", clips=7)
     plain = read_map(path.parent)  # as the page reads it
+    assert f"a map of {len(plain['file'])} sounds" in capsys.readouterr().out
     points, groups = np.array(plain["points"]), np.array([name[0] for name in plain["file"]])
     distance = np.linalg.norm(points[:, None] - points[None], axis=2)
     np.fill_diagonal(distance, np.inf)
@@ -136,5 +137,5 @@ def test_mistakes_get_a_sentence(place: Path, monkeypatch):
     with pytest.raises(AudiobatError, match="gone"):
         atlas(place / "table.npz", place / "other", data=place / "gone")
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(AudiobatError, match=r"needs openTSNE: install 'audiobat\[library\]'"):
+    with pytest.raises(AudiobatError, match=r"needs openTSNE: pip install 'audiobat\[library\]'"):
         atlas(place / "table.npz", place / "other")

@@ -74,7 +74,7 @@ def test_copies_are_found_and_placed_and_nothing_else(place: Path, tmp_path: Pat
     with pytest.raises(AudiobatError, match=r"pairs\.csv exists"):
         duplicates(place / "table.npz", out=tmp_path / "pairs.csv")
     assert main(["duplicates", str(place / "table.npz"), "--out", str(tmp_path / "pairs.csv"), "--overwrite"]) == 0
-    capsys.readouterr()
+    assert f"pairs.csv: {len(found)} pairs" in capsys.readouterr().out
     duplicates(place / "table.npz")
     assert "copy_07.wav from 0.00 s  =  take_07.wav from 0.50 s" in capsys.readouterr().out
 
@@ -140,8 +140,9 @@ def test_neighbours_are_those_of_brute_force(monkeypatch, capsys, other: bool):
         np.testing.assert_allclose(cosines[row], exact[row, best], atol=1e-6)
 
 
-def test_the_demo_table_of_one_recording_has_no_pairs(place: Path, tmp_path: Path):
+def test_the_demo_table_of_one_recording_has_no_pairs(place: Path, tmp_path: Path, capsys):
     torch.manual_seed(0)
     table = embed(AudioEncoder(MODEL).eval(), place / "sounds/take_00.wav", tmp_path / "one.npz", window_seconds=0.5)
     assert len(read_embeddings(table)) > 2
     assert duplicates(table) == []
+    assert "No recording holds the same sound" in capsys.readouterr().out

@@ -123,4 +123,4 @@ def test_a_damaged_index_is_told_and_nothing_of_it_is_used(table: Path, monkeypa
     assert isinstance(open_for_search(table), GraphLibrary)  # of another version: made anew
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     assert not isinstance(open_for_search(table), GraphLibrary)
-    assert "install 'audiobat[library]'" in capsys.readouterr().err
+    assert "pip install 'audiobat[library]'" in capsys.readouterr().err

@@ -107,6 +107,9 @@ def test_tables_tracks_and_clips_hold_what_was_found(place: Path, tmp_path: Path
     search(place / "table.npz", query, top=5, out=tmp_path / "clips")
     clips = sorted((tmp_path / "clips").glob("*.wav"))
     assert len(clips) == 5
+    printed = capsys.readouterr().out
+    assert "found.csv: 5 windows" in printed
+    assert "clips: 5 clips to hear" in printed
     for clip, row in zip(clips, found, strict=True):
         whole, rate = soundfile.read(place / "clips" / row.file)
         np.testing.assert_allclose(

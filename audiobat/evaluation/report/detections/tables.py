@@ -93,7 +93,11 @@ def about_html(found: Evaluation) -> str:
     """What was evaluated, and what was odd."""
     plain = found.plain
     recordings, events = plain["recordings"], plain["events"]
-    convention = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plain["convention"].items())
+    rules = plain["convention"]
+    convention = (
+        f"{rules['name']}: segments of {rules['segment_seconds']:g} s; onsets at most {rules['onset_collar']:g} s "
+        f"apart, ends {rules['offset_collar']:g} s or {rules['offset_share']:.0%} of the true event"
+    )
     hours = (recordings["seconds"] or 0) / 3600
     facts = [
         ("Predictions", str(plain["predictions"])),

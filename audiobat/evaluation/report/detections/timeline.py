@@ -22,7 +22,6 @@ from audiobat.evaluation.report.web.html import section_html
 FOLDER = "recordings"  # beside the page
 RECORDINGS = 12  # at most
 ALL_SECONDS = 3600.0  # of all recordings together
-MIDDLE = 0.5  # of the thresholds
 LONG = 6  # so many long recordings share them evenly
 RULES = {
     "overlap": "shares time with one of its class",
@@ -83,7 +82,7 @@ def timeline_html(found: Evaluation, out: Path) -> str:
     )
     names = "".join(f'<option value="{i}">{escape(one["name"])}</option>' for i, one in enumerate(recordings))
     rules = "".join(f'<option value="{name}">{escape(text)}</option>' for name, text in RULES.items())
-    slider = SLIDER.format(start=hundredths(found.plain["threshold"])) if scored else ""
+    slider = SLIDER.format(start=slider_start(found.plain["threshold"])) if scored else ""
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return section_html(
         "Timeline",
@@ -92,12 +91,12 @@ def timeline_html(found: Evaluation, out: Path) -> str:
     )
 
 
-def hundredths(threshold: str | None) -> int:
-    """Where the slider begins: at what --threshold said if that is one number, else in the middle."""
+def slider_start(threshold: str | None) -> int:
+    """Hundredths at which the slider stands before it is moved; 50 if there was no threshold, or a file of several."""
     try:
-        return min(99, max(1, round(100 * float(threshold or MIDDLE))))
-    except ValueError:  # a file of thresholds
-        return round(100 * MIDDLE)
+        return min(99, max(1, round(100 * float(threshold or 0.5))))
+    except (ValueError, OverflowError):  # a file's name, or not finite
+        return 50
 
 
 def choose(found: Evaluation) -> list[tuple[Mapping[str, Any], float, float]]:

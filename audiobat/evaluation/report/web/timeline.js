@@ -9,7 +9,8 @@ const [counts, overview] = ["counts", "overview"].map(part);
 const PICTURE = 144, AXIS = 20, LANE = 46, BAR = 9;  // heights in pixels
 const CLOSEST = 200;  // pixels of a second, at most
 
-let recording, scale = 1, threshold = null, shown = [], tiles = [], pointed = null, waiting = false;
+let recording, picture = 0, scale = 1, threshold = null, shown = [], tiles = [], pointed = null, waiting = false;
+// picture: the height of the spectrogram, 0 where the recording was not there
 // shown: a lane for each class of the recording: {place, truth: [{start, end, hit}], found: [{start, end, score, hit}]}
 
 // ---- from scores to events ----
@@ -183,19 +184,19 @@ const fitted = (target, wide, high) => {
 };
 
 const draw = () => {
-  const wide = scroller.clientWidth, all = lanes(), high = PICTURE + AXIS + LANE * all.length;
+  const wide = scroller.clientWidth, all = lanes(), high = picture + AXIS + LANE * all.length;
   const pen = fitted(canvas, wide, high), colour = colours();
   const from = scroller.scrollLeft / scale, to = from + wide / scale, x = time => (time - from) * scale;
   sheet.style.height = high + "px";
   pen.font = "12px system-ui, sans-serif";
   pen.textBaseline = "middle";
   pen.fillStyle = "#000004";
-  pen.fillRect(0, 0, Math.min(wide, x(recording.seconds)), PICTURE);
+  pen.fillRect(0, 0, Math.min(wide, x(recording.seconds)), picture);
   for (const tile of tiles) {
     if (tile.end < from || tile.start > to) continue;
     tile.load();
     if (tile.image.complete && tile.image.naturalWidth) {
-      pen.drawImage(tile.image, x(tile.start), 0, (tile.end - tile.start) * scale, PICTURE);
+      pen.drawImage(tile.image, x(tile.start), 0, (tile.end - tile.start) * scale, picture);
     }
   }
   // the axis of time: as many marks as fit
@@ -208,22 +209,22 @@ const draw = () => {
   for (let tick = Math.ceil((origin + from) / step); tick * step <= origin + Math.min(to, recording.seconds); tick++) {
     const place = x(tick * step - origin);
     pen.beginPath();
-    pen.moveTo(place, PICTURE);
+    pen.moveTo(place, picture);
     pen.lineTo(place, high);
     pen.stroke();
-    if (place > 18 && place < wide - 18) pen.fillText(clock(tick * step), place, PICTURE + AXIS / 2 + 1);
+    if (place > 18 && place < wide - 18) pen.fillText(clock(tick * step), place, picture + AXIS / 2 + 1);
   }
-  all.forEach((lane, number) => drawLane(pen, colour, lane, PICTURE + AXIS + LANE * number, { from, to, x, wide }));
+  all.forEach((lane, number) => drawLane(pen, colour, lane, picture + AXIS + LANE * number, { from, to, x, wide }));
   // frequencies, over the picture
   pen.textAlign = "left";
   for (const [height, name] of recording.ticks) {
-    written(pen, name, 4, PICTURE * (1 - height), "#ffffff", "#000000b0");
+    written(pen, name, 4, picture * (1 - height), "#ffffff", "#000000b0");
   }
   if (audio.src && (audio.currentTime > 0 || !audio.paused)) {
     pen.fillStyle = colour("ink");
-    pen.fillRect(x(audio.currentTime) - 1, PICTURE, 2, high - PICTURE);
+    pen.fillRect(x(audio.currentTime) - 1, picture, 2, high - picture);
     pen.fillStyle = "#ffffff";
-    pen.fillRect(x(audio.currentTime) - 1, 0, 2, PICTURE);
+    pen.fillRect(x(audio.currentTime) - 1, 0, 2, picture);
   }
 };
 
@@ -336,7 +337,7 @@ const step = way => {
   tell(next);
 };
 const under = pointer => {
-  const area = canvas.getBoundingClientRect(), y = pointer.clientY - area.top - PICTURE - AXIS;
+  const area = canvas.getBoundingClientRect(), y = pointer.clientY - area.top - picture - AXIS;
   const time = (pointer.clientX - area.left + scroller.scrollLeft) / scale, lane = lanes()[Math.floor(y / LANE)];
   if (y < 0 || !lane) return { time };
   const slack = 3 / scale;
@@ -422,6 +423,7 @@ const choose = async () => {
     image.onload = redraw;
     return { start, end, image, load: () => { if (!image.src) image.src = source; } };
   });
+  picture = tiles.length ? PICTURE : 0;
   const every = new Option("all classes", "");
   filter.replaceChildren(every, ...here.lanes.map(lane => new Option(DATA.classes[lane.place], lane.place)));
   said.textContent = here.note;
