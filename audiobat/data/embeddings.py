@@ -167,7 +167,10 @@ def _read_parquet(path: Path) -> tuple[Columns, dict[str, Any]]:
 def _read_npz(path: Path) -> tuple[Columns, dict[str, Any]]:
     check_zip(path)
     with np.load(path, allow_pickle=False) as arrays:
-        columns = {name: arrays[name] for name in (*PLACES, "embedding")}
+        needed = (*PLACES, "embedding")
+        if missing := [name for name in needed if name not in arrays.files]:
+            raise KeyError(missing[0])
+        columns = {name: arrays[name] for name in needed}
         return columns, json.loads(str(arrays["meta"])) if "meta" in arrays.files else {}
 
 

@@ -143,7 +143,7 @@ def _above(side: Side, threshold: Threshold | None, path: str | Path) -> Side:
     events = side.events
     if events.score is None:
         raise AudiobatError(f"--threshold {threshold} needs scores, and {path} has none: leave it out.")
-    least = pick_thresholds(threshold, side.classes, [-math.inf] * len(side.classes))
+    least = pick_thresholds(threshold, side.classes, [-math.inf] * len(side.classes), of_model=False)
     return replace(side, events=events.take(events.score > least[events.label]))
 
 

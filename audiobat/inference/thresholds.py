@@ -25,11 +25,16 @@ Threshold: TypeAlias = float | str | Path | Mapping[str, float]
 
 
 def pick_thresholds(
-    given: Threshold | None, classes: Sequence[str], own: Sequence[float], argument: str = "threshold"
+    given: Threshold | None,
+    classes: Sequence[str],
+    own: Sequence[float],
+    argument: str = "threshold",
+    of_model: bool = True,
 ) -> NDArray[np.float64]:
     """Thresholds [C]: the number or those of the file or mapping that is given; other classes keep their `own` [C].
 
-    `argument` is the name under which it is given.
+    `argument` is the name under which it is given. `of_model`: the classes are all that a model has; False: those that
+    a table of predictions happens to have, which may lack some that are named, but not all.
 
     Raises:
         AudiobatError: no number from 0 to 1, an unknown class, a file that cannot be read.
@@ -45,10 +50,16 @@ def pick_thresholds(
     else:
         named, where = read_thresholds(str(given), argument), str(given)
     places = {name: place for place, name in enumerate(classes)}
+    unknown = [name for name in named if name not in places]
+    if unknown and (of_model or len(unknown) == len(named)):
+        what = (
+            "no class of the model" if of_model else "no label of the predictions, and neither is any other name there"
+        )
+        raise AudiobatError(f"{where} names {unknown[0]!r}, which is {what}{did_you_mean(unknown[0], classes)}.")
     for name, value in named.items():
-        if name not in places:
-            raise AudiobatError(f"{where} names {name!r}, which is no class of the model{did_you_mean(name, classes)}.")
-        found[places[name]] = checked(value, f"{where}: {name!r}")
+        number = checked(value, f"{where}: {name!r}")
+        if name in places:
+            found[places[name]] = number
     return found
 
 

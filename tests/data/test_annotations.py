@@ -263,6 +263,19 @@ def test_empty_lines_above_a_header_change_nothing_but_the_rows_that_are_named(f
         read_labelled_clips(path)
 
 
+def test_words_on_how_sure_somebody_was_are_no_scores(folder):
+    header = RAVEN.replace("Species", "Species\tConfidence")
+    rows = raven_row(1, 1, 2, "owl\t0.5") + raven_row(2, 2, 3, "owl\t")
+    write(folder / "a.selections.txt", header + rows)
+    assert str(read_annotations(folder / "a.selections.txt").event_scores.values.tolist()) == "[0.5, nan]"
+    write(folder / "a.selections.txt", header + rows + raven_row(3, 3, 4, "owl\thigh"))
+    table = read_annotations(folder / "a.selections.txt")
+    assert (len(table.events.values), table.event_scores) == (3, None)
+    write(folder / "p.csv", "file,start,end,label,score\na.wav,0,1,owl,high\n")
+    with pytest.raises(AudiobatError, match="row 2: score is 'high': give a number, or leave it empty"):
+        read_annotations(folder / "p.csv")
+
+
 KALEIDOSCOPE = "INDIR,OUTDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,AUTO ID,PULSES,MANUAL ID*\n"
 
 

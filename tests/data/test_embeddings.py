@@ -52,6 +52,10 @@ def test_a_table_of_another_shape_or_kind_is_refused(tmp_path: Path, ending: str
     out.write_bytes(b"path,start\na.wav,0\n")
     with pytest.raises(AudiobatError, match="cannot be read as a table of embeddings"):
         read_embeddings(out)
+    if ending == ".npz":
+        np.savez(out, scores=np.zeros(3))
+        with pytest.raises(AudiobatError, match=r"\(no column 'path'\)"):
+            read_embeddings(out)
     bad = [{**rows, "start": np.full(len(rows["path"]), np.nan)} for rows in chunks()]
     write_embeddings(out, iter(bad), META)
     with pytest.raises(AudiobatError, match="not finite"):

@@ -171,6 +171,15 @@ def test_a_threshold_leaves_out_what_lies_at_it_or_below(field, tmp_path):
         evaluate(written(tmp_path, "audacity"), field / "events.csv", tmp_path / "no", threshold=0.5)
 
 
+def test_thresholds_of_a_model_may_name_labels_that_no_prediction_has(field, tmp_path):
+    found = written(tmp_path, "csv")
+    result = evaluate(found, field / "events.csv", tmp_path / "out", threshold={"owl": 1, "wren": 0.5})
+    plain = evaluate(found, field / "events.csv", tmp_path / "labels", labels=["dog"])
+    assert len(result.pair.found) == len(plain.pair.found)
+    with pytest.raises(AudiobatError, match=r"names 'owls', which is no label of the predictions.* mean owl"):
+        evaluate(found, field / "events.csv", tmp_path / "no", threshold={"owls": 0.5})
+
+
 def test_labels_of_whole_clips_are_compared_as_clips_alone(field, tmp_path):
     (field / "clips.csv").write_text("path,label\nnorth/a.wav,dog;owl\nnorth/b.wav,owl\nsouth/a.wav,dog\n")
     result = evaluate(written(tmp_path, "csv"), field / "clips.csv", tmp_path / "out")

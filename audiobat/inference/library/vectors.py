@@ -69,7 +69,8 @@ def open_library(index: str | Path) -> Library:
     """
     table = read_embeddings(index)
     if len(table) < 2:
-        raise AudiobatError(f"{index} holds {len(table)} row: embed more recordings, there is nothing to compare.")
+        count = "1 row" if len(table) else "no rows"
+        raise AudiobatError(f"{index} holds {count}: embed more recordings, there is nothing to compare.")
     silent = ~table.vectors.any(1)  # no encoder makes such a row: something else filled it in
     if silent.any():
         warnings.warn(f"{index}: {int(silent.sum())} rows of zeros match nothing and are left out.", stacklevel=2)

@@ -17,7 +17,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audiobat.data.sources.annotations.rows import Annotations, Row, check_span, parse_seconds
+from audiobat.data.sources.annotations.rows import (
+    Annotations,
+    Row,
+    check_span,
+    number_of,
+    parse_score,
+    parse_seconds,
+)
 from audiobat.data.sources.annotations.text_table import TextTable
 from audiobat.errors import AudiobatError, did_you_mean
 
@@ -109,7 +116,9 @@ def rows_of(table: TextTable, form: Form, label_column: str | None = None) -> An
     onsets, offsets = table.columns[form.onset], table.columns[form.offset]
     in_file = table.columns.get(IN_FILE) if form is RAVEN else None
     labels = _labels(table, form, label_column)
-    scores = next((cells for name in form.score if (cells := table.find(name)) is not None), None)
+    score, scores = next(((name, table.columns[name]) for name in form.score if name in table.columns), ("", None))
+    if form is RAVEN and scores is not None and any(cell and number_of(cell) is None for cell in scores):
+        scores = None  # the word of whoever annotated on how sure they were
     selections = table.columns.get("selection", [""] * len(table.lines))
     rows: list[Row] = []
     views: dict[tuple[str, ...], str] = {}  # selections, and the view that showed each first
@@ -130,8 +139,8 @@ def rows_of(table: TextTable, form: Form, label_column: str | None = None) -> An
                 f"{path}, row {line}: the event has no label: name its class, remove the row, or choose another column "
                 "with --label-column."
             )
-        score = math.nan if scores is None or not scores[i] else parse_seconds(path, line, form.score[0], scores[i])
-        rows.append(Row(files[i], onset, offset, labels[i], score, line))
+        value = math.nan if scores is None else parse_score(path, line, score, scores[i])
+        rows.append(Row(files[i], onset, offset, labels[i], value, line))
     return Annotations(path, form.name, rows, tuple(dict.fromkeys(filter(None, files))))
 
 

@@ -31,11 +31,7 @@ class Annotations(NamedTuple):
 
 def parse_seconds(path: Path, line: int, name: str, text: str) -> float:
     """Seconds from a cell; AudiobatError if it is no number, or one with a decimal comma."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if math.isfinite(seconds):
+    if (seconds := number_of(text)) is not None:
         return seconds
     if not text.strip():
         raise AudiobatError(f"{path}, row {line}: {name} is empty: every event needs both its times, or no row at all.")
@@ -43,6 +39,24 @@ def parse_seconds(path: Path, line: int, name: str, text: str) -> float:
     if "," in text:
         hint = "write decimals with a point, such as 1.25: set the program that saves it to English numbers"
     raise AudiobatError(f"{path}, row {line}: {name} is {text.strip()!r}: {hint}.")
+
+
+def parse_score(path: Path, line: int, name: str, text: str) -> float:
+    """A score from a cell, NaN from an empty one; AudiobatError if it is no number."""
+    if not text.strip():
+        return math.nan
+    if (score := number_of(text)) is None:
+        raise AudiobatError(f"{path}, row {line}: {name} is {text.strip()!r}: give a number, or leave it empty.")
+    return score
+
+
+def number_of(text: str) -> float | None:
+    """The finite number that a cell holds; None: it holds none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def check_span(path: Path, line: int, onset: float, offset: float) -> None:
