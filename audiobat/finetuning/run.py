@@ -321,7 +321,7 @@ def plan_text(
     return "\n".join(
         [
             f"clips: {clips:,} of {len(tagger.classes)} classes; {'; '.join(counts)}",
-            *(f"crops of: {each}" for each in crops if each.some_empty),
+            *(f"drawn from: {each}" for each in crops if each.some_empty),
             f"head: {tagger.config.head.kind} for each {tagger.task}, "
             f"{'several classes at once' if tagger.multi_label else 'one class'}",
             f"steps: {train.steps:,} of {train.batch_size} clips, the first {train.freeze_steps:,} of the head alone; "
