@@ -83,6 +83,11 @@ def label_windows(index: EmbeddingTable, sources: Sequence[Source]) -> LabelledW
     rows = np.array(sorted(found), np.int64)
     known = [found[row] for row in rows.tolist()]
     classes = sorted({label for one in known for label in one.labels})
+    if not classes and still_open:
+        raise AudiobatError(
+            f"{sources[0].name} has no answer: {still_open} clips of the review still have a question mark. Hear them, "
+            "and put what each is in the place of its question."
+        )
     if not classes:
         raise AudiobatError(
             f"{sources[0].name} labels no window of {index.source}: give annotations of the recordings that it has."

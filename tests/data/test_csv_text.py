@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiobat.data.csv_text import csv_text, escape, unescape
+from audiobat.data.embeddings import write_embeddings
 from audiobat.data.prepare.merge import write_csv as write_report
 from audiobat.data.skipped import write_skipped
 from audiobat.data.sources.lists import read_columns
 from audiobat.evaluation.report.render import csv_lines
-from audiobat.inference import embed, writers
+from audiobat.inference import writers
 
 SIGNS = "=+-@＝＋－＠"
 HOSTILE = [
@@ -75,7 +76,7 @@ def write_results(path):
 WRITERS = {
     "skipped": lambda path: write_skipped(path, dict.fromkeys(HOSTILE, "=why")),
     "duplicates": lambda path: write_report(path, ("path", "key"), [(name, name) for name in HOSTILE]),
-    "embed": lambda path: embed.write_csv(path, rows_of_embed(HOSTILE)),
+    "embed": lambda path: write_embeddings(path, rows_of_embed(HOSTILE), {}),
     "results": write_results,
 }
 

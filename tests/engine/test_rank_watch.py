@@ -148,6 +148,7 @@ def be_a_rank(job, rank, folder):
                 (folder / f"{rank}.worker").write_text(str(worker.pid))
             (folder / f"{rank}.here").touch()
             job.acts[rank](ranks)
+        return 0
 
     command.run = work
     os.dup2(os.open(folder / f"{rank}.err", os.O_WRONLY | os.O_CREAT), 2)

@@ -79,6 +79,8 @@ def test_the_record_is_of_heads_that_have_not_heard_the_recordings(season: Path,
     )
     assert record.metrics["map"].value > 0.9
     assert record.head["folds"] == 5
+    page = audiobat.report(tmp_path / "run", tmp_path / "page") / "index.html"
+    assert "1 model, 1 head, 1 data set" in page.read_text(encoding="utf-8")
     scores = load_scores(
         next((tmp_path / "run" / "results").glob("*.json")),
         load_record(next((tmp_path / "run" / "results").glob("*.json"))),

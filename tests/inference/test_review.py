@@ -118,6 +118,8 @@ def test_answers_teach_and_what_was_heard_is_not_asked_again(season: Path, tmp_p
     sources = [season / "two.csv", out]
     audiobat.finetune(season / "model", sources, tmp_path / "open", features=season / "index.npz")
     assert "open: 10 clips of reviews still have a question mark" in capsys.readouterr().out
+    with pytest.raises(AudiobatError, match="has no answer: 10 clips of the review still have a question mark"):
+        audiobat.finetune(season / "model", out, tmp_path / "none", features=season / "index.npz")
     answer(out, season / "all.csv")
     before = (out / "001-010.selections.txt").read_bytes()
     audiobat.finetune(season / "model", sources, tmp_path / "second", features=season / "index.npz")

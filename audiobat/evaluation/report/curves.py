@@ -57,8 +57,12 @@ class Layers:
 
 
 def is_block_probe(record: ResultRecord) -> bool:
-    """Whether it is a linear probe of a block that was named by its number."""
-    return bool(record.head["kind"] == "linear" and record.head.get("layer", -1) != -1)
+    """Whether it is a linear probe of a block that was named by its number.
+
+    `finetune --features`, which names its block so, too, fits a head that is used.
+    """
+    head = record.head
+    return bool(head["kind"] == "linear" and head.get("layer", -1) != -1 and "fit" not in head)
 
 
 def layers_of(

@@ -73,7 +73,10 @@ def look(place: int) -> dict[str, Any]:
 
 def folded(name: str, width: int, lines: int = 2) -> str:
     """A name over at most `lines` lines of `width` letters; the rest is cut, with an ellipsis."""
-    cut = wrap(" ".join(name.split()), width, max_lines=lines, placeholder="…")
+    plain = " ".join(name.split())
+    cut = wrap(plain, width, max_lines=lines, placeholder="…")
+    if cut and cut[-1] == "…":  # one word is longer than the line, and is left out whole
+        cut[-1] = f"{wrap(plain, width)[len(cut) - 1][:-1]}…"
     return "\n".join(cut)
 
 

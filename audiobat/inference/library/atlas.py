@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,8 @@ def atlas(
 ) -> Path:
     """Draw a map of a library on which sounds that are alike lie near each other; returns its map.json.
 
-    `audiobat report` makes a page of the folder. Labels of the recordings, where they have any, name the clusters.
+    `audiobat report` makes a page of the folder. Labels of the recordings, or of events in them, where there are any,
+    name the clusters.
 
     Args:
         index: the table that `audiobat embed` wrote: .npz, .parquet or .csv.
@@ -72,16 +74,17 @@ def atlas(
         hint = "choose another --out" if not (out / FILE).exists() else "choose another --out, or give --overwrite"
         raise AudiobatError(f"{out} {what}: {hint}.")
     library = thinned(open_library(index), points)
+    table, recordings = library.table, Recordings(library.table, data)
+    if clips:
+        recordings.clip_id(str(table.paths[0]))  # are they there at all? The layout takes a minute
     places = lay_out(library, seed)
-    recordings = Recordings(library.table, data)
-    table, labels = library.table, recordings.labels()
     with replacing(out) as beside:
         (beside / CLIPS).mkdir(parents=True)
         plain = {
             "format": FORMAT,
             "points": places.tolist(),
             "cluster": clusters_of(places).tolist(),
-            "label": [labels.get(path) for path in table.paths.tolist()],
+            "label": recordings.labels(),
             "file": table.paths.tolist(),
             "start": table.starts.tolist(),
             "end": table.ends.tolist(),
@@ -161,14 +164,24 @@ def clusters_of(places: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def write_clips(out: Path, library: Library, recordings: Recordings, count: int) -> Sequence[str | None]:
-    """Write clips of some rows below `out`; returns the name of each row's, None where it has none."""
+    """Write clips of some rows below `out`; returns the name of each row's, None where it has none.
+
+    Recordings that cannot be read are told, and have none.
+    """
     table = library.table
     names: list[str | None] = [None] * len(library)
     rows = evenly(len(library), count) if count else np.zeros(0, np.int64)
+    broken: dict[str, str] = {}  # recording to what is wrong
     with Progress("write clips", total=len(rows), unit="clip", shown=count > 0) as bar:
         for row in rows.tolist():
-            name = f"{CLIPS}/{row}.mp3"
-            recordings.write_clip(out / name, str(table.paths[row]), float(table.starts[row]), float(table.ends[row]))
-            names[row] = name
+            name, path = f"{CLIPS}/{row}.mp3", str(table.paths[row])
+            try:
+                recordings.write_clip(out / name, path, float(table.starts[row]), float(table.ends[row]))
+                names[row] = name
+            except AudiobatError as error:
+                broken[path] = str(error)
             bar.advance()
+    if broken:
+        example = next(iter(broken.values()))
+        warnings.warn(f"{len(broken)} recordings cannot be read and have no clips: {example}", stacklevel=3)
     return names

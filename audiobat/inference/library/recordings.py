@@ -17,6 +17,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.embeddings import EmbeddingTable
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.errors import AudiobatError
+from audiobat.finetuning.window_labels import labels_of
 from audiobat.inference.window_pass import list_clips
 
 MP3_RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz
@@ -71,15 +72,25 @@ class Recordings:
         except AudiobatError:
             return default
 
-    def labels(self) -> dict[str, str]:
-        """Recording to its labels, several joined by `;`, of those that have any where the recordings are."""
+    def labels(self) -> list[str | None]:
+        """The labels of each row [R], several joined by `;`; None: it has none.
+
+        Where the labels of a recording have times, a row has those that `finetune --features` would teach it.
+        """
+        names: list[str | None] = [None] * len(self._table)
         try:
             clips = read_labelled_clips(self._where())
         except AudiobatError:  # a source of no labels
-            return {}
-        assert clips.labels is not None
-        rows = (clips.labels.row(clip_id).tolist() for clip_id in range(len(clips)))
-        return {key: ";".join(clips.classes[i] for i in row) for key, row in zip(clips.keys, rows, strict=True) if row}
+            return names
+        rows_of: dict[str, list[int]] = {}
+        for row, path in enumerate(self._table.paths.tolist()):
+            rows_of.setdefault(path, []).append(row)
+        for clip_id, key in enumerate(clips.keys):
+            rows = rows_of.get(key, [])
+            spans = self._table.starts[rows], self._table.ends[rows]
+            for row, labels in zip(rows, labels_of(clips, clip_id, *spans), strict=True):
+                names[row] = ";".join(sorted(labels)) or None
+        return names
 
     def read(self, path: str, start: float, end: float, rate: int | None = None) -> tuple[NDArray[np.float32], int]:
         """Samples [S] of a recording between two times in seconds, and their rate: `rate`, or the recording's own."""

@@ -74,6 +74,29 @@ def test_a_map_of_some_rows_and_without_recordings(place: Path):
     assert set(plain["clip"]) == set(plain["label"]) == {None}
 
 
+def test_a_recording_that_is_gone_is_told_and_the_others_have_clips(place: Path):
+    gone = str(np.load(place / "table.npz")["path"][-1])
+    (place / "sounds" / gone).unlink()
+    with pytest.warns(UserWarning, match=f"1 recordings cannot be read and have no clips: .*{gone}"):
+        plain = read_map(atlas(place / "table.npz", place / "atlas").parent)
+    assert {file for file, clip in zip(plain["file"], plain["clip"], strict=True) if clip is None} == {gone}
+
+
+def test_points_have_the_labels_of_the_events_in_them(place: Path):
+    data = np.load(place / "table.npz")
+    columns = {name: data[name] for name in ("path", "start", "end", "embedding")}
+    columns["path"] = np.full(len(columns["path"]), "long.wav")
+    columns["start"] = np.arange(len(columns["path"])) * 1.0
+    columns["end"] = columns["start"] + 1.0
+    (place / "season").mkdir()
+    soundfile.write(place / "season/long.wav", np.zeros(60 * RATE, np.int16), RATE)
+    (place / "season/long.txt").write_text("1.2\t1.5\tshort\n3.4\t5.3\tlong\n4.1\t4.9\tother\n")
+    write_embeddings(place / "season.npz", iter([columns]), {"data": str(place / "season")})
+    labels = read_map(atlas(place / "season.npz", place / "atlas", clips=0).parent)["label"]
+    assert labels[:7] == [None, "short", None, "long", "long;other", None, None]
+    assert not any(labels[7:])
+
+
 @pytest.mark.parametrize("rows", [2, 3, 4, 5, 8])
 def test_tables_of_few_rows_have_a_map(place: Path, rows: int):
     data = np.load(place / "table.npz")
@@ -110,6 +133,9 @@ def test_mistakes_get_a_sentence(place: Path, monkeypatch):
     atlas(place / "table.npz", place / "atlas", clips=0)
     with pytest.raises(AudiobatError, match="holds a map: choose another --out, or give --overwrite"):
         atlas(place / "table.npz", place / "atlas")
+    monkeypatch.setattr(module, "lay_out", None)  # which takes a minute: mistakes come before it
+    with pytest.raises(AudiobatError, match="gone"):
+        atlas(place / "table.npz", place / "other", data=place / "gone")
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(AudiobatError, match=r"needs openTSNE: pip install 'audiobat\[library\]'"):
         atlas(place / "table.npz", place / "other")
