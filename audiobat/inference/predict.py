@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -107,8 +107,7 @@ def predict(
         if model is None:
             raise AudiobatError("--review needs a model: give --model, with a head or without.")
         unused = {"scores": scores, "top": top, "threshold": threshold, "median": median, "merge_gap": merge_gap}
-        for name, value in unused.items():
-            check(value is None, name, value, "--review makes no table of labels: leave it out")
+        refuse(unused, "--review makes no table of labels: leave it out")
         return make_review(
             *(model, data, out, review),
             features=features,
@@ -119,14 +118,12 @@ def predict(
             device=device,
             trust_remote_code=trust_remote_code,
         )
-    for name, unused in (("like", like), ("features", features)):
-        check(unused is None, name, unused, "it belongs to --review, which says how many clips to pick")
+    refuse({"like": like, "features": features}, "it belongs to --review, which says how many clips to pick")
     table_format = pick_format(out, format)
     settings = Settings(top, threshold, median, merge_gap, min_duration)
     if (file := scores_in(data)) is not None:
         given = {"model": model, "scores": scores, "window_seconds": window_seconds, "hop_seconds": hop_seconds}
-        for name, value in given.items():
-            check(value is None, name, value, f"{file} holds what was scored already: leave it out")
+        refuse(given, f"{file} holds what was scored already: leave it out")
         with launch("cpu") as ranks:
             if ranks.is_main:
                 found = read_scores(file)
@@ -175,6 +172,12 @@ def predict(
 
         make_table("predict", out, task, clips, windows, depends_on, overwrite, ranks, write)
     return out
+
+
+def refuse(arguments: Mapping[str, object], why: str) -> None:
+    """Raise an AudiobatError if one of the arguments is given."""
+    for name, value in arguments.items():
+        check(value is None, name, value, why)
 
 
 def check_kept(kept: Path | None, out: Path, overwrite: bool) -> None:
