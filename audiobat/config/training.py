@@ -64,7 +64,7 @@ class DataConfig:
 class LabelConfig:
     """What of the clips' labels is a class, and under which name."""
 
-    column: str | None = None  # that holds the labels, of a list or of annotations; null: the usual one
+    column: str | None = None  # the column that holds the labels, of a list or of annotations; null: the usual one
     background: tuple[str, ...] = ()  # labels that are no class: a clip or span that has no other is background
     map: str | None = None  # a CSV of columns `from` and `to`: labels under other names; an empty one drops the label
 

@@ -68,7 +68,8 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
         if not mask.any():
             groups = len(set(groups_of(table)))
             one = " as each class is in one recording alone" if groups < len(table) or groups == 1 else ""
-            raise AudiobatError(f"Split {name} has no clips{one}: mark some of the {len(table)} clips as {name}.")
+            hint = f"mark some of the {len(table)} clips as {name}" if len(table) > 1 else "annotate a second recording"
+            raise AudiobatError(f"Split {name} has no clips{one}: {hint}.")
         sets = {tuple(table.labels.row(i).tolist()) for i in np.flatnonzero(mask).tolist()}
         if len(sets) == 1 and table.events is None:  # where there are events, their times tell clips apart
             names = ";".join(table.classes[c] for c in sets.pop()) or "no label"

@@ -255,6 +255,11 @@ def describe(lesson: Lesson, index: EmbeddingTable) -> Iterator[str]:
         f"windows: {len(table):,} of {len(index):,} are known, in {recordings:,} recordings; {marked:,} have a label, "
         f"of {len(table.classes)} classes"
     )
+    if lesson.loss == "ce":
+        yield (
+            "head: one class for every window, silence too, as each known window has exactly one label; windows "
+            "without a label, or --train.loss bce, teach it to name none"
+        )
     if windows.open:
         yield f"open: {windows.open:,} clips of reviews still have a question mark, and are left out"
     if windows.unknown:

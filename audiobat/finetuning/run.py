@@ -65,8 +65,9 @@ def finetune(
     Args:
         model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, or a checkpoint of BAT, EAT, SSLAM,
             Audio-MAE or BEATs; a head that it has is left out unless `config.keep_head`.
-        data: clips with labels: a folder, a CSV or Parquet file with a path column, prepared shards, tars of
-            recordings, or NAME:FOLDER of a public data set; clips of split `valid` choose the best weights.
+        data: clips with labels: a folder of classes or of recordings with annotations beside them, a CSV or Parquet
+            file with a path column, prepared shards, tars of recordings, or NAME:FOLDER of a public data set; clips of
+            split `valid` choose the best weights.
         out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/, results/, release/;
             with folds the run and the release of each are in folds/FOLD/.
         config: the head, its training and which weights are kept; by default Table 6, AS-20K.
@@ -321,7 +322,7 @@ def plan_text(
     return "\n".join(
         [
             f"clips: {clips:,} of {len(tagger.classes)} classes; {'; '.join(counts)}",
-            *(f"crops of: {each}" for each in crops if each.some_empty),
+            *(f"drawn from: {each}" for each in crops if each.some_empty),
             f"head: {tagger.config.head.kind} for each {tagger.task}, "
             f"{'several classes at once' if tagger.multi_label else 'one class'}",
             f"steps: {train.steps:,} of {train.batch_size} clips, the first {train.freeze_steps:,} of the head alone; "

@@ -49,7 +49,7 @@ def evaluate(
     threshold: Threshold | None = None,
     labels: Sequence[str] | None = None,
     label_column: str | None = None,
-    background: Sequence[str] = (),
+    background: tuple[str, ...] = (),
     map: str | Path | None = None,
     clips: int = 20,
     seed: int = 0,

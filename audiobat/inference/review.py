@@ -7,6 +7,7 @@ reads the folder as it is.
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,7 +121,9 @@ def make_review(
     asked = write_tracks(out, clips, picks) if format == "audacity" else write_table(out, clips, picks, table)
     write_review(out, [*earlier, *clips])
     print(f"{out}: {len(clips)} clips to hear; {asked} asks what each is: put that in the place of `{QUESTION} ...`")
-    print(f"then: audiobat finetune --features {features} --data {out} ... (a removed row says that nothing is there)")
+    known = "MODEL" if isinstance(model, Tagger) else model
+    parts = ("--model", known, "--data", out, "--features", features, "--out", "RUN")
+    print(f"then: audiobat finetune {shlex.join(map(str, parts))} (a removed row says that nothing is there)")
     return out
 
 

@@ -326,6 +326,8 @@ def test_one_recording_for_each_class_cannot_be_split():
     )
     with pytest.raises(AudiobatError, match="Split test has no clips as each class is in one recording alone"):
         split_for_probe(table)
+    with pytest.raises(AudiobatError, match=r"in one recording alone: annotate a second recording\."):
+        split_for_probe(clip_table("", ["a.wav"], events=[[("a", 0.0, 1.0), ("b", 2.0, 3.0)]]))
 
 
 def test_split_by_fold():

@@ -64,6 +64,15 @@ def test_a_release_predicts_from_audio_as_its_head_does_from_stored_vectors(seas
     assert main([*argv, "--overwrite"]) == 0
 
 
+@pytest.mark.parametrize(("labels", "exclusive"), [(("low", "top"), True), (("low", ""), False)])
+def test_a_head_that_always_names_a_class_is_told(season: Path, tmp_path: Path, capsys, labels, exclusive: bool):
+    rows = [f"{season}/recordings/{i}.wav,{labels[i % 2]}\n" for i in range(4)]
+    (tmp_path / "clips.csv").write_text("path,label\n" + "".join(rows))
+    argv = ["finetune", "--model", str(season / "model"), "--data", str(tmp_path / "clips.csv"), "--out", "none"]
+    assert main([*argv, "--features", str(season / "index.npz"), "--dry-run"]) == 0
+    assert ("head: one class for every window, silence too" in capsys.readouterr().out) == exclusive
+
+
 def test_the_record_is_of_heads_that_have_not_heard_the_recordings(season: Path, tmp_path: Path):
     [record] = audiobat.finetune(
         season / "model", season / "events.csv", tmp_path / "run", features=season / "index.npz"

@@ -151,7 +151,7 @@ def test_truth_of_recordings_with_tables_beside_them_needs_no_list(field, tmp_pa
     }
 
 
-def test_labels_are_renamed_chosen_and_left_out(field, tmp_path):
+def test_labels_are_renamed_chosen_and_left_out(field, tmp_path, capsys):
     found = written(tmp_path, "csv")
     names = tmp_path / "names.csv"
     names.write_text("from,to\ndog,animal\nowl,animal\n")
@@ -160,8 +160,11 @@ def test_labels_are_renamed_chosen_and_left_out(field, tmp_path):
     assert result.levels["overlap"].per_class["animal"].found == 4
     few = evaluate(found, field / "events.csv", tmp_path / "few", labels=["owl"])
     assert (len(few.pair.truth), len(few.pair.found)) == (2, 2)
-    none = evaluate(found, field / "events.csv", tmp_path / "none", background=["owl"])
+    none = evaluate(found, field / "events.csv", tmp_path / "none", background=("owl",))
     assert none.pair.only_predicted == {"owl": 2}
+    argv = ["evaluate", str(found), str(field / "events.csv"), "--out", str(tmp_path / "all")]
+    assert main([*argv, "--background", "dog,owl"]) == 2  # a comma between them, as in `describe` and `finetune`
+    assert "The truth has no event of any label" in capsys.readouterr().err
 
 
 def test_a_threshold_leaves_out_what_lies_at_it_or_below(field, tmp_path):

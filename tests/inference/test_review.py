@@ -1,6 +1,7 @@
 """`predict --review`: which windows are picked, the clips and tables that are written, and the way back to training."""
 
 import csv
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,11 @@ def test_clips_are_the_windows_and_the_table_asks_of_each(season: Path, tmp_path
     out = tmp_path / "review"
     argv = ["predict", "--model", str(season / "first"), "--data", str(season / "recordings"), "--out", str(out)]
     assert main([*argv, "--review", "12", "--features", str(season / "index.npz")]) == 0
-    assert f"{out}: 12 clips to hear; {out}/001-012.selections.txt asks" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{out}: 12 clips to hear; {out}/001-012.selections.txt asks" in said
+    command = shlex.split(said.partition("then: audiobat ")[2].partition(" (")[0])
+    assert main([*command[:-1], str(tmp_path / "next"), "--dry-run"]) == 2  # as every clip still has its question
+    assert "12 clips of the review still have a question mark" in capsys.readouterr().err
     clips = read_review(out)
     assert len(clips) == 12
     index = read_embeddings(season / "index.npz")

@@ -36,7 +36,7 @@ def confusion_of_row(row: Row) -> Confusion | None:
 
 @styled
 def confusion_figure(title: str, found: Confusion, unit: str = "clips") -> Figure:
-    """The matrix, each cell coloured by its share of the line's clips; of many classes those in the most mistakes."""
+    """The matrix, each cell coloured by its share of the row's clips; of many classes those in the most mistakes."""
     classes, wrong = len(found.classes), found.counts.copy()
     np.fill_diagonal(wrong, 0)
     mistaken = (wrong.sum(0) + wrong.sum(1))[:classes]
@@ -64,7 +64,7 @@ def confusion_figure(title: str, found: Confusion, unit: str = "clips") -> Figur
         text = plain(count) if count == round(count) else f"{count:.1f}"
         ax.text(predicted, true, text, ha="center", va="center", fontsize=7.5, color=ink)
     part = "" if classes <= DRAWN else f", the {DRAWN} of {classes} classes with the most mistakes"
-    headline(figure, f"{title}: true classes (lines) and predicted ones (columns){part}")
+    headline(figure, f"{title}: true classes (rows) and predicted ones (columns){part}")
     return figure
 
 

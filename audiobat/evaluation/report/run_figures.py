@@ -35,7 +35,7 @@ CAPTIONS = {  # of each kind of figure; the kind is the start of its file's name
     "heads": "Marks: means over seeds. Lines: 95% intervals over test clips.",
     "classes": "Bars: the best model under its best head. Marks: other models, each under its own best head. "
     f"{RARE_MARK} Fewer than {FEW} test clips have the class: its precision depends much on chance.",
-    "confusion": "Counts of true classes, coloured by their share of the line: of the best model under its best head, "
+    "confusion": "Counts of true classes, coloured by their share of the row: of the best model under its best head, "
     "with its first seed.",
     "f1_threshold": "The F1 of tables is at a threshold of 0.5. A head whose best threshold lies elsewhere may rank "
     "clips well and yet predict a class too rarely or too often. Best thresholds are chosen on the test clips, "

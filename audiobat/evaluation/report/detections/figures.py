@@ -21,7 +21,7 @@ THRESHOLD = (
     f"precision over recall, of all classes and of the {CLASSES} with the most true events."
 )
 CONFUSED = (
-    "Counts of events, coloured by their share of the line. A missed event counts for the class of the false alarm "
+    "Counts of events, coloured by their share of the row. A missed event counts for the class of the false alarm "
     "that shares most time with it; what is left over is missed to the background, or a false alarm out of it."
 )
 
