@@ -25,7 +25,7 @@ def main_of(name):
 def test_embed_puts_like_sounds_next_to_each_other(capsys):
     share = main_of("embed")()
     assert share > 0.7  # 83% here; 4% by chance
-    assert len(capsys.readouterr().out.splitlines()) == 14
+    assert len(capsys.readouterr().out.splitlines()) == 16
 
 
 def test_embed_takes_a_folder_of_ones_own(tmp_path):

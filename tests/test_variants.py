@@ -268,7 +268,8 @@ def test_a_head_of_ones_own_is_fine_tuned_released_and_predicts(here, sounds, cl
     predict = ["predict", "--model", "tagger", "--data", str(sounds), "--out", "labels.csv", "--device", "cpu"]
     assert main(predict) == 2
     assert "release/code/gated_mean.py" in capsys.readouterr().err
-    assert main([*predict, "--trust-remote-code"]) == 0, capsys.readouterr().err
+    # After two steps no class is likelier than its prior.
+    assert main([*predict, "--trust-remote-code", "--threshold", "0"]) == 0, capsys.readouterr().err
     assert len(Path("labels.csv").read_text().splitlines()) >= 8
     assert load_tagger("tagger", trust_remote_code=True).config.head.hidden == 4
     assert main(["export", "--model", "tagger", "--to", "release", "--out", "shared", "--trust-remote-code"]) == 0

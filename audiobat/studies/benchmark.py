@@ -183,7 +183,7 @@ def run_finetune(cell: Cell, out: Path, device: str, overwrite: bool, done: bool
         config = replace(config, train=replace(config.train, seed=seed, device=device))
         if done:  # as the run's config.yaml has it, with the data
             config = replace(config, data=replace(config.data, path=cell.source))
-            check_same(folder / "config.yaml", config, {"model": cell.weights, "test_fold": None})
+            check_same(folder / "config.yaml", config, {"model": cell.weights, "test_fold": None, "folds": None})
         else:
             finetune(cell.weights, cell.source, folder, config, overwrite=overwrite)
 
