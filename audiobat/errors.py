@@ -5,9 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# Exit codes: a user's mistake; done, without some files that cannot be read; another rank is lost (EX_UNAVAILABLE of
-# sysexits.h); stopped by a signal, try again (EX_TEMPFAIL); Ctrl-C.
+# Exit codes: a user's mistake; done, but more than 5% of the files cannot be read; another rank is lost (EX_UNAVAILABLE
+# of sysexits.h); stopped by a signal, try again (EX_TEMPFAIL); Ctrl-C.
 REFUSED, SKIPPED, LOST, STOPPED, INTERRUPTED = 2, 3, 69, 75, 130
+
+
+class Incomplete(UserWarning):
+    """A table is made, but lacks more of the files than may be chance: more than 5% cannot be read."""
 
 
 class AudiobatError(ValueError):

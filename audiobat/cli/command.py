@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import audiobat
 from audiobat.cli.parse import help_text, parse
@@ -17,12 +18,22 @@ from audiobat.cli.verbs import VERBS
 from audiobat.config.user_files import errors_of_user_code
 from audiobat.engine.files import FULL, full_disk
 from audiobat.engine.signals import raised
-from audiobat.errors import INTERRUPTED, LOST, REFUSED, SKIPPED, STOPPED, AudiobatError, Stopped, did_you_mean
+from audiobat.errors import (
+    INTERRUPTED,
+    LOST,
+    REFUSED,
+    SKIPPED,
+    STOPPED,
+    AudiobatError,
+    Incomplete,
+    Stopped,
+    did_you_mean,
+)
 
 CODES = (
-    f"Exit codes: 0 done; {REFUSED} a mistake, in one sentence; {SKIPPED} done, without the files "
-    f"that cannot be read and are listed in OUT.skipped.csv; {LOST} another rank of the job is lost, and {STOPPED} "
-    f"stopped by a signal: the same command goes on; {INTERRUPTED} Ctrl-C."
+    f"Exit codes: 0 done; {REFUSED} a mistake, in one sentence; {SKIPPED} done, but more than 5% of "
+    f"the files cannot be read and are listed in OUT.skipped.csv; {LOST} another rank of the job is lost, and "
+    f"{STOPPED} stopped by a signal: the same command goes on; {INTERRUPTED} Ctrl-C."
 )
 WRITING = (*FULL, errno.EPIPE)  # errors of writing, which name no file
 ROOM = "make room there and run the same command again"
@@ -115,13 +126,27 @@ def run(argv: list[str]) -> int:
         arguments = parse(name, argv[1:])
         if arguments.get("out") is not None:
             arguments["out"] = Path(arguments["out"])
-        with raised() if VERBS[name].resumes else nullcontext():
+        with raised() if VERBS[name].resumes else nullcontext(), heard(Incomplete) as lacking:
             getattr(audiobat, name)(**arguments)
-        if VERBS[name].skips:
-            from audiobat.inference.journal import skipped_list
-
-            return SKIPPED if skipped_list(arguments["out"]).exists() else 0
+        return SKIPPED if lacking else 0
     return 0
+
+
+@contextmanager
+def heard(category: type[Warning]) -> Iterator[list[str]]:
+    """The warnings of one kind, which are shown as all others are."""
+    found: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", category)
+        show = warnings.showwarning
+
+        def note(message: Warning | str, kind: type[Warning], *where: Any) -> None:
+            if issubclass(kind, category):
+                found.append(str(message))
+            show(message, kind, *where)
+
+        warnings.showwarning = note  # type: ignore[assignment]  # its other arguments are passed on
+        yield found
 
 
 def overview() -> str:

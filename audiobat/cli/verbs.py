@@ -30,7 +30,6 @@ class Verb:
     shortcuts: Mapping[str, str] = field(default_factory=dict)  # flag: the config field that it sets
     settings: tuple[str, ...] = ()  # the config fields that --help shows; --help-all shows all
     resumes: bool = False  # whether the same command goes on after it was stopped
-    skips: bool = False  # whether it is done without files that cannot be read, which OUT.skipped.csv lists
     taken: Callable[[Fields], Fields] = lambda recipe: recipe  # the fields that are taken from a recipe
     sizes: str = ""  # where its memory has run out: the settings to lower, in words
     preset: Callable[[Fields, Fields], Fields] = lambda arguments, config: {}  # fields below those of recipe and flags
@@ -132,13 +131,11 @@ VERBS: dict[str, Verb] = {
     "embed": Verb(
         "Turn audio files of any length into a table of embeddings, one row for each window.",
         resumes=True,
-        skips=True,
         sizes=WINDOWS,
     ),
     "predict": Verb(
         "Label audio files of any length: one row for each window and label, or for each event.",
         resumes=True,
-        skips=True,
         defaults={"model": None},  # a file of scores needs none
         sizes=WINDOWS,
     ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from audiobat.audio.read import pad_batch
 from audiobat.config import ModelConfig, check
 from audiobat.data.build import clip_table
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.loader import SKIPPED_LIMIT
 from audiobat.data.skipped import write_skipped
 from audiobat.data.sources.read import read_clips
 from audiobat.data.sources.tars import find_tars, read_tars
@@ -35,7 +37,7 @@ from audiobat.engine.memory import check_fits
 from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import Ranks
 from audiobat.engine.run_folder import sole_use
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, Incomplete
 from audiobat.inference.journal import (
     CLIP_ID,
     Count,
@@ -242,6 +244,10 @@ def make_table(
             print(write(journal).line(out))
             for line in closing_lines(out, clips, windows, journal):
                 print(line)
+            if len(journal.broken) > SKIPPED_LIMIT * len(clips):
+                warnings.warn(
+                    f"{out} lacks more than {SKIPPED_LIMIT:.0%} of the files: see {skipped_list(out)}.", Incomplete, 3
+                )
             journal.close()
         ranks.barrier()
 

@@ -449,6 +449,11 @@ def test_the_closing_lines_tell_what_the_table_has_and_lacks(
     (folder / "list.csv").unlink()
     assert main([*argv, "--overwrite"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"{out}: 22 rows of 10 files"
+    (folder / "b" / "nan.wav").write_bytes(b"no sound")
+    for number in range(20):
+        soundfile.write(folder / f"more_{number}.wav", np.full(RATE // 2, 0.25), RATE)
+    assert main([*argv, "--overwrite"]) == 0  # one of many: the list and the lines tell of it
+    assert "skipped: 1 of 31 files cannot be read" in capsys.readouterr().out
 
 
 def test_clips_that_cannot_be_read_are_refused_every_time(encoder: AudioEncoder, tmp_path: Path):
