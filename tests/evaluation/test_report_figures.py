@@ -228,6 +228,6 @@ def test_nothing_to_draw_is_an_error():
 def test_long_names_are_folded_and_cut():
     assert folded("one two three four", 9) == "one two\nthree…"
     assert folded("short", 9) == "short"
-    assert folded("Donaudampfschifffahrt", 9, 1) == "Donaudam…"
+    assert folded("Donaudampfschifffahrt", 9, 1) == "Dona…"
     assert folded("x Donaudampfschifffahrt", 9, 1) == "x…"
     assert folded("", 9) == ""

@@ -75,8 +75,8 @@ def folded(name: str, width: int, lines: int = 2) -> str:
     """A name over at most `lines` lines of `width` letters; the rest is cut, with an ellipsis."""
     plain = " ".join(name.split())
     cut = wrap(plain, width, max_lines=lines, placeholder="…")
-    if cut and cut[-1] == "…":  # one word is longer than the line, and is left out whole
-        cut[-1] = f"{wrap(plain, width)[len(cut) - 1][:-1]}…"
+    if cut and cut[-1] == "…":  # one word is longer than the line, and is left out whole: half a line holds any letters
+        cut[-1] = f"{wrap(plain, width)[len(cut) - 1][: width // 2]}…"
     return "\n".join(cut)
 
 
