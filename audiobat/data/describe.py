@@ -9,9 +9,8 @@ import math
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,27 +19,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from audiobat.data.clip import open_clip
+from audiobat.data.clip import Length, measure
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.shards import is_prepared
 from audiobat.data.sources.read import read_clips, read_labelled_clips
-from audiobat.engine.progress import Progress
-from audiobat.errors import AudiobatError
 
-READERS = 8  # recordings that are opened at the same time
-SHOWN = 200  # recordings; fewer are opened without a bar
 LABELS_SHOWN = 60  # of the commonest; the value that is returned has all
 FRAME = 0.16  # seconds of a frame of the paper's models; only an event in which one starts is learned and scored
 SLACK = 0.05  # seconds by which an event may reach over the end of its recording
-
-
-class Length(NamedTuple):
-    """What the header of a recording says."""
-
-    seconds: float  # NaN: it cannot be read
-    rate: int
-    channels: int
-    error: str = ""
 
 
 def describe(
@@ -96,27 +82,6 @@ def _labelled(
             if not in_folders or not all("/" in path for path in paths):
                 return None
     return read_labelled_clips(data, column, background, map)
-
-
-def measure(table: ClipTable) -> list[Length]:
-    """The length and rate of every clip, [n]: of shards from their table, of all else from the files."""
-    if table.sample_rates is not None and table.seconds is not None:
-        both = zip(table.seconds.tolist(), table.sample_rates.tolist(), strict=True)
-        return [Length(seconds, rate, 1) for seconds, rate in both]
-
-    def one(clip_id: int) -> Length:
-        try:
-            with open_clip(table, clip_id) as clip:
-                return Length(clip.seconds, clip.rate, clip.channels)
-        except AudiobatError as error:
-            return Length(math.nan, 0, 0, str(error))
-
-    found: list[Length] = []
-    with Progress("open", len(table), "file", shown=len(table) >= SHOWN) as bar, ThreadPoolExecutor(READERS) as pool:
-        for length in pool.map(one, range(len(table))):
-            found.append(length)
-            bar.advance()
-    return found
 
 
 def about_files(table: ClipTable, lengths: Sequence[Length]) -> dict[str, Any]:
