@@ -107,12 +107,12 @@ def open_clip(table: ClipTable, clip_id: int) -> Iterator[OpenClip]:
     location, key = table.location(clip_id), table.keys[clip_id]
     ends = table.begins is not None and location.seconds is not None  # the clip is a part of its recording
     # Prepared shards tell the rate of their members; members of other tars are whole files, which tell it themselves.
-    if location.size is not None and location.sample_rate is not None and _is_pcm(location, key):
+    prepared = location.size is not None and location.sample_rate is not None
+    if prepared and _is_pcm(location, key):
         yield OpenClip(_PcmMember(location), key, location, ends)
         return
     name = location.path if location.offset is None else f"{location.path}: {key}"
-    own = location.size is not None and location.sample_rate is not None  # of a prepared shard
-    with _source(location, key) as source, open_audio(source, name, is_right=own) as audio:
+    with _source(location, key) as source, open_audio(source, name, is_right=prepared) as audio:
         yield OpenClip(audio, name, location, ends)
 
 
@@ -134,8 +134,8 @@ class Length(NamedTuple):
 
 
 def measure(table: ClipTable) -> list[Length]:
-    """The length and rate of every clip, [n]: of shards from their table, of all else from the files."""
-    if table.sample_rates is not None and table.seconds is not None:
+    """The length and rate of every clip, [n]: of prepared shards from their table, of all else from the files."""
+    if table.sizes is not None and table.sample_rates is not None and table.seconds is not None:
         both = zip(table.seconds.tolist(), table.sample_rates.tolist(), strict=True)
         return [Length(seconds, rate, 1) for seconds, rate in both]
 
