@@ -26,7 +26,7 @@ from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.errors import name_some
 
 LABELS_SHOWN = 60  # of the commonest; the value that is returned has all
-FRAME = 0.16  # seconds of a frame of the paper's models; only an event in which one starts is learned and scored
+FRAME = 0.16  # seconds of a frame of the paper's models; a probe learns and scores only events in which one starts
 SLACK = 0.05  # seconds by which an event may reach over the end of its recording
 
 
@@ -154,7 +154,7 @@ def about_events(
     if over := int((values["offset"] > ends + SLACK).sum()):
         odd.append(f"{over} events end behind the end of their recording.")
     if short := int((values["offset"] - values["onset"] < FRAME).sum()):
-        odd.append(f"{short} events last less than {FRAME} s, a frame of the paper's models: some of them mark none.")
+        odd.append(f"{short} events last less than {FRAME} s, a frame of the paper's models: probes may miss them.")
     return {
         "events": len(values),
         "event_hours": any_time / 3600,
