@@ -10,7 +10,7 @@ an order that is a function of (seed, epoch).
     remote.py       files behind URLs, through fsspec
     shards.py       what a prepared folder holds, and how it is opened
     sources/        folders, lists, Parquet files, public data sets: each layout to a clip table
-    clip.py         one open clip: its length, and any spans of its samples
+    clip.py         one open clip: its length, and any spans of its samples; the lengths of all
     describe.py     `audiobat describe`: what a source holds, and what is odd about it
     split.py        which labelled clips train, validate and test
     folds.py        folds for clips that come without any

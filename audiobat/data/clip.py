@@ -1,4 +1,4 @@
-"""One open clip: its length, and any spans of its samples, from one handle on its file.
+"""One open clip: its length, and any spans of its samples, from one handle on its file; the lengths of all.
 
 In: a clip table and a clip_id (a clip's place in it). Out: mono float32 samples [S] at any rate. A clip lies in a loose
 file, in a tar shard, in a Parquet file, or in an object store, of which the other files know nothing.
@@ -9,11 +9,13 @@ Shards are read by offset (`pread`), so that any order costs the same, and proce
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import soxr
@@ -25,6 +27,7 @@ from audiobat.data.clip_table import ClipLocation, ClipTable
 from audiobat.data.remote import fetched, is_remote, read_range
 from audiobat.data.shards import member_stem
 from audiobat.data.sources.parquet import AUDIO, open_parquet
+from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
 
 TAR_BLOCK = 512  # bytes of a tar header, which stands right before its member
@@ -35,6 +38,8 @@ FLAC_MAGIC = b"fLaC"
 OPEN_SHARDS = 128  # kept open in each process
 ROW_GROUPS = 2  # of Parquet files, kept in each process
 READ_SAMPLES = 1 << 21  # of a long recording in memory at once, at its own rate: 8 MiB
+READERS = 8  # clips that are opened at the same time for their lengths
+SHOWN = 200  # clips; fewer are measured without a bar
 
 Samples = NDArray[np.float32]
 
@@ -102,12 +107,12 @@ def open_clip(table: ClipTable, clip_id: int) -> Iterator[OpenClip]:
     location, key = table.location(clip_id), table.keys[clip_id]
     ends = table.begins is not None and location.seconds is not None  # the clip is a part of its recording
     # Prepared shards tell the rate of their members; members of other tars are whole files, which tell it themselves.
-    if location.size is not None and location.sample_rate is not None and _is_pcm(location, key):
+    prepared = location.size is not None and location.sample_rate is not None
+    if prepared and _is_pcm(location, key):
         yield OpenClip(_PcmMember(location), key, location, ends)
         return
     name = location.path if location.offset is None else f"{location.path}: {key}"
-    own = location.size is not None and location.sample_rate is not None  # of a prepared shard
-    with _source(location, key) as source, open_audio(source, name, is_right=own) as audio:
+    with _source(location, key) as source, open_audio(source, name, is_right=prepared) as audio:
         yield OpenClip(audio, name, location, ends)
 
 
@@ -117,6 +122,36 @@ def read_clip(
     """Open a clip, read one span as `OpenClip.read` does, and close it."""
     with open_clip(table, clip_id) as clip:
         return clip.read(sample_rate, start, seconds)
+
+
+class Length(NamedTuple):
+    """What an open clip says of itself."""
+
+    seconds: float  # NaN: it cannot be read
+    rate: int
+    channels: int
+    error: str = ""
+
+
+def measure(table: ClipTable) -> list[Length]:
+    """The length and rate of every clip, [n]: of prepared shards from their table, of all else from the files."""
+    if table.sizes is not None and table.sample_rates is not None and table.seconds is not None:
+        both = zip(table.seconds.tolist(), table.sample_rates.tolist(), strict=True)
+        return [Length(seconds, rate, 1) for seconds, rate in both]
+
+    def one(clip_id: int) -> Length:
+        try:
+            with open_clip(table, clip_id) as clip:
+                return Length(clip.seconds, clip.rate, clip.channels)
+        except AudiobatError as error:
+            return Length(math.nan, 0, 0, str(error))
+
+    found: list[Length] = []
+    with Progress("open", len(table), "file", shown=len(table) >= SHOWN) as bar, ThreadPoolExecutor(READERS) as pool:
+        for length in pool.map(one, range(len(table))):
+            found.append(length)
+            bar.advance()
+    return found
 
 
 class _PcmMember:

@@ -9,9 +9,8 @@ import math
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,27 +19,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from audiobat.data.clip import open_clip
+from audiobat.data.clip import Length, measure
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.shards import is_prepared
+from audiobat.data.sources.folders import NoLabels
 from audiobat.data.sources.read import read_clips, read_labelled_clips
-from audiobat.engine.progress import Progress
-from audiobat.errors import AudiobatError
+from audiobat.errors import name_some
 
-READERS = 8  # recordings that are opened at the same time
-SHOWN = 200  # recordings; fewer are opened without a bar
 LABELS_SHOWN = 60  # of the commonest; the value that is returned has all
-FRAME = 0.16  # seconds of a frame of the paper's models; only an event in which one starts is learned and scored
+FRAME = 0.16  # seconds of a frame of the paper's models; a probe learns and scores only events in which one starts
 SLACK = 0.05  # seconds by which an event may reach over the end of its recording
-
-
-class Length(NamedTuple):
-    """What the header of a recording says."""
-
-    seconds: float  # NaN: it cannot be read
-    rate: int
-    channels: int
-    error: str = ""
 
 
 def describe(
@@ -71,59 +58,25 @@ def describe(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         clips = read_clips(data, annotated=Path(data).is_file())
-        labelled = _labelled(data, clips, label_column, background, map)
-    told = list(dict.fromkeys(str(warning.message) for warning in caught))
+        try:
+            labelled = read_labelled_clips(data, label_column, background, map)
+        except NoLabels:
+            labelled = None
+    odd = list(dict.fromkeys(str(warning.message) for warning in caught))
     lengths = measure(clips)
-    found = about_files(clips, lengths)
-    odd = told + found.pop("odd")
+    found = about_files(clips, lengths, odd)
     if labelled is not None:
         known = dict(zip(clips.keys, lengths, strict=True))
-        found |= about_labels(labelled, np.array([known[key].seconds for key in labelled.keys]))
-        odd += found.pop("odd")
+        found |= about_labels(labelled, np.array([known[key].seconds for key in labelled.keys]), odd)
     found["odd"] = odd
     show(str(data), found)
     return found
 
 
-def _labelled(
-    data: str | Path, clips: ClipTable, column: str | None, background: Sequence[str], map: str | Path | None
-) -> ClipTable | None:
-    """The clips with their labels; None if there are none: no annotations, no class folders, a list without labels."""
-    if clips.labels is None and column is None:
-        in_folders = is_prepared(data) or Path(data).is_dir() or clips.offsets is not None
-        if not in_folders or read_clips(data, annotated=True).labels is None:
-            paths = clips.columns.get("source", clips.keys)
-            if not in_folders or not all("/" in path for path in paths):
-                return None
-    return read_labelled_clips(data, column, background, map)
-
-
-def measure(table: ClipTable) -> list[Length]:
-    """The length and rate of every clip, [n]: of shards from their table, of all else from the files."""
-    if table.sample_rates is not None and table.seconds is not None:
-        both = zip(table.seconds.tolist(), table.sample_rates.tolist(), strict=True)
-        return [Length(seconds, rate, 1) for seconds, rate in both]
-
-    def one(clip_id: int) -> Length:
-        try:
-            with open_clip(table, clip_id) as clip:
-                return Length(clip.seconds, clip.rate, clip.channels)
-        except AudiobatError as error:
-            return Length(math.nan, 0, 0, str(error))
-
-    found: list[Length] = []
-    with Progress("open", len(table), "file", shown=len(table) >= SHOWN) as bar, ThreadPoolExecutor(READERS) as pool:
-        for length in pool.map(one, range(len(table))):
-            found.append(length)
-            bar.advance()
-    return found
-
-
-def about_files(table: ClipTable, lengths: Sequence[Length]) -> dict[str, Any]:
-    """Files, hours and rates, and what is odd about them."""
+def about_files(table: ClipTable, lengths: Sequence[Length], odd: list[str]) -> dict[str, Any]:
+    """Files, hours and rates; what is odd about them goes into `odd`."""
     seconds = np.array([length.seconds for length in lengths])
     broken = [i for i, length in enumerate(lengths) if math.isnan(length.seconds)]
-    odd = []
     if broken:
         odd.append(f"{len(broken)} clips cannot be read, such as {lengths[broken[0]].error.rstrip('.')}.")
     if empty := np.flatnonzero(seconds == 0).tolist():
@@ -135,7 +88,6 @@ def about_files(table: ClipTable, lengths: Sequence[Length]) -> dict[str, Any]:
         "sample_rates": counts(length.rate for length in lengths),
         "channels": counts(length.channels for length in lengths),
         "unreadable": len(broken),
-        "odd": odd,
     }
 
 
@@ -144,8 +96,8 @@ def counts(values: Iterable[int]) -> dict[int, int]:
     return dict(sorted(Counter(filter(None, values)).items()))
 
 
-def about_labels(table: ClipTable, seconds: NDArray[np.float64]) -> dict[str, Any]:
-    """Labels, events and splits of clips of these `seconds` [n], and what is odd about them."""
+def about_labels(table: ClipTable, seconds: NDArray[np.float64], odd: list[str]) -> dict[str, Any]:
+    """Labels, events and splits of clips of these `seconds` [n]; what is odd about them goes into `odd`."""
     assert table.labels is not None
     per_label = table.label_counts()
     labels: dict[str, dict[str, Any]] = {name: {"clips": int(per_label[c])} for c, name in enumerate(table.classes)}
@@ -153,8 +105,8 @@ def about_labels(table: ClipTable, seconds: NDArray[np.float64]) -> dict[str, An
         "labelled": len(table),
         "without_label": int((table.labels.lengths == 0).sum()),
         "labels": labels,
-        "odd": [*alike(table.classes)],
     }
+    odd += alike(table.classes)
     for name in ("splits", "folds"):
         parts = getattr(table, name)
         if parts is not None:
@@ -166,10 +118,9 @@ def about_labels(table: ClipTable, seconds: NDArray[np.float64]) -> dict[str, An
                 for part in np.unique(parts)
             }
     if alone := [name for c, name in enumerate(table.classes) if per_label[c] == 1]:
-        odd = f"{len(alone)} labels are in one clip alone, which cannot train and test: {', '.join(alone[:5])}"
-        found["odd"].append(f"{odd}{', ...' if alone[5:] else ''}.")
+        odd.append(f"{len(alone)} labels are in one clip alone, which cannot train and test: {name_some(alone)}.")
     if table.events is not None:
-        found |= about_events(table, seconds, labels, found.pop("odd"))
+        found |= about_events(table, seconds, labels, odd)
     return found
 
 
@@ -203,12 +154,11 @@ def about_events(
     if over := int((values["offset"] > ends + SLACK).sum()):
         odd.append(f"{over} events end behind the end of their recording.")
     if short := int((values["offset"] - values["onset"] < FRAME).sum()):
-        odd.append(f"{short} events last less than {FRAME} s, a frame of the paper's models: some of them mark none.")
+        odd.append(f"{short} events last less than {FRAME} s, a frame of the paper's models: probes may miss them.")
     return {
         "events": len(values),
         "event_hours": any_time / 3600,
         "overlap": several_time / any_time if any_time else 0.0,
-        "odd": odd,
     }
 
 

@@ -6,7 +6,6 @@ those are depends on names and labels alone, so that every model is tested on th
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.split import groups_of
+from audiobat.data.split import by_hash, groups_of
 from audiobat.errors import AudiobatError
 
 
@@ -50,13 +49,13 @@ def with_folds(table: ClipTable, folds: int | None) -> ClipTable:
         own[group] = np.bincount(table.labels.take(np.array(ids)).values, minlength=len(clips))
         rarest[group] = min(np.flatnonzero(own[group]).tolist(), key=lambda label: clips[label], default=-1)
 
-    def turn(group: str) -> tuple[int, int, int, bytes]:
-        """The rarest class first; those of equal rank in an order that looks random and is always the same."""
+    def turn(group: str) -> tuple[int, int, int]:
+        """The rarest class first, and of its groups the largest."""
         label = rarest[group]
         rank = int(clips[label]) if label >= 0 else len(table) + 1
-        return rank, label, -len(members[group]), hashlib.sha256(group.encode()).digest()
+        return rank, label, -len(members[group])
 
-    for group in sorted(members, key=turn):
+    for group in sorted(by_hash(members), key=turn):
         label = rarest[group]
         have = of_class[:, label] if label >= 0 else sizes
         fold = int(np.lexsort((sizes, have))[0])  # of equals the first

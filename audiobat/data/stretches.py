@@ -8,22 +8,20 @@ Rows keep the keys of their clips, under which a broken one is listed.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiobat.data.clip import open_clip
+from audiobat.data.clip import measure
 from audiobat.data.clip_table import EVENT, ClipTable
 from audiobat.data.columns import Ragged
 from audiobat.data.remote import is_remote
-from audiobat.errors import AudiobatError
 
 ROUNDING = 0.01  # seconds by which a clip may be longer and still fit
 PIECE = 2  # times `seconds`: the least length of a stretch of a long silence between events
-THREADS = 8  # that look at the lengths of files
 
 Events = NDArray[np.void]  # [E] of EVENT
 
@@ -130,20 +128,11 @@ def inside(events: Events, begin: float, end: float) -> list[tuple[int, float, f
 def lengths_of(table: ClipTable) -> list[float | None]:
     """The length of each clip in seconds as its file has it, not its list; None: it cannot be read.
 
-    To look at a file behind a URL would fetch it: there the list is believed, and None if it does not say.
+    To look at a file behind a URL would fetch it: there the list is believed, and None if it does not say. Errors are
+    left to whoever reads the clip.
     """
-    listed = table
-    if table.begins is None and table.sizes is None:
-        table = replace(table, seconds=None)
-
-    def length_of(clip_id: int) -> float | None:
-        if is_remote(table.path(clip_id)):
-            return listed.location(clip_id).seconds
-        try:
-            with open_clip(table, clip_id) as clip:
-                return clip.seconds
-        except AudiobatError:
-            return None  # it is listed where it is to be read
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(length_of, range(len(table))))
+    lengths = [table.location(clip_id).seconds for clip_id in range(len(table))]
+    here = [clip_id for clip_id in range(len(table)) if not is_remote(table.path(clip_id))]
+    for clip_id, found in zip(here, measure(table.select(here)), strict=True):
+        lengths[clip_id] = None if math.isnan(found.seconds) else found.seconds
+    return lengths

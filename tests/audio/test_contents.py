@@ -105,16 +105,19 @@ def tag_frames(data: bytes, share: float) -> bytes:
     return put(data, at, struct.pack(">I", round(share * int.from_bytes(data[at : at + 4], "big"))))
 
 
+SIZES = {  # where a container has the size of its samples: bytes behind a name, or behind the beginning; and its type
+    "WAV": (b"data", 4, "<I"),
+    "RF64": (b"", 28, "<Q"),
+    "AIFF": (b"SSND", 4, ">I"),
+    "CAF": (b"data", 4, ">Q"),
+    "W64": (b"data", 16, "<Q"),
+    "AU": (b"", 8, ">I"),
+}
+
+
 def size_of_samples(data: bytes, kind: str, value: int) -> bytes:
-    at, form = {
-        "WAV": (data.index(b"data") + 4, "<I") if kind == "WAV" else (0, ""),
-        "RF64": (28, "<Q"),
-        "AIFF": (data.index(b"SSND") + 4, ">I") if kind == "AIFF" else (0, ""),
-        "CAF": (data.index(b"data") + 4, ">Q") if kind == "CAF" else (0, ""),
-        "W64": (data.index(b"data") + 16, "<Q") if kind == "W64" else (0, ""),
-        "AU": (8, ">I"),
-    }[kind]
-    return put(data, at, struct.pack(form, value % 256 ** struct.calcsize(form)))
+    name, behind, form = SIZES[kind]
+    return put(data, data.index(name) + behind, struct.pack(form, value % 256 ** struct.calcsize(form)))
 
 
 Case = tuple[bytes, np.ndarray, int]  # the file, what is heard in it, and samples before that

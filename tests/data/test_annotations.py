@@ -396,10 +396,7 @@ TIMES = st.tuples(st.integers(0, 10**9), st.integers(1, 10**9)).map(lambda t: (t
 @given(st.lists(st.tuples(TEXTS, TIMES, st.integers(0, 1000)), min_size=1, max_size=4, unique_by=lambda e: e[:2]))
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "audacity", "raven"])
 def test_whatever_is_written_is_read(tmp_path_factory, form, events):
-    out = (
-        tmp_path_factory.mktemp("p")
-        / f"a.wav{ {'audacity': '.txt', 'raven': '.selections.txt'}.get(form, '.' + form) }"
-    )
+    out = tmp_path_factory.mktemp("p") / f"a.wav{ENDINGS.get(form, f'.{form}')}"
     rows = [Prediction("a.wav", *span, label, score / 1000) for label, span, score in events]
     if form == "raven":
         write_raven(out, rows, 4000)

@@ -17,7 +17,7 @@ from audiobat.audio.read import audio_duration, load_audio, open_audio
 from audiobat.data import clip as clip_module
 from audiobat.data import remote
 from audiobat.data.build import clip_table
-from audiobat.data.clip import open_clip, read_clip
+from audiobat.data.clip import measure, open_clip, read_clip
 from audiobat.data.columns import Strings
 from audiobat.data.loader import CropLoader
 from audiobat.data.sampler import ClipOrder
@@ -138,6 +138,20 @@ def test_a_window_of_a_recording_ends_where_it_says(tmp_path):
 def write_parquet(path, rows=CLIPS, **columns):
     audio = [{"bytes": flac(noise(i)), "path": f"{i}.flac"} for i in range(rows)]
     pq.write_table(pa.table({"audio": audio, **columns}), path, row_group_size=2)
+
+
+def test_lengths_are_those_of_the_files_and_of_prepared_shards_those_of_the_table(tmp_path):
+    """A list's rate and lengths, as data sets have them, are no measurements: one is wrong, one not known."""
+    for i in range(2):
+        soundfile.write(tmp_path / f"{i}.wav", noise(i), RATE)
+    table = clip_table(tmp_path, ["0.wav", "1.wav", "2.wav"], seconds=[90.0, np.nan, 90.0])
+    listed = measure(replace(table, sample_rates=np.full(3, 44_100, np.int32)))
+    assert [(length.seconds, length.rate, length.channels) for length in listed[:2]] == [(0.7, RATE, 1), (0.8, RATE, 1)]
+    assert np.isnan(listed[2].seconds)
+    assert "There is no file" in listed[2].error
+    packed = shard(tmp_path / "s.tar", "flac")
+    (tmp_path / "s.tar").unlink()
+    assert [length.seconds for length in measure(packed)] == [0.7, 0.8, 0.9, 1.0, 1.1]
 
 
 def test_parquet_with_the_files_inside(tmp_path):

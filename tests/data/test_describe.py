@@ -1,6 +1,8 @@
 """`audiobat describe`: what a source holds in numbers, against counts made by hand and on a grid of milliseconds."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from hypothesis import given
@@ -69,6 +71,11 @@ def test_class_folders_lists_and_audio_without_labels(tmp_path, capsys):
     plain = tmp_path / "classes" / "owl"
     assert "labels" not in describe(plain)
     assert "no labels: no annotations beside the recordings" in capsys.readouterr().out
+    (tmp_path / "classes" / "stray.wav").write_bytes((plain / "1.wav").read_bytes())
+    assert "labels" not in describe(tmp_path / "classes")
+    inside = {"bytes": (plain / "1.wav").read_bytes(), "path": "owl/1.wav"}
+    pq.write_table(pa.table({"audio": [inside]}), tmp_path / "inside.parquet")
+    assert "labels" not in describe(tmp_path / "inside.parquet")
     csv = tmp_path / "classes" / "clips.csv"
     csv.write_text("path,species,split,seconds\nowl/1.wav,owl;rain,train,99\nbat/3.wav,bat,test,99\n")
     assert "labels" not in describe(csv)

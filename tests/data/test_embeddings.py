@@ -29,10 +29,8 @@ def chunks(rows: int = 7, dim: int = 5):
 def test_a_table_comes_back_with_what_made_it(tmp_path: Path, ending: str):
     out = tmp_path / f"table{ending}"
     write_embeddings(out, chunks(), META)
-    found, wanted = (
-        read_embeddings(out),
-        [np.concatenate(column) for column in zip(*map(dict.values, chunks()), strict=True)],
-    )
+    found = read_embeddings(out)
+    wanted = [np.concatenate(column) for column in zip(*map(dict.values, chunks()), strict=True)]
     for column, values in zip((found.paths, found.starts, found.ends, found.vectors), wanted, strict=True):
         np.testing.assert_array_equal(column, values)
     assert (len(found), found.vectors.dtype, found.meta) == (7, np.float32, META)

@@ -1,6 +1,6 @@
 """Bytes of a recording at any place, and a file put together from spans of it, with other bytes between them.
 
-In: the bytes of a file, or an open one. Out: `RawFile` for those who look into it, `View` for libsndfile.
+In: an open file. Out: `RawFile` for those who look into it, `View` for libsndfile.
 """
 
 from __future__ import annotations
@@ -22,21 +22,18 @@ class RawFile:
     """The bytes of a file, or of its part from `begin` to `end`, at any place; places count from `begin`."""
 
     def __init__(self, source: Any, begin: int = 0, end: int | None = None) -> None:
-        """`source` is bytes, or an open file whose `seek` does not raise, such as a CalmFile."""
+        """`source` is an open file whose `seek` does not raise, such as a CalmFile."""
         self._source = source
         if end is None:
-            end = len(source) if isinstance(source, bytes) else max(0, source.seek(0, os.SEEK_END))
+            end = max(0, source.seek(0, os.SEEK_END))
         self.begin, self.size = begin, max(0, end - begin)
 
     def at(self, place: int, count: int) -> bytes:
         """`count` bytes from `place` on; fewer where the file ends."""
-        count = max(0, min(count, self.size - place))
-        if not 0 <= place < self.size or not count:
+        count = min(count, self.size - place)
+        if place < 0 or count <= 0:
             return b""
-        place += self.begin
-        if isinstance(self._source, bytes):
-            return self._source[place : place + count]
-        if self._source.seek(place) < 0:
+        if self._source.seek(self.begin + place) < 0:
             return b""
         return bytes(self._source.read(count))
 

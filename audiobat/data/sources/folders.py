@@ -16,6 +16,10 @@ from audiobat.data.clip_table import SPLITS, ClipTable
 from audiobat.errors import AudiobatError
 
 
+class NoLabels(AudiobatError):
+    """A source says nothing of what is in its clips: no annotations, no column of labels, no class folders."""
+
+
 def read_folder(folder: Path, files: Sequence[str], refused: Iterable[str] = ()) -> ClipTable:
     """All audio files among `files`, those at any depth below `folder`, sorted by path.
 
@@ -35,7 +39,8 @@ def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
     Prepared shards keep the path that a clip had before in column `source`, and so do tars the path inside them.
 
     Raises:
-        AudiobatError: audio outside the class folders; a class folder that cannot be listed.
+        NoLabels: audio outside the class folders.
+        AudiobatError: a class folder that cannot be listed.
     """
     paths = list(table.columns.get("source", table.keys))
     parts = [path.rstrip("/").split("/") for path in paths]
@@ -48,10 +53,10 @@ def label_by_folder(table: ClipTable, folder: Path) -> ClipTable:
             if path.endswith("/"):
                 raise AudiobatError(f"{stray} cannot be listed, as folders of classes must be: look who may read it.")
             if table.sample_rates is None and table.offsets is not None:
-                raise AudiobatError(
+                raise NoLabels(
                     f"{stray} has no label, and lies in no class folder of its tar: add a .json with `label` or a .cls."
                 )
-            raise AudiobatError(
+            raise NoLabels(
                 f"{stray} lies in no class folder, and no annotations are beside the recordings: move it into the "
                 "folder of its class, or put a selection table or label track beside each (docs/data.md has the forms)."
             )

@@ -14,7 +14,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.shards import is_prepared, open_prepared
 from audiobat.data.sources.annotations.tables import annotated_folder, annotation_file
 from audiobat.data.sources.catalog import find_data_set
-from audiobat.data.sources.folders import is_audio, label_by_folder, read_folder, walk
+from audiobat.data.sources.folders import NoLabels, is_audio, label_by_folder, read_folder, walk
 from audiobat.data.sources.inside import events_inside
 from audiobat.data.sources.lists import read_columns, table_of_columns
 from audiobat.data.sources.parquet import read_parquet
@@ -63,8 +63,9 @@ def read_labelled_clips(
         label_map: a CSV of columns `from` and `to`: labels that get another name, or an empty one, and are dropped.
 
     Raises:
-        AudiobatError: as for `read_clips`; no label column, no label in any row, audio outside the class folders; what
-            cannot be used in annotations; no event that lies inside its recording.
+        NoLabels: no label column, audio outside the class folders.
+        AudiobatError: as for `read_clips`; no label in any row; what cannot be used in annotations; no event that lies
+            inside its recording.
     """
     table = relabelled(_read_labelled(source, label_column), background, label_map)
     if table.labels is None or not len(table.labels.values):
@@ -107,7 +108,7 @@ def _read_labelled(source: str | Path, label_column: str | None) -> ClipTable:
         return label_by_folder(table, Path(source))
     if table.labels is None:
         columns = ", ".join(["path", *table.columns])
-        raise AudiobatError(f"{source} has no `label` column (it has {columns}): add one, labels joined by ';'.")
+        raise NoLabels(f"{source} has no `label` column (it has {columns}): add one, labels joined by ';'.")
     if not len(table.labels.values):
         raise AudiobatError(f"{source}: column `label` is empty in every row: fill it in, labels joined by ';'.")
     return table

@@ -64,9 +64,7 @@ def _json_lines(path: Path) -> TextTable:
         if content.strip():
             try:
                 rows.append(dict(json.loads(content)))
-                json.dumps(
-                    rows[-1], ensure_ascii=False
-                ).encode()  # escapes may make letters that no text in UTF-8 holds
+                json.dumps(rows[-1], ensure_ascii=False).encode()  # fails for an escape that is half of a letter
             except (ValueError, TypeError, RecursionError):
                 raise AudiobatError(f"{path}, row {line}: it holds no JSON object: write one on each line.") from None
     return _of_records(path, list(rows[0] if rows else PREDICTION), rows)
