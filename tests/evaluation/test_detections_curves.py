@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from event_samples import near, pair_of, some_events
+from event_samples import pair_of, some_events, some_pair
 from sklearn.metrics import average_precision_score
 
 from audiobat.evaluation.detections.conventions import find_convention
@@ -17,15 +17,9 @@ OURS = find_convention("ours")
 LENGTHS = np.array([6.0, 6.0, 6.0])
 
 
-def sample(seed):
-    rng = np.random.default_rng(seed)
-    truth = some_events(rng, 25, scored=False)
-    return pair_of(truth, near(rng, truth))
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_a_curve_is_what_detections_above_each_threshold_give(seed):
-    pair = sample(seed)
+    pair = some_pair(seed)
     units = units_of(LENGTHS)
     levels = all_levels(pair, LENGTHS, units, OURS, touch(pair.truth, pair.found))
     curves = [curve_of(level, level.rows, OURS, 0)[0] for level in levels]
@@ -43,7 +37,7 @@ def test_a_curve_is_what_detections_above_each_threshold_give(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_average_precision_is_scikit_learns_times_the_share_that_is_ever_found(seed):
-    pair = sample(seed)
+    pair = some_pair(seed)
     for level in all_levels(pair, LENGTHS, units_of(LENGTHS), OURS, touch(pair.truth, pair.found)):
         if level.name == "overlap":  # what is found is not what is right there
             continue
