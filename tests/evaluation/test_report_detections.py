@@ -278,6 +278,17 @@ def test_a_tone_is_heard_and_seen_where_it_is(tmp_path: Path):
     assert 60 + 10 * column / pixels.shape[1] == pytest.approx(62, abs=1.1)
 
 
+def test_the_best_thresholds_are_those_that_predict_takes(browser: Browser, page: Path):
+    browser.open(page)
+    classes = '[...document.querySelectorAll("section")].find(e => e.firstChild.textContent === "Classes")'
+    last = (
+        f"Object.fromEntries([...{classes}.querySelectorAll('tr')].map(e => [e.cells[0], e.cells[e.cells.length - 1]]"
+    )
+    found = browser.run(f"{last}.map(cell => cell.textContent)))")
+    kept = json.loads((page.parents[1] / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))["thresholds"]
+    assert found == {"Class": "Best threshold", CLASSES[0]: "-", **{name: str(value) for name, value in kept.items()}}
+
+
 def test_labels_without_times_have_tables_alone(browser: Browser, tmp_path: Path):
     folder = write_evaluation(tmp_path / "evaluation", [], [], FILES, sounds=False)
     (folder / "events.csv").unlink()
