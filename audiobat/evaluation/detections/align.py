@@ -14,9 +14,8 @@ import numpy as np
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.errors import AudiobatError, did_you_mean, name_some
-from audiobat.evaluation.detections.event_list import EventList, Whole
+from audiobat.evaluation.detections.event_list import NONE, EventList, Whole
 
-NONE = -1
 LATEST = 1e8  # seconds, three years: a later time is in another unit
 SHOWN = 3  # names in a message
 
