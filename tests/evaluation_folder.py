@@ -131,6 +131,7 @@ def write_evaluation(
         "notes": ["Something was odd."],
         "intervals": {"unit": "stretches of 60 s", "units": 4},
         "levels": {"clip": {**level, "curve": None}, "overlap": level},
+        "thresholds": dict.fromkeys(classes[1:], 0.25),
         "per_recording": [
             {
                 "file": file,

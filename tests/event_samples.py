@@ -35,6 +35,13 @@ def near(rng: np.random.Generator, truth: EventList, classes: int = 3) -> EventL
     return EventList(*(np.concatenate(both) for both in columns))
 
 
+def some_pair(seed: int, count: int = 25) -> Pair:
+    """True events in 3 recordings of 6 s, and detections near them."""
+    rng = np.random.default_rng(seed)
+    truth = some_events(rng, count, scored=False)
+    return pair_of(truth, near(rng, truth))
+
+
 def pair_of(truth: EventList, found: EventList, recordings: int = 3, classes: int = 3) -> Pair:
     """The two as tables of the recordings 0.wav, 1.wav, ... and the classes a, b, ... would come."""
     keys, names = [f"{i}.wav" for i in range(recordings)], [chr(97 + i) for i in range(classes)]

@@ -95,6 +95,20 @@ class Browser:
             for kind in ("mousePressed", "mouseReleased"):
                 self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
+    def drawn(self) -> None:
+        """Wait until what has changed is drawn."""
+        self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def until(self, condition: str) -> None:
+        """Wait for a condition in the page, as long as for any answer."""
+        look = f"const look = () => ({condition}) ? done() : setTimeout(look, 20)"
+        self.run(f"new Promise(done => {{ {look}; look(); }})")
+
+    def give(self, part: str, value: str, event: str = "change") -> None:
+        """Give the control of the page that is called `part` a value."""
+        control = f'const e = document.querySelector("[data-part={part}]")'
+        self.run(f"{{ {control}; e.value = {json.dumps(value)}; e.dispatchEvent(new Event({json.dumps(event)})); }}")
+
     def press(self, key: str) -> None:
         """A key of the keyboard, by its name."""
         for kind in ("keyDown", "keyUp"):

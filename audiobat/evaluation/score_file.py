@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from audiobat.errors import AudiobatError
 
+EVENT_MEDIAN = 3  # frames, where the model says none; as `metrics.frames_to_events` scores events
 CHUNK_ROWS = 4096  # windows or frames in memory at once
 LONG = {"starts": "start", "ends": "end", "scores": "scores"}  # arrays [N, ...]: the columns that they are made of
 DTYPES = {"starts": "<f8", "ends": "<f8", "scores": "<f4"}

@@ -20,7 +20,7 @@ from audiobat.audio.read import audio_duration, open_audio
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_annotations
 from audiobat.engine.files import replacing
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, name_some
 from audiobat.evaluation.detections.align import Pair, Side, align, side_of
 from audiobat.evaluation.detections.conventions import find_convention
 from audiobat.evaluation.detections.event_list import Floats
@@ -168,8 +168,8 @@ def _notes(pair: Pair, lengths: Floats) -> list[str]:
         (pair.only_true, "truth has", "all missed"),
     ):
         if names:
-            listed = ", ".join(list(names)[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-            notes.append(f"Labels that only the {side}: {listed} (events: {sum(names.values()):,}, {rest}).")
+            events = f"events: {sum(names.values()):,}, {rest}"
+            notes.append(f"Labels that only the {side}: {name_some(names, SHOWN)} ({events}).")
     if not pair.timed:
         return notes
     for count, what in zip(behind_end(pair, lengths), ("True events", "Detections"), strict=True):

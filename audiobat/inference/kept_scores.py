@@ -16,7 +16,7 @@ from audiobat.data.sources.relabel import read_label_map
 from audiobat.engine.progress import Progress
 from audiobat.evaluation.detections.align import Pair, Side
 from audiobat.evaluation.detections.conventions import Convention
-from audiobat.evaluation.detections.decode import runs, singles, smooth
+from audiobat.evaluation.detections.decode import best_of_each, runs, singles, smooth
 from audiobat.evaluation.detections.event_list import Bools, EventList, Floats, Scores
 from audiobat.evaluation.detections.sweep import Sweep
 from audiobat.evaluation.detections.units import units_of
@@ -41,7 +41,7 @@ class KeptScores:
         self._file = read_scores(path)
         about = self._file.about
         values = Settings(threshold=threshold).values(about)
-        self.thresholds = np.array(values["threshold"])  # [C]
+        self._thresholds = np.array(values["threshold"])  # [C]
         self._median, self._top = values.get("median", 1), values.get("top", len(about.classes))
         self._is_frames = about.kind == "frames"
         names = {} if label_map is None else read_label_map(Path(label_map))
@@ -54,7 +54,7 @@ class KeptScores:
             AudiobatError: a damaged file.
         """
         found = [
-            (at, self._events(scores > self.thresholds, spans, convention, scores))
+            (at, self._events(scores > self._thresholds, spans, convention, scores))
             for at, scores, spans in self._recordings()
         ]
         events = [event_list for _, event_list in found]
@@ -94,11 +94,8 @@ class KeptScores:
         """Each recording's place, its scores [T, C], smoothed or -infinity where a class is not the best, and spans."""
         for stretch in self._file.stretches(None):
             scores = smooth(stretch.scores, self._median)
-            if self._top < scores.shape[1] and len(scores):
-                best = np.argsort(-scores, axis=1, kind="stable")[:, : self._top]
-                kept = np.full_like(scores, -np.inf)
-                np.put_along_axis(kept, best, np.take_along_axis(scores, best, 1), 1)
-                scores = kept
+            if self._top < scores.shape[1]:
+                scores = best_of_each(scores, self._top)
             yield stretch.recording, scores, stretch.spans
 
     def _events(self, marked: Bools, spans: Floats, convention: Convention, scores: Scores | None = None) -> EventList:

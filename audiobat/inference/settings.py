@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from audiobat.config import check
-from audiobat.evaluation.score_file import About
+from audiobat.evaluation.score_file import EVENT_MEDIAN, About
 from audiobat.inference.events import EventJoiner, FrameEvents, Rule, WindowLabels
 from audiobat.inference.thresholds import Threshold, pick_thresholds
 
 MULTI_LABEL_THRESHOLD = 0.5
-EVENT_THRESHOLD = 0.3  # with the median, as `metrics.frames_to_events` scores events: DCASE-2016 task 2
-EVENT_MEDIAN = 3  # frames
+EVENT_THRESHOLD = 0.3  # with EVENT_MEDIAN, as `metrics.frames_to_events` scores events: DCASE-2016 task 2
 NO_THRESHOLD = -1.0  # below every score
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from event_samples import near, pair_of, some_events
+from event_samples import pair_of, some_pair
 
 from audiobat.evaluation.detections.confusion import confuse, worst
 from audiobat.evaluation.detections.event_list import EventList
@@ -43,9 +43,7 @@ def test_a_miss_is_taken_for_the_false_alarm_that_shares_most_time():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_every_true_event_and_every_false_alarm_is_counted_once(seed):
-    rng = np.random.default_rng(seed)
-    truth = some_events(rng, 30, scored=False)
-    pair = pair_of(truth, near(rng, truth))
+    pair = some_pair(seed, 30)
     touched = touch(pair.truth, pair.found)
     confusion = confuse(pair.truth, pair.found, touched, 3)
     counts = confusion.counts

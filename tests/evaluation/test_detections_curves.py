@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from event_samples import near, pair_of, some_events
+from event_samples import pair_of, some_events, some_pair
 from sklearn.metrics import average_precision_score
 
 from audiobat.evaluation.detections.conventions import find_convention
@@ -10,22 +10,16 @@ from audiobat.evaluation.detections.curves import average_precision, curve_of, t
 from audiobat.evaluation.detections.event_list import EventList
 from audiobat.evaluation.detections.levels import PREDICTED, RIGHT, TRUTH, Rows, clip_level, touch
 from audiobat.evaluation.detections.measures import counted_classes, macro, ratios
-from audiobat.evaluation.detections.run import all_levels
+from audiobat.evaluation.detections.run import all_levels, evaluate_pair
 from audiobat.evaluation.detections.units import units_of
 
 OURS = find_convention("ours")
 LENGTHS = np.array([6.0, 6.0, 6.0])
 
 
-def sample(seed):
-    rng = np.random.default_rng(seed)
-    truth = some_events(rng, 25, scored=False)
-    return pair_of(truth, near(rng, truth))
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_a_curve_is_what_detections_above_each_threshold_give(seed):
-    pair = sample(seed)
+    pair = some_pair(seed)
     units = units_of(LENGTHS)
     levels = all_levels(pair, LENGTHS, units, OURS, touch(pair.truth, pair.found))
     curves = [curve_of(level, level.rows, OURS, 0)[0] for level in levels]
@@ -43,7 +37,7 @@ def test_a_curve_is_what_detections_above_each_threshold_give(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_average_precision_is_scikit_learns_times_the_share_that_is_ever_found(seed):
-    pair = sample(seed)
+    pair = some_pair(seed)
     for level in all_levels(pair, LENGTHS, units_of(LENGTHS), OURS, touch(pair.truth, pair.found)):
         if level.name == "overlap":  # what is found is not what is right there
             continue
@@ -58,6 +52,18 @@ def test_average_precision_is_scikit_learns_times_the_share_that_is_ever_found(s
             assert each[label].low <= each[label].value <= each[label].high
         assert metric.value == pytest.approx(np.mean([value.value for value in each]))
         assert metric.low <= metric.value <= metric.high
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_threshold_of_a_label_is_the_middle_one_of_those_with_the_highest_f1_of_segments(seed):
+    pair = some_pair(seed)
+    words = {"predictions": "p", "truth": "t", "threshold": None, "audio": [None] * 3, "notes": []}
+    result = evaluate_pair(pair, LENGTHS, OURS, 0, sweep=None, **words)
+    curve = result.levels["segment"].curve
+    for label, name in enumerate(pair.classes):
+        f1 = curve.classes[label, :, 0].round(9)
+        best = curve.thresholds[f1 == f1.max()]
+        assert result.plain(0)["thresholds"][name] == best[len(best) // 2]
 
 
 def test_average_precision_of_overlaps_by_hand():

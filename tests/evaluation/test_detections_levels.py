@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from event_samples import near, pair_of, some_events
+from event_samples import pair_of, some_events, some_pair
 
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.detections import levels as levels_module
@@ -27,12 +27,6 @@ from audiobat.evaluation.detections.units import units_of
 
 OURS = find_convention("ours")
 LENGTHS = np.array([6.0, 6.0, 6.0])
-
-
-def sample(seed):
-    rng = np.random.default_rng(seed)
-    truth = some_events(rng, 25, scored=False)
-    return pair_of(truth, near(rng, truth))
 
 
 def tally(cells_true, cells_found):
@@ -63,7 +57,7 @@ def segments_of(events, step):
 @pytest.mark.parametrize("step", [1.0, 0.3, 0.1])
 @pytest.mark.parametrize("seed", range(10))
 def test_segments_are_those_that_events_touch(seed, step, monkeypatch):
-    pair = sample(seed)
+    pair = some_pair(seed)
     convention = find_convention("ours", segment_seconds=step)
     units = units_of(LENGTHS)
     level = segment_level(pair.truth, pair.found, LENGTHS, units, 3, convention)
@@ -88,7 +82,7 @@ def test_segments_are_those_that_events_touch(seed, step, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_clips_and_overlaps_are_those_of_plain_loops(seed):
-    pair = sample(seed)
+    pair = some_pair(seed)
     truth, found = pair.truth, pair.found
     units = units_of(LENGTHS)
     cells = [set(zip(side.recording.tolist(), side.label.tolist(), strict=True)) for side in (truth, found)]

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,21 +59,13 @@ def tab(browser: Browser, page: Path) -> Browser:
 
 def settled(tab: Browser) -> None:
     """Wait until the timeline has drawn."""
-    tab.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    until(tab, 'document.querySelectorAll("[data-part=counts] span").length')
-
-
-def until(tab: Browser, condition: str) -> None:
-    """Wait for a condition in the page; the test's own patience is the browser's."""
-    tab.run(f"new Promise(done => {{ const look = () => ({condition}) ? done() : setTimeout(look, 20); look(); }})")
+    tab.drawn()
+    tab.until('document.querySelectorAll("[data-part=counts] span").length')
 
 
 def choose(tab: Browser, part: str, chosen: str, event: str = "change") -> None:
-    """Give a control of the timeline a value."""
-    tab.run(
-        f'{{ const e = document.querySelector("[data-part={part}]"); e.value = {json.dumps(chosen)};'
-        f'e.dispatchEvent(new Event("{event}")); }}'
-    )
+    """Give a control of the timeline a value, and wait for what changes."""
+    tab.give(part, chosen, event)
     settled(tab)
 
 
@@ -170,7 +163,7 @@ def test_a_click_on_an_event_tells_what_it_is_and_plays_it(tab: Browser):
     tab.point('document.querySelector("[data-part=next]")', click=True)
     said = tab.run('document.querySelector("[data-part=said]").textContent')
     # the event is in some lane, at some time
-    hit = tab.run(
+    began = tab.run(
         """(() => { const canvas = document.querySelector("[data-part=canvas]"), box = canvas.getBoundingClientRect();
         const said = document.querySelector("[data-part=said]"), wanted = said.textContent;
         for (let y = 165; y < box.height; y += 4) for (let x = 0; x < box.width; x += 3) {
@@ -179,17 +172,17 @@ def test_a_click_on_an_event_tells_what_it_is_and_plays_it(tab: Browser):
           canvas.dispatchEvent(new MouseEvent("mousemove", where));
           if (said.textContent !== wanted) continue;
           canvas.dispatchEvent(new MouseEvent("click", where));
-          return true;
+          return document.querySelector("[data-part=audio]").currentTime;
         }
-        return false; })()"""
+        return null; })()"""
     )
-    assert hit, said
-    load = (
-        'new Promise((d, f) => { const a = document.querySelector("[data-part=audio]"); a.onloadedmetadata = () => d('
-    )
-    seconds = tab.run(load + 'a.duration); a.onerror = () => f(a.error); a.preload = "metadata"; a.load(); })')
+    assert began is not None, said
+    audio = 'document.querySelector("[data-part=audio]")'
+    tab.until(f"{audio}.duration && !{audio}.paused")
+    seconds = tab.run(f"{audio}.duration")
     assert seconds == pytest.approx(FILES[shown_file(tab)], abs=0.2)
-    assert tab.run('document.querySelector("[data-part=audio]").played.length') or True
+    minutes, rest = re.search(r", (\d+):([\d.]+) to ", said).groups()
+    assert began == pytest.approx(max(0.0, 60 * int(minutes) + float(rest) - 0.2), abs=0.01)
 
 
 def test_the_spectrogram_is_drawn(tab: Browser):
@@ -283,6 +276,17 @@ def test_a_tone_is_heard_and_seen_where_it_is(tmp_path: Path):
     (height,) = (height for height, name in sound.ticks if name == "1 kHz")
     assert 1 - (row + 0.5) / BANDS == pytest.approx(height, abs=1.5 / BANDS)
     assert 60 + 10 * column / pixels.shape[1] == pytest.approx(62, abs=1.1)
+
+
+def test_the_best_thresholds_are_those_that_predict_takes(browser: Browser, page: Path):
+    browser.open(page)
+    classes = '[...document.querySelectorAll("section")].find(e => e.firstChild.textContent === "Classes")'
+    last = (
+        f"Object.fromEntries([...{classes}.querySelectorAll('tr')].map(e => [e.cells[0], e.cells[e.cells.length - 1]]"
+    )
+    found = browser.run(f"{last}.map(cell => cell.textContent)))")
+    kept = json.loads((page.parents[1] / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))["thresholds"]
+    assert found == {"Class": "Best threshold", CLASSES[0]: "-", **{name: str(value) for name, value in kept.items()}}
 
 
 def test_labels_without_times_have_tables_alone(browser: Browser, tmp_path: Path):

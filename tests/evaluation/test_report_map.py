@@ -55,19 +55,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tab(browser: Browser, page: Path) -> Browser:
     browser.resize(1280)
     browser.open(page)
-    drawn(browser)
+    browser.drawn()
     return browser
-
-
-def drawn(tab: Browser) -> None:
-    """Wait for the next drawing."""
-    tab.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-def give(tab: Browser, part: str, text: str, event: str) -> None:
-    """Give a control a value."""
-    chosen = f'const e = document.querySelector("[data-part={part}]"); e.value = "{text}"'
-    tab.run(f'{{ {chosen}; e.dispatchEvent(new Event("{event}")); }}')
 
 
 def places(page: Path) -> list[list[float]]:
@@ -84,8 +73,8 @@ def test_a_point_says_what_it_is_and_a_click_plays_it(tab: Browser, page: Path):
     x, y = places(page)[0]
     tab.run(POINT.format(x, y, '["pointerdown", "pointerup"]'))
     sound = 'document.querySelector("[data-part=audio]")'
-    wait = "new Promise(done => { const look = () => a.duration ? done(a.duration) : setTimeout(look, 20); look(); })"
-    assert tab.run(f"{{ const a = {sound}; {wait} }}") == pytest.approx(1.0, abs=0.05)
+    tab.until(f"{sound}.duration")
+    assert tab.run(f"{sound}.duration") == pytest.approx(1.0, abs=0.05)
     assert [url for url in tab.requests if not url.startswith(("data:", page.parent.resolve().as_uri()))] == []
     assert tab.complaints == []
 
@@ -93,19 +82,19 @@ def test_a_point_says_what_it_is_and_a_click_plays_it(tab: Browser, page: Path):
 def test_names_and_words_pick_points(tab: Browser):
     names = '[...document.querySelectorAll("[data-part=legend] button")].map(e => e.textContent)'
     assert tab.run(names) == ["0: axe on tree (6)", "1: goat (5)"]
-    give(tab, "by", "label", "change")
+    tab.give("by", "label")
     assert tab.run(names) == ["axe on tree (6)", "goat (5)"]
     tab.point('document.querySelectorAll("[data-part=legend] button")[1]', click=True)
     pressed = '[...document.querySelectorAll("[data-part=legend] [aria-pressed=true]")].map(e => e.textContent)'
     assert tab.run(pressed) == ["goat (5)"]
-    give(tab, "search", "GOAT", "input")
+    tab.give("search", "GOAT", "input")
     assert tab.run(SAID) == "5 points"
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_hangs_over_the_window(tab: Browser, width: int):
     tab.resize(width, dark=width == 390)
-    drawn(tab)
+    tab.drawn()
     assert tab.run("document.documentElement.scrollWidth") <= width
 
 

@@ -6,7 +6,7 @@ name was not annotated, and is left out. A label that only predictions have coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -14,9 +14,8 @@ import numpy as np
 
 from audiobat.data.clip_table import ClipTable
 from audiobat.errors import AudiobatError, did_you_mean, name_some
-from audiobat.evaluation.detections.event_list import EventList, Whole
+from audiobat.evaluation.detections.event_list import NONE, EventList, Whole
 
-NONE = -1
 LATEST = 1e8  # seconds, three years: a later time is in another unit
 SHOWN = 3  # names in a message
 
@@ -99,7 +98,7 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
     place[order] = np.arange(len(order))
     known = np.array([place[p] if p >= 0 else NONE for p in partner], np.int64)
     if len(predicted.events) and not (known >= 0).any():  # a table without a row names no recording
-        shown = [", ".join(side.keys[:SHOWN]) for side in (predicted, truth)]
+        shown = [name_some(side.keys, SHOWN) for side in (predicted, truth)]
         raise AudiobatError(
             f"Predictions and truth have no recording in common: predictions name {shown[0]}; the truth {shown[1]}. "
             "A name is matched from its end, folder by folder: give both tables the same folders, or none."
@@ -121,8 +120,8 @@ def align(truth: Side, predicted: Side, labels: Sequence[str] | None = None) -> 
     true_counts, found_counts = (np.bincount(side.label, minlength=len(names)) for side in (true, found))
     if offered and not offered & set(_used(truth)):
         raise AudiobatError(
-            f"Predictions and truth have no label in common: predictions have {_some(offered)}; the truth "
-            f"{_some(_used(truth))}. --map renames labels."
+            f"Predictions and truth have no label in common: predictions have {name_some(sorted(offered), SHOWN)}; "
+            f"the truth {name_some(sorted(_used(truth)), SHOWN)}. --map renames labels."
         )
     alarms = np.flatnonzero((true_counts == 0) & (found_counts > 0))
     unfound = np.flatnonzero((found_counts == 0) & (true_counts > 0))
@@ -211,8 +210,3 @@ def _rename(side: Side, recording: Whole, names: list[str]) -> EventList:
     events = side.events
     kept = events.take((recording[events.recording] >= 0) & (label[events.label] >= 0))
     return EventList(recording[kept.recording], label[kept.label], kept.onset, kept.offset, kept.score)
-
-
-def _some(names: Iterable[str]) -> str:
-    """A few of the names."""
-    return ", ".join(sorted(names)[:SHOWN])

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audiobat.evaluation.detections.event_list import Bools, EventList, Floats, Whole, overlapping_pairs
+from audiobat.evaluation.detections.event_list import NONE, Bools, EventList, Floats, Whole, overlapping_pairs
 from audiobat.evaluation.detections.levels import Touch
-
-NONE = -1
 
 
 @dataclass(frozen=True, eq=False)

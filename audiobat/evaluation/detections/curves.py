@@ -10,19 +10,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from audiobat.evaluation.detections.conventions import Convention
 from audiobat.evaluation.detections.event_list import Bools, Floats, Whole
 from audiobat.evaluation.detections.levels import FOUND, PREDICTED, RIGHT, TRUTH, Level, Rows
-from audiobat.evaluation.detections.measures import HALVES, Value, counted_classes, macro, ratios, units_behind
+from audiobat.evaluation.detections.measures import (
+    HALVES,
+    Value,
+    counted_classes,
+    macro,
+    mean_of_known,
+    ratios,
+    units_behind,
+)
 from audiobat.evaluation.metrics import half_sample_interval, half_sample_values
 from audiobat.evaluation.record import Metric
 
 FINE = np.array([0.0, 0.001, 0.002, 0.005, *(np.arange(1, 100) / 100), 0.995, 0.998, 0.999])  # for scores from 0 to 1
 STEPS = 100  # thresholds for scores of another range: that many of their quantiles
-
-
 DEFINITION = (
     "average precision (step integral; what no prediction reaches adds nothing), mean over the classes that truth has"
 )
@@ -72,6 +77,7 @@ def curve_of(level: Level, rows: Rows, convention: Convention, seed: int) -> tup
     above = np.zeros((classes, len(thresholds), 4))
     above[..., TRUTH] = truth.sum(0)[:, None]
     values, halves = np.full(classes, np.nan), np.full((HALVES, classes), np.nan)
+    drawn = half_sample_values(lambda counts: counts, units, HALVES, seed).numpy()  # [HALVES, U], for every class
     for label in range(classes):
         score, unit, right = rows.of(label)
         found, own, _ = (score[right], unit[right], right) if level.found is None else level.found.of(label)
@@ -84,11 +90,10 @@ def curve_of(level: Level, rows: Rows, convention: Convention, seed: int) -> tup
             above[label, :, column] = hist.sum(0)[1:]
         values[label] = average_precision(score, right, found, truth[:, label].sum())
         if truth[:, label].any():
-            halves[:, label] = _halves(hists, truth[:, label], seed)
-    kept = ~np.isnan(values)
-    mean = float(values[kept].mean()) if kept.any() else float("nan")
+            halves[:, label] = _precision_of_halves(hists, truth[:, label], drawn)
+    mean = float(mean_of_known(values, 0))
     _, every, *behind = units_behind(level.counts).tolist()
-    low, high = half_sample_interval(mean, mean, torch.from_numpy(_mean(halves)), every)
+    low, high = half_sample_interval(mean, mean, torch.from_numpy(mean_of_known(halves, 1)), every)
     own_values = [
         Value(v, *half_sample_interval(v, v, torch.from_numpy(halves[:, c].copy()), behind[c]))
         for c, v in enumerate(values.tolist())
@@ -111,21 +116,9 @@ def _above(score: Floats, unit: Whole, thresholds: Floats, units: int) -> Floats
     return hist[:, ::-1].cumsum(1)[:, ::-1].astype(np.float64)
 
 
-def _halves(hists: list[Floats], truth: Floats, seed: int) -> Floats:
-    """Average precision of a class on halves of the units, from its rows above each threshold: [HALVES]."""
-
-    def precision(counts: Tensor) -> Tensor:
-        drawn = counts.numpy()
-        predicted, right, found = (drawn @ hist for hist in hists)  # [R, 1 + B]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            steps = -np.diff(found, append=0.0) / (drawn @ truth)[:, None]
-            return torch.from_numpy(np.where(steps > 0, steps * right / predicted, 0 * steps).sum(1))
-
-    return half_sample_values(precision, len(truth), HALVES, seed).numpy()
-
-
-def _mean(values: Floats) -> Floats:
-    """Mean of each row over what is no NaN."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, values, 0.0).sum(1) / known.sum(1))
+def _precision_of_halves(hists: list[Floats], truth: Floats, drawn: Floats) -> Floats:
+    """Average precision of a class on halves of the units [HALVES, U], from its rows above each threshold: [HALVES]."""
+    predicted, right, found = (drawn @ hist for hist in hists)  # [HALVES, 1 + B]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        steps = -np.diff(found, append=0.0) / (drawn @ truth)[:, None]
+        return np.asarray(np.where(steps > 0, steps * right / predicted, 0 * steps).sum(1))

@@ -23,6 +23,14 @@ def smooth(scores: Scores, width: int) -> Scores:
     return np.asarray(np.partition(views, reach, axis=-1)[..., reach])
 
 
+def best_of_each(scores: Scores, top: int) -> Scores:
+    """The scores [T, C], with -infinity in place of all but the `top` highest of each frame or window."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]  # of equal ones the first, as `predict` has it
+    kept = np.full_like(scores, -np.inf)
+    np.put_along_axis(kept, best, np.take_along_axis(scores, best, 1), 1)
+    return kept
+
+
 def runs(marked: Bools, spans: Floats, scores: Scores | None = None, *, ends_on_frame: bool = False) -> EventList:
     """Runs of marked frames [T, C] as events of recording 0, each with the mean of its frames' scores.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from audiobat.errors import AudiobatError
 
 MOST_PAIRS = 30_000_000  # 0.5 GB
+NONE = -1  # index of no event, no label, no recording
 TOUCHING = 1e-6  # seconds; events that share no more only touch, but for rounding
 
 Floats = NDArray[np.float64]
@@ -62,10 +63,8 @@ def overlapping_pairs(a: EventList, b: EventList, *, same_label: bool) -> tuple[
     With `same_label` their labels are the same, too.
     """
     found = []
-    for one, other, turned in (
-        (a, b, False),
-        (b, a, True),
-    ):  # `other` begins while `one` lasts; both at once: first way
+    for one, other, turned in ((a, b, False), (b, a, True)):
+        # Pairs of which `other` begins while `one` lasts; those that begin at once are found the first way round.
         group_one, group_other = _groups(one, other, same_label)
         key_one, key_other = _keys(group_one, group_other, one.onset, other.onset, float(_longest(one)))
         order = np.argsort(key_other, kind="stable")

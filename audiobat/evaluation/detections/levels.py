@@ -13,7 +13,7 @@ import numpy as np
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.detections.conventions import Convention
 from audiobat.evaluation.detections.event_list import Bools, EventList, Floats, Scores, Whole, overlapping_pairs
-from audiobat.evaluation.detections.matching import match, substitutions
+from audiobat.evaluation.detections.matching import hit_events, match, substitutions
 from audiobat.evaluation.detections.units import Units
 
 CELLS = 1 << 24  # of segments and classes held at once: 16 MB for each byte of a cell
@@ -128,17 +128,15 @@ def matched_level(
     offsets = name == "event"
     matched = match(truth, found, convention, offsets=offsets)
     hit = matched >= 0
-    detected = np.zeros(len(truth), bool)
-    detected[matched[hit]] = True
+    detected = hit_events(matched, len(truth))
     unit = units.of(found.recording, found.onset)
     unit[hit] = units.of(truth.recording, truth.onset)[matched[hit]]  # a hit counts where the true event begins
     counts, by_recording = _count(truth, found, detected, hit, unit, units, recordings, classes)
     if found.score is not None:  # which of the largest matchings it is decides on substitutions: the one without scores
         matched = match(truth, replace(found, score=None), convention, offsets=offsets)
     swapped = substitutions(truth, found, matched, convention, offsets=offsets)
-    substituted = np.bincount(units.of(truth.recording[swapped], truth.onset[swapped]), minlength=units.count).astype(
-        np.float64
-    )
+    places = units.of(truth.recording[swapped], truth.onset[swapped])
+    substituted = np.bincount(places, minlength=units.count).astype(np.float64)
     rows = None if found.score is None else Rows(classes).add(found.label, found.score, unit, hit)
     return Level(name, counts, by_recording, substituted, rows)
 

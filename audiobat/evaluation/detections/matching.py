@@ -11,9 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from audiobat.evaluation.detections.conventions import Convention
-from audiobat.evaluation.detections.event_list import Bools, EventList, Whole, near_pairs
-
-NONE = -1
+from audiobat.evaluation.detections.event_list import NONE, Bools, EventList, Whole, near_pairs
 
 
 def match(truth: EventList, found: EventList, convention: Convention, *, offsets: bool) -> Whole:
@@ -41,6 +39,13 @@ def within(
         collar = np.maximum(convention.offset_collar, convention.offset_share * length)
         near &= np.abs(truth.offset[event] - found.offset[detection]) <= collar + slack
     return near
+
+
+def hit_events(matched: Whole, events: int) -> Bools:
+    """Which of so many true events are hit, by the match of each detection [E]."""
+    hit = np.zeros(events, bool)
+    hit[matched[matched >= 0]] = True
+    return hit
 
 
 def falling(found: EventList) -> Whole:
@@ -109,9 +114,7 @@ def substitutions(
 
     Pairs are taken as sed_eval does: in the order of the true events, each with the first detection that is left.
     """
-    lost = np.ones(len(truth), bool)
-    lost[matched[matched >= 0]] = False
-    missed, wrong = np.flatnonzero(lost), np.flatnonzero(matched < 0)
+    missed, wrong = np.flatnonzero(~hit_events(matched, len(truth))), np.flatnonzero(matched < 0)
     a, b = near_pairs(truth.take(missed), found.take(wrong), convention.onset_collar, same_label=False)
     event, detection = missed[a], wrong[b]
     kept = within(truth, found, event, detection, convention, offsets)

@@ -23,6 +23,7 @@ from audiobat.evaluation.metrics import (
 )
 from audiobat.evaluation.record import Metric
 
+MICRO = "of all classes' counts together"
 HALVES = 500  # random halves of the units behind an interval
 PARTS = ("f1", "precision", "recall")
 
@@ -67,10 +68,14 @@ def ratios(counts: Floats, convention: Convention) -> Floats:
 
 def macro(values: Floats, counted: Bools) -> Floats:
     """Mean [..., 3] of ratios [..., C, 3] over the counted classes [C] that have a value; NaN if none has."""
-    kept = values[..., counted, :]
-    known = ~np.isnan(kept)
+    return mean_of_known(values[..., counted, :], -2)
+
+
+def mean_of_known(values: Floats, axis: int) -> Floats:
+    """Mean over an axis of what is not NaN; NaN where all is."""
+    known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, kept, 0.0).sum(-2) / known.sum(-2))
+        return np.asarray(np.where(known, values, 0.0).sum(axis) / known.sum(axis))
 
 
 def error_rate(counts: Floats, substitutions: Floats, convention: Convention) -> Floats:
@@ -87,6 +92,11 @@ def counted_classes(level: Level, convention: Convention) -> Bools:
     """The classes that means over classes take in, [C]: by our convention those that truth has."""
     truth = level.counts[..., TRUTH].sum(0) > 0
     return np.ones_like(truth) if convention.every_class else truth
+
+
+def mean_over(convention: Convention) -> str:
+    """What a mean over classes takes in, in words."""
+    return f"mean over the classes that {'have a value' if convention.every_class else 'truth has'}"
 
 
 def units_behind(counts: Floats) -> Whole:
@@ -119,20 +129,14 @@ def measure(
         for i, value in enumerate(whole.tolist())
     ]
     metrics = {
-        f"{part}_{kind}": Metric(v.value, v.low, v.high, f"{part}, {DEFINITIONS[kind]}", interval="halves")
-        for kind, values in (("micro", found[:3]), ("macro", found[3:6]))
+        f"{part}_{kind}": Metric(v.value, v.low, v.high, f"{part}, {words}", interval="halves")
+        for kind, words, values in (("micro", MICRO, found[:3]), ("macro", mean_over(convention), found[3:6]))
         for part, v in zip(PARTS, values, strict=True)
     }
     if level.substitutions is not None:
         metrics["error_rate"] = _error_rate(level, convention, seed)
     each = [(found[i], found[i + 1], found[i + 2]) for i in range(6, len(found), 3)]
     return metrics, each
-
-
-DEFINITIONS = {
-    "micro": "of all classes' counts together",
-    "macro": "mean over the classes that truth has",
-}
 
 
 def _error_rate(level: Level, convention: Convention, seed: int) -> Metric:

@@ -47,6 +47,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from audiobat.data.csv_text import csv_text
 from audiobat.engine.files import write_atomic
@@ -57,6 +58,7 @@ from audiobat.evaluation.detections.curves import Curve
 from audiobat.evaluation.detections.event_list import Floats
 from audiobat.evaluation.detections.levels import FOUND, PREDICTED, RIGHT, TRUTH, Touch
 from audiobat.evaluation.detections.measures import PARTS, ClassCounts, ratios
+from audiobat.evaluation.metrics import middle_of_best
 from audiobat.evaluation.record import Metric, without_nan
 
 FORMAT = "audiobat-evaluation-1"
@@ -151,15 +153,9 @@ class DetectionResult:
         level = self.levels.get("segment", self.levels["clip"])
         if level.curve is None:
             return {}
-        found = {}
-        for label, own in zip(self.pair.classes, level.curve.classes, strict=True):
-            f1 = np.nan_to_num(own[:, PARTS.index("f1")])
-            if f1.max() > 0:
-                best = np.flatnonzero(f1 >= f1.max() - 1e-9)
-                found[label] = float(
-                    level.curve.thresholds[best[len(best) // 2]]
-                )  # of equally good ones the middle one
-        return found
+        f1 = np.nan_to_num(level.curve.classes[..., PARTS.index("f1")])  # [C, B]
+        best = level.curve.thresholds[middle_of_best(torch.from_numpy(f1)).numpy()]
+        return {self.pair.classes[c]: float(best[c]) for c in np.flatnonzero(f1.max(1) > 0).tolist()}
 
     def _recordings(self) -> Iterator[dict[str, Any]]:
         shares = {name: ratios(level.by_recording, self.convention) for name, level in self.levels.items()}

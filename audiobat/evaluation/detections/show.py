@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from audiobat.evaluation.detections.measures import Value
+from audiobat.evaluation.detections.measures import MICRO, Value, mean_over
 from audiobat.evaluation.detections.result import DetectionResult
 from audiobat.evaluation.record import Metric
 
@@ -28,8 +28,8 @@ def show(result: DetectionResult) -> None:
     console.print(_classes(result))
     console.print(
         Text(
-            "P, R: precision and recall, micro; ER: error rate. Micro: all labels' counts together; macro: mean over "
-            f"the labels that truth has. 95% intervals over {result.units:,} {result.unit}. "
+            f"P, R: precision and recall, micro; ER: error rate. Micro: {MICRO}; macro: "
+            f"{mean_over(result.convention)}. 95% intervals over {result.units:,} {result.unit}. "
             f"Convention: {result.convention.name}."
         )
     )

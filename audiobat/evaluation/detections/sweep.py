@@ -26,7 +26,7 @@ from audiobat.evaluation.detections.levels import (
     touch,
     touched_segments,
 )
-from audiobat.evaluation.detections.matching import match
+from audiobat.evaluation.detections.matching import hit_events, match
 from audiobat.evaluation.detections.measures import counted_classes
 from audiobat.evaluation.detections.units import Units
 
@@ -98,9 +98,7 @@ class Sweep:
             self._count("overlap", at, truth, found, touched.detected, touched.right)
             for name in ("onset", "event"):
                 matched = match(truth, found, self._convention, offsets=name == "event")
-                detected = np.zeros(len(truth), bool)
-                detected[matched[matched >= 0]] = True
-                self._count(name, at, truth, found, detected, matched >= 0)
+                self._count(name, at, truth, found, hit_events(matched, len(truth)), matched >= 0)
 
     def _count(self, name: str, at: int, truth: EventList, found: EventList, detected: Bools, right: Bools) -> None:
         counts = self._counts[name][:, at]

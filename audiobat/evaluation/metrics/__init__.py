@@ -32,7 +32,7 @@ from audiobat.evaluation.metrics.resampling import (
     interval_of_difference,
     wilcoxon,
 )
-from audiobat.evaluation.metrics.thresholds import best_thresholds, thresholds_by_rate
+from audiobat.evaluation.metrics.thresholds import best_thresholds, middle_of_best, thresholds_by_rate
 
 __all__ = [
     "Events",
@@ -55,6 +55,7 @@ __all__ = [
     "macro_map_frequent",
     "macro_map_present",
     "match_events",
+    "middle_of_best",
     "rank_micro",
     "thresholds_by_rate",
     "wilcoxon",

@@ -26,13 +26,7 @@ def best_thresholds(probabilities: Tensor, targets: Tensor) -> Tensor:
         return torch.full((targets.shape[1],), 0.5, dtype=torch.float64)
     yes = torch.stack([(probabilities > t).sum(0) for t in grid.tolist()], 1).double()  # [C, G]
     hits = torch.stack([((probabilities > t) & actual).sum(0) for t in grid.tolist()], 1).double()
-    known = positives > 0
-    shares = ALL_COUNT / positives[known, None]
-    hits, yes = hits + (hits[known] * shares).mean(0), yes + (yes[known] * shares).mean(0)
-    f1 = 2 * hits / (yes + positives[:, None] + ALL_COUNT)
-    best = f1 >= f1.amax(1, keepdim=True) - 1e-9
-    places = [row.nonzero()[:, 0] for row in best]
-    return torch.stack([grid[place[len(place) // 2]] for place in places])
+    return grid[middle_of_best(pooled_f1(hits, yes, positives))]
 
 
 def thresholds_by_rate(probabilities: Tensor, targets: Tensor) -> Tensor:
@@ -51,11 +45,24 @@ def thresholds_by_rate(probabilities: Tensor, targets: Tensor) -> Tensor:
     rates = torch.tensor(RATES, dtype=torch.float64)  # [G]
     yes = (rates * positives.clamp(min=1)[:, None]).round().clamp(1, max(1, len(falling) - 1))  # [C, G]
     place = yes.long().T - 1  # [G, C] of the last yes
-    hits, known = hits_of_first.gather(0, place).T, positives > 0
-    shares = ALL_COUNT / positives[known, None]
-    own_hits, own_yes = hits + (hits[known] * shares).mean(0), yes + (yes[known] * shares).mean(0)
-    best = (2 * own_hits / (own_yes + positives[:, None] + ALL_COUNT)).argmax(1)  # [C]; of equals the fewest yeses
+    hits = hits_of_first.gather(0, place).T
+    best = pooled_f1(hits, yes, positives).argmax(1)  # [C]; of equals the fewest yeses
     last = place.T.gather(1, best[:, None])[:, 0]  # [C]
     after = (last + 1).clamp(max=len(falling) - 1)
     columns = torch.arange(len(last))
     return (falling[last, columns] + falling[after, columns]) / 2
+
+
+def pooled_f1(hits: Tensor, yes: Tensor, positives: Tensor) -> Tensor:
+    """F1 [C, G] of each class's hits and yeses [C, G] and positives [C], the mean class's for 10 positives added."""
+    known = positives > 0
+    shares = ALL_COUNT / positives[known, None]
+    hits, yes = hits + (hits[known] * shares).mean(0), yes + (yes[known] * shares).mean(0)
+    return 2 * hits / (yes + positives[:, None] + ALL_COUNT)
+
+
+def middle_of_best(f1: Tensor) -> Tensor:
+    """The place [C] of the highest F1 of each row [C, G]: of equally good ones the middle one."""
+    best = f1 >= f1.amax(1, keepdim=True) - 1e-9
+    places = [row.nonzero()[:, 0] for row in best]
+    return torch.stack([place[len(place) // 2] for place in places])

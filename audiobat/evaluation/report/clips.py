@@ -39,6 +39,18 @@ def clips_folder(record: Path) -> Path:
     return record.parent.parent / FOLDER
 
 
+def file_beside(listing: Path, name: str) -> Path:
+    """The file that a listing names, in the listing's folder or below.
+
+    Raises:
+        AudiobatError: a name that leads out of the folder, as a listing from elsewhere might.
+    """
+    path = listing.parent / name
+    if not path.resolve().is_relative_to(listing.parent.resolve()):
+        raise AudiobatError(f"{listing} names the file {name!r}: it must lie in the folder itself.")
+    return path
+
+
 def read_saved_clips(folder: Path) -> tuple[SavedClip, ...]:
     """The list of a clips folder; empty where there is none.
 

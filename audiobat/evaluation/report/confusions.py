@@ -13,7 +13,7 @@ from audiobat.evaluation.metrics import wilson
 from audiobat.evaluation.record import load_scores
 from audiobat.evaluation.report.rows import Row
 from audiobat.evaluation.report.style import WIDTH, folded, headline, styled
-from audiobat.evaluation.report.web.html import table_html, text_cell
+from audiobat.evaluation.report.web.html import readable, table_html, text_cell
 
 DRAWN = 30  # classes in the figure, at most
 NUMBERED = 20  # up to so many lines the cells hold their counts
@@ -44,7 +44,7 @@ def confusion_figure(title: str, found: Confusion, unit: str = "clips") -> Figur
     places = chosen if found.exclusive else np.append(chosen, classes)
     counts = found.counts[np.ix_(places, places)]
     totals = found.counts.sum(1)[places]
-    names = [folded(found.names[place].replace("_", " "), 24, 1) for place in places]
+    names = [folded(readable(found.names[place]), 24, 1) for place in places]
     size = len(places)
     figure = Figure(figsize=(max(WIDTH, 2.6 + 0.3 * size), 2.4 + 0.3 * size))
     ax = figure.subplots()
@@ -82,7 +82,7 @@ def classes_html(found: Confusion) -> str:
     lines = sorted(class_lines(found), key=lambda line: (line[4] / line[2] if line[2] else math.inf, -line[2]))
     body = ""
     for name, others, clips, predicted, hits in lines:
-        taken = ", ".join(f"{other.replace('_', ' ')} ({plain(count)})" for other, count in others)
+        taken = ", ".join(f"{readable(other)} ({plain(count)})" for other, count in others)
         counts = "".join(f'<td data-value="{n}">{n:,}</td>' for n in (clips, predicted, hits))
         shares = share_html(hits, clips) + share_html(hits, predicted)
         body += f"<tr>{text_cell(name)}{shares}{counts}{text_cell(taken)}</tr>"

@@ -114,7 +114,7 @@ def results_html(found: Collection, verdicts: Verdicts) -> str:
     headings = [*(n for n in columns if n in BEFORE), *map(metric_title, metrics), *(n for n in columns if n in AFTER)]
     best = {row.data: row for row in reversed(ranked(found.rows))}
     references = {data: found.rows.index(row) for data, row in best.items()}
-    body = "".join(row_html(found, verdicts, place, headings, references) for place in range(len(found.rows)))
+    body = "".join(row_html(found, verdicts, place, headings, metrics, references) for place in range(len(found.rows)))
     definitions = {**BEFORE, **AFTER}
     records = [record for row in found.rows for record in row.records]
     for name in metrics:
@@ -158,7 +158,12 @@ def metrics_shown(found: Collection) -> list[str]:
 
 
 def row_html(
-    found: Collection, verdicts: Verdicts, place: int, headings: Sequence[str], references: Mapping[str, int]
+    found: Collection,
+    verdicts: Verdicts,
+    place: int,
+    headings: Sequence[str],
+    metrics: Sequence[str],
+    references: Mapping[str, int],
 ) -> str:
     """One line of the table; data-verdicts holds w, t, l or - for every row, from which page.js compares anew."""
     row = found.rows[place]
@@ -173,7 +178,7 @@ def row_html(
         "Head": text_cell(row.head),
         "Compared": compared_html(verdicts, place, references[row.data]),
         "Won / tied / lost": f"<td data-value={tally}</td>",
-        **{metric_title(name): metric_html(found, row, name) for name in metrics_shown(found)},
+        **{metric_title(name): metric_html(found, row, name) for name in metrics},
         "SD seeds": spread_html(row.main.sd_seeds, share),
         "SD folds": spread_html(row.main.sd_folds, share),
         "Seeds": f'<td data-value="{len(row.records)}">{len(row.records)}</td>',

@@ -12,7 +12,6 @@ map.json has lists of one entry for each of n points, which lie near each other 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -25,7 +24,8 @@ import numpy as np
 
 from audiobat.engine.files import read_json, replacing
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.report.web.html import section_html, write_html
+from audiobat.evaluation.report.clips import file_beside
+from audiobat.evaluation.report.web.html import data_html, readable, section_html, write_html
 
 FILE = "map.json"
 FORMAT = "audiobat-map-1"
@@ -71,20 +71,18 @@ def write_map_page(folder: Path, out: Path) -> Path:
         "cluster": [places.get(number, -1) for number in plain["cluster"]],
         "clusters": [cluster_name(number, plain) for number in numbers],
         "label": [-1 if label is None else labels.index(label) for label in plain["label"]],
-        "labels": [label.replace("_", " ") for label in labels],
+        "labels": list(map(readable, labels)),
         "file": plain["file"],
         "start": plain["start"],
         "end": plain["end"],
         "clip": [None if name is None else clip_beside(folder, name, out) for name in plain["clip"]],
     }
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     choices = "<option value=cluster>by cluster</option>" if numbers else ""
     choices += "<option value=label>by label</option>" if labels or not numbers else ""
     count = len(plain["points"])
     section = section_html(
         "Map",
-        f"<p>{escape(INTRO)}</p><div id=map>{CONTROLS.format(choices=choices)}"
-        f'<script type="application/json">{text}</script></div>',
+        f"<p>{escape(INTRO)}</p><div id=map>{CONTROLS.format(choices=choices)}{data_html(data)}</div>",
     )
     lead = f"{count:,} sounds in {len(numbers)} clusters. Keep what lies beside this page: it plays the clips there."
     return write_html(out / "index.html", "Map of sounds", lead, [section], scripts=["map.js"], beside=True)
@@ -126,14 +124,12 @@ def cluster_name(number: int, plain: dict[str, Any]) -> str:
     """`3`, or with the label that most of its points have, `3: goat`."""
     own = [label for cluster, label in zip(plain["cluster"], plain["label"], strict=True) if cluster == number]
     known = Counter(label for label in own if label is not None)
-    return f"{number}: {known.most_common(1)[0][0].replace('_', ' ')}" if known else f"cluster {number}"
+    return f"{number}: {readable(known.most_common(1)[0][0])}" if known else f"cluster {number}"
 
 
 def clip_beside(folder: Path, name: str, out: Path) -> str:
     """The address of a clip from the page's folder, where it is copied to if need be."""
-    source = (folder / name).resolve()
-    if not source.is_relative_to(folder.resolve()):  # as a map from elsewhere might
-        raise AudiobatError(f"{folder / FILE} names the file {name!r}: it must lie in the folder itself.")
+    source = file_beside(folder / FILE, name).resolve()
     if out.resolve().is_relative_to(folder.resolve()):
         target = source
     else:

@@ -24,11 +24,11 @@ from audiobat.config import check
 from audiobat.engine.files import replacing, write_atomic
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.report.sound_map import FILE, FORMAT
 from audiobat.inference.library.neighbours import nearest_rows
 from audiobat.inference.library.recordings import Recordings
 from audiobat.inference.library.vectors import Ids, Library, open_library
 
-FILE, FORMAT = "map.json", "audiobat-map-1"
 CLIPS = "clips"
 PERPLEXITY = 15.0  # about how many neighbours a point is kept near
 NEIGHBOURS = 45  # three times as many shape the layout, as is usual

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from audiobat.data.csv_text import unescape
 from audiobat.engine.files import read_json
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.detections.result import FORMAT, JSON
+from audiobat.evaluation.report.clips import file_beside
 
-FILE = "evaluation.json"
-FORMAT = "audiobat-evaluation-1"
 EVENTS = "events.csv"
 BY_OVERLAP = "overlap"  # the level at which events are called missed and wrong
 
@@ -49,17 +49,14 @@ class Evaluation:
         Raises:
             AudiobatError: a name that leads out of the folder.
         """
-        path = self.folder / name
-        if not path.resolve().is_relative_to(self.folder.resolve()):  # as one from elsewhere might
-            raise AudiobatError(f"{self.folder / FILE} names the file {name!r}: it must lie in the folder itself.")
-        return path
+        return file_beside(self.folder / JSON, name)
 
 
 def evaluation_folder(source: Path) -> Path | None:
     """The folder, if `source` is that of an evaluation, or its evaluation.json; else None."""
-    if source.name == FILE:
+    if source.name == JSON:
         return source.parent
-    return source if (source / FILE).is_file() else None
+    return source if (source / JSON).is_file() else None
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -68,9 +65,9 @@ def read_evaluation(folder: Path) -> Evaluation:
     Raises:
         AudiobatError: a file that is missing or damaged.
     """
-    plain = read_json(folder / FILE, "evaluate again")
+    plain = read_json(folder / JSON, "evaluate again")
     if plain.get("format") != FORMAT:
-        raise AudiobatError(f"{folder / FILE} is no evaluation of format {FORMAT}: evaluate again with this version.")
+        raise AudiobatError(f"{folder / JSON} is no evaluation of format {FORMAT}: evaluate again with this version.")
     path = folder / EVENTS
     events = defaultdict(list)
     try:

@@ -14,6 +14,7 @@ from audiobat.evaluation.report.confusions import confusion_figure
 from audiobat.evaluation.report.detections.evaluation import Evaluation
 from audiobat.evaluation.report.detections.tables import LEVELS, main_level
 from audiobat.evaluation.report.style import BLACK, BLUE, LINES, ORANGE, WIDTH, folded, headline, look, styled
+from audiobat.evaluation.report.web.html import readable
 
 CLASSES = 6  # lines of single classes, those with the most true events
 THRESHOLD = (
@@ -46,7 +47,7 @@ def curves_figure(name: str, level: str, curve: Mapping[str, Any], counts: Mappi
     left.legend(fontsize=8)
     most = sorted(counts, key=lambda label: (-counts[label], label))[:CLASSES]
     shown: list[tuple[str, Mapping[str, Sequence[float | None]]]] = [("all classes", micro)]
-    shown += [(label.replace("_", " "), curve["classes"][label]) for label in most] if len(counts) > 1 else []
+    shown += [(readable(label), curve["classes"][label]) for label in most] if len(counts) > 1 else []
     for i, (label, own) in enumerate(shown):
         style = look(i) | ({"color": BLACK, "linestyle": "-"} if not i else {})
         del style["marker"]

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.evaluation.detections.align import match_names
+from audiobat.evaluation.detections.decode import best_of_each
 from audiobat.evaluation.report.detections.evaluation import Evaluation
-from audiobat.evaluation.score_file import Stretch, read_scores
+from audiobat.evaluation.score_file import EVENT_MEDIAN, Stretch, read_scores
 
 HUNDREDTHS = (np.arange(101) / 100).astype(np.float32)
 LEAST = 5  # hundredths: a class whose scores stay below has no track, unless it is asked for
@@ -83,9 +84,11 @@ def read_tracks(found: Evaluation, stretches: Mapping[str, tuple[float, float]])
         if any(len(part.scores) for part in own):
             scores = np.concatenate([part.scores for part in own])
             if about.kind == "windows" and not about.multi_label:  # only the best class of a window is predicted
-                scores = np.where(scores == scores.max(1, keepdims=True), scores, 0).astype(np.float32)
+                scores = best_of_each(scores, 1)
             spans = np.concatenate([part.spans for part in own])
-            tracks[file] = ScoreTrack(spans, scores, about.classes, about.kind == "frames", about.median or 3)
+            tracks[file] = ScoreTrack(
+                spans, scores, about.classes, about.kind == "frames", about.median or EVENT_MEDIAN
+            )
     return tracks
 
 

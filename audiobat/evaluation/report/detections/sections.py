@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.report.detections.evaluation import FILE, Evaluation
+from audiobat.evaluation.detections.result import JSON
+from audiobat.evaluation.report.detections.evaluation import Evaluation
 from audiobat.evaluation.report.detections.figures import CONFUSED, THRESHOLD, confusion_of_events, curves_of
 from audiobat.evaluation.report.detections.mistakes import mistakes_html
 from audiobat.evaluation.report.detections.tables import about_html, classes_html, levels_html, recordings_html
@@ -45,11 +46,6 @@ def detection_sections(found: Evaluation, out: Path) -> tuple[list[str], list[st
             section_html("What was evaluated", about_html(found)),
         ]
         return sections, ["timeline.js"] if timeline else []
-    except (
-        LookupError,
-        TypeError,
-        AttributeError,
-        ValueError,
-    ) as error:  # a field that is not there, or of another kind
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # a field that lacks, or is of another kind
         problem = f"{type(error).__name__}: {error}"
-        raise AudiobatError(f"{found.folder / FILE} is damaged ({problem}): evaluate again.") from None
+        raise AudiobatError(f"{found.folder / JSON} is damaged ({problem}): evaluate again.") from None

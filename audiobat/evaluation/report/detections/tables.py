@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+from audiobat.errors import name_some
 from audiobat.evaluation.report.detections.evaluation import BY_OVERLAP, Evaluation
 from audiobat.evaluation.report.web.html import definitions_html, table_html, text_cell
 
@@ -18,7 +19,12 @@ METRICS = {
     **{"map": "mAP", "error_rate": "Error rate"},
 }
 PARTS = {"f1": "F1", "precision": "Precision", "recall": "Recall"}
+BEST = (
+    "The best thresholds are those that evaluation.json has, with the highest F1 of segments, or of recordings where "
+    "labels have no times: choose them on other recordings than these."
+)
 RECORDINGS = 500  # in the table, the most mistakes first
+NAMES = 20  # in a list of what was odd
 
 
 def main_level(found: Evaluation) -> str:
@@ -50,21 +56,21 @@ def levels_html(found: Evaluation) -> str:
 def classes_html(found: Evaluation) -> str:
     """The table of classes, the lowest F1 first."""
     level = found.plain["levels"][main_level(found)]
-    curve = level["curve"]
+    best: Mapping[str, float] = found.plain["thresholds"]
     headings = ["Class", *PARTS.values(), "True", "Missed", "Detected", "False alarms"]
     scored = any(own.get("average_precision") for own in level["per_class"].values())
     headings += ["AP"] if scored else []
-    headings += ["Best threshold"] if curve else []
+    headings += ["Best threshold"] if best else []
     body = ""
     for label, own in sorted(level["per_class"].items(), key=lambda pair: worth(pair[1]["f1"])):
         cells = [value_cell(own[part]) for part in PARTS]
         cells += map(count_cell, (own["truth"], own["truth"] - own["found"]))
         cells += map(count_cell, (own["predicted"], own["predicted"] - own["right"]))
         cells += [value_cell(own.get("average_precision"))] if scored else []
-        cells += [threshold_cell(curve["thresholds"], curve["classes"][label]["f1"])] if curve else []
+        cells += [threshold_cell(best.get(label))] if best else []
         body += f"<tr>{text_cell(label)}{''.join(cells)}</tr>"
     note = f"{escape(LEVELS[main_level(found)])}: {escape(level['definition'])}. "
-    note += "The best threshold is the one with the highest F1 here: choose it on other recordings." if curve else ""
+    note += BEST if best else ""
     return f"<div class='results one'>{table_html(headings, body, headings[:1])}</div><p class=note>{note}</p>"
 
 
@@ -115,11 +121,9 @@ def about_html(found: Evaluation) -> str:
     return f"{f'<ul>{notes}</ul>' if notes else ''}{definitions_html(facts)}"
 
 
-def listed(names: Any, most: int = 20) -> str:
+def listed(names: Iterable[str]) -> str:
     """Names in a line, the first ones where there are many; `none`."""
-    names = list(names)
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more or "none"
+    return name_some(names, NAMES) or "none"
 
 
 def worth(value: Mapping[str, Any] | None) -> float:
@@ -143,8 +147,6 @@ def count_cell(count: int) -> str:
     return f'<td data-value="{count}">{count:,}</td>'
 
 
-def threshold_cell(thresholds: Sequence[float], f1: Sequence[float | None]) -> str:
-    """The threshold with the highest F1."""
-    known = [(value, -threshold) for value, threshold in zip(f1, thresholds, strict=True) if value is not None]
-    best = max(known, default=(0.0, 0.0))
-    return f'<td data-value="{-best[1]!r}">{-best[1]:.3g}</td>' if best[0] else '<td data-value="">-</td>'
+def threshold_cell(threshold: float | None) -> str:
+    """A threshold, if there is one."""
+    return '<td data-value="">-</td>' if threshold is None else f'<td data-value="{threshold!r}">{threshold:.3g}</td>'

@@ -5,7 +5,6 @@ The recordings with the most mistakes are shown, an hour in all; of a long one t
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -17,7 +16,7 @@ from audiobat.errors import AudiobatError
 from audiobat.evaluation.report.detections.evaluation import Evaluation, Event
 from audiobat.evaluation.report.detections.score_tracks import ScoreTrack, read_tracks
 from audiobat.evaluation.report.detections.sounds import Sound, write_sound
-from audiobat.evaluation.report.web.html import section_html
+from audiobat.evaluation.report.web.html import data_html, readable, section_html
 
 FOLDER = "recordings"  # beside the page
 RECORDINGS = 12  # at most
@@ -69,7 +68,7 @@ def timeline_html(found: Evaluation, out: Path) -> str:
     convention = found.plain["convention"]
     onset = {"onset": convention["onset_collar"], "slack": convention["slack"]}
     data = {
-        "classes": [label.replace("_", " ") for label in classes],
+        "classes": list(map(readable, classes)),
         "rules": {
             "overlap": None,
             "onset": onset | {"offset": None, "share": 0},
@@ -83,11 +82,10 @@ def timeline_html(found: Evaluation, out: Path) -> str:
     names = "".join(f'<option value="{i}">{escape(one["name"])}</option>' for i, one in enumerate(recordings))
     rules = "".join(f'<option value="{name}">{escape(text)}</option>' for name, text in RULES.items())
     slider = SLIDER.format(start=slider_start(found.plain["threshold"])) if scored else ""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return section_html(
         "Timeline",
         f"<p>{escape(INTRO)}</p><div id=timeline>{CONTROLS.format(names=names, rules=rules, slider=slider)}"
-        f'<script type="application/json">{text}</script></div>',
+        f"{data_html(data)}</div>",
     )
 
 

@@ -7,6 +7,7 @@ it names itself, and a policy forbids the rest.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -104,6 +105,12 @@ def text_cell(text: str) -> str:
 def definitions_html(pairs: Sequence[tuple[str, str]]) -> str:
     """Names and what they stand for."""
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in pairs)}</dl>"
+
+
+def data_html(data: object) -> str:
+    """A value for the page's scripts, as JSON in an element of its own; no text in it can end that element."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json">{text}</script>'
 
 
 def readable(label: str) -> str:
