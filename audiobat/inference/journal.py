@@ -24,7 +24,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.windows import FileStamp, file_stamp
 from audiobat.engine.files import check_zip, read_json, write_atomic
 from audiobat.engine.ranks import Ranks
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted
 
 Rows: TypeAlias = dict[str, NDArray[Any]]  # rows of a table as columns of one length [R, ...]
 WindowId: TypeAlias = tuple[int, int]  # a clip's place in the clip table, and a window's place in the clip
@@ -244,12 +244,7 @@ class Count:
 
     def line(self, out: Path) -> str:
         """The line that says where the table is and what is in it."""
-        return f"{out}: {number_of(self.rows, 'row')} of {number_of(len(self.clips), 'file')}"
-
-
-def number_of(count: int, noun: str) -> str:
-    """`1 row`, `2 rows`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+        return f"{out}: {counted(self.rows, 'row')} of {counted(len(self.clips), 'file')}"
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:

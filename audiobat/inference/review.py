@@ -21,7 +21,7 @@ from audiobat.config import check
 from audiobat.data.embeddings import EmbeddingTable, read_embeddings
 from audiobat.engine.files import write_atomic
 from audiobat.engine.ranks import launch
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted
 from audiobat.finetuning.review_list import NAME, QUESTION, ReviewClip, read_review, read_taught, write_review
 from audiobat.inference.embed import embed
 from audiobat.inference.events import DIGITS
@@ -123,7 +123,8 @@ def make_review(
     else:
         asked = str(write_table(out, clips, picks, recordings, encoder.sample_rate))
     write_review(out, [*earlier, *clips])
-    print(f"{out}: {len(clips)} clips to hear; {asked} asks what each is: put that in the place of `{QUESTION} ...`")
+    to_hear = counted(len(clips), "clip")
+    print(f"{out}: {to_hear} to hear; {asked} asks what each is: put that in the place of `{QUESTION} ...`")
     known = "MODEL" if isinstance(model, Tagger) else model
     parts = ("--model", known, "--data", out, "--features", features, "--out", "RUN")
     print(f"then: audiobat finetune {shlex.join(map(str, parts))} (a removed row says that nothing is there)")

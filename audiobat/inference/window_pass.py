@@ -37,7 +37,7 @@ from audiobat.engine.memory import check_fits
 from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import Ranks
 from audiobat.engine.run_folder import sole_use
-from audiobat.errors import AudiobatError, Incomplete
+from audiobat.errors import AudiobatError, Incomplete, counted, name_some
 from audiobat.inference.journal import (
     CLIP_ID,
     Count,
@@ -46,7 +46,6 @@ from audiobat.inference.journal import (
     Share,
     WindowId,
     join_rows,
-    number_of,
     sibling,
     skipped_list,
 )
@@ -255,14 +254,13 @@ def make_table(
 def closing_lines(out: Path, clips: ClipTable, windows: Windows, journal: Journal) -> Iterator[str]:
     """Which clips could not be read, are silent, or are short."""
     if journal.broken:
-        some = f"{len(journal.broken):,} of {number_of(len(clips), 'file')}"
+        some = f"{len(journal.broken):,} of {counted(len(clips), 'file')}"
         yield f"skipped: {some} cannot be read, as {skipped_list(out)} tells one by one"
     odd = ("silent", f"shorter than a window of {windows.window_seconds:g} s", OTHER_LENGTH)
     for what, clip_ids in zip(odd, journal.silent_short_and_misjudged(), strict=True):
         if clip_ids:
-            names = ", ".join(clips.keys[clip_id] for clip_id in clip_ids[:NAMES_SHOWN])
-            more = f" and {len(clip_ids) - NAMES_SHOWN:,} more" if len(clip_ids) > NAMES_SHOWN else ""
-            yield f"{what}: {number_of(len(clip_ids), 'file')}: {names}{more}"
+            names = name_some((clips.keys[clip_id] for clip_id in clip_ids), NAMES_SHOWN)
+            yield f"{what}: {counted(len(clip_ids), 'file')}: {names}"
 
 
 def run_pass(
