@@ -29,6 +29,7 @@ from audiobat.inference.library.query import Query, load_model
 from audiobat.inference.library.recordings import Recordings, clip_name
 from audiobat.inference.library.vectors import Ids, Library, blocks, nearest_first, open_library
 from audiobat.inference.settings import MULTI_LABEL_THRESHOLD
+from audiobat.inference.window_pass import list_clips
 from audiobat.inference.writers import BOX_COLUMNS, RAVEN_ENDING, TRACKS, box, one_line
 from audiobat.models.features import Encoder
 from audiobat.models.heads.linear import LinearProbe
@@ -92,6 +93,7 @@ def make_review(
     if features is None:
         features = out / FEATURES
         if not features.exists():
+            list_clips(data)  # an error if there are none, before anything is written
             begin(out)
             embed_for(encoder, tagger, data, features, window_seconds, hop_seconds, device)
     raw = read_embeddings(features)
