@@ -1,4 +1,4 @@
-"""The one error that users see: a sentence that says what is wrong, where, and the hint; exit codes."""
+"""The one error that users see: a sentence that says what is wrong, where, and the hint; words for it; exit codes."""
 
 from __future__ import annotations
 
@@ -36,3 +36,8 @@ def name_some(names: Iterable[str], most: int = 10) -> str:
     names = list(names)
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -67,11 +67,13 @@ def classify(
     place, was_training = next(tagger.parameters()).device, tagger.training
     tagger.eval()
     following = iter(samples)
-    while batch := list(itertools.islice(following, BATCH)):
-        waveforms, lengths = pad_batch([torch.from_numpy(cut) for cut in batch])
-        scores.append(tagger.scores(tagger(waveforms.to(place), lengths.to(place))).float().cpu().numpy())
-        weights += [len(cut) for cut in batch]
-    tagger.train(was_training)
+    try:
+        while batch := list(itertools.islice(following, BATCH)):
+            waveforms, lengths = pad_batch([torch.from_numpy(cut) for cut in batch])
+            scores.append(tagger.scores(tagger(waveforms.to(place), lengths.to(place))).float().cpu().numpy())
+            weights += [len(cut) for cut in batch]
+    finally:
+        tagger.train(was_training)
     by_window = np.concatenate(scores)  # [W, C]
     whole = by_window.max(0) if tagger.multi_label else np.average(by_window, axis=0, weights=weights)
     return [Label(tagger.classes[i], float(whole[i])) for i in np.argsort(-whole, kind="stable")]

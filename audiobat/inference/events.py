@@ -73,7 +73,7 @@ class WindowLabels:
 
     def restore(self, state: Rows) -> None:
         """Go on within a recording."""
-        if self.joiner is not None and state:
+        if self.joiner is not None:
             self.joiner.restore(state)
 
 
@@ -100,12 +100,26 @@ class FrameEvents:
 
     def restore(self, state: Rows) -> None:
         """Go on within a recording."""
-        if state:
-            self.filter.restore(state)
-            self.joiner.restore(state)
+        self.filter.restore(state)
+        self.joiner.restore(state)
 
 
-class MedianFilter:
+class Resumable:
+    """Holds arrays from one stretch of a recording to the next; `_fields` are their names."""
+
+    _fields: tuple[str, ...]
+
+    def state(self) -> Rows:
+        """All that it holds."""
+        return {name: getattr(self, f"_{name}").copy() for name in self._fields}
+
+    def restore(self, state: Rows) -> None:
+        """Take over the state of another one; an empty state is that before the first stretch."""
+        for name in self._fields if state else ():
+            setattr(self, f"_{name}", state[name])
+
+
+class MedianFilter(Resumable):
     """Scores of one recording's frames, some at a time, to their medians over `width` frames.
 
     The ends of a recording are mirrored.
@@ -121,15 +135,6 @@ class MedianFilter:
         self._raw = np.zeros((0, self._classes), np.float32)  # frames that the filter still needs
         self._spans = np.zeros((0, 2))  # of the frames that it has not filtered yet
         self._begun = np.array(False)  # whether `_raw` begins with the mirror image of the first frames
-
-    def state(self) -> Rows:
-        """All that it holds, as arrays."""
-        return {name: getattr(self, f"_{name}").copy() for name in self._fields}
-
-    def restore(self, state: Rows) -> None:
-        """Take over the state of another filter."""
-        for name in self._fields:
-            setattr(self, f"_{name}", state[name])
 
     def follow(self, stretch: Stretch) -> tuple[FrameScores, Spans]:
         """Take the next frames; returns the medians of those whose neighbours are all there, and their spans."""
@@ -158,7 +163,7 @@ def mirrored(frames: FrameScores, reach: int) -> FrameScores:
     return frames[np.minimum(place, 2 * count - 1 - place)] if count else frames
 
 
-class EventJoiner:
+class EventJoiner(Resumable):
     """Marked frames, or windows, of one recording to events of C classes.
 
     An event is a run of marked frames; events of a class that are at most `merge_gap` seconds apart are one; those
@@ -174,15 +179,6 @@ class EventJoiner:
         self._sum = np.zeros(classes)  # of its marked frames' scores
         self._count = np.zeros(classes)  # of its marked frames
         self._marked = np.zeros(classes, bool)  # whether the frame before was marked
-
-    def state(self) -> Rows:
-        """All that it holds, as arrays."""
-        return {name: getattr(self, f"_{name}").copy() for name in self._fields}
-
-    def restore(self, state: Rows) -> None:
-        """Take over the state of another joiner."""
-        for name in self._fields:
-            setattr(self, f"_{name}", state[name])
 
     def follow(self, stretch: Stretch, marked: NDArray[np.bool_], scores: FrameScores, spans: Spans) -> Rows:
         """The next frames of a recording: which are marked [T, C], their scores and spans; returns events that ended.

@@ -12,10 +12,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.windows import FileStamp, file_stamp
 from audiobat.engine.files import check_zip, read_json, write_atomic
 from audiobat.engine.ranks import Ranks
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted, name_some
 
 Rows: TypeAlias = dict[str, NDArray[Any]]  # rows of a table as columns of one length [R, ...]
 WindowId: TypeAlias = tuple[int, int]  # a clip's place in the clip table, and a window's place in the clip
@@ -35,6 +35,24 @@ SHARED = "shares"  # the field of the first clips of shares
 CHUNK_ROWS = 4096  # rows that `Journal.read` gives at once, however many a part holds
 SHARES = 64  # of clips for several ranks, at least, so that the last ones do not wait long for one another
 SHARE_CLIPS = 256  # in a share, at most
+OTHER_LENGTH = "of another length than the list's `seconds`, and read to the end"
+NAMES_SHOWN = 3  # of clips, in a closing line
+
+
+@dataclass
+class Seen:
+    """What a pass has seen of some clips."""
+
+    stamps: dict[int, FileStamp | None] = field(default_factory=dict)  # clip id: its file's size and time
+    broken: dict[int, str] = field(default_factory=dict)  # clip id: the reason why it cannot be read
+    loud: set[int] = field(default_factory=set)  # clips with a window that is not silent
+    short: set[int] = field(default_factory=set)  # clips that are shorter than a window
+    misjudged: set[int] = field(default_factory=set)  # clips that are not as long as the clips' list says
+
+    def __ior__(self, other: Seen) -> Self:
+        for name, found in vars(other).items():
+            getattr(self, name).update(found)
+        return self
 
 
 class Share:
@@ -86,28 +104,15 @@ class Share:
         self.broken |= {int(clip_id): reason for clip_id, reason in meta["broken"].items()}
         return True
 
-    def add(
-        self,
-        rows: Rows,
-        state: Rows,
-        following: WindowId,
-        stamps: Mapping[int, FileStamp | None],
-        broken: Mapping[int, str],
-        loud: Set[int] = frozenset(),
-        short: Set[int] = frozenset(),
-        misjudged: Set[int] = frozenset(),
-    ) -> None:
+    def add(self, rows: Rows, state: Rows, following: WindowId, seen: Seen) -> None:
         """Write a part, whole or not at all: the rows that consecutive windows gave, up to the window `following`.
 
-        `state` is what the task remembers of these windows, such as an event that has not ended; `stamps` are the size
-        and time of each clip's file, `broken` the reasons why clips cannot be read. Clips in `loud` have a window here
-        that is not silent, those in `short` are shorter than a window, and those in `misjudged` are not as long as
-        the clips' list says.
+        `state` is what the task remembers of these windows, such as an event that has not ended.
         """
-        files = [[clip_id, self._clips.keys[clip_id], found] for clip_id, found in stamps.items()]
-        meta = {"first": self.next, "next": following, "files": files, "broken": broken}
-        meta |= {"silent": sorted(stamps.keys() - loud - broken.keys()), "short": sorted(short)}
-        meta["misjudged"] = sorted(misjudged)
+        files = [[clip_id, self._clips.keys[clip_id], found] for clip_id, found in seen.stamps.items()]
+        meta = {"first": self.next, "next": following, "files": files, "broken": seen.broken}
+        meta["silent"] = sorted(seen.stamps.keys() - seen.loud - seen.broken.keys())
+        meta |= {"short": sorted(seen.short), "misjudged": sorted(seen.misjudged)}
         packed = io.BytesIO()
         arrays = {f"rows.{name}": values for name, values in rows.items()}
         arrays |= {f"state.{name}": values for name, values in state.items()}
@@ -117,7 +122,7 @@ class Share:
         write_atomic(path, packed.getvalue())
         self.parts.append(path)
         self.next, self.state = following, state
-        self.broken |= broken
+        self.broken |= seen.broken
 
 
 class Journal:
@@ -206,10 +211,21 @@ class Journal:
         if held:
             yield join_rows(held)
 
-    def silent_short_and_misjudged(self) -> tuple[list[int], list[int], list[int]]:
-        """The clips all of whose windows are silent, those that are shorter than a window, and those of which the list
-        has another length, once all is done.
+    def closing_lines(self, out: Path, window_seconds: float) -> Iterator[str]:
+        """Which clips could not be read, are silent, shorter than a window, or not as long as their list says.
+
+        To be asked once all is done; `out` is the table.
         """
+        if self.broken:
+            some = f"{len(self.broken):,} of {counted(len(self._clips), 'file')}"
+            yield f"skipped: {some} cannot be read, as {skipped_list(out)} tells one by one"
+        odd = ("silent", f"shorter than a window of {window_seconds:g} s", OTHER_LENGTH)
+        for what, clip_ids in zip(odd, self._silent_short_and_misjudged(), strict=True):
+            if clip_ids:
+                names = name_some((self._clips.keys[clip_id] for clip_id in clip_ids), NAMES_SHOWN)
+                yield f"{what}: {counted(len(clip_ids), 'file')}: {names}"
+
+    def _silent_short_and_misjudged(self) -> tuple[list[int], list[int], list[int]]:
         silent, loud, short, misjudged = set[int](), set[int](), set[int](), set[int]()
         for path in self.parts:
             with np.load(path, allow_pickle=False) as part:
@@ -244,12 +260,7 @@ class Count:
 
     def line(self, out: Path) -> str:
         """The line that says where the table is and what is in it."""
-        return f"{out}: {number_of(self.rows, 'row')} of {number_of(len(self.clips), 'file')}"
-
-
-def number_of(count: int, noun: str) -> str:
-    """`1 row`, `2 rows`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+        return f"{out}: {counted(self.rows, 'row')} of {counted(len(self.clips), 'file')}"
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:

@@ -60,8 +60,9 @@ def predict(
 
     A head that labels clips gives rows for each window, the best label first: all labels above the threshold if several
     can hold at once, else the best. A head that labels frames gives a row for each event: a run of frames above the
-    threshold after a median filter over time, also across windows, scored by the mean of its frames. Where windows
-    overlap, a frame is taken from the window whose middle is nearer.
+    threshold after a median filter over time, also across windows, scored by the mean of its frames. A frame that
+    several windows have has the mean of its scores if the windows are a whole number of frames apart; else it is taken
+    from the window whose middle is nearer.
 
     Recordings that cannot be read are left out and listed, with the reason, in `out`.skipped.csv.
 
@@ -107,6 +108,7 @@ def predict(
         if model is None:
             raise AudiobatError("--review needs a model: give --model, with a head or without.")
         unused = {"scores": scores, "top": top, "threshold": threshold, "median": median, "merge_gap": merge_gap}
+        unused["min_duration"] = min_duration or None
         refuse(unused, "--review makes no table of labels: leave it out")
         return make_review(
             *(model, data, out, review),

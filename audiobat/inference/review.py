@@ -21,13 +21,16 @@ from audiobat.config import check
 from audiobat.data.embeddings import EmbeddingTable, read_embeddings
 from audiobat.engine.files import write_atomic
 from audiobat.engine.ranks import launch
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted
 from audiobat.finetuning.review_list import NAME, QUESTION, ReviewClip, read_review, read_taught, write_review
 from audiobat.inference.embed import embed
+from audiobat.inference.events import DIGITS
 from audiobat.inference.library.query import Query, load_model
 from audiobat.inference.library.recordings import Recordings, clip_name
 from audiobat.inference.library.vectors import Ids, Library, blocks, nearest_first, open_library
-from audiobat.inference.writers import RAVEN_ENDING, TRACKS, one_line
+from audiobat.inference.settings import MULTI_LABEL_THRESHOLD
+from audiobat.inference.window_pass import list_clips
+from audiobat.inference.writers import BOX_COLUMNS, RAVEN_ENDING, TRACKS, box, one_line
 from audiobat.models.features import Encoder
 from audiobat.models.heads.linear import LinearProbe
 from audiobat.models.tagger import Tagger
@@ -37,12 +40,7 @@ from audiobat.zoo.release import load_tagger, locate
 FEATURES = "features.npz"  # in the folder of a review that is given no table
 SPREAD = 5  # picks are the most different ones among so many times as many uncertain ones
 SURE = 1e-6  # scores are taken for no nearer to 0 and 1 than this
-THRESHOLD = 0.5  # of a class that has none of its own
-DIGITS = 6  # of seconds: microseconds
-RAVEN_COLUMNS = (
-    *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
-    *("Begin File", "File Offset (s)", "Label"),
-)
+RAVEN_COLUMNS = (*BOX_COLUMNS, "Begin File", "File Offset (s)", "Label")
 
 
 class Pick(NamedTuple):
@@ -89,10 +87,13 @@ def make_review(
     tagger = model if isinstance(model, Tagger) else None
     if release is not None:
         tagger = load_tagger(release, device, trust_remote_code)
+    if tagger is not None:
+        linear_place(tagger)  # a head that reads no vectors is refused before anything is written
     encoder = tagger.encoder if tagger is not None else load_encoder(model, device, trust_remote_code)  # type: ignore[arg-type]
     if features is None:
         features = out / FEATURES
         if not features.exists():
+            list_clips(data)  # an error if there are none, before anything is written
             begin(out)
             embed_for(encoder, tagger, data, features, window_seconds, hop_seconds, device)
     raw = read_embeddings(features)
@@ -117,10 +118,15 @@ def make_review(
         raise AudiobatError(f"All windows of {features} have been heard: embed more recordings.")
     names = () if tagger is None else tagger.classes
     picks = [Pick(row, question(names, None if scores is None else scores[row])) for row in rows.tolist()]
-    clips = write_clips(out, Recordings(table, data), table, picks, len(earlier))
-    asked = write_tracks(out, clips, picks) if format == "audacity" else write_table(out, clips, picks, table)
+    recordings = Recordings(table, data)
+    clips = write_clips(out, recordings, table, picks, len(earlier))
+    if format == "audacity":
+        asked = write_tracks(out, clips, picks)
+    else:
+        asked = str(write_table(out, clips, picks, recordings, encoder.sample_rate))
     write_review(out, [*earlier, *clips])
-    print(f"{out}: {len(clips)} clips to hear; {asked} asks what each is: put that in the place of `{QUESTION} ...`")
+    to_hear = counted(len(clips), "clip")
+    print(f"{out}: {to_hear} to hear; {asked} asks what each is: put that in the place of `{QUESTION} ...`")
     known = "MODEL" if isinstance(model, Tagger) else model
     parts = ("--model", known, "--data", out, "--features", features, "--out", "RUN")
     print(f"then: audiobat finetune {shlex.join(map(str, parts))} (a removed row says that nothing is there)")
@@ -204,7 +210,7 @@ def certainty(scores: NDArray[np.float32], tagger: Tagger) -> NDArray[np.float64
         best = np.sort(kept, 1)
         margin: NDArray[np.float64] = best[:, -1] - best[:, -2] if kept.shape[1] > 1 else best[:, -1]
         return margin
-    thresholds = np.array(tagger.config.thresholds or [THRESHOLD] * kept.shape[1]).clip(SURE, 1 - SURE)
+    thresholds = np.array(tagger.config.thresholds or [MULTI_LABEL_THRESHOLD] * kept.shape[1]).clip(SURE, 1 - SURE)
     distance: NDArray[np.float64] = np.abs(logit(kept) - logit(thresholds)).min(1)
     return distance
 
@@ -277,13 +283,14 @@ def write_clips(
     return clips
 
 
-def write_table(out: Path, clips: Sequence[ReviewClip], picks: Sequence[Pick], table: EmbeddingTable) -> Path:
-    """A selection table of all clips, which Raven opens beside them as one sequence of files."""
-    nyquist = table.meta["sample_rate"] / 2
+def write_table(
+    out: Path, clips: Sequence[ReviewClip], picks: Sequence[Pick], recordings: Recordings, rate: int
+) -> Path:
+    """A selection table of all clips, which Raven opens beside them as one sequence of files; `rate` is the model's."""
     lines, begin = ["\t".join(RAVEN_COLUMNS)], 0.0
     for number, (clip, pick) in enumerate(zip(clips, picks, strict=True), start=1):
         seconds = clip.end - clip.start
-        span = f"{number}\tSpectrogram 1\t1\t{begin:.6f}\t{begin + seconds:.6f}\t0\t{nyquist:g}"
+        span = box(number, begin, begin + seconds, min(rate, recordings.rate(clip.path, rate)) / 2)
         lines.append(f"{span}\t{clip.clip}\t0.000000\t{one_line(pick.question)}")
         begin += seconds
     first, last = (clip.clip.partition(" ")[0] for clip in (clips[0], clips[-1]))

@@ -17,7 +17,7 @@ from torch import Tensor
 from audiobat.data.windows import Window
 from audiobat.engine.tensors import weights_sha256
 from audiobat.evaluation.score_file import About, Stretch
-from audiobat.inference.events import DIGITS, Rule
+from audiobat.inference.events import DIGITS, Resumable, Rule
 from audiobat.inference.journal import CLIP_ID, Rows
 from audiobat.inference.window_pass import Task
 from audiobat.models.tagger import Tagger
@@ -92,34 +92,25 @@ class ScoreTask(Task):
 
     def restore(self, state: Rows) -> None:
         """Go on within a recording."""
-        if self.held is not None and state:
+        if self.held is not None:
             self.held.restore(state)
         if self.rule is not None:
             self.rule.restore(state)
 
 
-class HeldFrames:
+class HeldFrames(Resumable):
     """Frames of one recording's overlapping windows, `apart` frames from one to the next: each with its mean score."""
 
-    _fields = ("sums", "counts", "spans")
+    _fields = ("held_sums", "held_counts", "held_spans")
 
     def __init__(self, classes: int, apart: int) -> None:
         self._classes, self._apart = classes, apart
         self._begin()
 
     def _begin(self) -> None:
-        self._sums = np.zeros((0, self._classes), np.float32)  # of the frames from the start of the next window on
-        self._counts = np.zeros((0, 1), np.float32)  # windows that have had them
-        self._spans = np.zeros((0, 2))  # their spans
-
-    def state(self) -> Rows:
-        """All that it holds, as arrays."""
-        return {f"held_{name}": getattr(self, f"_{name}").copy() for name in self._fields}
-
-    def restore(self, state: Rows) -> None:
-        """Take over the state of another."""
-        for name in self._fields:
-            setattr(self, f"_{name}", state[f"held_{name}"])
+        self._held_sums = np.zeros((0, self._classes), np.float32)  # of the frames from the start of the next window on
+        self._held_counts = np.zeros((0, 1), np.float32)  # windows that have had them
+        self._held_spans = np.zeros((0, 2))  # their spans
 
     def follow(
         self, spans: NDArray[np.float64], scores: NDArray[np.float32], first: bool, last: bool
@@ -127,16 +118,16 @@ class HeldFrames:
         """Take the next window's frames [T, 2] and scores [T, C]; returns those that no later window has."""
         if first:
             self._begin()
-        count = max(len(self._sums), len(scores))
+        count = max(len(self._held_sums), len(scores))
         sums, counts, own = (
             np.concatenate([rows, np.zeros((count - len(rows), rows.shape[1]), rows.dtype)])
-            for rows in (self._sums, self._counts, self._spans)
+            for rows in (self._held_sums, self._held_counts, self._held_spans)
         )
         sums[: len(scores)] += scores
         counts[: len(scores)] += 1
         own[: len(spans)] = np.maximum(own[: len(spans)], spans)  # a window may end within a frame
         done = count if last else self._apart
-        self._sums, self._counts, self._spans = sums[done:], counts[done:], own[done:]
+        self._held_sums, self._held_counts, self._held_spans = sums[done:], counts[done:], own[done:]
         return own[:done], sums[:done] / counts[:done]
 
 

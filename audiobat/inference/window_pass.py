@@ -31,7 +31,7 @@ from audiobat.data.loader import SKIPPED_LIMIT
 from audiobat.data.skipped import write_skipped
 from audiobat.data.sources.read import read_clips
 from audiobat.data.sources.tars import find_tars, read_tars
-from audiobat.data.windows import BrokenClip, FileStamp, Window, WindowStream, read_ahead
+from audiobat.data.windows import BrokenClip, Window, WindowStream, read_ahead
 from audiobat.engine.files import errors_of_writing
 from audiobat.engine.memory import check_fits
 from audiobat.engine.progress import Progress
@@ -43,10 +43,10 @@ from audiobat.inference.journal import (
     Count,
     Journal,
     Rows,
+    Seen,
     Share,
     WindowId,
     join_rows,
-    number_of,
     sibling,
     skipped_list,
 )
@@ -60,13 +60,11 @@ CLIP_SECONDS = 10.0  # window for an encoder that has no longest clip
 POOL_BATCHES = 4  # batches of windows in a pool
 CPU_SECONDS = 20.0  # of audio in a batch for each thread of a CPU: batches of few windows hold little padding
 GOES_ON = "fix that; the same command goes on from what is done"  # the hint where nothing can be written
-OTHER_LENGTH = "of another length than the list's `seconds`, and read to the end"
 POOL_BROKEN = 4096  # broken clips in a pool, at most
 WAIT_SECONDS = 0.2  # between two looks at what other ranks have done
 PART_SECONDS = 10.0  # a part is written with the first pool that ends so long after the last part
 PART_ROWS = 1 << 14  # or that brings the rows to so many
 SILENCE = 2e-4  # from the lowest sample to the highest: six steps of 16 bits, as a recorder without a microphone has
-NAMES_SHOWN = 3  # of clips, in a closing line
 
 
 def list_clips(data: str | Path | Sequence[str | Path]) -> ClipTable:
@@ -192,21 +190,19 @@ class Pool:
     """Consecutive windows, and the clips among them that cannot be read."""
 
     windows: list[Window] = field(default_factory=list)
-    broken: dict[int, str] = field(default_factory=dict)  # clip id: reason
-    stamps: dict[int, FileStamp | None] = field(default_factory=dict)  # clip id: its file's size and time
-    loud: set[int] = field(default_factory=set)  # clips with a window that is not silent
+    seen: Seen = field(default_factory=Seen)
     next: WindowId = (0, 0)
 
     def add(self, item: Window | BrokenClip) -> None:
         """Take the next item of the stream."""
-        self.stamps[item.clip_id] = item.stamp
+        self.seen.stamps[item.clip_id] = item.stamp
         if isinstance(item, BrokenClip):
-            self.broken[item.clip_id] = item.reason
+            self.seen.broken[item.clip_id] = item.reason
             self.next = (item.clip_id + 1, 0)
         else:
             self.windows.append(item)
             if np.ptp(item.samples) > SILENCE:
-                self.loud.add(item.clip_id)
+                self.seen.loud.add(item.clip_id)
             self.next = (item.clip_id + 1, 0) if item.last else (item.clip_id, item.number + 1)
 
 
@@ -242,7 +238,7 @@ def make_table(
             if journal.broken:  # once more, as of two ranks that wrote it at one time the later may have known less
                 write_skipped(skipped_list(out), {clips.keys[i]: reason for i, reason in journal.broken.items()})
             print(write(journal).line(out))
-            for line in closing_lines(out, clips, windows, journal):
+            for line in journal.closing_lines(out, windows.window_seconds):
                 print(line)
             if len(journal.broken) > SKIPPED_LIMIT * len(clips):
                 warnings.warn(
@@ -250,19 +246,6 @@ def make_table(
                 )
             journal.close()
         ranks.barrier()
-
-
-def closing_lines(out: Path, clips: ClipTable, windows: Windows, journal: Journal) -> Iterator[str]:
-    """Which clips could not be read, are silent, or are short."""
-    if journal.broken:
-        some = f"{len(journal.broken):,} of {number_of(len(clips), 'file')}"
-        yield f"skipped: {some} cannot be read, as {skipped_list(out)} tells one by one"
-    odd = ("silent", f"shorter than a window of {windows.window_seconds:g} s", OTHER_LENGTH)
-    for what, clip_ids in zip(odd, journal.silent_short_and_misjudged(), strict=True):
-        if clip_ids:
-            names = ", ".join(clips.keys[clip_id] for clip_id in clip_ids[:NAMES_SHOWN])
-            more = f" and {len(clip_ids) - NAMES_SHOWN:,} more" if len(clip_ids) > NAMES_SHOWN else ""
-            yield f"{what}: {number_of(len(clip_ids), 'file')}: {names}{more}"
 
 
 def run_pass(
@@ -277,10 +260,8 @@ def run_pass(
     """
     tally = Tally(clips, ranks, skipped)
     shares: list[Share] = []
-    rows: list[Rows] = []  # since the last part, as are `stamps` and `broken`
-    stamps: dict[int, FileStamp | None] = {}
-    broken: dict[int, str] = {}
-    loud, short, misjudged = set[int](), set[int](), set[int]()
+    rows: list[Rows] = []  # since the last part, as is `seen`
+    seen = Seen()
     done, written = 0, monotonic()
     with Progress(verb, total=len(clips), unit="file", shown=ranks.is_main) as bar:
         for share, pool in read_ahead(share_pools(journal, tally, clips, windows)):
@@ -295,21 +276,16 @@ def run_pass(
             if pool.windows:
                 pairs = zip(pool.windows, values, strict=True)
                 rows.append(join_rows([task.rows(window, value) for window, value in pairs]))
-            stamps |= pool.stamps
-            broken |= pool.broken
-            loud |= pool.loud
-            short |= {w.clip_id for w in pool.windows if w.number == 0 and len(w.samples) < windows.length}
+            seen |= pool.seen
+            seen.short |= {w.clip_id for w in pool.windows if w.number == 0 and len(w.samples) < windows.length}
             ends = {window.clip_id: window.end / windows.sample_rate for window in pool.windows if window.last}
-            misjudged |= {clip_id for clip_id, end in ends.items() if clips.misjudges(clip_id, end)}
+            seen.misjudged |= {clip_id for clip_id, end in ends.items() if clips.misjudges(clip_id, end)}
             many = sum(len(found[CLIP_ID]) for found in rows) >= PART_ROWS
             if many or pool.next[0] == share.end or monotonic() - written >= PART_SECONDS:
-                share.add(
-                    join_rows(rows) if rows else {}, task.state(), pool.next, stamps, broken, loud, short, misjudged
-                )
-                rows, stamps, broken, written = [], {}, {}, monotonic()
-                loud, short, misjudged = set(), set(), set()
+                share.add(join_rows(rows) if rows else {}, task.state(), pool.next, seen)
+                rows, seen, written = [], Seen(), monotonic()
             try:
-                tally.add(pool.next[0] - done, len(pool.windows), pool.broken)
+                tally.add(pool.next[0] - done, len(pool.windows), pool.seen.broken)
             finally:
                 bar.advance(tally.clips - bar.done, f"{tally.windows} windows")
             done = pool.next[0]
@@ -339,10 +315,10 @@ def pools(items: Iterator[Window | BrokenClip], first: int, size: int) -> Iterat
     pool, wanted = Pool(), first
     for item in items:
         pool.add(item)
-        if len(pool.windows) == wanted or len(pool.broken) == POOL_BROKEN:
+        if len(pool.windows) == wanted or len(pool.seen.broken) == POOL_BROKEN:
             yield pool
             pool, wanted = Pool(), size
-    if pool.stamps:
+    if pool.seen.stamps:
         yield pool
 
 

@@ -24,10 +24,8 @@ Format = Literal["csv", "parquet", "jsonl", "audacity", "raven"]
 ENDINGS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".txt": "audacity"}
 RAVEN_ENDING = ".selections.txt"  # as Raven names its tables
 TRACKS: dict[str, str] = {"audacity": ".txt", "raven": RAVEN_ENDING}  # one file a recording
-RAVEN_COLUMNS = (
-    *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
-    *("Begin File", "Label", "Score"),
-)
+BOX_COLUMNS = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)")
+RAVEN_COLUMNS = (*BOX_COLUMNS, "Begin File", "Label", "Score")
 CHUNK_ROWS = 4096  # in a row group of Parquet
 
 
@@ -179,15 +177,20 @@ def write_audacity(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def write_raven(path: Path, predictions: Iterable[Prediction], nyquist: float) -> None:
-    """A selection table: File > Open Sound Selection Table reads it. Boxes reach from 0 Hz to `nyquist`.
-
-    Raven refuses a box that ends above half the recording's sample rate, and crowsetta one of whole numbers.
-    """
+    """A selection table: File > Open Sound Selection Table reads it. Boxes reach from 0 Hz to `nyquist`."""
     with path.open("w", encoding="utf-8") as file:
         file.write("\t".join(RAVEN_COLUMNS) + "\n")
         for number, row in enumerate(predictions, start=1):
-            where = f"{number}\tSpectrogram 1\t1\t{row.start:.6f}\t{row.end:.6f}\t0.0\t{float(nyquist)}"
+            where = box(number, row.start, row.end, nyquist)
             file.write(f"{where}\t{one_line(PurePath(row.file).name)}\t{one_line(row.label)}\t{row.score:.6f}\n")
+
+
+def box(number: int, start: float, end: float, nyquist: float) -> str:
+    """The cells of BOX_COLUMNS, of a box between two times in seconds that reaches from 0 Hz to `nyquist`.
+
+    Raven refuses a box that ends above half the recording's sample rate, and crowsetta one of whole numbers.
+    """
+    return f"{number}\tSpectrogram 1\t1\t{start:.6f}\t{end:.6f}\t0.0\t{float(nyquist)}"
 
 
 def one_line(text: str) -> str:

@@ -58,6 +58,7 @@ def test_a_release_is_named_by_its_folder_and_mistakes_are_sentences(tmp_path: P
     (tmp_path / "bad.wav").write_text("no audio")
     with pytest.raises(AudiobatError, match=r"bad\.wav cannot be read"):
         audiobat.classify(tmp_path / "bad.wav", tagger)
+    assert tagger.training
     with pytest.raises(AudiobatError, match="sample_rate is required"):
         audiobat.classify(np.zeros(RATE), tagger)
     with pytest.raises(AudiobatError, match="holds an encoder and no head"):

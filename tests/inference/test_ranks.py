@@ -230,7 +230,7 @@ def test_shares_depend_on_the_clips_alone_and_go_on_from_what_one_process_has_do
     assert opened(4, "four").firsts == opened(2, "two").firsts == opened(1, "two").firsts == list(range(0, 1_000, 15))
     assert opened(2, "many", 40_000).firsts == list(range(0, 40_000, 256))
     assert opened(8, "few", 3).firsts == [0, 1, 2]
-    opened(1, "one").share(0).add({}, {}, (29, 4), {}, {})  # it stopped within clip 29
+    opened(1, "one").share(0).add({}, {}, (29, 4), journal.Seen())  # it stopped within clip 29
     divided = opened(2, "one")
     assert divided.firsts == [0, *range(30, 1_000, 15)]
     assert (divided.share(0).next, divided.share(0).end) == ((29, 4), 30)

@@ -12,6 +12,7 @@ from tone_season import MODEL, RATE, write_season
 
 import audiobat
 from audiobat.cli.command import main
+from audiobat.config import HeadConfig, TaggerConfig
 from audiobat.data.embeddings import EmbeddingTable, read_embeddings
 from audiobat.errors import AudiobatError
 from audiobat.finetuning.review_list import read_review
@@ -19,6 +20,7 @@ from audiobat.inference import review as review_module
 from audiobat.inference.library.vectors import open_library
 from audiobat.inference.review import apart, most_different, scores_of
 from audiobat.models.encoder import AudioEncoder
+from audiobat.models.tagger import Tagger
 from audiobat.zoo import release as release_io
 
 
@@ -90,6 +92,7 @@ def test_clips_are_the_windows_and_the_table_asks_of_each(season: Path, tmp_path
         assert line["Label"] == f"? {('low', 'top')[best]} {scores[row, best]:.2f}"
         assert (line["Begin File"], float(line["File Offset (s)"])) == (clip.clip, 0)
         assert float(line["Begin Time (s)"]) == pytest.approx(begin, abs=1e-5)
+        assert (line["Low Freq (Hz)"], line["High Freq (Hz)"]) == ("0.0", str(RATE / 2))
         begin += clip.end - clip.start
     assert {clip.path for clip in clips}.isdisjoint({"0.wav", "1.wav"})  # which the head was taught
 
@@ -218,5 +221,27 @@ def test_what_cannot_be_reviewed_is_said_in_a_sentence(season: Path, tmp_path: P
     two = audiobat.embed(season / "model", season / "recordings", tmp_path / "two.npz", layer=1)
     fails("has the mean of layer 1, the head reads the mean of layer 2", features=two)
     fails("threshold is 0.3: --review makes no table", threshold=0.3)
+    fails("min_duration is 0.1: --review makes no table", min_duration=0.1)
+    frames = Tagger(AudioEncoder(MODEL), TaggerConfig(HeadConfig(kind="linear"), ("low", "top"), "frame", True))
+    with pytest.raises(AudiobatError, match="reads one vector a window, and this head is linear for each frame"):
+        audiobat.predict(frames, season / "recordings", tmp_path / "review", review=3)
+    assert not (tmp_path / "review").exists()
     with pytest.raises(AudiobatError, match=r"features is .*: it belongs to --review"):
         audiobat.predict(season / "first", season / "recordings", tmp_path / "out.csv", features=season / "index.npz")
+
+
+def test_a_box_reaches_no_higher_than_its_recording_and_a_table_of_an_earlier_version_will_do(
+    season: Path, tmp_path: Path
+):
+    (tmp_path / "slow").mkdir()
+    for path in sorted((season / "recordings").glob("*.wav"))[:2]:
+        soundfile.write(tmp_path / "slow" / path.name, soundfile.read(path)[0][::2], RATE // 2)
+    table = audiobat.embed(season / "model", tmp_path / "slow", tmp_path / "table.npz", window_seconds=0.6)
+    with np.load(table) as arrays:
+        np.savez(tmp_path / "old.npz", **{name: arrays[name] for name in ("path", "start", "end", "embedding")})
+    with pytest.warns(UserWarning, match="does not say which layer"):
+        out = audiobat.predict(
+            season / "model", tmp_path / "slow", tmp_path / "review", review=3, features=tmp_path / "old.npz"
+        )
+    with (out / "001-003.selections.txt").open(newline="") as file:
+        assert {line["High Freq (Hz)"] for line in csv.DictReader(file, delimiter="\t")} == {str(RATE / 4)}

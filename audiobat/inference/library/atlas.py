@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from audiobat.config import check
 from audiobat.engine.files import replacing, write_atomic
 from audiobat.engine.progress import Progress
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted
 from audiobat.evaluation.report.sound_map import FILE, FORMAT
 from audiobat.inference.library.neighbours import nearest_rows
 from audiobat.inference.library.recordings import Recordings
@@ -183,5 +183,5 @@ def write_clips(out: Path, library: Library, recordings: Recordings, count: int)
             bar.advance()
     if broken:
         example = next(iter(broken.values()))
-        warnings.warn(f"{len(broken)} recordings cannot be read and have no clips: {example}", stacklevel=3)
+        warnings.warn(f"{counted(len(broken), 'recording')} cannot be read and gave no clips: {example}", stacklevel=3)
     return names

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from audiobat.data.csv_text import write_csv
 from audiobat.engine.files import replacing
 from audiobat.engine.progress import Progress
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted
 from audiobat.inference.library.alignment import Alignment, align
 from audiobat.inference.library.neighbours import nearest_rows
 from audiobat.inference.library.recordings import Recordings
@@ -94,7 +94,7 @@ def duplicates(
     else:
         with replacing(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             write_csv(file, [Duplicate._fields, *found])
-        print(f"{out}: {len(found):,} pairs of recordings that hold the same sound")
+        print(f"{out}: {counted(len(found), 'pair')} of recordings that hold the same sound")
     return found
 
 
@@ -129,11 +129,12 @@ def find(library: Library, recordings: Recordings) -> list[Duplicate]:
             bar.advance(1, f"{len(matches)} match")
             if number % BLOCK_PAIRS == 0:
                 if since < FEW * BLOCK_PAIRS:
-                    bar.total = bar.done  # the rest is left out
+                    bar.advance(0, f"{len(matches)} match, hardly any of the last {BLOCK_PAIRS}: the rest is left out")
                     break
                 since = 0
     if ear.broken:
-        warnings.warn(f"{len(ear.broken)} recordings cannot be read, such as {min(ear.broken)}.", stacklevel=3)
+        broken = counted(len(ear.broken), "recording")
+        warnings.warn(f"{broken} cannot be read, such as {min(ear.broken)}.", stacklevel=3)
     return sorted(matches, key=lambda pair: (-pair.correlation, pair.file, pair.copy))
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audiobat.data.clip_table import crc32_of
 from audiobat.data.embeddings import EmbeddingTable
 from audiobat.engine.files import read_json, remove, replacing, write_atomic
 from audiobat.engine.progress import Progress
@@ -99,7 +99,7 @@ def build(library: Library, folder: Path, stamp: dict[str, Any]) -> dict[str, An
     for name, values in zip(COLUMNS, columns, strict=True):
         with replacing(folder / f"{name}.npy") as beside, beside.open("wb") as file:
             np.save(file, np.asarray(values))
-    facts = stamp | {"meta": dict(table.meta), "crc": {name: crc(folder / name) for name in files()}}
+    facts = stamp | {"meta": dict(table.meta), "crc": {name: crc32_of(folder / name) for name in files()}}
     write_atomic(folder / FACTS, json.dumps(facts))
     return facts
 
@@ -107,7 +107,7 @@ def build(library: Library, folder: Path, stamp: dict[str, Any]) -> dict[str, An
 def open_graph(index: Path, folder: Path, facts: dict[str, Any]) -> GraphLibrary:
     """The library of a finished index, mapped from the disk."""
     for name in files():  # the graph's own code trusts what it reads
-        if not (folder / name).is_file() or crc(folder / name) != facts["crc"].get(name):
+        if not (folder / name).is_file() or crc32_of(folder / name) != facts["crc"].get(name):
             raise AudiobatError(f"{folder / name} is damaged: {AGAIN}.")
     paths, starts, ends, mean = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS)
     graph = new_graph(len(mean))
@@ -133,12 +133,3 @@ def save(graph: Any, folder: Path) -> None:
 def files() -> list[str]:
     """Names of the files whose content is checked."""
     return [GRAPH, *(f"{name}.npy" for name in COLUMNS)]
-
-
-def crc(path: Path) -> int:
-    """Checksum of a file."""
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 24):
-            value = zlib.crc32(block, value)
-    return value

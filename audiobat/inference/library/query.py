@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from audiobat.audio.read import open_audio, pad_batch, read_span
+from audiobat.audio.read import open_audio, read_span
 from audiobat.data.embeddings import EmbeddingTable
-from audiobat.data.windows import cut_windows
+from audiobat.data.windows import Window, cut_windows
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.inference.embed import EmbedTask
-from audiobat.inference.window_pass import Windows
+from audiobat.inference.window_pass import Windows, compute
 from audiobat.models.features import Encoder
 from audiobat.zoo.load import load_encoder
 
@@ -62,15 +62,10 @@ class Query:
         if window is None:  # a table of an earlier version: most rows are whole windows
             window = min(float(np.median(table.ends - table.starts)), len(samples) / encoder.sample_rate)
         windows = Windows.of(encoder, window, hop, BATCH_SIZE, 0)
-        cut = cut_windows([samples], windows.length, windows.hop, windows.least)
-        parts = [torch.from_numpy(part) for _, part in cut]
+        cut = enumerate(cut_windows([samples], windows.length, windows.hop, windows.least))
+        parts = [Window(0, number, at, part, False, None, encoder.sample_rate) for number, (at, part) in cut]
         task = EmbedTask(encoder, table.meta.get("layer", -1), table.meta.get("pool", "mean"))
-        made: list[NDArray[np.float32]] = []
-        with torch.inference_mode():
-            for at in range(0, len(parts), BATCH_SIZE):
-                waveform, lengths = pad_batch(parts[at : at + BATCH_SIZE])
-                made += task.compute(waveform.to(device), lengths.to(device))
-        vectors = np.stack(made)
+        vectors = np.stack(compute(task, parts, windows, device))
         if not np.isfinite(vectors).all():
             raise AudiobatError(f"The model gives {self.file} numbers that are not finite: it cannot be compared.")
         return vectors

@@ -19,7 +19,7 @@ from audiobat.data.columns import Strings
 from audiobat.data.embeddings import EmbeddingTable
 from audiobat.engine.files import replacing
 from audiobat.engine.ranks import pick_device
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted
 from audiobat.inference.library.graph import open_for_search
 from audiobat.inference.library.query import Query, load_model
 from audiobat.inference.library.recordings import Recordings, clip_name
@@ -73,8 +73,8 @@ def search(
     sound = Query(Path(query), start, end)
     out = None if out is None else Path(out)
     clips = format == "clips" or (out is not None and format == "auto" and not out.suffix)
-    if out is not None and not clips:
-        pick_format(out, format)  # before the model runs
+    if out is not None:  # before the model runs
+        check_out(out, format, clips, overwrite)
     library = open_for_search(index)
     table = library.table
     place = pick_device(device)
@@ -93,12 +93,24 @@ def search(
     if out is None:
         print_found(found)
     elif clips:
-        write_clips(out, found, recordings, overwrite)
-        print(f"{out}: {len(found):,} clips to hear, the nearest first; {out / CLIPS_TABLE} lists them")
+        write_clips(out, found, recordings)
+        print(f"{out}: {counted(len(found), 'clip')} to hear, the nearest first; {out / CLIPS_TABLE} lists them")
     else:
         write_table(out, format, found, encoder.sample_rate, recordings, overwrite)
-        print(f"{out}: {len(found):,} windows")
+        print(f"{out}: {counted(len(found), 'window')}")
     return found
+
+
+def check_out(out: Path, format: str, clips: bool, overwrite: bool) -> None:
+    """Raise an AudiobatError unless `out` is free, or may be replaced."""
+    if not clips:
+        pick_format(out, format)
+    if not out.exists() or (clips and out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
+    if clips and not (out / CLIPS_TABLE).exists():
+        raise AudiobatError(f"{out} holds something else than clips of a search: choose another --out.")
 
 
 def is_query(table: EmbeddingTable, query: Query) -> NDArray[np.bool_]:
@@ -150,12 +162,8 @@ def write_table(
     output.write(iter(by_recording), (), {name: recordings.rate(name, rate) for name in names})
 
 
-def write_clips(out: Path, found: Sequence[Prediction], recordings: Recordings, overwrite: bool) -> None:
+def write_clips(out: Path, found: Sequence[Prediction], recordings: Recordings) -> None:
     """Write a folder with a clip of each row, named by its place and its score, and the table."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not overwrite)):
-        raise AudiobatError(f"{out} exists: choose another --out, or replace it with --overwrite.")
-    if out.is_dir() and any(out.iterdir()) and not (out / CLIPS_TABLE).exists():
-        raise AudiobatError(f"{out} holds something else than clips of a search: choose another --out.")
     with replacing(out) as beside:
         beside.mkdir()
         for number, row in enumerate(found, start=1):

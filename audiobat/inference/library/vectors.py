@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.data.embeddings import EmbeddingTable, read_embeddings
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted
 
 BLOCK_ROWS = 16384  # compared at once
 ROUNDING = 1e-6  # of the mean's length: a row that is no farther from it has no direction
@@ -69,16 +69,17 @@ def open_library(index: str | Path) -> Library:
     """
     table = read_embeddings(index)
     if len(table) < 2:
-        count = "1 row" if len(table) else "no rows"
-        raise AudiobatError(f"{index} holds {count}: embed more recordings, there is nothing to compare.")
+        rows = counted(len(table), "row")
+        raise AudiobatError(f"{index} holds {rows}: embed more recordings, there is nothing to compare.")
     silent = ~table.vectors.any(1)  # no encoder makes such a row: something else filled it in
     if silent.any():
-        warnings.warn(f"{index}: {int(silent.sum())} rows of zeros match nothing and are left out.", stacklevel=2)
+        zeros = counted(int(silent.sum()), "row")
+        warnings.warn(f"{index} holds {zeros} of zeros: left out, as zeros match nothing.", stacklevel=2)
     if silent.all():
         raise AudiobatError(f"{index} holds nothing but zeros: make it anew with `audiobat embed`.")
     mean = table.vectors[~silent].mean(0, dtype=np.float64).astype(np.float32)
-    for rows in blocks(len(table)):  # in place: a second copy would double the memory
-        table.vectors[rows] = scaled(table.vectors[rows] - mean, ROUNDING * float(np.linalg.norm(mean)))
+    for at in blocks(len(table)):  # in place: a second copy would double the memory
+        table.vectors[at] = scaled(table.vectors[at] - mean, ROUNDING * float(np.linalg.norm(mean)))
     table.vectors[silent] = 0
     if not table.vectors.any():
         raise AudiobatError(f"{index} holds the same vector in every row: there is nothing to compare.")

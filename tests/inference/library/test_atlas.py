@@ -77,7 +77,7 @@ def test_a_map_of_some_rows_and_without_recordings(place: Path):
 def test_a_recording_that_is_gone_is_told_and_the_others_have_clips(place: Path):
     gone = str(np.load(place / "table.npz")["path"][-1])
     (place / "sounds" / gone).unlink()
-    with pytest.warns(UserWarning, match=f"1 recordings cannot be read and have no clips: .*{gone}"):
+    with pytest.warns(UserWarning, match=f"1 recording cannot be read and gave no clips: .*{gone}"):
         plain = read_map(atlas(place / "table.npz", place / "atlas").parent)
     assert {file for file, clip in zip(plain["file"], plain["clip"], strict=True) if clip is None} == {gone}
 

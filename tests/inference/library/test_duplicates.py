@@ -79,7 +79,7 @@ def test_copies_are_found_and_placed_and_nothing_else(place: Path, tmp_path: Pat
     assert "copy_07.wav from 0.00 s  =  take_07.wav from 0.50 s" in capsys.readouterr().out
 
 
-def test_listening_ends_where_hardly_any_pair_matches(place: Path, monkeypatch):
+def test_listening_ends_where_hardly_any_pair_matches(place: Path, monkeypatch, capsys):
     heard = []
     align = module.align
     monkeypatch.setattr(module, "align", lambda *given: heard.append(1) or align(*given))
@@ -87,11 +87,15 @@ def test_listening_ends_where_hardly_any_pair_matches(place: Path, monkeypatch):
     every = duplicates(place / "table.npz")
     all_pairs = len(heard)
     assert all_pairs > 10 + 20
+    assert f"compare audio: {all_pairs}/{all_pairs} pairs, finished" in capsys.readouterr().err
     heard.clear()
     monkeypatch.setattr(module, "BLOCK_PAIRS", 20)
     monkeypatch.setattr(module, "FEW", 0.9)
     duplicates(place / "table.npz")
     assert len(heard) == 10 + 20
+    said = capsys.readouterr().err
+    assert f"compare audio: 30/{all_pairs} pairs, stopped" in said
+    assert "match, hardly any of the last 20: the rest is left out" in said
     monkeypatch.setattr(module, "FEW", 0.0)
     assert duplicates(place / "table.npz") == every
 
@@ -101,7 +105,7 @@ def test_a_recording_that_is_gone_is_told_and_the_others_are_compared(place: Pat
     copied.mkdir()
     for path in (place / "sounds").iterdir():
         (copied / path.name).write_bytes(path.read_bytes() if path.name != "copy_07.wav" else b"RIFF")
-    with pytest.warns(UserWarning, match=r"1 recordings cannot be read, such as copy_07\.wav"):
+    with pytest.warns(UserWarning, match=r"1 recording cannot be read, such as copy_07\.wav"):
         found = duplicates(place / "table.npz", data=copied)
     assert {pair.file for pair in found} == {"copy_03.ogg", "copy_11.wav", "copy_13.wav"}
     with pytest.raises(AudiobatError, match=r"holds no .*which .*table\.npz lists: give another --data"):

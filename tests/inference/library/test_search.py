@@ -13,6 +13,7 @@ from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.data.embeddings import read_embeddings, write_embeddings
 from audiobat.errors import AudiobatError
 from audiobat.inference.embed import embed
+from audiobat.inference.library import search as module
 from audiobat.inference.library import vectors
 from audiobat.inference.library.search import search
 from audiobat.models.encoder import AudioEncoder
@@ -92,7 +93,7 @@ def test_a_query_of_the_library_does_not_find_itself(place: Path, encoder: Audio
     assert others[0].score <= scores.max() + 1e-5
 
 
-def test_tables_tracks_and_clips_hold_what_was_found(place: Path, tmp_path: Path, capsys):
+def test_tables_tracks_and_clips_hold_what_was_found(place: Path, tmp_path: Path, monkeypatch, capsys):
     query = place / "clips/a/0.wav"
     found = search(place / "table.npz", query, top=5, out=tmp_path / "found.csv")
     with (tmp_path / "found.csv").open(newline="") as file:
@@ -121,8 +122,13 @@ def test_tables_tracks_and_clips_hold_what_was_found(place: Path, tmp_path: Path
     assert len(list((tmp_path / "clips").glob("*.wav"))) == 2
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
-    with pytest.raises(AudiobatError, match="something else"):
-        search(place / "table.npz", query, out=tmp_path / "mine", overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load_model", None)  # which may take a minute: mistakes come before it
+        for out in ("mine", "mine/notes.txt"):
+            with pytest.raises(AudiobatError, match="something else"):
+                search(place / "table.npz", query, out=tmp_path / out, format="clips", overwrite=True)
+        with pytest.raises(AudiobatError, match="exists: choose another --out"):
+            search(place / "table.npz", query, out=tmp_path / "found.csv")
     assert main(["search", str(place / "table.npz"), str(query), "--top", "2"]) == 0
     assert found[0].file in capsys.readouterr().out
 
