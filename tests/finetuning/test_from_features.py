@@ -115,6 +115,13 @@ def test_a_split_of_the_data_is_kept_and_thresholds_come_from_what_trains(season
         )
 
 
+def test_one_of_the_folds_that_are_drawn_tests_alone(season: Path, tmp_path: Path):
+    drawn = {"features": season / "index.npz", "folds": 3, "test_fold": 2}
+    [record] = audiobat.finetune(season / "model", season / "events.csv", tmp_path / "run", **drawn)
+    assert record.data.clips == {"train": 156, "test": 78}
+    assert len({path for path, _ in read_taught(tmp_path / "run" / "release")}) == 4
+
+
 def test_thresholds_of_the_release_find_the_calls_of_other_recordings(season: Path, tmp_path: Path):
     audiobat.finetune(season / "model", season / "events.csv", tmp_path / "run", features=season / "index.npz")
     tagger, index = release_io.load_tagger(tmp_path / "run"), read_embeddings(season / "index.npz")
@@ -237,5 +244,6 @@ def test_what_cannot_be_used_is_said_in_a_sentence(season: Path, tmp_path: Path)
     )
     fails("train.loss is 'asl'", config={"train": {"loss": "asl"}})
     fails("--folds is 7: use 2 to 6", folds=7)
-    with pytest.raises(AudiobatError, match="several sources with --features alone"):
-        audiobat.finetune(season / "model", [season / "events.csv"] * 2, tmp_path / "run")
+    for sources, index in ([season / "events.csv"] * 2, None), ([], season / "index.npz"):
+        with pytest.raises(AudiobatError, match=f"--data has {len(sources)} sources: give one"):
+            audiobat.finetune(season / "model", sources, tmp_path / "run", features=index)
