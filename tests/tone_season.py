@@ -5,19 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
+from tiny_encoder import RATE, write_encoder
 
 import audiobat
-from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
-from audiobat.models.encoder import AudioEncoder
-from audiobat.zoo import release as release_io
 
-RATE = 8_000
 TONES = {"low": 400.0, "top": 2500.0}
-MODEL = ModelConfig(
-    FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16),
-    EncoderConfig(dim=16, depth=2, heads=2, patch_size=(8, 8), max_frames=64),
-)
 
 
 def write_recording(path: Path, seconds: float, events: list[tuple[str, float, float]], seed: int) -> None:
@@ -31,8 +23,7 @@ def write_recording(path: Path, seconds: float, events: list[tuple[str, float, f
 
 def write_season(folder: Path) -> Path:
     """model/, index.npz, recordings/ of 8 times 12 s; events.csv has the tones of six of them, all.csv of all."""
-    torch.manual_seed(0)
-    release_io.save_release(folder / "model", AudioEncoder(MODEL))
+    write_encoder(folder / "model")
     (folder / "recordings").mkdir()
     rng = np.random.default_rng(0)
     rows = []

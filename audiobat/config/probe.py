@@ -62,8 +62,9 @@ class TaggerConfig:
     multi_label: bool = True  # several classes may be there at once: sigmoid, else softmax
     thresholds: tuple[float, ...] = ()  # a class is found where its score is above its own; (): none were chosen
     median: int | None = None  # frames of the filter over time under which they were chosen, 1: none; null: not said
-    window_seconds: float | None = None  # of the windows that `predict` takes if it is not told otherwise: those that a
-    hop_seconds: float | None = None  # head on stored embeddings learnt from, or that thresholds were chosen on
+    window_seconds: float | None = None  # length of the windows that `predict` takes if it is not told otherwise: of
+    # those from which a head on stored embeddings learnt, or on which the thresholds were chosen
+    hop_seconds: float | None = None  # from the start of one of them to that of the next
 
     def __post_init__(self) -> None:
         for name in ("classes", "thresholds"):

@@ -112,10 +112,8 @@ class SelectConfig:
 
     which: Literal["last", "best"] = "last"  # those of the last step, or of the best validation; the paper does not say
     every: int = 1_000  # steps between two validations; there is one after the last step, too; ours
-    held_out: float | None = (
-        0.0  # share of the training clips that validate, where no clips are marked valid; null: 0.15
-    )
-    # where clips are marked test, none where test clips are drawn, too, unless the best weights are kept; ours
+    held_out: float | None = 0.0  # share of the training clips that validate, where none are marked valid; null: 0.15,
+    # or none where test clips are drawn, too, and the last weights are kept; ours
 
     def __post_init__(self) -> None:
         check_choice(self, "which")

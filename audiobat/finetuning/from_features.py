@@ -214,28 +214,24 @@ def plan(
     windows: LabelledWindows, index: EmbeddingTable, config: FinetuneConfig, folds: int | None, test_fold: int | None
 ) -> Lesson:
     """How the windows are divided: by their own splits or folds, else in folds that keep recordings whole."""
-    table, taught = windows.table, np.arange(len(windows.table))
-    if folds is not None and table.splits is not None:
-        with_folds(table, folds)  # which says why not
+    table, taught = with_folds(windows.table, folds), np.arange(len(windows.table))
     if table.splits is not None or test_fold is not None:
         splits = [Split(*split_for_probe(table, test_fold))]
         taught = splits[0].train
-        own = folds_of(replace(table.select(taught), splits=None, folds=None), None)
+        own = folds_of(replace(table.select(taught), splits=None, folds=None))
         inner = [Split(taught[one.train], taught[one.test]) for one in splits_by_fold(own)]
     else:
-        table = folds_of(table, folds)
+        table = folds_of(table)
         splits = inner = splits_by_fold(table)
     loss = pick_loss(config.train, table.single_label)
     windows = replace(windows, table=table)
     return Lesson(windows, index.vectors[windows.rows], table.targets(), loss, splits, inner, taught)
 
 
-def folds_of(table: ClipTable, folds: int | None) -> ClipTable:
+def folds_of(table: ClipTable) -> ClipTable:
     """The windows with folds that keep recordings whole: their own, or drawn; without, if there is one recording."""
     groups = len(set(table.columns["group"]))
-    if folds is None and (table.folds is not None or groups == 1):
-        return table
-    return with_folds(table, folds or min(FOLDS, groups))
+    return table if table.folds is not None or groups == 1 else with_folds(table, min(FOLDS, groups))
 
 
 def splits_by_fold(table: ClipTable) -> list[Split]:

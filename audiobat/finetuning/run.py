@@ -94,8 +94,8 @@ def finetune(
     """
     start, out, config = monotonic(), Path(out), make_config(FinetuneConfig, config)
     sources = [data] if isinstance(data, str | Path) else list(data)
-    if len(sources) != 1 and features is None:
-        raise AudiobatError("--data takes several sources with --features alone: give one.")
+    if not sources or (len(sources) > 1 and features is None):
+        raise AudiobatError(f"--data has {len(sources)} sources: give one, or with --features one or several.")
     config = replace(config, data=replace(config.data, path=" ".join(map(str, sources))))
     if max_seconds is not None and not max_seconds >= 0:
         raise AudiobatError(f"max_seconds is {max_seconds}: give 0 or more, or leave it out.")

@@ -97,9 +97,8 @@ def ladder(
     out = Path(out)
     table = read_clips(data)
     labels = config.labels
-    read_labelled_clips(
-        probe_data, labels.column, labels.background, labels.map
-    )  # a mistake in it must not show after hours of pre-training
+    # A mistake in it must not show after hours of pre-training.
+    read_labelled_clips(probe_data, labels.column, labels.background, labels.map)
     if dry_run:
         plural = "" if len(seeds) == 1 else "s"
         print(f"{len(rungs())} rungs at scale {scale}, {len(seeds)} seed{plural} each, on {len(table):,} clips")

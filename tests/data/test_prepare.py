@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,18 @@ def test_class_folders_keep_their_labels(tmp_path):
     loose = prepare(source / "train/dog", tmp_path / "loose", workers=1)
     with pytest.raises(AudiobatError, match="lies in no class folder"):
         read_labelled_clips(loose)
+
+
+@pytest.mark.parametrize("row", ["0.05\t0.1\towl\n", "0.1\t0.05\towl\n"])  # the second cannot be used
+def test_annotations_that_are_left_behind_are_told(source, tmp_path, row):
+    with warnings.catch_warnings(action="error"):
+        prepare(source, dry_run=True)
+    (source / "a.txt").write_text(row)
+    with pytest.warns(UserWarning, match="has annotations beside its recordings, which prepare leaves behind"):
+        prepare(source, dry_run=True)
+    (source / "a.txt").write_text("A transcript of what is said.\n")
+    with warnings.catch_warnings(action="error"):
+        prepare(source, dry_run=True)
 
 
 def test_windows_cover_everything_and_take_their_events_along(tmp_path, monkeypatch):

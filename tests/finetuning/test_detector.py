@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_encoder import MODEL, RATE, write_encoder
 
 import audiobat
-from audiobat.config import EncoderConfig, FinetuneConfig, FrontendConfig, HeadConfig, ModelConfig, from_dict
+from audiobat.config import FinetuneConfig, HeadConfig, from_dict
 from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.build import clip_table
 from audiobat.data.loader import CropLoader
@@ -19,16 +20,11 @@ from audiobat.data.split import splits_of
 from audiobat.finetuning.crops import crops_of
 from audiobat.finetuning.prior import drawn_shares, start_at_prior
 from audiobat.finetuning.run import with_validation
-from audiobat.models.encoder import AudioEncoder
 from audiobat.models.heads import build_head
 from audiobat.zoo import release as release_io
 
-RATE = 8_000
 TONES = {"low": 300.0, "mid": 1000.0, "top": 2500.0}
-MODEL = ModelConfig(
-    FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16),
-    EncoderConfig(dim=32, depth=2, heads=2, patch_size=(8, 8), max_frames=104),
-)
+LARGER = replace(MODEL, encoder=replace(MODEL.encoder, dim=32, max_frames=104))
 SMALL = {
     "optim": {"lr": 1e-2, "warmup_steps": 6},
     "data": {"clip_seconds": 1.0, "workers": 0},
@@ -61,10 +57,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("models") / "pretrained"
-    release_io.save_release(folder, AudioEncoder(MODEL))
-    return folder
+    return write_encoder(tmp_path_factory.mktemp("models") / "pretrained", LARGER)
 
 
 @pytest.mark.parametrize("background", [None, 0.2, 0.0])

@@ -19,10 +19,11 @@ import pytest
 import soundfile
 import torch
 import yaml
+from tiny_encoder import RATE, write_encoder
 
 import audiobat
 from audiobat.cli import command as cli
-from audiobat.config import EncoderConfig, FinetuneConfig, FrontendConfig, ModelConfig, ProbeConfig, from_dict
+from audiobat.config import FinetuneConfig, ProbeConfig, from_dict
 from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.build import clip_table
 from audiobat.data.sources.read import read_labelled_clips
@@ -37,15 +38,9 @@ from audiobat.evaluation.report.run import report
 from audiobat.finetuning import run as finetune_run
 from audiobat.finetuning.step import Finetuning
 from audiobat.finetuning.testing import Evaluator
-from audiobat.models.encoder import AudioEncoder
 from audiobat.zoo import release as release_io
 
-RATE = 8_000
 TONES = {"low": 300.0, "mid": 1000.0, "top": 2500.0}
-MODEL = ModelConfig(
-    FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16),
-    EncoderConfig(dim=16, depth=2, heads=2, patch_size=(8, 8), max_frames=64),
-)
 TINY = {
     "optim": {"lr": 1e-2, "warmup_steps": 2, "layer_decay": 0.9},
     "augment": {"mixup": {"probability": 0.5}, "spec_augment": {"time_width": 0.1}},
@@ -78,10 +73,7 @@ def write_tones(folder: Path, labels: list[list[str]], columns: dict[str, list])
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("models") / "pretrained"
-    release_io.save_release(folder, AudioEncoder(MODEL))
-    return folder
+    return write_encoder(tmp_path_factory.mktemp("models") / "pretrained")
 
 
 @pytest.fixture(scope="module")

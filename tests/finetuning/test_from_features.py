@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tone_season import MODEL, write_season
+from tiny_encoder import write_encoder
+from tone_season import write_season
 
 import audiobat
 from audiobat.cli.command import main
@@ -18,7 +19,6 @@ from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import load_record, load_scores
 from audiobat.finetuning.review_list import ReviewClip, read_review, read_taught, write_review
 from audiobat.finetuning.window_labels import Source, label_windows
-from audiobat.models.encoder import AudioEncoder
 from audiobat.zoo import release as release_io
 
 
@@ -113,6 +113,13 @@ def test_a_split_of_the_data_is_kept_and_thresholds_come_from_what_trains(season
         audiobat.finetune(
             season / "model", tmp_path / "split.csv", tmp_path / "c", features=season / "index.npz", folds=3
         )
+
+
+def test_one_of_the_folds_that_are_drawn_tests_alone(season: Path, tmp_path: Path):
+    drawn = {"features": season / "index.npz", "folds": 3, "test_fold": 2}
+    [record] = audiobat.finetune(season / "model", season / "events.csv", tmp_path / "run", **drawn)
+    assert record.data.clips == {"train": 156, "test": 78}
+    assert len({path for path, _ in read_taught(tmp_path / "run" / "release")}) == 4
 
 
 def test_thresholds_of_the_release_find_the_calls_of_other_recordings(season: Path, tmp_path: Path):
@@ -225,8 +232,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(season: Path, tmp_path: Path)
             audiobat.finetune(model, season / "events.csv", tmp_path / "run", features=index, **arguments)
         assert not (tmp_path / "run").exists()
 
-    torch.manual_seed(1)
-    release_io.save_release(tmp_path / "other", AudioEncoder(MODEL))
+    write_encoder(tmp_path / "other", seed=1)
     fails("has the embeddings of another model, .*/model: give --model that one", model=tmp_path / "other")
     old = tmp_path / "old.npz"
     with np.load(season / "index.npz") as arrays:
@@ -238,5 +244,6 @@ def test_what_cannot_be_used_is_said_in_a_sentence(season: Path, tmp_path: Path)
     )
     fails("train.loss is 'asl'", config={"train": {"loss": "asl"}})
     fails("--folds is 7: use 2 to 6", folds=7)
-    with pytest.raises(AudiobatError, match="several sources with --features alone"):
-        audiobat.finetune(season / "model", [season / "events.csv"] * 2, tmp_path / "run")
+    for sources, index in ([season / "events.csv"] * 2, None), ([], season / "index.npz"):
+        with pytest.raises(AudiobatError, match=f"--data has {len(sources)} sources: give one"):
+            audiobat.finetune(season / "model", sources, tmp_path / "run", features=index)

@@ -13,22 +13,17 @@ import pytest
 import soundfile
 import torch
 from rank_processes import run_program, run_ranks
+from tiny_encoder import RATE, write_encoder
 
 import audiobat
-from audiobat.config import EncoderConfig, FinetuneConfig, FrontendConfig, ModelConfig, from_dict
+from audiobat.config import FinetuneConfig, from_dict
 from audiobat.config.recipes import merge
 from audiobat.data.build import clip_table
 from audiobat.engine.checkpoint import load_checkpoint
 from audiobat.finetuning import run as finetune_run
-from audiobat.models.encoder import AudioEncoder
-from audiobat.zoo.release import save_release
 
-RATE, STEPS = 8_000, 20
+STEPS = 20
 CLASSES = ("low", "mid", "top")
-MODEL = ModelConfig(
-    FrontendConfig(sample_rate=RATE, n_fft=256, win_length=256, hop_length=80, mel_bins=16),
-    EncoderConfig(dim=16, depth=2, heads=2, patch_size=(8, 8), max_frames=64),
-)
 TINY = {
     "optim": {"lr": 1e-3, "warmup_steps": 2},
     "data": {"clip_seconds": 0.4, "workers": 0},
@@ -93,8 +88,7 @@ def run(case: str, folder: Path, world: int) -> None:
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     clips(folder)
-    torch.manual_seed(0)
-    save_release(folder / "model", AudioEncoder(MODEL))
+    write_encoder(folder / "model")
     run_program(__file__, folder)
     return folder
 

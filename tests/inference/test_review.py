@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tone_season import MODEL, RATE, write_season
+from tiny_encoder import MODEL, RATE
+from tone_season import write_season
 
 import audiobat
 from audiobat.cli.command import main

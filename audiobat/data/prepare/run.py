@@ -7,6 +7,7 @@ Finished shards are kept: the same command goes on after whatever stopped it, an
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -115,6 +116,12 @@ def prepare(
         return None
     settings = check_settings(sample_rate, encoding, window_seconds, hop_seconds)
     table = read_clips(source)
+    if leaves_annotations(source, table):
+        warnings.warn(
+            f"{source} has annotations beside its recordings, which prepare leaves behind: to keep them, make a list "
+            "with columns path, onset, offset, label of them and prepare that.",
+            stacklevel=2,
+        )
     plan = make_plan(table, settings)
     if dry_run or out is None:
         print(table.describe())
@@ -142,6 +149,18 @@ def prepare(
         "Once they are there, the same command without --part writes the table."
     )
     return folder
+
+
+def leaves_annotations(source: str | Path, table: ClipTable) -> bool:
+    """Whether `source` is a folder with annotations that its clips, `table`, are read without."""
+    in_files = table.events is None and table.offsets is None  # not in tars, where clips have offsets
+    if not in_files or is_remote(source) or not Path(source).is_dir():
+        return False
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return read_clips(source, annotated=True).events is not None
+        except AudiobatError:  # so there are some, with a mistake in them
+            return True
 
 
 def about_data_set(name: str) -> str:
