@@ -19,14 +19,13 @@ from audiobat.models.features import Encoder
 
 
 def encoder_facts(encoder: Encoder) -> dict[str, Any]:
-    """All that the features of an encoder, a torch module, depend on besides the audio and the code."""
-    assert isinstance(encoder, nn.Module)
+    """All that the features of an encoder depend on besides the audio and the code, as far as it is known."""
     config = getattr(encoder, "config", None)
     return {
         "class": type(encoder).__qualname__,
         "encoder": [encoder.sample_rate, encoder.dim, encoder.depth],
         "config": to_share(to_dict(config))[0] if dataclasses.is_dataclass(config) else str(config),
-        "weights": weights_sha256(encoder),
+        "weights": weights_sha256(encoder) if isinstance(encoder, nn.Module) else None,
     }
 
 
