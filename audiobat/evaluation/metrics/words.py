@@ -1,7 +1,7 @@
-"""Recognised texts beside true ones, to word and character error rates with intervals.
+"""Recognised texts beside true ones, to word and character error rates.
 
-The rate is that of all texts together: edits (words substituted, left out and put in) over true words. So long
-texts count more than short ones, and a rate may exceed 1.
+The rate is that of all texts together: edits (units substituted, left out and put in) over true units. So long texts
+count more than short ones, and a rate may exceed 1.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from audiobat.evaluation.metrics.resampling import LEVELS, bootstrap_values
 
 
 def edit_distance(true: Sequence[Hashable], found: Sequence[Hashable]) -> int:
@@ -32,39 +30,23 @@ def edit_distance(true: Sequence[Hashable], found: Sequence[Hashable]) -> int:
 
 @dataclass(frozen=True)
 class Edits:
-    """What each of n utterances adds to an error rate."""
+    """What each of n texts adds to an error rate."""
 
     edits: NDArray[np.int64]  # [n]
     units: NDArray[np.int64]  # [n] words or characters of the true text
 
-    @property
-    def rate(self) -> float:
-        """Edits over true units."""
-        return float(self.edits.sum() / self.units.sum())
+    def rate(self, counts: Tensor | None = None) -> Tensor:
+        """Edits over true units, a scalar; or [R] of R resamples with `counts` [R, n]."""
+        edits, units = torch.from_numpy(self.edits).double(), torch.from_numpy(self.units).double()
+        return edits.sum() / units.sum() if counts is None else (counts @ edits) / (counts @ units)
 
 
 def word_edits(true: Sequence[str], found: Sequence[str]) -> Edits:
     """Edits of the words of each of n texts, which spaces divide."""
-    pairs = [(one.split(), other.split()) for one, other in zip(true, found, strict=True)]
-    return Edits(np.array([edit_distance(*pair) for pair in pairs]), np.array([len(one) for one, _ in pairs]))
+    return edits_of([text.split() for text in true], [text.split() for text in found])
 
 
-def character_edits(true: Sequence[str], found: Sequence[str]) -> Edits:
-    """Edits of the characters of each of n texts; a space is one of them."""
-    pairs = list(zip(true, found, strict=True))
-    return Edits(np.array([edit_distance(*pair) for pair in pairs]), np.array([len(one) for one, _ in pairs]))
-
-
-def rate_interval(edits: Edits, groups: Sequence[str], samples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95% interval of the rate: percentiles over resamples of whole groups (Bisani and Ney, ICASSP 2004).
-
-    `groups` [n] are the speakers, whose utterances fail together; or a name for each utterance.
-    """
-    _, group = np.unique(np.array(groups), return_inverse=True)
-    edits_of, units_of = (torch.from_numpy(np.bincount(group, part)) for part in (edits.edits, edits.units))
-
-    def rate(counts: Tensor) -> Tensor:  # [R, groups] to [R]
-        return (counts @ edits_of) / (counts @ units_of)
-
-    low, high = bootstrap_values(rate, len(edits_of), samples, seed).quantile(LEVELS).tolist()
-    return low, high
+def edits_of(true: Sequence[Sequence[Hashable]], found: Sequence[Sequence[Hashable]]) -> Edits:
+    """Edits of each of n texts, which are sequences of units: a text as it is has characters, spaces among them."""
+    edits = [edit_distance(one, other) for one, other in zip(true, found, strict=True)]
+    return Edits(np.array(edits, np.int64), np.array([len(one) for one in true], np.int64))

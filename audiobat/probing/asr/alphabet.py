@@ -53,8 +53,8 @@ class Alphabet:
         return [self.numbers[c] for c in text]
 
     def decode(self, numbers: Sequence[int]) -> str:
-        """The text of these numbers, without spaces at its ends."""
-        return "".join(" " if i == SPACE else self.characters[i - 2] for i in numbers).strip()
+        """The text of these numbers, with single spaces between words."""
+        return " ".join("".join(" " if i == SPACE else self.characters[i - 2] for i in numbers).split())
 
     def unknown(self, texts: Iterable[str]) -> Counter[str]:
         """How often each character that is not known occurs."""
@@ -67,5 +67,5 @@ class Alphabet:
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             raise AudiobatError(
                 f"{where} has characters that the alphabet lacks: {shown}{more}. Write numbers as words, or set "
-                "characters to those that are spoken, or to null for those of the training texts."
+                "by_task.asr.characters to those that occur, or to null for those of the training texts."
             )

@@ -12,15 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.pooling import check_depth
-
-
-def column_means(features: LayerFeatures) -> LayerFeatures:
-    """The features with one patch a column, the mean of its valid ones: all that the recogniser looks at."""
-    tokens = features.patch_tokens.unflatten(2, features.grid)  # [L, B, T, F, D]
-    valid = features.valid.unflatten(1, features.grid)  # [B, T, F]
-    weights = valid.to(tokens.dtype) / valid.sum(2, keepdim=True).clamp(min=1)
-    means = torch.einsum("btf,lbtfd->lbtd", weights, tokens)
-    return LayerFeatures(means, features.cls_token, (features.grid[0], 1), valid.any(2), features.frame_times)
+from audiobat.probing.columns import column_means
 
 
 class Recogniser(nn.Module):

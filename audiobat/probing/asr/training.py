@@ -20,7 +20,7 @@ from audiobat.data.split import Split
 from audiobat.engine.optim import lr_at, set_lr
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.metrics.words import character_edits
+from audiobat.evaluation.metrics.words import edits_of
 from audiobat.models.features import Encoder
 from audiobat.models.heads import parameter_groups
 from audiobat.probing.asr.alphabet import BLANK, Alphabet
@@ -136,7 +136,8 @@ def train_recogniser(
             if due and not bool(loss.isfinite()):
                 raise AudiobatError(f"asr: the loss is {float(loss)} at step {step}: lower lr, {train.lr:g}.")
             if len(split.valid) and (done == train.steps or done % validate_every == 0):
-                rate = character_edits(said.of(split.valid), recognise(head, source, split.valid, said.alphabet)).rate
+                found = recognise(head, source, split.valid, said.alphabet)
+                rate = float(edits_of(said.of(split.valid), found).rate())
                 if best is None or rate < best.rate:
                     best = Best(done, rate, {name: value.clone() for name, value in head.state_dict().items()})
                 head.train()
