@@ -6,7 +6,7 @@ of the units say of them. Units of one group, such as clips of one recording, ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,9 @@ class UnitOutputs:
     definitions: Mapping[str, str]  # of each, in words
     values: Values | None = None  # for paired comparisons; None: the main metric is no function of single units
     groups: NDArray[np.str_] | None = None  # [n] units of one group are drawn together; None: each alone
+    lower: Collection[str] = ()  # the metrics of which less is better
+    gate: Tensor | None = None  # [L] share of each block in what the task read, if it learnt one
+    listing: Sequence[Sequence[str]] = ()  # rows of a table for people, names of its columns first
 
     def numbers(self) -> dict[str, float]:
         """Every metric."""
@@ -71,7 +74,7 @@ def evaluate_units(folds: Sequence[UnitOutputs], seed: int) -> dict[str, Metric]
 
         value, sd = float(each.mean()), float(each.std()) if len(folds) > 1 else None
         low, high = resampled_interval(value, bootstrap_values(mean, sizes, SAMPLES, seed))
-        metrics[name] = Metric(value, low, high, definition, sd, "units")
+        metrics[name] = Metric(value, low, high, definition, sd, "units", name in folds[0].lower)
     return metrics
 
 

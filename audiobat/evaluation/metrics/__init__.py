@@ -11,6 +11,7 @@ counts every clip once.
     ranking.py      average precision and AUC
     resampling.py   a metric in resamples and on halves of the clips, and p values of comparisons
     intervals.py    a metric's 95% interval
+    words.py        recognised texts beside true ones: word and character errors
 """
 
 from __future__ import annotations
