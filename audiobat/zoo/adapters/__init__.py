@@ -4,13 +4,14 @@ In: a name, a folder or a Python file. Out: an object that meets the `Encoder` p
 
 custom.py       a user's own class
 windows.py      base class of the adapters: clips in windows without padding
-published.py    wav2vec 2.0, HuBERT, WavLM, AST, Whisper, CLAP
+published.py    wav2vec 2.0 and its kin, Moonshine, AST, Whisper, CLAP
+conformers.py   w2v-BERT, Parakeet, LASR: encoders of log-mel frames of any number
 remote.py       Dasheng, BEATs and EAT, whose Python code comes with their weights
 huggingface.py  picks the adapter for a model's name or folder
 """
 
 from audiobat.zoo.adapters.custom import load_custom
 from audiobat.zoo.adapters.huggingface import load_huggingface
-from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
+from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, recorded_blocks
 
-__all__ = ["TimeGrid", "WindowedEncoder", "load_custom", "load_huggingface"]
+__all__ = ["TimeGrid", "WindowedEncoder", "load_custom", "load_huggingface", "recorded_blocks"]
