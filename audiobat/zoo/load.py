@@ -11,7 +11,7 @@ from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.models.features import Encoder
 from audiobat.zoo import release as release_io
-from audiobat.zoo.adapters import load_custom, load_huggingface
+from audiobat.zoo.adapters import is_program, load_custom, load_file, load_huggingface
 from audiobat.zoo.convert import convert_file, is_foreign
 from audiobat.zoo.hf_hub import is_shared
 
@@ -54,6 +54,8 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
     file, _, name = str(source).rpartition(":")
     if str(source).startswith(HUGGING_FACE):
         encoder: Encoder = load_huggingface(str(source).removeprefix(HUGGING_FACE), trust_remote_code)
+    elif is_program(source):
+        encoder = load_file(source, trust_remote_code)
     elif file.endswith(".py"):
         encoder = load_custom(file, name)
     elif str(source).endswith(".py"):

@@ -1,4 +1,4 @@
-"""Models from elsewhere as encoders: Hugging Face's (`hf:NAME_OR_FOLDER`) and a user's own (`my_file.py:MyEncoder`).
+"""Models from elsewhere as encoders: Hugging Face's (`hf:NAME_OR_FOLDER`), a user's own, files for other programs.
 
 In: a name, a folder or a Python file. Out: an object that meets the `Encoder` protocol.
 
@@ -7,10 +7,13 @@ windows.py      base class of the adapters: clips in windows without padding
 published.py    wav2vec 2.0, HuBERT, WavLM, AST, Whisper, CLAP
 remote.py       Dasheng, BEATs and EAT, whose Python code comes with their weights
 huggingface.py  picks the adapter for a model's name or folder
+runtimes.py     files that another program runs: ONNX, TFLite, TorchScript
+files.py        such a file as an encoder
 """
 
 from audiobat.zoo.adapters.custom import load_custom
+from audiobat.zoo.adapters.files import FileEncoder, is_program, load_file
 from audiobat.zoo.adapters.huggingface import load_huggingface
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
 
-__all__ = ["TimeGrid", "WindowedEncoder", "load_custom", "load_huggingface"]
+__all__ = ["FileEncoder", "TimeGrid", "WindowedEncoder", "is_program", "load_custom", "load_file", "load_huggingface"]
