@@ -9,8 +9,10 @@ each window, [B, T, D] a row of T tokens. Several names, joined by commas, are l
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,7 +29,7 @@ SOURCE = re.compile(rf"(?P<file>.+(?P<kind>{'|'.join(map(re.escape, RUNTIMES))})
 
 
 def is_program(source: str | Path) -> bool:
-    """Whether `source` names a file for `load_file`: `.pt` and its kin only with a rate, as weights end in `.pt`, too."""
+    """Whether `source` names a file for `load_file`: `.pt` and its kin with a rate alone, as weights have them too."""
     found = SOURCE.fullmatch(str(source))
     return found is not None and (found["rate"] is not None or found["kind"] in (".onnx", ".tflite"))
 
@@ -67,9 +69,9 @@ def load_file(source: str | Path, trust_remote_code: bool = False) -> FileEncode
 class FileEncoder(WindowedEncoder):
     """A model that a file holds and another program runs.
 
-    Where tokens lie in time is measured: the axis that grows with the waveform is time, and the lengths at which another
-    token appears tell its samples. A file of one length gets windows of that length; the last one of a clip is filled
-    with zeros, and left out if less than half of it is sound.
+    Where tokens lie in time is measured: the axis that grows with the waveform is time, and the lengths at which one
+    token more appears tell its samples. A file of one length gets windows of that length; the last one of a clip is
+    filled with zeros, and left out if less than half of it is sound.
     """
 
     def __init__(self, runtime: Runtime, rate: int) -> None:
@@ -86,7 +88,7 @@ class FileEncoder(WindowedEncoder):
         self.dim = whole[0].numel() // tokens
         self.fewest = window  # samples, below which zeros are added
         if runtime.samples:
-            self.grid = even_grid(window, tokens)
+            self.grid = even_grid(window, tokens, rate)
         else:
             self.fewest = smallest(lambda n: self.tokens(n) > 0, window)
             self.grid = self.measured_grid(tokens)
@@ -114,10 +116,14 @@ class FileEncoder(WindowedEncoder):
         rows = max(1, self.tokens(one) - first)
         two = smallest(lambda n: self.tokens(n) > first + rows, self.window)
         if two > one and first % rows == 0:
-            grid = TimeGrid(self.window, two - one, max(0, one - first // rows * (two - one)), rows)
-            if 0 <= tokens // rows - grid.columns(self.window) <= 1:
+            hop = two - one
+            grid = TimeGrid(self.window, hop, max(0, one - first // rows * hop), rows)
+            lacking = grid.columns(self.window) - tokens // rows
+            if lacking == 1:  # the model has windows of its own, at whose end a column more would begin
+                grid = replace(grid, span=grid.span + hop)
+            if lacking in (-1, 0, 1):
                 return grid
-        return even_grid(self.window, tokens)
+        return even_grid(self.window, tokens, self.sample_rate)
 
     def run(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
         """Windows [W, S] to tokens [L, W, T, D], T = 1 where the file gives a vector."""
@@ -156,13 +162,18 @@ def time_axis(whole: Tensor, half: Tensor, name: str) -> int | None:
     return found[0] if found else None
 
 
-def even_grid(window: int, tokens: int) -> TimeGrid:
-    """Where `tokens` lie in a window, if all that is known is that they are spaced evenly."""
+def even_grid(window: int, tokens: int, rate: int) -> TimeGrid:
+    """Where `tokens` lie in a window, if all that is known is that they are spaced evenly.
+
+    Frames overlap, or lie around their times, so that a window is no whole number of hops: of the hops near the mean
+    one, the roundest in seconds is taken, such as 10 ms.
+    """
     if tokens == 1:
         return TimeGrid(window, window, span=window // 2)
-    if window % tokens and window % (tokens - 1) == 0:  # frames around their times: one at the start, one at the end
-        return TimeGrid(window, window // (tokens - 1), span=0)
-    hop = window // tokens
+    mean = window / tokens
+    near = range(math.ceil(0.95 * mean), min(int(1.05 * mean), window // (tokens - 1)) + 1)
+    round_hop = max(near, key=lambda hop: (math.gcd(hop, rate), hop), default=int(mean))
+    hop = int(mean) if window % tokens == 0 else round_hop
     return TimeGrid(window, hop, span=window - (tokens - 1) * hop)
 
 
