@@ -155,14 +155,13 @@ def measure_tasks(
             start, task = monotonic(), plan.tasks[task_name]
             splits = readable_splits(source, task.splits)
             folds = [task.measure(features, split, seed) for split in splits]
-            kit = task.kit if task.config == type(task.config)(kind=task.config.kind) else None
             yield build_task_result(
                 task_name,
                 splits,
                 folds,
                 run,
-                settings={"name": task_name, **task.settings(plan.config.head), "kit": kit},
-                preset="custom" if kit is None else kit.partition(" ")[0],
+                settings={"name": task_name, **task.settings(plan.config.head)},
+                preset=task.preset,
                 seed=seed,
                 wall_seconds=monotonic() - start,
             )

@@ -57,6 +57,7 @@ class ProbeTask(ABC):
     # What it is given of a clip. means: `TaskFeatures.vectors` alone. patches: batches of `TaskFeatures.source`, too.
     reads: ClassVar[Literal["patches", "means"]] = "means"
     kit: ClassVar[str | None] = None  # the benchmark and version whose settings the defaults are
+    sources: ClassVar[tuple[str, ...]] = ()  # settings that name data, which the kit's settings leave open
     definitions: ClassVar[dict[str, str]]  # each metric in words, the main one first
 
     def __init__(self, config: TaskConfig, table: ClipTable, splits: Sequence[Split]) -> None:
@@ -94,9 +95,15 @@ class ProbeTask(ABC):
     def measure(self, features: TaskFeatures, split: Split, seed: int) -> UnitOutputs:
         """What the task finds in one fold, whose clips all have features; `seed` decides all that it draws."""
 
+    @property
+    def preset(self) -> str:
+        """The kit whose settings these are, in one word, or `custom`."""
+        as_kit = type(self.config)(**{name: getattr(self.config, name) for name in ("kind", *self.sources)})
+        return self.kit.partition(" ")[0] if self.kit is not None and self.config == as_kit else "custom"
+
     def settings(self, head: HeadConfig) -> dict[str, Any]:
         """What its records say of it: kind and settings, the block and the token that it read."""
-        return {**to_dict(self.config), "layer": head.layer, "pool": head.pool}
+        return {**to_dict(self.config), "layer": head.layer, "pool": head.pool, "kit": self.kit}
 
 
 def check_single_label(task: str, table: ClipTable) -> None:
@@ -123,6 +130,8 @@ def sklearn(task: str) -> Any:
         import sklearn.exceptions
         import sklearn.linear_model
         import sklearn.metrics
+        import sklearn.pipeline
+        import sklearn.preprocessing
     except ImportError:
         raise AudiobatError(f'tasks has {task}, which needs scikit-learn: pip install "audiobat[tasks]".') from None
     return sklearn

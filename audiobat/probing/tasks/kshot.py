@@ -40,6 +40,8 @@ class KShot(ProbeTask):
 
         shots: int = 8  # training clips of each class, at most
         experiments: int = 10  # times that they are drawn
+        standardise: bool = False  # give each dimension of the drawn clips mean 0 and deviation 1; the kit does not, so
+        # that its number is another one for the same vectors in another unit
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -76,6 +78,8 @@ class KShot(ProbeTask):
         vectors, tested = features.vectors(split.train), features.vectors(split.test)
         labels, truth = single_labels(self.table, split.train), single_labels(self.table, split.test)
         model = package.linear_model.LogisticRegression(max_iter=ITERATIONS, random_state=seed)
+        if self.config.standardise:
+            model = package.pipeline.make_pipeline(package.preprocessing.StandardScaler(), model)
         guesses = []
         for chosen in draw_shots(labels, self.config.shots, self.config.experiments, seed):
             with warnings.catch_warnings():  # the kit's iterations do not always suffice

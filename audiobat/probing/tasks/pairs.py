@@ -47,6 +47,7 @@ class Pairs(ProbeTask):
 
     title = "Pair classification"
     kit = f"{MTEB} AbsTaskPairClassification"
+    sources = ("file", "count")
     definitions: ClassVar[dict[str, str]] = {
         "ap": "average precision of cosine similarity, pairs of one kind being the positives",
         "accuracy_best": "share of pairs on the right side of the best threshold of cosine similarity, chosen on them",

@@ -27,6 +27,7 @@ class Regression(ProbeTask):
 
     title = "Regression"
     kit = f"{MTEB} AbsTaskRegression"
+    sources = ("column",)
     definitions: ClassVar[dict[str, str]] = {
         "r2": "share of the variance of the numbers that the predictions explain; below 0: worse than their mean",
         "pearson": "correlation of numbers and predictions",
