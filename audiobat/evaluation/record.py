@@ -39,6 +39,7 @@ class Metric:
     definition: str
     sd: float | None = None  # over folds, where there are folds
     interval: str = "bootstrap"  # how it was made: a key of `certainty.COVERAGE`; older records are of this kind
+    lower_is_better: bool = False  # as of errors
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.csv_text import csv_text
 from audiobat.data.skipped import write_skipped
 from audiobat.data.split import Split
 from audiobat.engine.environment import environment
@@ -29,6 +31,7 @@ from audiobat.evaluation.record import DataInfo, ModelInfo, ResultRecord, Scores
 from audiobat.evaluation.scoring import ClipOutputs, evaluate, values
 from audiobat.evaluation.unit_scoring import UnitOutputs, evaluate_units, join_values
 from audiobat.models.features import Encoder
+from audiobat.zoo.adapters import FileEncoder
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Result:
     name: str  # of the head or task, in file names
     record: ResultRecord
     scores: Scores | Values | None  # of every test clip; of a task its values, if it has any
+    listing: Sequence[Sequence[str]] = ()  # see `UnitOutputs`
 
     def path(self, out: Path) -> Path:
         """OUT/results/MODEL_HEAD_SEED.json."""
@@ -94,6 +98,8 @@ class Result:
             write_atomic(path.with_suffix(CONFUSION), confusion_of(self.scores, record).csv())
         elif self.scores is not None:
             record = replace(record, values=save_values(path, self.scores))
+        if self.listing:
+            write_atomic(path.with_suffix(".csv"), csv_text(self.listing))
         record.save(path)
         return replace(self, record=record)
 
@@ -181,16 +187,17 @@ def build_task_result(
         sizes = {str(one.fold): len(one.test) for one in splits}
         by_fold = {str(split.fold): one.numbers() for split, one in zip(splits, folds, strict=True)}
     tested = np.concatenate([one.test for one in splits])
-    labels = [] if run.table.labels is None else run.table.labels.take(tested).values
+    present = 0 if run.table.labels is None else len(np.unique(run.table.labels.take(tested).values))
+    gates = [one.gate for one in folds if one.gate is not None]
     record = ResultRecord(
         model=run.model,
-        data=run.data(sizes, len(np.unique(labels)), {}),
+        data=run.data(sizes, present, {}),
         head=dict(settings),
         preset=preset,
         seed=seed,
         metrics=evaluate_units(folds, seed),
         per_class={},
-        gate_weights=None,
+        gate_weights=torch.stack(gates).mean(0).tolist() if gates else None,
         wall_seconds=wall_seconds,
         clips_per_second=None,
         device=run.device,
@@ -198,7 +205,9 @@ def build_task_result(
         git_commit=run.environment["git_commit"],
         folds=by_fold,
     )
-    return Result(name, record, join_values([one.values for one in folds], [split.fold for split in splits]))
+    names = [split.fold for split in splits]
+    listing = [*folds[0].listing[:1], *chain.from_iterable(one.listing[1:] for one in folds)]
+    return Result(name, record, join_values([one.values for one in folds], names), listing)
 
 
 def scores_by_clip(folds: Sequence[FoldResult], table: ClipTable) -> Scores:
@@ -217,7 +226,9 @@ def model_info(name: str, encoder: Encoder) -> ModelInfo:
     """The model as records name it."""
     if not isinstance(encoder, nn.Module):
         return ModelInfo(name, None, None)
-    return ModelInfo(name, weights_sha256(encoder), sum(p.numel() for p in encoder.parameters()))
+    count = sum(p.numel() for p in encoder.parameters())
+    in_file = isinstance(encoder, FileEncoder) and count == 0  # another program holds them
+    return ModelInfo(name, weights_sha256(encoder), None if in_file else count)
 
 
 def gate_of(head: nn.Module) -> Tensor | None:

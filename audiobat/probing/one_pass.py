@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from audiobat.config import ProbeConfig, StatisticsConfig, to_dict
 from audiobat.config.user_files import errors_of_user_code, files_used, hashes_of
@@ -35,19 +36,20 @@ from audiobat.models.features import Encoder
 from audiobat.models.heads import Head, head_class
 from audiobat.models.input_stats import with_input_stats
 from audiobat.probing.cache import FeatureSource, cache_features
+from audiobat.probing.columns import ColumnMeans
 from audiobat.probing.jobs import HeadJob, decay_of, preset_of, with_seeds
 from audiobat.probing.plan import Plan
 from audiobat.probing.selection import Choice, choose_jobs
 from audiobat.probing.tasks import TaskFeatures
 from audiobat.probing.training import Validation, evaluate_heads, train_heads
-from audiobat.zoo.load import load_encoder
+from audiobat.zoo.load import load_encoder, short_name
 
 
 def open_model(model: str | Path | Encoder, trust_remote_code: bool) -> tuple[str, Encoder]:
     """The encoder that `--model` means, or that is given itself, and its name in records."""
     if not isinstance(model, str | Path):
         return type(model).__name__, model
-    return Path(model).resolve().name, load_encoder(model, trust_remote_code=trust_remote_code)
+    return short_name(model), load_encoder(model, trust_remote_code=trust_remote_code)
 
 
 def compute_features(
@@ -64,12 +66,15 @@ def compute_features(
     small, and what goes into blocks is made anew for every batch. On several ranks rank 0 has the features. Raises
     AudiobatError as `cache_features` does.
     """
-    spills = out is not None and "patches" in reads and config.cache_gb > 0
+    encoder = with_input_stats(encoder, config.frontend, config.max_frames)
+    if set(reads) == {"columns"} and isinstance(encoder, nn.Module):
+        encoder = ColumnMeans(encoder)  # else the patches are kept anyway
+    spills = out is not None and not {"patches", "columns"}.isdisjoint(reads) and config.cache_gb > 0
     is_kept = set(reads) != {"blocks"}
     skipped: dict[str, str] = {}
     try:
         return cache_features(
-            with_input_stats(encoder, config.frontend, config.max_frames),
+            encoder,
             table,
             cache_gb=config.cache_gb if is_kept else 0.0,
             cache_dir=config.cache_dir if is_kept else None,
@@ -170,14 +175,12 @@ def measure_tasks(
 
 def readable_splits(source: FeatureSource, splits: Sequence[Split]) -> list[Split]:
     """Splits without the clips that have no features; AudiobatError if none of a split has any."""
+
+    def known(clip_ids: ClipIds, name: str) -> ClipIds:
+        return readable(source, clip_ids, name) if len(clip_ids) else clip_ids
+
     return [
-        replace(
-            one,
-            **{
-                name: readable(source, getattr(one, name), name) if len(getattr(one, name)) else getattr(one, name)
-                for name in ("train", "test", "valid")
-            },
-        )
+        replace(one, train=known(one.train, "train"), test=known(one.test, "test"), valid=known(one.valid, "valid"))
         for one in splits
     ]
 

@@ -7,12 +7,15 @@ import sys
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from audiobat.config import ProbeConfig, to_dict
 from audiobat.config.presets import fields_for, task_of
 from audiobat.config.recipes import Recipe, load_recipe, make_config
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.columns import Ragged
 from audiobat.data.folds import describe_folds, with_folds
-from audiobat.data.sources.read import read_labelled_clips
+from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.data.split import Split, splits_of, test_alone, with_valid
 from audiobat.engine.ranks import launch
 from audiobat.engine.run_folder import FREE_FIELDS, began, note_begun, note_ended
@@ -25,7 +28,7 @@ from audiobat.probing.cache import FeatureSource
 from audiobat.probing.listening_clips import save_clips
 from audiobat.probing.one_pass import compute_features, measure_tasks, open_model, probe_splits
 from audiobat.probing.plan import Plan, make_plan, plan_lines, used_clips
-from audiobat.probing.tasks import trains
+from audiobat.probing.tasks import labelled, trains
 from audiobat.probing.training import check_buildable
 
 
@@ -74,8 +77,7 @@ def probe(
         config = make_config(ProbeConfig, recipe, fields_for(data, recipe.get("preset"), recipe.get("preset_task")))
     folder = None if out is None else Path(out)
     with launch(device) as ranks:
-        labels = config.labels
-        table = with_folds(read_labelled_clips(data, labels.column, labels.background, labels.map), folds)
+        table = with_folds(read_for_tasks(data, config), folds)
         drawn = [] if folds is None else [describe_folds(table)]
         splits = splits_of(table, test_fold) if trains(config) else [test_alone(table, test_fold)]
         table, splits = used_clips(table, splits, config.select)
@@ -85,6 +87,8 @@ def probe(
         )
         if plan.jobs:
             check_buildable(plan.jobs, encoder, plan.task.classes, config, ranks.device)
+        for task in plan.tasks.values():
+            task.check_model(encoder)
         kept, source = dict[tuple[str, int], Result](), None
         if ranks.is_main and folder is not None:
             kept = kept_results(folder, name, encoder, plan, test_fold, overwrite)
@@ -106,6 +110,17 @@ def probe(
         note_ended(folder)
         print(f"records and confusion matrices: {folder / 'results'}")
     return [result.record for result in results]
+
+
+def read_for_tasks(data: str | Path, config: ProbeConfig) -> ClipTable:
+    """The clips of a probe: labelled ones, or, where it has no use for labels, any, as clips of no class."""
+    labels = config.labels
+    if labelled(config):
+        return read_labelled_clips(data, labels.column, labels.background, labels.map)
+    table = read_clips(data)
+    return dataclasses.replace(
+        table, labels=Ragged.of([()] * len(table), np.int32), classes=(), events=None, event_scores=None
+    )
 
 
 def kept_results(

@@ -21,7 +21,7 @@ from audiobat.data.split import Split
 from audiobat.errors import AudiobatError
 from audiobat.probing.tasks.base import ProbeTask, TaskFeatures
 
-__all__ = ["ProbeTask", "TaskFeatures", "build_tasks", "task_class", "trains"]
+__all__ = ["ProbeTask", "TaskFeatures", "build_tasks", "labelled", "task_class", "trains"]
 
 
 def task_class(kind: str) -> type[ProbeTask]:
@@ -41,6 +41,11 @@ def task_class(kind: str) -> type[ProbeTask]:
 def trains(config: ProbeConfig) -> bool:
     """Whether a probe has any use for clips that train."""
     return any(kind == LABELS or task_class(kind).trains(config.of_task(kind)) for kind in config.tasks)
+
+
+def labelled(config: ProbeConfig) -> bool:
+    """Whether a probe has any use for the labels of clips."""
+    return any(kind == LABELS or task_class(kind).labelled for kind in config.tasks)
 
 
 @errors_of_user_code()

@@ -21,6 +21,7 @@ from audiobat.data.split import Split
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.unit_scoring import UnitOutputs
+from audiobat.models.features import Encoder
 from audiobat.models.heads.pooling import check_pool, clip_token, layer_index
 from audiobat.probing.cache import FeatureSource
 
@@ -55,7 +56,9 @@ class ProbeTask(ABC):
     title: ClassVar[str]  # its name in tables
     Config: ClassVar[type[TaskConfig]] = TaskConfig  # a subclass may add fields, which become `by_task.KIND.FIELD`
     # What it is given of a clip. means: `TaskFeatures.vectors` alone. patches: batches of `TaskFeatures.source`, too.
-    reads: ClassVar[Literal["patches", "means"]] = "means"
+    # columns: the same, but the task takes the mean over frequency, so that no more needs to be kept for it.
+    reads: ClassVar[Literal["patches", "columns", "means"]] = "means"
+    labelled: ClassVar[bool] = True  # whether it reads the labels of clips; where nothing does, they may have none
     kit: ClassVar[str | None] = None  # the benchmark and version whose settings the defaults are
     sources: ClassVar[tuple[str, ...]] = ()  # settings that name data, which the kit's settings leave open
     definitions: ClassVar[dict[str, str]]  # each metric in words, the main one first
@@ -90,6 +93,9 @@ class ProbeTask(ABC):
         Raises:
             AudiobatError: one sentence with a hint, for labels or columns that do not suit.
         """
+
+    def check_model(self, encoder: Encoder) -> None:  # noqa: B027 - most kinds take any model
+        """Raise an AudiobatError for a model whose features the task has no use for, before features are computed."""
 
     @abstractmethod
     def measure(self, features: TaskFeatures, split: Split, seed: int) -> UnitOutputs:

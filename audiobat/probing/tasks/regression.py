@@ -72,7 +72,13 @@ class Regression(ProbeTask):
         functions = correlations(package)
         measures = {name: by_repeating(function, truth, found) for name, function in functions.items()}
         return UnitOutputs(
-            len(truth), measures, self.definitions, values, values.groups, symmetric=frozenset(self.definitions)
+            len(truth),
+            measures,
+            self.definitions,
+            values,
+            values.groups,
+            symmetric=frozenset(self.definitions),
+            lower={"rmse"},
         )
 
 
