@@ -7,7 +7,7 @@ random halves of the units. Units of one group, such as clips of one recording, 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,10 @@ class UnitOutputs:
     values: Values | None = None  # for paired comparisons; None: the main metric is no function of single units
     groups: NDArray[np.str_] | None = None  # [n] units of one group are drawn together; None, or one group: each alone.
     # [n, 2]: a unit counts as often as its two groups do, multiplied: a pair of clips is there where both clips are
-    symmetric: frozenset[str] = frozenset()  # metrics that are no shares, from 0 to 1, of endless units
+    ranges: Mapping[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # of metrics that are no shares, from 0 to 1,
+    # of endless units: their intervals are symmetric, and end where the range does
     lower: Collection[str] = ()  # the metrics of which less is better
     gate: Tensor | None = None  # [L] share of each block in what the task read, if it learnt one
     listing: Sequence[Sequence[str]] = ()  # rows of a table for people, names of its columns first
@@ -77,8 +80,9 @@ def evaluate_units(folds: Sequence[UnitOutputs], seed: int) -> dict[str, Metric]
 
         value, sd = float(each.mean()), float(each.std()) if len(folds) > 1 else None
         halves = half_sample_values(mean, sizes, HALVES, seed)
-        if name in folds[0].symmetric:
-            low, high = symmetric_interval(value, halves)
+        if name in folds[0].ranges:
+            ends, bounds = symmetric_interval(value, halves), folds[0].ranges[name]
+            low, high = max(ends[0], bounds[0]), min(ends[1], bounds[1])
         else:
             low, high = half_sample_interval(value, value, halves, clips_behind(sizes))
         metrics[name] = Metric(value, low, high, definition, sd, "units", name in folds[0].lower)

@@ -142,7 +142,6 @@ def run_info(name: str, encoder: Encoder, source: FeatureSource, plan: Plan) -> 
     )
 
 
-@errors_of_user_code()
 def measure_tasks(
     name: str, encoder: Encoder, source: FeatureSource, plan: Plan, done: Collection[tuple[str, int]] = ()
 ) -> Iterator[Result]:
@@ -159,7 +158,8 @@ def measure_tasks(
         for task_name, seed in todo:
             start, task = monotonic(), plan.tasks[task_name]
             splits = readable_splits(source, task.splits)
-            folds = [task.measure(features, split, seed) for split in splits]
+            with errors_of_user_code():  # a task may be a class in a user's file
+                folds = [task.measure(features, split, seed) for split in splits]
             yield build_task_result(
                 task_name,
                 splits,
