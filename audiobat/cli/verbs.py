@@ -15,7 +15,7 @@ Fields = dict[str, Any]  # nested, as YAML gives them
 
 SEED = {"seed": "train.seed"}
 LABELS = {"label_column": "labels.column", "background": "labels.background", "map": "labels.map"}
-TRAINING = {"device": "train.device", "precision": "train.precision"} | SEED
+TRAINING = {"device": "train.device", "precision": "train.precision", "log_to": "train.log_to"} | SEED
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,14 @@ from audiobat.config.frontend import (
 )
 from audiobat.config.model import EncoderConfig, ModelConfig
 from audiobat.config.plain import flatten, from_dict, to_dict
-from audiobat.config.pretrain import DecoderConfig, MaskConfig, ObjectiveConfig, PretrainConfig, TargetConfig
+from audiobat.config.pretrain import (
+    DecoderConfig,
+    MaskConfig,
+    ObjectiveConfig,
+    OnlineConfig,
+    PretrainConfig,
+    TargetConfig,
+)
 from audiobat.config.probe import (
     LABELS,
     GridConfig,
@@ -73,6 +80,7 @@ __all__ = [
     "ModelConfig",
     "NoiseConfig",
     "ObjectiveConfig",
+    "OnlineConfig",
     "OptimConfig",
     "PrepareConfig",
     "PretrainConfig",

@@ -16,5 +16,6 @@ In: scores and labels; result records. Out: metrics with intervals, comparisons,
     detections/     events that were predicted beside true ones
     analysis/       features, attention and prototypes to plain numbers
     results.py      test outputs to a result record and its files
+    run_logs.py     the logs of training runs, and a table of them
     report/         records to tables, figures and one page
 """

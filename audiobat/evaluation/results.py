@@ -31,6 +31,7 @@ from audiobat.evaluation.record import DataInfo, ModelInfo, ResultRecord, Scores
 from audiobat.evaluation.scoring import ClipOutputs, evaluate, values
 from audiobat.evaluation.unit_scoring import UnitOutputs, evaluate_units, join_values
 from audiobat.models.features import Encoder
+from audiobat.zoo.adapters import FileEncoder
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,9 @@ def model_info(name: str, encoder: Encoder) -> ModelInfo:
     """The model as records name it."""
     if not isinstance(encoder, nn.Module):
         return ModelInfo(name, None, None)
-    return ModelInfo(name, weights_sha256(encoder), sum(p.numel() for p in encoder.parameters()))
+    count = sum(p.numel() for p in encoder.parameters())
+    in_file = isinstance(encoder, FileEncoder) and count == 0  # another program holds them
+    return ModelInfo(name, weights_sha256(encoder), None if in_file else count)
 
 
 def gate_of(head: nn.Module) -> Tensor | None:

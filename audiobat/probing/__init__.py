@@ -12,6 +12,7 @@ In: a model and labelled clips. Out: result records, and the scores beside them.
     asr/            a recogniser of speech on the features
     tasks/          what else is measured on the features: retrieval, pairs, ...
     selection.py    learning rate and weight decay chosen on held-out clips
+    online.py       the encoder of a run probed while it is pre-trained
     plan.py         a config and clips to what is trained, and that in lines for people
     one_pass.py     features once, then all heads, tasks, seeds and folds on them, to result records
     listening_clips.py  test clips to listen to, of the classes that the best head knows best and worst

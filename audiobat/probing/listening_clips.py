@@ -18,8 +18,8 @@ from audiobat.data.clip import read_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.engine.files import write_atomic
 from audiobat.evaluation.record import Scores
-from audiobat.evaluation.report.clips import LIST, SavedClip, clips_folder, clips_json, read_saved_clips
 from audiobat.evaluation.report.curves import is_block_probe
+from audiobat.evaluation.report.listening.clips import LIST, SavedClip, clips_folder, clips_json, read_saved_clips
 from audiobat.evaluation.results import Result
 
 SECONDS = 10.0  # of a clip are kept

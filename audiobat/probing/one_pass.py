@@ -42,14 +42,14 @@ from audiobat.probing.plan import Plan
 from audiobat.probing.selection import Choice, choose_jobs
 from audiobat.probing.tasks import TaskFeatures
 from audiobat.probing.training import Validation, evaluate_heads, train_heads
-from audiobat.zoo.load import load_encoder
+from audiobat.zoo.load import load_encoder, short_name
 
 
 def open_model(model: str | Path | Encoder, trust_remote_code: bool) -> tuple[str, Encoder]:
     """The encoder that `--model` means, or that is given itself, and its name in records."""
     if not isinstance(model, str | Path):
         return type(model).__name__, model
-    return Path(model).resolve().name, load_encoder(model, trust_remote_code=trust_remote_code)
+    return short_name(model), load_encoder(model, trust_remote_code=trust_remote_code)
 
 
 def compute_features(

@@ -12,6 +12,7 @@ counts every clip once.
     resampling.py   a metric in resamples and on halves of the clips, and p values of comparisons
     intervals.py    a metric's 95% interval
     words.py        recognised texts beside true ones: word and character errors
+    ranks.py        ranks of systems over many data sets: Friedman's test, Nemenyi's critical difference
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from audiobat.evaluation.metrics.ranking import (
     macro_map_present,
     rank_micro,
 )
+from audiobat.evaluation.metrics.ranks import Friedman, critical_difference, friedman, groups_alike, ranks_of
 from audiobat.evaluation.metrics.resampling import (
     bootstrap_values,
     half_sample_values,
@@ -39,6 +41,7 @@ from audiobat.evaluation.metrics.thresholds import best_thresholds, middle_of_be
 
 __all__ = [
     "Events",
+    "Friedman",
     "Ranking",
     "accuracy",
     "average_precision",
@@ -46,11 +49,14 @@ __all__ = [
     "best_thresholds",
     "bootstrap_values",
     "clips_behind",
+    "critical_difference",
     "d_prime",
     "event_f1",
     "f1_at",
     "f1_macro",
     "frames_to_events",
+    "friedman",
+    "groups_alike",
     "half_sample_interval",
     "half_sample_values",
     "hit_rate",
@@ -63,6 +69,7 @@ __all__ = [
     "middle_of_best",
     "ndcg",
     "rank_micro",
+    "ranks_of",
     "recall_at",
     "resampled_interval",
     "thresholds_by_rate",
