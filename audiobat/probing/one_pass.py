@@ -104,7 +104,7 @@ def probe_splits(
         return []
     tested: dict[tuple[str, int], list[tuple[HeadJob, FoldResult]]] = {}  # head and seed -> each fold
     heads: dict[tuple[str, int], Head] = {}
-    read = readable_splits(source, plan)
+    read = readable_splits(source, plan.splits)
     for number, split in enumerate(read, start=1):
         label = f"fold {number} of {len(read)}, " if len(read) > 1 else ""
         jobs, choices = plan.jobs, dict[str, Choice]()
@@ -154,27 +154,27 @@ def measure_tasks(
     if not todo:
         return
     features = TaskFeatures(source, plan.config.head)
-    run, splits = run_info(name, encoder, source, plan), readable_splits(source, plan)
+    run = run_info(name, encoder, source, plan)
     with Progress("tasks", total=len(todo)) as bar:
         for task_name, seed in todo:
             start, task = monotonic(), plan.tasks[task_name]
+            splits = readable_splits(source, task.splits)
             folds = [task.measure(features, split, seed) for split in splits]
-            kit = task.kit if task.config == type(task.config)(kind=task.config.kind) else None
             yield build_task_result(
                 task_name,
                 splits,
                 folds,
                 run,
-                settings={"name": task_name, **task.settings(plan.config.head), "kit": kit},
-                preset="custom" if kit is None else kit.partition(" ")[0],
+                settings={"name": task_name, **task.settings(plan.config.head)},
+                preset=task.preset,
                 seed=seed,
                 wall_seconds=monotonic() - start,
             )
             bar.advance(note=task_name)
 
 
-def readable_splits(source: FeatureSource, plan: Plan) -> list[Split]:
-    """The splits of a plan without the clips that have no features; AudiobatError if none of a split has any."""
+def readable_splits(source: FeatureSource, splits: Sequence[Split]) -> list[Split]:
+    """Splits without the clips that have no features; AudiobatError if none of a split has any."""
     return [
         replace(
             one,
@@ -183,7 +183,7 @@ def readable_splits(source: FeatureSource, plan: Plan) -> list[Split]:
                 for name in ("train", "test", "valid")
             },
         )
-        for one in plan.splits
+        for one in splits
     ]
 
 
