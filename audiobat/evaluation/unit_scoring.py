@@ -7,7 +7,8 @@ random halves of the units. Units of one group, such as clips of one recording, 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +30,12 @@ class UnitOutputs:
     measures: Mapping[str, Measure]  # metrics by name, the main one first
     definitions: Mapping[str, str]  # of each, in words
     values: Values | None = None  # for paired comparisons; None: the main metric is no function of single units
-    groups: NDArray[np.str_] | None = None  # [n] units of one group are drawn together; None: each alone. [n, 2]: a
-    # unit counts as often as its two groups do, multiplied: a pair of clips is there where both clips are
-    symmetric: frozenset[str] = frozenset()  # metrics that are no shares, from 0 to 1, of endless units
+    groups: NDArray[np.str_] | None = None  # [n] units of one group are drawn together; None, or one group: each alone.
+    # [n, 2]: a unit counts as often as its two groups do, multiplied: a pair of clips is there where both clips are
+    ranges: Mapping[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # of metrics that are no shares, from 0 to 1,
+    # of endless units: their intervals are symmetric, and end where the range does
     lower: Collection[str] = ()  # the metrics of which less is better
     gate: Tensor | None = None  # [L] share of each block in what the task read, if it learnt one
     listing: Sequence[Sequence[str]] = ()  # rows of a table for people, names of its columns first
@@ -42,7 +46,7 @@ class UnitOutputs:
 
     def group_numbers(self) -> Tensor:
         """The group [n], or groups [n, 2], of each unit, counted from 0."""
-        if self.groups is None:
+        if self.groups is None or len(np.unique(self.groups)) == 1:
             return torch.arange(self.units)
         return torch.from_numpy(np.unique(self.groups, return_inverse=True)[1].reshape(self.groups.shape))
 
@@ -76,8 +80,9 @@ def evaluate_units(folds: Sequence[UnitOutputs], seed: int) -> dict[str, Metric]
 
         value, sd = float(each.mean()), float(each.std()) if len(folds) > 1 else None
         halves = half_sample_values(mean, sizes, HALVES, seed)
-        if name in folds[0].symmetric:
-            low, high = symmetric_interval(value, halves)
+        if name in folds[0].ranges:
+            ends, bounds = symmetric_interval(value, halves), folds[0].ranges[name]
+            low, high = max(ends[0], bounds[0]), min(ends[1], bounds[1])
         else:
             low, high = half_sample_interval(value, value, halves, clips_behind(sizes))
         metrics[name] = Metric(value, low, high, definition, sd, "units", name in folds[0].lower)
@@ -98,10 +103,9 @@ def join_values(parts: Sequence[Values | None], folds: Sequence[str | None]) -> 
     if len(parts) == 1:
         return known[0]
 
-    def joined(name: str) -> NDArray[np.str_] | NDArray[np.float64] | None:
+    def joined(name: str) -> Any:
         arrays = [getattr(part, name) for part in known]
         return None if any(array is None for array in arrays) else np.concatenate(arrays)
 
     names = np.repeat([str(fold) for fold in folds], [len(part.keys) for part in known])
-    fields = {name: joined(name) for name in ("keys", "values", "targets", "groups")}
-    return replace(known[0], **fields, folds=names)
+    return Values(joined("keys"), joined("values"), joined("targets"), joined("groups"), names)

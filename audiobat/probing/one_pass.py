@@ -142,7 +142,6 @@ def run_info(name: str, encoder: Encoder, source: FeatureSource, plan: Plan) -> 
     )
 
 
-@errors_of_user_code()
 def measure_tasks(
     name: str, encoder: Encoder, source: FeatureSource, plan: Plan, done: Collection[tuple[str, int]] = ()
 ) -> Iterator[Result]:
@@ -159,7 +158,8 @@ def measure_tasks(
         for task_name, seed in todo:
             start, task = monotonic(), plan.tasks[task_name]
             splits = readable_splits(source, task.splits)
-            folds = [task.measure(features, split, seed) for split in splits]
+            with errors_of_user_code():  # a task may be a class in a user's file
+                folds = [task.measure(features, split, seed) for split in splits]
             yield build_task_result(
                 task_name,
                 splits,
@@ -175,14 +175,12 @@ def measure_tasks(
 
 def readable_splits(source: FeatureSource, splits: Sequence[Split]) -> list[Split]:
     """Splits without the clips that have no features; AudiobatError if none of a split has any."""
+
+    def known(clip_ids: ClipIds, name: str) -> ClipIds:
+        return readable(source, clip_ids, name) if len(clip_ids) else clip_ids
+
     return [
-        replace(
-            one,
-            **{
-                name: readable(source, getattr(one, name), name) if len(getattr(one, name)) else getattr(one, name)
-                for name in ("train", "test", "valid")
-            },
-        )
+        replace(one, train=known(one.train, "train"), test=known(one.test, "test"), valid=known(one.valid, "valid"))
         for one in splits
     ]
 

@@ -97,5 +97,5 @@ class Clustering(ProbeTask):
 
         groups = np.array(groups_of(self.table))[split.test]
         # V-measure leans upwards the fewer clips there are, so that halves tell its spread alone
-        symmetric = frozenset({"v_measure"})
-        return UnitOutputs(len(vectors), {"v_measure": measure}, self.definitions, None, groups, symmetric)
+        ranges = {"v_measure": (0.0, 1.0)}
+        return UnitOutputs(len(vectors), {"v_measure": measure}, self.definitions, None, groups, ranges)

@@ -128,7 +128,7 @@ class Pairs(ProbeTask):
         if self.named is None:
             return draw_pairs(self.table.targets(), split.test, self.config.count, seed)
         kept = np.isin(self.named.first, split.test) & np.isin(self.named.second, split.test)
-        return PairList(*(column[kept] for column in self.named))
+        return PairList(self.named.first[kept], self.named.second[kept], self.named.same[kept])
 
 
 def draw_pairs(targets: NDArray[np.bool_], clip_ids: NDArray[np.int64], count: int, seed: int) -> PairList:

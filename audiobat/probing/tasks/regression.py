@@ -20,6 +20,11 @@ from audiobat.evaluation.unit_scoring import UnitOutputs
 from audiobat.probing.tasks.base import MTEB, ProbeTask, TaskFeatures, check_single_label, single_labels, sklearn
 
 Column = NDArray[np.float64]
+RANGES = {
+    "r2": (-math.inf, 1.0),
+    **dict.fromkeys(("pearson", "spearman", "kendall"), (-1.0, 1.0)),
+    "rmse": (0.0, math.inf),
+}
 
 
 class Regression(ProbeTask):
@@ -63,20 +68,24 @@ class Regression(ProbeTask):
 
     def measure(self, features: TaskFeatures, split: Split, seed: int) -> UnitOutputs:
         """Metrics over the test clips of a fold."""
-        package = sklearn("regression")
-        model = package.linear_model.LinearRegression()
+        model = sklearn("regression").linear_model.LinearRegression()
         model.fit(features.vectors(split.train), self.numbers[split.train])
         found, truth = model.predict(features.vectors(split.test)).astype(np.float64), self.numbers[split.test]
         keys, groups = np.array(self.table.keys.tolist()), np.array(groups_of(self.table))
         values = Values(keys[split.test], found, truth, groups[split.test])
-        functions = correlations(package)
-        measures = {name: by_repeating(function, truth, found) for name, function in functions.items()}
+        measures = {name: by_repeating(function, truth, found) for name, function in correlations().items()}
         return UnitOutputs(
-            len(truth), measures, self.definitions, values, values.groups, symmetric=frozenset(self.definitions)
+            len(truth),
+            measures,
+            self.definitions,
+            values,
+            values.groups,
+            RANGES,
+            lower={"rmse"},
         )
 
 
-def correlations(package: Any) -> dict[str, Callable[[Column, Column], float]]:
+def correlations() -> dict[str, Callable[[Column, Column], float]]:
     """Each metric as a function of true and predicted numbers [n]; NaN where it is undefined."""
     from scipy import stats  # comes with scikit-learn
 
@@ -84,7 +93,7 @@ def correlations(package: Any) -> dict[str, Callable[[Column, Column], float]]:
         return lambda truth, found: float(function(truth, found).statistic) if np.ptp(found) > 0 else math.nan
 
     return {
-        "r2": lambda truth, found: float(package.metrics.r2_score(truth, found)),
+        "r2": lambda truth, found: float(1 - np.sum((truth - found) ** 2) / np.sum((truth - truth.mean()) ** 2)),
         "pearson": defined(stats.pearsonr),
         "spearman": defined(stats.spearmanr),
         "kendall": defined(stats.kendalltau),
