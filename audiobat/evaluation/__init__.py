@@ -16,4 +16,5 @@ In: scores and labels; result records. Out: metrics with intervals, comparisons,
     analysis/       features, attention and prototypes to plain numbers
     results.py      test outputs to a result record and its files
     report/         records to tables, figures and one page
+    leaderboard/    a file of results that grows, and the order of the models in it
 """

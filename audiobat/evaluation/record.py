@@ -139,6 +139,11 @@ def load_record(path: str | Path) -> ResultRecord:
     plain = read_json(Path(path), "give a result record")
     if plain.pop("format", None) != FORMAT:
         raise AudiobatError(f"{path} is no result record of format {FORMAT}: give a file that `audiobat probe` wrote.")
+    return record_from(plain, str(path))
+
+
+def record_from(plain: Any, where: str) -> ResultRecord:
+    """A record from its fields as JSON has them; AudiobatError, with `where` they stand, for one missing or unknown."""
     try:
         plain["model"] = ModelInfo(**plain["model"])
         plain["data"] = DataInfo(**plain["data"])
@@ -156,7 +161,7 @@ def load_record(path: str | Path) -> ResultRecord:
             raise TypeError("no head.kind")
         return record
     except (TypeError, KeyError, AttributeError) as error:
-        raise AudiobatError(f"{path} is a damaged result record ({error}): run the probe again.") from None
+        raise AudiobatError(f"{where} is a damaged result record ({error}): run the probe again.") from None
 
 
 def check_types(part: object) -> None:
