@@ -122,10 +122,17 @@ class ResultRecord:
         """The metric to show where only one fits: accuracy where clips have one label each, as in Table 5, else mAP."""
         return "accuracy" if "accuracy" in self.metrics else next(iter(self.metrics))
 
+    def plain(self) -> dict[str, Any]:
+        """Its fields as JSON has them. Older versions read it, too, where no metric is better when it is lower."""
+        fields: dict[str, Any] = without_nan(dataclasses.asdict(self))
+        for metric in fields["metrics"].values():
+            if not metric["lower_is_better"]:
+                del metric["lower_is_better"]
+        return fields
+
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, whole or not at all; makes the folder."""
-        plain = {"format": FORMAT, **dataclasses.asdict(self)}
-        text = json.dumps(without_nan(plain), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps({"format": FORMAT, **self.plain()}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
 

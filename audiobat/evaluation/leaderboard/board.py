@@ -12,13 +12,13 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from audiobat.config.checks import is_deep
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import ResultRecord, record_from, without_nan
+from audiobat.evaluation.record import ResultRecord, record_from
 
 try:
     import fcntl
@@ -99,7 +99,7 @@ def read_board(board: Path) -> Board:
 def line_of(record: ResultRecord, metric: str) -> bytes:
     """A record as a line without its end. The same record is always the same line."""
     kept = replace(record, per_class={}, positives=None, scores=None, data=replace(record.data, untaught={}))
-    body = {"format": FORMAT, "metric": metric, "record": without_nan(asdict(kept))}
+    body = {"format": FORMAT, "metric": metric, "record": kept.plain()}
     return canonical({**body, "sha256": hash_of(body)})
 
 
