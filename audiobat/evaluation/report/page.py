@@ -13,6 +13,7 @@ from audiobat.evaluation.head_names import FINETUNE, head_title
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.paper_tables import parameters
 from audiobat.evaluation.report.rows import METRIC_NAMES, NO_SHARES, Row, metric_title, ranked
+from audiobat.evaluation.report.style import RUNS_SHOWN
 from audiobat.evaluation.report.verdicts import Verdicts
 from audiobat.evaluation.report.web.charts import layer_chart
 from audiobat.evaluation.report.web.html import (
@@ -24,6 +25,7 @@ from audiobat.evaluation.report.web.html import (
     text_cell,
     write_html,
 )
+from audiobat.evaluation.run_logs import RunLogs, table_of
 
 BLOCKS = (
     "<p>Linear probes of single blocks, and below them the weights that CGP's gate learned. Point at a block, or walk "
@@ -57,6 +59,7 @@ def write_page(
     verdicts: Verdicts,
     exhibits: Sequence[Exhibit],
     listening: str = "",
+    training: str = "",
     *,
     standings: str = "",
     heading: str = "",
@@ -72,8 +75,9 @@ def write_page(
         verdicts: who wins among the rows.
         exhibits: figures, in this order.
         listening: the section of `listening_html`.
-        standings: the section of `standings_html`.
-        heading: of the page; "" counts models, heads and data sets.
+            standings: the section of `standings_html`.
+            training: the sections of `training_html`.
+            heading: of the page; "" counts models, heads and data sets.
         lead: two or three sentences below the heading; "" says how many records the page is made of.
         facts: what was run besides, as (name, value).
         notices: licences, as HTML paragraphs.
@@ -85,6 +89,7 @@ def write_page(
         section_html("Block by block", f"{BLOCKS}<div class=charts>{charts}</div>") if charts else "",
         listening,
         *map(exhibit_html, exhibits),
+        training,
         section_html("What was run", (definitions_html(facts) if facts else "") + provenance_html(found)),
         section_html("Licences", "".join(f"<p>{notice}</p>" for notice in notices)) if notices else "",
     ]
@@ -103,6 +108,34 @@ def write_page(
             "are in percent unless a column says otherwise, with 95% intervals over test clips in brackets."
         )
     return write_html(path, heading, lead, sections, top)
+
+
+def training_html(logs: Sequence[RunLogs], exhibits: Sequence[Exhibit]) -> str:
+    """The sections of training runs: a table with a line for each, and their curves."""
+    headings, lines = table_of(logs)
+    words = headings[: headings.index("steps")]
+    body = ""
+    for line in lines:
+        body += f"<tr>{''.join(cell_html(cell, name in words) for name, cell in zip(headings, line, strict=True))}</tr>"
+    about = "The settings are those in which the runs differ; values are those of the last row of each log."
+    if len(logs) > RUNS_SHOWN:
+        about += f" Curves show the first {RUNS_SHOWN} runs."
+    table = f"{table_html(headings, body, words)}<p class=note>{about}</p>"
+    return section_html("Training runs", table) + "".join(map(exhibit_html, exhibits))
+
+
+def cell_html(text: str, is_word: bool) -> str:
+    """A cell of words, or of a number, which may be missing: `400 of 1,000` sorts as 400."""
+    if is_word:
+        return text_cell(text)
+    return f'<td data-value="{escape(text.split(" ")[0].replace(",", ""))}">{escape(text)}</td>'
+
+
+def write_training_page(path: Path, logs: Sequence[RunLogs], exhibits: Sequence[Exhibit]) -> Path:
+    """Write the page of runs that have no records; returns its path."""
+    heading = f"Training report: {some(logs, 'run')}"
+    lead = "Made from the logs of runs, finished or not, as they stood when this page was written."
+    return write_html(path, heading, lead, [training_html(logs, exhibits)])
 
 
 def some(things: Sized[str], name: str) -> str:

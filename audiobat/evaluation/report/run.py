@@ -1,4 +1,4 @@
-"""`audiobat report`: result records, or an evaluation, in; tables, figures and one page that needs no network, out.
+"""`audiobat report`: result records, logs of runs, or an evaluation, in; tables, figures and one page out.
 
 No model runs. Of records no audio is read: only the scores beside them are resampled, to compare two of them. Of an
 evaluation the recordings with the most mistakes are read, to be looked at and played.
@@ -6,9 +6,10 @@ evaluation the recordings with the most mistakes are read, to be looked at and p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from audiobat.data.csv_text import csv_text
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.report.collect import Collection, collect, load_all
@@ -17,10 +18,10 @@ from audiobat.evaluation.report.detections.mistakes import FOLDER as CLIPS
 from audiobat.evaluation.report.detections.sections import detection_sections
 from audiobat.evaluation.report.detections.timeline import FOLDER as RECORDINGS
 from audiobat.evaluation.report.listening.section import gather, listening_html
-from audiobat.evaluation.report.page import write_page
+from audiobat.evaluation.report.page import some, training_html, write_page, write_training_page
 from audiobat.evaluation.report.paper_tables import Grid, everything, table1, table5
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
-from audiobat.evaluation.report.run_figures import draw_all
+from audiobat.evaluation.report.run_figures import clear, draw_all, draw_training
 from audiobat.evaluation.report.sound_map import map_folder, write_map_page
 from audiobat.evaluation.report.standings.figure import CAPTION, rank_figure
 from audiobat.evaluation.report.standings.places import Standings, standings_of
@@ -28,6 +29,7 @@ from audiobat.evaluation.report.standings.tables import HEADING, duels_grid, sta
 from audiobat.evaluation.report.style import save
 from audiobat.evaluation.report.verdicts import Verdicts, judge, paired_verdicts
 from audiobat.evaluation.report.web.html import Exhibit, write_html
+from audiobat.evaluation.run_logs import RunLogs, find_runs, load_logs, table_of
 
 OF_SEVERAL = ("tables/standings.*", "tables/duels.*", "figures/ranks.*")  # written for several models and data sets
 
@@ -36,8 +38,8 @@ def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrit
     """Write OUT/index.html, and the tables, figures and sounds that belong to it; returns `out`.
 
     Args:
-        runs: folders that `audiobat probe` or `finetune` wrote, of any depth, or record files; or the folder of one
-            `audiobat evaluate`, or of one `audiobat atlas`.
+        runs: folders that `audiobat pretrain`, `finetune` or `probe` wrote, of any depth, or record files; or the
+            folder of one `audiobat evaluate`, or of one `audiobat atlas`.
         out: folder to write.
         overwrite: replace a report that `out` holds, an error otherwise.
 
@@ -76,15 +78,24 @@ def report_map(folder: Path, out: Path) -> Path:
     return out
 
 
-def report_records(sources: Iterable[Path], out: Path) -> Path:
-    """Write the page, tables and figures of result records; returns `out`."""
-    found = collect(load_all(sources))
-    write_report(found, judge(found.rows, paired_verdicts(found.rows)), out)
+def report_records(sources: Sequence[Path], out: Path) -> Path:
+    """Write the page, tables and figures of result records, and of the logs of training runs; returns `out`."""
+    runs = {source: find_runs(source) for source in sources}
+    logs = load_logs(folder for found in runs.values() for folder in found)
+    with_records = [source for source in sources if not runs[source] or any(source.rglob("results/*.json"))]
+    if logs:
+        headings, lines = table_of(logs)
+        (out / "tables").mkdir(parents=True, exist_ok=True)
+        write_atomic(out / "tables" / "training.csv", csv_text([headings, *lines]))
+    if not with_records:
+        return report_training(logs, out)
+    found = collect(load_all(with_records))
+    write_report(found, judge(found.rows, paired_verdicts(found.rows)), out, logs)
     return out
 
 
-def write_report(found: Collection, verdicts: Verdicts, out: Path) -> None:
-    """Write the page, tables and figures of rows that are judged."""
+def write_report(found: Collection, verdicts: Verdicts, out: Path, logs: Sequence[RunLogs] = ()) -> None:
+    """Write the page, tables and figures of rows that are judged, and of the logs of training runs."""
     tables, figures = out / "tables", out / "figures"
     standings = standings_of(found.rows, verdicts)
     exhibits = write_standings(standings, found, out)
@@ -98,6 +109,7 @@ def write_report(found: Collection, verdicts: Verdicts, out: Path) -> None:
         verdicts,
         exhibits,
         listening_html(*gather(found)),
+        training=training_html(logs, draw_training(figures, logs)) if logs else "",
         standings="" if standings is None else standings_html(standings),
     )
     counted = f"{len(found.rows)} row{'' if len(found.rows) == 1 else 's'}"
@@ -122,3 +134,11 @@ def write_table(grid: Grid, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in ((".md", markdown(grid)), (".tex", latex(grid)), (".csv", csv_table(grid))):
         write_atomic(folder / f"{grid.name}{suffix}", text)
+
+
+def report_training(logs: Sequence[RunLogs], out: Path) -> Path:
+    """Write the page and figures of training runs that have no records; returns `out`."""
+    clear(out / "figures")
+    page = write_training_page(out / "index.html", logs, draw_training(out / "figures", logs))
+    print(f"{page} shows {some(logs, 'run')}; {out / 'figures'} holds what it is made of.")
+    return out
