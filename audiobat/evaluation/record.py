@@ -103,7 +103,7 @@ class Values:
     keys: NDArray[np.str_]  # [n] unique in a fold
     values: NDArray[np.float64]  # [n]; their mean is the main metric, unless there are targets
     targets: NDArray[np.float64] | None = None  # [n] what the values should be: the main metric is made from both
-    groups: NDArray[np.str_] | None = None  # [n] units of one group are drawn together in a resample; None: each alone
+    groups: NDArray[np.str_] | None = None  # [n], or [n, 2] of pairs: as those of `UnitOutputs`; None: each alone
     folds: NDArray[np.str_] | None = None  # [n] the fold in which each was tested
 
     def __post_init__(self) -> None:
@@ -112,9 +112,9 @@ class Values:
             array = getattr(self, name)
             if array is None and name not in ("keys", "values"):
                 continue
-            if not (
-                array.shape == self.keys.shape == (array.size,) and array.size and np.issubdtype(array.dtype, kind)
-            ):
+            shape = self.keys.shape
+            shapes = [shape, (*shape, 2)] if name == "groups" else [shape]
+            if not (array.shape in shapes and len(shape) == 1 and array.size and np.issubdtype(array.dtype, kind)):
                 form = f"{array.dtype} {list(array.shape)}"
                 raise AudiobatError(f"Values.{name} is {form}: give {kind.__name__} [{self.keys.size}], at least one.")
 

@@ -16,7 +16,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged
 from audiobat.data.folds import describe_folds, with_folds
 from audiobat.data.sources.read import read_clips, read_labelled_clips
-from audiobat.data.split import Split, splits_of, with_valid
+from audiobat.data.split import Split, splits_of, test_alone, with_valid
 from audiobat.engine.ranks import launch
 from audiobat.engine.run_folder import FREE_FIELDS, began, note_begun, note_ended
 from audiobat.errors import AudiobatError
@@ -109,7 +109,8 @@ def probe_as(
     with launch(device) as ranks:
         table = with_folds(read_for_tasks(data, config), folds)
         drawn = [] if folds is None else [describe_folds(table)]
-        table, splits = used_clips(table, splits_of(table, test_fold), config.select, trains(config))
+        splits = splits_of(table, test_fold) if trains(config) else [test_alone(table, test_fold)]
+        table, splits = used_clips(table, splits, config.select)
         name, encoder = open_model(model, trust_remote_code)
         name = model_name or name
         plan = make_plan(

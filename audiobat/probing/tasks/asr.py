@@ -6,6 +6,7 @@ The clips have a column `text`. `probing/asr/` has the recogniser.
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,6 @@ class SpeechRecognition(ProbeTask):
     title = "Speech recognition"
     reads = "columns"
     labelled = False
-    draws = True
     definitions: ClassVar[dict[str, str]] = {
         "wer": "words substituted, left out and put in over all true words; texts of the likeliest paths",
         "cer": "the same of characters, spaces among them",
@@ -74,9 +74,14 @@ class SpeechRecognition(ProbeTask):
 
     config: Config
 
-    def __init__(self, config: Config, table: ClipTable, texts: Sequence[str]) -> None:
-        super().__init__(config, table)
+    def __init__(self, config: Config, table: ClipTable, splits: Sequence[Split], texts: Sequence[str]) -> None:
+        super().__init__(config, table, splits)
         self.texts = texts  # [n], normal
+
+    @classmethod
+    def draws(cls, config: Config) -> bool:
+        """Whether a seed decides anything."""
+        return True
 
     @classmethod
     def build(cls, config: Any, table: ClipTable, splits: Sequence[Split]) -> Self:
@@ -88,7 +93,7 @@ class SpeechRecognition(ProbeTask):
                 f"{len(empty):,} of {len(table):,} clips have no word in column `{config.column}`, such as "
                 f"{table.keys[empty[0]]}: fill it in, or remove them."
             )
-        task = cls(config, table, texts)
+        task = cls(config, table, splits, texts)
         for split in splits:
             alphabet = task.alphabet(split)
             if config.characters is not None:
@@ -151,6 +156,7 @@ class SpeechRecognition(ProbeTask):
             self.definitions,
             values,
             groups,
+            ranges=dict.fromkeys(self.definitions, (0.0, math.inf)),  # more words may be wrong than there are
             lower=self.definitions,
             gate=head.gate_weights.detach().cpu(),
             listing=[
