@@ -226,7 +226,7 @@ def test_clap(fusion: bool, padding: str, tmp_path: Path):
     torch.testing.assert_close(found.patch_tokens[0, 1].reshape(32, 2, 64)[9], picture[1, :, 1], atol=1e-3, rtol=1e-3)
 
 
-def test_the_encoder_in_a_whole_model_is_found(tmp_path: Path):
+def test_the_encoder_in_a_whole_model_is_found(tmp_path: Path, caplog):
     """Checkpoints have a head on top, or a text half beside: the adapter takes the encoder, with its weights."""
     text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
     audio = {
@@ -245,6 +245,7 @@ def test_the_encoder_in_a_whole_model_is_found(tmp_path: Path):
         encoder.state_dict()["model.encoder.layers.1.feed_forward.output_dense.weight"],
         model.wav2vec2.encoder.layers[1].feed_forward.output_dense.weight.detach(),
     )
+    assert "UNEXPECTED" not in caplog.text  # transformers' table of tensors that are none of the encoder
 
 
 def test_weights_that_lack_a_layer_are_refused(tmp_path: Path):
