@@ -7,6 +7,7 @@ windows.py      base class of the adapters: clips in windows without padding
 published.py    wav2vec 2.0, HuBERT, WavLM, AST, Whisper, CLAP
 remote.py       Dasheng, BEATs and EAT, whose Python code comes with their weights
 huggingface.py  picks the adapter for a model's name or folder
+torchaudio_bundles.py  wav2vec 2.0, HuBERT and WavLM as torchaudio publishes them
 runtimes.py     files that another program runs: ONNX, TFLite, TorchScript
 files.py        such a file as an encoder
 """
@@ -14,6 +15,16 @@ files.py        such a file as an encoder
 from audiobat.zoo.adapters.custom import load_custom
 from audiobat.zoo.adapters.files import FileEncoder, is_program, load_file
 from audiobat.zoo.adapters.huggingface import load_huggingface
+from audiobat.zoo.adapters.torchaudio_bundles import load_torchaudio
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
 
-__all__ = ["FileEncoder", "TimeGrid", "WindowedEncoder", "is_program", "load_custom", "load_file", "load_huggingface"]
+__all__ = [
+    "FileEncoder",
+    "TimeGrid",
+    "WindowedEncoder",
+    "is_program",
+    "load_custom",
+    "load_file",
+    "load_huggingface",
+    "load_torchaudio",
+]
