@@ -16,16 +16,19 @@ README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 TOP = ("__init__", "__main__")  # stand last: they import everything on demand
 # imported inside functions only
 EXTRAS = {"pyarrow", "sklearn", "av", "fsspec", "transformers", "onnx", "onnxruntime", "openTSNE", "usearch"}
+EXTRAS |= {"tensorboard", "wandb"}
 NARROW = {  # what these rooms and folders may know of the others
     "engine": {"errors", "config"},
     "audio": {"errors", "config"},
     "models.heads": {"errors", "config", "engine.linear", "engine.row_layers", "models.features"},
     "evaluation.report": {"errors", "config", "engine", "audio", "data.csv_text", "models.features", "evaluation"},
 }
-# Inside functions only: save_pretrained and from_pretrained are methods of the very thing that a release holds.
+# Inside functions only: save_pretrained and from_pretrained are methods of the very thing that a release holds; and a
+# run that is watched has its encoder probed, by probes that know nothing of how it is trained.
 LATE = {
     ("models.encoder", "zoo.release"),
     ("models.tagger", "zoo.release"),
+    ("pretraining.run", "probing.online"),
 }
 
 

@@ -15,7 +15,7 @@ Fields = dict[str, Any]  # nested, as YAML gives them
 
 SEED = {"seed": "train.seed"}
 LABELS = {"label_column": "labels.column", "background": "labels.background", "map": "labels.map"}
-TRAINING = {"device": "train.device", "precision": "train.precision"} | SEED
+TRAINING = {"device": "train.device", "precision": "train.precision", "log_to": "train.log_to"} | SEED
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,18 @@ PROBE: dict[str, Any] = {
     "recipes": "probe",
     "shortcuts": SEED | {"cache": "cache_dir"} | LABELS,
     "settings": (
-        *("head.kind", "heads", "head.prototypes", "head.layer", "layers", "seeds", "task", "preset", "preset_task"),
+        *(
+            "head.kind",
+            "heads",
+            "head.prototypes",
+            "head.layer",
+            "layers",
+            "seeds",
+            "tasks",
+            "task",
+            "preset",
+            "preset_task",
+        ),
         *("train.steps", "train.warmup_steps", "train.batch_size", "train.lr"),
     ),
     "preset": probe_preset,

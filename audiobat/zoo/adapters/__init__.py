@@ -4,7 +4,8 @@ In: a name, a folder or a Python file. Out: an object that meets the `Encoder` p
 
 custom.py       a user's own class
 windows.py      base class of the adapters: clips in windows without padding
-published.py    wav2vec 2.0, HuBERT, WavLM, AST, Whisper, CLAP
+published.py    wav2vec 2.0 and its kin, Moonshine, AST, Whisper, CLAP
+conformers.py   w2v-BERT, Parakeet, LASR: encoders of log-mel frames of any number
 remote.py       Dasheng, BEATs and EAT, whose Python code comes with their weights
 huggingface.py  picks the adapter for a model's name or folder
 torchaudio_bundles.py  wav2vec 2.0, HuBERT and WavLM as torchaudio publishes them
@@ -16,7 +17,7 @@ from audiobat.zoo.adapters.custom import load_custom
 from audiobat.zoo.adapters.files import FileEncoder, is_program, load_file
 from audiobat.zoo.adapters.huggingface import load_huggingface
 from audiobat.zoo.adapters.torchaudio_bundles import load_torchaudio
-from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
+from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder, recorded_blocks
 
 __all__ = [
     "FileEncoder",
@@ -27,4 +28,5 @@ __all__ = [
     "load_file",
     "load_huggingface",
     "load_torchaudio",
+    "recorded_blocks",
 ]
