@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from audiobat.probing.run import probe as probe
     from audiobat.studies.benchmark import benchmark as benchmark
     from audiobat.studies.demo import demo as demo
+    from audiobat.studies.grid import grid as grid
     from audiobat.studies.ladder import ladder as ladder
     from audiobat.zoo.doctor.run import doctor as doctor
     from audiobat.zoo.load import load as load
@@ -45,6 +46,7 @@ HOMES = {  # the module that defines each public name
     "evaluate": "audiobat.inference.evaluate",
     "export": "audiobat.inference.export",
     "finetune": "audiobat.finetuning.run",
+    "grid": "audiobat.studies.grid",
     "ladder": "audiobat.studies.ladder",
     "load": "audiobat.zoo.load",
     "predict": "audiobat.inference.predict",
