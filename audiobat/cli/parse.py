@@ -56,7 +56,7 @@ def parse(name: str, argv: Sequence[str]) -> dict[str, Any]:
 
 def choices_first(name: str, argv: Sequence[str]) -> tuple[str | None, Fields, dict[str, object]]:
     """What decides which flags there are: the recipe's name, its fields, and the kinds that it or a flag chooses."""
-    early = [flag for flag in flags_of(name).values() if flag.is_kind or flag.name == "config"]
+    early = [flag for flag in flags_of(name).values() if flag.decides_flags]
     given = vars(build_parser(name, early).parse_known_args(argv)[0])
     recipe_name, recipe = given.pop("config", None), Fields()
     if recipe_name is not None and VERBS[name].config is not None:
@@ -65,7 +65,7 @@ def choices_first(name: str, argv: Sequence[str]) -> tuple[str | None, Fields, d
     kinds: dict[str, object] = {}
     for flag in early:
         group, _, field = flag.name.rpartition(".")
-        fields = recipe.get(group)
+        fields = recipe.get(group) if group else recipe
         if isinstance(fields, Mapping) and field in fields:
             kinds[flag.name] = fields[field]
     return recipe_name, recipe, kinds | given

@@ -47,11 +47,20 @@ from audiobat.config.pretrain import (
     PretrainConfig,
     TargetConfig,
 )
-from audiobat.config.probe import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, TaggerConfig
+from audiobat.config.probe import (
+    LABELS,
+    GridConfig,
+    HeadConfig,
+    ProbeConfig,
+    ProbeTrainConfig,
+    TaggerConfig,
+    TaskConfig,
+)
 from audiobat.config.training import DataConfig, LabelConfig, OptimConfig, SelectConfig, TrainConfig
 
 __all__ = [
     "FRONTEND_OWN",
+    "LABELS",
     "LARGEST",
     "STATISTICS",
     "AugmentConfig",
@@ -83,6 +92,7 @@ __all__ = [
     "StatisticsConfig",
     "TaggerConfig",
     "TargetConfig",
+    "TaskConfig",
     "TrainConfig",
     "check",
     "check_choice",

@@ -28,7 +28,10 @@ class EncoderConfig:
     final_norm: bool = False  # of the last block's output; only Audio-MAE has one
     pad: Literal["mask", "grid"] = "mask"  # grid: clips are padded to max_frames and padding is attended to; a long
     # clip's cls is the plain mean of its windows', however short the last one (BAT's release); ours
-    positions: Literal["paper", "released"] = "paper"  # released: with time and frequency swapped (BAT's release)
+    positions: Literal["paper", "released", "rotary"] = "paper"  # sines and cosines of time and frequency; released:
+    # with both swapped (BAT's release); rotary: queries and keys are turned, and no clip is too long; rotary is ours
+    position_frames: int | None = None  # positions start anew every so many frames, as BAT's release has them in long
+    # clips; null: never within max_frames; ours
     init: Literal["xavier", "eat"] = "xavier"  # eat: linear layers from N(0, 0.02), cls from N(0, 1)
     patch_init: Literal["xavier", "torch"] = "xavier"  # torch: PyTorch's default of a Conv2d (BAT's release)
 
@@ -53,6 +56,19 @@ class EncoderConfig:
             self.max_frames,
             f"it must be a positive multiple of the patch's {self.patch_size[0]} frames",
         )
+        frames = self.position_frames
+        check(
+            frames is None or (frames > 0 and frames % self.patch_size[0] == 0),
+            "encoder.position_frames",
+            frames,
+            f"use a positive multiple of the patch's {self.patch_size[0]} frames, or null",
+        )
+        if self.positions == "rotary":
+            pairs = self.dim // self.heads % 4 == 0
+            check(pairs, "encoder.heads", self.heads, f"rotary positions need encoder.dim {self.dim} / heads in fours")
+            hint = "under encoder.positions rotary"
+            check(frames is None, "encoder.position_frames", frames, f"positions never end {hint}: use null")
+            check(self.pad == "mask", "encoder.pad", self.pad, f"clips are not padded {hint}: use mask")
         check(0 <= self.drop_path < 1, "encoder.drop_path", self.drop_path, "use 0 up to, not including, 1")
 
 
@@ -73,8 +89,17 @@ class ModelConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patch columns and rows of the position table, (T, F)."""
+        """Patch columns and rows of the longest clip that pre-training takes, (T, F)."""
         return (
             self.encoder.max_frames // self.encoder.patch_size[0],
             self.frontend.mel_bins // self.encoder.patch_size[1],
         )
+
+    @property
+    def position_grid(self) -> tuple[int, int]:
+        """Patch columns and rows of the position table, which repeats in time; one column under rotary positions."""
+        columns, rows = self.grid
+        if self.encoder.positions == "rotary":
+            return 1, rows
+        frames = self.encoder.position_frames
+        return columns if frames is None else min(columns, frames // self.encoder.patch_size[0]), rows

@@ -71,7 +71,8 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
             hint = f"mark some of the {len(table)} clips as {name}" if len(table) > 1 else "annotate a second recording"
             raise AudiobatError(f"Split {name} has no clips{one}: {hint}.")
         sets = {tuple(table.labels.row(i).tolist()) for i in np.flatnonzero(mask).tolist()}
-        if len(sets) == 1 and table.events is None:  # where there are events, their times tell clips apart
+        # Where there are events, their times tell clips apart; where there are no classes, nobody asks for one.
+        if len(sets) == 1 and table.classes and table.events is None:
             names = ";".join(table.classes[c] for c in sets.pop()) or "no label"
             raise AudiobatError(
                 f"All {mask.sum()} clips of split {name} have the same label ({names}): "

@@ -27,7 +27,7 @@ def build(config: ModelConfig, tensors: Mapping[str, Tensor], where: Path) -> Au
     Raises AudiobatError that names the tensor or the field: a tensor missing, left over, of another shape or type, or
     not finite; another number of blocks; more mel filters than fit.
     """
-    columns, freq_patches = config.grid
+    columns, freq_patches = config.position_grid
     dim, encoder, frontend = config.encoder.dim, config.encoder, config.frontend
     blocks = count_blocks(tensors)
     if blocks != encoder.depth:

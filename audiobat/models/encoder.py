@@ -25,6 +25,9 @@ from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures, block_numbers, join_clips
 from audiobat.models.layers import Block, init_weights, init_weights_eat
 from audiobat.models.patches import PatchEmbed, count_columns, pad_frames, sincos_positions, valid_patches
+from audiobat.models.rotary import Places, places_of
+
+ENDLESS = 2**31 - 1  # patch columns: more than any clip has
 
 
 class BaseEncoder(nn.Module):
@@ -158,8 +161,10 @@ class AudioEncoder(BaseEncoder):
         self.frontend = build_frontend(config.frontend)
         self.patch_embed = PatchEmbed(encoder.dim, encoder.patch_size, encoder.patch_init)
         self.pos_embed: Tensor
-        # Part of a release's weights: files of other projects bring tables of their own.
-        self.register_buffer("pos_embed", sincos_positions(config.grid, encoder.dim, encoder.positions))
+        # Part of a release's weights: files of other projects bring tables of their own. Under rotary positions that of
+        # one column, which says how high a patch is: attention then tells distances alone.
+        order = "released" if encoder.positions == "released" else "paper"
+        self.register_buffer("pos_embed", sincos_positions(config.position_grid, encoder.dim, order))
         self.cls_token = nn.Parameter(torch.empty(1, 1, encoder.dim))
         is_pre = encoder.block_norm == "pre"
         self.pre_norm = nn.Identity() if is_pre else nn.LayerNorm(encoder.dim, eps=1e-6)
@@ -206,6 +211,11 @@ class AudioEncoder(BaseEncoder):
         return self.config.encoder.max_frames * self.config.frontend.hop_length - 1
 
     @property
+    def window_columns(self) -> int:
+        """Most patch columns that run at once: those of `max_frames`; under rotary positions all that a clip has."""
+        return ENDLESS if self.config.encoder.positions == "rotary" else self.config.grid[0]
+
+    @property
     def column_samples(self) -> int:
         """Samples from the start of a patch column to the start of the next."""
         return self.config.encoder.patch_size[0] * self.config.frontend.hop_length
@@ -218,7 +228,8 @@ class AudioEncoder(BaseEncoder):
         A clip longer than the position table runs in windows of as many columns and, last, of those that are left;
         frames behind a whole window that fill no patch make no column. Patches are concatenated in time. The clip's cls
         is the mean over its windows: with `pad` "grid" as in BAT's release, whatever their length; with "mask" weighted
-        by it, so that one more column moves cls by its share at most.
+        by it, so that one more column moves cls by its share at most. Under rotary positions it runs as a whole, its
+        last patch counts wherever it is begun, and patches attend to those less than `max_frames` away.
         """
         spectrogram, frames = self.frontend(waveform, lengths)
         # A look at lengths on a device would wait for it, and a graph has no branch on their values.
@@ -277,7 +288,7 @@ class AudioEncoder(BaseEncoder):
 
     def count_columns(self, lengths: Tensor) -> Tensor:
         """Patch columns [B] of clips of `lengths` [B] samples that are no padding."""
-        return count_columns(self.frame_counts(lengths), self.config.encoder.patch_size[0], self.config.grid[0])
+        return count_columns(self.frame_counts(lengths), self.config.encoder.patch_size[0], self.window_columns)
 
     def end_together(self, lengths: Tensor, samples: int) -> bool:
         """Whether clips of `lengths` [B] samples, on the CPU, end in the patch column in which `samples` samples end.
@@ -290,7 +301,7 @@ class AudioEncoder(BaseEncoder):
     def cut_windows(self, spectrogram: Tensor, frames: Tensor | None) -> Windows:
         """Cut a spectrogram [B, T, F], of which each clip owns `frames` [B] (None: all T), into padded windows."""
         clips, longest, bins = spectrogram.shape
-        patch_frames, table = self.config.encoder.patch_size[0], self.config.grid[0]
+        patch_frames, table = self.config.encoder.patch_size[0], self.window_columns
         is_grid = self.config.encoder.pad == "grid"
         columns, per_window = self._columns(longest)
         count = (columns + table - 1) // table  # W
@@ -315,22 +326,47 @@ class AudioEncoder(BaseEncoder):
     def embed_patches(self, spectrogram: Tensor) -> Tensor:
         """Spectrogram [B, frames, mel bins] of whole patches to patch tokens with their positions [B, N, D]."""
         tokens: Tensor = self.patch_embed(spectrogram)
-        return tokens + self.pos_embed[:, : tokens.shape[1]]  # time-major: the first columns are the first positions
+        table, count = self.pos_embed, tokens.shape[1]  # time-major: the first columns are the first positions
+        if self.config.position_grid == self.config.grid:  # no window is longer
+            return tokens + table[:, :count]
+        return tokens + table[:, torch.arange(count, device=table.device) % table.shape[1]]
 
-    def run_blocks(self, patch_tokens: Tensor, valid: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def run_blocks(
+        self, patch_tokens: Tensor, valid: Tensor | None = None, patches: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Prepend cls to patch tokens [B, n, D] and yield (block, mlp) outputs [B, 1 + n, D] block by block.
 
-        `valid` [B, n] is False on tokens that attention must not see; None: it sees all.
+        Args:
+            patch_tokens: [B, n, D], with what `embed_patches` adds to them.
+            valid: [B, n], False on tokens that attention must not see; None: it sees all.
+            patches: numbers [B, n] of the tokens in their clip's grid, which rotary positions are made of; [1, n] where
+                they are the same in all clips; None: the tokens are whole clips, in order.
         """
-        valid = with_cls(valid)
+        valid, places = with_cls(valid), self.places(patch_tokens.shape[1], patches)
         x = self._stem(patch_tokens)
         for number, block in enumerate(self.blocks, start=1):
-            x, mlp = block(x, valid)
+            x, mlp = block(x, valid, 0, places)
             yield (self.norm(x) if number == self.depth else x), mlp
 
-    def encode_tokens(self, patch_tokens: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Patch tokens [B, n, D], such as the visible ones, to the last block's output [B, 1 + n, D], cls first."""
-        *_, (last, _) = self.run_blocks(patch_tokens, valid)
+    def places(self, count: int, patches: Tensor | None = None) -> Places | None:
+        """Rotary positions of cls and `count` patches, by their numbers or, None, of whole clips; None without them."""
+        encoder = self.config.encoder
+        if encoder.positions != "rotary":
+            return None
+        rows, reach = self.freq_patches, None
+        if patches is None:
+            patches = torch.arange(count, device=self.pos_embed.device)[None]
+            longest = self.config.grid[0] * rows
+            if torch.compiler.is_exporting() or count > longest:  # a graph has no branch on the length
+                reach = longest
+        return places_of(patches, rows, encoder.dim // encoder.heads, reach)
+
+    def encode_tokens(self, patch_tokens: Tensor, valid: Tensor | None = None, patches: Tensor | None = None) -> Tensor:
+        """Patch tokens [B, n, D], such as the visible ones, to the last block's output [B, 1 + n, D], cls first.
+
+        `valid` and `patches` as in `run_blocks`.
+        """
+        *_, (last, _) = self.run_blocks(patch_tokens, valid, patches)
         return last
 
     def column_times(self, frames: int) -> Tensor:
@@ -344,7 +380,7 @@ class AudioEncoder(BaseEncoder):
         x = self._stem(self.embed_patches(spectrogram))
         index = range(self.depth)[layer if layer < 0 else layer - 1]
         for block in list(self.blocks)[:index]:
-            x, _ = block(x)
+            x, _ = block(x, None, 0, self.places(x.shape[1] - 1))
         block = self.blocks[index]
         return block.attn, block.norm1(x) if block.pre_norm else x  # type: ignore[return-value, operator]
 
@@ -354,7 +390,7 @@ class AudioEncoder(BaseEncoder):
         The same as `count_columns`, of a number that an exported graph does not know: there is no branch on it, and no
         negative number that ONNX would round towards zero.
         """
-        table, patch_frames = self.config.grid[0], self.config.encoder.patch_size[0]
+        table, patch_frames = self.window_columns, self.config.encoder.patch_size[0]
         padded = torch.sym_min((frames + patch_frames - 1) // patch_frames, table)
         columns = torch.sym_max(padded, frames // patch_frames)
         return (torch.sym_max(columns, table), table) if self.config.encoder.pad == "grid" else (columns, padded)

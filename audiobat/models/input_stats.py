@@ -32,7 +32,7 @@ def with_input_stats(encoder: E, statistics: StatisticsConfig, max_frames: int |
     window, pad = frames * wanted.frontend.hop_length, wanted.frontend.pad_samples
     hint = f"the model's window has {frames} frames, less than that: use 0, no padding"
     check(pad <= window, "frontend.pad_seconds", wanted.frontend.pad_seconds, hint)  # else windows would be all zeros
-    columns, freq_patches = wanted.grid
+    columns, freq_patches = wanted.position_grid
     state = encoder.state_dict()
     state["pos_embed"] = state["pos_embed"][:, : columns * freq_patches]  # time-major, so the first columns come first
     with torch.random.fork_rng():  # a new encoder draws weights, which are replaced at once

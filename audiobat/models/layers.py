@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from audiobat.engine.linear import Linear, linear
 from audiobat.engine.randomness import draw_rows
-from audiobat.models.attention import attend
+from audiobat.models.attention import attend, attend_near
+from audiobat.models.rotary import Places, turned
 
 
 class QueriesKeysValues(nn.Linear):
@@ -48,10 +49,11 @@ class GatedAttention(nn.Module):
         self.gate = Linear(dim, dim, bias=gate_bias) if gated else None
         self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None, first: int = 0) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor | None = None, first: int = 0, places: Places | None = None) -> Tensor:
         """Tokens [B, N, D] to [B, N - first, D]; keys where `valid` [B, N] is False are not attended to.
 
-        The tokens before the `first` are attended to like all others, but nothing is computed for them.
+        The tokens before the `first` are attended to like all others, but nothing is computed for them. Under rotary
+        positions tokens have `places`, and `first` is 0.
         """
         asking = x[:, first:]
         if first:
@@ -59,27 +61,33 @@ class GatedAttention(nn.Module):
             q = self._by_head(queries, 1)[0]
             k, v = self._by_head(keys_values, 2)
         else:
-            q, k, v = self._project(x)
-        out = attend(q, k, v, valid).transpose(1, 2).flatten(2)  # [B, N - first, D]
+            q, k, v = self._project(x, places)
+        if places is not None and places.reach is not None:
+            attended = attend_near(q, k, v, places.reach, places.rows, valid)
+        else:
+            attended = attend(q, k, v, valid)
+        out = attended.transpose(1, 2).flatten(2)  # [B, N - first, D]
         if self.gate is not None:
             out = torch.sigmoid(self.gate(asking)) * out
         projected: Tensor = self.proj(out)
         return projected
 
-    def attention_map(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+    def attention_map(self, x: Tensor, valid: Tensor | None = None, places: Places | None = None) -> Tensor:
         """The softmax matrix of Eq. 12, [B, H, N, N]; `forward` never forms it, this is for figures and measures."""
-        q, k, _ = self._project(x)
+        q, k, _ = self._project(x, places)
         score = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if valid is not None:
             score = score.masked_fill(~valid[:, None, None, :], float("-inf"))
         return score.softmax(dim=-1)
 
-    def contribution_map(self, x: Tensor, valid: Tensor | None = None, gated: bool = True) -> Tensor:
+    def contribution_map(
+        self, x: Tensor, valid: Tensor | None = None, gated: bool = True, places: Places | None = None
+    ) -> Tensor:
         """How much each query takes from each key: the norm of gate_q * A_qk v_k, [B, H, N, N].
 
         Without `gated`, or in a block that has no gate, the norm of A_qk v_k.
         """
-        attention = self.attention_map(x, valid)
+        attention = self.attention_map(x, valid, places)
         value = self._project(x)[2]  # [B, H, N, d]
         power = value.square()
         if not gated or self.gate is None:
@@ -87,10 +95,10 @@ class GatedAttention(nn.Module):
         gate: Tensor = torch.sigmoid(self.gate(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, N, d]
         return attention * (gate.square() @ power.transpose(-2, -1)).sqrt()  # sum over d of gate^2 v^2, for all pairs
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each [B, H, N, d]."""
+    def _project(self, x: Tensor, places: Places | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [B, H, N, d], those of tokens with `places` turned by them."""
         q, k, v = self._by_head(self.qkv(x), 3)
-        return q, k, v
+        return turned(q, places), turned(k, places), v
 
     def _by_head(self, projected: Tensor, count: int) -> Tensor:
         """`count` projections beside one another, [B, N, count * D], as [count, B, H, N, d]."""
@@ -153,27 +161,35 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None, first: int = 0) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, first: int = 0, places: Places | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Tokens [B, N, D] to (block output of Eq. 4, MLP output of Eq. 3 before its residual), [B, N - first, D].
 
-        The tokens before the `first` are attended to, and nothing else.
+        The tokens before the `first` are attended to, and nothing else. `places` are those of rotary positions.
         """
         kept = self.drop_path.draw(x), self.drop_path.draw(x)  # here, so that a second run drops the same
         if self.recompute and torch.is_grad_enabled():
             out: tuple[Tensor, Tensor] = checkpoint(
-                self._run, x, valid, first, *kept, use_reentrant=False, preserve_rng_state=False
+                self._run, x, valid, first, places, *kept, use_reentrant=False, preserve_rng_state=False
             )
             return out
-        return self._run(x, valid, first, *kept)
+        return self._run(x, valid, first, places, *kept)
 
     def _run(
-        self, x: Tensor, valid: Tensor | None, first: int, keep_attention: Tensor | None, keep_mlp: Tensor | None
+        self,
+        x: Tensor,
+        valid: Tensor | None,
+        first: int,
+        places: Places | None,
+        keep_attention: Tensor | None,
+        keep_mlp: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         if self.pre_norm:
-            x = x[:, first:] + self.drop_path(self.attn(self.norm1(x), valid, first), keep_attention)
+            x = x[:, first:] + self.drop_path(self.attn(self.norm1(x), valid, first, places), keep_attention)
             mlp = self.mlp(self.norm2(x))
             return x + self.drop_path(mlp, keep_mlp), mlp
-        x = self.norm1(x[:, first:] + self.drop_path(self.attn(x, valid, first), keep_attention))
+        x = self.norm1(x[:, first:] + self.drop_path(self.attn(x, valid, first, places), keep_attention))
         mlp = self.mlp(x)
         return self.norm2(x + self.drop_path(mlp, keep_mlp)), mlp
 

@@ -23,7 +23,8 @@ from audiobat.zoo.hf_hub import is_shared
 from audiobat.zoo.load import load_encoder
 
 FREE = (  # settings that may differ between a source and a config, as the weights mean the same
-    *("encoder.max_frames", "encoder.pad", "frontend.pad_seconds"),  # the length of clips, and what follows their end
+    *("encoder.max_frames", "encoder.position_frames"),  # the length of clips, and of the table of positions
+    *("encoder.pad", "frontend.pad_seconds"),  # what follows their end
     *("encoder.init", "encoder.patch_init", "encoder.drop_path"),  # of training alone
     *("frontend.statistics", "frontend.mean", "frontend.std"),  # of other recordings, as where EAT is fine-tuned
 )

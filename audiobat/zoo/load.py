@@ -1,4 +1,4 @@
-"""Load an encoder from anything that `--model` names: our weights, others' files, a Hugging Face model, a class."""
+"""Load an encoder from anything that `--model` names: our weights, others' files and models, a class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.models.features import Encoder
 from audiobat.zoo import release as release_io
-from audiobat.zoo.adapters import load_custom, load_huggingface
+from audiobat.zoo.adapters import is_program, load_custom, load_file, load_huggingface
 from audiobat.zoo.convert import convert_file, is_foreign
 from audiobat.zoo.hf_hub import is_shared
 
@@ -43,8 +43,8 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
     """Load an encoder, in eval mode on `device`.
 
     Args:
-        source: what `load` takes (weights of this project and files of others), `hf:NAME_OR_FOLDER`, or
-            `my_file.py:MyEncoder`.
+        source: what `load` takes (weights of this project and files of others), `hf:NAME_OR_FOLDER`,
+            `my_file.py:MyEncoder`, or `FILE@RATE`, an ONNX, TFLite or TorchScript file with its rate in Hz.
         device: `cpu`, `cuda`, `cuda:1` or `auto`; an encoder that is no torch module stays where it is.
         trust_remote_code: run the Python files that come with a model, if it has any; read them first.
 
@@ -54,6 +54,8 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
     file, _, name = str(source).rpartition(":")
     if str(source).startswith(HUGGING_FACE):
         encoder: Encoder = load_huggingface(str(source).removeprefix(HUGGING_FACE), trust_remote_code)
+    elif is_program(source):
+        encoder = load_file(source, trust_remote_code)
     elif file.endswith(".py"):
         encoder = load_custom(file, name)
     elif str(source).endswith(".py"):
@@ -63,3 +65,9 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
     if isinstance(encoder, nn.Module):
         encoder.to(pick_device(device))
     return encoder
+
+
+def short_name(source: str | Path) -> str:
+    """The name of a model in records: its file's or folder's without the folders above it."""
+    file, at, behind = str(source).partition("@") if is_program(source) else (str(source), "", "")
+    return Path(file).resolve().name + at + behind.replace("/", ".")  # names of tensors have slashes

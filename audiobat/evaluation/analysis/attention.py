@@ -14,6 +14,7 @@ from torch import Tensor
 
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.layers import GatedAttention
+from audiobat.models.rotary import Places
 
 SINK = 0.3  # mean attention above which a token is a sink (Gu et al., 2410.10781)
 Measures = Mapping[str, Tensor]
@@ -63,14 +64,18 @@ KINDS = {
 def mean_measures(encoder: AudioEncoder, clips: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
     """Mean over clips [S] of every measure [L, H], for each of `KINDS`; `gated` only if the encoder has gates.
 
-    A clip longer than the encoder's window counts once for each window.
+    A clip longer than `max_frames` counts once for each window of that length.
     """
     sums: dict[str, dict[str, Tensor]] = defaultdict(dict)
     windows = 0
-    for waveform in clips:
+    # Under rotary positions a long clip runs as a whole, whose map would have the square of its length.
+    is_rotary = encoder.config.encoder.positions == "rotary"
+    parts = (part for clip in clips for part in (clip.split(encoder.max_samples) if is_rotary else [clip]))
+    for waveform in parts:
         for window in attention_inputs(encoder, waveform):
             windows += 1
-            for kind, found in _measures_of(window).items():
+            places = encoder.places(window[0][1].shape[1] - 1)
+            for kind, found in _measures_of(window, places).items():
                 for name, value in found.items():
                     sums[kind][name] = sums[kind].get(name, 0.0) + value
     return {kind: {name: (total / windows).cpu() for name, total in found.items()} for kind, found in sums.items()}
@@ -81,7 +86,7 @@ def attention_inputs(encoder: AudioEncoder, waveform: Tensor) -> Iterator[list[t
     modules = [module for module in encoder.modules() if isinstance(module, GatedAttention)]
     inputs: list[tuple[GatedAttention, Tensor, Tensor | None]] = []
 
-    def keep(module: GatedAttention, arguments: tuple[Tensor, Tensor | None, int]) -> None:
+    def keep(module: GatedAttention, arguments: tuple[Tensor, Tensor | None, int, Places | None]) -> None:
         inputs.append((module, *arguments[:2]))
 
     handles = [module.register_forward_pre_hook(keep) for module in modules]
@@ -94,14 +99,16 @@ def attention_inputs(encoder: AudioEncoder, waveform: Tensor) -> Iterator[list[t
         yield [(m, x[i : i + 1] if valid is None else x[i : i + 1, valid[i]]) for m, x, valid in inputs]
 
 
-def _measures_of(blocks: list[tuple[GatedAttention, Tensor]]) -> dict[str, dict[str, Tensor]]:
+def _measures_of(blocks: list[tuple[GatedAttention, Tensor]], places: Places | None) -> dict[str, dict[str, Tensor]]:
     """Measures [L, H] of one window."""
     by_kind: dict[str, list[Measures]] = defaultdict(list)
     for module, x in blocks:
-        by_kind["weights"].append(attention_measures(module.attention_map(x)[0]))
-        by_kind["values"].append(attention_measures(_rows_to_one(module.contribution_map(x, gated=False)[0])))
+        by_kind["weights"].append(attention_measures(module.attention_map(x, places=places)[0]))
+        ungated = module.contribution_map(x, gated=False, places=places)
+        by_kind["values"].append(attention_measures(_rows_to_one(ungated[0])))
         if module.gate is not None:
-            by_kind["gated"].append(attention_measures(_rows_to_one(module.contribution_map(x)[0])))
+            gated = module.contribution_map(x, places=places)
+            by_kind["gated"].append(attention_measures(_rows_to_one(gated[0])))
     return {
         kind: {name: torch.stack([block[name] for block in blocks]) for name in blocks[0]}
         for kind, blocks in by_kind.items()

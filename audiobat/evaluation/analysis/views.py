@@ -30,7 +30,8 @@ def masked_views(encoder: AudioEncoder, waveform: Tensor, count: int, number: in
     rows = encoder.config.grid[1]
     generator = seeded_generator(tokens.device, number)
     visible = InverseBlockMask(MaskConfig()).draw(count, (tokens.shape[1] // rows, rows), generator).visible  # [q, n]
-    return torch.stack([block[:, 1:].mean(1) for block, _ in encoder.run_blocks(tokens[0][visible])])
+    blocks = encoder.run_blocks(tokens[0][visible], patches=visible)
+    return torch.stack([block[:, 1:].mean(1) for block, _ in blocks])
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.metrics.resampling import LEVELS
 
 NORMAL = 1.959964  # standard deviations to either side that hold 95% of a normal distribution
 ROUNDING = 1e-9  # values on halves that are no further apart than this differ by rounding alone
@@ -57,3 +58,15 @@ def half_sample_interval(value: float, estimate: float, halves: Tensor, clips: f
     low, high = sorted((estimate, min(max(2 * estimate - mean, 0.0), 1.0)))
     n = mean * (1 - mean) / variance if variance > ROUNDING**2 else clips
     return min(wilson(low, n)[0], value), max(wilson(high, n)[1], value)
+
+
+def resampled_interval(value: float, resampled: Tensor) -> tuple[float, float]:
+    """The basic bootstrap's 95% interval of a metric: its percentiles in resamples [R], mirrored at its value.
+
+    Resamples that are NaN are left out; without any left, or for a value that is NaN, both ends are NaN.
+    """
+    known = resampled[~resampled.isnan()]
+    if not len(known) or math.isnan(value):
+        return math.nan, math.nan
+    low, high = known.quantile(LEVELS.to(known)).tolist()
+    return min(2 * value - high, value), max(2 * value - low, value)

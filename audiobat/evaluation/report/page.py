@@ -61,6 +61,7 @@ def write_page(
     listening: str = "",
     training: str = "",
     *,
+    standings: str = "",
     heading: str = "",
     lead: str = "",
     facts: Sequence[tuple[str, str]] = (),
@@ -74,14 +75,16 @@ def write_page(
         verdicts: who wins among the rows.
         exhibits: figures, in this order.
         listening: the section of `listening_html`.
-        training: the sections of `training_html`.
-        heading: of the page; "" counts models, heads and data sets.
+            standings: the section of `standings_html`.
+            training: the sections of `training_html`.
+            heading: of the page; "" counts models, heads and data sets.
         lead: two or three sentences below the heading; "" says how many records the page is made of.
         facts: what was run besides, as (name, value).
         notices: licences, as HTML paragraphs.
     """
     charts = "".join(map(layer_chart, found.layers))
     sections = [
+        standings,
         section_html("Results", results_html(found, verdicts)),
         section_html("Block by block", f"{BLOCKS}<div class=charts>{charts}</div>") if charts else "",
         listening,
@@ -153,7 +156,7 @@ def results_html(found: Collection, verdicts: Verdicts) -> str:
     for name in metrics:
         row = next(row for row in found.rows if name in row.summaries)
         definitions[metric_title(name)] = row.summaries[name].definition
-    legend = f"★ highest of its column in its data set. {escape(verdicts.legend)} " if verdicts.paired else ""
+    legend = f"★ best of its column in its data set. {escape(verdicts.legend)} " if verdicts.paired else ""
     return (
         f'<div class="results{"" if "Data set" in headings else " one"}">{table_html(headings, body, WORDS)}</div>'
         f"<p class=note>{legend}{'Click a heading to sort.' if len(found.rows) > 1 else ''}</p>"
@@ -238,12 +241,12 @@ def compared_html(verdicts: Verdicts, place: int, reference: int) -> str:
 
 
 def metric_html(found: Collection, row: Row, name: str) -> str:
-    """A value with its interval; starred where it is the highest of its data set."""
+    """A value with its interval; starred where it is the best of its data set."""
     summary = row.summaries.get(name)
     if summary is None:
         return '<td data-value="">-</td>'
-    rivals = [r.summaries[name].value for r in found.rows if r.data == row.data and name in r.summaries]
-    best = len(rivals) > 1 and all(not rival > summary.value for rival in rivals) and not math.isnan(summary.value)
+    rivals = [r.summaries[name] for r in found.rows if r.data == row.data and name in r.summaries]
+    best = len(rivals) > 1 and not math.isnan(summary.value) and not any(r.beats(summary.value) for r in rivals)
     value = "" if math.isnan(summary.value) else repr(summary.value)
     share = name not in NO_SHARES
     low, high = number_text(summary.low, 1, share), number_text(summary.high, 1, share)

@@ -57,6 +57,11 @@ class Summary:
     sd_seeds: float | None  # None: one seed
     sd_folds: float | None  # None: no folds
     definition: str
+    lower_is_better: bool = False
+
+    def beats(self, other: float) -> bool:
+        """Whether it is better than another value; of values that are undefined neither is."""
+        return self.value < other if self.lower_is_better else self.value > other
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +72,7 @@ class Row:
     head: str  # its title, with the settings in which it differs from other heads of its kind
     data: str
     loaded: tuple[Loaded, ...]
+    metric: str = ""  # that was asked for as the main one; "": none was
 
     @cached_property
     def records(self) -> tuple[ResultRecord, ...]:
@@ -85,8 +91,8 @@ class Row:
 
     @property
     def main_metric(self) -> str:
-        """The metric that its records show where there is room for one."""
-        return self.first.main_metric
+        """The metric that it shows where there is room for one: that which was asked for, else that of its records."""
+        return self.metric if self.metric in self.summaries else self.first.main_metric
 
     @cached_property
     def summaries(self) -> dict[str, Summary]:
@@ -116,8 +122,13 @@ def metric_title(name: str) -> str:
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """The rows by their main metric, the highest first, rows whose metric is undefined last."""
-    return sorted(rows, key=lambda row: math.inf if math.isnan(row.main.value) else -row.main.value)
+    """The rows by their main metric, the best first, rows whose metric is undefined last."""
+
+    def place(row: Row) -> float:
+        value = row.main.value
+        return math.inf if math.isnan(value) else value if row.main.lower_is_better else -value
+
+    return sorted(rows, key=place)
 
 
 def summarise(records: Sequence[ResultRecord], name: str) -> Summary:
@@ -133,6 +144,7 @@ def summarise(records: Sequence[ResultRecord], name: str) -> Summary:
         sd_seeds=deviation(values),
         sd_folds=statistics.fmean(sds) if sds else None,
         definition=metrics[0].definition,
+        lower_is_better=metrics[0].lower_is_better,
     )
 
 

@@ -12,20 +12,26 @@ from pathlib import Path
 from audiobat.data.csv_text import csv_text
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.report.collect import collect, load_all
+from audiobat.evaluation.report.collect import Collection, collect, load_all
 from audiobat.evaluation.report.detections.evaluation import Evaluation, evaluation_folder, read_evaluation
 from audiobat.evaluation.report.detections.mistakes import FOLDER as CLIPS
 from audiobat.evaluation.report.detections.sections import detection_sections
 from audiobat.evaluation.report.detections.timeline import FOLDER as RECORDINGS
-from audiobat.evaluation.report.listening import gather, listening_html
+from audiobat.evaluation.report.listening.section import gather, listening_html
 from audiobat.evaluation.report.page import some, training_html, write_page, write_training_page
 from audiobat.evaluation.report.paper_tables import everything, table1, table5
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
 from audiobat.evaluation.report.run_figures import clear, draw_all, draw_training
 from audiobat.evaluation.report.sound_map import map_folder, write_map_page
-from audiobat.evaluation.report.verdicts import judge, paired_verdicts
-from audiobat.evaluation.report.web.html import write_html
+from audiobat.evaluation.report.standings.figure import CAPTION, rank_figure
+from audiobat.evaluation.report.standings.places import standings_of
+from audiobat.evaluation.report.standings.tables import HEADING, duels_grid, standings_html, values_grid
+from audiobat.evaluation.report.style import save
+from audiobat.evaluation.report.verdicts import Verdicts, judge, paired_verdicts
+from audiobat.evaluation.report.web.html import Exhibit, write_html
 from audiobat.evaluation.run_logs import RunLogs, find_runs, load_logs, table_of
+
+OF_SEVERAL = ("tables/standings.*", "tables/duels.*", "figures/ranks.*")  # written for several models and data sets
 
 
 def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrite: bool = False) -> Path:
@@ -84,19 +90,38 @@ def report_records(sources: Sequence[Path], out: Path) -> Path:
     if not with_records:
         return report_training(logs, out)
     found = collect(load_all(with_records))
-    verdicts = judge(found.rows, paired_verdicts(found.rows))
-    tables = out / "tables"
+    write_report(found, judge(found.rows, paired_verdicts(found.rows)), out, logs)
+    return out
+
+
+def write_report(found: Collection, verdicts: Verdicts, out: Path, logs: Sequence[RunLogs] = ()) -> None:
+    """Write the page, tables and figures of rows that are judged, and of the logs of training runs."""
+    tables, figures = out / "tables", out / "figures"
     tables.mkdir(parents=True, exist_ok=True)
-    for grid in (table1(found, verdicts), table5(found, verdicts)):
+    for old in (path for name in OF_SEVERAL for path in out.glob(name)):
+        old.unlink()
+    standings = standings_of(found.rows, verdicts)
+    grids = [table1(found, verdicts), table5(found, verdicts)]
+    grids += [] if standings is None else [values_grid(standings, found), duels_grid(standings)]
+    for grid in grids:
         for suffix, text in ((".md", markdown(grid)), (".tex", latex(grid)), (".csv", csv_table(grid))):
             write_atomic(tables / f"{grid.name}{suffix}", text)
     write_atomic(tables / "results.csv", csv_lines(everything(found, verdicts)))
-    exhibits = draw_all(out / "figures", found)
-    training = training_html(logs, draw_training(out / "figures", logs)) if logs else ""
-    page = write_page(out / "index.html", found, verdicts, exhibits, listening_html(*gather(found)), training)
+    exhibits = draw_all(figures, found)
+    if standings is not None and standings.mean_ranks:
+        drawn = save(rank_figure(standings), figures, "ranks")
+        exhibits.insert(0, Exhibit(drawn, f"{HEADING}: mean ranks", CAPTION))
+    page = write_page(
+        out / "index.html",
+        found,
+        verdicts,
+        exhibits,
+        listening_html(*gather(found)),
+        training=training_html(logs, draw_training(figures, logs)) if logs else "",
+        standings="" if standings is None else standings_html(standings),
+    )
     counted = f"{len(found.rows)} row{'' if len(found.rows) == 1 else 's'}"
-    print(f"{page} shows {counted}; {tables} and {out / 'figures'} hold what it is made of.")
-    return out
+    print(f"{page} shows {counted}; {tables} and {figures} hold what it is made of.")
 
 
 def report_training(logs: Sequence[RunLogs], out: Path) -> Path:

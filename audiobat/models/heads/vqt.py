@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiobat.config import HeadConfig
+from audiobat.config import HeadConfig, ModelConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import BlockInputs, Probe
@@ -59,6 +59,12 @@ class VisualQueryTuning(Probe):
             raise AudiobatError(
                 f"head.kind vqt runs queries through audiobat's own blocks and {type(encoder).__name__} has none: "
                 "choose another head."
+            )
+        config = getattr(encoder, "config", None)
+        if isinstance(config, ModelConfig) and config.encoder.positions == "rotary":
+            raise AudiobatError(
+                "head.kind vqt asks blocks whose tokens hold their positions, and those of this model do not "
+                "(encoder.positions rotary): choose another head."
             )
         reach = math.sqrt(6 / (3 * math.prod(encoder.patch_embed.patch_size) + encoder.dim))  # as VPT starts prompts
         start = torch.empty(encoder.depth, queries, encoder.dim).uniform_(-reach, reach)  # before the classifier's

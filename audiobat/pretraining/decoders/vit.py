@@ -17,7 +17,10 @@ from audiobat.pretraining.masks.base import Masks
 
 
 class ViTDecoder(Decoder):
-    """Gated post-norm blocks, a learned mask token and trainable positions (Section 5.3; the rest is the release's)."""
+    """Gated post-norm blocks, a learned mask token and trainable positions (Section 5.3; the rest is the release's).
+
+    Every cell of a crop has a position of its own, whatever positions the encoder has.
+    """
 
     @classmethod
     def count_weights(cls, config: DecoderConfig, model: ModelConfig) -> int:
@@ -31,7 +34,8 @@ class ViTDecoder(Decoder):
         encoder, dim = model.encoder, model.encoder.dim
         check(dim % config.heads == 0, "decoder.heads", config.heads, f"it must divide encoder.dim {dim}")
         self.mask_token = nn.Parameter(torch.empty(dim))
-        self.pos_embed = nn.Parameter(sincos_positions(model.grid, dim, encoder.positions)[0])
+        order = "released" if encoder.positions == "released" else "paper"
+        self.pos_embed = nn.Parameter(sincos_positions(model.grid, dim, order)[0])
         self.blocks = nn.ModuleList(
             Block(dim, config.heads, config.mlp_ratio, encoder.gated_attention, encoder.gate_bias)
             for _ in range(config.depth)

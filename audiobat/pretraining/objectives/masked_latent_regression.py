@@ -201,7 +201,8 @@ class MaskedLatentRegression(Objective):
         weights, (clip, masks, _) = self.config.objective, clones
         valid = version.clips.valid
         visible = take(tokens, clip, masks.visible)
-        encoded = self.student.encode_tokens(visible, take_valid(valid, clip, masks.visible))  # [r, 1 + n, D]
+        shown = take_valid(valid, clip, masks.visible)
+        encoded = self.student.encode_tokens(visible, shown, masks.visible)  # [r, 1 + n, D]
         clone_valid = None if valid is None else valid.index_select(0, clip[:, 0])  # [r, N]
         predicted = self.decoder(encoded[:, 1:], masks, version.clips.grid, clone_valid).float()  # [r, m, P]
         cls = encoded[:, 0].float()
@@ -230,12 +231,14 @@ class MaskedLatentRegression(Objective):
         assert isinstance(self.targets, Teacher)  # __init__ refuses the others
         spectrogram, valid, tokens, grid = clips
         cells = mixed.repeat_interleave(grid[1])  # [N]
+        numbers = torch.arange(len(cells), device=cells.device)[None, cells]
         padded = any_rank(valid is not None)  # a partner may come from a rank that has padding where this one has none
         own_valid = torch.ones_like(tokens[..., 0], dtype=torch.bool) if padded and valid is None else valid
         other_valid = None if own_valid is None else partner(own_valid)
         other = self.targets.of_tokens(
             partner(self.targets.encoder.embed_patches(spectrogram))[:, cells],
             None if other_valid is None else other_valid[:, cells],
+            numbers,
         )
         wanted = targets.patch_targets.clone()
         wanted[:, cells] = (wanted[:, cells] + other.patch_targets) / 2

@@ -62,15 +62,15 @@ class Teacher(TargetSource):
         return self.of_tokens(self.encoder.embed_patches(spectrogram), valid)
 
     @torch.no_grad()
-    def of_tokens(self, tokens: Tensor, valid: Tensor | None = None) -> Targets:
-        """Targets of patch tokens [B, n, D] with their positions: whole clips, or parts of them."""
+    def of_tokens(self, tokens: Tensor, valid: Tensor | None = None, patches: Tensor | None = None) -> Targets:
+        """Targets of patch tokens [B, n, D] with their positions: whole clips, or of them the `patches` [1, n]."""
         depth, eps = self.encoder.depth, self.config.norm_eps
         first = 0 if self.config.layers is None else depth - self.config.layers
         first_cls = first if self.config.cls_layers is None else depth - self.config.cls_layers
         sums: dict[int, Tensor] = {}  # by the layer at which they begin: patches and cls may average different layers
         variance = torch.zeros((), device=tokens.device)
         weight = None if valid is None else valid.unsqueeze(-1)  # [B, n, 1]
-        for layer, (block, mlp) in enumerate(self.encoder.run_blocks(tokens, valid)):
+        for layer, (block, mlp) in enumerate(self.encoder.run_blocks(tokens, valid, patches)):
             if layer < min(first, first_cls):
                 continue
             output = self.output_of(block, mlp)[:, 1:].float()  # [B, n, D], without cls

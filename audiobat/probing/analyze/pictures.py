@@ -126,8 +126,9 @@ def look(encoder: AudioEncoder, waveform: Tensor) -> tuple[NDArray[Any], figures
     waveform = waveform[None].to(encoder.pos_embed.device)
     layer, x = encoder.attention_input(waveform)
     assert isinstance(layer, GatedAttention)
-    maps = [layer.attention_map(x), layer.contribution_map(x, gated=False)]
-    maps += [] if layer.gate is None else [layer.contribution_map(x)]
+    places = encoder.places(x.shape[1] - 1)
+    maps = [layer.attention_map(x, places=places), layer.contribution_map(x, gated=False, places=places)]
+    maps += [] if layer.gate is None else [layer.contribution_map(x, places=places)]
     weights, ungated, *rest = (m[0].mean(0).cpu().numpy() for m in maps)
     freq_patches = encoder.config.grid[1]
     grid = ((x.shape[1] - 1) // freq_patches, freq_patches)  # x begins with cls
