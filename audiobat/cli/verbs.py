@@ -118,7 +118,7 @@ VERBS: dict[str, Verb] = {
         shortcuts=TRAINING | LABELS,
         settings=(
             *("head.kind", "task", "keep_head", "train.steps", "train.batch_size", "train.freeze_steps"),
-            *("optim.lr", "optim.layer_decay", "optim.warmup_steps", "select.which", "select.every"),
+            *("optim.lr", "optim.layer_decay", "optim.warmup_steps", "select.which"),
         ),
     ),
     "analyze": Verb("Measure a model's blocks, ranks, attention sinks and prototypes; numbers and figures.", **PROBE),
