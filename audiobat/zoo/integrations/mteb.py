@@ -32,8 +32,10 @@ TESTED = "2.26.24"  # the version of MTEB with which this was run
 AT_ONCE = 320.0  # seconds of audio that go through the model together, at most
 
 # What a description must hold, and this one leaves open.
-OPEN = ("loader", "languages", "release_date", "max_tokens", "license", "open_weights", "training_datasets")
-OPEN += ("public_training_code", "public_training_data")
+OPEN = (
+    *("loader", "languages", "release_date", "max_tokens", "license", "open_weights", "training_datasets"),
+    *("public_training_code", "public_training_data"),
+)
 
 
 class AudiobatEncoder(nn.Module):
@@ -64,10 +66,9 @@ class AudiobatEncoder(nn.Module):
         from mteb.models.model_meta import ModelMeta
 
         encoder = self.frames.encoder
-        is_module = isinstance(encoder, nn.Module)
-        weights = list(encoder.parameters()) if is_module else []
+        weights = list(encoder.parameters()) if isinstance(encoder, nn.Module) else []
         # None would make MTEB take the results of the last revision of this name.
-        revision = digest_of(encoder_facts(encoder)) if is_module else uuid4().hex
+        revision = digest_of(encoder_facts(encoder)) if isinstance(encoder, nn.Module) else uuid4().hex
         facts: dict[str, Any] = {
             "name": f"audiobat/{re.sub('[^A-Za-z0-9._]+', '-', self.name)}",
             "revision": revision[:12],
@@ -117,7 +118,7 @@ class AudiobatEncoder(nn.Module):
             except AudiobatError as error:
                 raise AudiobatError(f"Clip {first + i} of the task: {error}") from error
             by_length[len(waveform)].append((i, waveform))
-        vectors = {}
+        vectors: dict[int, Tensor] = {}
         for length, alike in by_length.items():
             at_once = max(1, int(AT_ONCE / min(length / self.sampling_rate, STRETCH_SECONDS)))
             for k in range(0, len(alike), at_once):
