@@ -24,7 +24,7 @@ from audiobat.audio.read import to_waveform
 from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
-from audiobat.models.features import Encoder
+from audiobat.models.features import NOT_FINITE, Encoder
 from audiobat.models.identity import digest_of, encoder_facts
 from audiobat.zoo.integrations.frames import DEFAULT, STRETCH_SECONDS, FrameEmbedder
 
@@ -127,7 +127,7 @@ class AudiobatEncoder(nn.Module):
                 vectors.update(zip(places, found, strict=True))
         for i, vector in vectors.items():
             if not vector.isfinite().all():
-                raise AudiobatError(f"Clip {first + i} of the task: the model's features are NaN or infinite.")
+                raise AudiobatError(f"Clip {first + i} of the task: {NOT_FINITE}")
         return [vectors[i] for i in range(len(clips))]
 
     def encode(self, inputs: DataLoader[Any], **kwargs: Any) -> NDArray[np.float32]:
