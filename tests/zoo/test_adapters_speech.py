@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
     LasrCTCConfig,
     LasrEncoder,
     LasrEncoderConfig,
@@ -27,6 +29,10 @@ from transformers import (
     SEWDConfig,
     SEWDModel,
     SEWModel,
+    UniSpeechConfig,
+    UniSpeechModel,
+    UniSpeechSatConfig,
+    UniSpeechSatModel,
     Wav2Vec2BertConfig,
     Wav2Vec2BertModel,
     Wav2Vec2ConformerConfig,
@@ -40,6 +46,7 @@ from tests.foreign_encoders import check_rules, features, noise, save
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 SPEECH = {**SIZE, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+SEVEN = {"conv_dim": (8,) * 7}
 MOONSHINE = {
     **{"hidden_size": 16, "intermediate_size": 32, "vocab_size": 40},
     **{"encoder_num_hidden_layers": 3, "encoder_num_attention_heads": 2},
@@ -53,6 +60,17 @@ KINDS: dict[str, tuple[Any, Any, Any, float]] = {  # model, its feature extracto
     "wav2vec2-conformer": (
         lambda: Wav2Vec2ConformerModel(Wav2Vec2ConformerConfig(**SPEECH, conv_dim=(8,) * 7)),
         SAMPLES(do_normalize=True),
+        0.02,
+    ),
+    "data2vec-audio": (
+        lambda: Data2VecAudioModel(Data2VecAudioConfig(**SPEECH, conv_dim=(8,) * 7, conv_pos_kernel_size=5)),
+        SAMPLES(do_normalize=True),
+        0.02,
+    ),
+    "unispeech": (lambda: UniSpeechModel(UniSpeechConfig(**SPEECH, **SEVEN)), SAMPLES(do_normalize=True), 0.02),
+    "unispeech-sat": (
+        lambda: UniSpeechSatModel(UniSpeechSatConfig(**SPEECH, **SEVEN, do_stable_layer_norm=True)),
+        SAMPLES(do_normalize=False),
         0.02,
     ),
     "sew": (lambda: SEWModel(SEWConfig(**SPEECH, conv_dim=(8,) * 13)), SAMPLES(do_normalize=True), 0.04),

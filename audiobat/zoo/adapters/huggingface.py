@@ -158,6 +158,8 @@ def read(part: str, source: str | Path, reader: Any) -> Any:
                 f"{package} is installed and fails to load; remove it (pip uninstall {package}), or install the build "
                 f"of it that fits PyTorch {torch.__version__}"
             )
+        elif isinstance(cause, ImportError):
+            hint = "install what it names"
         raise AudiobatError(f"The {part} of {source} cannot be read ({reason}): {hint}.") from error
 
 
