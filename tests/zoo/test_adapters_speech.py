@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    CanaryConfig,
+    CanaryDecoderConfig,
+    CanaryForConditionalGeneration,
     Data2VecAudioConfig,
     Data2VecAudioModel,
     LasrCTCConfig,
@@ -54,6 +57,7 @@ MOONSHINE = {
 }
 PARAKEET = ParakeetEncoderConfig(**SIZE, subsampling_conv_channels=8)
 JOINT = {"vocab_size": 12, "blank_token_id": 11, "pad_token_id": 11, "decoder_hidden_size": 8, "num_decoder_layers": 1}
+DECODER = {**SIZE, "num_hidden_layers": 1, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 12}
 LASR = LasrEncoderConfig(**SIZE, subsampling_conv_channels=8)
 SAMPLES = Wav2Vec2FeatureExtractor
 KINDS: dict[str, tuple[Any, Any, Any, float]] = {  # model, its feature extractor, seconds a token
@@ -133,6 +137,12 @@ RECOGNISERS: dict[str, tuple[Any, Any]] = {
         lambda: ParakeetForTDT(ParakeetTDTConfig(**JOINT, encoder_config=PARAKEET)),
         ParakeetFeatureExtractor(),
     ),
+    "canary": (
+        lambda: CanaryForConditionalGeneration(
+            CanaryConfig(vocab_size=12, encoder_config=PARAKEET, decoder_config=CanaryDecoderConfig(**DECODER))
+        ),
+        ParakeetFeatureExtractor(),
+    ),
     "lasr_ctc": (
         lambda: LasrForCTC(LasrCTCConfig(vocab_size=12, pad_token_id=0, encoder_config=LASR)),
         LasrFeatureExtractor(),
@@ -146,6 +156,7 @@ def test_the_encoder_in_a_recogniser_is_found(kind: str, tmp_path: Path):
     model = make()
     assert model.config.model_type == kind
     encoder = load_encoder(f"hf:{save(tmp_path, model, extractor)}")
-    for name, tensor in model.encoder.state_dict().items():
+    inner = model.model.encoder if kind == "canary" else model.encoder
+    for name, tensor in inner.state_dict().items():
         assert torch.equal(encoder.state_dict()[f"model.{name}"], tensor)
     assert features(encoder, noise(0.5)).grid[0] > 5
