@@ -148,7 +148,7 @@ class ResultRecord:
         return "accuracy" if "accuracy" in self.metrics else next(iter(self.metrics))
 
     def plain(self) -> dict[str, Any]:
-        """Its fields as JSON has them. Older versions read it, too, but for a task's, and metrics that are to be low."""
+        """Its fields as JSON has them. Older versions read it, but for those of tasks and of errors."""
         fields: dict[str, Any] = without_nan(dataclasses.asdict(self))
         if self.values is None:
             del fields["values"]
