@@ -148,8 +148,10 @@ class ResultRecord:
         return "accuracy" if "accuracy" in self.metrics else next(iter(self.metrics))
 
     def plain(self) -> dict[str, Any]:
-        """Its fields as JSON has them. Older versions read it, too, where no metric is better when it is lower."""
+        """Its fields as JSON has them. Older versions read it, but for those of tasks and of errors."""
         fields: dict[str, Any] = without_nan(dataclasses.asdict(self))
+        if self.values is None:
+            del fields["values"]
         for metric in fields["metrics"].values():
             if not metric["lower_is_better"]:
                 del metric["lower_is_better"]
