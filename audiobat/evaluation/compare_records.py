@@ -37,11 +37,13 @@ class Entry:
     path: Path
     record: ResultRecord
     system: str = ""
+    goes_by_name: bool = False  # another data set has the same table: the same clips with noise, say
 
     @property
     def data(self) -> str:
         """The key of its data set."""
-        return self.record.data.sha256
+        data = self.record.data
+        return f"{data.sha256} {data.name}" if self.goes_by_name else data.sha256
 
     @property
     def task(self) -> str:
@@ -79,7 +81,20 @@ def read_entries(sources: Sequence[str | Path]) -> list[Entry]:
                 f"{other.path} and {entry.path} are not of the same clips: both tables are called "
                 f"{entry.record.data.name}, but their sha256 are {other.data[:8]} and {entry.data[:8]}."
             )
-    return entries
+    return told_apart(entries)
+
+
+def told_apart(entries: Sequence[Entry]) -> list[Entry]:
+    """Records of one table under two names are of two data sets where the same probe was run on both.
+
+    A table says nothing of what is in the sound files: those of two folders may have the same names and labels.
+    """
+    names: dict[tuple[str, int, str], set[str]] = {}
+    for e in entries:
+        probe = e.record.data.sha256, e.record.seed, repr(sorted(settings_of(e.record).items()))
+        names.setdefault(probe, set()).add(e.record.data.name)
+    doubled = {sha256 for (sha256, *_), found in names.items() if len(found) > 1}
+    return [replace(e, goes_by_name=e.record.data.sha256 in doubled) for e in entries]
 
 
 def name_systems(entries: Sequence[Entry]) -> list[Entry]:

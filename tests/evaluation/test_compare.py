@@ -132,6 +132,23 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path):
     assert compare([a, b], samples=50).differences == compare([a, c], samples=50).differences
 
 
+def test_data_sets_with_one_table_are_two_where_a_probe_ran_on_both(tmp_path: Path):
+    """The same clips with noise have the same names and labels, and so the same table."""
+    paths = [
+        write(tmp_path / f"{model}_{data}.json", scores_of(skill, seed), model, data, sha="ab" * 32)
+        for seed, (model, skill) in enumerate((("bat", 2.0), ("eat", 0.5)))
+        for data in ("clean", "noisy")
+    ]
+    found = compare(paths, samples=50)
+    assert [(d.data, d.a, d.b) for d in found.differences] == [
+        ("clean", "bat CGP", "eat CGP"),
+        ("noisy", "bat CGP", "eat CGP"),
+    ]
+    one, _, _, other = paths
+    (pair,) = compare([one, other], samples=50).differences
+    assert (pair.a, pair.b) == ("bat CGP", "eat CGP"), "a table that was renamed is the same"
+
+
 def test_holm_counts_the_pairs_and_equal_systems_tie(tmp_path: Path):
     skills = {"a": (2.0, 1), "b": (2.0, 1), "c": (0.3, 2)}
     paths = [write(tmp_path / f"{name}.json", scores_of(*skill), name) for name, skill in skills.items()]
