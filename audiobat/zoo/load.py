@@ -11,7 +11,7 @@ from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.models.features import Encoder
 from audiobat.zoo import release as release_io
-from audiobat.zoo.adapters import is_program, load_custom, load_file, load_huggingface, load_torchaudio
+from audiobat.zoo.adapters import is_program, load_avex, load_custom, load_file, load_huggingface, load_torchaudio
 from audiobat.zoo.convert import convert_file, is_foreign
 from audiobat.zoo.hf_hub import PREFIX as HUB
 from audiobat.zoo.hf_hub import is_shared
@@ -19,6 +19,7 @@ from audiobat.zoo.hf_hub import is_shared
 HUGGING_FACE = "hf:"
 TIMM = "timm:"
 TORCHAUDIO = "torchaudio:"
+AVEX = "avex:"
 
 
 def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
@@ -47,8 +48,8 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
 
     Args:
         source: what `load` takes (weights of this project and files of others), `hf:NAME_OR_FOLDER`,
-            `timm:FOLDER` or `timm:OWNER/NAME`, `torchaudio:BUNDLE`, `my_file.py:MyEncoder`, or `FILE@RATE`, an
-            ONNX, TFLite or TorchScript file with its rate in Hz.
+            `timm:FOLDER` or `timm:OWNER/NAME`, `torchaudio:BUNDLE`, `avex:NAME`, `my_file.py:MyEncoder`, or
+            `FILE@RATE`, an ONNX, TFLite or TorchScript file with its rate in Hz.
         device: `cpu`, `cuda`, `cuda:1` or `auto`; an encoder that is no torch module stays where it is.
         trust_remote_code: run the Python files that come with a model, if it has any; read them first.
 
@@ -62,6 +63,8 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
         return load(timm_source(str(source).removeprefix(TIMM)), device)
     elif str(source).startswith(TORCHAUDIO):
         encoder = load_torchaudio(str(source).removeprefix(TORCHAUDIO))
+    elif str(source).startswith(AVEX):
+        encoder = load_avex(str(source).removeprefix(AVEX))
     elif is_program(source):
         encoder = load_file(source, trust_remote_code)
     elif file.endswith(".py"):

@@ -312,7 +312,7 @@ def test_mistakes_are_sentences(tmp_path: Path, monkeypatch, capfd):
             load_encoder(str(source), trust_remote_code=trust)
 
     check(file, r"a\.onnx: a file like this does not say its rate: .*--model a\.onnx@48000")
-    for rate in ("48k", "0", "-3", "", "4e4"):
+    for rate in ("48k", "0", "-3", "", "4e4", "9" * 5000, "999", "٤٨٠٠٠"):
         check(f"{file}@{rate}", "whole number of Hz" if rate else "does not say its rate")
     check(f"{tmp_path}/b.onnx@8000", r"There is no file .*b\.onnx")
     check(f"{file}@{RATE}:frame", "has no tensor 'frame'.*did you mean frames.*it has frames, ")
@@ -324,6 +324,8 @@ def test_mistakes_are_sentences(tmp_path: Path, monkeypatch, capfd):
     sentences = [r"shape \[1, 64, 101, 1\], and no waveform", "no waveform", "takes 4 clips at once"]
     for shape, sentence in zip(shapes, sentences, strict=True):
         check(f"{write_onnx(tmp_path / 'c.onnx', shape)}@{RATE}", sentence)
+    long = write_onnx(tmp_path / "long.onnx", [1, 10**9])
+    check(f"{long}@{RATE}", r"takes 1,000,000,000 samples, which are 125,000 s at 8000 Hz: check the rate")
     integers = write_onnx(tmp_path / "i.onnx", ["batch", "samples"], kind=TensorProto.INT16)
     check(f"{integers}@{RATE}", r"takes tensor\(int16\), not floating-point samples")
     two = write_onnx(tmp_path / "two.onnx", ["batch", "samples"], more=("mask",))
