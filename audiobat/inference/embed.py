@@ -117,15 +117,16 @@ class EmbedTask(Task):
         check(layer == -1 or 1 <= layer <= depth, "layer", layer, f"use 1 to {depth}, or -1 for the last")
         check(self.pool in ("mean", "cls"), "pool", self.pool, "choose mean or cls")
 
-    def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[NDArray[np.float32]]:
-        """A vector [D] for each window of [B, S]."""
+    def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[NDArray[np.float32] | None]:
+        """A vector [D] for each window of [B, S]; None: it is not finite."""
         layer = self.layer
         if isinstance(self.encoder, BaseEncoder):  # one of somebody else's may know no `indices`
             features = self.encoder.forward_intermediates(waveform, lengths, [layer if layer < 0 else layer - 1])
             layer = -1
         else:
             features = self.encoder.forward_intermediates(waveform, lengths)
-        return list(pool_features(features, self.pool, layer).float().cpu().numpy())
+        vectors = pool_features(features, self.pool, layer).float().cpu().numpy()
+        return [vector if np.isfinite(vector).all() else None for vector in vectors]
 
     def rows(self, window: Window, value: NDArray[np.float32]) -> Rows:
         """The row of a window."""

@@ -6,6 +6,7 @@ custom.py       a user's own class
 windows.py      base class of the adapters: clips in windows without padding
 published.py    wav2vec 2.0 and its kin, Moonshine, AST, Whisper, CLAP
 conformers.py   w2v-BERT, Parakeet, LASR: encoders of log-mel frames of any number
+towers.py       audio towers of Qwen2-Audio, Voxtral, the Flamingos and PE-AV, loaded without the rest
 remote.py       Dasheng, BEATs and EAT, whose Python code comes with their weights
 huggingface.py  picks the adapter for a model's name or folder
 torchaudio_bundles.py  wav2vec 2.0, HuBERT and WavLM as torchaudio publishes them
