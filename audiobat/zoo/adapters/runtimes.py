@@ -171,7 +171,13 @@ def with_outputs(file: Path, outputs: list[str], names: Sequence[str]) -> bytes:
         if name not in inner:
             raise unknown(file, name, outputs + inner[::-1])  # what is near the outputs is what one looks for
         model.graph.output.append(onnx.ValueInfoProto(name=name))  # onnxruntime finds out type and shape
-    found: bytes = model.SerializeToString()
+    try:
+        found: bytes = model.SerializeToString()
+    except Exception as error:  # beyond 2 GiB
+        raise AudiobatError(
+            f"{file} is too large to be changed ({type(error).__name__}: {error}): write it with {', '.join(names)} "
+            "among its outputs."
+        ) from error
     return found
 
 
