@@ -20,6 +20,7 @@ HUGGING_FACE = "hf:"
 TIMM = "timm:"
 TORCHAUDIO = "torchaudio:"
 AVEX = "avex:"
+FETCHED = (HUB, HUGGING_FACE, TIMM, TORCHAUDIO, AVEX)  # how the names of models begin that may come over the net
 
 
 def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
