@@ -180,6 +180,7 @@ def test_half_precision_and_an_own_rate(tmp_path: Path):
         features(encoder, [clip]).patch_tokens[0, 0], frames_of(clip.half().float()[None])[0], **CLOSE
     )
     assert load_encoder(f"{file}@{RATE}").sample_rate == RATE
+    torch.testing.assert_close(audiobat.load(file).embed(clip, RATE), wanted.mean(0), **CLOSE)
     with pytest.raises(AudiobatError, match=r"a\.onnx says that its rate is 8000 Hz: leave @16000 out"):
         load_encoder(f"{file}@16000")
 
