@@ -37,7 +37,7 @@ class TensorBoard:
 
         place = folder / "tensorboard"
         is_new = not place.exists()
-        self._writer = SummaryWriter(str(place), purge_step=start_step + 1)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(place), purge_step=start_step + 1)
         for row in before if is_new else ():
             if row["step"] <= start_step:
                 self.write(row)
@@ -46,12 +46,12 @@ class TensorBoard:
         """Take a row of numbers."""
         for name, value in row.items():
             if name != "step":
-                self._writer.add_scalar(name, value, row["step"])  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]  # a run that is killed has lost none
+                self._writer.add_scalar(name, value, row["step"])
+        self._writer.flush()  # a run that is killed has lost none
 
     def close(self, failed: bool) -> None:
         """Close the event file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class WandB:
