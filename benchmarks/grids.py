@@ -1,9 +1,10 @@
 """What other positions and patches do to a small model: pre-trained alike, then probed, and read at other lengths.
 
-    python benchmarks/grids.py OUT [STEPS]      (500 steps: an hour of one core; a run that was stopped goes on)
+    python benchmarks/grids.py OUT [STEPS]      (1,000 steps: 20 minutes of one core; a run that was stopped goes on)
 
 In: the demo's recordings of ambience and music, without those under test scenes, pieces of one recording joined to
-clips of up to 30 s. Out, in OUT/grids.json and as tables: for each network of `WAYS`
+clips of up to 30 s. Out, in OUT/grids.json and as tables: for each network of `WAYS`,
+4 blocks of width 96
 
 - macro mAP of CGP and of a linear probe on the demo's scenes of 4 s, and of 10 s, mean of three seeds of the probe, and
   the 95% interval of the first;
@@ -34,7 +35,7 @@ RATE = 16_000
 COLUMN = 0.32  # seconds, of all of these networks
 SHIFT = 5  # columns
 EDGE = 26  # columns at either end of a clip that are not compared: two tables of 4 s
-LONG = {"data": {"clip_seconds": 30.0}, "train": {"batch_size": 4}}  # about as many patches a step
+LONG = {"data": {"clip_seconds": 30.0}, "train": {"batch_size": 2}}  # about as many patches a step
 
 
 def long(**encoder):
@@ -87,10 +88,11 @@ def write_recordings(folder):
 def train(name, out, clips, steps):
     """The run of one way."""
     ours = {
+        "encoder": {"dim": 96, "depth": 4},
         "target": {"ema_steps": steps},
         "optim": {"warmup_steps": steps // 10},
         "data": {"path": str(clips), "balance": None},
-        "train": {"steps": steps, "log_every": 50, "save_every": 100},
+        "train": {"steps": steps, "batch_size": 16, "log_every": 50, "save_every": 100},
     }
     fields = merge(merge(load_recipe("bat_nano"), ours), WAYS[name])
     return audiobat.pretrain(config=from_dict(PretrainConfig, fields), out=out / "runs" / name.replace(" ", "_"))
@@ -143,7 +145,7 @@ def read_at_lengths(model, scenes, beds):
     return found
 
 
-def main(out, steps=500):
+def main(out, steps=1000):
     out, steps = Path(out), int(steps)
     torch.set_num_threads(1)
     clips = write_recordings(out / "clips")

@@ -156,7 +156,7 @@ def overview() -> str:
     """Every verb with its line."""
     columns = shutil.get_terminal_size().columns
     verbs = [
-        textwrap.fill(f"  {name:<11}{verb.summary}", columns, subsequent_indent=" " * 13)
+        textwrap.fill(f"  {name:<13}{verb.summary}", columns, subsequent_indent=" " * 15)
         for name, verb in VERBS.items()
     ]
     usage, end = "usage: audiobat VERB [--flag value ...]", "audiobat VERB --help lists the flags of a verb."

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from audiobat.config import FinetuneConfig, FrontendConfig, PrepareConfig, PretrainConfig, ProbeConfig
-from audiobat.config.benchmark import BenchmarkConfig
+from audiobat.config.benchmark import BenchmarkConfig, SuiteConfig
 from audiobat.config.presets import fields_for
 from audiobat.config.recipes import merge
 
@@ -138,6 +138,17 @@ VERBS: dict[str, Verb] = {
         config=BenchmarkConfig,
         recipes="benchmark",
         settings=("protocols", "preset", "seeds", "tflops"),
+    ),
+    "suite": Verb(
+        "Probe many models on many data sets, and print their standings with intervals, mean ranks and tests.",
+        resumes=True,
+        defaults={"out": "runs/suite"},
+        config=SuiteConfig,
+        recipes="suite",
+    ),
+    "leaderboard": Verb(
+        "Keep results in one file that grows, and show its models in order: in a terminal, tables and a page.",
+        places=("board",),
     ),
     "compare": Verb(
         "Compare result records of the same test clips: differences, 95% intervals and p values.", places=("records",)

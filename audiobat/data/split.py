@@ -38,6 +38,22 @@ def splits_of(table: ClipTable, test_fold: int | None) -> list[Split]:
     return [Split(*split_for_probe(table, fold), fold=str(fold)) for fold in folds]
 
 
+def test_alone(table: ClipTable, test_fold: int | None) -> Split:
+    """The clips to test where nothing trains: those of the fold, those marked test, or all, where clips have no split.
+
+    Raises AudiobatError if there is no such fold, or no clip is marked.
+    """
+    test = np.ones(len(table), bool)
+    if test_fold is not None:
+        test = table.folds == test_fold if table.folds is not None else ~test
+    elif table.splits is not None:
+        test = table.splits == "test"
+    if not test.any():
+        missing = "no clip is marked test" if test_fold is None else f"there is no test fold {test_fold}"
+        raise AudiobatError(f"Of {len(table)} clips none tests, as {missing}: check the columns split and fold.")
+    return Split(np.zeros(0, np.int64), np.flatnonzero(test), drawn=test_fold is None and table.splits is None)
+
+
 def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """clip_ids of the clips that train a probe, and of those that test it.
 

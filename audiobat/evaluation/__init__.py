@@ -18,4 +18,5 @@ In: scores and labels; result records. Out: metrics with intervals, comparisons,
     results.py      test outputs to a result record and its files
     run_logs.py     the logs of training runs, and a table of them
     report/         records to tables, figures and one page
+    leaderboard/    a file of results that grows, and the order of the models in it
 """

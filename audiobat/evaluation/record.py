@@ -103,7 +103,7 @@ class Values:
     keys: NDArray[np.str_]  # [n] unique in a fold
     values: NDArray[np.float64]  # [n]; their mean is the main metric, unless there are targets
     targets: NDArray[np.float64] | None = None  # [n] what the values should be: the main metric is made from both
-    groups: NDArray[np.str_] | None = None  # [n] units of one group are drawn together in a resample; None: each alone
+    groups: NDArray[np.str_] | None = None  # [n], or [n, 2] of pairs: as those of `UnitOutputs`; None: each alone
     folds: NDArray[np.str_] | None = None  # [n] the fold in which each was tested
 
     def __post_init__(self) -> None:
@@ -112,9 +112,9 @@ class Values:
             array = getattr(self, name)
             if array is None and name not in ("keys", "values"):
                 continue
-            if not (
-                array.shape == self.keys.shape == (array.size,) and array.size and np.issubdtype(array.dtype, kind)
-            ):
+            shape = self.keys.shape
+            shapes = [shape, (*shape, 2)] if name == "groups" else [shape]
+            if not (array.shape in shapes and len(shape) == 1 and array.size and np.issubdtype(array.dtype, kind)):
                 form = f"{array.dtype} {list(array.shape)}"
                 raise AudiobatError(f"Values.{name} is {form}: give {kind.__name__} [{self.keys.size}], at least one.")
 
@@ -147,10 +147,17 @@ class ResultRecord:
         """The metric to show where only one fits: accuracy where clips have one label each, as in Table 5, else mAP."""
         return "accuracy" if "accuracy" in self.metrics else next(iter(self.metrics))
 
+    def plain(self) -> dict[str, Any]:
+        """Its fields as JSON has them. Older versions read it, too, where no metric is better when it is lower."""
+        fields: dict[str, Any] = without_nan(dataclasses.asdict(self))
+        for metric in fields["metrics"].values():
+            if not metric["lower_is_better"]:
+                del metric["lower_is_better"]
+        return fields
+
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, whole or not at all; makes the folder."""
-        plain = {"format": FORMAT, **dataclasses.asdict(self)}
-        text = json.dumps(without_nan(plain), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps({"format": FORMAT, **self.plain()}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
 
@@ -164,6 +171,11 @@ def load_record(path: str | Path) -> ResultRecord:
     plain = read_json(Path(path), "give a result record")
     if plain.pop("format", None) != FORMAT:
         raise AudiobatError(f"{path} is no result record of format {FORMAT}: give a file that `audiobat probe` wrote.")
+    return record_from(plain, str(path))
+
+
+def record_from(plain: Any, where: str) -> ResultRecord:
+    """A record from its fields as JSON has them; AudiobatError, with `where` they stand, for one missing or unknown."""
     try:
         plain["model"] = ModelInfo(**plain["model"])
         plain["data"] = DataInfo(**plain["data"])
@@ -182,7 +194,7 @@ def load_record(path: str | Path) -> ResultRecord:
             raise TypeError("no head.kind")
         return record
     except (TypeError, KeyError, AttributeError) as error:
-        raise AudiobatError(f"{path} is a damaged result record ({error}): run the probe again.") from None
+        raise AudiobatError(f"{where} is a damaged result record ({error}): run the probe again.") from None
 
 
 def check_types(part: object) -> None:

@@ -187,11 +187,11 @@ def build_task_result(
         sizes = {str(one.fold): len(one.test) for one in splits}
         by_fold = {str(split.fold): one.numbers() for split, one in zip(splits, folds, strict=True)}
     tested = np.concatenate([one.test for one in splits])
-    labels = [] if run.table.labels is None else run.table.labels.take(tested).values
+    present = 0 if run.table.labels is None else len(np.unique(run.table.labels.take(tested).values))
     gates = [one.gate for one in folds if one.gate is not None]
     record = ResultRecord(
         model=run.model,
-        data=run.data(sizes, len(np.unique(labels)), {}),
+        data=run.data(sizes, present, {}),
         head=dict(settings),
         preset=preset,
         seed=seed,

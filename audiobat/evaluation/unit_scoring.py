@@ -1,24 +1,24 @@
 """What a task measured of its test units, queries, pairs of clips or clips, to metrics with 95% intervals.
 
-In: for each fold, metrics as functions of how often each unit counts. Out: their means over folds, and what resamples
-of the units say of them. Units of one group, such as clips of one recording, are drawn together.
+In: for each fold, metrics as functions of how often each unit counts. Out: their means over folds, with intervals from
+random halves of the units. Units of one group, such as clips of one recording, are drawn together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiobat.evaluation.metrics import bootstrap_values, resampled_interval
+from audiobat.evaluation.metrics import clips_behind, half_sample_interval, half_sample_values, symmetric_interval
 from audiobat.evaluation.record import Metric, Values
-from audiobat.evaluation.scoring import Measure
+from audiobat.evaluation.scoring import HALVES, Measure
 
-SAMPLES = 1_000  # resamples behind an interval
 COUNTS = 4_000_000  # counts of units held at once: 32 MB
 
 
@@ -30,7 +30,12 @@ class UnitOutputs:
     measures: Mapping[str, Measure]  # metrics by name, the main one first
     definitions: Mapping[str, str]  # of each, in words
     values: Values | None = None  # for paired comparisons; None: the main metric is no function of single units
-    groups: NDArray[np.str_] | None = None  # [n] units of one group are drawn together; None: each alone
+    groups: NDArray[np.str_] | None = None  # [n] units of one group are drawn together; None, or one group: each alone.
+    # [n, 2]: a unit counts as often as its two groups do, multiplied: a pair of clips is there where both clips are
+    ranges: Mapping[str, tuple[float, float]] = field(
+        default_factory=dict
+    )  # of metrics that are no shares, from 0 to 1,
+    # of endless units: their intervals are symmetric, and end where the range does
     lower: Collection[str] = ()  # the metrics of which less is better
     gate: Tensor | None = None  # [L] share of each block in what the task read, if it learnt one
     listing: Sequence[Sequence[str]] = ()  # rows of a table for people, names of its columns first
@@ -40,10 +45,10 @@ class UnitOutputs:
         return {name: float(measure(None)) for name, measure in self.measures.items()}
 
     def group_numbers(self) -> Tensor:
-        """The group [n] of each unit, counted from 0."""
-        if self.groups is None:
+        """The group [n], or groups [n, 2], of each unit, counted from 0."""
+        if self.groups is None or len(np.unique(self.groups)) == 1:
             return torch.arange(self.units)
-        return torch.from_numpy(np.unique(self.groups, return_inverse=True)[1])
+        return torch.from_numpy(np.unique(self.groups, return_inverse=True)[1].reshape(self.groups.shape))
 
 
 def mean_of(values: NDArray[np.float64]) -> Measure:
@@ -57,7 +62,7 @@ def mean_of(values: NDArray[np.float64]) -> Measure:
 
 
 def evaluate_units(folds: Sequence[UnitOutputs], seed: int) -> dict[str, Metric]:
-    """Metrics, the mean over folds of each, with the basic bootstrap's 95% intervals over the groups of units."""
+    """Metrics, the mean over folds of each, with 95% intervals from random halves of the groups of units."""
     groups = [fold.group_numbers() for fold in folds]
     sizes = [int(own.max()) + 1 for own in groups]
     step = max(1, COUNTS // sum(fold.units for fold in folds))
@@ -69,13 +74,25 @@ def evaluate_units(folds: Sequence[UnitOutputs], seed: int) -> dict[str, Metric]
             rows = []
             for some in counts.split(step):
                 parts = zip(folds, groups, some.split(sizes, dim=1), strict=True)
-                rows.append(torch.stack([fold.measures[name](part[:, own]) for fold, own, part in parts]).mean(0))
+                each_fold = [fold.measures[name](counts_of_units(part, own)) for fold, own, part in parts]
+                rows.append(torch.stack(each_fold).mean(0))
             return torch.cat(rows)
 
         value, sd = float(each.mean()), float(each.std()) if len(folds) > 1 else None
-        low, high = resampled_interval(value, bootstrap_values(mean, sizes, SAMPLES, seed))
+        halves = half_sample_values(mean, sizes, HALVES, seed)
+        if name in folds[0].ranges:
+            ends, bounds = symmetric_interval(value, halves), folds[0].ranges[name]
+            low, high = max(ends[0], bounds[0]), min(ends[1], bounds[1])
+        else:
+            low, high = half_sample_interval(value, value, halves, clips_behind(sizes))
         metrics[name] = Metric(value, low, high, definition, sd, "units", name in folds[0].lower)
     return metrics
+
+
+def counts_of_units(counts: Tensor, groups: Tensor) -> Tensor:
+    """Counts [R, groups] of groups to those of units [R, n], whose groups are [n], or [n, 2]."""
+    own = counts[:, groups]
+    return own if groups.ndim == 1 else own.prod(-1)
 
 
 def join_values(parts: Sequence[Values | None], folds: Sequence[str | None]) -> Values | None:
@@ -86,10 +103,9 @@ def join_values(parts: Sequence[Values | None], folds: Sequence[str | None]) -> 
     if len(parts) == 1:
         return known[0]
 
-    def joined(name: str) -> NDArray[np.str_] | NDArray[np.float64] | None:
+    def joined(name: str) -> Any:
         arrays = [getattr(part, name) for part in known]
         return None if any(array is None for array in arrays) else np.concatenate(arrays)
 
     names = np.repeat([str(fold) for fold in folds], [len(part.keys) for part in known])
-    fields = {name: joined(name) for name in ("keys", "values", "targets", "groups")}
-    return replace(known[0], **fields, folds=names)
+    return Values(joined("keys"), joined("values"), joined("targets"), joined("groups"), names)

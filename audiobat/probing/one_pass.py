@@ -104,7 +104,7 @@ def probe_splits(
         return []
     tested: dict[tuple[str, int], list[tuple[HeadJob, FoldResult]]] = {}  # head and seed -> each fold
     heads: dict[tuple[str, int], Head] = {}
-    read = readable_splits(source, plan)
+    read = readable_splits(source, plan.splits)
     for number, split in enumerate(read, start=1):
         label = f"fold {number} of {len(read)}, " if len(read) > 1 else ""
         jobs, choices = plan.jobs, dict[str, Choice]()
@@ -142,7 +142,6 @@ def run_info(name: str, encoder: Encoder, source: FeatureSource, plan: Plan) -> 
     )
 
 
-@errors_of_user_code()
 def measure_tasks(
     name: str, encoder: Encoder, source: FeatureSource, plan: Plan, done: Collection[tuple[str, int]] = ()
 ) -> Iterator[Result]:
@@ -154,36 +153,35 @@ def measure_tasks(
     if not todo:
         return
     features = TaskFeatures(source, plan.config.head)
-    run, splits = run_info(name, encoder, source, plan), readable_splits(source, plan)
+    run = run_info(name, encoder, source, plan)
     with Progress("tasks", total=len(todo)) as bar:
         for task_name, seed in todo:
             start, task = monotonic(), plan.tasks[task_name]
-            folds = [task.measure(features, split, seed) for split in splits]
-            kit = task.kit if task.config == type(task.config)(kind=task.config.kind) else None
+            splits = readable_splits(source, task.splits)
+            with errors_of_user_code():  # a task may be a class in a user's file
+                folds = [task.measure(features, split, seed) for split in splits]
             yield build_task_result(
                 task_name,
                 splits,
                 folds,
                 run,
-                settings={"name": task_name, **task.settings(plan.config.head), "kit": kit},
-                preset="custom" if kit is None else kit.partition(" ")[0],
+                settings={"name": task_name, **task.settings(plan.config.head)},
+                preset=task.preset,
                 seed=seed,
                 wall_seconds=monotonic() - start,
             )
             bar.advance(note=task_name)
 
 
-def readable_splits(source: FeatureSource, plan: Plan) -> list[Split]:
-    """The splits of a plan without the clips that have no features; AudiobatError if none of a split has any."""
+def readable_splits(source: FeatureSource, splits: Sequence[Split]) -> list[Split]:
+    """Splits without the clips that have no features; AudiobatError if none of a split has any."""
+
+    def known(clip_ids: ClipIds, name: str) -> ClipIds:
+        return readable(source, clip_ids, name) if len(clip_ids) else clip_ids
+
     return [
-        replace(
-            one,
-            **{
-                name: readable(source, getattr(one, name), name) if len(getattr(one, name)) else getattr(one, name)
-                for name in ("train", "test", "valid")
-            },
-        )
-        for one in plan.splits
+        replace(one, train=known(one.train, "train"), test=known(one.test, "test"), valid=known(one.valid, "valid"))
+        for one in splits
     ]
 
 

@@ -51,7 +51,7 @@ class Plan:
 def seeds_of(config: ProbeConfig, task: ProbeTask) -> tuple[int, ...]:
     """The seeds with each of which a task is measured: one where it draws nothing."""
     seeds = config.seeds or (config.train.seed,)
-    return seeds if task.draws else seeds[:1]
+    return seeds if task.draws(task.config) else seeds[:1]
 
 
 def make_plan(
@@ -77,19 +77,13 @@ def make_plan(
     return Plan(config, table, splits, task, jobs, data_name, preset_task, build_tasks(config, table, splits))
 
 
-def used_clips(
-    table: ClipTable, splits: Sequence[Split], select: SelectConfig, train: bool = True
-) -> tuple[ClipTable, list[Split]]:
+def used_clips(table: ClipTable, splits: Sequence[Split], select: SelectConfig) -> tuple[ClipTable, list[Split]]:
     """The clips that the splits use, so that nobody computes features of others; those of `valid` if they choose steps.
-
-    Without `train` no clips train.
 
     Raises AudiobatError if the best step is to be kept, and no clips validate.
     """
     if select.which == "best":
         splits = [with_valid(table, split, select) for split in splits]
-    if not train:
-        splits = [replace(split, train=split.train[:0]) for split in splits]
     used = np.unique(np.concatenate([ids for split in splits for ids in (split.train, split.test, split.valid)]))
 
     def placed(split: Split) -> Split:
@@ -146,8 +140,9 @@ def split_text(table: ClipTable, splits: Sequence[Split]) -> str:
     if len(splits) > 1:
         return f"each of {len(splits)} folds tests in turn, {len(table):,} clips in all"
     valid = f"{len(splits[0].valid):,} choose the step, " if len(splits[0].valid) else ""
-    train = f"{len(splits[0].train):,} clips train, " if len(splits[0].train) else ""
-    counts = f"{train}{valid}{len(splits[0].test):,} test"
+    if not len(splits[0].train):
+        return f"{len(splits[0].test):,} clips test, and none trains"
+    counts = f"{len(splits[0].train):,} clips train, {valid}{len(splits[0].test):,} test"
     if table.splits is not None:
         return f"{counts}, by the column split"
     if table.folds is not None:

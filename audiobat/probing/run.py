@@ -16,7 +16,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.columns import Ragged
 from audiobat.data.folds import describe_folds, with_folds
 from audiobat.data.sources.read import read_clips, read_labelled_clips
-from audiobat.data.split import Split, splits_of, with_valid
+from audiobat.data.split import Split, splits_of, test_alone, with_valid
 from audiobat.engine.ranks import launch
 from audiobat.engine.run_folder import FREE_FIELDS, began, note_begun, note_ended
 from audiobat.errors import AudiobatError
@@ -50,7 +50,7 @@ def probe(
 
     Args:
         model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
-            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder object.
+            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `FILE.onnx@RATE`, `my_file.py:MyEncoder`, or an encoder object.
         data: clips with labels: a folder, a CSV or Parquet file with a path column, prepared shards, tars of
             recordings as WebDataset has them, or NAME:FOLDER of a public data set.
         config: the heads and tasks, their training and where features are kept; by default CGP as in Table 6, in the
@@ -72,6 +72,36 @@ def probe(
     Raises:
         AudiobatError: a bad argument, model or data set, more than 5% of the clips unreadable.
     """
+    return probe_as(
+        None,
+        None,
+        model,
+        data,
+        config,
+        out=out,
+        folds=folds,
+        test_fold=test_fold,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        overwrite=overwrite,
+    )
+
+
+def probe_as(
+    model_name: str | None,
+    data_name: str | None,
+    model: str | Path | Encoder,
+    data: str | Path,
+    config: ProbeConfig | Recipe | None = None,
+    *,
+    out: str | Path | None = None,
+    folds: int | None = None,
+    test_fold: int | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+) -> list[ResultRecord]:
+    """`probe` with the names by which records call the model and the data; None: as their paths are called."""
     if not isinstance(config, ProbeConfig):
         recipe = load_recipe(config) if isinstance(config, str | Path) else config or {}
         config = make_config(ProbeConfig, recipe, fields_for(data, recipe.get("preset"), recipe.get("preset_task")))
@@ -79,10 +109,17 @@ def probe(
     with launch(device) as ranks:
         table = with_folds(read_for_tasks(data, config), folds)
         drawn = [] if folds is None else [describe_folds(table)]
-        table, splits = used_clips(table, splits_of(table, test_fold), config.select, trains(config))
+        splits = splits_of(table, test_fold) if trains(config) else [test_alone(table, test_fold)]
+        table, splits = used_clips(table, splits, config.select)
         name, encoder = open_model(model, trust_remote_code)
+        name = model_name or name
         plan = make_plan(
-            table, splits, config, encoder.depth, data_name=Path(data).resolve().stem, preset_task=task_of(data)
+            table,
+            splits,
+            config,
+            encoder.depth,
+            data_name=data_name or Path(data).resolve().stem,
+            preset_task=task_of(data),
         )
         if plan.jobs:
             check_buildable(plan.jobs, encoder, plan.task.classes, config, ranks.device)

@@ -16,14 +16,11 @@ from torch.nn import functional as F
 import audiobat
 from audiobat.audio.read import pad_batch
 from audiobat.errors import AudiobatError
-from audiobat.models.encoder import AudioEncoder, pool_features
 from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.zoo.adapters.files import even_grid, smallest
 from audiobat.zoo.adapters.windows import TimeGrid
 from audiobat.zoo.doctor.encoder import examine
-from audiobat.zoo.export.onnx import export_onnx
 from audiobat.zoo.load import load_encoder
-from tests.tiny_encoder import MODEL
 
 RATE, KERNEL, STRIDE, DIM = 8_000, 200, 80, 6
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
@@ -162,23 +159,6 @@ def test_half_precision_and_an_own_rate(tmp_path: Path):
     assert load_encoder(f"{file}@{RATE}").sample_rate == RATE
     with pytest.raises(AudiobatError, match=r"a\.onnx says that its rate is 8000 Hz: leave @16000 out"):
         load_encoder(f"{file}@16000")
-
-
-@torch.no_grad()
-def test_what_export_writes_comes_back(tmp_path: Path):
-    torch.manual_seed(0)
-    model = AudioEncoder(MODEL).eval()
-    export_onnx(model, tmp_path / "bat.onnx")
-    clips = noise(0.5, 2.0)
-    wanted = features(model, clips)
-    vectors = load_encoder(tmp_path / "bat.onnx")
-    assert (vectors.sample_rate, vectors.dim) == (RATE, 16)
-    torch.testing.assert_close(pool_features(features(vectors, clips)), pool_features(wanted), **CLOSE)
-    patches = load_encoder(f"{tmp_path / 'bat.onnx'}:patch_tokens")
-    found = features(patches, clips)
-    assert (found.grid, patches.freq_patches) == (wanted.grid, 2)
-    torch.testing.assert_close(found.frame_times, wanted.frame_times)
-    torch.testing.assert_close(found.patch_tokens[-1, 1], wanted.patch_tokens[-1, 1], **CLOSE)
 
 
 class Frames(torch.nn.Module):

@@ -7,6 +7,9 @@ counts every clip once.
     decisions.py    F1 at a threshold, the best threshold, accuracy
     thresholds.py   a threshold for each class
     events.py       frame scores to events, and their F1
+    pairs.py        similarities of pairs
+    clusters.py     clusters beside classes
+    repeated.py     any function of two columns
     retrieval.py    lists of found clips
     ranking.py      average precision and AUC
     resampling.py   a metric in resamples and on halves of the clips, and p values of comparisons
@@ -17,9 +20,11 @@ counts every clip once.
 
 from __future__ import annotations
 
+from audiobat.evaluation.metrics.clusters import v_measure
 from audiobat.evaluation.metrics.decisions import accuracy, best_threshold, f1_at, f1_macro
 from audiobat.evaluation.metrics.events import Events, event_f1, frames_to_events, match_events
-from audiobat.evaluation.metrics.intervals import clips_behind, half_sample_interval, resampled_interval, wilson
+from audiobat.evaluation.metrics.intervals import clips_behind, half_sample_interval, symmetric_interval, wilson
+from audiobat.evaluation.metrics.pairs import best_accuracy, best_f1
 from audiobat.evaluation.metrics.ranking import (
     Ranking,
     average_precision,
@@ -29,6 +34,7 @@ from audiobat.evaluation.metrics.ranking import (
     rank_micro,
 )
 from audiobat.evaluation.metrics.ranks import Friedman, critical_difference, friedman, groups_alike, ranks_of
+from audiobat.evaluation.metrics.repeated import by_repeating
 from audiobat.evaluation.metrics.resampling import (
     bootstrap_values,
     half_sample_values,
@@ -45,9 +51,12 @@ __all__ = [
     "Ranking",
     "accuracy",
     "average_precision",
+    "best_accuracy",
+    "best_f1",
     "best_threshold",
     "best_thresholds",
     "bootstrap_values",
+    "by_repeating",
     "clips_behind",
     "critical_difference",
     "d_prime",
@@ -71,8 +80,9 @@ __all__ = [
     "rank_micro",
     "ranks_of",
     "recall_at",
-    "resampled_interval",
+    "symmetric_interval",
     "thresholds_by_rate",
+    "v_measure",
     "wilcoxon",
     "wilson",
 ]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.metrics.resampling import LEVELS
 
 NORMAL = 1.959964  # standard deviations to either side that hold 95% of a normal distribution
 ROUNDING = 1e-9  # values on halves that are no further apart than this differ by rounding alone
@@ -60,13 +59,11 @@ def half_sample_interval(value: float, estimate: float, halves: Tensor, clips: f
     return min(wilson(low, n)[0], value), max(wilson(high, n)[1], value)
 
 
-def resampled_interval(value: float, resampled: Tensor) -> tuple[float, float]:
-    """The basic bootstrap's 95% interval of a metric: its percentiles in resamples [R], mirrored at its value.
+def symmetric_interval(value: float, halves: Tensor) -> tuple[float, float]:
+    """95% interval of a metric that is no share, such as a correlation: as far to either side as halves [R] stray.
 
-    Resamples that are NaN are left out; without any left, or for a value that is NaN, both ends are NaN.
+    NaN among the halves, where the metric is undefined, is left out; with fewer than two left both ends are NaN.
     """
-    known = resampled[~resampled.isnan()]
-    if not len(known) or math.isnan(value):
-        return math.nan, math.nan
-    low, high = known.quantile(LEVELS.to(known)).tolist()
-    return min(2 * value - high, value), max(2 * value - low, value)
+    known = halves[~halves.isnan()]
+    margin = NORMAL * float(known.std()) if len(known) > 1 else math.nan
+    return value - margin, value + margin

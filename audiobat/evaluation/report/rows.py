@@ -31,8 +31,30 @@ METRIC_NAMES = {
     "d_prime": "d′",
     "map_micro": "mAP, micro",
     "onset_f1": "Onset F1",
+    "ndcg_at_10": "nDCG@10",
+    "map_at_1000": "MAP@1000",
+    "recall_at_10": "Recall@10",
+    "hit_rate_at_5": "Hit rate@5",
+    "hit_rate_at_1": "Hit rate@1",
+    "ap": "AP of pairs",
+    "accuracy_best": "Accuracy, best threshold",
+    "ap_max": "AP of pairs, best similarity",
+    "v_measure": "V-measure",
+    "f1_macro": "F1, macro",
+    "r2": "R²",
+    "pearson": "Pearson r",
+    "spearman": "Spearman ρ",
+    "kendall": "Kendall τ",
+    "rmse": "RMSE",
 }  # in the order of tables
-NO_SHARES = ("d_prime",)  # shown as they are; all others are between 0 and 1, and shown in percent
+NO_SHARES = (
+    "d_prime",
+    "r2",
+    "pearson",
+    "spearman",
+    "kendall",
+    "rmse",
+)  # shown as they are; all others are shares, in percent
 CHOSEN = {"lr", "weight_decay"}  # the settings that the preset `fair` chooses for each seed
 UNITS = {
     "prototypes": "{:,} prototypes",

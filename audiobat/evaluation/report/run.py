@@ -19,12 +19,12 @@ from audiobat.evaluation.report.detections.sections import detection_sections
 from audiobat.evaluation.report.detections.timeline import FOLDER as RECORDINGS
 from audiobat.evaluation.report.listening.section import gather, listening_html
 from audiobat.evaluation.report.page import some, training_html, write_page, write_training_page
-from audiobat.evaluation.report.paper_tables import everything, table1, table5
+from audiobat.evaluation.report.paper_tables import Grid, everything, table1, table5
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
 from audiobat.evaluation.report.run_figures import clear, draw_all, draw_training
 from audiobat.evaluation.report.sound_map import map_folder, write_map_page
 from audiobat.evaluation.report.standings.figure import CAPTION, rank_figure
-from audiobat.evaluation.report.standings.places import standings_of
+from audiobat.evaluation.report.standings.places import Standings, standings_of
 from audiobat.evaluation.report.standings.tables import HEADING, duels_grid, standings_html, values_grid
 from audiobat.evaluation.report.style import save
 from audiobat.evaluation.report.verdicts import Verdicts, judge, paired_verdicts
@@ -97,20 +97,12 @@ def report_records(sources: Sequence[Path], out: Path) -> Path:
 def write_report(found: Collection, verdicts: Verdicts, out: Path, logs: Sequence[RunLogs] = ()) -> None:
     """Write the page, tables and figures of rows that are judged, and of the logs of training runs."""
     tables, figures = out / "tables", out / "figures"
-    tables.mkdir(parents=True, exist_ok=True)
-    for old in (path for name in OF_SEVERAL for path in out.glob(name)):
-        old.unlink()
     standings = standings_of(found.rows, verdicts)
-    grids = [table1(found, verdicts), table5(found, verdicts)]
-    grids += [] if standings is None else [values_grid(standings, found), duels_grid(standings)]
-    for grid in grids:
-        for suffix, text in ((".md", markdown(grid)), (".tex", latex(grid)), (".csv", csv_table(grid))):
-            write_atomic(tables / f"{grid.name}{suffix}", text)
+    exhibits = write_standings(standings, found, out)
+    for grid in (table1(found, verdicts), table5(found, verdicts)):
+        write_table(grid, tables)
     write_atomic(tables / "results.csv", csv_lines(everything(found, verdicts)))
-    exhibits = draw_all(figures, found)
-    if standings is not None and standings.mean_ranks:
-        drawn = save(rank_figure(standings), figures, "ranks")
-        exhibits.insert(0, Exhibit(drawn, f"{HEADING}: mean ranks", CAPTION))
+    exhibits += draw_all(figures, found)
     page = write_page(
         out / "index.html",
         found,
@@ -122,6 +114,26 @@ def write_report(found: Collection, verdicts: Verdicts, out: Path, logs: Sequenc
     )
     counted = f"{len(found.rows)} row{'' if len(found.rows) == 1 else 's'}"
     print(f"{page} shows {counted}; {tables} and {figures} hold what it is made of.")
+
+
+def write_standings(standings: Standings | None, found: Collection, out: Path) -> list[Exhibit]:
+    """Write the tables and the figure of standings, in place of older ones; returns the figure."""
+    for old in (path for name in OF_SEVERAL for path in out.glob(name)):
+        old.unlink()
+    if standings is None:
+        return []
+    for grid in (values_grid(standings, found), duels_grid(standings)):
+        write_table(grid, out / "tables")
+    if not standings.mean_ranks:
+        return []
+    return [Exhibit(save(rank_figure(standings), out / "figures", "ranks"), f"{HEADING}: mean ranks", CAPTION)]
+
+
+def write_table(grid: Grid, folder: Path) -> None:
+    """Write a table as Markdown, LaTeX and CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, text in ((".md", markdown(grid)), (".tex", latex(grid)), (".csv", csv_table(grid))):
+        write_atomic(folder / f"{grid.name}{suffix}", text)
 
 
 def report_training(logs: Sequence[RunLogs], out: Path) -> Path:

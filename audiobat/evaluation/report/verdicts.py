@@ -13,8 +13,6 @@ from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
-from torch import Tensor
-
 from audiobat.engine.progress import Progress
 from audiobat.evaluation.compare import resample
 from audiobat.evaluation.compare_records import Entry
@@ -100,12 +98,10 @@ def paired_verdicts(rows: Sequence[Row]) -> dict[tuple[int, int], Verdict]:
     verdicts: dict[tuple[int, int], Verdict] = {}
     with Progress("compare", total=sum(map(len, rivals)), unit="row", shown=bool(rivals)) as bar:
         for places in rivals:
-            values: dict[int, Tensor] = {}  # the same resamples for all rows: a hard clip is hard for each
-            first = Entry(*rows[places[0]].loaded[0])
-            for place in places:
-                seeds = [Entry(*one) for one in rows[place].loaded]
-                values[place] = resample(seeds, first, rows[place].main_metric, SAMPLES)[1]
-                bar.advance()
+            seeds = [[Entry(*one) for one in rows[place].loaded] for place in places]
+            found = resample(seeds, rows[places[0]].main_metric, SAMPLES)
+            values = {place: resampled for place, (_, resampled) in zip(places, found, strict=True)}
+            bar.advance(len(places))
             for a, b in combinations(places, 2):
                 difference = rows[a].main.value - rows[b].main.value
                 low, high, _ = interval_of_difference(difference, values[a] - values[b])

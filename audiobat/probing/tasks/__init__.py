@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from audiobat.config import LABELS, ProbeConfig
 from audiobat.config.registry import find
 from audiobat.config.user_files import errors_of_user_code, place_of
@@ -50,7 +52,19 @@ def labelled(config: ProbeConfig) -> bool:
 def build_tasks(config: ProbeConfig, table: ClipTable, splits: Sequence[Split]) -> dict[str, ProbeTask]:
     """The tasks of a probe other than labels, by their names in files, which are their kinds, or a user's class's name.
 
-    Raises AudiobatError for clips that one of them cannot be measured on.
+    A task that trains nothing has one split, whichever heads and tasks train beside it: the clips that test, but all
+    clips where each fold tests in turn or test clips were drawn. Raises AudiobatError for clips that a task cannot use.
     """
-    kinds = [kind for kind in config.tasks if kind != LABELS]
-    return {kind.rpartition(":")[2]: task_class(kind).build(config.of_task(kind), table, splits) for kind in kinds}
+    tasks = {}
+    for kind in (kind for kind in config.tasks if kind != LABELS):
+        found, own = task_class(kind), config.of_task(kind)
+        given = splits if found.trains(own) else [untrained(table, splits)]
+        tasks[kind.rpartition(":")[2]] = found.build(own, table, given)
+    return tasks
+
+
+def untrained(table: ClipTable, splits: Sequence[Split]) -> Split:
+    """The split of a task that trains nothing."""
+    none = np.zeros(0, np.int64)
+    whole = len(splits) > 1 or splits[0].drawn
+    return Split(none, np.arange(len(table)) if whole else splits[0].test, drawn=whole)

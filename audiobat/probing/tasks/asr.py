@@ -6,6 +6,7 @@ The clips have a column `text`. `probing/asr/` has the recogniser.
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,6 @@ class SpeechRecognition(ProbeTask):
     title = "Speech recognition"
     reads = "columns"
     labelled = False
-    draws = True
     definitions: ClassVar[dict[str, str]] = {
         "wer": "words substituted, left out and put in over all true words; texts of the likeliest paths",
         "cer": "the same of characters, spaces among them",
@@ -67,16 +67,21 @@ class SpeechRecognition(ProbeTask):
             name = "by_task.asr.warmup_steps"
             check(self.warmup_steps >= 0, name, self.warmup_steps, "it must not be negative")
             check(self.warmup_steps < self.steps, name, self.warmup_steps, warmup_hint(name, self.steps))
-            for character in self.characters or ():
-                single = character == character.lower() and not character.isspace()
-                hint = "give each in lower case, without spaces"
-                check(single and self.characters.count(character) == 1, "by_task.asr.characters", self.characters, hint)
+            given = self.characters or ""
+            normal = given == given.lower() and not any(map(str.isspace, given)) and len(set(given)) == len(given)
+            hint = "give each once, in lower case and without spaces, or null for those of the training texts"
+            check(normal and self.characters != "", "by_task.asr.characters", given, hint)
 
     config: Config
 
-    def __init__(self, config: Config, table: ClipTable, texts: Sequence[str]) -> None:
-        super().__init__(config, table)
+    def __init__(self, config: Config, table: ClipTable, splits: Sequence[Split], texts: Sequence[str]) -> None:
+        super().__init__(config, table, splits)
         self.texts = texts  # [n], normal
+
+    @classmethod
+    def draws(cls, config: Config) -> bool:
+        """Whether a seed decides anything."""
+        return True
 
     @classmethod
     def build(cls, config: Any, table: ClipTable, splits: Sequence[Split]) -> Self:
@@ -88,7 +93,7 @@ class SpeechRecognition(ProbeTask):
                 f"{len(empty):,} of {len(table):,} clips have no word in column `{config.column}`, such as "
                 f"{table.keys[empty[0]]}: fill it in, or remove them."
             )
-        task = cls(config, table, texts)
+        task = cls(config, table, splits, texts)
         for split in splits:
             alphabet = task.alphabet(split)
             if config.characters is not None:
@@ -151,6 +156,7 @@ class SpeechRecognition(ProbeTask):
             self.definitions,
             values,
             groups,
+            ranges=dict.fromkeys(self.definitions, (0.0, math.inf)),  # more words may be wrong than there are
             lower=self.definitions,
             gate=head.gate_weights.detach().cpu(),
             listing=[

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from audiobat.config import HeadConfig, TaskConfig, to_dict
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import Split
+from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.unit_scoring import UnitOutputs
 from audiobat.models.features import Encoder
@@ -58,17 +59,22 @@ class ProbeTask(ABC):
     # columns: the same, but the task takes the mean over frequency, so that no more needs to be kept for it.
     reads: ClassVar[Literal["patches", "columns", "means"]] = "means"
     labelled: ClassVar[bool] = True  # whether it reads the labels of clips; where nothing does, they may have none
-    draws: ClassVar[bool] = False  # whether a seed decides anything; if not, one record serves for all seeds
     kit: ClassVar[str | None] = None  # the benchmark and version whose settings the defaults are
+    sources: ClassVar[tuple[str, ...]] = ()  # settings that name data, which the kit's settings leave open
     definitions: ClassVar[dict[str, str]]  # each metric in words, the main one first
 
-    def __init__(self, config: TaskConfig, table: ClipTable) -> None:
-        self.config, self.table = config, table
+    def __init__(self, config: TaskConfig, table: ClipTable, splits: Sequence[Split]) -> None:
+        self.config, self.table, self.splits = config, table, splits
 
     @classmethod
     def trains(cls, config: Any) -> bool:
         """Whether it reads clips that train. Where no task of a probe does, they are not even encoded."""
         return True
+
+    @classmethod
+    def draws(cls, config: Any) -> bool:
+        """Whether a seed decides anything. If not, one record serves for all seeds."""
+        return False
 
     @classmethod
     @abstractmethod
@@ -81,7 +87,8 @@ class ProbeTask(ABC):
         Args:
             config: the settings `by_task.KIND.*`.
             table: the clips of all splits.
-            splits: ids of the clips that train, validate and test, one for each fold.
+            splits: ids of the clips that train, validate and test, one for each fold; just one, without clips that
+                train, for a task that does not `trains`.
 
         Raises:
             AudiobatError: one sentence with a hint, for labels or columns that do not suit.
@@ -94,6 +101,43 @@ class ProbeTask(ABC):
     def measure(self, features: TaskFeatures, split: Split, seed: int) -> UnitOutputs:
         """What the task finds in one fold, whose clips all have features; `seed` decides all that it draws."""
 
+    @property
+    def preset(self) -> str:
+        """The kit whose settings these are, in one word, or `custom`."""
+        as_kit = type(self.config)(**{name: getattr(self.config, name) for name in ("kind", *self.sources)})
+        return self.kit.partition(" ")[0] if self.kit is not None and self.config == as_kit else "custom"
+
     def settings(self, head: HeadConfig) -> dict[str, Any]:
         """What its records say of it: kind and settings, the block and the token that it read."""
-        return {**to_dict(self.config), "layer": head.layer, "pool": head.pool}
+        return {**to_dict(self.config), "layer": head.layer, "pool": head.pool, "kit": self.kit}
+
+
+def check_single_label(task: str, table: ClipTable) -> None:
+    """Raise an AudiobatError unless each clip has exactly one label."""
+    if table.labels is None or not table.single_label:
+        several = "some have none or several" if table.labels is not None else "they have none"
+        raise AudiobatError(
+            f"tasks has {task}, which needs one label for each clip, and {several}: leave it out, or name a column of "
+            "single labels by --labels.column."
+        )
+
+
+def single_labels(table: ClipTable, clip_ids: ClipIds) -> NDArray[np.int64]:
+    """The class number [n] of each of these clips, which have one label each."""
+    assert table.labels is not None
+    return table.labels.take(clip_ids).values.astype(np.int64)
+
+
+def sklearn(task: str) -> Any:
+    """scikit-learn, with the parts of it that tasks use; AudiobatError where it is not installed."""
+    try:
+        import sklearn
+        import sklearn.cluster
+        import sklearn.exceptions
+        import sklearn.linear_model
+        import sklearn.metrics
+        import sklearn.pipeline
+        import sklearn.preprocessing
+    except ImportError:
+        raise AudiobatError(f'tasks has {task}, which needs scikit-learn: pip install "audiobat[tasks]".') from None
+    return sklearn

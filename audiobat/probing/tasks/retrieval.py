@@ -68,7 +68,7 @@ class Retrieval(ProbeTask):
     @classmethod
     def build(cls, config: TaskConfig, table: ClipTable, splits: Sequence[Split]) -> Self:
         """The task; AudiobatError unless some test clips share a label with others of their corpus, and some do not."""
-        task = cls(config, table)
+        task = cls(config, table, splits)
         for split in splits:
             corpus = task._corpus(split)
             shares = np.concatenate([shared.sum(1) for _, shared in task._queries(split, corpus)])

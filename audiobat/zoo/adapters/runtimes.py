@@ -141,14 +141,14 @@ class OnnxRuntime(Runtime):
             )
         if wave.type not in FLOATS:
             raise AudiobatError(f"{file} takes {wave.type}, not floating-point samples in [-1, 1]: export it for them.")
-        self.input, self.type = wave.name, FLOATS[wave.type]
+        self.input, self.sample_type = wave.name, FLOATS[wave.type]
         self.axes = check_axes(file, [size if isinstance(size, int) else None for size in wave.shape])
         said = self.session.get_modelmeta().custom_metadata_map.get("sample_rate", "")
         self.rate = int(said) if said.isdecimal() else None
 
     def run(self, waveform: Tensor) -> list[Tensor]:
         """A waveform of the file's shape to the chosen tensors."""
-        feed: dict[str, NDArray[Any]] = {self.input: waveform.detach().cpu().numpy().astype(self.type)}
+        feed: dict[str, NDArray[Any]] = {self.input: waveform.detach().cpu().numpy().astype(self.sample_type)}
         if self.takes_lengths:
             feed[LENGTHS] = np.full(len(waveform), waveform.shape[-1])
         try:
@@ -186,8 +186,7 @@ class TfliteRuntime(Runtime):
                 self.interpreter = litert.Interpreter(
                     str(file), num_threads=torch.get_num_threads(), experimental_preserve_all_tensors=bool(names)
                 )
-            self.interpreter.allocate_tensors()
-        except Exception as error:  # ValueError for a damaged file, RuntimeError for an operator that it lacks
+        except Exception as error:  # ValueError for a damaged file
             raise self.failed("LiteRT cannot open it", error) from error
         wave, *others = self.interpreter.get_input_details()
         if others:
@@ -195,10 +194,11 @@ class TfliteRuntime(Runtime):
         if not np.issubdtype(wave["dtype"], np.floating):
             kind = np.dtype(wave["dtype"])
             raise AudiobatError(f"{file} takes {kind}, not floating-point samples in [-1, 1]: take its float version.")
-        self.index, self.type = wave["index"], wave["dtype"]
+        self.index, self.sample_type = wave["index"], wave["dtype"]
         # An axis of any size is -1 in the signature; clips run one by one all the same.
         sizes = [None if size == -1 else int(size) for size in wave["shape_signature"]]
         self.axes = check_axes(file, [1, *sizes[1:]] if len(sizes) > 1 else sizes)
+        self.length = 0  # samples that memory is laid out for
         outputs = self.interpreter.get_output_details()
         self.names = list(names) or [default_name(file, [output["name"] for output in outputs])]
         inner = [] if not names else self.interpreter.get_tensor_details()
@@ -211,13 +211,15 @@ class TfliteRuntime(Runtime):
     def run(self, waveform: Tensor) -> list[Tensor]:
         """A waveform of the file's shape to the chosen tensors."""
         try:
-            if self.samples is None:
+            if waveform.shape[-1] != self.length:
                 self.interpreter.resize_tensor_input(self.index, list(waveform.shape))
-                self.interpreter.allocate_tensors()
-            self.interpreter.set_tensor(self.index, waveform.detach().cpu().numpy().astype(self.type))
+                self.interpreter.allocate_tensors()  # RuntimeError, too, for an operator that LiteRT lacks
+                self.length = waveform.shape[-1]
+            self.interpreter.set_tensor(self.index, waveform.detach().cpu().numpy().astype(self.sample_type))
             self.interpreter.invoke()
             found = [self.interpreter.get_tensor(place) for place in self.places]  # copies
         except Exception as error:
+            self.length = 0
             raise self.failed(f"LiteRT fails on a waveform {list(waveform.shape)}", error) from error
         return [tensor_of(output, name, self.file) for name, output in zip(self.names, found, strict=True)]
 

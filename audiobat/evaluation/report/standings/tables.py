@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
 
@@ -14,7 +14,7 @@ from audiobat.evaluation.certainty import interval_note
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.paper_tables import Cell, Grid, Number, Section, with_best
 from audiobat.evaluation.report.render import percent
-from audiobat.evaluation.report.rows import NO_SHARES, Summary, metric_title
+from audiobat.evaluation.report.rows import NO_SHARES, Row, Summary, metric_title, ranked
 from audiobat.evaluation.report.standings.places import Column, Duel, Standings
 from audiobat.evaluation.report.web.html import section_html, table_html, text_cell
 
@@ -181,26 +181,32 @@ def duel_html(duel: Duel | None) -> str:
     return f'<td data-value="{duel.higher / duel.columns}">{escape(duel_text(duel))}</td>'
 
 
-def standings_lines(found: Standings) -> Iterator[Table | Text]:
-    """For a terminal: every value, data set by data set, and then the models' places."""
+def standings_lines(rows: Sequence[Row], found: Standings | None) -> Iterator[Table | Text]:
+    """For a terminal: every row's value, data set by data set, and then the models' places, if there are any."""
     values = table_of("Values in percent, with 95% intervals", ("Data set", "Head, metric", "Model"), ("", "95%"))
-    for column, after in zip(found.columns, (*found.columns[1:], None), strict=True):
-        best = with_best_of(found, column)
-        for place, model in enumerate(found.models):
-            if (summary := found.cells.get((model, column))) is None:
-                continue
-            value, _, interval = value_text(summary, column.metric not in NO_SHARES).partition(" ")
-            words = (column.data, column_title(column)) if place == 0 else ("", "")
-            shown = f"{value} ★" if summary.value == best else value
-            values.add_row(*map(Text, (*words, model, shown, interval)))
-        if after is None or after.data != column.data:
-            values.add_section()
+    for data, of_data in groupby(rows, key=lambda row: row.data):
+        shown = ""
+        for title, group in groupby(of_data, key=row_title):
+            held = ranked(list(group))
+            for place, row in enumerate(held):
+                value, _, interval = value_text(row.main, row.main_metric not in NO_SHARES).partition(" ")
+                best = len(held) > 1 and row.main.value == held[0].main.value
+                words = ("" if data == shown else data, "" if place else title)
+                values.add_row(*map(Text, (*words, row.model, f"{value} {'★' if best else ' '}", interval)))
+                shown = data
+        values.add_section()
     yield values
-    places = table_of(HEADING, LABELS[:1], LABELS[1:])
-    for model in found.models:
-        places.add_row(Text(model), *labels_of(found, model))
-    yield places
-    yield from map(Text, sentences(found))
+    if found is not None:
+        places = table_of(HEADING, LABELS[:1], LABELS[1:])
+        for model in found.models:
+            places.add_row(Text(model), *labels_of(found, model))
+        yield places
+        yield from map(Text, sentences(found))
+
+
+def row_title(row: Row) -> str:
+    """`CGP, mAP`."""
+    return f"{row.head}, {metric_title(row.main_metric)}"
 
 
 def table_of(title: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
