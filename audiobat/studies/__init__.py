@@ -1,4 +1,4 @@
-"""Runs made of runs: the demo, the ladder of Tables 2 to 4, grids, the benchmarks of Tables 1 and 5, suites of data sets.
+"""Runs made of runs: the demo, the ladder of Tables 2 to 4, grids, benchmarks (Tables 1 and 5), suites of data sets.
 
 demo_report.py  the demo's results to a table, pictures and words
 demo.py         `audiobat demo`
