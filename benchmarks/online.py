@@ -43,10 +43,8 @@ def main() -> None:
         found = probe(every)
         look = process_time() - start
         share = look / (look + every * step)
-        clips = f"{len(probe.train)} and {len(probe.test)} clips"
-        print(
-            f"{', '.join(heads)}: {look:.1f} s on {clips}, {look / step:.0f} steps of {step:.3f} s, {share:.1%}; {found}"
-        )
+        print(f"{', '.join(heads)}, {len(probe.train)} and {len(probe.test)} clips: {found}")
+        print(f"{look:.1f} s, as {look / step:.0f} steps of {step:.3f} s; {share:.1%} at one look in {every:,} steps")
 
 
 if __name__ == "__main__":

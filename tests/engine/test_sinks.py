@@ -75,7 +75,9 @@ def programs(tmp_path, monkeypatch):
         rows = {}
         for file in sorted((folder / "tensorboard").iterdir()):
             for step, name, value in map(json.loads, file.read_text().splitlines()):
-                rows.setdefault(step, {"step": step})[name] = value
+                row = rows.setdefault(step, {"step": step})
+                assert name not in row
+                row[name] = value
         return [rows[step] for step in sorted(rows)]
 
     def of_wandb(folder):
