@@ -2,8 +2,8 @@
 
 In: the numbers of patches in their clip's grid. Out: `Places`, which every block takes, and queries or keys turned by
 them. RoFormer (Su et al., 2104.09864) on two axes, as the axial form of RoPE-ViT (Heo et al., 2403.13298): half of a
-head's pairs turn with the patch's row (frequency), half with its column (time). Nothing is learned or stored, and a clip
-may have any number of columns.
+head's pairs turn with the patch's row (frequency), half with its column (time). Nothing is learned or stored, and a
+clip may have any number of columns.
 
 The cls token has no place. Its first half is not turned, and its second is zero: else attention between it and a patch
 would tell how far the patch is from the clip's start, further in a long clip than in any that the model was trained on.
