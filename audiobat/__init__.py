@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from audiobat.data.describe import describe as describe
     from audiobat.data.prepare.run import prepare as prepare
     from audiobat.evaluation.compare import compare as compare
+    from audiobat.evaluation.leaderboard.run import leaderboard as leaderboard
     from audiobat.evaluation.report.run import report as report
     from audiobat.finetuning.run import finetune as finetune
     from audiobat.inference.classify import classify as classify
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from audiobat.probing.run import probe as probe
     from audiobat.studies.benchmark import benchmark as benchmark
     from audiobat.studies.demo import demo as demo
+    from audiobat.studies.grid import grid as grid
     from audiobat.studies.ladder import ladder as ladder
+    from audiobat.studies.suite import suite as suite
     from audiobat.zoo.doctor.run import doctor as doctor
     from audiobat.zoo.load import load as load
 
@@ -45,7 +48,9 @@ HOMES = {  # the module that defines each public name
     "evaluate": "audiobat.inference.evaluate",
     "export": "audiobat.inference.export",
     "finetune": "audiobat.finetuning.run",
+    "grid": "audiobat.studies.grid",
     "ladder": "audiobat.studies.ladder",
+    "leaderboard": "audiobat.evaluation.leaderboard.run",
     "load": "audiobat.zoo.load",
     "predict": "audiobat.inference.predict",
     "prepare": "audiobat.data.prepare.run",
@@ -55,6 +60,7 @@ HOMES = {  # the module that defines each public name
     "recipes": "audiobat.config.differences",
     "report": "audiobat.evaluation.report.run",
     "search": "audiobat.inference.library.search",
+    "suite": "audiobat.studies.suite",
 }
 __all__ = ["__version__", *HOMES]
 

@@ -14,6 +14,7 @@ from audiobat.pretraining.decoders.base import Decoder
 from audiobat.pretraining.masks.base import Mask
 from audiobat.pretraining.objectives.base import Objective, build_objective
 from audiobat.pretraining.targets.base import TargetSource
+from audiobat.probing.tasks import ProbeTask
 
 BASES = {
     "frontend": Frontend,
@@ -22,6 +23,7 @@ BASES = {
     "decoder": Decoder,
     "target": TargetSource,
     "objective": Objective,
+    "task": ProbeTask,
 }
 TINY = {
     "frontend": {"mel_bins": 32, "n_fft": 512, "win_length": 512},
@@ -34,7 +36,7 @@ PRETRAINING = {"mask": "kind", "decoder": "kind", "target": "source", "objective
 
 
 def test_every_seam_is_held_here():
-    assert set(BASES) == set(SEAMS) == {"frontend", "head", *PRETRAINING}
+    assert set(BASES) == set(SEAMS) == {"frontend", "head", "task", *PRETRAINING}
 
 
 @pytest.mark.parametrize(("seam", "kind"), [(seam, kind) for seam in SEAMS for kind in kinds(seam)])

@@ -127,7 +127,10 @@ def run(argv: list[str]) -> int:
         if arguments.get("out") is not None:
             arguments["out"] = Path(arguments["out"])
         with raised() if VERBS[name].resumes else nullcontext(), heard(Incomplete) as lacking:
-            getattr(audiobat, name)(**arguments)
+            if values := arguments.pop("grid", None):
+                audiobat.grid(name, values, **arguments)
+            else:
+                getattr(audiobat, name)(**arguments)
         return SKIPPED if lacking else 0
     return 0
 
@@ -153,7 +156,7 @@ def overview() -> str:
     """Every verb with its line."""
     columns = shutil.get_terminal_size().columns
     verbs = [
-        textwrap.fill(f"  {name:<11}{verb.summary}", columns, subsequent_indent=" " * 13)
+        textwrap.fill(f"  {name:<13}{verb.summary}", columns, subsequent_indent=" " * 15)
         for name, verb in VERBS.items()
     ]
     usage, end = "usage: audiobat VERB [--flag value ...]", "audiobat VERB --help lists the flags of a verb."

@@ -58,6 +58,11 @@ class Flag:
         return USER_CLASS in get_args(self.hint)
 
     @property
+    def decides_flags(self) -> bool:
+        """Whether its value adds flags: --config, a kind, or a list of kinds."""
+        return self.is_kind or self.name in ("config", "tasks")
+
+    @property
     def takes_words(self) -> bool:
         """Whether it takes every word up to the next flag."""
         return any(get_origin(arm) is list for arm in (self.hint, *get_args(self.hint)))
@@ -152,6 +157,8 @@ def config_flags(
 ) -> Iterator[Flag]:
     """A flag for each field of a config dataclass, `encoder.depth` for nested ones; mappings are left to YAML.
 
+    But the settings of the built-in kinds that a field such as `tasks` lists are flags: `by_task.kshot.shots`.
+
     `defaults` has those that are not the class's own: the head of a fine-tuning is linear.
     """
     hints = get_type_hints(config_class)
@@ -160,6 +167,12 @@ def config_flags(
         if dataclasses.is_dataclass(hint):
             inside = defaults.get(f.name) or defaults_of(f, path, chosen)
             yield from config_flags(class_chosen(hint, path, chosen), chosen, f"{path}.", inside)
+        elif "settings_of" in f.metadata:
+            listed, base = f.metadata["settings_of"]
+            seam, kind_name = seam_of(base) or ("", "")
+            for kind in [kind for kind in words_of(chosen.get(listed, ())) if kind in kinds(seam)]:
+                own_flags = config_flags(config_class_of(base, kind), chosen, f"{path}.{kind}.")
+                yield from (flag for flag in own_flags if not flag.name.endswith(f".{kind_name}"))
         elif get_origin(hint) is not Mapping:
             group = f"{prefix.rstrip('.') or 'config'}: {caption_of(config_class)}"
             names = choices(config_class, f.name)
@@ -181,6 +194,12 @@ def class_chosen(config_class: Any, path: str, chosen: Mapping[str, object]) -> 
     kind = chosen.get(f"{path}.{field}")
     known = isinstance(kind, str) and seam and (is_user_class(kind) or kind in kinds(seam))
     return config_class_of(config_class, str(kind)) if known else config_class
+
+
+def words_of(value: object) -> list[str]:
+    """The words of a list, as a recipe has it or as a flag spells it."""
+    words = value.split(",") if isinstance(value, str) else value
+    return [str(word).strip() for word in words] if isinstance(words, list | tuple) else []
 
 
 def as_flag(name: str) -> str:

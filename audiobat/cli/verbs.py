@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from audiobat.config import FinetuneConfig, FrontendConfig, PrepareConfig, PretrainConfig, ProbeConfig
-from audiobat.config.benchmark import BenchmarkConfig
+from audiobat.config.benchmark import BenchmarkConfig, SuiteConfig
 from audiobat.config.presets import fields_for
 from audiobat.config.recipes import merge
 
@@ -15,7 +15,7 @@ Fields = dict[str, Any]  # nested, as YAML gives them
 
 SEED = {"seed": "train.seed"}
 LABELS = {"label_column": "labels.column", "background": "labels.background", "map": "labels.map"}
-TRAINING = {"device": "train.device", "precision": "train.precision"} | SEED
+TRAINING = {"device": "train.device", "precision": "train.precision", "log_to": "train.log_to"} | SEED
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Verb:
     recipes: str | None = None  # the kind of recipe that --config takes; None: any
     shortcuts: Mapping[str, str] = field(default_factory=dict)  # flag: the config field that it sets
     settings: tuple[str, ...] = ()  # the config fields that --help shows; --help-all shows all
+    grids: bool = False  # whether `--grid.FIELD` gives a field several values, for a run each
     resumes: bool = False  # whether the same command goes on after it was stopped
     taken: Callable[[Fields], Fields] = lambda recipe: recipe  # the fields that are taken from a recipe
     sizes: str = ""  # where its memory has run out: the settings to lower, in words
@@ -50,7 +51,18 @@ PROBE: dict[str, Any] = {
     "recipes": "probe",
     "shortcuts": SEED | {"cache": "cache_dir"} | LABELS,
     "settings": (
-        *("head.kind", "heads", "head.prototypes", "head.layer", "layers", "seeds", "task", "preset", "preset_task"),
+        *(
+            "head.kind",
+            "heads",
+            "head.prototypes",
+            "head.layer",
+            "layers",
+            "seeds",
+            "tasks",
+            "task",
+            "preset",
+            "preset_task",
+        ),
         *("train.steps", "train.warmup_steps", "train.batch_size", "train.lr"),
     ),
     "preset": probe_preset,
@@ -78,6 +90,7 @@ VERBS: dict[str, Verb] = {
     "pretrain": Verb(
         "Pre-train an encoder by masked latent regression.",
         resumes=True,
+        grids=True,
         defaults={"out": "runs/pretrain"},
         config=PretrainConfig,
         recipes="pretrain",
@@ -98,13 +111,14 @@ VERBS: dict[str, Verb] = {
     "finetune": Verb(
         "Train a model and a head on labelled clips, test them, and keep them as a release that `predict` uses.",
         resumes=True,
+        grids=True,
         config=FinetuneConfig,
         recipes="finetune",
         sizes="train.batch_size or data.workers, raise train.accumulate or set train.recompute",
         shortcuts=TRAINING | LABELS,
         settings=(
             *("head.kind", "task", "keep_head", "train.steps", "train.batch_size", "train.freeze_steps"),
-            *("optim.lr", "optim.layer_decay", "optim.warmup_steps", "select.which", "select.every"),
+            *("optim.lr", "optim.layer_decay", "optim.warmup_steps", "select.which"),
         ),
     ),
     "analyze": Verb("Measure a model's blocks, ranks, attention sinks and prototypes; numbers and figures.", **PROBE),
@@ -124,6 +138,17 @@ VERBS: dict[str, Verb] = {
         config=BenchmarkConfig,
         recipes="benchmark",
         settings=("protocols", "preset", "seeds", "tflops"),
+    ),
+    "suite": Verb(
+        "Probe many models on many data sets, and print their standings with intervals, mean ranks and tests.",
+        resumes=True,
+        defaults={"out": "runs/suite"},
+        config=SuiteConfig,
+        recipes="suite",
+    ),
+    "leaderboard": Verb(
+        "Keep results in one file that grows, and show its models in order: in a terminal, tables and a page.",
+        places=("board",),
     ),
     "compare": Verb(
         "Compare result records of the same test clips: differences, 95% intervals and p values.", places=("records",)

@@ -39,12 +39,28 @@ from audiobat.config.frontend import (
 )
 from audiobat.config.model import EncoderConfig, ModelConfig
 from audiobat.config.plain import flatten, from_dict, to_dict
-from audiobat.config.pretrain import DecoderConfig, MaskConfig, ObjectiveConfig, PretrainConfig, TargetConfig
-from audiobat.config.probe import GridConfig, HeadConfig, ProbeConfig, ProbeTrainConfig, TaggerConfig
+from audiobat.config.pretrain import (
+    DecoderConfig,
+    MaskConfig,
+    ObjectiveConfig,
+    OnlineConfig,
+    PretrainConfig,
+    TargetConfig,
+)
+from audiobat.config.probe import (
+    LABELS,
+    GridConfig,
+    HeadConfig,
+    ProbeConfig,
+    ProbeTrainConfig,
+    TaggerConfig,
+    TaskConfig,
+)
 from audiobat.config.training import DataConfig, LabelConfig, OptimConfig, SelectConfig, TrainConfig
 
 __all__ = [
     "FRONTEND_OWN",
+    "LABELS",
     "LARGEST",
     "STATISTICS",
     "AugmentConfig",
@@ -64,6 +80,7 @@ __all__ = [
     "ModelConfig",
     "NoiseConfig",
     "ObjectiveConfig",
+    "OnlineConfig",
     "OptimConfig",
     "PrepareConfig",
     "PretrainConfig",
@@ -75,6 +92,7 @@ __all__ = [
     "StatisticsConfig",
     "TaggerConfig",
     "TargetConfig",
+    "TaskConfig",
     "TrainConfig",
     "check",
     "check_choice",

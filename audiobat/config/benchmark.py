@@ -1,10 +1,12 @@
-"""A table of the paper as a config: models, data sets, protocols, settings and the paper's numbers (Tables 1 and 5).
+"""Runs made of runs as configs: a table of the paper, and a suite of data sets of one's own.
 
-It comes from YAML (recipes/benchmark/) and names the presets and recipes that hold the settings themselves.
+A table has models, data sets, protocols, settings and the paper's numbers (Tables 1 and 5). It comes from YAML
+(recipes/benchmark/) and names the presets and recipes that hold the settings themselves.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -85,3 +87,30 @@ class BenchmarkConfig:
             check(0 <= seed <= LARGEST, "seeds", self.seeds, "use 0 up to 2^63 - 1")
         check(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "name each once")
         check(self.tflops > 0, "tflops", self.tflops, "it must be positive")
+
+
+@dataclass(frozen=True)
+class SuiteSet:
+    """A data set of a suite."""
+
+    path: str | None = None  # as --data of probe takes it; null: not here
+    metric: str | None = None  # of its records, by which models are ranked on it; null: the main one of each record
+    folds: int | None = None  # draw so many, for clips with neither folds nor splits
+    probe: Mapping[str, Any] = field(default_factory=dict)  # fields of ProbeConfig, over those of the suite
+
+
+@dataclass(frozen=True)
+class SuiteConfig:
+    """Each model on each data set is a probe, whose heads and tasks share one pass over the clips."""
+
+    models: Mapping[str, str | None] = field(default_factory=dict)  # path by name, as --model of probe takes it
+    sets: Mapping[str, SuiteSet] = field(default_factory=dict)
+    probe: Mapping[str, Any] = field(default_factory=dict)  # fields of ProbeConfig, for all sets
+
+    def __post_init__(self) -> None:
+        for group in ("models", "sets"):
+            names = list(getattr(self, group))
+            folders = [re.sub(r"[^\w.-]+", "-", name) for name in names]
+            for name, folder in zip(names, folders, strict=True):
+                check(folder.strip(".-") != "", group, name, "use letters or digits in a name")
+                check(folders.count(folder) == 1, group, name, f"another one has the same folder, {folder}")

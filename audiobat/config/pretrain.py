@@ -1,4 +1,4 @@
-"""Pre-training: masks, decoder, targets and loss beside the model and its training."""
+"""Pre-training: masks, decoder, targets and loss beside the model and its training; probes that watch it."""
 
 from __future__ import annotations
 
@@ -102,6 +102,27 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True)
+class OnlineConfig:
+    """Probes of the encoder in the midst of pre-training, on labelled clips; they change nothing of the run. Ours."""
+
+    data: str | None = None  # labelled clips, as `probe --data` takes them, that the run does not train on; null: none
+    every: int = 2_000  # steps between two probes of the encoder; there is one after the last step, too
+    heads: tuple[str, ...] = ("knn", "cgp")  # kinds of heads
+    clips: int = 250  # training clips of the heads, and as many test clips, at most; features of all are in memory
+    prototypes: int = 200  # of cgp and protobin
+    steps: int = 300  # in which a head is trained
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heads", tuple(self.heads))
+        check(len(self.heads) > 0, "online.heads", self.heads, "name at least one kind")
+        check(len(set(self.heads)) == len(self.heads), "online.heads", self.heads, "name each once")
+        for kind in self.heads:
+            check_kind("head", kind, "online.heads")
+        for name in ("every", "clips", "prototypes", "steps"):
+            check(getattr(self, name) > 0, f"online.{name}", getattr(self, name), "it must be positive")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Everything that a pre-training run depends on."""
 
@@ -114,6 +135,7 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
     init: str | None = None  # begin with a model's encoder, and with what else the file or run holds: teacher, decoder
     init_optimizer: Literal["source", "new"] = "source"  # source: and with the state of a run's optimizer; new: without
 

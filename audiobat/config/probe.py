@@ -10,7 +10,7 @@ from typing import Any, Literal
 from audiobat.config.checks import LARGEST, check, check_choice
 from audiobat.config.frontend import StatisticsConfig
 from audiobat.config.plain import from_dict, to_dict
-from audiobat.config.registry import check_kind, config_class_of, kind_field
+from audiobat.config.registry import check_kind, config_class_of, kind_field, kinds_field
 from audiobat.config.training import LabelConfig, SelectConfig
 
 
@@ -133,6 +133,22 @@ class GridConfig:
 
 
 @dataclass(frozen=True)
+class TaskConfig:
+    """What a task on frozen features is, other than heads that learn the labels; most kinds add settings of their own.
+
+    Every task reads the block `head.layer` and the token `head.pool`.
+    """
+
+    kind: str = kind_field("task", "retrieval")
+
+    def __post_init__(self) -> None:
+        check_kind("task", self.kind)
+
+
+LABELS = "labels"  # among the tasks of a probe: its heads learn the labels of clips
+
+
+@dataclass(frozen=True)
 class ProbeConfig:
     """Which heads are trained, how, on which features. All of them share one pass over the clips."""
 
@@ -141,6 +157,10 @@ class ProbeConfig:
     grid: GridConfig = field(default_factory=GridConfig)
     heads: tuple[str, ...] = ()  # kinds trained side by side, each otherwise as `head`; none: `head` alone
     by_kind: Mapping[str, Any] = field(default_factory=dict)  # kind: fields of `head` and `train` that are its own
+    tasks: tuple[str, ...] = (
+        LABELS,
+    )  # labels: the heads learn them; and other uses of the same features (docs/tasks.md)
+    by_task: Mapping[str, Any] = kinds_field("tasks", TaskConfig)  # task: its own fields, such as kshot: {shots: 16}
     layers: bool = False  # besides, a linear probe of every block: its mean patch, batch norm, a matrix (Fig. 4)
     seeds: tuple[int, ...] = ()  # one record for each; none: `train.seed` alone
     select: SelectConfig = field(default_factory=SelectConfig)
@@ -156,16 +176,23 @@ class ProbeConfig:
     max_frames: int | None = None  # of a window, at most; the release pads ESC-50 to 512. null: the model's own
 
     def __post_init__(self) -> None:
-        for name in ("heads", "seeds"):
+        for name in ("heads", "tasks", "seeds"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("task", "preset"):
             check_choice(self, name)
         for kind in self.heads:
             check_kind("head", kind, "heads")
             self.head.with_kind(kind)  # the other settings must suit it
-        for name in ("heads", "seeds"):
+        for name in ("heads", "tasks", "seeds"):
             values = getattr(self, name)
             check(len(set(values)) == len(values), name, values, "name each once")
+        check(len(self.tasks) > 0, "tasks", self.tasks, "name at least one, such as labels")
+        for kind in {*self.tasks, *self.by_task} - {LABELS}:
+            check_kind("task", kind, "tasks" if kind in self.tasks else "by_task")
+            self.of_task(kind)  # its settings must be right, whether it is asked for or not
+        check(
+            LABELS not in self.by_task, "by_task", self.by_task, "labels has no fields here: head and train are its own"
+        )
         for kind in self.by_kind:
             check_kind("head", kind, "by_kind")
             self.of_kind(kind)  # its settings must be right, whether it is trained or not
@@ -175,6 +202,12 @@ class ProbeConfig:
         some = self.max_frames is None or self.max_frames > 0
         check(some, "max_frames", self.max_frames, "use a positive number or null")
         check(self.workers >= 0, "workers", self.workers, "it must not be negative")
+
+    def of_task(self, kind: str) -> TaskConfig:
+        """The settings of a task of this kind."""
+        own, where = self.by_task.get(kind, {}), f"by_task.{kind}"
+        check(isinstance(own, Mapping) and "kind" not in own, where, own, "give its fields by name, without kind")
+        return from_dict(TaskConfig, {**own, "kind": kind}, where)
 
     def of_kind(self, kind: str) -> ProbeConfig:
         """The settings for a head of this kind: `head` and `train` with what `by_kind` says of it."""

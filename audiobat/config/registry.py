@@ -40,6 +40,7 @@ SEAMS = {
     "decoder": Seam("pretraining/decoders", ("build", "forward")),
     "target": Seam("pretraining/targets", ("build", "forward"), ("base", "teacher")),
     "objective": Seam("pretraining/objectives", ("build", "forward"), ("base", "statistics")),
+    "task": Seam("probing/tasks", ("build", "measure")),
 }
 
 
@@ -99,6 +100,14 @@ def check_kind(seam: str, kind: str, where: str | None = None) -> None:
 def kind_field(seam: str, default: str) -> Any:
     """The field of a config dataclass that names the kind of a seam."""
     return dataclasses.field(default=default, metadata={"seam": seam})
+
+
+def kinds_field(listed: str, config_class: type) -> Any:
+    """The field of a config dataclass that maps kinds of the seam of `config_class`, which `listed` names, to fields.
+
+    The settings of the kinds that are listed are flags, too.
+    """
+    return dataclasses.field(default_factory=dict, metadata={"settings_of": (listed, config_class)})
 
 
 def seam_of(config_class: type) -> tuple[str, str] | None:

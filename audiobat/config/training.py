@@ -7,6 +7,8 @@ from typing import Literal
 
 from audiobat.config.checks import LARGEST, check, check_choice
 
+SINKS = ("tensorboard", "wandb")  # what `engine/logs/sinks.py` has
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -89,13 +91,17 @@ class TrainConfig:
     device: str = "auto"  # auto: a GPU if there is one; or cpu, cuda, cuda:1; ours
     log_every: int = 50  # steps between two rows of the log; ours
     save_every: int = 2_000  # steps between two checkpoints; ours
+    log_to: tuple[str, ...] = ()  # where rows of the log go besides metrics.jsonl: tensorboard, wandb, or both; ours
     keep: int = 2  # newest checkpoints kept; ours
     keep_every: int | None = None  # keep those of every so many steps as well, for ever: a multiple of train.save_every
     timeout: float = 120.0  # seconds without a sign of life after which a rank counts as lost; ours
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "log_to", tuple(self.log_to))
         for name in ("precision", "shard", "compile"):
             check_choice(self, name)
+        for sink in self.log_to:
+            check(sink in SINKS, "train.log_to", sink, f"choose of {', '.join(SINKS)}")
         some = self.accumulate is None or self.accumulate > 0
         check(some, "train.accumulate", self.accumulate, "use a positive number or null")
         for name in ("steps", "batch_size", "log_every", "save_every", "keep"):

@@ -20,6 +20,7 @@ from typing import Any
 from audiobat.errors import AudiobatError, did_you_mean
 
 KIND_FIELDS = ("kind", "source")  # of configs: the fields that name a kind of a seam
+KIND_LISTS = ("heads", "tasks")  # of a probe: the fields that name several
 CODE = "code"  # the folder, in a run or a release, of the files that it was made with
 _modules: dict[Path, ModuleType] = {}  # each user's file that was run, by its full path: the newest content
 _sources: dict[Path, bytes] = {}  # its bytes
@@ -151,7 +152,7 @@ def user_classes(fields: Mapping[str, Any]) -> list[str]:
             found += user_classes(value)
         elif name in KIND_FIELDS and is_user_class(value):
             found.append(value)
-        elif name == "heads" and isinstance(value, list | tuple):  # of a probe: several kinds
+        elif name in KIND_LISTS and isinstance(value, list | tuple):
             found += [kind for kind in value if is_user_class(kind)]
     return list(dict.fromkeys(found))
 
@@ -224,7 +225,7 @@ def with_kinds(fields: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[st
         name: with_kinds(value, renamed)
         if isinstance(value, Mapping)
         else [renamed.get(kind, kind) for kind in value]
-        if name == "heads" and isinstance(value, list | tuple)
+        if name in KIND_LISTS and isinstance(value, list | tuple)
         else renamed.get(value, value)
         if name in KIND_FIELDS and isinstance(value, str)
         else value

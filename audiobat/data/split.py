@@ -38,6 +38,22 @@ def splits_of(table: ClipTable, test_fold: int | None) -> list[Split]:
     return [Split(*split_for_probe(table, fold), fold=str(fold)) for fold in folds]
 
 
+def test_alone(table: ClipTable, test_fold: int | None) -> Split:
+    """The clips to test where nothing trains: those of the fold, those marked test, or all, where clips have no split.
+
+    Raises AudiobatError if there is no such fold, or no clip is marked.
+    """
+    test = np.ones(len(table), bool)
+    if test_fold is not None:
+        test = table.folds == test_fold if table.folds is not None else ~test
+    elif table.splits is not None:
+        test = table.splits == "test"
+    if not test.any():
+        missing = "no clip is marked test" if test_fold is None else f"there is no test fold {test_fold}"
+        raise AudiobatError(f"Of {len(table)} clips none tests, as {missing}: check the columns split and fold.")
+    return Split(np.zeros(0, np.int64), np.flatnonzero(test), drawn=test_fold is None and table.splits is None)
+
+
 def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """clip_ids of the clips that train a probe, and of those that test it.
 
@@ -71,7 +87,8 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
             hint = f"mark some of the {len(table)} clips as {name}" if len(table) > 1 else "annotate a second recording"
             raise AudiobatError(f"Split {name} has no clips{one}: {hint}.")
         sets = {tuple(table.labels.row(i).tolist()) for i in np.flatnonzero(mask).tolist()}
-        if len(sets) == 1 and table.events is None:  # where there are events, their times tell clips apart
+        # Where there are events, their times tell clips apart; where there are no classes, nobody asks for one.
+        if len(sets) == 1 and table.classes and table.events is None:
             names = ";".join(table.classes[c] for c in sets.pop()) or "no label"
             raise AudiobatError(
                 f"All {mask.sum()} clips of split {name} have the same label ({names}): "

@@ -16,7 +16,7 @@ In: a module that returns its loss, an optimiser, batches. Out: trained weights,
     progress.py     phase, rate and time left, on a terminal or in a log
     sharding.py     a model divided over the ranks, and its files
     files.py        files and folders written beside their place and renamed; JSON read
-    logs.py         metrics.jsonl and log.txt
+    logs/           metrics.jsonl, log.txt, and sinks such as TensorBoard
     checkpoint.py   what resuming needs, written so that a kill at any instant loses no older one
     loop.py         the step loop
     tensors.py      files of named tensors; digests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Literal
@@ -57,6 +58,7 @@ def fit(
     after_step: Callable[[int], None] | None = None,
     before_save: Callable[[], None] | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
+    watch: Callable[[int], Mapping[str, float]] | None = None,
     phase: str = "pre-train",
 ) -> FitResult:
     """Train `model` for `train.steps` steps, from `resume` if given, and leave a checkpoint in `log.folder` at the end.
@@ -77,6 +79,9 @@ def fit(
         after_step: called with the step's number once the weights are updated (say, to move a teacher).
         before_save: called on every rank before each checkpoint.
         on_log: called on every rank with every row; an error that it raises ends the run.
+        watch: called on every rank with the number of steps done, after each; what it finds, if anything, is a row of
+            its own, beside the seconds that it took and their share of the run so far, and stays in the progress line.
+            The rates of other rows leave out that time.
         phase: what the progress line says.
 
     A step's number counts from 0; a row's and a checkpoint's `step` is the number of steps done. A signal (see
@@ -112,12 +117,12 @@ def fit(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]  # all that it clips and updates
     # Every rank writes its part of a divided model, but where no rank is the main one, as while a run is measured.
     writes = bool(ranks.largest(ranks.is_main)) if divided else ranks.is_main
-    watch = _FiniteWatch(ranks, log)
+    finite = _FiniteWatch(ranks, log)
     clock = _Clock(train.batch_size)
 
     def write_row(partial: bool = False) -> str:
         """Write the row of the steps since the last one; a partial one goes on in the run that resumes."""
-        watch.check()
+        finite.check()
         values = {"partial": True, **means.values(ranks)} if partial else means.pop(ranks)
         row = {"step": done, **values, "lr": lr(done - 1), **clock.pop()}
         log.write(row)
@@ -125,8 +130,18 @@ def fit(
             on_log(row)
         return f"loss {row['loss']:.4g}"
 
+    def look() -> str:
+        """Let `watch` look at what is trained, and write what it finds."""
+        if watch is None:
+            return ""
+        with clock.paused():
+            found = watch(done)
+        if found:
+            log.write({"step": done, **found, **clock.pauses()})
+        return ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+
     def save() -> None:
-        watch.check(model)
+        finite.check(model)
         if before_save is not None:
             before_save()
         state = means.state(ranks)
@@ -144,6 +159,7 @@ def fit(
         ranks.barrier()  # no rank goes on, or ends, before the checkpoint is whole
 
     done, saved, stop = start, start, GO
+    note = seen = ""  # in the progress line: the last row, and the last that `watch` found
     progress = Progress(phase, steps, done=start, limit=max_seconds, shown=ranks.is_main)
     # Signals first: a worker process that loads data inherits them, so Ctrl-C does not kill it in the middle of a step.
     with noted() as signals, progress:
@@ -171,12 +187,14 @@ def fit(
             if after_step is not None:
                 after_step(done)
 
-            watch.add(loss, done, batch)  # on the device, as are the means: only a row and a save wait for it
+            finite.add(loss, done, batch)  # on the device, as are the means: only a row and a save wait for it
             means.add({"loss": loss, **stats})
             done += 1
             clock.steps += 1
             # Rows before saves: a run that is killed behind a save does not make the rows before it again.
-            progress.advance(note=write_row() if done % train.log_every == 0 or done == steps else "")
+            note = write_row() if done % train.log_every == 0 or done == steps else note
+            seen = look() or seen
+            progress.advance(note=", ".join(filter(None, (note, seen))))
             if done % train.save_every == 0:
                 save()
                 saved = done
@@ -256,7 +274,7 @@ class _Clock:
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
         self._start = self._row_start = monotonic()
-        self._waited = 0.0
+        self._waited = self._pause = self._paused = 0.0
         self.steps = 0
 
     @property
@@ -275,6 +293,19 @@ class _Clock:
             raise
         finally:
             self._waited += monotonic() - before
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of this block in the rates of the row to come; it is part of the run's seconds."""
+        before = monotonic()
+        yield
+        self._pause = monotonic() - before
+        self._paused += self._pause
+        self._row_start += self._pause
+
+    def pauses(self) -> dict[str, float]:
+        """Seconds of the last pause, and the share of all pauses in the run so far."""
+        return {"watch_seconds": self._pause, "watch_share": self._paused / max(self.elapsed, 1e-9)}
 
     def pop(self) -> dict[str, float]:
         """Rates since the last row, the share of the time spent waiting for data, and the seconds of the whole run."""

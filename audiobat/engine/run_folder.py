@@ -20,6 +20,7 @@ from audiobat.config.recipes import parse_yaml, read_fields, write_yaml
 from audiobat.config.user_files import CODE, files_used, hashes_of, split_name, user_classes, with_kinds, without_files
 from audiobat.engine.environment import environment
 from audiobat.engine.files import clear_leftovers, remove, write_atomic
+from audiobat.engine.logs.sinks import FOLDERS
 from audiobat.errors import AudiobatError
 
 try:
@@ -29,12 +30,14 @@ except ImportError:  # Windows has no such locks
 
 RUN_FILES = (  # what --overwrite removes, in this order
     *("env.json", "metrics.jsonl", "log.txt", "skipped.csv", "checkpoints", "results", "figures", "folds", "release"),
+    *FOLDERS,
     CODE,
     "config.yaml",  # last: after a kill in between, the folder is still a run, which can be overwritten again
 )
 FREE_FIELDS = (  # may have other values when a run is resumed, as they change no result
     *("data.workers", "train.device", "train.log_every", "train.save_every", "train.keep", "train.keep_every"),
-    *("train.accumulate", "train.recompute", "train.shard", "train.compile", "train.timeout"),
+    *("train.accumulate", "train.recompute", "train.shard", "train.compile", "train.timeout", "train.log_to"),
+    *("online.data", "online.every", "online.heads", "online.clips", "online.prototypes", "online.steps"),
     *("cache_gb", "cache_dir", "workers"),  # of a probe
 )
 

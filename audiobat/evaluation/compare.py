@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -31,7 +32,9 @@ from audiobat.models.losses import Loss
 ALPHA = 0.05  # a Holm-corrected p below it is a win or a loss
 ENOUGH = 5  # data sets for Wilcoxon's test: with fewer its least possible p is 0.125 or more
 COUNTS = 4_000_000  # counts of rows of scores held at once: 32 MB
+SCORES = 2**24  # of records that are measured in the same draws: 0.7 GB with their order
 BY_HOLM = ("= Holm", "")  # a tie by the correction alone: the pair's own interval leaves 0 out
+Measure: TypeAlias = Callable[[Tensor], Tensor]  # counts [R, n] of clips in R resamples to [R]
 MARKS = {"win": ("▲ win", "green"), "loss": ("▼ loss", "red"), "tie": ("= tie", "")}
 
 
@@ -48,7 +51,13 @@ class Difference:
     low: float  # 95% interval of value_a - value_b
     high: float
     p: float
+    lower_is_better: bool = False
     p_holm: float = math.nan
+
+    @property
+    def advantage(self) -> float:
+        """By how much `a` is the better one."""
+        return self.value_b - self.value_a if self.lower_is_better else self.value_a - self.value_b
 
     @property
     def tie_by_holm(self) -> bool:
@@ -60,7 +69,7 @@ class Difference:
         """The verdict on `a`: a tie where the corrected p is not below 0.05."""
         if not self.p_holm < ALPHA:
             return "tie"
-        return "win" if self.value_a > self.value_b else "loss"
+        return "win" if self.advantage > 0 else "loss"
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class Duel:
     a: str
     b: str
     data_sets: int
-    win_rate: float  # share of the data sets on which `a` is higher; equal values count half
+    win_rate: float  # share of the data sets on which `a` is the better one; equal values count half
     p: float  # Wilcoxon's; NaN for fewer than `ENOUGH` data sets
     p_holm: float = math.nan
 
@@ -123,39 +132,53 @@ def on_one_data_set(entries: Sequence[Entry], metric: str | None, samples: int, 
     if len(systems) < 2:
         return []
     name = entries[0].record.main_metric if metric is None else metric
-    found = {}
-    for system in systems:
-        seeds = [entry for entry in entries if entry.system == system]
-        found[system] = resample(seeds, entries[0], name, samples, seed)
+    found = resample([[e for e in entries if e.system == system] for system in systems], name, samples, seed)
     pairs = []
-    for a, b in combinations(systems, 2):
-        (value_a, resampled_a), (value_b, resampled_b) = found[a], found[b]
+    for (a, (value_a, resampled_a)), (b, (value_b, resampled_b)) in combinations(zip(systems, found, strict=True), 2):
         low, high, p = interval_of_difference(value_a - value_b, resampled_a - resampled_b)
-        pairs.append(Difference(entries[0].record.data.name, name, a, b, value_a, value_b, low, high, p))
+        lower = entries[0].record.metrics[name].lower_is_better
+        pairs.append(Difference(entries[0].record.data.name, name, a, b, value_a, value_b, low, high, p, lower))
     corrected = holm([pair.p for pair in pairs])
     return [replace(pair, p_holm=p) for pair, p in zip(pairs, corrected, strict=True)]
 
 
-def resample(seeds: Sequence[Entry], first: Entry, name: str, samples: int, seed: int = 0) -> tuple[float, Tensor]:
-    """The metric `name` of one system, the mean over its seeds: on the clips as they are, and in resamples [samples].
+def resample(systems: Sequence[Sequence[Entry]], name: str, samples: int, seed: int = 0) -> list[tuple[float, Tensor]]:
+    """The metric `name` of systems, the mean over their seeds: on the clips as they are, and in resamples [samples].
 
+    All systems are measured in the same resamples, which are drawn once for as many records as memory has room for.
     Seeds are averaged within a resample, so that an interval is of the system's mean.
 
     Raises:
-        AudiobatError: scores that are not a record's, or of other clips than those of `first`.
+        AudiobatError: scores that are not a record's, or of other clips than those of the first record.
     """
+    entries = [entry for seeds in systems for entry in seeds]
+    first = entries[0]
     wanted = in_order(load_scores(first.path, first.record))
-    values, resampled = [], []
-    for entry in seeds:
-        scores = in_order(load_scores(entry.path, entry.record))
-        check_same_clips(first, wanted, entry, scores)
-        measure, sizes = measure_of(entry, scores, name)
-        values.append(float(measure(torch.ones(1, sum(sizes), dtype=torch.float64))))
-        resampled.append(bootstrap_values(measure, sizes, samples, seed))
-    return sum(values) / len(values), torch.stack(resampled).mean(0)
+    together = max(1, SCORES // wanted.scores.size)
+    values: list[float] = []
+    resampled: list[Tensor] = []
+    for start in range(0, len(entries), together):
+        measures = []
+        for entry in entries[start : start + together]:
+            scores = in_order(load_scores(entry.path, entry.record))
+            check_same_clips(first, wanted, entry, scores)
+            measure, sizes = measure_of(entry, scores, name)
+            measures.append(measure)
+        values += [float(measure(torch.ones(1, sum(sizes), dtype=torch.float64))) for measure in measures]
+        resampled += bootstrap_values(partial(all_of, measures), sizes, samples, seed).T.contiguous()
+    found, place = [], 0
+    for seeds in systems:
+        own = slice(place, place := place + len(seeds))
+        found.append((sum(values[own]) / len(seeds), torch.stack(resampled[own]).mean(0)))
+    return found
 
 
-def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Callable[[Tensor], Tensor], list[int]]:
+def all_of(measures: Sequence[Measure], counts: Tensor) -> Tensor:
+    """Several metrics of the same counts [R, n]: [R, metrics]."""
+    return torch.stack([measure(counts) for measure in measures], dim=1)
+
+
+def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Measure, list[int]]:
     """The metric `name` as a function of counts [R, n] of clips, mean over folds; and the number of clips of each fold.
 
     Raises:
@@ -177,14 +200,15 @@ def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Callable[[Tenso
             raise AudiobatError(f"--metric {name} needs more than the scores of clips: use {', '.join(measures)}.")
         clips, clip_of_row = np.unique(scores.keys[rows], return_inverse=True)
         sizes.append(len(clips))
-        parts.append((measures[name], torch.from_numpy(clip_of_row)))
+        # Sorted, each row is the clip of its place, but for clips with many rows.
+        parts.append((measures[name], None if len(clips) == len(clip_of_row) else torch.from_numpy(clip_of_row)))
 
     def mean(counts: Tensor) -> Tensor:
         each = []
         for (measure, clip_of_row), part in zip(parts, counts.split(sizes, dim=1), strict=True):
             # A clip of many patch columns has as many rows of scores, so that memory is bounded by rows.
-            batches = part.split(max(1, COUNTS // len(clip_of_row)))
-            each.append(torch.cat([measure(batch[:, clip_of_row]) for batch in batches]))
+            batches = part.split(max(1, COUNTS // (part.shape[1] if clip_of_row is None else len(clip_of_row))))
+            each.append(torch.cat([measure(b if clip_of_row is None else b[:, clip_of_row]) for b in batches]))
         return torch.stack(each).mean(0)
 
     return mean, sizes
@@ -194,8 +218,8 @@ def duels(systems: Sequence[str], differences: Sequence[Difference]) -> list[Due
     """Every pair of systems over the data sets that both have, with Holm's correction."""
     found = []
     for a, b in combinations(systems, 2):
-        gaps = [d.value_a - d.value_b for d in differences if (d.a, d.b) == (a, b)]
-        gaps += [d.value_b - d.value_a for d in differences if (d.a, d.b) == (b, a)]
+        gaps = [d.advantage for d in differences if (d.a, d.b) == (a, b)]
+        gaps += [-d.advantage for d in differences if (d.a, d.b) == (b, a)]
         if gaps:
             rate = sum((gap > 0) + 0.5 * (gap == 0) for gap in gaps) / len(gaps)
             found.append(Duel(a, b, len(gaps), rate, wilcoxon(gaps) if len(gaps) >= ENOUGH else math.nan))
@@ -241,7 +265,7 @@ def difference_table(pairs: Sequence[Difference], letter: dict[str, str]) -> Tab
 
 
 def win_table(comparison: Comparison, letter: dict[str, str]) -> Table:
-    """Share of data sets on which the system of the row is higher than that of the column."""
+    """Share of data sets on which the system of the row is better than that of the column."""
     rate = {(d.a, d.b): d.win_rate for d in comparison.duels} | {(d.b, d.a): 1 - d.win_rate for d in comparison.duels}
     table = table_of("Win rate over data sets, row against column", "", *letter.values())
     for row, short in letter.items():

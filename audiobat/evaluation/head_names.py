@@ -1,13 +1,13 @@
-"""Kinds of heads as tables name and order them; a title is on the head's own class.
+"""Kinds of heads and tasks as tables name and order them; a title is on the kind's own class.
 
-A user's own head is named by its class as its kind gives it: none of its code runs to show a record.
+A user's own is named by its class as its kind gives it: none of its code runs to show a record.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from audiobat.config.registry import kinds
+from audiobat.config.registry import find, kinds
 from audiobat.evaluation.record import ResultRecord
 from audiobat.models.heads import head_class
 
@@ -23,7 +23,11 @@ def head_title(kind: str) -> str:
     """`CGP` for cgp, `MyHead` for `my_head.py:MyHead`."""
     if kind == FINETUNE:
         return "Fine-tuning"
-    return head_class(kind).title if kind in kinds("head") else kind.rpartition(":")[2]
+    for seam in ("head", "task"):
+        if kind in kinds(seam):
+            title: str = find(seam, kind).title
+            return title
+    return kind.rpartition(":")[2]
 
 
 def head_order(kind: str) -> tuple[int, str]:
@@ -33,7 +37,9 @@ def head_order(kind: str) -> tuple[int, str]:
 
 def has_prototypes(kind: str) -> bool:
     """Whether the number of prototypes is a setting of a kind; a kind that is not built in may have any setting."""
-    return kind not in (*kinds("head"), FINETUNE) or (kind != FINETUNE and head_class(kind).has_prototypes)
+    return kind not in (*kinds("head"), *kinds("task"), FINETUNE) or (
+        kind in kinds("head") and head_class(kind).has_prototypes
+    )
 
 
 def head_label(record: ResultRecord) -> str:

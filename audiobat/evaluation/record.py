@@ -1,7 +1,7 @@
 """The result record: one JSON file for each measured number, with the model, data, head, settings and code behind it.
 
-Tables, figures and pages are made from records alone. Beside a record lie the head's scores of every test clip, for
-paired comparisons.
+Tables, figures and pages are made from records alone. Beside a record lie the head's scores of every test clip, or a
+task's values of every query, pair or clip, for paired comparisons.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from audiobat.engine.files import read_json, write_atomic
 from audiobat.errors import AudiobatError
 
 FORMAT = "audiobat-result-1"
+A = TypeVar("A", "Scores", "Values")
 LAYER_NAME = "linear_block_"  # name of a head that probes a single block, before the block's number
 
 
@@ -38,6 +39,7 @@ class Metric:
     definition: str
     sd: float | None = None  # over folds, where there are folds
     interval: str = "bootstrap"  # how it was made: a key of `certainty.COVERAGE`; older records are of this kind
+    lower_is_better: bool = False  # as of errors
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class ScoresFile:
-    """The file beside the record that holds its `Scores`."""
+    """The file beside the record that holds its `Scores` or `Values`."""
 
     file: str
     sha256: str
@@ -95,17 +97,40 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Values:
+    """What a task without class scores measured of every test unit: a query, a pair of clips or a clip."""
+
+    keys: NDArray[np.str_]  # [n] unique in a fold
+    values: NDArray[np.float64]  # [n]; their mean is the main metric, unless there are targets
+    targets: NDArray[np.float64] | None = None  # [n] what the values should be: the main metric is made from both
+    groups: NDArray[np.str_] | None = None  # [n], or [n, 2] of pairs: as those of `UnitOutputs`; None: each alone
+    folds: NDArray[np.str_] | None = None  # [n] the fold in which each was tested
+
+    def __post_init__(self) -> None:
+        kinds = {"values": np.floating, "keys": np.str_, "targets": np.floating, "groups": np.str_, "folds": np.str_}
+        for name, kind in kinds.items():
+            array = getattr(self, name)
+            if array is None and name not in ("keys", "values"):
+                continue
+            shape = self.keys.shape
+            shapes = [shape, (*shape, 2)] if name == "groups" else [shape]
+            if not (array.shape in shapes and len(shape) == 1 and array.size and np.issubdtype(array.dtype, kind)):
+                form = f"{array.dtype} {list(array.shape)}"
+                raise AudiobatError(f"Values.{name} is {form}: give {kind.__name__} [{self.keys.size}], at least one.")
+
+
+@dataclass(frozen=True)
 class ResultRecord:
-    """One head on one model and one data set: probed on frozen features, or fine-tuned together with the model."""
+    """One head or task on one model and data set: on frozen features, or fine-tuned together with the model."""
 
     model: ModelInfo
     data: DataInfo
-    head: dict[str, Any]  # kind, hyper-parameters and training settings, as they were used
+    head: dict[str, Any]  # kind (of a head, or a task), hyper-parameters and training settings, as they were used
     # (`auto` and null replaced by what they meant)
     preset: str  # whose settings these are; custom: nobody's
     seed: int
     metrics: dict[str, Metric]  # the first one is the main one, unless there is accuracy
-    per_class: dict[str, float | None]  # average precision by label; None: no test clip has it
+    per_class: dict[str, float | None]  # average precision by label; None: no test clip has it; of a task: empty
     gate_weights: list[float] | None  # [L], mean over folds, of a head that mixes layers
     wall_seconds: float  # of training and testing the head, without the features that a probe caches
     clips_per_second: float | None  # training clips, with repeats, per second; None: nothing was trained
@@ -114,17 +139,25 @@ class ResultRecord:
     git_commit: str | None  # of the code
     positives: dict[str, int] | None = None  # test clips by label; None: an older record
     folds: dict[str, dict[str, float]] | None = None  # test fold -> metric -> value
-    scores: ScoresFile | None = None  # None: the record cannot be compared clip by clip
+    scores: ScoresFile | None = None  # of a head; None: the record cannot be compared clip by clip
+    values: ScoresFile | None = None  # of a task, in place of scores
 
     @property
     def main_metric(self) -> str:
         """The metric to show where only one fits: accuracy where clips have one label each, as in Table 5, else mAP."""
         return "accuracy" if "accuracy" in self.metrics else next(iter(self.metrics))
 
+    def plain(self) -> dict[str, Any]:
+        """Its fields as JSON has them. Older versions read it, too, where no metric is better when it is lower."""
+        fields: dict[str, Any] = without_nan(dataclasses.asdict(self))
+        for metric in fields["metrics"].values():
+            if not metric["lower_is_better"]:
+                del metric["lower_is_better"]
+        return fields
+
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, whole or not at all; makes the folder."""
-        plain = {"format": FORMAT, **dataclasses.asdict(self)}
-        text = json.dumps(without_nan(plain), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps({"format": FORMAT, **self.plain()}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
 
@@ -138,16 +171,22 @@ def load_record(path: str | Path) -> ResultRecord:
     plain = read_json(Path(path), "give a result record")
     if plain.pop("format", None) != FORMAT:
         raise AudiobatError(f"{path} is no result record of format {FORMAT}: give a file that `audiobat probe` wrote.")
+    return record_from(plain, str(path))
+
+
+def record_from(plain: Any, where: str) -> ResultRecord:
+    """A record from its fields as JSON has them; AudiobatError, with `where` they stand, for one missing or unknown."""
     try:
         plain["model"] = ModelInfo(**plain["model"])
         plain["data"] = DataInfo(**plain["data"])
         for metric in plain["metrics"].values():  # JSON has no NaN: null stands for it
             metric.update({name: math.nan for name in ("value", "low", "high") if metric.get(name, "") is None})
         plain["metrics"] = {name: Metric(**metric) for name, metric in plain["metrics"].items()}
-        if plain.get("scores") is not None:
-            plain["scores"] = ScoresFile(**plain["scores"])
+        for name in ("scores", "values"):
+            if plain.get(name) is not None:
+                plain[name] = ScoresFile(**plain[name])
         record = ResultRecord(**plain)
-        for part in (record, record.model, record.data, *record.metrics.values(), record.scores):
+        for part in (record, record.model, record.data, *record.metrics.values(), record.scores, record.values):
             check_types(part)
         if not record.metrics:
             raise TypeError("no metrics")
@@ -155,7 +194,7 @@ def load_record(path: str | Path) -> ResultRecord:
             raise TypeError("no head.kind")
         return record
     except (TypeError, KeyError, AttributeError) as error:
-        raise AudiobatError(f"{path} is a damaged result record ({error}): run the probe again.") from None
+        raise AudiobatError(f"{where} is a damaged result record ({error}): run the probe again.") from None
 
 
 def check_types(part: object) -> None:
@@ -204,10 +243,17 @@ def save_scores(record_path: str | Path, scores: Scores) -> ScoresFile:
 
     Returns the record's `scores` field. Save the scores before the record, so that a record names only existing files.
     """
-    arrays = {name: array for name, array in vars(scores).items() if array is not None}
+    return _save_arrays(Path(record_path).with_suffix(".scores.npz"), scores)
+
+
+def save_values(record_path: str | Path, values: Values) -> ScoresFile:
+    """Write the values of the record NAME.json to NAME.values.npz beside it, as `save_scores` does scores."""
+    return _save_arrays(Path(record_path).with_suffix(".values.npz"), values)
+
+
+def _save_arrays(path: Path, arrays: Scores | Values) -> ScoresFile:
     packed = io.BytesIO()
-    np.savez(packed, allow_pickle=False, **arrays)
-    path = Path(record_path).with_suffix(".scores.npz")
+    np.savez(packed, allow_pickle=False, **{name: array for name, array in vars(arrays).items() if array is not None})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, packed.getvalue())
     return ScoresFile(path.name, hashlib.sha256(packed.getvalue()).hexdigest())
@@ -219,25 +265,35 @@ def load_scores(record_path: str | Path, record: ResultRecord) -> Scores:
     Raises:
         AudiobatError: the record has none, or their file is missing, was changed, or is no file of scores.
     """
-    if record.scores is None:
-        raise AudiobatError(f"{record_path} has no scores of single clips: probe again with this version.")
-    name = record.scores.file
+    return _load_arrays(record_path, record.scores, Scores)
+
+
+def load_values(record_path: str | Path, record: ResultRecord) -> Values:
+    """Read the values of a task's record; errors as of `load_scores`."""
+    return _load_arrays(record_path, record.values, Values)
+
+
+def _load_arrays(record_path: str | Path, named: ScoresFile | None, kind: type[A]) -> A:
+    word = kind.__name__.lower()
+    if named is None:
+        raise AudiobatError(f"{record_path} has no {word} of single clips: probe again with this version.")
+    name = named.file
     if not isinstance(name, str) or not name or Path(name).name != name:
-        raise AudiobatError(f"{record_path}: scores.file is {name!r}: it must name a file of the record's own folder.")
+        raise AudiobatError(f"{record_path}: {word}.file is {name!r}: it must name a file of the record's own folder.")
     path = Path(record_path).with_name(name)
     try:
         packed = path.read_bytes()
     except OSError as error:
         raise AudiobatError(f"{path} cannot be read ({error.strerror}): keep it beside its record.") from None
-    if hashlib.sha256(packed).hexdigest() != record.scores.sha256:
+    if hashlib.sha256(packed).hexdigest() != named.sha256:
         raise AudiobatError(f"{path} is not the file that {record_path} names (sha256 differs): run the probe again.")
     try:
         if any(member.compress_type != zipfile.ZIP_STORED for member in zipfile.ZipFile(io.BytesIO(packed)).filelist):
             raise ValueError("its arrays are compressed")  # a small file could unpack to a huge one
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-            return Scores(**arrays)
+            return kind(**arrays)
     except Exception as error:  # numpy's parser raises errors of many kinds for a damaged file
-        raise AudiobatError(f"{path} is no file of scores ({error}): run the probe again.") from None
+        raise AudiobatError(f"{path} is no file of {word} ({error}): run the probe again.") from None
 
 
 def without_nan(value: Any) -> Any:

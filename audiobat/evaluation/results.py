@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.csv_text import csv_text
 from audiobat.data.skipped import write_skipped
+from audiobat.data.split import Split
 from audiobat.engine.environment import environment
 from audiobat.engine.files import write_atomic
 from audiobat.engine.tensors import weights_sha256
 from audiobat.evaluation.certainty import FEW, rare_classes
 from audiobat.evaluation.confusion import CONFUSION, confusion_of
 from audiobat.evaluation.labels import ClipIds, untaught
-from audiobat.evaluation.record import DataInfo, ModelInfo, ResultRecord, Scores, save_scores
+from audiobat.evaluation.record import DataInfo, ModelInfo, ResultRecord, Scores, Values, save_scores, save_values
 from audiobat.evaluation.scoring import ClipOutputs, evaluate, values
+from audiobat.evaluation.unit_scoring import UnitOutputs, evaluate_units, join_values
 from audiobat.models.features import Encoder
+from audiobat.zoo.adapters import FileEncoder
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,27 @@ class RunInfo:
         """Of the clip table; computed once, as millions of clips take seconds."""
         return self.table.sha256()
 
+    def data(self, clips: dict[str, int], classes_present: int, untaught: dict[str, int]) -> DataInfo:
+        """The data as records name them."""
+        return DataInfo(
+            name=self.data_name,
+            sha256=self.table_sha256,
+            clips=clips,
+            unreadable=len(self.skipped),
+            classes=len(self.table.classes),
+            classes_present=classes_present,
+            untaught=untaught,
+        )
+
 
 @dataclass(frozen=True)
 class Result:
-    """One head of one seed."""
+    """One head, or one task, of one seed."""
 
-    name: str  # of the head, in file names
+    name: str  # of the head or task, in file names
     record: ResultRecord
-    scores: Scores
+    scores: Scores | Values | None  # of every test clip; of a task its values, if it has any
+    listing: Sequence[Sequence[str]] = ()  # see `UnitOutputs`
 
     def path(self, out: Path) -> Path:
         """OUT/results/MODEL_HEAD_SEED.json."""
@@ -74,9 +92,14 @@ class Result:
 
     def save(self, out: Path) -> Result:
         """Write the scores, then the record, which names them, and the confusion matrix; returns the written result."""
-        path = self.path(out)
-        record = replace(self.record, scores=save_scores(path, self.scores))
-        write_atomic(path.with_suffix(CONFUSION), confusion_of(self.scores, record).csv())
+        path, record = self.path(out), self.record
+        if isinstance(self.scores, Scores):
+            record = replace(record, scores=save_scores(path, self.scores))
+            write_atomic(path.with_suffix(CONFUSION), confusion_of(self.scores, record).csv())
+        elif self.scores is not None:
+            record = replace(record, values=save_values(path, self.scores))
+        if self.listing:
+            write_atomic(path.with_suffix(".csv"), csv_text(self.listing))
         record.save(path)
         return replace(self, record=record)
 
@@ -114,17 +137,10 @@ def build_result(
     else:
         sizes = {str(one.fold): len(one.outputs) for one in folds}
         by_fold = {str(one.fold): values(one.outputs, run.single_label) for one in folds}
+    present = int(torch.cat([one.targets for one in outputs]).any(0).sum())
     record = ResultRecord(
         model=run.model,
-        data=DataInfo(
-            name=run.data_name,
-            sha256=run.table_sha256,
-            clips=sizes,
-            unreadable=len(run.skipped),
-            classes=len(table.classes),
-            classes_present=int(torch.cat([one.targets for one in outputs]).any(0).sum()),
-            untaught=untaught(table, [(one.train, one.test) for one in folds]),
-        ),
+        data=run.data(sizes, present, untaught(table, [(one.train, one.test) for one in folds])),
         head={**head, "choice": choices.get(None, choices)} if choices else dict(head),
         preset=preset,
         seed=seed,
@@ -140,6 +156,58 @@ def build_result(
         folds=by_fold,
     )
     return Result(name, record, scores_by_clip(folds, table))
+
+
+def build_task_result(
+    name: str,
+    splits: Sequence[Split],
+    folds: Sequence[UnitOutputs],
+    run: RunInfo,
+    *,
+    settings: Mapping[str, Any],
+    preset: str,
+    seed: int,
+    wall_seconds: float,
+) -> Result:
+    """The record of one task and seed, of the means over its folds, and its values of every test unit.
+
+    Args:
+        name: of the task, in file names.
+        splits: the readable clips of each fold.
+        folds: what the task measured in each.
+        run: what all records of the run share.
+        settings: kind and settings, as they were used.
+        preset: the kit whose settings these are, or `custom`.
+        seed: of what the task draws; also of the resamples behind its intervals.
+        wall_seconds: that the task took.
+    """
+    if len(folds) == 1:
+        sizes, by_fold = {"train": len(splits[0].train), "test": len(splits[0].test)}, None
+    else:
+        sizes = {str(one.fold): len(one.test) for one in splits}
+        by_fold = {str(split.fold): one.numbers() for split, one in zip(splits, folds, strict=True)}
+    tested = np.concatenate([one.test for one in splits])
+    present = 0 if run.table.labels is None else len(np.unique(run.table.labels.take(tested).values))
+    gates = [one.gate for one in folds if one.gate is not None]
+    record = ResultRecord(
+        model=run.model,
+        data=run.data(sizes, present, {}),
+        head=dict(settings),
+        preset=preset,
+        seed=seed,
+        metrics=evaluate_units(folds, seed),
+        per_class={},
+        gate_weights=torch.stack(gates).mean(0).tolist() if gates else None,
+        wall_seconds=wall_seconds,
+        clips_per_second=None,
+        device=run.device,
+        environment=dict(run.environment),
+        git_commit=run.environment["git_commit"],
+        folds=by_fold,
+    )
+    names = [split.fold for split in splits]
+    listing = [*folds[0].listing[:1], *chain.from_iterable(one.listing[1:] for one in folds)]
+    return Result(name, record, join_values([one.values for one in folds], names), listing)
 
 
 def scores_by_clip(folds: Sequence[FoldResult], table: ClipTable) -> Scores:
@@ -158,7 +226,9 @@ def model_info(name: str, encoder: Encoder) -> ModelInfo:
     """The model as records name it."""
     if not isinstance(encoder, nn.Module):
         return ModelInfo(name, None, None)
-    return ModelInfo(name, weights_sha256(encoder), sum(p.numel() for p in encoder.parameters()))
+    count = sum(p.numel() for p in encoder.parameters())
+    in_file = isinstance(encoder, FileEncoder) and count == 0  # another program holds them
+    return ModelInfo(name, weights_sha256(encoder), None if in_file else count)
 
 
 def gate_of(head: nn.Module) -> Tensor | None:
@@ -174,15 +244,20 @@ def record_path(out: Path, model: str, head: str, seed: int) -> Path:
 
 
 def summary(head: str, record: ResultRecord) -> str:
-    """One line: model, head, seed, main metric with its interval."""
+    """One line: model, head or task, seed, main metric with its interval."""
     metric, data = record.metrics[record.main_metric], record.data
-    name = "macro mAP" if record.main_metric == "map" else record.main_metric
+    name = "macro mAP" if record.main_metric == "map" and record.per_class else record.main_metric
     rare = len(rare_classes(record))
     few = f", {rare} of them in fewer than {FEW} clips" if rare else ""
     spread = "" if metric.sd is None else f", sd {metric.sd:.3f} over {len(record.folds or {})} folds"
-    return (
+    line = (
         f"{record.model.id}, {head}, seed {record.seed}: {name} {metric.value:.3f} "
-        f"[{metric.low:.3f}, {metric.high:.3f}]{spread} (test clips have {data.classes_present} of {data.classes} "
+        f"[{metric.low:.3f}, {metric.high:.3f}]{spread}"
+    )
+    if not record.per_class:  # of a task
+        return line
+    return (
+        f"{line} (test clips have {data.classes_present} of {data.classes} "
         f"classes{few}{f', {len(data.untaught)} of them never trained' if data.untaught else ''})"
     )
 

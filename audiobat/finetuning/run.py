@@ -23,6 +23,7 @@ from audiobat.data.folds import describe_folds, with_folds
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.data.split import Split, splits_of, with_valid
 from audiobat.engine.checkpoint import goes_on_from
+from audiobat.engine.logs import check_sinks
 from audiobat.engine.ranks import Ranks, check_batch, launch, pick_precision
 from audiobat.engine.run_folder import prepare_run, sole_use
 from audiobat.errors import AudiobatError, did_you_mean
@@ -130,6 +131,7 @@ def finetune(
         name = Path(model).resolve().name
         info = model_info(name, first.encoder)  # its hash is that of the model before fine-tuning
         check_batch(config.train.batch_size, ranks)
+        check_sinks(config.train.log_to)
         if ranks.is_main:
             held.enter_context(sole_use(out))
             prepare_run(out, config, resume, overwrite, {"model": str(model), "test_fold": test_fold, "folds": folds})

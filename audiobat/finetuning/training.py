@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
-from audiobat.config import FinetuneConfig
+from audiobat.config import FinetuneConfig, to_dict
 from audiobat.data.loader import CropLoader
 from audiobat.data.skipped import SkippedList
 from audiobat.data.split import Split
@@ -60,7 +60,7 @@ def train_fold(
     start = checkpoint.step if checkpoint else 0
     skipped = SkippedList(folder / "skipped.csv", ranks)
     evaluator.skipped.update(skipped.clips)
-    with RunLog(folder, start, main=ranks.is_main) as log:
+    with RunLog(folder, start, main=ranks.is_main, sinks=config.train.log_to, config=to_dict(config)) as log:
 
         def validate(candidate: Tagger, step: int) -> float:
             found = evaluator.validate(candidate, split.valid)

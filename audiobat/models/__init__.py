@@ -4,6 +4,7 @@ In: waveforms [B, S] and their lengths. Out: `LayerFeatures`, the one value that
 reports know of a model.
 
     features.py     LayerFeatures and the Encoder protocol
+    identity.py     what tells one encoder from another
     patches.py      spectrogram to patch tokens and their 2-D positions
     rotary.py       positions that queries and keys are turned by
     attention.py    attention by the fastest kernel (Eq. 12)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from audiobat.config import PretrainConfig
+from audiobat.config import PretrainConfig, to_dict
 from audiobat.config.recipes import Recipe, make_config
 from audiobat.config.rungs import describe_rung, rung_of
 from audiobat.config.user_files import errors_of_user_code
@@ -18,7 +18,7 @@ from audiobat.data.sampler import ClipOrder, clip_order
 from audiobat.data.skipped import SkippedList
 from audiobat.data.sources.read import read_clips
 from audiobat.engine.checkpoint import goes_on_from, latest, load_checkpoint, restore_moments
-from audiobat.engine.logs import RunLog
+from audiobat.engine.logs import RunLog, check_sinks
 from audiobat.engine.loop import fit
 from audiobat.engine.ranks import Ranks, check_batch, launch, pick_device, pick_precision
 from audiobat.engine.run_folder import check_kept, prepare_run, sole_use
@@ -29,6 +29,9 @@ from audiobat.pretraining.first_step import try_step
 from audiobat.pretraining.objectives.base import Objective, build_objective, encoder_prefix
 from audiobat.pretraining.parts import crops_of, set_up
 from audiobat.pretraining.plan import make_plan, shortage_of
+
+if TYPE_CHECKING:
+    from audiobat.probing.online import OnlineProbe
 
 LARGEST_TRIED = 20_000_000  # parameters, of an objective that `--dry-run` tries: about a second on a CPU
 
@@ -47,7 +50,7 @@ def pretrain(
 
     Args:
         config: what to train, on what, for how long; `config.data.path` is a folder of audio or a CSV.
-        out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/.
+        out: run folder: config.yaml, env.json, metrics.jsonl, log.txt, skipped.csv, checkpoints/, and those of sinks.
         resume: `auto` goes on from the newest checkpoint in `out`; `never` wants a new folder.
         overwrite: remove the run that `out` holds, then start.
         dry_run: print the plan and write nothing.
@@ -79,16 +82,27 @@ def pretrain(
             torch.manual_seed(config.train.seed)
             # Before anything is written: its parts may not fit, and neither may what it begins with.
             check_kept(config)  # it is made of plain values, with which sizes can be counted
+            check_sinks(config.train.log_to)
             check_memory(config, ranks)
             objective = build_objective(config)
             check_memory(config, ranks, objective)
             beginning = begin(objective, config) if overwrite or latest(out) is None else None
+            watch = watcher(config, objective, ranks)
             with sole_use(out) if ranks.is_main else nullcontext():
                 if ranks.is_main:
                     prepare_run(out, config, resume, overwrite)
                 ranks.barrier()
-                train_run(config, objective, beginning, out, table, order, ranks, max_seconds)
+                train_run(config, objective, beginning, watch, out, table, order, ranks, max_seconds)
     return out
+
+
+def watcher(config: PretrainConfig, objective: Objective, ranks: Ranks) -> OnlineProbe | None:
+    """The probes that watch what a release will keep, if `online.data` has clips for them."""
+    if config.online.data is None:
+        return None
+    from audiobat.probing.online import OnlineProbe  # of a room below: probes know nothing of how a model is trained
+
+    return OnlineProbe(config.online, objective.encoder, config.train.steps, ranks)
 
 
 def check_memory(config: PretrainConfig, ranks: Ranks, objective: Objective | None = None) -> None:
@@ -125,6 +139,7 @@ def train_run(
     config: PretrainConfig,
     model: Objective,
     beginning: Beginning | None,
+    watch: OnlineProbe | None,
     out: Path,
     table: ClipTable,
     order: ClipOrder,
@@ -139,10 +154,12 @@ def train_run(
         restore_moments(beginning.optimizer, optimizer)
     loader, skipped = crops_of(config, table, order, ranks, start), SkippedList(out / "skipped.csv", ranks)
     try:
-        with RunLog(out, start, main=ranks.is_main) as log:
+        with RunLog(out, start, main=ranks.is_main, sinks=config.train.log_to, config=to_dict(config)) as log:
             log.say(f"Pre-training on {len(table)} clips, {config.train.steps} steps, from step {start}, in {out}.")
             if beginning is not None:
                 log.say(beginning.sentence)
+            if watch is not None:
+                log.say(watch.sentence)
             clips = table.sha256()
             if checkpoint is not None and checkpoint.extra.get("clips") != clips:
                 log.say(f"Warning: {config.data.path} has other clips than before step {start}: their order changes.")
@@ -160,6 +177,7 @@ def train_run(
                 after_step=model.after_step,
                 before_save=lambda: skipped.gather(loader.skipped),
                 on_log=CollapseWatch(log, model),
+                watch=watch,
             )
         if result.stopped:
             raise Stopped  # the log has said so

@@ -9,7 +9,6 @@ KEY is a digest of the encoder's weights and settings, of the clip table and of 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import errno
 import hashlib
 import json
@@ -25,14 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from audiobat.config import to_dict
-from audiobat.config.user_files import to_share
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.windows import file_stamp
 from audiobat.engine.files import write_atomic
-from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.models.features import Encoder
+from audiobat.models.identity import digest_of, encoder_facts
 from audiobat.probing.feature_store import FLOAT_BYTES, Chunk, ClipIds
 
 try:
@@ -74,7 +71,7 @@ class FeatureFiles:
         os.close(self._file)  # and with it the lock
 
     def load(
-        self, cuts: Sequence[ClipIds], skipped: dict[str, str], again: Callable[[ClipIds], Chunk]
+        self, cuts: Sequence[ClipIds], skipped: dict[str, str], again: Callable[[ClipIds], Chunk | None]
     ) -> list[ClipIds]:
         """Find what is there, check it, and return the cuts whose chunks are to be computed.
 
@@ -207,21 +204,12 @@ def cache_key(encoder: Encoder, table: ClipTable) -> str:
         raise AudiobatError(
             f"{type(encoder).__name__} is no torch module, so its weights have no digest: leave --cache out."
         )
-    config = getattr(encoder, "config", None)
-    facts = {
-        "format": FORMAT,
-        "class": type(encoder).__qualname__,
-        "encoder": [encoder.sample_rate, encoder.dim, encoder.depth],
-        "config": to_share(to_dict(config))[0] if dataclasses.is_dataclass(config) else str(config),
-        "weights": weights_sha256(encoder),
-        "clips": table.sha256(),
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return digest_of({"format": FORMAT, "clips": table.sha256()} | encoder_facts(encoder))
 
 
-def alike(kept: Chunk, now: Chunk) -> bool:
+def alike(kept: Chunk, now: Chunk | None) -> bool:
     """Whether two chunks of the same clips are of one encoder; devices and precisions differ by less than `SAME`."""
-    if kept.shape.tolist() != now.shape.tolist() or kept.sizes.tolist() != now.sizes.tolist():
+    if now is None or kept.shape.tolist() != now.shape.tolist() or kept.sizes.tolist() != now.sizes.tolist():
         return False
     return bool(np.linalg.norm(kept.values - now.values) <= SAME * np.linalg.norm(now.values))
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from audiobat.data.clip import read_clip
 from audiobat.data.clip_table import ClipTable
 from audiobat.engine.files import write_atomic
-from audiobat.evaluation.report.clips import LIST, SavedClip, clips_folder, clips_json, read_saved_clips
+from audiobat.evaluation.record import Scores
 from audiobat.evaluation.report.curves import is_block_probe
+from audiobat.evaluation.report.listening.clips import LIST, SavedClip, clips_folder, clips_json, read_saved_clips
 from audiobat.evaluation.results import Result
 
 SECONDS = 10.0  # of a clip are kept
@@ -49,6 +50,7 @@ def save_clips(written: Sequence[tuple[Path, Result]], table: ClipTable) -> None
         return
     values = [result.record.metrics[result.record.main_metric].value for _, result in rivals]
     path, best = rivals[int(np.argmax([-math.inf if math.isnan(value) else value for value in values]))]
+    assert isinstance(best.scores, Scores)  # a task's record has no classes
     folder = clips_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     # Where a clip has a row per patch column, it counts with its highest scores.

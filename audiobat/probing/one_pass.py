@@ -1,42 +1,55 @@
-"""Features once, then all heads, seeds and folds on them: the work that `probe` and `analyze` share (Section 4).
+"""Features once, then all heads, tasks, seeds and folds on them: the work that `probe` and `analyze` share (Section 4).
 
-In: an encoder and a `Plan`. Out: the result of each head and seed, and the head itself.
+In: an encoder and a `Plan`. Out: the result of each head and seed, and the head itself; that of each task and seed.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from audiobat.config import ProbeConfig, StatisticsConfig, to_dict
 from audiobat.config.user_files import errors_of_user_code, files_used, hashes_of
 from audiobat.data.clip_table import ClipTable
+from audiobat.data.split import Split
+from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import Ranks
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
-from audiobat.evaluation.results import FoldResult, Result, RunInfo, build_result, list_skipped, model_info
+from audiobat.evaluation.results import (
+    FoldResult,
+    Result,
+    RunInfo,
+    build_result,
+    build_task_result,
+    list_skipped,
+    model_info,
+)
 from audiobat.models.features import Encoder
 from audiobat.models.heads import Head, head_class
 from audiobat.models.input_stats import with_input_stats
 from audiobat.probing.cache import FeatureSource, cache_features
+from audiobat.probing.columns import ColumnMeans
 from audiobat.probing.jobs import HeadJob, decay_of, preset_of, with_seeds
 from audiobat.probing.plan import Plan
 from audiobat.probing.selection import Choice, choose_jobs
+from audiobat.probing.tasks import TaskFeatures
 from audiobat.probing.training import Validation, evaluate_heads, train_heads
-from audiobat.zoo.load import load_encoder
+from audiobat.zoo.load import load_encoder, short_name
 
 
 def open_model(model: str | Path | Encoder, trust_remote_code: bool) -> tuple[str, Encoder]:
     """The encoder that `--model` means, or that is given itself, and its name in records."""
     if not isinstance(model, str | Path):
         return type(model).__name__, model
-    return Path(model).resolve().name, load_encoder(model, trust_remote_code=trust_remote_code)
+    return short_name(model), load_encoder(model, trust_remote_code=trust_remote_code)
 
 
 def compute_features(
@@ -53,12 +66,15 @@ def compute_features(
     small, and what goes into blocks is made anew for every batch. On several ranks rank 0 has the features. Raises
     AudiobatError as `cache_features` does.
     """
-    spills = out is not None and "patches" in reads and config.cache_gb > 0
+    encoder = with_input_stats(encoder, config.frontend, config.max_frames)
+    if set(reads) == {"columns"} and isinstance(encoder, nn.Module):
+        encoder = ColumnMeans(encoder)  # else the patches are kept anyway
+    spills = out is not None and not {"patches", "columns"}.isdisjoint(reads) and config.cache_gb > 0
     is_kept = set(reads) != {"blocks"}
     skipped: dict[str, str] = {}
     try:
         return cache_features(
-            with_input_stats(encoder, config.frontend, config.max_frames),
+            encoder,
             table,
             cache_gb=config.cache_gb if is_kept else 0.0,
             cache_dir=config.cache_dir if is_kept else None,
@@ -84,17 +100,11 @@ def probe_splits(
     """
     start, training = monotonic(), 0.0
     config, task, table = plan.config, plan.task, plan.table
+    if not plan.jobs:
+        return []
     tested: dict[tuple[str, int], list[tuple[HeadJob, FoldResult]]] = {}  # head and seed -> each fold
     heads: dict[tuple[str, int], Head] = {}
-    read = [
-        replace(
-            one,
-            train=readable(source, one.train, "train"),
-            test=readable(source, one.test, "test"),
-            valid=readable(source, one.valid, "valid") if len(one.valid) else one.valid,
-        )
-        for one in plan.splits
-    ]
+    read = readable_splits(source, plan.splits)
     for number, split in enumerate(read, start=1):
         label = f"fold {number} of {len(read)}, " if len(read) > 1 else ""
         jobs, choices = plan.jobs, dict[str, Choice]()
@@ -116,14 +126,63 @@ def probe_splits(
             tested.setdefault((job.name, job.train.seed), []).append((job, replace(result, choice=choice or None)))
             heads[job.name, job.train.seed] = trainer.head
     wall = monotonic() - start
-    run = RunInfo(
-        model_info(name, encoder), plan.data_name, table, task.single_label, str(source.device), source.skipped
-    )
+    run = run_info(name, encoder, source, plan)
     results = []
     for key, pairs in tested.items():
         jobs, folds = [job for job, _ in pairs], [result for _, result in pairs]
         results.append((record_of(jobs, folds, run, config, plan.preset_task, training, wall), heads[key]))
     return results
+
+
+def run_info(name: str, encoder: Encoder, source: FeatureSource, plan: Plan) -> RunInfo:
+    """What all records of the probe share."""
+    device = str(source.device)
+    return RunInfo(
+        model_info(name, encoder), plan.data_name, plan.table, plan.task.single_label, device, source.skipped
+    )
+
+
+def measure_tasks(
+    name: str, encoder: Encoder, source: FeatureSource, plan: Plan, done: Collection[tuple[str, int]] = ()
+) -> Iterator[Result]:
+    """The result of each task of a plan but labels, and each seed, the mean over folds; arguments as `probe_splits`.
+
+    All of them share the vectors of clips, which are made once. Raises AudiobatError where a split has no features.
+    """
+    todo = [key for key in plan.keys if key[0] in plan.tasks and key not in done]
+    if not todo:
+        return
+    features = TaskFeatures(source, plan.config.head)
+    run = run_info(name, encoder, source, plan)
+    with Progress("tasks", total=len(todo)) as bar:
+        for task_name, seed in todo:
+            start, task = monotonic(), plan.tasks[task_name]
+            splits = readable_splits(source, task.splits)
+            with errors_of_user_code():  # a task may be a class in a user's file
+                folds = [task.measure(features, split, seed) for split in splits]
+            yield build_task_result(
+                task_name,
+                splits,
+                folds,
+                run,
+                settings={"name": task_name, **task.settings(plan.config.head)},
+                preset=task.preset,
+                seed=seed,
+                wall_seconds=monotonic() - start,
+            )
+            bar.advance(note=task_name)
+
+
+def readable_splits(source: FeatureSource, splits: Sequence[Split]) -> list[Split]:
+    """Splits without the clips that have no features; AudiobatError if none of a split has any."""
+
+    def known(clip_ids: ClipIds, name: str) -> ClipIds:
+        return readable(source, clip_ids, name) if len(clip_ids) else clip_ids
+
+    return [
+        replace(one, train=known(one.train, "train"), test=known(one.test, "test"), valid=known(one.valid, "valid"))
+        for one in splits
+    ]
 
 
 def readable(source: FeatureSource, clip_ids: ClipIds, split: str) -> ClipIds:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from audiobat.config import ProbeConfig, SelectConfig
+from audiobat.config import LABELS, ProbeConfig, SelectConfig
 from audiobat.config.presets import DEFAULT_TASK, tasks_of
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import Split, with_valid
@@ -15,6 +15,8 @@ from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import Task, pick_loss, task_for, untaught
 from audiobat.models.heads import head_class
 from audiobat.probing.jobs import HeadJob, candidates, head_jobs, passes, preset_of, with_seeds
+from audiobat.probing.tasks import ProbeTask, build_tasks
+from audiobat.probing.training import input_kinds
 
 SHOWN = 6  # classes in a line
 
@@ -27,9 +29,29 @@ class Plan:
     table: ClipTable
     splits: Sequence[Split]  # one, or one for each fold, which tests
     task: Task
-    jobs: list[HeadJob]  # of one seed; under `grid.choose` the heads for which rates are to be chosen
+    jobs: list[
+        HeadJob
+    ]  # of one seed; under `grid.choose` the heads for which rates are to be chosen; none without labels
     data_name: str  # of the data in records
     preset_task: str  # column of the preset's table for a config that names none
+    tasks: Mapping[str, ProbeTask] = field(default_factory=dict)  # the others, by their name in files
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        """Name and seed of every record that it makes, heads first."""
+        heads = [(job.name, job.train.seed) for job in with_seeds(self.jobs, self.config)]
+        return heads + [(name, seed) for name, task in self.tasks.items() for seed in seeds_of(self.config, task)]
+
+    @property
+    def reads(self) -> set[str]:
+        """The forms of features that its heads and tasks are given."""
+        return input_kinds(self.jobs, self.task) | {task.reads for task in self.tasks.values()}
+
+
+def seeds_of(config: ProbeConfig, task: ProbeTask) -> tuple[int, ...]:
+    """The seeds with each of which a task is measured: one where it draws nothing."""
+    seeds = config.seeds or (config.train.seed,)
+    return seeds if task.draws(task.config) else seeds[:1]
 
 
 def make_plan(
@@ -43,12 +65,16 @@ def make_plan(
 ) -> Plan:
     """The plan for a model of `depth` blocks; AudiobatError for a task, loss or block that labels or model lack."""
     task = task_for(config, table)
-    jobs = head_jobs(config, depth)
+    jobs = head_jobs(config, depth) if LABELS in config.tasks else []
+    if config.head.layer > depth:
+        raise AudiobatError(
+            f"head.layer is {config.head.layer} and the model has {depth} blocks: use 1 to {depth}, or -1."
+        )
     for job in jobs:
         pick_loss(job.train, task.single_label)  # an error now, if it does not suit the labels
     if task.unit == "frame" and any(job.train.roll for job in jobs):
         raise AudiobatError("train.roll moves sounds away from their labels of frames: leave it out.")
-    return Plan(config, table, splits, task, jobs, data_name, preset_task)
+    return Plan(config, table, splits, task, jobs, data_name, preset_task, build_tasks(config, table, splits))
 
 
 def used_clips(table: ClipTable, splits: Sequence[Split], select: SelectConfig) -> tuple[ClipTable, list[Split]]:
@@ -70,12 +96,16 @@ def used_clips(table: ClipTable, splits: Sequence[Split], select: SelectConfig) 
 def plan_lines(plan: Plan) -> Iterator[str]:
     """The split, the classes without training clips, whose settings these are, and how many trainings that makes."""
     yield f"split: {split_text(plan.table, plan.splits)}"
-    if lost := untaught(plan.table, [(split.train, split.test) for split in plan.splits]):
+    if plan.jobs and (lost := untaught(plan.table, [(split.train, split.test) for split in plan.splits])):
         names = ", ".join(f"{name} ({count})" for name, count in list(lost.items())[:SHOWN])
         more = f", and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
         one = "1 class has test clips but no training clip, and counts in mAP as it comes out"
         several = f"{len(lost)} classes have test clips but no training clip, and count in mAP as they come out"
         yield f"! {one if len(lost) == 1 else several}, near chance: {names}{more}"
+    if plan.tasks:
+        yield f"tasks on the same features: {', '.join(plan.tasks)}"
+    if not plan.jobs:
+        return
     jobs = with_seeds(plan.jobs, plan.config)
     yield f"settings: {settings_text(plan, jobs)}"
     together = [[jobs[place] for place in places] for places in passes(jobs)]
@@ -110,6 +140,8 @@ def split_text(table: ClipTable, splits: Sequence[Split]) -> str:
     if len(splits) > 1:
         return f"each of {len(splits)} folds tests in turn, {len(table):,} clips in all"
     valid = f"{len(splits[0].valid):,} choose the step, " if len(splits[0].valid) else ""
+    if not len(splits[0].train):
+        return f"{len(splits[0].test):,} clips test, and none trains"
     counts = f"{len(splits[0].train):,} clips train, {valid}{len(splits[0].test):,} test"
     if table.splits is not None:
         return f"{counts}, by the column split"

@@ -111,13 +111,14 @@ def train_heads(
     *,
     validation: Validation | None = None,
     tolerant: bool = False,
+    progress: bool = True,
 ) -> tuple[list[HeadTrainer], float]:
     """Train all `jobs`; also returns the seconds that took. Those of the same batches share them, each made once.
 
     The same seed gives the same head, whichever others train beside it; global random state is left alone. Heads of
     fewer steps are done earlier. `label` begins the progress line. With `validation` each head ends with the weights
     of its best step, `best`. If `tolerant`, the others go on when a head's loss is not finite, and its `diverged` says
-    so.
+    so. `progress`: whether to show a bar.
 
     Raises:
         AudiobatError: a loss that does not suit the labels or is not finite.
@@ -126,7 +127,7 @@ def train_heads(
     with torch.random.fork_rng():
         trainers = [HeadTrainer(job, source, task) for job in jobs]
         for some in passes(jobs):
-            train_together(source, clip_ids, task, [trainers[i] for i in some], label, validation, tolerant)
+            train_together(source, clip_ids, task, [trainers[i] for i in some], label, validation, tolerant, progress)
     for trainer in trainers:
         if trainer.best is not None:
             trainer.head.load_state_dict(trainer.best.state)
@@ -142,13 +143,14 @@ def train_together(
     label: str,
     validation: Validation | None,
     tolerant: bool,
+    progress: bool,
 ) -> None:
     """One pass of `train_heads`: all of its batches, each made once for all of these heads."""
     steps, train = max(trainer.steps for trainer in trainers), trainers[0].job.train
     title = trainers[0].job.name if len(trainers) == 1 else f"{len(trainers)} heads"
     draws = draw_clips(clip_ids, train, steps)
     drawn_from = source.rolled(train.order_seed) if train.roll else source
-    with Progress(f"{label}train {title}", total=steps, shown=steps > 0) as bar:
+    with Progress(f"{label}train {title}", total=steps, shown=progress and steps > 0) as bar:
         for step, (drawn, inputs) in enumerate(drawn_from.inputs({t.reads for t in trainers}, draws)):
             active = [trainer for trainer in trainers if trainer.is_active(step)]
             labels = task.labels(drawn, inputs[active[0].reads]).to(source.device)

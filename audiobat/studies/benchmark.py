@@ -6,10 +6,10 @@ goes on; a cell that fails stops none of the others.
 
 from __future__ import annotations
 
-import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from audiobat.probing.run import probe
 from audiobat.studies.benchmark_cells import Cell, cells_of, with_paths
 from audiobat.studies.benchmark_plan import plan_tables
 from audiobat.studies.beside import Panels, Value, beside_figure, terminal_table
+from audiobat.studies.runs import attempt, check_none_failed
 
 HEADINGS = ("", "Model", "Metric", "Here", "95%", "Seeds", "Paper", "Diff.")
 FAILED = "failed"
@@ -134,7 +135,9 @@ def benchmark(
         if not cell.missing:
             done = cell.is_done(out) and not overwrite
             print(f"[{number} of {len(asked)}] {cell}: {'done' if done else cell.settings}", flush=True)
-            if fault := attempt(cell, out, device, overwrite, done):
+            run = run_finetune if cell.protocol == FINETUNE else run_probe
+            log = cell.run(out).with_suffix(".error.txt")
+            if fault := attempt(partial(run, cell, out, device, overwrite, done), log):
                 faults[cell] = fault
                 print(f"failed: {cell}: {fault}", flush=True)
     # The table shows all cells, also those that an earlier command measured.
@@ -148,36 +151,12 @@ def benchmark(
     if panels := panels_of(results):
         figure = beside_figure(panels, "Here and in the paper, with 95% intervals of ours")
         print(f"figure: {save(figure, out / 'figures', 'table')}")
-    failed = defaultdict(list)
-    for result in results:
-        if result.fault:
-            failed[result.fault].append(str(result.cell))
-    if failed:
-        sentences = " ".join(f"{'; '.join(cells)}: {fault}" for fault, cells in failed.items())
-        raise AudiobatError(f"{sum(map(len, failed.values()))} of {len(results)} cells failed. {sentences}")
+    check_none_failed({str(r.cell): r.fault for r in results if r.fault}, len(results), "cells")
     return results
 
 
-def attempt(cell: Cell, out: Path, device: str, overwrite: bool, done: bool) -> str:
-    """Run a cell, or check that it was done with these settings; returns the error's sentence if it fails."""
-    log = cell.run(out).with_suffix(".error.txt")
-    for path in (log, log.with_name(f"{log.name}.tmp")):  # the second: of a benchmark killed while it wrote the first
-        path.unlink(missing_ok=True)
-    try:
-        run = run_finetune if cell.protocol == FINETUNE else run_probe
-        run(cell, out, device, overwrite, done)
-    except AudiobatError as error:
-        return str(error)
-    except Exception as error:  # whatever it is, the other cells may take days and must not be lost for it
-        log.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(log, traceback.format_exc())
-        line = next(iter(str(error).splitlines()), "")
-        return f"{type(error).__name__}: {line} (see {log})."
-    return ""
-
-
 def run_finetune(cell: Cell, out: Path, device: str, overwrite: bool, done: bool) -> None:
-    """Train and test each seed, from where it was stopped."""
+    """Train and test each seed, from where it was stopped; or check that this was done with these settings."""
     for seed in cell.seeds():
         folder, config = cell.run(out, seed), cell.finetune_config()
         config = replace(config, train=replace(config.train, seed=seed, device=device))
@@ -189,7 +168,7 @@ def run_finetune(cell: Cell, out: Path, device: str, overwrite: bool, done: bool
 
 
 def run_probe(cell: Cell, out: Path, device: str, overwrite: bool, done: bool) -> None:
-    """Train and test all seeds in one pass over the clips; a pass that was stopped begins anew."""
+    """Train and test all seeds in one pass over the clips, anew if it was stopped; or check that this was done so."""
     folder, config = cell.run(out), cell.probe_config()
     arguments = {"model": cell.weights, "clips": cell.source}
     if done:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from audiobat.data.shards import is_prepared
 from audiobat.data.sources.catalog import data_sets
 from audiobat.engine.run_folder import unfinished
 from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.studies.runs import absolute, folder_of, named_places
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,8 @@ class Cell:
 
     def run(self, out: Path, seed: int | None = None) -> Path:
         """Its run folder below the benchmark's; of fine-tuning, that of one seed, as a probe has all seeds in one."""
-        names = [re.sub(r"[^\w.-]+", "-", name) for name in (self.model, self.data, self.protocol)]
         own = [f"seed{seed}"] if self.protocol == FINETUNE and seed is not None else []
-        return out.joinpath("runs", *names, *own)
+        return out / "runs" / folder_of(self.model, self.data, self.protocol, *own)
 
     def records(self, out: Path) -> list[Path]:
         """The records of its seeds that are there; their names begin with that of the weights, whatever it is."""
@@ -104,11 +103,6 @@ class Cell:
     def is_done(self, out: Path) -> bool:
         """Whether all of its records are there, and the probe that made them was not stopped behind them."""
         return len(self.records(out)) == len(self.seeds()) and not unfinished(self.run(out))
-
-
-def absolute(path: str) -> str:
-    """The full path of a file or folder, so that it is the same from every working folder; a name or URL as it is."""
-    return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def cells_of(config: BenchmarkConfig, only: Sequence[str] = ()) -> list[Cell]:
@@ -138,16 +132,9 @@ def with_paths(config: BenchmarkConfig, models: Sequence[str] = (), data: Sequen
     """
     places: dict[str, dict[str, Any]] = {"models": dict(config.models), "data": dict(config.data)}
     for flag, words in (("models", models), ("data", data)):
-        named = set()
-        for word in words:
-            name, _, path = word.partition("=")
-            if not (name and path):
-                raise AudiobatError(f"--{flag} has {word!r}: give NAME=PATH, such as --{flag} NAME=/some/where.")
-            if name in named:
-                raise AudiobatError(f"--{flag} names {name} twice: give it one place.")
+        for name, path in named_places(flag, words).items():
             if flag == "data" and name not in config.data:
                 hint = did_you_mean(name, config.data)
                 raise AudiobatError(f"--data has {name!r}{hint}: the benchmark has {', '.join(config.data)}.")
-            named.add(name)
             places[flag][name] = replace(places[flag].get(name, BenchmarkModel()), path=path)
     return replace(config, models=places["models"], data=places["data"])

@@ -35,7 +35,7 @@ from audiobat.engine.progress import duration
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import LAYER_NAME, ResultRecord
 from audiobat.evaluation.report.collect import collect, load_all
-from audiobat.evaluation.report.listening import CardGroup, listening_html
+from audiobat.evaluation.report.listening.section import CardGroup, listening_html
 from audiobat.evaluation.report.page import write_page
 from audiobat.evaluation.report.run_figures import CAPTIONS as REPORT_CAPTIONS
 from audiobat.evaluation.report.run_figures import draw_all

@@ -27,7 +27,7 @@ from audiobat.evaluation.certainty import FEW, interval_note, rare_classes
 from audiobat.evaluation.head_names import head_label
 from audiobat.evaluation.record import Metric, ResultRecord
 from audiobat.evaluation.report import figures
-from audiobat.evaluation.report.listening import Card, spectrogram_png
+from audiobat.evaluation.report.listening.section import Card, spectrogram_png
 from audiobat.evaluation.report.render import pipe_table
 from audiobat.evaluation.report.rows import metric_title
 from audiobat.evaluation.report.style import save

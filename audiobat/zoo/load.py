@@ -1,4 +1,4 @@
-"""Load an encoder from anything that `--model` names: our weights, others' files, a Hugging Face model, a class."""
+"""Load an encoder from anything that `--model` names: our weights, others' files and models, a class."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.models.features import Encoder
 from audiobat.zoo import release as release_io
-from audiobat.zoo.adapters import load_custom, load_huggingface
+from audiobat.zoo.adapters import is_program, load_custom, load_file, load_huggingface, load_torchaudio
 from audiobat.zoo.convert import convert_file, is_foreign
+from audiobat.zoo.hf_hub import PREFIX as HUB
 from audiobat.zoo.hf_hub import is_shared
 
 HUGGING_FACE = "hf:"
+TIMM = "timm:"
+TORCHAUDIO = "torchaudio:"
 
 
 def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
@@ -43,8 +46,9 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
     """Load an encoder, in eval mode on `device`.
 
     Args:
-        source: what `load` takes (weights of this project and files of others), `hf:NAME_OR_FOLDER`, or
-            `my_file.py:MyEncoder`.
+        source: what `load` takes (weights of this project and files of others), `hf:NAME_OR_FOLDER`,
+            `timm:FOLDER` or `timm:OWNER/NAME`, `torchaudio:BUNDLE`, `my_file.py:MyEncoder`, or `FILE@RATE`, an
+            ONNX, TFLite or TorchScript file with its rate in Hz.
         device: `cpu`, `cuda`, `cuda:1` or `auto`; an encoder that is no torch module stays where it is.
         trust_remote_code: run the Python files that come with a model, if it has any; read them first.
 
@@ -54,6 +58,12 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
     file, _, name = str(source).rpartition(":")
     if str(source).startswith(HUGGING_FACE):
         encoder: Encoder = load_huggingface(str(source).removeprefix(HUGGING_FACE), trust_remote_code)
+    elif str(source).startswith(TIMM):
+        return load(timm_source(str(source).removeprefix(TIMM)), device)
+    elif str(source).startswith(TORCHAUDIO):
+        encoder = load_torchaudio(str(source).removeprefix(TORCHAUDIO))
+    elif is_program(source):
+        encoder = load_file(source, trust_remote_code)
     elif file.endswith(".py"):
         encoder = load_custom(file, name)
     elif str(source).endswith(".py"):
@@ -63,3 +73,25 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
     if isinstance(encoder, nn.Module):
         encoder.to(pick_device(device))
     return encoder
+
+
+def timm_source(name: str) -> str:
+    """The folder, or the place on the Hub, of an audio model that timm has saved; timm itself is not needed to read it.
+
+    Raises AudiobatError for the name of an architecture of timm's, all of which were trained on pictures.
+    """
+    name = name.removeprefix("local-dir:").removeprefix("hf-hub:").removeprefix("hf_hub:")  # as create_model has them
+    if Path(name).is_dir():
+        return name
+    if "/" not in name:
+        raise AudiobatError(
+            f"There is no folder {name}, and timm's own models read pictures: give timm:FOLDER, or timm:OWNER/NAME of "
+            "the Hub, such as timm:gaunernst/vit_base_patch16_1024_128.audiomae_as2m."
+        )
+    return f"{HUB}{name}"
+
+
+def short_name(source: str | Path) -> str:
+    """The name of a model in records: its file's or folder's without the folders above it."""
+    file, at, behind = str(source).partition("@") if is_program(source) else (str(source), "", "")
+    return Path(file).resolve().name + at + behind.replace("/", ".")  # names of tensors have slashes

@@ -23,7 +23,7 @@ from audiobat.config import (
     recipes,
     to_dict,
 )
-from audiobat.config.benchmark import BenchmarkConfig
+from audiobat.config.benchmark import BenchmarkConfig, SuiteConfig
 from audiobat.config.plain import flatten
 from audiobat.errors import AudiobatError
 
@@ -525,6 +525,7 @@ def test_numbers_in_recipes_are_numbers(text: str, value: object):
 def test_every_shipped_recipe_is_a_config(name: str):
     fields = recipes.load_recipe(name)
     kinds = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig, "benchmark": BenchmarkConfig}
+    kinds["suite"] = SuiteConfig
     config = from_dict(kinds[recipes.kind_of(name)], fields)
     assert from_dict(type(config), to_dict(config)) == config
 
@@ -551,10 +552,10 @@ def test_a_mistake_in_a_recipe_names_its_file_and_one_in_a_flag_does_not(tmp_pat
 
 def test_recipes_are_listed_for_the_verbs_that_take_them(capsys):
     taken = {"pretrain": "pretrain", "finetune": "finetune", "probe": "probe", "analyze": "probe", "ladder": "probe"}
-    taken["benchmark"] = "benchmark"
+    taken |= {"benchmark": "benchmark", "suite": "suite"}
     for verb, kind in taken.items():
         assert f"a recipe ({', '.join(recipes.recipe_names(kind))}), or" in help_of(capsys, verb, "--help")
-    kinds = [recipes.recipe_names(kind) for kind in ("pretrain", "finetune", "probe", "benchmark")]
+    kinds = [recipes.recipe_names(kind) for kind in ("pretrain", "finetune", "probe", "benchmark", "suite")]
     assert sorted(name for names in kinds for name in names) == recipes.recipe_names()
     assert "demo_probe" in kinds[2]
 

@@ -1,5 +1,6 @@
 """Comparisons: their numbers from the raw scores, what makes a system, which records may be compared, the command."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from sklearn.metrics import average_precision_score
 
 from audiobat.cli.command import main
 from audiobat.errors import AudiobatError
+from audiobat.evaluation import compare as compare_module
 from audiobat.evaluation.compare import Difference, compare, measure_of
 from audiobat.evaluation.compare_records import in_order, name_systems, read_entries
 from audiobat.evaluation.metrics import average_precision, bootstrap_values, interval_of_difference, macro_map_present
@@ -79,6 +81,45 @@ def test_a_pair_is_judged_by_the_paired_bootstrap_of_its_scores(tmp_path: Path, 
     assert f"{gap:+.4f} [{low:+.4f}, {high:+.4f}]" in printed
     assert "▲ win" in printed
     assert compare([b, a], samples=300, seed=7).differences[0].verdict == "loss"
+
+
+def test_resamples_are_drawn_once_and_scores_are_read_once_for_all_systems(tmp_path: Path, monkeypatch):
+    """In parts where memory has no room for all, and to the same numbers."""
+    paths = [
+        write(tmp_path / f"{name}{seed}.json", scores_of(skill, seed), name, seed=seed)
+        for name, skill in (("a", 1.0), ("b", 0.7), ("c", 0.2))
+        for seed in (0, 1)
+    ]
+    draw, load, calls = compare_module.bootstrap_values, compare_module.load_scores, []
+
+    def drawn(metric, sizes, samples, seed):
+        calls.append("draw")
+        return draw(metric, sizes, samples, seed)
+
+    def read(*args):
+        calls.append("read")
+        return load(*args)
+
+    monkeypatch.setattr(compare_module, "bootstrap_values", drawn)
+    monkeypatch.setattr(compare_module, "load_scores", read)
+    whole = compare(paths, samples=100).differences
+    assert (calls.count("draw"), calls.count("read")) == (1, len(paths) + 1)
+    monkeypatch.setattr(compare_module, "SCORES", 4 * CLIPS * CLASSES)
+    calls.clear()
+    assert compare(paths, samples=100).differences == whole
+    assert calls.count("draw") == 2
+
+
+def test_errors_win_when_they_are_lower(tmp_path: Path, capsys):
+    paths = [write(tmp_path / f"{n}.json", scores_of(skill, seed=n), f"m{n}") for n, skill in enumerate((2.0, 0.2))]
+    higher = compare(paths, samples=200).differences[0]
+    for path in paths:
+        plain = json.loads(path.read_text())
+        plain["metrics"]["map"]["lower_is_better"] = True
+        path.write_text(json.dumps(plain))
+    lower = compare(paths, samples=200).differences[0]
+    assert (higher.verdict, lower.verdict) == ("win", "loss")
+    assert (higher.low, higher.p, -higher.advantage) == (lower.low, lower.p, lower.advantage)
 
 
 def test_the_order_of_rows_does_not_matter(tmp_path: Path):

@@ -14,9 +14,9 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.sources.read import read_labelled_clips
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import Scores, load_record
-from audiobat.evaluation.report.clips import read_saved_clips
 from audiobat.evaluation.report.collect import collect, load_all
-from audiobat.evaluation.report.listening import gather
+from audiobat.evaluation.report.listening.clips import read_saved_clips
+from audiobat.evaluation.report.listening.section import gather
 from audiobat.evaluation.report.run import report
 from audiobat.evaluation.results import Result
 from audiobat.models.baselines import LogMelEncoder
@@ -164,7 +164,7 @@ def test_a_page_carries_so_many_bytes_and_says_what_it_leaves_out(table: ClipTab
     saved = {clip.key: clip.file for clip in read_saved_clips(tmp_path / "better" / "clips")}
     assert card.sound == (tmp_path / "better" / "clips" / f"{saved[card.name]}.wav").read_bytes()
     assert card.picture.startswith(b"\x89PNG")
-    monkeypatch.setattr("audiobat.evaluation.report.listening.PAGE_BYTES", 100_000)
+    monkeypatch.setattr("audiobat.evaluation.report.listening.section.PAGE_BYTES", 100_000)
     groups, left_out = gather(found)
     assert 0 < sum(len(group.cards) for group in groups) == 14 - left_out < 14
     assert groups[0].heading.startswith("better,")

@@ -15,7 +15,7 @@ from report_browser import Browser
 from report_samples import make_record, save_all
 
 from audiobat.evaluation.record import ResultRecord
-from audiobat.evaluation.report.clips import SavedClip, clips_json
+from audiobat.evaluation.report.listening.clips import SavedClip, clips_json
 from audiobat.evaluation.report.run import report
 
 HOSTILE = "<script>alert(1)</script>"

@@ -50,6 +50,8 @@ CASES = {
     ),
 }
 
+WATCHED = ("bat", "fsdp2")  # with probes of the encoder in their midst
+
 
 def write_clips(folder: Path) -> None:
     """Recordings of 0.8 s, of which every crop is full, and of 0.15 to 0.8 s, one of them unreadable."""
@@ -62,11 +64,16 @@ def write_clips(folder: Path) -> None:
             tone = 0.3 * np.sin(2 * np.pi * (200 + 50 * n) * time) + 0.02 * rng.standard_normal(len(time))
             soundfile.write(folder / kind / f"{n:02}.wav", tone, RATE)
     (folder / "short" / "07.wav").write_bytes(b"no audio")
+    held = [f"full/{n:02}.wav,{('low', 'high')[n // 15]},{('train', 'test')[n % 2]}" for n in range(30)]
+    (folder / "held.csv").write_text("\n".join(["path,label,split", *held]))
 
 
 def config_of(case: str, folder: Path) -> PretrainConfig:
     recipe, clips, fields = CASES[case]
     tiny = merge(load_recipe(recipe), TINY)
+    if case in WATCHED:
+        online = {"data": str(folder / "held.csv"), "every": 20, "steps": 4, "prototypes": 8}
+        tiny = merge(tiny, {"online": online})
     return from_dict(PretrainConfig, merge(merge(tiny, fields), {"data": {"path": str(folder / clips)}}))
 
 
@@ -82,9 +89,13 @@ def runs(tmp_path_factory):
     return folder
 
 
+def rows_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def losses(folder: Path) -> np.ndarray:
     """The loss and its parts, [steps, parts]."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in rows_of(folder) if "loss" in row]
     parts = [name for name in ("loss", "local_loss", "global_loss", "retention_loss") if name in rows[0]]
     return np.array([[row[name] for name in parts] for row in rows])
 
@@ -98,6 +109,18 @@ def test_several_ranks_are_one_process(runs, case, world):
     weights = load_checkpoint(together).model
     for name, weight in load_checkpoint(alone).model.items():
         torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("case", WATCHED)
+def test_probes_of_a_run_on_several_ranks_find_what_they_find_on_one(runs, case, world):
+    def found(name: str) -> list[tuple[int, float, float]]:
+        return [
+            (row["step"], row["online_knn"], row["online_cgp"]) for row in rows_of(runs / name) if "loss" not in row
+        ]
+
+    assert [step for step, *_ in found(f"{case}_1")] == [20, 30]
+    np.testing.assert_allclose(found(f"{case}_{world}"), found(f"{case}_1"), atol=0.07)  # one of 15 clips may tie
 
 
 def test_a_divided_run_is_a_model_as_any_other(runs):

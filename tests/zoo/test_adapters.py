@@ -1,10 +1,11 @@
 """Hugging Face models as encoders: the real classes, small and random, against plain calls of them, clip by clip."""
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import pytest
@@ -31,14 +32,12 @@ from transformers import (
     WhisperModel,
 )
 
-from audiobat.audio.read import pad_batch
 from audiobat.errors import AudiobatError
-from audiobat.models.features import Encoder, LayerFeatures
+from audiobat.zoo.adapters.huggingface import read
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
-from audiobat.zoo.doctor.encoder import examine
 from audiobat.zoo.load import load_encoder
+from tests.foreign_encoders import CLOSE, check_rules, features, noise, save
 
-CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 SPEECH = {
     "hidden_size": 16,
     "num_hidden_layers": 3,
@@ -56,51 +55,6 @@ FAMILY = {
     "hubert-large": (HubertModel, HubertConfig(**SPEECH, **LARGE), True),
     "wavlm": (WavLMModel, WavLMConfig(**SPEECH), False),
 }
-
-
-def noise(*seconds: float, rate: int = 16_000) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [0.1 * torch.randn(round(s * rate), generator=generator) for s in seconds]
-
-
-def save(folder: Path, model: torch.nn.Module, extractor: Any) -> Path:
-    """Publish random weights, away from the initial values at which every layer does nearly nothing."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter + 0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    if extractor is not None:
-        extractor.save_pretrained(folder)
-    return folder
-
-
-@torch.no_grad()
-def features(encoder: Encoder, clips: list[torch.Tensor]) -> LayerFeatures:
-    return encoder.forward_intermediates(*pad_batch(clips))
-
-
-def check_rules(encoder: Encoder, clips: list[torch.Tensor]) -> LayerFeatures:
-    """Doctor finds no fault; shapes, times and validity; and a clip's features are what they are alone."""
-    assert [found for found in examine(encoder, torch.device("cpu")) if found[1]] == []
-    together = features(encoder, clips)
-    columns, rows = together.grid
-    assert together.patch_tokens.shape == (encoder.depth, len(clips), columns * rows, encoder.dim)
-    assert together.valid.shape == (len(clips), columns * rows)
-    assert together.frame_times.shape == (columns,)
-    assert together.frame_times[0] == 0
-    for i, clip in enumerate(clips):
-        alone = features(encoder, [clip])
-        count = alone.patch_tokens.shape[2]
-        assert alone.valid.all()
-        assert together.valid[i].tolist() == [True] * count + [False] * (columns * rows - count)
-        torch.testing.assert_close(together.patch_tokens[:, i, :count], alone.patch_tokens[:, 0], **CLOSE)
-        if alone.cls_token is not None:
-            assert together.cls_token is not None
-            torch.testing.assert_close(together.cls_token[:, i], alone.cls_token[:, 0], **CLOSE)
-        last = alone.frame_times[-1].item()
-        assert last < len(clip) / encoder.sample_rate
-    return together
 
 
 @pytest.mark.parametrize("kind", FAMILY)
@@ -272,7 +226,7 @@ def test_clap(fusion: bool, padding: str, tmp_path: Path):
     torch.testing.assert_close(found.patch_tokens[0, 1].reshape(32, 2, 64)[9], picture[1, :, 1], atol=1e-3, rtol=1e-3)
 
 
-def test_the_encoder_in_a_whole_model_is_found(tmp_path: Path):
+def test_the_encoder_in_a_whole_model_is_found(tmp_path: Path, caplog):
     """Checkpoints have a head on top, or a text half beside: the adapter takes the encoder, with its weights."""
     text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
     audio = {
@@ -291,6 +245,7 @@ def test_the_encoder_in_a_whole_model_is_found(tmp_path: Path):
         encoder.state_dict()["model.encoder.layers.1.feed_forward.output_dense.weight"],
         model.wav2vec2.encoder.layers[1].feed_forward.output_dense.weight.detach(),
     )
+    assert "UNEXPECTED" not in caplog.text  # transformers' table of tensors that are none of the encoder
 
 
 def test_weights_that_lack_a_layer_are_refused(tmp_path: Path):
@@ -352,3 +307,51 @@ def test_a_name_that_cannot_be_reached_is_one_sentence_after_one_question(monkey
         load_encoder("hf:nobody/nothing")
     assert asked == [("nobody/nothing", 5.0)]
     assert "Retrying" not in capfd.readouterr().err
+
+
+BROKEN = """
+import sys
+from audiobat.errors import AudiobatError
+from audiobat.zoo.load import load_encoder
+
+for folder in sys.argv[1:]:
+    try:
+        load_encoder(f"hf:{folder}")
+    except AudiobatError as error:
+        print(error)
+"""
+
+
+def test_a_torchaudio_that_does_not_load_is_named(tmp_path: Path):
+    """As a wheel for CUDA does beside a PyTorch without it: found by its name, and broken when it is imported."""
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    folder = save(tmp_path / "ast", ASTModel(ASTConfig(**size, max_length=64)), ASTFeatureExtractor(max_length=64))
+    (tmp_path / "torchaudio-9.0.dist-info").mkdir()
+    (tmp_path / "torchaudio-9.0.dist-info" / "METADATA").write_text("Name: torchaudio\nVersion: 9.0\n")
+    (tmp_path / "torchaudio").mkdir()
+    (tmp_path / "torchaudio" / "__init__.py").write_text("from torchaudio import extension\n")
+    (tmp_path / "torchaudio" / "extension.py").write_text('raise OSError("libcudart.so.13: cannot open")\n')
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-c", BROKEN, str(folder), str(tmp_path / "absent")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    broken, absent = done.stdout.splitlines()
+    assert "OSError: libcudart.so.13" in broken
+    assert "torchaudio is installed and fails to load; remove it (pip uninstall torchaudio)" in broken
+    assert "network" not in broken
+    assert absent.endswith("check the name, the folder or the network.")  # another fault is not blamed on the package
+
+
+def test_a_package_is_named_through_the_error_that_transformers_makes_of_it(tmp_path: Path, monkeypatch):
+    (tmp_path / "planted_vision.py").write_text('raise RuntimeError("operator nms does not exist")\n')
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def reader(_: str) -> None:
+        try:
+            importlib.import_module("planted_vision")
+        except RuntimeError as error:
+            raise ModuleNotFoundError("Could not import module 'ASTModel'.") from error
+
+    with pytest.raises(
+        AudiobatError, match=r"\(RuntimeError: operator nms .*\): planted_vision is installed and fails"
+    ):
+        read("model", "somewhere", reader)

@@ -138,8 +138,8 @@ def recipe_names(kind: str | None = None) -> list[str]:
 
 
 def kind_of(name: str) -> str:
-    """The kind of a recipe of the package: `finetune`, `benchmark`, `probe` or `pretrain`."""
-    if name.startswith(("finetune/", "benchmark/", "probe/")):
+    """The kind of a recipe of the package: `finetune`, `benchmark`, `suite`, `probe` or `pretrain`."""
+    if name.startswith(("finetune/", "benchmark/", "suite/", "probe/")):
         return name.partition("/")[0]
     return "probe" if name.endswith("_probe") else "pretrain"
 

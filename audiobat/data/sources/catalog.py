@@ -15,7 +15,7 @@ from typing import Any
 from audiobat.data.clip_table import ClipTable
 from audiobat.errors import AudiobatError, did_you_mean
 
-MODULES = ("audioset", "esc50", "speech_commands", "dcase2016", "beans", "birdset", "fsd50k")
+MODULES = ("audioset", "esc50", "speech_commands", "dcase2016", "beans", "birdset", "fsd50k", "librispeech")
 
 
 @dataclass(frozen=True)

@@ -57,3 +57,13 @@ def half_sample_interval(value: float, estimate: float, halves: Tensor, clips: f
     low, high = sorted((estimate, min(max(2 * estimate - mean, 0.0), 1.0)))
     n = mean * (1 - mean) / variance if variance > ROUNDING**2 else clips
     return min(wilson(low, n)[0], value), max(wilson(high, n)[1], value)
+
+
+def symmetric_interval(value: float, halves: Tensor) -> tuple[float, float]:
+    """95% interval of a metric that is no share, such as a correlation: as far to either side as halves [R] stray.
+
+    NaN among the halves, where the metric is undefined, is left out; with fewer than two left both ends are NaN.
+    """
+    known = halves[~halves.isnan()]
+    margin = NORMAL * float(known.std()) if len(known) > 1 else math.nan
+    return value - margin, value + margin

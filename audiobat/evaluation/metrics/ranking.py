@@ -25,12 +25,15 @@ EXACT = 2**24  # float32 holds every whole number up to it
 
 @dataclass(frozen=True)
 class _Cuts:
-    """Weights under R resamples at the G thresholds that have positives, classes one after the other."""
+    """Weights under R resamples at the G thresholds that have positives, classes one after the other.
+
+    They are large, and made for one metric, which computes in place: new memory takes longer than the arithmetic.
+    """
 
     share: Tensor  # [G, R] positives at the threshold
     hits: Tensor  # [G, R] positives at or above it
-    above: Tensor  # [G, R] rows above it
     reached: Tensor  # [G, R] rows at or above it
+    positives: Tensor  # [C, R] of each class
 
 
 class Ranking:
@@ -57,14 +60,15 @@ class Ranking:
         self._stretches = _offsets(stretches)  # [2G + 1] in falling: where a threshold's rows begin, where they end
         self._ties = _offsets(ties)  # [G + 1] in positives: where those of a threshold begin
         self._thresholds = _offsets(thresholds)  # [C + 1] where those of a class begin
-        self._owner = torch.arange(self._classes).repeat_interleave(thresholds)  # [G] class of each threshold
+        self._used = thresholds.nonzero()[:, 0]  # classes with thresholds
+        self._begins = self._thresholds[self._used]  # the first of each
 
     def average_precision(self, counts: Tensor | None = None) -> Tensor:
         """AP [C] or [R, C], the step integral sum (R_n - R_{n-1}) P_n; NaN for classes without positives."""
 
         def ap(cuts: _Cuts, weights: Tensor) -> Tensor:
-            precision = cuts.hits / cuts.reached.clamp_min(1)
-            return self._by_class(cuts.share * precision) / self._by_class(cuts.share)
+            precision = cuts.hits.div_(cuts.reached.clamp_min_(1))
+            return self._by_class(precision.mul_(cuts.share)) / cuts.positives
 
         return self._resample(ap, counts)
 
@@ -77,11 +81,11 @@ class Ranking:
         """
 
         def ap(cuts: _Cuts, weights: Tensor) -> Tensor:
-            hits = cuts.hits - cuts.share / 2
-            negatives = cuts.reached - cuts.hits
-            found = (hits + negatives).clamp_min(TINY)  # 0 where no clip of the class so far is in the resample
-            precision = hits / (found + negatives / found)
-            return self._by_class(cuts.share * precision) / self._by_class(cuts.share)
+            negatives = cuts.reached.sub_(cuts.hits)
+            hits = cuts.hits.sub_(cuts.share, alpha=0.5)
+            found = (hits + negatives).clamp_min_(TINY)  # 0 where no clip of the class so far is in the resample
+            precision = hits.div_(negatives.div_(found).add_(found))
+            return self._by_class(precision.mul_(cuts.share)) / cuts.positives
 
         return self._resample(ap, counts)
 
@@ -89,10 +93,11 @@ class Ranking:
         """Area under the ROC curve, [C] or [R, C]; a tie counts half, a class without positives or negatives NaN."""
 
         def area(cuts: _Cuts, weights: Tensor) -> Tensor:
-            positives = self._by_class(cuts.share)
-            negatives = weights[self._clips].sum(0) - positives
-            over = (cuts.above - (cuts.hits - cuts.share) + cuts.reached - cuts.hits) / 2  # negatives, ties half
-            return 1 - self._by_class(cuts.share * over) / (positives * negatives)
+            negatives = weights[self._clips].sum(0) - cuts.positives
+            level = _sums(as_table(weights), self._falling, self._stretches)[1::2]  # [G, R] rows at the threshold
+            ties = level.sub_(cuts.share).div_(2)
+            over = cuts.reached.sub_(cuts.hits).sub_(ties)  # negatives at or above the threshold, ties half
+            return 1 - self._by_class(over.mul_(cuts.share)) / (cuts.positives * negatives)
 
         return self._resample(area, counts)
 
@@ -106,16 +111,22 @@ class Ranking:
 
     def _cut(self, weights: Tensor) -> _Cuts:
         """Sums of weights [n, R] at every threshold."""
-        table = weights.float() if weights.sum(0).max() < EXACT else weights
-        between, level = _sums(table, self._falling, self._stretches).unflatten(0, (-1, 2)).unbind(1)  # [G, R] each
+        table = as_table(weights)
         share = _sums(table, self._positives, self._ties)
-        reached = self._cumulate(between + level)
-        return _Cuts(share, self._cumulate(share), reached - level, reached)
+        positives = self._by_class(share)
+        reached = _sums(table, self._falling, self._stretches[::2])  # since the threshold before
+        self._cumulate(reached, self._by_class(reached))
+        hits = share.clone()
+        self._cumulate(hits, positives)
+        return _Cuts(share, hits, reached, positives)
 
-    def _cumulate(self, values: Tensor) -> Tensor:
-        """Running sums of values [G, R] that begin anew with each class."""
-        total = torch.cat([values.new_zeros(1, values.shape[1]), values]).cumsum(0)
-        return total[1:] - total[self._thresholds[self._owner]]
+    def _cumulate(self, values: Tensor, totals: Tensor) -> None:
+        """Turn values [G, R] into running sums that begin anew with each class; `totals` [C, R] are those of classes.
+
+        The total of a class is taken away where the next one begins. All are whole numbers, so that nothing is lost.
+        """
+        values[self._begins[1:]] -= totals[self._used[:-1]]
+        values.cumsum_(0)
 
     def _by_class(self, values: Tensor) -> Tensor:
         """Values [G, R] summed to [C, R]."""
@@ -177,6 +188,11 @@ def _rank(scores: Tensor, targets: Tensor, clips: Tensor) -> tuple[Tensor, Tenso
     edges = torch.stack([starts - moved, ends - moved], dim=1).flatten()
     lengths = edges.diff(prepend=edges.new_zeros(1))
     return clips[order[kept]], lengths, clips[order[hit]], ties, owner.bincount(minlength=classes)
+
+
+def as_table(weights: Tensor) -> Tensor:
+    """Weights [n, R] as float32 where that holds all sums of them."""
+    return weights.float() if weights.sum(0).max() < EXACT else weights
 
 
 def _offsets(lengths: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def bootstrap_values(
     """`metric` in each resample of the test clips, [samples] in float64; (n, samples, seed) fix the resamples.
 
     Args:
-        metric: counts [R, n] (float64) of the clips in R resamples to values [R].
+        metric: counts [R, n] (float64) of the clips in R resamples to values [R]; or several metrics, to [R, m].
         n: test clips; or those of each fold, one after the other, which are then resampled within their fold.
         samples: resamples, drawn with replacement.
         seed: of their draws.

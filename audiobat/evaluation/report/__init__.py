@@ -12,10 +12,10 @@ figures.py      figures of waveforms, logs and attention (Fig. 3, 5)
 analysis_figures.py  figures of the measures of `analyze`
 web/            what pages are made of
 confusions.py   confusion matrices, and what each class is taken for
-clips.py        the clips that a run folder keeps for pages
-listening.py    the page's clips to play
+listening/      the clips that run folders keep, to the page's clips to play
 detections/     an evaluation of detections to the sections of a page
 sound_map.py    a map of sounds to its page
+standings/      models on many data sets, in the order of their mean ranks
 page.py         the page, with its sortable table
 run_figures.py  every figure that the records allow
 run.py          `audiobat report`

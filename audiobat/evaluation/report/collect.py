@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.head_names import head_order
@@ -22,6 +23,8 @@ from audiobat.evaluation.report.rows import (
     natural,
     row_key,
 )
+
+NONE_ASKED: Mapping[tuple[str, str], str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,11 @@ def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
     return loaded
 
 
-def collect(loaded: Sequence[Loaded]) -> Collection:
+def collect(loaded: Sequence[Loaded], metrics: Mapping[tuple[str, str], str] = NONE_ASKED) -> Collection:
     """Rows in the order data set, head, model; linear probes of single blocks become curves, no rows.
+
+    `metrics` has the main metric of rows by the name of their data set and the kind of their head, where it is not that
+    of their records.
 
     Raises:
         AudiobatError: nothing but linear probes of single blocks.
@@ -76,7 +82,13 @@ def collect(loaded: Sequence[Loaded]) -> Collection:
     blocks = {key for key, group in groups.items() if is_block_probe(group[0][1])}
     names = head_names({key: group[0][1] for key, group in groups.items() if key not in blocks})
     rows = [
-        Row(models[model_of(r)], names[key], data[data_of(r)], tuple(group))
+        Row(
+            models[model_of(r)],
+            names[key],
+            data[data_of(r)],
+            tuple(group),
+            metrics.get((r.data.name, r.head["kind"]), ""),
+        )
         for key, group in groups.items()
         if key not in blocks
         for r in (group[0][1],)

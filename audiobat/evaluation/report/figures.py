@@ -1,4 +1,4 @@
-"""Waveforms, a run's log and attention maps to figures, one function each (Fig. 3 and 5 of the paper)."""
+"""Waveforms, logs of runs and attention maps to figures, one function each (Fig. 3 and 5 of the paper)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
@@ -19,10 +20,13 @@ from audiobat.audio.frontends.base import Frontend
 from audiobat.audio.frontends.kaldi_fbank import KaldiFrontend
 from audiobat.audio.frontends.mel_db import MelFrontend
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.report.style import BLUE, COLOURS, LINES, WIDTH, headline, styled
+from audiobat.evaluation.report.style import BLUE, COLOURS, LINES, WIDTH, folded, headline, look, styled
+from audiobat.evaluation.run_logs import RunLogs
 
 HEAT = "magma"  # its lightness rises evenly, so it reads in grey
 SHOWN: dict[str, Any] = {"origin": "lower", "aspect": "auto", "cmap": HEAT, "interpolation": "none"}
+POINTS = 500  # of a curve over steps
+MARKED = 40  # curves of so many points have a mark at each
 TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
 Array = NDArray[Any]
 
@@ -107,6 +111,42 @@ def live_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     length = f"{last['step']:,} steps in {last['seconds']:.0f} s"
     headline(figure, f"Live pre-training, {length}: loss {first['loss']:.2f} to {last['loss']:.2f}")
     return figure
+
+
+@styled
+def training_curves(logs: Sequence[RunLogs], names: Sequence[str], titles: Mapping[str, str]) -> Figure:
+    """A panel for each statistic in `names` over the steps of runs, each run in its own colour and line."""
+    high = (len(names) + 1) // 2
+    several = len(logs) > 1
+    key = 0.35 + 0.19 * ((len(logs) + 1) // 2) if several else 0.0  # inches that the key takes
+    figure = Figure(figsize=(WIDTH, 0.2 + 1.9 * high + key))
+    axes = list(figure.subplots(high, 2, squeeze=False).flat)
+    for ax in axes[len(names) :]:
+        ax.set_visible(False)
+    for ax, name in zip(axes, names, strict=False):
+        for place, log in enumerate(logs):
+            steps, values = thinned(*log.points(name))
+            style = look(place)
+            marker = style.pop("marker") if len(steps) <= MARKED else ""
+            ax.plot(steps, values, marker=marker, markersize=3.5, linewidth=1.3, **style)
+        ax.set_title(titles.get(name, name.replace("_", " ")))
+        ax.grid(True)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.margins(x=0.02)
+    for ax in axes[max(0, len(names) - 2) : len(names)]:
+        ax.set_xlabel("step")
+    if several:
+        lines = [Line2D([], [], linewidth=1.3, markersize=3.5, **look(place)) for place in range(len(logs))]
+        labels = [folded(log.name, 44, 1) for log in logs]
+        figure.legend(lines, labels, loc="outside lower left", ncols=2, fontsize=9)
+    return figure
+
+
+def thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[Array, Array]:
+    """At most `POINTS` points of a curve: means of neighbours where there are more."""
+    cuts = min(len(steps), POINTS)
+    parts = [np.array_split(np.asarray(numbers, np.float64), cuts) if cuts else [] for numbers in (steps, values)]
+    return tuple(np.array([part.mean() for part in each]) for each in parts)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, eq=False)

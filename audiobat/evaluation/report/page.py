@@ -13,6 +13,7 @@ from audiobat.evaluation.head_names import FINETUNE, head_title
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.paper_tables import parameters
 from audiobat.evaluation.report.rows import METRIC_NAMES, NO_SHARES, Row, metric_title, ranked
+from audiobat.evaluation.report.style import RUNS_SHOWN
 from audiobat.evaluation.report.verdicts import Verdicts
 from audiobat.evaluation.report.web.charts import layer_chart
 from audiobat.evaluation.report.web.html import (
@@ -24,6 +25,7 @@ from audiobat.evaluation.report.web.html import (
     text_cell,
     write_html,
 )
+from audiobat.evaluation.run_logs import RunLogs, table_of
 
 BLOCKS = (
     "<p>Linear probes of single blocks, and below them the weights that CGP's gate learned. Point at a block, or walk "
@@ -57,7 +59,9 @@ def write_page(
     verdicts: Verdicts,
     exhibits: Sequence[Exhibit],
     listening: str = "",
+    training: str = "",
     *,
+    standings: str = "",
     heading: str = "",
     lead: str = "",
     facts: Sequence[tuple[str, str]] = (),
@@ -71,17 +75,21 @@ def write_page(
         verdicts: who wins among the rows.
         exhibits: figures, in this order.
         listening: the section of `listening_html`.
-        heading: of the page; "" counts models, heads and data sets.
+            standings: the section of `standings_html`.
+            training: the sections of `training_html`.
+            heading: of the page; "" counts models, heads and data sets.
         lead: two or three sentences below the heading; "" says how many records the page is made of.
         facts: what was run besides, as (name, value).
         notices: licences, as HTML paragraphs.
     """
     charts = "".join(map(layer_chart, found.layers))
     sections = [
+        standings,
         section_html("Results", results_html(found, verdicts)),
         section_html("Block by block", f"{BLOCKS}<div class=charts>{charts}</div>") if charts else "",
         listening,
         *map(exhibit_html, exhibits),
+        training,
         section_html("What was run", (definitions_html(facts) if facts else "") + provenance_html(found)),
         section_html("Licences", "".join(f"<p>{notice}</p>" for notice in notices)) if notices else "",
     ]
@@ -102,6 +110,34 @@ def write_page(
     return write_html(path, heading, lead, sections, top)
 
 
+def training_html(logs: Sequence[RunLogs], exhibits: Sequence[Exhibit]) -> str:
+    """The sections of training runs: a table with a line for each, and their curves."""
+    headings, lines = table_of(logs)
+    words = headings[: headings.index("steps")]
+    body = ""
+    for line in lines:
+        body += f"<tr>{''.join(cell_html(cell, name in words) for name, cell in zip(headings, line, strict=True))}</tr>"
+    about = "The settings are those in which the runs differ; values are those of the last row of each log."
+    if len(logs) > RUNS_SHOWN:
+        about += f" Curves show the first {RUNS_SHOWN} runs."
+    table = f"{table_html(headings, body, words)}<p class=note>{about}</p>"
+    return section_html("Training runs", table) + "".join(map(exhibit_html, exhibits))
+
+
+def cell_html(text: str, is_word: bool) -> str:
+    """A cell of words, or of a number, which may be missing: `400 of 1,000` sorts as 400."""
+    if is_word:
+        return text_cell(text)
+    return f'<td data-value="{escape(text.split(" ")[0].replace(",", ""))}">{escape(text)}</td>'
+
+
+def write_training_page(path: Path, logs: Sequence[RunLogs], exhibits: Sequence[Exhibit]) -> Path:
+    """Write the page of runs that have no records; returns its path."""
+    heading = f"Training report: {some(logs, 'run')}"
+    lead = "Made from the logs of runs, finished or not, as they stood when this page was written."
+    return write_html(path, heading, lead, [training_html(logs, exhibits)])
+
+
 def some(things: Sized[str], name: str) -> str:
     """`3 models`, `1 model`."""
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
@@ -120,7 +156,7 @@ def results_html(found: Collection, verdicts: Verdicts) -> str:
     for name in metrics:
         row = next(row for row in found.rows if name in row.summaries)
         definitions[metric_title(name)] = row.summaries[name].definition
-    legend = f"★ highest of its column in its data set. {escape(verdicts.legend)} " if verdicts.paired else ""
+    legend = f"★ best of its column in its data set. {escape(verdicts.legend)} " if verdicts.paired else ""
     return (
         f'<div class="results{"" if "Data set" in headings else " one"}">{table_html(headings, body, WORDS)}</div>'
         f"<p class=note>{legend}{'Click a heading to sort.' if len(found.rows) > 1 else ''}</p>"
@@ -205,12 +241,12 @@ def compared_html(verdicts: Verdicts, place: int, reference: int) -> str:
 
 
 def metric_html(found: Collection, row: Row, name: str) -> str:
-    """A value with its interval; starred where it is the highest of its data set."""
+    """A value with its interval; starred where it is the best of its data set."""
     summary = row.summaries.get(name)
     if summary is None:
         return '<td data-value="">-</td>'
-    rivals = [r.summaries[name].value for r in found.rows if r.data == row.data and name in r.summaries]
-    best = len(rivals) > 1 and all(not rival > summary.value for rival in rivals) and not math.isnan(summary.value)
+    rivals = [r.summaries[name] for r in found.rows if r.data == row.data and name in r.summaries]
+    best = len(rivals) > 1 and not math.isnan(summary.value) and not any(r.beats(summary.value) for r in rivals)
     value = "" if math.isnan(summary.value) else repr(summary.value)
     share = name not in NO_SHARES
     low, high = number_text(summary.low, 1, share), number_text(summary.high, 1, share)

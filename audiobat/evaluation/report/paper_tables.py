@@ -21,7 +21,7 @@ class Number:
     """A measured cell; a cell that was not measured is None."""
 
     summary: Summary
-    best: bool = False  # highest of its column
+    best: bool = False  # of its column
     tally: tuple[int, int, int] | None = None  # won, tied, lost
 
 
@@ -139,16 +139,16 @@ def number(row: Row, name: str, verdicts: Verdicts, place: int) -> Number | None
 
 
 def with_best(grid: Grid) -> Grid:
-    """The grid with the highest number of each column marked; equal numbers are all marked."""
+    """The grid with the best number of each column marked; equal numbers are all marked."""
     columns = zip(*(line for section in grid.sections for line in section.rows), strict=True)
     top: list[float | None] = []  # None where there are fewer than two numbers to compare
     for column in columns:
-        values = [cell.summary.value for cell in column if isinstance(cell, Number)]
-        values = [value for value in values if not math.isnan(value)]
-        top.append(max(values) if len(values) > 1 else None)
+        found = [cell.summary for cell in column if isinstance(cell, Number) and not math.isnan(cell.summary.value)]
+        best = min if any(summary.lower_is_better for summary in found) else max
+        top.append(best(summary.value for summary in found) if len(found) > 1 else None)
 
-    def marked(cell: Cell, highest: float | None) -> Cell:
-        return replace(cell, best=True) if isinstance(cell, Number) and cell.summary.value == highest else cell
+    def marked(cell: Cell, best: float | None) -> Cell:
+        return replace(cell, best=True) if isinstance(cell, Number) and cell.summary.value == best else cell
 
     sections = (replace(s, rows=tuple(tuple(map(marked, line, top)) for line in s.rows)) for s in grid.sections)
     return replace(grid, sections=tuple(sections))
@@ -168,7 +168,7 @@ def notes(found: Collection, verdicts: Verdicts) -> tuple[str, ...]:
     folds = any(row.main.sd_folds is not None for row in found.rows)
     spread = ["± standard deviation over seeds (ˢ)"] * seeds + ["± standard deviation over folds (ᶠ)"] * folds
     return (
-        "Bold: highest of its column.",
+        f"Bold: {'best' if any(row.main.lower_is_better for row in found.rows) else 'highest'} of its column.",
         f"Brackets: 95% interval over test clips{', its ends averaged over seeds' if seeds else ''}. "
         f"{interval_note(records)}",
         *filter(None, [rare_note(records)]),

@@ -31,8 +31,30 @@ METRIC_NAMES = {
     "d_prime": "d′",
     "map_micro": "mAP, micro",
     "onset_f1": "Onset F1",
+    "ndcg_at_10": "nDCG@10",
+    "map_at_1000": "MAP@1000",
+    "recall_at_10": "Recall@10",
+    "hit_rate_at_5": "Hit rate@5",
+    "hit_rate_at_1": "Hit rate@1",
+    "ap": "AP of pairs",
+    "accuracy_best": "Accuracy, best threshold",
+    "ap_max": "AP of pairs, best similarity",
+    "v_measure": "V-measure",
+    "f1_macro": "F1, macro",
+    "r2": "R²",
+    "pearson": "Pearson r",
+    "spearman": "Spearman ρ",
+    "kendall": "Kendall τ",
+    "rmse": "RMSE",
 }  # in the order of tables
-NO_SHARES = ("d_prime",)  # shown as they are; all others are between 0 and 1, and shown in percent
+NO_SHARES = (
+    "d_prime",
+    "r2",
+    "pearson",
+    "spearman",
+    "kendall",
+    "rmse",
+)  # shown as they are; all others are shares, in percent
 CHOSEN = {"lr", "weight_decay"}  # the settings that the preset `fair` chooses for each seed
 UNITS = {
     "prototypes": "{:,} prototypes",
@@ -57,6 +79,11 @@ class Summary:
     sd_seeds: float | None  # None: one seed
     sd_folds: float | None  # None: no folds
     definition: str
+    lower_is_better: bool = False
+
+    def beats(self, other: float) -> bool:
+        """Whether it is better than another value; of values that are undefined neither is."""
+        return self.value < other if self.lower_is_better else self.value > other
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +94,7 @@ class Row:
     head: str  # its title, with the settings in which it differs from other heads of its kind
     data: str
     loaded: tuple[Loaded, ...]
+    metric: str = ""  # that was asked for as the main one; "": none was
 
     @cached_property
     def records(self) -> tuple[ResultRecord, ...]:
@@ -85,8 +113,8 @@ class Row:
 
     @property
     def main_metric(self) -> str:
-        """The metric that its records show where there is room for one."""
-        return self.first.main_metric
+        """The metric that it shows where there is room for one: that which was asked for, else that of its records."""
+        return self.metric if self.metric in self.summaries else self.first.main_metric
 
     @cached_property
     def summaries(self) -> dict[str, Summary]:
@@ -116,8 +144,13 @@ def metric_title(name: str) -> str:
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """The rows by their main metric, the highest first, rows whose metric is undefined last."""
-    return sorted(rows, key=lambda row: math.inf if math.isnan(row.main.value) else -row.main.value)
+    """The rows by their main metric, the best first, rows whose metric is undefined last."""
+
+    def place(row: Row) -> float:
+        value = row.main.value
+        return math.inf if math.isnan(value) else value if row.main.lower_is_better else -value
+
+    return sorted(rows, key=place)
 
 
 def summarise(records: Sequence[ResultRecord], name: str) -> Summary:
@@ -133,6 +166,7 @@ def summarise(records: Sequence[ResultRecord], name: str) -> Summary:
         sd_seeds=deviation(values),
         sd_folds=statistics.fmean(sds) if sds else None,
         definition=metrics[0].definition,
+        lower_is_better=metrics[0].lower_is_better,
     )
 
 

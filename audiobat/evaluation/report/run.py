@@ -1,4 +1,4 @@
-"""`audiobat report`: result records, or an evaluation, in; tables, figures and one page that needs no network, out.
+"""`audiobat report`: result records, logs of runs, or an evaluation, in; tables, figures and one page out.
 
 No model runs. Of records no audio is read: only the scores beside them are resampled, to compare two of them. Of an
 evaluation the recordings with the most mistakes are read, to be looked at and played.
@@ -6,32 +6,40 @@ evaluation the recordings with the most mistakes are read, to be looked at and p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from audiobat.data.csv_text import csv_text
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.report.collect import collect, load_all
+from audiobat.evaluation.report.collect import Collection, collect, load_all
 from audiobat.evaluation.report.detections.evaluation import Evaluation, evaluation_folder, read_evaluation
 from audiobat.evaluation.report.detections.mistakes import FOLDER as CLIPS
 from audiobat.evaluation.report.detections.sections import detection_sections
 from audiobat.evaluation.report.detections.timeline import FOLDER as RECORDINGS
-from audiobat.evaluation.report.listening import gather, listening_html
-from audiobat.evaluation.report.page import write_page
-from audiobat.evaluation.report.paper_tables import everything, table1, table5
+from audiobat.evaluation.report.listening.section import gather, listening_html
+from audiobat.evaluation.report.page import some, training_html, write_page, write_training_page
+from audiobat.evaluation.report.paper_tables import Grid, everything, table1, table5
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
-from audiobat.evaluation.report.run_figures import draw_all
+from audiobat.evaluation.report.run_figures import clear, draw_all, draw_training
 from audiobat.evaluation.report.sound_map import map_folder, write_map_page
-from audiobat.evaluation.report.verdicts import judge, paired_verdicts
-from audiobat.evaluation.report.web.html import write_html
+from audiobat.evaluation.report.standings.figure import CAPTION, rank_figure
+from audiobat.evaluation.report.standings.places import Standings, standings_of
+from audiobat.evaluation.report.standings.tables import HEADING, duels_grid, standings_html, values_grid
+from audiobat.evaluation.report.style import save
+from audiobat.evaluation.report.verdicts import Verdicts, judge, paired_verdicts
+from audiobat.evaluation.report.web.html import Exhibit, write_html
+from audiobat.evaluation.run_logs import RunLogs, find_runs, load_logs, table_of
+
+OF_SEVERAL = ("tables/standings.*", "tables/duels.*", "figures/ranks.*")  # written for several models and data sets
 
 
 def report(runs: Iterable[str | Path] | str | Path, out: str | Path, *, overwrite: bool = False) -> Path:
     """Write OUT/index.html, and the tables, figures and sounds that belong to it; returns `out`.
 
     Args:
-        runs: folders that `audiobat probe` or `finetune` wrote, of any depth, or record files; or the folder of one
-            `audiobat evaluate`, or of one `audiobat atlas`.
+        runs: folders that `audiobat pretrain`, `finetune` or `probe` wrote, of any depth, or record files; or the
+            folder of one `audiobat evaluate`, or of one `audiobat atlas`.
         out: folder to write.
         overwrite: replace a report that `out` holds, an error otherwise.
 
@@ -70,18 +78,67 @@ def report_map(folder: Path, out: Path) -> Path:
     return out
 
 
-def report_records(sources: Iterable[Path], out: Path) -> Path:
-    """Write the page, tables and figures of result records; returns `out`."""
-    found = collect(load_all(sources))
-    verdicts = judge(found.rows, paired_verdicts(found.rows))
-    tables = out / "tables"
-    tables.mkdir(parents=True, exist_ok=True)
+def report_records(sources: Sequence[Path], out: Path) -> Path:
+    """Write the page, tables and figures of result records, and of the logs of training runs; returns `out`."""
+    runs = {source: find_runs(source) for source in sources}
+    logs = load_logs(folder for found in runs.values() for folder in found)
+    with_records = [source for source in sources if not runs[source] or any(source.rglob("results/*.json"))]
+    if logs:
+        headings, lines = table_of(logs)
+        (out / "tables").mkdir(parents=True, exist_ok=True)
+        write_atomic(out / "tables" / "training.csv", csv_text([headings, *lines]))
+    if not with_records:
+        return report_training(logs, out)
+    found = collect(load_all(with_records))
+    write_report(found, judge(found.rows, paired_verdicts(found.rows)), out, logs)
+    return out
+
+
+def write_report(found: Collection, verdicts: Verdicts, out: Path, logs: Sequence[RunLogs] = ()) -> None:
+    """Write the page, tables and figures of rows that are judged, and of the logs of training runs."""
+    tables, figures = out / "tables", out / "figures"
+    standings = standings_of(found.rows, verdicts)
+    exhibits = write_standings(standings, found, out)
     for grid in (table1(found, verdicts), table5(found, verdicts)):
-        for suffix, text in ((".md", markdown(grid)), (".tex", latex(grid)), (".csv", csv_table(grid))):
-            write_atomic(tables / f"{grid.name}{suffix}", text)
+        write_table(grid, tables)
     write_atomic(tables / "results.csv", csv_lines(everything(found, verdicts)))
-    exhibits = draw_all(out / "figures", found)
-    page = write_page(out / "index.html", found, verdicts, exhibits, listening_html(*gather(found)))
+    exhibits += draw_all(figures, found)
+    page = write_page(
+        out / "index.html",
+        found,
+        verdicts,
+        exhibits,
+        listening_html(*gather(found)),
+        training=training_html(logs, draw_training(figures, logs)) if logs else "",
+        standings="" if standings is None else standings_html(standings),
+    )
     counted = f"{len(found.rows)} row{'' if len(found.rows) == 1 else 's'}"
-    print(f"{page} shows {counted}; {tables} and {out / 'figures'} hold what it is made of.")
+    print(f"{page} shows {counted}; {tables} and {figures} hold what it is made of.")
+
+
+def write_standings(standings: Standings | None, found: Collection, out: Path) -> list[Exhibit]:
+    """Write the tables and the figure of standings, in place of older ones; returns the figure."""
+    for old in (path for name in OF_SEVERAL for path in out.glob(name)):
+        old.unlink()
+    if standings is None:
+        return []
+    for grid in (values_grid(standings, found), duels_grid(standings)):
+        write_table(grid, out / "tables")
+    if not standings.mean_ranks:
+        return []
+    return [Exhibit(save(rank_figure(standings), out / "figures", "ranks"), f"{HEADING}: mean ranks", CAPTION)]
+
+
+def write_table(grid: Grid, folder: Path) -> None:
+    """Write a table as Markdown, LaTeX and CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, text in ((".md", markdown(grid)), (".tex", latex(grid)), (".csv", csv_table(grid))):
+        write_atomic(folder / f"{grid.name}{suffix}", text)
+
+
+def report_training(logs: Sequence[RunLogs], out: Path) -> Path:
+    """Write the page and figures of training runs that have no records; returns `out`."""
+    clear(out / "figures")
+    page = write_training_page(out / "index.html", logs, draw_training(out / "figures", logs))
+    print(f"{page} shows {some(logs, 'run')}; {out / 'figures'} holds what it is made of.")
     return out

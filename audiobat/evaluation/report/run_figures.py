@@ -1,10 +1,10 @@
-"""Every figure that a collection of records allows, as SVG and PNG files, with heading and caption for the page."""
+"""Every figure that records and logs of runs allow, as SVG and PNG files, with heading and caption for the page."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from audiobat.evaluation.record import load_scores
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.confusions import classes_html, confusion_figure, confusion_of_row
 from audiobat.evaluation.report.curves import sweeps
+from audiobat.evaluation.report.figures import training_curves
 from audiobat.evaluation.report.record_figures import (
     LINES_SHOWN,
     Thresholds,
@@ -27,8 +28,9 @@ from audiobat.evaluation.report.record_figures import (
     prototype_curve,
 )
 from audiobat.evaluation.report.rows import Row, ranked
-from audiobat.evaluation.report.style import save
+from audiobat.evaluation.report.style import RUNS_SHOWN, save
 from audiobat.evaluation.report.web.html import Exhibit
+from audiobat.evaluation.run_logs import RunLogs, scores_of
 
 STEPS = 50  # thresholds tried are its multiples, ends aside
 CAPTIONS = {  # of each kind of figure; the kind is the start of its file's name
@@ -45,15 +47,60 @@ CAPTIONS = {  # of each kind of figure; the kind is the start of its file's name
     "dashed line is where it starts. Gate weights of blocks that hold nearly the same are not unique. Bars: means over "
     "seeds. Dots: seeds. ρ: Spearman's rank correlation of the two, mean and standard deviation over seeds. Compare "
     "Figures 4 and 6 of the paper.",
+    "training_scores": "Measured on labelled clips while the runs trained: accuracy where clips have one label each, "
+    "else mAP. online: small probes of what a release would keep; valid: the validation of a fine-tuning.",
+    "training_loss": "The loss and its parts, means over the steps between two rows of the log; of more than 500 rows, "
+    "means of neighbours.",
+    "training_health": "Statistics by which a collapse shows. Target variance or token std near 0, or a feature rank "
+    "near 1: all patches look the same. Position share near 1: targets tell the place of a patch, not its sound.",
+    "training_speed": "The learning rate, clips a second, and the share of the time that waits for data.",
     "prototypes": "Bands: 95% intervals over test clips. Compare Figure 2 of the paper.",
 }
 
 
-def draw_all(folder: Path, found: Collection) -> list[Exhibit]:
-    """Write every figure into `folder` and return them, each data set's together; those of an older report go."""
+LOSSES = ("loss", "local_loss", "global_loss", "retention_loss")
+SPEED = ("lr", "clips_per_second", "data_wait")
+NOT_DRAWN = ("step", "seconds", "steps_per_second", "watch_seconds", "watch_share")
+TITLES = {
+    "loss": "Loss",
+    "local_loss": "Local loss: masked patches",
+    "global_loss": "Global loss: cls token",
+    "retention_loss": "Retention loss: mixtures",
+    "lr": "Learning rate",
+    "clips_per_second": "Clips a second",
+    "data_wait": "Share of time that waits for data",
+}
+
+
+def draw_training(folder: Path, logs: Sequence[RunLogs]) -> list[Exhibit]:
+    """Write the curves of runs into `folder` and return them; of very many runs, those of the first ones."""
+    shown = [log for log in logs if log.rows][:RUNS_SHOWN]
+    names = [name for name in dict.fromkeys(n for log in shown for n in log.names) if name not in NOT_DRAWN]
+    scores = scores_of(shown)
+    groups = {
+        "training_scores": ("Labelled clips, while the runs train", scores),
+        "training_loss": ("Loss", [name for name in LOSSES if name in names]),
+        "training_health": ("Health", [name for name in names if name not in (*LOSSES, *SPEED, *scores)]),
+        "training_speed": ("Schedule and speed", [name for name in SPEED if name in names]),
+    }
+    exhibits = []
+    for kind, (heading, panels) in groups.items():
+        if panels:
+            path = save(training_curves(shown, panels, TITLES), folder, kind)
+            exhibits.append(Exhibit(path, heading, CAPTIONS[kind]))
+    return exhibits
+
+
+def clear(folder: Path) -> None:
+    """Remove the figures of an older report."""
     for kind in CAPTIONS:
         for old in (*folder.glob(f"{kind}*.svg"), *folder.glob(f"{kind}*.png")):
             old.unlink()
+
+
+def draw_all(folder: Path, found: Collection) -> list[Exhibit]:
+    """Write every figure into `folder` and return them, each data set's together; those of an older report go."""
+    clear(folder)
     exhibits = []
     for drawn in drawings_of(found):
         data = drawn.data

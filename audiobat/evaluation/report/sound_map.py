@@ -24,7 +24,7 @@ import numpy as np
 
 from audiobat.engine.files import read_json, replacing
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.report.clips import file_beside
+from audiobat.evaluation.report.listening.clips import file_beside
 from audiobat.evaluation.report.web.html import data_html, readable, section_html, write_html
 
 FILE = "map.json"

@@ -33,6 +33,7 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a name with two $ is a name
 }
 SERIES = ((BLUE, "o"), (ORANGE, "s"), (BLACK, "^"), (VERMILLION, "D"), (SKY, "v"), (GREEN, "P"), (PURPLE, "X"))
+RUNS_SHOWN = 28  # series that `look` tells apart
 P = ParamSpec("P")
 
 

@@ -1,7 +1,7 @@
 """Which rows of a data set win, tie and lose: by a paired bootstrap where scores are kept, else by intervals.
 
-A row wins where the 95% interval of the difference in its data set's main metric is above 0. Each pair is judged alone:
-`audiobat compare` corrects for the number of pairs.
+A row wins where the 95% interval of the difference in its data set's main metric is on its side of 0. Each pair is
+judged alone: `audiobat compare` corrects for the number of pairs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from typing import Literal
-
-from torch import Tensor
 
 from audiobat.engine.progress import Progress
 from audiobat.evaluation.compare import resample
@@ -77,6 +75,7 @@ def judge(rows: Sequence[Row], paired: Mapping[tuple[int, int], Verdict]) -> Ver
     for (a, one), (b, other) in combinations(enumerate(rows), 2):
         if one.data == other.data and one.main_metric == other.main_metric:
             above, below = one.main.low > other.main.high, one.main.high < other.main.low  # neither if undefined
+            above, below = (below, above) if one.main.lower_is_better else (above, below)
             verdict: Verdict = paired.get((a, b)) or ("win" if above else "loss" if below else "tie")
             found[a, b], found[b, a] = verdict, REVERSED[verdict]
             ways.add((a, b) in paired)
@@ -99,14 +98,13 @@ def paired_verdicts(rows: Sequence[Row]) -> dict[tuple[int, int], Verdict]:
     verdicts: dict[tuple[int, int], Verdict] = {}
     with Progress("compare", total=sum(map(len, rivals)), unit="row", shown=bool(rivals)) as bar:
         for places in rivals:
-            values: dict[int, Tensor] = {}  # the same resamples for all rows: a hard clip is hard for each
-            first = Entry(*rows[places[0]].loaded[0])
-            for place in places:
-                seeds = [Entry(*one) for one in rows[place].loaded]
-                values[place] = resample(seeds, first, rows[place].main_metric, SAMPLES)[1]
-                bar.advance()
+            seeds = [[Entry(*one) for one in rows[place].loaded] for place in places]
+            found = resample(seeds, rows[places[0]].main_metric, SAMPLES)
+            values = {place: resampled for place, (_, resampled) in zip(places, found, strict=True)}
+            bar.advance(len(places))
             for a, b in combinations(places, 2):
                 difference = rows[a].main.value - rows[b].main.value
                 low, high, _ = interval_of_difference(difference, values[a] - values[b])
-                verdicts[a, b] = "win" if low > 0 else "loss" if high < 0 else "tie"
+                above: Verdict = "win" if low > 0 else "loss" if high < 0 else "tie"
+                verdicts[a, b] = REVERSED[above] if rows[a].main.lower_is_better else above
     return verdicts

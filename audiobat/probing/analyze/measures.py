@@ -114,6 +114,7 @@ def analysis_config(config: ProbeConfig) -> ProbeConfig:
     refused = {
         "heads": config.heads,
         "head.kind": "" if config.head.kind == "cgp" else config.head.kind,
+        "tasks": "" if config.tasks == ProbeConfig.tasks else ", ".join(config.tasks),
         "task": "" if config.task != "frame" else "frame",
         "grid.choose": config.grid.choose,
         "grid.lr": config.grid.lr,

@@ -6,24 +6,52 @@ Layers are the model's own `hidden_states` but for the first of them, which is t
 from __future__ import annotations
 
 import importlib
+import traceback
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from audiobat.errors import AudiobatError
-from audiobat.zoo.adapters.published import ASTEncoder, ClapAudioTower, WaveformEncoder, WhisperAudioEncoder
+from audiobat.zoo.adapters.conformers import LasrAudioEncoder, ParakeetAudioEncoder, Wav2Vec2BertEncoder
+from audiobat.zoo.adapters.published import (
+    ASTEncoder,
+    ClapAudioTower,
+    MoonshineAudioEncoder,
+    WaveformEncoder,
+    WhisperAudioEncoder,
+)
 from audiobat.zoo.adapters.remote import RemoteEncoder
+from audiobat.zoo.adapters.towers import LanguageModelTower, PEAudioTower, part_of
 from audiobat.zoo.adapters.windows import WindowedEncoder
 
-WAVEFORM = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
+WAVEFORM = (
+    *("wav2vec2", "wav2vec2-conformer", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"),
+    *("sew", "sew-d"),
+)
 ADAPTERS = {
     "audio-spectrogram-transformer": ASTEncoder,
     "whisper": WhisperAudioEncoder,
     "clap": ClapAudioTower,
     "clap_audio_model": ClapAudioTower,
     **dict.fromkeys(WAVEFORM, WaveformEncoder),
+    "moonshine": MoonshineAudioEncoder,
+    "wav2vec2-bert": Wav2Vec2BertEncoder,
+    **dict.fromkeys(("parakeet_encoder", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt"), ParakeetAudioEncoder),
+    **dict.fromkeys(("lasr_encoder", "lasr_ctc"), LasrAudioEncoder),
+    **dict.fromkeys(("qwen2_audio", "voxtral", "audioflamingo3", "musicflamingo"), LanguageModelTower),
+    **dict.fromkeys(("qwen2_audio_encoder", "voxtral_encoder", "audioflamingo3_encoder"), LanguageModelTower),
+    **dict.fromkeys(("pe_audio", "pe_audio_encoder", "pe_audio_video"), PEAudioTower),
 }
+PARTS = {  # the audio encoder inside a model that has more
+    **dict.fromkeys(("whisper", "moonshine", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "lasr_ctc"), "encoder"),
+    "clap": "audio_model",
+}
+TOWERS = ("qwen2_audio", "voxtral", "audioflamingo3", "musicflamingo", "pe_audio", "pe_audio_video")  # loaded alone
 NO_AUTO_MODEL = {"clap_audio_model": "ClapAudioModel"}  # classes of model types that AutoModel does not know
 REACH_SECONDS = 5.0  # after which the Hub counts as out of reach
+OWN_IMPORTS = ("audiobat", "transformers", "transformers_modules")  # the last are files beside the weights
 ABSENT = ("masked_spec_embed",)  # parameters that only training uses, which published weights may lack
 
 
@@ -46,11 +74,12 @@ def load_huggingface(source: str | Path, trust_remote_code: bool = False) -> Win
     config = read("config", source, transformers.PretrainedConfig.get_config_dict)[0]
     kind, own_code = config.get("model_type"), "AutoModel" in (config.get("auto_map") or {})
     if kind in ADAPTERS:
-        model = load_model(getattr(transformers, NO_AUTO_MODEL.get(str(kind), "AutoModel")), source)
+        name = NO_AUTO_MODEL.get(str(kind), "AutoModel")
+        model_class = read("model", source, lambda _: getattr(transformers, name))
+        part = part_of(read("config", source, transformers.AutoConfig.from_pretrained)) if kind in TOWERS else {}
+        model, _ = load_model(model_class, source, **part)
         extractor = read("feature extractor", source, transformers.AutoFeatureExtractor.from_pretrained)
-        # The audio encoder inside a model that has more: Whisper's encoder, CLAP's audio model.
-        audio = model.encoder if kind == "whisper" else getattr(model, "audio_model", model)
-        return ADAPTERS[kind](audio, extractor).eval()
+        return ADAPTERS[kind](getattr(model, PARTS[kind]) if kind in PARTS else model, extractor).eval()
     if not own_code:
         raise AudiobatError(
             f"{source} has model_type {kind!r}, for which there is no adapter ({', '.join(ADAPTERS)}): wrap it as "
@@ -86,7 +115,7 @@ def load_remote(transformers: Any, source: str | Path, config: dict[str, Any]) -
     model_class = read("code", source, lambda name: dynamic.get_class_from_dynamic_module(place, name))
     if not hasattr(model_class, "all_tied_weights_keys"):
         model_class.all_tied_weights_keys = {}  # code older than transformers 5 may skip post_init, which sets it
-    model = load_model(model_class, source, config=made)
+    model = made_anew(*load_model(model_class, source, config=made))
     extractor = None
     find = transformers.utils.cached_file  # of a file beside the weights; None if there is none
     beside = find(str(source), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
@@ -99,24 +128,70 @@ def load_remote(transformers: Any, source: str | Path, config: dict[str, Any]) -
     return RemoteEncoder(model, extractor)
 
 
+def made_anew(loaded: Any, missing: Collection[str]) -> Any:
+    """A model of the class and weights of `loaded`, with whatever else its code computes.
+
+    transformers 5 runs that code on tensors without memory. Afterwards buffers that are in no file, such as the window
+    of an STFT, hold whatever stood in memory before, and tensors that are no buffers still hold nothing.
+
+    Args:
+        loaded: a model, as transformers loaded it.
+        missing: names of its tensors that were in no file.
+    """
+    with torch.random.fork_rng(devices=[]):  # the code draws initial weights, which are none of the caller's numbers
+        made = type(loaded)(loaded.config).float()
+    state = {name: tensor for name, tensor in loaded.state_dict().items() if name not in missing}
+    made.load_state_dict(state, strict=False)
+    return made
+
+
 def read(part: str, source: str | Path, reader: Any) -> Any:
     """`reader(source)`, whose many kinds of failure become one sentence that names the part."""
     try:
         return reader(str(source))
     except Exception as error:  # transformers, or the code beside the weights, may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise AudiobatError(
-            f"The {part} of {source} cannot be read ({reason}): check the name, the folder or the network."
-        ) from error
+        package, cause = failed_import(error)
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+        hint = "check the name, the folder or the network"
+        if package:
+            hint = (
+                f"{package} is installed and fails to load; remove it (pip uninstall {package}), or install the build "
+                f"of it that fits PyTorch {torch.__version__}"
+            )
+        raise AudiobatError(f"The {part} of {source} cannot be read ({reason}): {hint}.") from error
 
 
-def load_model(model_class: Any, source: str | Path, **more: Any) -> Any:
-    """The model in float32. Where weights are missing transformers would fill in random ones; here AudiobatError."""
-    model, report = read(
-        "model",
-        source,
-        lambda name: model_class.from_pretrained(name, dtype="float32", output_loading_info=True, **more),
-    )
+def failed_import(error: BaseException) -> tuple[str, BaseException]:
+    """The package, other than transformers, whose import raised an exception, and that exception, the first one.
+
+    Where no import raised: no name, and the exception that was given.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        for frame, _ in traceback.walk_tb(at.__traceback__):
+            package = str(frame.f_globals.get("__name__")).partition(".")[0]
+            if frame.f_code.co_name == "<module>" and package not in OWN_IMPORTS:
+                return package, at
+        at = at.__cause__ or at.__context__
+    return "", error
+
+
+def load_model(model_class: Any, source: str | Path, **more: Any) -> tuple[Any, list[str]]:
+    """The model in float32, and the names of its tensors that are in no file.
+
+    Where weights are missing transformers would fill in random ones; here AudiobatError.
+    """
+    logs = importlib.import_module("transformers.utils.logging")
+    level = logs.get_verbosity()
+    logs.set_verbosity_error()  # no table of what a file holds beside the encoder
+    try:
+        model, report = read(
+            "model",
+            source,
+            lambda name: model_class.from_pretrained(name, dtype="float32", output_loading_info=True, **more),
+        )
+    finally:
+        logs.set_verbosity(level)
     names = {name for name, _ in model.named_parameters()}
     lost = sorted(name for name in report["missing_keys"] if name in names and not name.endswith(ABSENT))
     if lost:
@@ -124,4 +199,4 @@ def load_model(model_class: Any, source: str | Path, **more: Any) -> Any:
             f"The weights of {source} lack {len(lost)} tensors of {type(model).__name__}, such as {lost[0]}: download "
             "them again, or check that they are this model's."
         )
-    return model
+    return model, list(report["missing_keys"])

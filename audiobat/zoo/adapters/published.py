@@ -1,11 +1,13 @@
-"""Models of the transformers package: wav2vec 2.0, HuBERT, WavLM; AST, Whisper's encoder and CLAP's audio tower.
+"""Models of the transformers package: wav2vec 2.0 and its kin; AST, Whisper's encoder and CLAP's audio tower.
 
 In: windows [W, S]. Out: the outputs of all blocks, time-major. Inputs are the feature extractors' numbers, batched in
-torch: samples for the first three, log-mel windows of one fixed length, as they were trained, for the others.
+torch: samples for wav2vec 2.0, HuBERT, WavLM, SEW and Moonshine, log-mel windows of one fixed length, as they were
+trained, for the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from math import prod
 from operator import mul
@@ -45,27 +47,39 @@ class TransformersEncoder(WindowedEncoder):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
 
-    def mel_power(self, waveform: Tensor, samples: int, hop: int) -> Tensor:
-        """Waveform [W, S], zero-padded to `samples`, to mel power [W, mel, frames], by a centred STFT."""
+    def mel_power(self, waveform: Tensor, samples: int, hop: int, ends: str = "reflect") -> Tensor:
+        """Waveform [W, S], zero-padded to `samples`, to mel power [W, mel, frames], by a centred STFT.
+
+        Before the start and behind the end it finds the reflected samples, or zeros if `ends` is "constant".
+        """
         padded = F.pad(waveform, (0, samples - waveform.shape[1]))
-        stft = torch.stft(padded, len(self.window), hop, window=self.window, return_complex=True)
+        stft = torch.stft(padded, len(self.window), hop, window=self.window, pad_mode=ends, return_complex=True)
         return self.filters.T @ (stft.real.square() + stft.imag.square())
 
 
 class WaveformEncoder(TransformersEncoder):
-    """A model of the wav2vec 2.0 family. Its convolutions need no padding, and windows bring none."""
+    """A model of the wav2vec 2.0 family. Its convolutions need no padding, and windows bring none.
+
+    The blocks of SEW and SEW-D run on means of two tokens: 40 ms each, not the 20 ms of the model's last output.
+    """
 
     def __init__(self, model: Any, extractor: Any) -> None:
         super().__init__(model, extractor)
-        config: Any = model.config
-        self.dim, self.depth = config.hidden_size, config.num_hidden_layers
+        self.dim, self.depth = model.config.hidden_size, self.blocks()
         self.normalise = extractor.do_normalize
-        steps = accumulate(config.conv_stride[:-1], mul, initial=1)  # samples between two inputs of each convolution
-        self.grid = TimeGrid(
-            window=WINDOW_SECONDS * self.sample_rate,
-            hop=prod(config.conv_stride),
-            span=1 + sum((kernel - 1) * step for kernel, step in zip(config.conv_kernel, steps, strict=True)),
-        )
+        kernels, strides = self.convolutions()
+        steps = accumulate(strides[:-1], mul, initial=1)  # samples between two inputs of each convolution
+        hop, mean_of = prod(strides), getattr(model.config, "squeeze_factor", 1)
+        span = 1 + sum((kernel - 1) * step for kernel, step in zip(kernels, steps, strict=True))
+        self.grid = TimeGrid(WINDOW_SECONDS * self.sample_rate, hop * mean_of, span + hop * (mean_of - 1))
+
+    def blocks(self) -> int:
+        """How many the model has."""
+        return int(self.model.config.num_hidden_layers)
+
+    def convolutions(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Kernels and strides of the convolutions that make tokens of samples."""
+        return self.model.config.conv_kernel, self.model.config.conv_stride
 
     def inputs(self, waveform: Tensor) -> Tensor:
         """As the feature extractor prepares each clip: zero mean and unit variance, if the model was trained so."""
@@ -79,6 +93,19 @@ class WaveformEncoder(TransformersEncoder):
         x = self.inputs(waveform)
         x = F.pad(x, (0, max(0, self.grid.span - x.shape[1])))
         return self.states(x), None
+
+
+class MoonshineAudioEncoder(WaveformEncoder):
+    """Moonshine's encoder, one token for each 24 ms. The last layer is the one after the final LayerNorm."""
+
+    def blocks(self) -> int:
+        """Those of the encoder: by `num_hidden_layers` the config means the decoder's."""
+        return int(self.model.config.encoder_num_hidden_layers)
+
+    def convolutions(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Kernels and strides, which are no settings of this model."""
+        three = (self.model.conv1, self.model.conv2, self.model.conv3)
+        return [conv.kernel_size[0] for conv in three], [conv.stride[0] for conv in three]
 
 
 class ASTEncoder(TransformersEncoder):

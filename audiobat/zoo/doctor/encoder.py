@@ -151,11 +151,12 @@ class Trial:
 
     def valid_is_a_prefix(self) -> None:
         """`valid` holds whole columns from the first one on, more of them for a longer clip."""
-        found = self.features(*self.noise(SHORT, 2.0, 3.0))
+        found = self.features(*self.noise(SHORT, 2.0, LONG))
         counts = valid_columns(found)
         rises = counts == sorted(counts)
-        need(rises, f"clips of {SHORT}, 2 and 3 s have {counts} valid columns; mark False on padding only")
-        need(counts[0] < counts[-1], f"a clip of {SHORT} s has as many valid columns as one of 3 s; mark padding False")
+        need(rises, f"clips of {SHORT}, 2 and {LONG:g} s have {counts} valid columns; mark False on padding only")
+        fewer = counts[0] < counts[-1]
+        need(fewer, f"a clip of {SHORT} s has as many valid columns as one of {LONG:g} s; mark padding False")
         need(counts[-1] == found.grid[0], "the longest clip's last column is not valid; end the grid where it ends")
 
     def frame_times(self) -> None:

@@ -1,6 +1,10 @@
-"""HEAR's common API (2021): a module with `load_model`, `get_scene_embeddings` and `get_timestamp_embeddings`.
+r"""HEAR's common API (2021): a module with `load_model`, `get_scene_embeddings` and `get_timestamp_embeddings`.
 
-python -m heareval.embeddings.runner audiobat.zoo.integrations.hear --model bat_nano --tasks-dir tasks
+    python -m heareval.embeddings.runner audiobat.zoo.integrations.hear --tasks-dir tasks \
+        --model-options '{"model_file_path": "hf:facebook/hubert-base-ls960"}'
+
+Without the last line it is `bat_nano`. HEAR's own `--model` takes files alone, and gives every model one folder of
+embeddings.
 """
 
 from __future__ import annotations

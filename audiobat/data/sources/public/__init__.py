@@ -7,5 +7,6 @@ birdset.py          BirdSet
 dcase2016.py        DCASE 2016 Task 2
 esc50.py            ESC-50
 fsd50k.py           FSD50K
+librispeech.py      LibriSpeech
 speech_commands.py  Speech Commands v2
 """

@@ -13,7 +13,7 @@ from audiobat.data.csv_text import unescape
 from audiobat.engine.files import read_json
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.detections.result import FORMAT, JSON
-from audiobat.evaluation.report.clips import file_beside
+from audiobat.evaluation.report.listening.clips import file_beside
 
 EVENTS = "events.csv"
 BY_OVERLAP = "overlap"  # the level at which events are called missed and wrong

@@ -16,9 +16,9 @@ from torch import Tensor
 from audiobat.audio.frontends.mel_db import MelFrontend
 from audiobat.audio.read import load_audio
 from audiobat.config import FrontendConfig
-from audiobat.evaluation.report.clips import SavedClip, clips_folder, read_saved_clips
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.figures import thumbnail
+from audiobat.evaluation.report.listening.clips import SavedClip, clips_folder, read_saved_clips
 from audiobat.evaluation.report.rows import Row, ranked
 from audiobat.evaluation.report.style import png
 from audiobat.evaluation.report.web.html import data_uri, readable, section_html

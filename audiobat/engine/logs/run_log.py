@@ -1,4 +1,4 @@
-"""The log of a run: rows of numbers in metrics.jsonl, sentences in log.txt and on the terminal; means of statistics."""
+"""The log of a run: rows of numbers in metrics.jsonl and in its sinks, sentences in log.txt and on the terminal."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-from torch import Tensor
-
 from audiobat.engine.files import write_atomic
-from audiobat.engine.ranks import Ranks
+from audiobat.engine.logs.sinks import SINKS, Row, Sink, numbers_of
 
 
 class RunLog:
@@ -24,11 +22,27 @@ class RunLog:
     Dropped from metrics.jsonl are rows beyond `start_step`, as the run does those steps again; the partial row of a run
     that was stopped in the middle of it, as it goes on in the next one; and lines that are no rows, such as one that a
     kill cut off.
+
+    Args:
+        folder: of the run.
+        start_step: the steps that are done.
+        main: whether this is the main rank.
+        sinks: programs that get the rows, too, keys of `SINKS`; one that fails is told once, and then left out.
+        config: of the run, as plain values, for sinks that show it.
     """
 
-    def __init__(self, folder: str | Path, start_step: int = 0, *, main: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        start_step: int = 0,
+        *,
+        main: bool = True,
+        sinks: Sequence[str] = (),
+        config: Row | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self._main = main
+        self._sinks: dict[str, Sink] = {}
         if not main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -41,6 +55,10 @@ class RunLog:
         self._text = (self.folder / "log.txt").open("a", encoding="utf-8")
         if damaged:
             self.say(f"Warning: {metrics} had {damaged} lines that are no rows: they are taken out.")
+        before = [numbers_of(row) for row in rows if not row.get("partial")]
+        for name in sinks:
+            with self._tolerant(name):
+                self._sinks[name] = SINKS[name](self.folder, start_step, config or {}, before)
 
     def __enter__(self) -> Self:
         return self
@@ -49,17 +67,23 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._main:
+            for name in list(self._sinks):
+                with self._tolerant(name):
+                    self._sinks[name].close(failed=kind is not None)
             self._metrics.close()
             self._text.close()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row, which has a whole `step`, to metrics.jsonl and, in short, to log.txt; JSON has null for NaN."""
+        """Append a row, which has a whole `step`, to metrics.jsonl, to sinks and, in short, to log.txt; NaN is null."""
         if not self._main:
             return
         clean = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
         print(json.dumps(clean), file=self._metrics, flush=True)
         short = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()}
         self._stamp("  ".join(f"{name} {value}" for name, value in short.items()))
+        for name in list(self._sinks) if not row.get("partial") else ():  # a partial row goes on in the next run
+            with self._tolerant(name):
+                self._sinks[name].write(numbers_of(clean))
 
     def say(self, sentence: str) -> None:
         """Append a sentence to log.txt and show it on the terminal."""
@@ -72,42 +96,18 @@ class RunLog:
         if self._main:
             self._stamp(sentence)
 
+    @contextmanager
+    def _tolerant(self, sink: str) -> Iterator[None]:
+        """Leave out a sink that fails in this block: no drawing is worth a run."""
+        try:
+            yield
+        except Exception as error:
+            self._sinks.pop(sink, None)
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+            self.say(f"Warning: {sink} fails ({reason}): the run goes on without it, and metrics.jsonl has every row.")
+
     def _stamp(self, text: str) -> None:
         print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=self._text, flush=True)
-
-
-class Means:
-    """Running means of named scalars, kept on the device: `add` does not wait for the device, `pop` waits once."""
-
-    def __init__(self, state: Mapping[str, tuple[float, int]] | None = None) -> None:
-        self._sums: dict[str, Tensor | float] = {name: total for name, (total, _) in (state or {}).items()}
-        self._counts: dict[str, int] = {name: count for name, (_, count) in (state or {}).items()}
-
-    def add(self, values: Mapping[str, Tensor | float]) -> None:
-        """Add one value of each name; a name need not come at every step."""
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + (
-                value.detach().float() if isinstance(value, Tensor) else value
-            )
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def state(self, ranks: Ranks) -> dict[str, tuple[float, int]]:
-        """Sum (the mean of the ranks' sums) and count of every name: a resumed run goes on with `Means(state)`."""
-        if not self._sums:
-            return {}
-        sums = torch.stack([torch.as_tensor(s, dtype=torch.float32, device=ranks.device) for s in self._sums.values()])
-        totals = ranks.reduce(sums, "mean").tolist()
-        return {name: (total, self._counts[name]) for name, total in zip(self._sums, totals, strict=True)}
-
-    def values(self, ranks: Ranks) -> dict[str, float]:
-        """The mean of every name over steps and ranks since the last `pop`."""
-        return {name: total / count for name, (total, count) in self.state(ranks).items()}
-
-    def pop(self, ranks: Ranks) -> dict[str, float]:
-        """The same, and begin anew."""
-        values = self.values(ranks)
-        self._sums, self._counts = {}, {}
-        return values
 
 
 def read_rows(file: Path) -> tuple[list[dict[str, Any]], int]:

@@ -1,0 +1,61 @@
+"""What runs made of runs share: words NAME=PATH, folders, and an attempt whose failure stops none of the others."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from audiobat.engine.files import write_atomic
+from audiobat.errors import AudiobatError
+
+
+def named_places(flag: str, words: Sequence[str]) -> dict[str, str]:
+    """The paths of words NAME=PATH by their names; AudiobatError for a word without =, or a name twice."""
+    places: dict[str, str] = {}
+    for word in words:
+        name, _, path = word.partition("=")
+        if not (name and path):
+            raise AudiobatError(f"--{flag} has {word!r}: give NAME=PATH, such as --{flag} NAME=/some/where.")
+        if name in places:
+            raise AudiobatError(f"--{flag} names {name} twice: give it one place.")
+        places[name] = path
+    return places
+
+
+def absolute(path: str) -> str:
+    """The full path of a file or folder, so that it is the same from every working folder; a name or URL as it is."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def folder_of(*names: str) -> Path:
+    """Names as folders, one in the other."""
+    return Path(*(re.sub(r"[^\w.-]+", "-", name) for name in names))
+
+
+def attempt(work: Callable[[], object], log: Path) -> str:
+    """Do a piece of work; returns the error's sentence if it fails. A traceback goes to the file `log`."""
+    for path in (log, log.with_name(f"{log.name}.tmp")):  # the second: of a command killed while it wrote the first
+        path.unlink(missing_ok=True)
+    try:
+        work()
+    except AudiobatError as error:
+        return str(error)
+    except Exception as error:  # whatever it is, the other runs may take days and must not be lost for it
+        log.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(log, traceback.format_exc())
+        line = next(iter(str(error).splitlines()), "")
+        return f"{type(error).__name__}: {line} (see {log})."
+    return ""
+
+
+def check_none_failed(faults: Mapping[str, str], total: int, what: str) -> None:
+    """Raise an AudiobatError that has each fault once, with the names of those that it befell, if there are any."""
+    failed = defaultdict(list)
+    for name, fault in faults.items():
+        failed[fault].append(name)
+    if failed:
+        sentences = " ".join(f"{'; '.join(names)}: {fault}" for fault, names in failed.items())
+        raise AudiobatError(f"{len(faults)} of {total} {what} failed. {sentences}")
