@@ -43,10 +43,12 @@ def head_jobs(config: ProbeConfig, depth: int) -> list[HeadJob]:
     for kind in config.heads or (config.head.kind,):
         own = config.of_kind(kind)
         counts = grid.prototypes if head_class(kind).has_prototypes else ()
-        for count in counts or (own.head.prototypes,):
+        blocks = grid.layers if head_class(kind).layers == "one" else ()
+        for count, block in product(counts or (own.head.prototypes,), blocks or (own.head.layer,)):
             # Files are named by the class alone of a user's own `my_head.py:MyHead`.
             name = kind.rpartition(":")[2] + (f"_k{count}" if len(counts) > 1 else "")
-            jobs.append(HeadJob(name, replace(own.head, prototypes=count), own.train))
+            name += f"_l{block}" if len(blocks) > 1 else ""
+            jobs.append(HeadJob(name, replace(own.head, prototypes=count, layer=block), own.train))
     jobs += layer_jobs(depth, config.of_kind("linear").train) if config.layers else []
     if not grid.choose:
         jobs = [rated for job in jobs for rated in candidates(job, grid)]
