@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from audiobat.probing.run import probe as probe
     from audiobat.studies.benchmark import benchmark as benchmark
     from audiobat.studies.demo import demo as demo
+    from audiobat.studies.grid import grid as grid
     from audiobat.studies.ladder import ladder as ladder
     from audiobat.studies.suite import suite as suite
     from audiobat.zoo.doctor.run import doctor as doctor
@@ -47,6 +48,7 @@ HOMES = {  # the module that defines each public name
     "evaluate": "audiobat.inference.evaluate",
     "export": "audiobat.inference.export",
     "finetune": "audiobat.finetuning.run",
+    "grid": "audiobat.studies.grid",
     "ladder": "audiobat.studies.ladder",
     "leaderboard": "audiobat.evaluation.leaderboard.run",
     "load": "audiobat.zoo.load",

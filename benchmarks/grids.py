@@ -1,12 +1,14 @@
 """What other positions and patches do to a small model: pre-trained alike, then probed, and read at other lengths.
 
-    python benchmarks/grids.py OUT [STEPS]      (500 steps: an hour of one core; a run that was stopped goes on)
+    python benchmarks/grids.py OUT [STEPS]      (600 steps: half an hour of one core; a run that was stopped goes on)
+    python benchmarks/grids.py cost             (what rotary positions cost in a step)
 
 In: the demo's recordings of ambience and music, without those under test scenes, pieces of one recording joined to
-clips of up to 30 s. Out, in OUT/grids.json and as tables: for each network of `WAYS`
+clips of up to 30 s. Out, in OUT/grids.json: for each network of `WAYS`, of 4 blocks of width 96 and 16 clips of 4 s, or
+2 of 30 s, a step
 
-- macro mAP of CGP and of a linear probe on the demo's scenes of 4 s, and of 10 s, mean of three seeds of the probe, and
-  the 95% interval of the first;
+- macro mAP of CGP and of a linear probe, with 95% intervals, on the demo's scenes of 4 s, with three seeds of the
+  probe, and on scenes of 10 s, with one;
 - `shifted`: how alike the features of a sound stay when its clip of 40 s begins `SHIFT` columns later, and `edge`, the
   least alike column: cosines of column means, less the mean over all columns, away from the clips' ends;
 - `within`: the same for a scene of 4 s alone, and inside clips of 10, 20 and 40 s.
@@ -14,8 +16,10 @@ clips of up to 30 s. Out, in OUT/grids.json and as tables: for each network of `
 
 import json
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import soundfile
@@ -29,12 +33,13 @@ from audiobat.config.recipes import load_recipe
 from audiobat.data.csv_text import write_csv
 from audiobat.data.scenes import demo_folder, held_out_sources, write_scenes
 from audiobat.data.sources.read import read_clips, read_labelled_clips
+from audiobat.pretraining.objectives.base import build_objective
 
 RATE = 16_000
 COLUMN = 0.32  # seconds, of all of these networks
 SHIFT = 5  # columns
 EDGE = 26  # columns at either end of a clip that are not compared: two tables of 4 s
-LONG = {"data": {"clip_seconds": 30.0}, "train": {"batch_size": 4}}  # about as many patches a step
+LONG = {"data": {"clip_seconds": 30.0}, "train": {"batch_size": 2}}  # about as many patches a step
 
 
 def long(**encoder):
@@ -87,10 +92,11 @@ def write_recordings(folder):
 def train(name, out, clips, steps):
     """The run of one way."""
     ours = {
+        "encoder": {"dim": 96, "depth": 4},
         "target": {"ema_steps": steps},
         "optim": {"warmup_steps": steps // 10},
         "data": {"path": str(clips), "balance": None},
-        "train": {"steps": steps, "log_every": 50, "save_every": 100},
+        "train": {"steps": steps, "batch_size": 16, "log_every": 50, "save_every": 100},
     }
     fields = merge(merge(load_recipe("bat_nano"), ours), WAYS[name])
     return audiobat.pretrain(config=from_dict(PretrainConfig, fields), out=out / "runs" / name.replace(" ", "_"))
@@ -143,7 +149,27 @@ def read_at_lengths(model, scenes, beds):
     return found
 
 
-def main(out, steps=500):
+def cost(pairs=12):
+    """CPU seconds of a step of `bat_nano` with rotary positions as a share of one with a table: the median of pairs."""
+    torch.set_num_threads(1)
+    objectives = []
+    for positions in ("paper", "rotary"):
+        config = from_dict(PretrainConfig, merge(load_recipe("bat_nano"), {"encoder": {"positions": positions}}))
+        objectives.append(build_objective(config))
+    batch = SimpleNamespace(waveform=0.1 * torch.randn(32, 4 * RATE), lengths=None)
+    ratios = []
+    for step in range(pairs):
+        took = []
+        for objective in objectives:
+            start = time.process_time()
+            objective(batch, step)[0].backward()
+            took.append(time.process_time() - start)
+            objective.zero_grad()
+        ratios.append(took[1] / took[0])
+    print(f"rotary / table: {sorted(ratios)[pairs // 2]:.3f} of a step's CPU seconds")
+
+
+def main(out, steps=600):
     out, steps = Path(out), int(steps)
     torch.set_num_threads(1)
     clips = write_recordings(out / "clips")
@@ -168,4 +194,4 @@ def main(out, steps=500):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    cost() if sys.argv[1] == "cost" else main(*sys.argv[1:])

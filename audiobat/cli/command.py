@@ -127,7 +127,10 @@ def run(argv: list[str]) -> int:
         if arguments.get("out") is not None:
             arguments["out"] = Path(arguments["out"])
         with raised() if VERBS[name].resumes else nullcontext(), heard(Incomplete) as lacking:
-            getattr(audiobat, name)(**arguments)
+            if values := arguments.pop("grid", None):
+                audiobat.grid(name, values, **arguments)
+            else:
+                getattr(audiobat, name)(**arguments)
         return SKIPPED if lacking else 0
     return 0
 

@@ -15,11 +15,12 @@ from audiobat.cli.flags import Flag, flags_of
 from audiobat.cli.verbs import VERBS, Fields, Verb
 from audiobat.config import from_dict
 from audiobat.config.checks import is_union
-from audiobat.config.plain import checked
+from audiobat.config.plain import checked, nest
 from audiobat.config.recipes import check_recipe, load_recipe, merge, parse_yaml, with_warmup
 from audiobat.config.user_files import is_user_class
 from audiobat.errors import STOPPED, AudiobatError, did_you_mean
 
+GRID_HELP = "--grid.FIELD A,B,... makes a run for each value of any setting, and compares them."
 STOPPED_HELP = (
     f"SIGTERM, SIGINT, SIGUSR1 and SIGHUP end it with exit code {STOPPED}: the same command goes on from there."
 )
@@ -33,7 +34,8 @@ def parse(name: str, argv: Sequence[str]) -> dict[str, Any]:
     verb = VERBS[name]
     recipe_name, recipe, kinds = choices_first(name, argv)
     flags = flags_of(name, kinds)
-    given = flags_given(name, flags, argv)
+    grids = grid_flags(flags) if verb.grids else {}
+    given = flags_given(name, flags | grids, argv)
     arguments: dict[str, Any] = {}
     changes = Fields()
     for flag in flags.values():
@@ -43,6 +45,8 @@ def parse(name: str, argv: Sequence[str]) -> dict[str, Any]:
             if flag.name not in given and flag.default is MISSING:
                 raise AudiobatError(f"audiobat {name} needs {flag.shown}: {flag.help}.")
             arguments[flag.name] = given.get(flag.name, flag.default)
+    if grid := {flag.field: with_nulls(given[flag.name]) for flag in grids.values() if flag.name in given}:
+        arguments["grid"] = grid
     if verb.config is not None:
         below = merge(verb.preset(arguments, merge(recipe, changes)), recipe)
         config = merge(recipe, with_warmup(verb.config, below, changes))
@@ -125,12 +129,21 @@ def typed(flag: Flag, text: Any) -> Any:
     return value if flag.field else checked(flag.hint, value, flag.name)  # a config judges its own fields
 
 
-def nest(path: str, value: Any) -> Fields:
-    """`encoder.depth`, 6 to {"encoder": {"depth": 6}}."""
-    for name in reversed(path.split(".")):
-        value = {name: value}
-    nested: Fields = value
-    return nested
+def grid_flags(flags: Mapping[str, Flag]) -> dict[str, Flag]:
+    """A flag `--grid.FIELD` for each field of the config, which takes several values."""
+    found = {}
+    for flag in flags.values():
+        if flag.field == flag.name:
+            arms = get_args(flag.hint) if is_union(flag.hint) else (flag.hint,)
+            is_text = str in arms or get_origin(flag.hint) is Literal
+            hint: Any = tuple[str, ...] if is_text else tuple[Any, ...]
+            found[f"grid.{flag.name}"] = replace(flag, name=f"grid.{flag.name}", hint=hint, group="grid")
+    return found
+
+
+def with_nulls(values: Iterable[Any]) -> list[Any]:
+    """The values of a grid, with None for the word null."""
+    return [None if value == "null" else value for value in values]
 
 
 def build_config(
@@ -206,6 +219,8 @@ def help_text(name: str, argv: Sequence[str]) -> str:
             f"{len(flags) - len(shown)} more settings, and what each group is for: audiobat {name} --help-all. "
             "Any setting can stand in a YAML file for --config."
         )
+    if VERBS[name].grids:
+        end += " " * bool(end) + GRID_HELP
     if VERBS[name].resumes:
         end += " " * bool(end) + STOPPED_HELP
     parser = build_parser(name, shown, end)

@@ -29,6 +29,7 @@ class Verb:
     recipes: str | None = None  # the kind of recipe that --config takes; None: any
     shortcuts: Mapping[str, str] = field(default_factory=dict)  # flag: the config field that it sets
     settings: tuple[str, ...] = ()  # the config fields that --help shows; --help-all shows all
+    grids: bool = False  # whether `--grid.FIELD` gives a field several values, for a run each
     resumes: bool = False  # whether the same command goes on after it was stopped
     taken: Callable[[Fields], Fields] = lambda recipe: recipe  # the fields that are taken from a recipe
     sizes: str = ""  # where its memory has run out: the settings to lower, in words
@@ -89,6 +90,7 @@ VERBS: dict[str, Verb] = {
     "pretrain": Verb(
         "Pre-train an encoder by masked latent regression.",
         resumes=True,
+        grids=True,
         defaults={"out": "runs/pretrain"},
         config=PretrainConfig,
         recipes="pretrain",
@@ -109,13 +111,14 @@ VERBS: dict[str, Verb] = {
     "finetune": Verb(
         "Train a model and a head on labelled clips, test them, and keep them as a release that `predict` uses.",
         resumes=True,
+        grids=True,
         config=FinetuneConfig,
         recipes="finetune",
         sizes="train.batch_size or data.workers, raise train.accumulate or set train.recompute",
         shortcuts=TRAINING | LABELS,
         settings=(
             *("head.kind", "task", "keep_head", "train.steps", "train.batch_size", "train.freeze_steps"),
-            *("optim.lr", "optim.layer_decay", "optim.warmup_steps", "select.which", "select.every"),
+            *("optim.lr", "optim.layer_decay", "optim.warmup_steps", "select.which"),
         ),
     ),
     "analyze": Verb("Measure a model's blocks, ranks, attention sinks and prototypes; numbers and figures.", **PROBE),

@@ -43,6 +43,14 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def nest(name: str, value: Any) -> dict[str, Any]:
+    """`encoder.depth`, 6 to {"encoder": {"depth": 6}}."""
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
 def from_dict(cls: type[T], values: object, where: str = "") -> T:
     """Build the config class `cls` from plain nested dicts; a field that is left out keeps its default.
 

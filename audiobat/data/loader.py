@@ -363,6 +363,7 @@ def check_skipped(skipped: Mapping[str, str], tried: int, clips: int) -> None:
     certain = len(skipped) > SKIPPED_LIMIT * clips
     check_any_readable(skipped, clips)
     if len(skipped) >= SKIPPED_LEAST and (certain or (tried >= SKIPPED_SAMPLE and len(skipped) > chance)):
+        _check_one_reason(skipped, tried)
         raise AudiobatError(
             f"{len(skipped)} of {tried} clips seen are unreadable, more than {SKIPPED_LIMIT:.0%} of the {clips} clips: "
             f"fix or remove them; one is {_example(skipped)}"
@@ -372,7 +373,14 @@ def check_skipped(skipped: Mapping[str, str], tried: int, clips: int) -> None:
 def check_any_readable(skipped: Mapping[str, str], clips: int) -> None:
     """Raise an AudiobatError, with one reason, if all of the `clips` are unreadable."""
     if len(skipped) == clips:
+        _check_one_reason(skipped, clips)
         raise AudiobatError(f"None of the clips can be read: fix or replace them; one is {_example(skipped)}")
+
+
+def _check_one_reason(skipped: Mapping[str, str], tried: int) -> None:
+    """Raise an AudiobatError if all clips `tried`, two or more, were skipped for one reason, which is not theirs."""
+    if len(skipped) == tried > 1 and len(reasons := set(skipped.values())) == 1:
+        raise AudiobatError(f"None of the {tried} clips tried can be used: {reasons.pop()}")
 
 
 def _example(skipped: Mapping[str, str]) -> str:

@@ -103,10 +103,23 @@ def table_of(logs: Sequence[RunLogs]) -> tuple[list[str], list[list[str]]]:
     for log in logs:
         rates = log.points("clips_per_second")[1]
         hours = sum(ends_of_parts(log.points("seconds")[1])) / 3600
-        cells = [log.last("loss"), *map(log.last, scores), sum(rates) / len(rates) if rates else None, hours]
-        told = ["" if (value := log.settings.get(name)) is None else str(value) for name in settings]
-        lines.append([log.name, *told, log.steps, *("" if cell is None else f"{cell:.4g}" for cell in cells)])
+        lines.append(
+            [
+                log.name,
+                *("" if (value := log.settings.get(name)) is None else str(value) for name in settings),
+                log.steps,
+                shown(log.last("loss"), "#.4g"),
+                *(shown(log.last(name), ".3f") for name in scores),
+                shown(sum(rates) / len(rates) if rates else None, ".4g"),
+                shown(hours, ".2g"),
+            ]
+        )
     return headings, lines
+
+
+def shown(value: float | None, form: str) -> str:
+    """A number as the table has it; empty where there is none."""
+    return "" if value is None else format(value, form)
 
 
 def title_of(name: str) -> str:

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiobat.audio.read import pad_batch, to_waveform
+from audiobat.audio.read import pad_batch, source_name, to_waveform
 from audiobat.data.build import clip_table
 from audiobat.data.windows import BrokenClip, Samples, WindowStream, cut_windows
 from audiobat.errors import AudiobatError
 from audiobat.inference.window_pass import Windows
+from audiobat.models.features import NOT_FINITE
 from audiobat.models.tagger import Tagger
 from audiobat.zoo.release import load_tagger
 
@@ -75,6 +76,8 @@ def classify(
     finally:
         tagger.train(was_training)
     by_window = np.concatenate(scores)  # [W, C]
+    if not np.isfinite(by_window).all():
+        raise AudiobatError(f"{source_name(audio)}: {NOT_FINITE}")
     whole = by_window.max(0) if tagger.multi_label else np.average(by_window, axis=0, weights=weights)
     return [Label(tagger.classes[i], float(whole[i])) for i in np.argsort(-whole, kind="stable")]
 

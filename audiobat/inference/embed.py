@@ -52,7 +52,7 @@ def embed(
 
     Args:
         model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
-            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder object.
+            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `FILE.onnx@RATE`, `my_file.py:MyEncoder`, or an encoder object.
         data: an audio file, a .txt list of files (relative to it), a folder, a CSV or Parquet file with a path column,
             prepared shards, tars of recordings as WebDataset has them, or NAME:FOLDER of a public data set.
         out: .parquet or .csv with columns path, start, end (seconds), e0 to eD-1; or .npz with arrays path, start, end
@@ -117,15 +117,16 @@ class EmbedTask(Task):
         check(layer == -1 or 1 <= layer <= depth, "layer", layer, f"use 1 to {depth}, or -1 for the last")
         check(self.pool in ("mean", "cls"), "pool", self.pool, "choose mean or cls")
 
-    def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[NDArray[np.float32]]:
-        """A vector [D] for each window of [B, S]."""
+    def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[NDArray[np.float32] | None]:
+        """A vector [D] for each window of [B, S]; None: it is not finite."""
         layer = self.layer
         if isinstance(self.encoder, BaseEncoder):  # one of somebody else's may know no `indices`
             features = self.encoder.forward_intermediates(waveform, lengths, [layer if layer < 0 else layer - 1])
             layer = -1
         else:
             features = self.encoder.forward_intermediates(waveform, lengths)
-        return list(pool_features(features, self.pool, layer).float().cpu().numpy())
+        vectors = pool_features(features, self.pool, layer).float().cpu().numpy()
+        return [vector if np.isfinite(vector).all() else None for vector in vectors]
 
     def rows(self, window: Window, value: NDArray[np.float32]) -> Rows:
         """The row of a window."""

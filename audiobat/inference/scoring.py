@@ -45,14 +45,15 @@ class ScoreTask(Task):
         apart, rest = divmod(self.hop, step) if step and self.hop < self.window else (0, 0)
         self.held = HeldFrames(len(self.tagger.classes), apart) if apart and not rest else None
 
-    def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[WindowScores]:
-        """Scores of each window of [B, S]."""
+    def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[WindowScores | None]:
+        """Scores of each window of [B, S]; None: some are not finite."""
         if self.tagger.task == "clip":
-            scores = self.tagger.scores(self.tagger(waveform, lengths)).float().cpu().numpy()
-            return [WindowScores(own[None], None) for own in scores]
-        logits, frame_times = self.tagger.frames(waveform, lengths)
-        times = frame_times.double().cpu().numpy().round(DIGITS)  # float32's 0.16 lies before 0.16
-        return [WindowScores(own, times) for own in self.tagger.scores(logits).float().cpu().numpy()]
+            logits, times = self.tagger(waveform, lengths)[:, None], None  # [B, 1, C]
+        else:
+            logits, frame_times = self.tagger.frames(waveform, lengths)
+            times = frame_times.double().cpu().numpy().round(DIGITS)  # float32's 0.16 lies before 0.16
+        scores = self.tagger.scores(logits).float().cpu().numpy()
+        return [WindowScores(own, times) if np.isfinite(own).all() else None for own in scores]
 
     def rows(self, window: Window, value: WindowScores) -> Rows:
         """What the rule makes of the window's stretch, or the stretch; with the recording's own rate."""

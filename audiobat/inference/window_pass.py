@@ -52,7 +52,7 @@ from audiobat.inference.journal import (
 )
 from audiobat.inference.tally import Tally
 from audiobat.models.encoder import AudioEncoder
-from audiobat.models.features import Encoder
+from audiobat.models.features import NOT_FINITE, Encoder
 from audiobat.models.needs import clip_needs
 from audiobat.models.tagger import Tagger
 
@@ -170,7 +170,10 @@ class Task:
     """What a pass computes of each window; if rows depend on earlier windows, it has `state` and `restore` too."""
 
     def compute(self, waveform: Tensor, lengths: Tensor) -> Sequence[Any]:
-        """The model's output for windows [B, S] of `lengths` [B] samples, one value each, which no batch changes."""
+        """The model's output for windows [B, S] of `lengths` [B] samples, one value each, which no batch changes.
+
+        None stands for one that is NaN or infinite.
+        """
         raise NotImplementedError
 
     def rows(self, window: Window, value: Any) -> Rows:
@@ -262,20 +265,24 @@ def run_pass(
     shares: list[Share] = []
     rows: list[Rows] = []  # since the last part, as is `seen`
     seen = Seen()
+    broken: set[int] = set()  # clips of the share, counted as unreadable
     done, written = 0, monotonic()
     with Progress(verb, total=len(clips), unit="file", shown=ranks.is_main) as bar:
         for share, pool in read_ahead(share_pools(journal, tally, clips, windows)):
             if pool is None:
                 shares.append(share)
                 task.restore(share.state)
-                done = share.next[0]
+                done, broken = share.next[0], set(share.broken)
                 tally.add(done - share.first, 0, share.broken)  # the same command ends in the same way once more
                 bar.skip(done - share.first)
                 continue
             values = compute(task, pool.windows, windows, ranks.device)
-            if pool.windows:
-                pairs = zip(pool.windows, values, strict=True)
-                rows.append(join_rows([task.rows(window, value) for window, value in pairs]))
+            pairs = list(zip(pool.windows, values, strict=True))
+            pool.seen.broken |= {window.clip_id: NOT_FINITE for window, value in pairs if value is None}
+            if found := [task.rows(window, value) for window, value in pairs if value is not None]:
+                rows.append(join_rows(found))
+            new = {clip_id: reason for clip_id, reason in pool.seen.broken.items() if clip_id not in broken}
+            broken |= new.keys()
             seen |= pool.seen
             seen.short |= {w.clip_id for w in pool.windows if w.number == 0 and len(w.samples) < windows.length}
             ends = {window.clip_id: window.end / windows.sample_rate for window in pool.windows if window.last}
@@ -285,7 +292,7 @@ def run_pass(
                 share.add(join_rows(rows) if rows else {}, task.state(), pool.next, seen)
                 rows, seen, written = [], Seen(), monotonic()
             try:
-                tally.add(pool.next[0] - done, len(pool.windows), pool.seen.broken)
+                tally.add(pool.next[0] - done, len(pool.windows), new)
             finally:
                 bar.advance(tally.clips - bar.done, f"{tally.windows} windows")
             done = pool.next[0]

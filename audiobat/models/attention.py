@@ -21,7 +21,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None = None) -> Tens
 
     Keys where `valid`, [B, N] or of each query [B, M, N], is False are not attended to; each query needs a valid one.
     """
-    mask = None if valid is None else valid.view(len(valid), 1, -1, valid.shape[-1])  # for all heads
+    mask = valid
+    if valid is not None:  # the same for all heads
+        mask = valid[:, None, None, :] if valid.dim() == 2 else valid[:, None]
     is_training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     derives_itself = (
         torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
@@ -38,7 +40,7 @@ def attend_near(q: Tensor, k: Tensor, v: Tensor, reach: int, rows: int, valid: T
     A patch attends to cls and to the columns less than `reach` patches away; cls attends to all. Patches run in blocks
     of `reach`, each with the block before and the one behind: [B, H, W, reach, d], [B, H, W, 3 * reach, d].
     """
-    clips, patches = len(q), q.shape[2] - 1
+    clips, patches = q.shape[0], q.shape[2] - 1
     blocks = (patches + reach - 1) // reach  # W
     missing = blocks * reach - patches
 

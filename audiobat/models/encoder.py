@@ -364,8 +364,14 @@ class AudioEncoder(BaseEncoder):
     def encode_tokens(self, patch_tokens: Tensor, valid: Tensor | None = None, patches: Tensor | None = None) -> Tensor:
         """Patch tokens [B, n, D], such as the visible ones, to the last block's output [B, 1 + n, D], cls first.
 
-        `valid` and `patches` as in `run_blocks`.
+        `valid` and `patches` as in `run_blocks`. Raises AudiobatError without `patches` under rotary positions, where
+        nothing else tells of tokens that were chosen among a clip's which they are.
         """
+        if patches is None and self.config.encoder.positions == "rotary":
+            raise AudiobatError(
+                "encode_tokens does not know which patches it has, and encoder.positions is rotary: give it their "
+                "numbers, such as masks.visible, as `patches`."
+            )
         *_, (last, _) = self.run_blocks(patch_tokens, valid, patches)
         return last
 

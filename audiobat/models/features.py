@@ -71,6 +71,14 @@ def join_clips(parts: Sequence[LayerFeatures]) -> LayerFeatures:
     )
 
 
+def take_clips(features: LayerFeatures, chosen: Tensor) -> LayerFeatures:
+    """The features of those clips of a batch where `chosen`, bool [B], is True."""
+    cls = None if features.cls_token is None else features.cls_token[:, chosen]
+    return LayerFeatures(
+        features.patch_tokens[:, chosen], cls, features.grid, features.valid[chosen], features.frame_times
+    )
+
+
 def block_numbers(depth: int, indices: int | Sequence[int] | None) -> list[int]:
     """Numbers, from 0 and in the model's order, of the blocks that timm's `indices` chooses among `depth`.
 
@@ -95,6 +103,21 @@ def check_features(encoder: Encoder, features: LayerFeatures, clips: int) -> Non
         raise AudiobatError(
             f"{type(encoder).__name__}.forward_intermediates: {fault}. `audiobat doctor --model` checks every rule."
         )
+
+
+# Why a clip is left out; it names no clip, so that a model that fails on all of them is told from bad clips.
+NOT_FINITE = "the model gives NaN or infinite values, as `audiobat doctor --model` may show."
+
+
+def finite_clips(features: LayerFeatures) -> Tensor:
+    """Of which clips all features, but for those of padding, are finite: bool [B]."""
+    sums = features.patch_tokens.float().sum((0, 2, 3))  # of each clip; the quick look: a sum of finite ones is finite
+    if features.cls_token is not None:
+        sums = sums + features.cls_token.float().sum((0, 2))
+    if bool(sums.isfinite().all()):
+        return torch.ones_like(sums, dtype=torch.bool)
+    fine = (features.patch_tokens.isfinite().all(3).all(0) | ~features.valid).all(1)
+    return fine if features.cls_token is None else fine & features.cls_token.isfinite().all(2).all(0)
 
 
 def shape_fault(encoder: Encoder, features: object, clips: int) -> str | None:

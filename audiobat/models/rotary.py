@@ -2,8 +2,11 @@
 
 In: the numbers of patches in their clip's grid. Out: `Places`, which every block takes, and queries or keys turned by
 them. RoFormer (Su et al., 2104.09864) on two axes, as the axial form of RoPE-ViT (Heo et al., 2403.13298): half of a
-head's pairs turn with the patch's row (frequency), half with its column (time). The cls token has no place and is not
-turned. Nothing is learned or stored, so a clip may have any number of columns.
+head's pairs turn with the patch's row (frequency), half with its column (time). Nothing is learned or stored, and a
+clip may have any number of columns.
+
+The cls token has no place. Its first half is not turned, and its second is zero: else attention between it and a patch
+would tell how far the patch is from the clip's start, further in a long clip than in any that the model was trained on.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ BASE = 100.0  # the rates of a head's pairs fall from 1 towards 1 / BASE; RoPE-V
 class Places(NamedTuple):
     """Where the tokens of B clips are: cls nowhere, then n patches in their clip's grid."""
 
-    cos: Tensor  # [B, 1, 1 + n, d / 2] of the angles of the d / 2 pairs of a head's features; or [1, ...]
+    cos: (
+        Tensor  # [B, 1, 1 + n, d / 2] of the angles of the d / 2 pairs of a head's features; or [1, ...]; of cls 1 or 0
+    )
     sin: Tensor
     reach: int | None = None  # patches are a long clip's, in order, and attend to less than so many before and behind,
     # counted in whole columns; None: to all
@@ -32,8 +37,9 @@ def places_of(patches: Tensor, rows: int, head_dim: int, reach: int | None = Non
     pairs = head_dim // 4  # of each axis
     rates = BASE ** (-torch.arange(pairs, dtype=torch.float32, device=patches.device) / pairs)
     angles = torch.cat([(patches % rows)[..., None] * rates, (patches // rows)[..., None] * rates], dim=-1)
-    angles = F.pad(angles, (0, 0, 1, 0))[:, None]  # [B, 1, 1 + n, d / 2]; cls is not turned
-    return Places(angles.cos(), angles.sin(), reach, rows)
+    of_cls = (torch.arange(2 * pairs, device=patches.device) < pairs).to(angles)  # what its pairs are multiplied by
+    cos = torch.cat([of_cls.expand(patches.shape[0], 1, -1), angles.cos()], dim=1)
+    return Places(cos[:, None], F.pad(angles.sin(), (0, 0, 1, 0))[:, None], reach, rows)
 
 
 def turned(x: Tensor, places: Places | None) -> Tensor:

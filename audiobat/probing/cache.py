@@ -27,10 +27,10 @@ from audiobat.engine.memory import room_in_ram
 from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import Ranks, pick_device
 from audiobat.errors import AudiobatError
-from audiobat.models.features import Encoder, LayerFeatures
+from audiobat.models.features import NOT_FINITE, Encoder, LayerFeatures, finite_clips
 from audiobat.models.heads import BlockInputs, block_inputs
 from audiobat.models.heads.pooling import mean_valid
-from audiobat.probing.encoding import encode, encode_cuts
+from audiobat.probing.encoding import encode, encode_cut, encode_cuts
 from audiobat.probing.feature_files import GB, FeatureFiles, cache_key
 from audiobat.probing.feature_store import FLOAT_BYTES, Chunk, ClipIds, FeatureStore, pack
 
@@ -98,7 +98,9 @@ class FeatureSource:
         """What goes into each block of the encoder, by a pass through it for every batch: nothing of it is kept."""
         for drawn in self.waveforms(draws):
             clips = drawn.to(self.device)
-            yield clips.clip_ids, block_inputs(self.encoder, clips.waveform, clips.lengths)
+            made = block_inputs(self.encoder, clips.waveform, clips.lengths)
+            self._check_finite(made, clips.clip_ids)
+            yield clips.clip_ids, made
 
     def waveforms(self, draws: Iterable[ClipIds]) -> Iterator[ClipBatch]:
         """The clips themselves, decoded ahead by `workers` processes, on the CPU unless they are rolled.
@@ -146,7 +148,16 @@ class FeatureSource:
 
     def _encode(self, drawn: ClipBatch) -> LayerFeatures:
         features = encode(self.encoder, drawn.waveform, drawn.lengths, self.device)
+        self._check_finite(features, drawn.clip_ids)
         return pool(features) if self.is_pooled else features
+
+    def _check_finite(self, features: LayerFeatures, clip_ids: ClipIds) -> None:
+        """Raise an AudiobatError that names a clip whose features, made for a batch, are not finite."""
+        for clip_id in clip_ids[~finite_clips(features).cpu().numpy()].tolist():
+            raise AudiobatError(
+                f"Clip {self.table.keys[clip_id]}: {NOT_FINITE} Leave it out of --data, or let all features be kept "
+                "(cache_gb, cache_dir), which leaves out such clips by itself."
+            )
 
     def _gathered_ahead(self, store: FeatureStore, draws: Iterable[ClipIds]) -> Iterator[tuple[ClipIds, LayerFeatures]]:
         """Gather in threads while the device computes: copying memory is all that they do."""
@@ -199,7 +210,7 @@ def cache_features(
         device: where the encoder runs and batches end up; kept features stay in the CPU's memory.
         workers: processes that decode audio ahead of the encoder; 0: this one does.
         progress: whether to show a bar, and a line that says what was decided.
-        skipped: receives key -> reason of each clip that cannot be read, also when the run stops.
+        skipped: receives key -> reason of each clip that cannot be read or has NaN features, also when the run stops.
         ranks: those that divide the clips; every one of them must call this. None: this process has all clips.
 
     Raises:
@@ -220,9 +231,9 @@ def cache_features(
     if spilled and Path(spill_dir or "", cache_key(encoder, table)).is_dir():
         cache_dir = spill_dir  # an earlier run's features are there
 
-    def again(cut: ClipIds) -> Chunk:
+    def again(cut: ClipIds) -> Chunk | None:
         drawn = next(load_clips(table, encoder.sample_rate, [cut]))
-        return pack(encode(encoder, drawn.waveform, drawn.lengths, ranks.device), drawn.clip_ids)
+        return encode_cut(encoder, table, cut, drawn, ranks.device).chunk
 
     with ExitStack() as opened:
         missing = cuts

@@ -5,6 +5,8 @@ That is a fraction of the patches to keep, 1/8 with 128 mel bins and patches of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -20,15 +22,18 @@ def column_means(features: LayerFeatures) -> LayerFeatures:
     return LayerFeatures(means, features.cls_token, (features.grid[0], 1), valid.any(2), features.frame_times)
 
 
-class ColumnMeans(nn.Module):
-    """An encoder whose features are the `column_means` of another's."""
+class Reduced(nn.Module):
+    """An encoder whose features are those of another, reduced by a function such as `column_means`.
 
-    def __init__(self, encoder: Encoder) -> None:
+    So a run that looks at no more keeps no more, and what it keeps nearly always fits in memory.
+    """
+
+    def __init__(self, encoder: Encoder, reduce: Callable[[LayerFeatures], LayerFeatures]) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.reduce = encoder, reduce
         self.sample_rate, self.dim, self.depth = encoder.sample_rate, encoder.dim, encoder.depth
         self.config = type(encoder).__qualname__, getattr(encoder, "config", None)  # tells kept features apart
 
     def forward_intermediates(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
         """See `Encoder`."""
-        return column_means(self.encoder.forward_intermediates(waveform, lengths))
+        return self.reduce(self.encoder.forward_intermediates(waveform, lengths))

@@ -17,9 +17,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.loader import load_clips
+from audiobat.data.loader import ClipBatch, load_clips
 from audiobat.engine.ranks import Ranks
-from audiobat.models.features import Encoder, LayerFeatures, check_features
+from audiobat.models.features import NOT_FINITE, Encoder, LayerFeatures, check_features, finite_clips, take_clips
 from audiobat.probing.feature_store import Chunk, ClipIds, pack
 
 
@@ -28,7 +28,7 @@ class EncodedCut:
     """What became of the clips of a cut."""
 
     cut: ClipIds
-    clip_ids: ClipIds  # the readable ones
+    clip_ids: ClipIds  # the readable ones, whose features are finite
     skipped: dict[str, str]  # key -> reason, of the others
     chunk: Chunk | None  # None: no clip is readable, or features were not asked for
 
@@ -51,13 +51,24 @@ def encode_cuts(
         asked = ranks.gather(keeps())[0]
         mine = None
         if first + ranks.rank < len(cuts):
-            drawn, chunk = next(batches), None
+            cut, drawn = cuts[first + ranks.rank], next(batches)
             if asked and len(drawn.clip_ids):
-                chunk = pack(encode(encoder, drawn.waveform, drawn.lengths, ranks.device), drawn.clip_ids)
-            mine = EncodedCut(cuts[first + ranks.rank], drawn.clip_ids, drawn.skipped, chunk)
+                mine = encode_cut(encoder, table, cut, drawn, ranks.device)
+            else:
+                mine = EncodedCut(cut, drawn.clip_ids, drawn.skipped, None)
         for encoded in collect(mine, ranks):
             if encoded is not None:
                 yield encoded
+
+
+def encode_cut(encoder: Encoder, table: ClipTable, cut: ClipIds, drawn: ClipBatch, device: torch.device) -> EncodedCut:
+    """The features of the clips `drawn` of a cut; a clip whose features are NaN is skipped, like an unreadable one."""
+    features = encode(encoder, drawn.waveform, drawn.lengths, device)
+    fine = finite_clips(features)
+    good = fine.cpu().numpy()
+    skipped = {table.keys[clip_id]: NOT_FINITE for clip_id in drawn.clip_ids[~good].tolist()}
+    chunk = pack(features if good.all() else take_clips(features, fine), drawn.clip_ids[good]) if good.any() else None
+    return EncodedCut(cut, drawn.clip_ids[good], drawn.skipped | skipped, chunk)
 
 
 def collect(own: EncodedCut | None, ranks: Ranks) -> Iterator[EncodedCut | None]:

@@ -71,7 +71,7 @@ class FeatureFiles:
         os.close(self._file)  # and with it the lock
 
     def load(
-        self, cuts: Sequence[ClipIds], skipped: dict[str, str], again: Callable[[ClipIds], Chunk]
+        self, cuts: Sequence[ClipIds], skipped: dict[str, str], again: Callable[[ClipIds], Chunk | None]
     ) -> list[ClipIds]:
         """Find what is there, check it, and return the cuts whose chunks are to be computed.
 
@@ -207,9 +207,9 @@ def cache_key(encoder: Encoder, table: ClipTable) -> str:
     return digest_of({"format": FORMAT, "clips": table.sha256()} | encoder_facts(encoder))
 
 
-def alike(kept: Chunk, now: Chunk) -> bool:
+def alike(kept: Chunk, now: Chunk | None) -> bool:
     """Whether two chunks of the same clips are of one encoder; devices and precisions differ by less than `SAME`."""
-    if kept.shape.tolist() != now.shape.tolist() or kept.sizes.tolist() != now.sizes.tolist():
+    if now is None or kept.shape.tolist() != now.shape.tolist() or kept.sizes.tolist() != now.sizes.tolist():
         return False
     return bool(np.linalg.norm(kept.values - now.values) <= SAME * np.linalg.norm(now.values))
 

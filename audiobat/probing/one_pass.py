@@ -35,8 +35,8 @@ from audiobat.evaluation.results import (
 from audiobat.models.features import Encoder
 from audiobat.models.heads import Head, head_class
 from audiobat.models.input_stats import with_input_stats
-from audiobat.probing.cache import FeatureSource, cache_features
-from audiobat.probing.columns import ColumnMeans
+from audiobat.probing.cache import FeatureSource, cache_features, pool
+from audiobat.probing.columns import Reduced, column_means
 from audiobat.probing.jobs import HeadJob, decay_of, preset_of, with_seeds
 from audiobat.probing.plan import Plan
 from audiobat.probing.selection import Choice, choose_jobs
@@ -67,8 +67,11 @@ def compute_features(
     AudiobatError as `cache_features` does.
     """
     encoder = with_input_stats(encoder, config.frontend, config.max_frames)
-    if set(reads) == {"columns"} and isinstance(encoder, nn.Module):
-        encoder = ColumnMeans(encoder)  # else the patches are kept anyway
+    if isinstance(encoder, nn.Module):  # where somebody reads patches, those are kept anyway
+        if set(reads) == {"columns"}:
+            encoder = Reduced(encoder, column_means)
+        elif set(reads) == {"means"} and config.cache_dir is None:  # a folder is for later runs, of any heads
+            encoder = Reduced(encoder, pool)
     spills = out is not None and not {"patches", "columns"}.isdisjoint(reads) and config.cache_gb > 0
     is_kept = set(reads) != {"blocks"}
     skipped: dict[str, str] = {}

@@ -41,8 +41,7 @@ from audiobat.probing.run import probe_as, read_for_tasks
 from audiobat.probing.tasks import trains
 from audiobat.studies.beside import terminal_table
 from audiobat.studies.runs import absolute, attempt, check_none_failed, folder_of, named_places
-from audiobat.zoo.hf_hub import is_shared
-from audiobat.zoo.load import HUGGING_FACE, load_encoder
+from audiobat.zoo.load import FETCHED, load_encoder
 
 BOARD = "leaderboard.jsonl"
 
@@ -319,7 +318,7 @@ def plan(pairs: Sequence[Pair], out: Path) -> Iterator[Table | Text | str]:
         except AudiobatError as error:
             faults[name] = str(error)
     for name, pair in {pair.model: pair for pair in pairs if pair.weights is not None}.items():
-        if not is_shared(str(pair.weights)) and not str(pair.weights).startswith(HUGGING_FACE):
+        if not str(pair.weights).startswith(FETCHED):
             try:
                 load_encoder(str(pair.weights))
             except AudiobatError as error:

@@ -74,7 +74,7 @@ class Clusters(Objective):
         assigned = torch.zeros(*real.shape, len(self.codebook), device=tokens.device)  # [B, N, K], zeros on padding
         assigned[real], codebook_loss = self.assign(features[real])
 
-        shown = take(tokens, clip, masks.visible), take_valid(valid, clip, masks.visible)
+        shown = take(tokens, clip, masks.visible), take_valid(valid, clip, masks.visible), masks.visible
         encoded = self.student.encode_tokens(*shown)[:, 1:]  # [R, n, D]
         logits = self.decoder(encoded, masks, grid, None if valid is None else valid[clip[:, 0]]).float()
         wanted = take(assigned, clip, masks.masked)  # [R, m, K]

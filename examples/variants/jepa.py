@@ -94,7 +94,8 @@ class JEPA(Objective):
         masks = self.mask(clips * clones, grid, self.generator(step, tokens.device))
         each, clip = (clips_of_clones(clips, count, tokens.device) for count in (1, clones))  # [B, 1], [R, 1]
         context = masks.visible[::clones]  # [B, n], the same for all blocks of a clip: encoded once
-        encoded = self.encoder.encode_tokens(take(tokens, each, context), take_valid(valid, each, context))[:, 1:]
+        shown = take(tokens, each, context), take_valid(valid, each, context), context
+        encoded = self.encoder.encode_tokens(*shown)[:, 1:]
         block_valid = None if valid is None else valid[clip[:, 0]]
         predicted = self.predictor(encoded[clip[:, 0]], masks, grid, block_valid).float()  # [R, m, D]
         wanted = take(targets.patch_targets, clip, masks.masked)

@@ -52,12 +52,12 @@ def test_runs_without_records_have_a_table_and_curves(runs, tmp_path):
     out = report(runs, tmp_path / "out")
     assert table(out) == [
         {
-            **{"run": name, "optim.lr": lr, "steps": steps, "loss": loss, "online knn": "0.2"},
+            **{"run": name, "optim.lr": lr, "steps": steps, "loss": loss, "online knn": "0.200"},
             **{"clips/s": "8", "hours": hours},
         }
         for name, lr, steps, loss, hours in (
-            ("lr_0.001", "0.001", "30", "0.03", "0.03"),
-            ("lr_0.002", "0.002", "20 of 30", "0.04", "0.02"),
+            ("lr_0.001", "0.001", "30", "0.03000", "0.03"),
+            ("lr_0.002", "0.002", "20 of 30", "0.04000", "0.02"),
         )
     ]
     assert headings(out)[:3] == ["Training runs", "Labelled clips, while the runs train", "Loss"]

@@ -70,6 +70,15 @@ def test_the_kits_k_shot_number_depends_on_the_scale_of_vectors_and_standardised
     assert own[0] == pytest.approx(own[1], abs=1e-6)
 
 
+def test_clusters_of_noise_get_what_chance_gives_and_no_more(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).normal(size=np.shape(GOLDEN["vectors"]))
+    assert measured("clustering", 1.0, tmp_path).numbers()["v_measure_chance"] < 0.15
+    monkeypatch.setitem(GOLDEN, "vectors", noise.tolist())
+    found = measured("clustering", 1.0, tmp_path).numbers()
+    assert found["v_measure_chance"] == pytest.approx(found["v_measure"], abs=0.04)
+    assert found["v_measure"] > 0.05
+
+
 @pytest.mark.parametrize("kind", ["kshot", "clustering"])
 def test_a_seed_decides_what_a_task_draws(kind, tmp_path):
     first, again, other = (measured(kind, 1.0, tmp_path, seed=seed).numbers() for seed in (1, 1, 2))

@@ -1,6 +1,8 @@
 """Hugging Face models as encoders: the real classes, small and random, against plain calls of them, clip by clip."""
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +33,7 @@ from transformers import (
 )
 
 from audiobat.errors import AudiobatError
+from audiobat.zoo.adapters.huggingface import read
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
 from audiobat.zoo.load import load_encoder
 from tests.foreign_encoders import CLOSE, check_rules, features, noise, save
@@ -223,7 +226,7 @@ def test_clap(fusion: bool, padding: str, tmp_path: Path):
     torch.testing.assert_close(found.patch_tokens[0, 1].reshape(32, 2, 64)[9], picture[1, :, 1], atol=1e-3, rtol=1e-3)
 
 
-def test_the_encoder_in_a_whole_model_is_found(tmp_path: Path):
+def test_the_encoder_in_a_whole_model_is_found(tmp_path: Path, caplog):
     """Checkpoints have a head on top, or a text half beside: the adapter takes the encoder, with its weights."""
     text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
     audio = {
@@ -242,6 +245,7 @@ def test_the_encoder_in_a_whole_model_is_found(tmp_path: Path):
         encoder.state_dict()["model.encoder.layers.1.feed_forward.output_dense.weight"],
         model.wav2vec2.encoder.layers[1].feed_forward.output_dense.weight.detach(),
     )
+    assert "UNEXPECTED" not in caplog.text  # transformers' table of tensors that are none of the encoder
 
 
 def test_weights_that_lack_a_layer_are_refused(tmp_path: Path):
@@ -303,3 +307,51 @@ def test_a_name_that_cannot_be_reached_is_one_sentence_after_one_question(monkey
         load_encoder("hf:nobody/nothing")
     assert asked == [("nobody/nothing", 5.0)]
     assert "Retrying" not in capfd.readouterr().err
+
+
+BROKEN = """
+import sys
+from audiobat.errors import AudiobatError
+from audiobat.zoo.load import load_encoder
+
+for folder in sys.argv[1:]:
+    try:
+        load_encoder(f"hf:{folder}")
+    except AudiobatError as error:
+        print(error)
+"""
+
+
+def test_a_torchaudio_that_does_not_load_is_named(tmp_path: Path):
+    """As a wheel for CUDA does beside a PyTorch without it: found by its name, and broken when it is imported."""
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    folder = save(tmp_path / "ast", ASTModel(ASTConfig(**size, max_length=64)), ASTFeatureExtractor(max_length=64))
+    (tmp_path / "torchaudio-9.0.dist-info").mkdir()
+    (tmp_path / "torchaudio-9.0.dist-info" / "METADATA").write_text("Name: torchaudio\nVersion: 9.0\n")
+    (tmp_path / "torchaudio").mkdir()
+    (tmp_path / "torchaudio" / "__init__.py").write_text("from torchaudio import extension\n")
+    (tmp_path / "torchaudio" / "extension.py").write_text('raise OSError("libcudart.so.13: cannot open")\n')
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-c", BROKEN, str(folder), str(tmp_path / "absent")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    broken, absent = done.stdout.splitlines()
+    assert "OSError: libcudart.so.13" in broken
+    assert "torchaudio is installed and fails to load; remove it (pip uninstall torchaudio)" in broken
+    assert "network" not in broken
+    assert absent.endswith("check the name, the folder or the network.")  # another fault is not blamed on the package
+
+
+def test_a_package_is_named_through_the_error_that_transformers_makes_of_it(tmp_path: Path, monkeypatch):
+    (tmp_path / "planted_vision.py").write_text('raise RuntimeError("operator nms does not exist")\n')
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def reader(_: str) -> None:
+        try:
+            importlib.import_module("planted_vision")
+        except RuntimeError as error:
+            raise ModuleNotFoundError("Could not import module 'ASTModel'.") from error
+
+    with pytest.raises(
+        AudiobatError, match=r"\(RuntimeError: operator nms .*\): planted_vision is installed and fails"
+    ):
+        read("model", "somewhere", reader)

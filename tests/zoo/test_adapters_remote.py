@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import dynamic_module_utils
 
 from audiobat.audio.read import pad_batch
@@ -226,11 +227,57 @@ def test_beats_gives_its_published_tuple(tmp_path: Path):
     torch.testing.assert_close(found.patch_tokens, torch.stack(states[1:]))
 
 
+@torch.no_grad()
+def test_what_the_code_computes_is_no_uninitialised_memory(tmp_path: Path, monkeypatch):
+    """Buffers that are in no file, with a place in files or without, and a tensor that is no buffer; in float32."""
+    folder = publish("beats", tmp_path / "beats")
+    code = (folder / "modeling_tiny.py").read_text()
+    planted = """
+        self.register_buffer("window", torch.hann_window(400), persistent=False)
+        self.register_buffer("gain", torch.full((1,), 2.0))
+        self.shift = torch.full((1,), 0.5)
+        self.post_init()"""
+    code = code.replace("        self.post_init()", planted.lstrip("\n"))
+    frames = "input_values.unfold(1, 400, 160)"
+    code = code.replace(frames, f"({frames} * self.gain * self.window + self.shift)")
+    (folder / "modeling_tiny.py").write_text(code)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor.bfloat16() for name, tensor in weights.items()}, folder / "model.safetensors")
+    empty_like = torch.empty_like
+
+    def memory(tensor: torch.Tensor, **options: Any) -> torch.Tensor:
+        made = empty_like(tensor, **options)
+        return made.fill_(torch.nan) if made.is_floating_point() and not made.is_meta else made
+
+    monkeypatch.setattr(torch, "empty_like", memory)
+    draws = torch.random.get_rng_state()
+    encoder = load_encoder(f"hf:{folder}", trust_remote_code=True)
+    assert torch.equal(torch.random.get_rng_state(), draws)
+    monkeypatch.undo()
+    model = encoder.model
+    assert torch.equal(model.window, torch.hann_window(400))
+    assert (model.gain.item(), model.shift.item()) == (2.0, 0.5)
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+    for name, tensor in weights.items():
+        assert torch.equal(model.state_dict()[name], tensor.bfloat16().float())
+    assert features(encoder, noise(16_000)).patch_tokens.isfinite().all()
+
+
 def test_code_is_not_run_unless_trusted(tmp_path: Path):
     folder = publish("beats", tmp_path / "beats")
     (folder / "modeling_tiny.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(AudiobatError, match=r"modeling_tiny.TinyModel.*--trust-remote-code"):
         load_encoder(f"hf:{folder}")
+
+
+def test_code_that_needs_an_absent_package_says_which(tmp_path: Path):
+    folder = publish("beats", tmp_path / "beats")
+    code = (folder / "modeling_tiny.py").read_text()
+    (folder / "modeling_tiny.py").write_text(f"import absent_kit\n{code}")
+    with pytest.raises(AudiobatError, match=r"absent_kit.*: install what it names\."):
+        load_encoder(f"hf:{folder}", trust_remote_code=True)
 
 
 def test_a_model_that_breaks_its_layout_is_refused(tmp_path: Path):

@@ -1,12 +1,14 @@
 """Audio-MAE's files, against a plain pre-norm network from the waveform to the tokens of every block."""
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
 import plain_networks as plain
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from audiobat.config import EncoderConfig, FrontendConfig, ModelConfig
 from audiobat.engine.tensors import weights_sha256
@@ -119,6 +121,23 @@ def test_the_head_reads_the_mean_patch(tmp_path: Path):
         assert np.abs(tagger(torch.from_numpy(sound)[None])[0].numpy() - wanted).max() < 1e-3
     assert tagger.classes == tuple(str(n) for n in range(CLASSES))
     assert not tagger.multi_label
+
+
+def test_timms_folders_are_read_with_a_head_and_without(tmp_path: Path, sound):
+    """timm's models of the mean keep `fc_norm` where their head is dropped. Checked against timm 1.0.31 itself."""
+    wanted = load_encoder(file_of(tmp_path / "tuned.pth", TUNED)).forward_intermediates(torch.from_numpy(sound)[None])
+    for name, without in (("head", ()), ("bare", ("head.weight", "head.bias"))):
+        folder = tmp_path / name
+        folder.mkdir()
+        tensors = {name: torch.from_numpy(value) for name, value in TUNED.items() if name not in without}
+        save_file(tensors, folder / "model.safetensors")
+        config = {"architecture": "vit_base_patch16_224", "num_classes": 0, "pretrained_cfg": {"input_size": [1, 1, 1]}}
+        (folder / "config.json").write_text(json.dumps(config))
+        found = load_encoder(f"timm:{folder}").forward_intermediates(torch.from_numpy(sound)[None])
+        assert torch.equal(found.patch_tokens, wanted.patch_tokens)
+    assert convert_file(tmp_path / "bare").left == ("fc_norm.bias", "fc_norm.weight")
+    with pytest.raises(AudiobatError, match=r"timm's own models read pictures.*timm:OWNER/NAME"):
+        load_encoder("timm:vit_base_patch16_224")
 
 
 def test_a_converted_model_is_saved_and_loaded_as_a_release(tmp_path: Path, sound):

@@ -196,6 +196,19 @@ def test_it_embeds_as_ours_do(tmp_path: Path, sound):
         encoder.embed(sound, 16_000, pool="cls")
 
 
+def test_openbeats_files_are_read_as_the_encoder_that_they_hold(tmp_path: Path, sound):
+    """The package openbeats 0.1.1 keeps kernels of ones in its files; ESPnet puts `encoder.` before all names."""
+    wanted = load_encoder(file_of(tmp_path / "beats.pt")).forward_intermediates(torch.from_numpy(sound)[None])
+    ones = {"patch_embedding_pad.weight": np.ones((1, 1, 16, 16)), "raw2fbank_pad.weight": np.ones((1, 1, 400))}
+    files = [file_of(tmp_path / "open.pt", WEIGHTS | ones, {"fbank_mean": 15.41663, "fbank_std": 6.55582})]
+    nested = {f"encoder.{name}": torch.from_numpy(value.astype(np.float32)) for name, value in (WEIGHTS | ones).items()}
+    torch.save(nested | {"decoder.linear_out.weight": torch.ones(3, DIM)}, tmp_path / "tuned.pth")
+    for file in (*files, tmp_path / "tuned.pth"):
+        found = load_encoder(file).forward_intermediates(torch.from_numpy(sound)[None])
+        assert torch.equal(found.patch_tokens, wanted.patch_tokens)
+    assert convert_file(tmp_path / "tuned.pth").left == ("decoder.linear_out.weight",)
+
+
 def test_every_tensor_is_used_and_nothing_is_left(tmp_path: Path):
     assert convert_file(file_of(tmp_path / "a.pt", WEIGHTS | HEAD)).left == ()
     encoder = load_encoder(file_of(tmp_path / "b.pt"))
@@ -222,6 +235,7 @@ def test_a_file_that_does_not_fit_says_where(tmp_path: Path):
     fails("layer_norm_first True", cfg={"layer_norm_first": True})
     fails("deep_norm False", cfg={"deep_norm": False})
     fails("do not fit each other", cfg={"max_distance": "far"})
+    fails("fbank_mean 0.5, but only 15.41663", cfg={"fbank_mean": 0.5})
 
 
 def test_the_published_size():

@@ -21,6 +21,7 @@ from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder, pool_features
 from audiobat.models.tagger import Tagger
 from audiobat.zoo.export import onnx
+from audiobat.zoo.load import load_encoder
 
 MEL = FrontendConfig(n_fft=256, win_length=200, hop_length=80, sample_rate=8000, mel_bins=16)
 KALDI = FrontendConfig(kind="kaldi_fbank", mel_bins=16, pad_seconds=0.1)
@@ -103,6 +104,21 @@ def test_padding_and_company_say_nothing(post_norm):
         assert np.abs(both[name][1] - alone[name][0]).max() < 1e-5
 
 
+@torch.no_grad()
+def test_the_file_is_an_encoder_again(post_norm):
+    model, file = post_norm
+    wave, counts = clips([4000, 16_000])
+    wanted = model.forward_intermediates(wave, counts)
+    vectors = load_encoder(file)  # the file says its rate, and has an `embedding`
+    assert (vectors.sample_rate, vectors.dim) == (8000, 16)
+    assert close(pool_features(vectors.forward_intermediates(wave, counts)).numpy(), pool_features(wanted))
+    patches = load_encoder(f"{file}:patch_tokens")
+    found = patches.forward_intermediates(wave, counts)
+    assert (found.grid, patches.freq_patches) == (wanted.grid, 2)
+    assert torch.equal(found.frame_times, wanted.frame_times)
+    assert close(found.patch_tokens[0, 1].numpy(), wanted.patch_tokens[-1, 1])
+
+
 def test_silence_has_an_embedding(post_norm):
     model, file = post_norm
     silence = torch.zeros(1, 3000)
@@ -143,6 +159,18 @@ def test_openvino_takes_the_file_and_any_shape(post_norm):
         waveform, counts = clips(lengths)
         found = compiled({"waveform": waveform.numpy(), "lengths": counts.numpy()})["embedding"]
         assert close(found, pool_features(model.eval().forward_intermediates(waveform, counts)))
+
+
+@torch.no_grad()
+def test_rotary_positions_are_translated_for_clips_of_any_length(tmp_path: Path):
+    model = make(MEL, EncoderConfig(**{**SIZES, "depth": 1, "patch_size": (8, 16)}, positions="rotary"))
+    onnx.translate(onnx.OnnxModel(model)).save(tmp_path / "rotary.onnx")
+    for lengths in LENGTHS:
+        waveform, counts = clips(lengths)
+        features, found = model(waveform, counts), run(tmp_path / "rotary.onnx", waveform, counts)
+        assert np.array_equal(found["valid"], features.valid.numpy())
+        assert close(found["patch_tokens"][found["valid"]], features.patch_tokens[-1][features.valid])
+        assert close(found["cls_token"], features.cls_token[-1])
 
 
 class EveryHead(torch.nn.Module):

@@ -16,9 +16,11 @@ import transformers
 from torch.nn import functional as F
 
 from audiobat.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, TaggerConfig, from_dict
+from audiobat.config.registry import kinds
 from audiobat.config.user_files import find_in_file
 from audiobat.errors import AudiobatError
 from audiobat.models.encoder import AudioEncoder, pool_features
+from audiobat.models.heads import build_head, head_class
 from audiobat.models.tagger import Tagger
 from audiobat.zoo.export import bundle
 from audiobat.zoo.export import transformers as transformers_export
@@ -97,9 +99,10 @@ def test_hidden_states_are_audiobats_own(frontend: FrontendConfig, encoder: Enco
     assert torch.allclose(again[:, 1:], blocks[0][:1, 1 : 1 + patches], atol=1e-5)
 
 
+@pytest.mark.parametrize("positions", [{}, {"positions": "rotary"}, {"position_frames": 16}], ids=str)
 @torch.no_grad()
-def test_without_a_mask_nothing_is_padding(tmp_path: Path):
-    model = make()
+def test_without_a_mask_nothing_is_padding(positions: dict, tmp_path: Path):
+    model = make(encoder=EncoderConfig(**SIZES, **positions))
     export_transformers(model, tmp_path / "bat")
     loaded = load("AutoModel", tmp_path / "bat")
     waveform = torch.randn(2, 3000)
@@ -150,6 +153,40 @@ def test_a_head_says_what_it_says_in_audiobat(kind: str, tmp_path: Path):
     assert torch.equal(
         encoder(**inputs).last_hidden_state[:, 0], loaded(**inputs, output_hidden_states=True).hidden_states[-1][:, 0]
     )
+
+
+@pytest.mark.parametrize("kind", [kind for kind in kinds("head") if head_class(kind).teaches])
+def test_a_head_for_other_classes_starts_as_a_new_one_does(kind: str, tmp_path: Path, monkeypatch):
+    """transformers fills what it cannot load with uninitialised memory: here with NaN."""
+    head = from_dict(HeadConfig, {"kind": kind, "prototypes": 7, **({"queries": 4} if kind == "ep" else {})})
+    tagger = make(head=TaggerConfig(head, ("ant", "bee"), multi_label=False))
+    export_transformers(tagger, tmp_path / "bat")
+    waveform = torch.randn(2, 3000)
+    with torch.no_grad():
+        same = load("AutoModelForAudioClassification", tmp_path / "bat")(waveform).logits
+        assert torch.equal(same, tagger(waveform))
+    empty_like = torch.empty_like
+
+    def memory(tensor: torch.Tensor, **options) -> torch.Tensor:
+        made = empty_like(tensor, **options)
+        return made.fill_(torch.nan) if made.is_floating_point() and not made.is_meta else made
+
+    monkeypatch.setattr(torch, "empty_like", memory)
+    resized = load("AutoModelForAudioClassification", tmp_path / "bat", num_labels=3, ignore_mismatched_sizes=True)
+    monkeypatch.undo()
+    old = tagger.state_dict()
+    new = build_head(head, 16, 2, 300, tagger.encoder.freq_patches).state_dict()  # enough values to know their spread
+    for name, tensor in resized.state_dict().items():
+        if tensor.shape == old[name].shape:
+            assert torch.equal(tensor, old[name]), name
+        else:
+            wanted = new[name.removeprefix("head.")]
+            assert tensor.abs().max() <= 1.2 * wanted.abs().max(), name
+            assert len(tensor) == tensor.numel() or tensor.std().item() == pytest.approx(wanted.std().item(), rel=0.4)
+    output = resized(waveform, labels=torch.tensor([2, 0]))
+    assert output.logits.shape == (2, 3)
+    output.loss.backward()
+    assert resized.encoder.patch_embed.proj.weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["clips", "own"])

@@ -138,7 +138,7 @@ def write_training_page(path: Path, logs: Sequence[RunLogs], exhibits: Sequence[
     return write_html(path, heading, lead, [training_html(logs, exhibits)])
 
 
-def some(things: Sized[str], name: str) -> str:
+def some(things: Sized[object], name: str) -> str:
     """`3 models`, `1 model`."""
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 

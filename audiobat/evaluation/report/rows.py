@@ -40,6 +40,7 @@ METRIC_NAMES = {
     "accuracy_best": "Accuracy, best threshold",
     "ap_max": "AP of pairs, best similarity",
     "v_measure": "V-measure",
+    "v_measure_chance": "V-measure, by chance",
     "f1_macro": "F1, macro",
     "r2": "R²",
     "pearson": "Pearson r",

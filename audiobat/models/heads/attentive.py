@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from audiobat.config import HeadConfig
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Norm, Probe, build_norm, normalise_valid
-from audiobat.models.heads.pooling import attend, columns, layer_index
+from audiobat.models.heads.pooling import columns, layer_index, query_tokens
 
 HEAD_DIM = 64
 
@@ -69,5 +69,5 @@ class AttentiveProbe(Probe):
         """
         query = self.query.view(self.heads, -1)  # [H, d]
         folded = torch.einsum("he,hed->hd", query, self.keys.weight.unflatten(0, query.shape))  # [H, D]
-        taken = attend(block.patch_tokens[0], folded, 1 / math.sqrt(query.shape[1]), block.valid)  # [B, H, D]
+        taken = query_tokens(block.patch_tokens[0], folded, 1 / math.sqrt(query.shape[1]), block.valid)  # [B, H, D]
         return torch.einsum("bhd,hed->bhe", taken, self.values.weight.unflatten(0, query.shape)).flatten(1)

@@ -12,7 +12,7 @@ from audiobat.config import HeadConfig
 from audiobat.errors import AudiobatError
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import Probe, build_norm
-from audiobat.models.heads.pooling import attend, layer_index
+from audiobat.models.heads.pooling import layer_index, query_tokens
 
 QUERIES = 32  # of `head.queries: null`
 
@@ -48,6 +48,6 @@ class EfficientProbe(Probe):
     def pool(self, features: LayerFeatures) -> Tensor:
         """What the queries take from their values, [B, D / reduction]; a mean of values is the value of the mean."""
         tokens = features.patch_tokens[layer_index(self.layer)].to(self.queries.dtype)  # [B, N, D]
-        taken = attend(tokens, self.queries, 1 / math.sqrt(tokens.shape[-1]), features.valid)  # [B, Q, D]
+        taken = query_tokens(tokens, self.queries, 1 / math.sqrt(tokens.shape[-1]), features.valid)  # [B, Q, D]
         groups = self.values.weight.unflatten(0, (len(self.queries), -1))  # [Q, D / (reduction * Q), D]
         return torch.einsum("bqd,qed->bqe", taken, groups).flatten(1)

@@ -69,7 +69,7 @@ def check_pool(features: LayerFeatures, pool: str) -> None:
         raise AudiobatError('head.pool is "cls" and this model has no cls token: use "mean" or "auto".')
 
 
-def attend(tokens: Tensor, queries: Tensor, scale: float, valid: Tensor) -> Tensor:
+def query_tokens(tokens: Tensor, queries: Tensor, scale: float, valid: Tensor) -> Tensor:
     """Each of queries [Q, D] attends to the valid ones of tokens [B, N, D] and takes their weighted mean: [B, Q, D]."""
     score = (tokens @ (queries * scale).T).masked_fill(~valid[..., None], float("-inf"))  # [B, N, Q]
     return score.softmax(1).transpose(1, 2) @ tokens

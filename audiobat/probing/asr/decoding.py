@@ -6,22 +6,26 @@ dropped. Many paths have the same text. No dictionary and no language model have
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 BLANK = 0
 FACTOR = 6364136223846793005  # of a digest of texts as whole numbers of 64 bits, which wrap around
+IMPOSSIBLE = float("-inf")  # log-probability
 
 
 def best_paths(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
     """The text of the likeliest path of each clip.
 
     Args:
-        log_probs: [B, frames, classes].
+        log_probs: [B, frames, C].
         lengths: [B] frames of each clip.
     """
     path = log_probs.argmax(-1)  # [B, frames]
-    fresh = path != torch.nn.functional.pad(path, (1, 0), value=-1)[:, :-1]
+    fresh = path != functional.pad(path, (1, 0), value=-1)[:, :-1]
     within = torch.arange(path.shape[1], device=path.device) < lengths[:, None]
     kept = (fresh & within & (path != BLANK)).cpu()
     return [own[some].tolist() for own, some in zip(path.cpu(), kept, strict=True)]
@@ -31,60 +35,80 @@ def beam_search(log_probs: Tensor, lengths: Tensor, width: int) -> list[list[int
     """The likeliest text of each clip among `width` beginnings that are kept from frame to frame (Hannun et al., 2014).
 
     The probability of a text is that of all its paths that go through kept beginnings; with all beginnings kept it is
-    exact. Arguments as of `best_paths`. All clips and beginnings of a frame are extended at once, in double precision.
+    exact. Arguments as of `best_paths`. A frame extends all beginnings of all clips at once, in double precision.
     """
-    clips, _, classes = log_probs.shape
-    device, infinite = log_probs.device, float("-inf")
-    log_probs = log_probs.double()
-    # Of each kept beginning [B, K]: the log-probability of its paths that end in blank, and in its last character;
-    # a digest of it, and of it without that character. A beginning of probability 0 is a place not yet filled.
-    blank = torch.full((clips, width), infinite, dtype=torch.float64, device=device)
-    blank[:, 0] = 0.0
-    label = torch.full_like(blank, infinite)
-    last = torch.full((clips, width), BLANK, device=device)
-    digest = -torch.arange(1, width + 1, device=device).expand(clips, width)
-    parent = torch.zeros_like(digest)
-    steps: list[tuple[Tensor, Tensor]] = []  # of each frame: the beginning that was kept or extended, and by what
-    for frame in range(int(lengths.max())):
-        now = log_probs[:, frame]  # [B, C]
-        total = torch.logaddexp(blank, label)
-        grown = total[..., None] + now[:, None]  # [B, K, C]: extended by each character
-        # The last character again is another one only after a blank.
-        again = blank + now.gather(1, last)
-        grown.scatter_(2, last[..., None], again[..., None])
-        grown[..., BLANK] = infinite
-        stays_blank = total + now[:, :1]
-        stays_label = label + now.gather(1, last)
-        # A beginning may also come of a kept one that is a character shorter: both are the same text.
-        child = last[..., None] != BLANK
-        same = (parent[..., None] == digest[:, None]) & child & (total > infinite)[..., None]  # [B, K, K shorter]
-        by_last = grown.gather(2, last[:, None].expand(-1, width, -1)).transpose(1, 2)  # [B, K, K shorter]
-        joined = by_last.masked_fill(~same, infinite).logsumexp(2)
-        stays_label = torch.logaddexp(stays_label, joined)
-        taken = torch.zeros_like(grown).scatter_add_(2, last[:, None].expand(-1, width, -1), same.mT.double()) > 0
-        grown = grown.masked_fill(taken, infinite)
-        scores = torch.cat([torch.logaddexp(stays_blank, stays_label)[..., None], grown[..., 1:]], 2)  # [B, K, C]
-        chosen = scores.flatten(1).topk(width, 1).indices  # [B, K]
-        source, added = chosen // classes, chosen % classes  # added 0: the beginning stays
-        stays = added == BLANK
-        new_label = torch.where(stays, stays_label.gather(1, source), scores.flatten(1).gather(1, chosen))
-        new_blank = stays_blank.gather(1, source).masked_fill(~stays, infinite)
-        old = digest.gather(1, source)
-        new_parent = torch.where(stays, parent.gather(1, source), old)
-        new_digest = torch.where(stays, old, old * FACTOR + added)
-        new_last = torch.where(stays, last.gather(1, source), added)
+    beam = Beam.empty(len(log_probs), width, log_probs.device)
+    places = torch.arange(width, device=log_probs.device)
+    steps: list[tuple[Tensor, Tensor]] = []  # of each frame, [B, K]: which beginning was kept or extended, and by what
+    for frame, now in enumerate(log_probs.double().unbind(1)[: int(lengths.max())]):
+        extended, source, added = beam.extended(now)
         going = (frame < lengths)[:, None]  # a clip that has ended stays as it is
-        blank, label = torch.where(going, new_blank, blank), torch.where(going, new_label, label)
-        digest, parent = torch.where(going, new_digest, digest), torch.where(going, new_parent, parent)
-        last = torch.where(going, new_last, last)
-        places = torch.arange(width, device=device).expand(clips, width)
+        beam = beam.replaced(extended, going)
         steps.append((torch.where(going, source, places), torch.where(going, added, BLANK)))
-    place = torch.logaddexp(blank, label).argmax(1, keepdim=True)  # [B, 1]
+    place = torch.logaddexp(beam.blank, beam.label).argmax(1, keepdim=True)  # [B, 1]
     backwards = []
     for source, added in reversed(steps):
         backwards.append(added.gather(1, place))
         place = source.gather(1, place)
-    if not backwards:
-        return [[] for _ in range(clips)]
     characters = torch.cat(backwards[::-1], 1).cpu()  # [B, frames]
     return [own[own != BLANK].tolist() for own in characters]
+
+
+@dataclass(frozen=True)
+class Beam:
+    """The K beginnings of texts that are kept of each clip, all [B, K]; of probability 0: a place not yet filled."""
+
+    blank: Tensor  # log-probability of a beginning's paths that end in blank
+    label: Tensor  # and of those that end in its last character
+    last: Tensor  # that character; BLANK: the beginning is empty
+    digest: Tensor  # a number of the beginning
+    parent: Tensor  # and of the beginning without its last character
+
+    @classmethod
+    def empty(cls, clips: int, width: int, device: torch.device) -> Beam:
+        """The empty text alone."""
+        blank = torch.full((clips, width), IMPOSSIBLE, dtype=torch.float64, device=device)
+        blank[:, 0] = 0.0
+        digest = -torch.arange(1, width + 1, device=device).expand(clips, width)
+        last = torch.full((clips, width), BLANK, device=device)
+        return cls(blank, torch.full_like(blank, IMPOSSIBLE), last, digest, torch.zeros_like(digest))
+
+    def extended(self, now: Tensor) -> tuple[Beam, Tensor, Tensor]:
+        """The likeliest K beginnings after one more frame, with log-probabilities `now` [B, C].
+
+        Also returns which beginning each comes of, and the character that was added, BLANK for none: both [B, K].
+        """
+        width, classes = self.last.shape[1], now.shape[1]
+        total = torch.logaddexp(self.blank, self.label)
+        of_last = now.gather(1, self.last)  # [B, K]
+        grown = total[..., None] + now[:, None]  # [B, K, C]: by each character
+        again = self.blank + of_last  # the last character is another one only after a blank
+        grown = grown.scatter(2, self.last[..., None], again[..., None])
+        grown[..., BLANK] = IMPOSSIBLE
+        # Grown by a character, one kept beginning may be another, which has it already: their paths belong together.
+        wanted = self.last[:, None].expand(-1, width, -1)  # [B, K grown, K]
+        same = (self.digest[..., None] == self.parent[:, None]) & (wanted != BLANK) & (total > IMPOSSIBLE)[:, None]
+        joined = grown.gather(2, wanted).masked_fill(~same, IMPOSSIBLE).logsumexp(1)  # [B, K]
+        taken = torch.zeros_like(grown).scatter_add(2, wanted, same.double()) > 0
+        grown = grown.masked_fill(taken, IMPOSSIBLE)
+        blank, label = total + now[:, :1], torch.logaddexp(self.label + of_last, joined)  # of beginnings that stay
+
+        scores = torch.cat([torch.logaddexp(blank, label)[..., None], grown[..., 1:]], 2).flatten(1)  # [B, K * C]
+        best, chosen = scores.topk(width, 1)
+        source, added = chosen // classes, chosen % classes
+        stays, before = added == BLANK, self.digest.gather(1, source)
+        return (
+            Beam(
+                blank.gather(1, source).masked_fill(~stays, IMPOSSIBLE),
+                torch.where(stays, label.gather(1, source), best),
+                torch.where(stays, self.last.gather(1, source), added),
+                torch.where(stays, before, before * FACTOR + added),
+                torch.where(stays, self.parent.gather(1, source), before),
+            ),
+            source,
+            added,
+        )
+
+    def replaced(self, by: Beam, where: Tensor) -> Beam:
+        """This beam, but for the clips `where` [B, 1], which are `by`'s."""
+        return Beam(*(torch.where(where, getattr(by, f.name), getattr(self, f.name)) for f in fields(self)))

@@ -126,7 +126,7 @@ def train_recogniser(
                 zero_infinity=True,  # of misfits
             )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(head.parameters(), GRADIENT)
             set_lr(optimizer, rate_at(step, train))
             optimizer.step()

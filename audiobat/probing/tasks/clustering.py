@@ -16,6 +16,7 @@ from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import Split, groups_of
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.metrics import v_measure
+from audiobat.evaluation.scoring import Measure
 from audiobat.evaluation.unit_scoring import UnitOutputs
 from audiobat.probing.tasks.base import MTEB, ProbeTask, TaskFeatures, check_single_label, single_labels, sklearn
 
@@ -27,6 +28,7 @@ class Clustering(ProbeTask):
     kit = f"{MTEB} AbsTaskClustering"
     definitions: ClassVar[dict[str, str]] = {
         "v_measure": "harmonic mean of homogeneity and completeness of the clusters, mean over experiments",
+        "v_measure_chance": "the same with the classes dealt out to the clips at random: what clusters get for nothing",
     }
 
     @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Clustering(ProbeTask):
         kmeans = sklearn("clustering").cluster.MiniBatchKMeans
         vectors, labels = features.vectors(split.test), single_labels(self.table, split.test)
         classes = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
+        dealing = np.random.default_rng(seed)
         drawing = random.Random(seed)  # the generator of the kit, so that a seed draws the kit's clips
         model = kmeans(
             n_clusters=int(classes.max()) + 1,
@@ -82,20 +85,25 @@ class Clustering(ProbeTask):
             n_init=1,
             random_state=seed,
         )
-        drawn, clusters = [], []
+        drawn, clusters, dealt = [], [], []
         for _ in range(self.config.experiments):
             chosen = np.array(drawing.choices(range(len(vectors)), k=self.config.documents))
             found = torch.zeros(len(vectors), dtype=torch.long)
             found[torch.from_numpy(chosen)] = torch.from_numpy(model.fit_predict(vectors[chosen])).long()
             drawn.append(torch.from_numpy(np.bincount(chosen, minlength=len(vectors))).double())
             clusters.append(found)
+            dealt.append(classes[torch.from_numpy(dealing.permutation(len(classes)))])
 
-        def measure(counts: Tensor | None) -> Tensor:
-            pairs = zip(drawn, clusters, strict=True)
-            each = [v_measure(classes, own, times if counts is None else counts * times) for times, own in pairs]
+        def mean(truths: Sequence[Tensor], counts: Tensor | None) -> Tensor:
+            parts = zip(truths, drawn, clusters, strict=True)
+            each = [v_measure(one, own, times if counts is None else counts * times) for one, times, own in parts]
             return torch.stack(each).mean(0)
 
         groups = np.array(groups_of(self.table))[split.test]
         # V-measure leans upwards the fewer clips there are, so that halves tell its spread alone
-        ranges = {"v_measure": (0.0, 1.0)}
-        return UnitOutputs(len(vectors), {"v_measure": measure}, self.definitions, None, groups, ranges)
+        ranges = dict.fromkeys(self.definitions, (0.0, 1.0))
+        measures: dict[str, Measure] = {
+            "v_measure": lambda counts: mean([classes] * len(drawn), counts),
+            "v_measure_chance": lambda counts: mean(dealt, counts),
+        }
+        return UnitOutputs(len(vectors), measures, self.definitions, None, groups, ranges)

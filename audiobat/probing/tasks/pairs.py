@@ -43,7 +43,7 @@ class PairList(NamedTuple):
 
 
 class Pairs(ProbeTask):
-    """Pairs of test clips, named by a file, or drawn: half of them share all their labels, half share none."""
+    """Pairs of test clips, named by a file, or drawn: half of them share a label, half share none."""
 
     title = "Pair classification"
     kit = f"{MTEB} AbsTaskPairClassification"
@@ -132,20 +132,19 @@ class Pairs(ProbeTask):
 
 
 def draw_pairs(targets: NDArray[np.bool_], clip_ids: NDArray[np.int64], count: int, seed: int) -> PairList:
-    """Distinct pairs of the clips: up to half of `count` that have the same labels, as many again that share none.
+    """Distinct pairs of the clips: up to half of `count` that share a label, and up to as many again that share none.
 
     `targets` are bool [n, C] of the whole table; clips without labels are left out, and of very many a share is drawn.
     """
     rng = np.random.default_rng(seed)
     ids = clip_ids[targets[clip_ids].any(1)]
     ids = np.sort(rng.choice(ids, min(CLIPS, len(ids)), replace=False))
-    sets = np.unique(targets[ids], axis=0, return_inverse=True)[1].reshape(-1)
     first, second = (part.astype(np.int64) for part in np.triu_indices(len(ids), 1))
-    alike = sets[first] == sets[second]
-    apart = ~(targets[ids].astype(np.float32) @ targets[ids].T.astype(np.float32) > 0)[first, second]
+    labels = targets[ids].astype(np.float32)
+    alike = (labels @ labels.T > 0)[first, second]
     chosen = []
-    for kind in (alike, apart):
-        places = np.flatnonzero(kind)
+    for kind in (True, False):
+        places = np.flatnonzero(alike == kind)
         chosen.append(np.sort(rng.choice(places, min(count // 2, len(places)), replace=False)))
     places = np.concatenate(chosen)
     return PairList(ids[first[places]], ids[second[places]], alike[places])

@@ -62,7 +62,8 @@ class Wav2Vec2BertEncoder(FrameEncoder):
         variance, mean = torch.var_mean(mel, 1, keepdim=True)
         mel = (mel - mean) / torch.sqrt(variance + 1e-7)
         tokens = mel.shape[1] // self.pair
-        return mel[:, : tokens * self.pair].unflatten(1, (tokens, self.pair)).flatten(2)
+        pairs: Tensor = mel[:, : tokens * self.pair].unflatten(1, (tokens, self.pair)).flatten(2)
+        return pairs
 
 
 class ParakeetAudioEncoder(FrameEncoder):
@@ -115,4 +116,5 @@ class LasrAudioEncoder(FrameEncoder):
     def inputs(self, waveform: Tensor) -> Tensor:
         """Windows [W, S] to log-mel [W, frames, mel]."""
         frames = waveform.unfold(1, len(self.window), self.hop) * self.window
-        return (torch.fft.rfft(frames, self.n_fft).abs().square() @ self.filters).clamp(min=LASR_FLOOR).log()
+        mel: Tensor = torch.fft.rfft(frames, self.n_fft).abs().square() @ self.filters
+        return mel.clamp(min=LASR_FLOOR).log()

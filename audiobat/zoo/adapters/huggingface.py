@@ -23,12 +23,14 @@ from audiobat.zoo.adapters.published import (
     WhisperAudioEncoder,
 )
 from audiobat.zoo.adapters.remote import RemoteEncoder
+from audiobat.zoo.adapters.towers import LanguageModelTower, PEAudioTower, part_of
 from audiobat.zoo.adapters.windows import WindowedEncoder
 
 WAVEFORM = (
     *("wav2vec2", "wav2vec2-conformer", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"),
     *("sew", "sew-d"),
 )
+FAST_CONFORMERS = ("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "canary")  # with a decoder or a head
 ADAPTERS = {
     "audio-spectrogram-transformer": ASTEncoder,
     "whisper": WhisperAudioEncoder,
@@ -37,13 +39,17 @@ ADAPTERS = {
     **dict.fromkeys(WAVEFORM, WaveformEncoder),
     "moonshine": MoonshineAudioEncoder,
     "wav2vec2-bert": Wav2Vec2BertEncoder,
-    **dict.fromkeys(("parakeet_encoder", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt"), ParakeetAudioEncoder),
+    **dict.fromkeys(("parakeet_encoder", *FAST_CONFORMERS), ParakeetAudioEncoder),
     **dict.fromkeys(("lasr_encoder", "lasr_ctc"), LasrAudioEncoder),
+    **dict.fromkeys(("qwen2_audio", "voxtral", "audioflamingo3", "musicflamingo"), LanguageModelTower),
+    **dict.fromkeys(("qwen2_audio_encoder", "voxtral_encoder", "audioflamingo3_encoder"), LanguageModelTower),
+    **dict.fromkeys(("pe_audio", "pe_audio_encoder", "pe_audio_video"), PEAudioTower),
 }
 PARTS = {  # the audio encoder inside a model that has more
-    **dict.fromkeys(("whisper", "moonshine", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "lasr_ctc"), "encoder"),
+    **dict.fromkeys(("whisper", "moonshine", *FAST_CONFORMERS, "lasr_ctc"), "encoder"),
     "clap": "audio_model",
 }
+TOWERS = ("qwen2_audio", "voxtral", "audioflamingo3", "musicflamingo", "pe_audio", "pe_audio_video")  # loaded alone
 NO_AUTO_MODEL = {"clap_audio_model": "ClapAudioModel"}  # classes of model types that AutoModel does not know
 REACH_SECONDS = 5.0  # after which the Hub counts as out of reach
 OWN_IMPORTS = ("audiobat", "transformers", "transformers_modules")  # the last are files beside the weights
@@ -70,7 +76,9 @@ def load_huggingface(source: str | Path, trust_remote_code: bool = False) -> Win
     kind, own_code = config.get("model_type"), "AutoModel" in (config.get("auto_map") or {})
     if kind in ADAPTERS:
         name = NO_AUTO_MODEL.get(str(kind), "AutoModel")
-        model, _ = load_model(read("model", source, lambda _: getattr(transformers, name)), source)
+        model_class = read("model", source, lambda _: getattr(transformers, name))
+        part = part_of(read("config", source, transformers.AutoConfig.from_pretrained)) if kind in TOWERS else {}
+        model, _ = load_model(model_class, source, **part)
         extractor = read("feature extractor", source, transformers.AutoFeatureExtractor.from_pretrained)
         return ADAPTERS[kind](getattr(model, PARTS[kind]) if kind in PARTS else model, extractor).eval()
     if not own_code:
@@ -151,6 +159,8 @@ def read(part: str, source: str | Path, reader: Any) -> Any:
                 f"{package} is installed and fails to load; remove it (pip uninstall {package}), or install the build "
                 f"of it that fits PyTorch {torch.__version__}"
             )
+        elif isinstance(cause, ImportError):
+            hint = "install what it names"
         raise AudiobatError(f"The {part} of {source} cannot be read ({reason}): {hint}.") from error
 
 
@@ -174,11 +184,17 @@ def load_model(model_class: Any, source: str | Path, **more: Any) -> tuple[Any, 
 
     Where weights are missing transformers would fill in random ones; here AudiobatError.
     """
-    model, report = read(
-        "model",
-        source,
-        lambda name: model_class.from_pretrained(name, dtype="float32", output_loading_info=True, **more),
-    )
+    logs = importlib.import_module("transformers.utils.logging")
+    level = logs.get_verbosity()
+    logs.set_verbosity_error()  # no table of what a file holds beside the encoder
+    try:
+        model, report = read(
+            "model",
+            source,
+            lambda name: model_class.from_pretrained(name, dtype="float32", output_loading_info=True, **more),
+        )
+    finally:
+        logs.set_verbosity(level)
     names = {name for name, _ in model.named_parameters()}
     lost = sorted(name for name in report["missing_keys"] if name in names and not name.endswith(ABSENT))
     if lost:

@@ -45,5 +45,8 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     tensors["pos_embed"] = table[:, 1:]
     final_norm, sizes = "norm.weight" in tensors, (dim, count_blocks(tensors))
     head = linear_head(tensors, ("head", "fc_norm"), sizes, "cls" if final_norm else "mean", {}, path)
+    headless = [name for name in tensors if name.startswith("fc_norm.")]  # timm keeps the norm where it drops the head
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in headless}
+    left = (*left, *headless)
     model = vit(weights, tensors, STATISTICS, gated_attention=False, block_norm="pre", final_norm=final_norm)
     return Converted(LAYOUT, model.eval(), head, (*left, *weights.left))

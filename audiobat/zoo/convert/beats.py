@@ -1,7 +1,9 @@
-"""BEATs' checkpoints (`cfg`, `model`, and `label_dict` of fine-tuned ones) to a BeatsEncoder and its head.
+"""Checkpoints of BEATs and OpenBEATs (`cfg`, `model`; `label_dict` of fine-tuned ones) to a BeatsEncoder and its head.
 
-Names and shapes are those of BEATs' public code; no published file was at hand. There, weight norm splits the
-convolution's weight in two, and every block repeats one table of relative positions.
+Names and shapes are those of BEATs' public code and of the package openbeats; no published file was at hand. There,
+weight norm splits the convolution's weight in two, and every block repeats one table of relative positions. OpenBEATs
+keeps two kernels of ones, by which it finds padding, and fine-tunes in ESPnet, whose files have the encoder under
+`encoder.` and, beside it, a head that this package does not know.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from torch import Tensor
 
 from audiobat.engine.tensors import check_shapes, check_values, count_blocks, read_tensors, shapes_of
 from audiobat.errors import AudiobatError
-from audiobat.zoo.convert.beats_encoder import MODEL_TYPE, BeatsEncoder, Sizes
+from audiobat.zoo.convert.beats_encoder import FBANK, MODEL_TYPE, BeatsEncoder, Sizes
 from audiobat.zoo.convert.pickles import shown
 from audiobat.zoo.convert.weights import Converted, Weights, linear_head, size
 from audiobat.zoo.release import check_fields
 
-LAYOUT = "BEATs"
+LAYOUT = "BEATs or OpenBEATs"
 MAX_DISTANCE = 800  # if the file's config does not name it
 FARTHEST = 2**31
 FIXED = {  # fields of its config with the only values that our encoder implements, which all published files have
@@ -30,7 +32,11 @@ FIXED = {  # fields of its config with the only values that our encoder implemen
     "activation_fn": "gelu",
     "relative_position_embedding": True,
     "gru_rel_pos": True,
+    "fbank_mean": FBANK.mean,
+    "fbank_std": FBANK.std,
 }
+ESPNET = "encoder."  # before the names of an encoder in a fine-tuned OpenBEATs
+NO_PART = ("patch_embedding_pad.", "raw2fbank_pad.")
 RENAMED = (
     (r"patch_embedding\.", "patch_embed."),
     (r"layer_norm\.", "patch_norm."),
@@ -49,7 +55,8 @@ TABLE = re.compile(r"blocks\.\d+\.attn\.relative_attention_bias\.weight")
 
 def matches(names: Collection[str]) -> bool:
     """Whether a file with tensors of these names is BEATs'."""
-    return {"patch_embedding.weight", "layer_norm.weight", "encoder.layer_norm.weight"} <= set(names)
+    wanted = {"patch_embedding.weight", "layer_norm.weight", "encoder.layer_norm.weight"}
+    return wanted <= set(names) or {f"{ESPNET}{name}" for name in wanted} <= set(names)
 
 
 def convert(weights: Weights, teacher: bool = False) -> Converted:
@@ -59,7 +66,10 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     variant that our encoder does not implement.
     """
     path = weights.path
-    tensors = renamed(weights.chosen(teacher))
+    theirs = weights.chosen(teacher)
+    prefix = ESPNET if f"{ESPNET}patch_embedding.weight" in theirs else ""
+    bare = {name.removeprefix(prefix): tensor for name, tensor in theirs.items() if name.startswith(prefix)}
+    tensors = renamed({name: tensor for name, tensor in bare.items() if not name.startswith(NO_PART)})
     config = weights.config.get("cfg")
     config = config if isinstance(config, Mapping) else {}
     for name, value in FIXED.items():
@@ -73,7 +83,8 @@ def convert(weights: Weights, teacher: bool = False) -> Converted:
     labels = weights.config.get("label_dict")
     classes = labels if isinstance(labels, Mapping) else {}
     head = linear_head(tensors, ("predictor", None), (sizes.dim, sizes.depth), "mean", classes, path)
-    return Converted(LAYOUT, make(sizes, tensors, path).eval(), head, weights.left)
+    beside = tuple(name for name in theirs if not name.startswith(prefix))
+    return Converted(LAYOUT, make(sizes, tensors, path).eval(), head, (*beside, *weights.left))
 
 
 def read(folder: Path, config: Mapping[str, Any]) -> BeatsEncoder:

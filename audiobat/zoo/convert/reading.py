@@ -154,7 +154,10 @@ def survey_zip(path: Path) -> Survey:
 def check_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     """The entries by name: stored as they are, each name once, and together no more than the file."""
     if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-        raise AudiobatError(f"{path} is a TorchScript program (it has constants.pkl): give a file of weights.")
+        raise AudiobatError(
+            f"{path} is a TorchScript program (it has constants.pkl): give a file of weights, or the rate in Hz that "
+            f"the program takes, as --model {path.name}@16000."
+        )
     entries: dict[str, zipfile.ZipInfo] = {}
     seen: set[str] = set()
     left = path.stat().st_size

@@ -27,7 +27,8 @@ EXTRAS = {  # and what needs them
     "pyarrow": ".parquet",
     "av": "audio that libsndfile does not read, such as .m4a",
     "transformers": "a model hf:...",
-    "onnx": "export --to onnx",
+    "onnx": "export --to onnx, or a model FILE.onnx@RATE,",
+    "ai-edge-litert": "a model FILE.tflite@RATE",
     "fsspec": "clips on an object store",
 }
 
@@ -46,7 +47,8 @@ def doctor(
 
     Args:
         model: a model to check: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of
-            BAT, EAT, SSLAM, Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `my_file.py:MyEncoder`, or an encoder object.
+            BAT, EAT, SSLAM, Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `FILE.onnx@RATE`, `my_file.py:MyEncoder`,
+            or an encoder object.
         file: a checkpoint, a release or a run, whoever made it.
         device: where the model runs: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: run the Python files that come with the model, if it has any; read them first.

@@ -30,6 +30,7 @@ PORTABLE = (
     *(
         "models.features",
         "models.patches",
+        "models.rotary",
         "models.attention",
         "models.layers",
         "models.encoder",

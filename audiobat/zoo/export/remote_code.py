@@ -216,9 +216,25 @@ class AudiobatForAudioClassification(AudiobatModel):
 
     def add_head(self) -> None:
         """Build the head that `config.head` describes."""
+        self.head: Any = self.new_head()
+
+    def new_head(self) -> Any:
+        """A head that nobody has trained."""
         head = from_dict(HeadConfig, self.config.head, "head")
         encoder = self.encoder
-        self.head: Any = build_head(head, encoder.dim, encoder.depth, self.config.num_labels, encoder.config.grid[1])
+        return build_head(head, encoder.dim, encoder.depth, self.config.num_labels, encoder.config.grid[1])
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Give what the file lacks of a head, or has for another number of classes, the values of a new head."""
+        path = next((path for path, part in self.head.named_modules() if part is module), None)
+        if path is None:
+            super()._init_weights(module)
+            return
+        new = self.new_head().get_submodule(path)
+        values = dict(new.named_parameters(recurse=False)) | dict(new.named_buffers(recurse=False))
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            if not getattr(tensor, "_is_hf_initialized", False):  # as transformers marks what it has loaded
+                tensor.copy_(values[name])
 
     def forward(
         self,

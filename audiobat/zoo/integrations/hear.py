@@ -1,6 +1,10 @@
-"""HEAR's common API (2021): a module with `load_model`, `get_scene_embeddings` and `get_timestamp_embeddings`.
+r"""HEAR's common API (2021): a module with `load_model`, `get_scene_embeddings` and `get_timestamp_embeddings`.
 
-python -m heareval.embeddings.runner audiobat.zoo.integrations.hear --model bat_nano --tasks-dir tasks
+    python -m heareval.embeddings.runner audiobat.zoo.integrations.hear --tasks-dir tasks \
+        --model-options '{"model_file_path": "hf:facebook/hubert-base-ls960"}'
+
+Without the last line it is `bat_nano`. HEAR's own `--model` takes files alone, and gives every model one folder of
+embeddings.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.errors import AudiobatError
-from audiobat.zoo.integrations.frames import DEFAULT, FrameEmbedder
+from audiobat.zoo.integrations.frames import DEFAULT, FrameEmbedder, check_finite
 
 RATES = (16_000, 22_050, 32_000, 44_100, 48_000)  # at which HEAR's tasks are published
 
@@ -54,5 +58,4 @@ def frames_of(audio: Tensor, model: HearModel) -> Tensor:
     """Frames [B, T, D] of audio [B, samples]."""
     if audio.ndim != 2:
         raise AudiobatError(f"HEAR's audio has shape {list(audio.shape)}: give [clips, samples].")
-    frames: Tensor = model.frames(audio)
-    return frames
+    return check_finite(model.frames(audio))

@@ -1,9 +1,10 @@
 """s3prl and SUPERB: an `UpstreamExpert` that gives all layers; s3prl's downstream models learn a weight for each.
 
-Put two lines in s3prl/upstream/audiobat/hubconf.py, then use `--upstream audiobat -k bat_nano`:
+In a file that runs s3prl (docs/kits.md has one whose stand-ins let s3prl 0.4.18 run beside today's torchaudio):
 
+    from s3prl import hub
     from audiobat.zoo.integrations.s3prl import UpstreamExpert
-    def audiobat(ckpt=None, **kwargs): return UpstreamExpert(ckpt, **kwargs)
+    hub.audiobat = lambda ckpt=None, **more: UpstreamExpert(ckpt, **more)  # then `--upstream audiobat -k bat_nano`
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from audiobat.audio.read import pad_batch
@@ -42,10 +44,12 @@ class UpstreamExpert(nn.Module):
     def forward(self, wavs: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         """Waveforms [S_b] at 16 kHz to `hidden_states`: L tensors [B, T, D], the mean over frequency.
 
-        A shorter clip has zeros where it has ended.
+        Where a shorter clip has ended it has its last frame again. s3prl counts a frame for each hop that a clip has
+        begun, one more than a model that leaves out the rest, and repeats the last frame of a clip that is alone, too.
         """
         waveform, lengths = pad_batch(wavs)
         features = self.encoder.forward_intermediates(waveform, lengths.to(waveform.device))
-        valid = features.valid[:, :, None].to(features.patch_tokens.dtype)  # [B, N, 1]
-        frames = (features.patch_tokens * valid).unflatten(2, features.grid).mean(3)  # [L, B, T, D]
-        return {"hidden_states": list(frames)}
+        frames = features.patch_tokens.unflatten(2, features.grid).mean(3)  # [L, B, T, D]
+        counts = features.valid.unflatten(1, features.grid).any(2).sum(1, keepdim=True)  # [B, 1]
+        times = torch.arange(frames.shape[2], device=frames.device).minimum(counts - 1)  # [B, T]
+        return {"hidden_states": list(frames.gather(2, times[None, :, :, None].expand_as(frames)))}
