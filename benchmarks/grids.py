@@ -1,7 +1,7 @@
 """What other positions and patches do to a small model: pre-trained alike, then probed, and read at other lengths.
 
     python benchmarks/grids.py OUT [STEPS]      (600 steps: half an hour of one core; a run that was stopped goes on)
-    python benchmarks/grids.py cost             (what rotary positions cost in a step)
+    python benchmarks/grids.py cost             (what a step costs)
 
 In: the demo's recordings of ambience and music, without those under test scenes, pieces of one recording joined to
 clips of up to 30 s. Out, in OUT/grids.json: for each network of `WAYS`, of 4 blocks of width 96 and 16 clips of 4 s, or
@@ -149,24 +149,23 @@ def read_at_lengths(model, scenes, beds):
     return found
 
 
-def cost(pairs=12):
-    """CPU seconds of a step of `bat_nano` with rotary positions as a share of one with a table: the median of pairs."""
+def cost(rounds=9):
+    """CPU seconds of a step of `bat_nano` on other grids as shares of its own: medians of interleaved steps."""
     torch.set_num_threads(1)
-    objectives = []
-    for positions in ("paper", "rotary"):
-        config = from_dict(PretrainConfig, merge(load_recipe("bat_nano"), {"encoder": {"positions": positions}}))
-        objectives.append(build_objective(config))
-    batch = SimpleNamespace(waveform=0.1 * torch.randn(32, 4 * RATE), lengths=None)
-    ratios = []
-    for step in range(pairs):
-        took = []
-        for objective in objectives:
+    ways = {"table": {}, "rotary": {"positions": "rotary"}, "patches of all bins": {"patch_size": [16, 64]}}
+    objectives = {}
+    for name, encoder in ways.items():
+        fields = merge(load_recipe("bat_nano"), {"encoder": encoder})
+        objectives[name] = build_objective(from_dict(PretrainConfig, fields))
+    batch, took = SimpleNamespace(waveform=0.1 * torch.randn(32, 4 * RATE), lengths=None), defaultdict(list)
+    for step in range(rounds):
+        for name, objective in objectives.items():
             start = time.process_time()
             objective(batch, step)[0].backward()
-            took.append(time.process_time() - start)
+            took[name].append(time.process_time() - start)
             objective.zero_grad()
-        ratios.append(took[1] / took[0])
-    print(f"rotary / table: {sorted(ratios)[pairs // 2]:.3f} of a step's CPU seconds")
+    for name, seconds in took.items():
+        print(f"{name}: {np.median(np.array(seconds) / took['table']):.3f} of the CPU seconds")
 
 
 def main(out, steps=600):

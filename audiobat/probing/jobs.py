@@ -96,16 +96,23 @@ def decay_of(head: HeadConfig, train: ProbeTrainConfig) -> float:
     return PROTOTYPE_DECAY if head_class(head.kind).has_prototypes else LINEAR_DECAY
 
 
-def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
+def preset_of(
+    job: HeadJob, loss: Loss, config: ProbeConfig, task: str, meant_for: dict[str, ProbeConfig] | None = None
+) -> str:
     """The preset that the config names if this head was trained, with `loss`, by its settings; else `custom`.
 
     `task` is the data set's, for a config that names none. Under a preset that chooses learning rate and weight decay,
-    its grid and its seeds count in their place.
+    its grid and its seeds count in their place. `meant_for` keeps what the preset has for a kind, for calls about other
+    heads of the same config.
     """
-    try:
-        meant = from_dict(ProbeConfig, preset_fields(config.preset, config.preset_task or task)).of_kind(job.head.kind)
-    except AudiobatError:  # the preset has no such task
-        return "custom"
+    meant_for, kind = {} if meant_for is None else meant_for, job.head.kind
+    if kind not in meant_for:
+        try:
+            fields = preset_fields(config.preset, config.preset_task or task)
+            meant_for[kind] = from_dict(ProbeConfig, fields).of_kind(kind)
+        except AudiobatError:  # the preset has no such task
+            return "custom"
+    meant = meant_for[kind]
     wanted = HeadJob(job.name, meant.head, replace(meant.train, seed=job.train.seed))
     shared = ("frontend", "max_frames", "select")
     if any(getattr(config, name) != getattr(meant, name) for name in shared):

@@ -45,7 +45,7 @@ class PairList(NamedTuple):
 class Pairs(ProbeTask):
     """Pairs of test clips, named by a file, or drawn: half of them share a label, half share none."""
 
-    title = "Pair classification"
+    title = "Pairs"
     kit = f"{MTEB} AbsTaskPairClassification"
     sources = ("file", "count")
     definitions: ClassVar[dict[str, str]] = {

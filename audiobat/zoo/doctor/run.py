@@ -30,6 +30,7 @@ EXTRAS = {  # and what needs them
     "onnx": "export --to onnx, or a model FILE.onnx@RATE,",
     "ai-edge-litert": "a model FILE.tflite@RATE",
     "fsspec": "clips on an object store",
+    "scikit-learn": "probe --tasks clustering, kshot or regression, or a map of sounds,",
 }
 
 
