@@ -1,13 +1,14 @@
 """What other positions and patches do to a small model: pre-trained alike, then probed, and read at other lengths.
 
-    python benchmarks/grids.py OUT [STEPS]      (1,000 steps: 20 minutes of one core; a run that was stopped goes on)
+    python benchmarks/grids.py OUT [STEPS]      (600 steps: half an hour of one core; a run that was stopped goes on)
+    python benchmarks/grids.py cost             (what a step costs)
 
 In: the demo's recordings of ambience and music, without those under test scenes, pieces of one recording joined to
-clips of up to 30 s. Out, in OUT/grids.json and as tables: for each network of `WAYS`,
-4 blocks of width 96
+clips of up to 30 s. Out, in OUT/grids.json: for each network of `WAYS`, of 4 blocks of width 96 and 16 clips of 4 s, or
+2 of 30 s, a step
 
-- macro mAP of CGP and of a linear probe on the demo's scenes of 4 s, and of 10 s, mean of three seeds of the probe, and
-  the 95% interval of the first;
+- macro mAP of CGP and of a linear probe, with 95% intervals, on the demo's scenes of 4 s, with three seeds of the
+  probe, and on scenes of 10 s, with one;
 - `shifted`: how alike the features of a sound stay when its clip of 40 s begins `SHIFT` columns later, and `edge`, the
   least alike column: cosines of column means, less the mean over all columns, away from the clips' ends;
 - `within`: the same for a scene of 4 s alone, and inside clips of 10, 20 and 40 s.
@@ -15,8 +16,10 @@ clips of up to 30 s. Out, in OUT/grids.json and as tables: for each network of `
 
 import json
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import soundfile
@@ -30,6 +33,7 @@ from audiobat.config.recipes import load_recipe
 from audiobat.data.csv_text import write_csv
 from audiobat.data.scenes import demo_folder, held_out_sources, write_scenes
 from audiobat.data.sources.read import read_clips, read_labelled_clips
+from audiobat.pretraining.objectives.base import build_objective
 
 RATE = 16_000
 COLUMN = 0.32  # seconds, of all of these networks
@@ -145,7 +149,26 @@ def read_at_lengths(model, scenes, beds):
     return found
 
 
-def main(out, steps=1000):
+def cost(rounds=9):
+    """CPU seconds of a step of `bat_nano` on other grids as shares of its own: medians of interleaved steps."""
+    torch.set_num_threads(1)
+    ways = {"table": {}, "rotary": {"positions": "rotary"}, "patches of all bins": {"patch_size": [16, 64]}}
+    objectives = {}
+    for name, encoder in ways.items():
+        fields = merge(load_recipe("bat_nano"), {"encoder": encoder})
+        objectives[name] = build_objective(from_dict(PretrainConfig, fields))
+    batch, took = SimpleNamespace(waveform=0.1 * torch.randn(32, 4 * RATE), lengths=None), defaultdict(list)
+    for step in range(rounds):
+        for name, objective in objectives.items():
+            start = time.process_time()
+            objective(batch, step)[0].backward()
+            took[name].append(time.process_time() - start)
+            objective.zero_grad()
+    for name, seconds in took.items():
+        print(f"{name}: {np.median(np.array(seconds) / took['table']):.3f} of the CPU seconds")
+
+
+def main(out, steps=600):
     out, steps = Path(out), int(steps)
     torch.set_num_threads(1)
     clips = write_recordings(out / "clips")
@@ -170,4 +193,4 @@ def main(out, steps=1000):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    cost() if sys.argv[1] == "cost" else main(*sys.argv[1:])

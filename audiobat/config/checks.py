@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -27,13 +28,20 @@ def shortened(text: str) -> str:
 
 def check_choice(owner: object, name: str) -> None:
     """Check that the Literal field `name` of `owner` holds one of its choices."""
-    check_one_of(get_args(get_type_hints(type(owner))[name]), f"{type(owner).__name__}.{name}", getattr(owner, name))
+    check_one_of(get_args(hints_of(type(owner))[name]), f"{type(owner).__name__}.{name}", getattr(owner, name))
 
 
 def check_one_of(choices: tuple[Any, ...], name: str, value: object) -> None:
     """Check that the field `name` holds one of its choices."""
-    hint = did_you_mean(str(value), choices)
-    check(value in choices, name, value, f"choose one of {', '.join(map(str, choices))}{hint}")
+    if value not in choices:
+        hint = did_you_mean(str(value), choices)
+        check(False, name, value, f"choose one of {', '.join(map(str, choices))}{hint}")
+
+
+@lru_cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """The types of a config class's fields, resolved once: a probe of many heads makes thousands of configs."""
+    return get_type_hints(cls)
 
 
 def is_deep(value: object) -> bool:

@@ -9,9 +9,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from audiobat.config.checks import LARGEST, check, check_one_of, is_union, shortened
+from audiobat.config.checks import LARGEST, check, check_one_of, hints_of, is_union, shortened
 from audiobat.config.registry import config_class_of, seam_of
 from audiobat.errors import AudiobatError, did_you_mean
 
@@ -63,7 +63,7 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
     seam = seam_of(cls)
     if seam is not None and isinstance(values.get(seam[1]), str):
         cls = config_class_of(cls, values[seam[1]])  # a kind may have settings of its own
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     kwargs: dict[str, Any] = {}
     for name, value in values.items():

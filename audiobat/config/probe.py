@@ -116,16 +116,19 @@ class GridConfig:
     """Values tried side by side, each with each; an empty list: the one value of `head` or `train`."""
 
     prototypes: tuple[int, ...] = ()  # of the heads that have prototypes
+    layers: tuple[int, ...] = ()  # blocks, of the heads that read a single one
     lr: tuple[float, ...] = ()
     weight_decay: tuple[float, ...] = ()
     choose: bool = False  # lr and weight decay: keep the best on a held-out tenth of the training split
 
     def __post_init__(self) -> None:
-        for name in ("prototypes", "lr", "weight_decay"):
+        for name in ("prototypes", "layers", "lr", "weight_decay"):
             values = tuple(getattr(self, name))
             object.__setattr__(self, name, values)
             check(len(set(values)) == len(values), f"grid.{name}", values, "name each value once")
         check(min(self.prototypes, default=1) > 0, "grid.prototypes", self.prototypes, "they must be positive")
+        low = min(self.layers, default=1) >= 1
+        check(low, "grid.layers", self.layers, "use 1 to the number of blocks")
         check(min(self.lr, default=1.0) > 0, "grid.lr", self.lr, "they must be positive")
         check(min(self.weight_decay, default=0.0) >= 0, "grid.weight_decay", self.weight_decay, "none may be negative")
         several = len(self.lr) > 1 or len(self.weight_decay) > 1

@@ -93,8 +93,9 @@ def check_kind(seam: str, kind: str, where: str | None = None) -> None:
     """
     if not is_user_class(kind):
         known = kinds(seam)
-        hint = f"choose one of {', '.join(known)}{did_you_mean(str(kind), known)}, or your own as FILE.py:CLASS"
-        check(kind in known, where or f"{seam}.kind", kind, hint)
+        if kind not in known:
+            hint = f"choose one of {', '.join(known)}{did_you_mean(str(kind), known)}, or your own as FILE.py:CLASS"
+            check(False, where or f"{seam}.kind", kind, hint)
 
 
 def kind_field(seam: str, default: str) -> Any:

@@ -12,6 +12,7 @@ In: scores and labels; result records. Out: metrics with intervals, comparisons,
     scoring.py      logits for test clips to metrics
     unit_scoring.py  what a task measured of queries, pairs or clips to metrics
     compare_records.py  files of records to named systems
+    compare_measures.py  what lies beside a record to a metric as a function of how often each clip counts
     compare.py      `audiobat compare`: who is better, and how sure that is
     detections/     events that were predicted beside true ones
     analysis/       features, attention and prototypes to plain numbers

@@ -7,14 +7,13 @@ data sets by win rates and Wilcoxon's signed-rank test.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
-import numpy as np
 import torch
 from rich.box import SIMPLE
 from rich.console import Console
@@ -22,19 +21,15 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from audiobat.errors import AudiobatError, did_you_mean
-from audiobat.evaluation.compare_records import Entry, check_same_clips, folds_of, in_order, name_systems, read_entries
+from audiobat.errors import AudiobatError
+from audiobat.evaluation.compare_measures import Measure, measure_of
+from audiobat.evaluation.compare_records import Entry, check_same_clips, kept_of, name_systems, read_entries
 from audiobat.evaluation.metrics import bootstrap_values, holm, interval_of_difference, wilcoxon
-from audiobat.evaluation.record import Scores, load_scores
-from audiobat.evaluation.scoring import ClipOutputs
-from audiobat.models.losses import Loss
 
 ALPHA = 0.05  # a Holm-corrected p below it is a win or a loss
 ENOUGH = 5  # data sets for Wilcoxon's test: with fewer its least possible p is 0.125 or more
-COUNTS = 4_000_000  # counts of rows of scores held at once: 32 MB
 SCORES = 2**24  # of records that are measured in the same draws: 0.7 GB with their order
 BY_HOLM = ("= Holm", "")  # a tie by the correction alone: the pair's own interval leaves 0 out
-Measure: TypeAlias = Callable[[Tensor], Tensor]  # counts [R, n] of clips in R resamples to [R]
 MARKS = {"win": ("▲ win", "green"), "loss": ("▼ loss", "red"), "tie": ("= tie", "")}
 
 
@@ -52,6 +47,7 @@ class Difference:
     high: float
     p: float
     lower_is_better: bool = False
+    task: str = ""  # the kind of the task; "" of heads
     p_holm: float = math.nan
 
     @property
@@ -115,8 +111,8 @@ def compare(
     entries = name_systems(read_entries(records))
     systems = list(dict.fromkeys(entry.system for entry in entries))
     differences: list[Difference] = []
-    for data in dict.fromkeys(entry.data for entry in entries):
-        differences += on_one_data_set([e for e in entries if e.data == data], metric, samples, seed)
+    for place in dict.fromkeys((entry.data, entry.task) for entry in entries):  # a task has units of its own
+        differences += on_one_data_set([e for e in entries if (e.data, e.task) == place], metric, samples, seed)
     if not differences:
         found = ", ".join(f"{e.path} on {e.record.data.name} ({e.data[:8]})" for e in entries)
         raise AudiobatError(f"There are no two systems with records of the same clips to compare: {found}.")
@@ -133,11 +129,10 @@ def on_one_data_set(entries: Sequence[Entry], metric: str | None, samples: int, 
         return []
     name = entries[0].record.main_metric if metric is None else metric
     found = resample([[e for e in entries if e.system == system] for system in systems], name, samples, seed)
-    pairs = []
+    data, lower, pairs = entries[0].record.data.name, entries[0].record.metrics[name].lower_is_better, []
     for (a, (value_a, resampled_a)), (b, (value_b, resampled_b)) in combinations(zip(systems, found, strict=True), 2):
         low, high, p = interval_of_difference(value_a - value_b, resampled_a - resampled_b)
-        lower = entries[0].record.metrics[name].lower_is_better
-        pairs.append(Difference(entries[0].record.data.name, name, a, b, value_a, value_b, low, high, p, lower))
+        pairs.append(Difference(data, name, a, b, value_a, value_b, low, high, p, lower, entries[0].task))
     corrected = holm([pair.p for pair in pairs])
     return [replace(pair, p_holm=p) for pair, p in zip(pairs, corrected, strict=True)]
 
@@ -151,67 +146,33 @@ def resample(systems: Sequence[Sequence[Entry]], name: str, samples: int, seed: 
     Raises:
         AudiobatError: scores that are not a record's, or of other clips than those of the first record.
     """
-    entries = [entry for seeds in systems for entry in seeds]
-    first = entries[0]
-    wanted = in_order(load_scores(first.path, first.record))
-    together = max(1, SCORES // wanted.scores.size)
-    values: list[float] = []
-    resampled: list[Tensor] = []
-    for start in range(0, len(entries), together):
-        measures = []
-        for entry in entries[start : start + together]:
-            scores = in_order(load_scores(entry.path, entry.record))
-            check_same_clips(first, wanted, entry, scores)
-            measure, sizes = measure_of(entry, scores, name)
-            measures.append(measure)
-        values += [float(measure(torch.ones(1, sum(sizes), dtype=torch.float64))) for measure in measures]
-        resampled += bootstrap_values(partial(all_of, measures), sizes, samples, seed).T.contiguous()
-    found, place = [], 0
+    measured: dict[Entry, tuple[float, Tensor]] = {}
+    together: dict[object, list[Entry]] = {}  # records of the same units: of a task each seed may draw its own
+    for entry in (entry for seeds in systems for entry in seeds):
+        together.setdefault(entry.task and entry.record.seed, []).append(entry)
+    for entries in together.values():
+        wanted = kept_of(entries[0])
+        size = max(1, SCORES // wanted.size)
+        for some in (entries[start : start + size] for start in range(0, len(entries), size)):
+            measures = []
+            for entry in some:
+                kept = kept_of(entry)
+                check_same_clips(entries[0], wanted, entry, kept)
+                measure, sizes = measure_of(entry, kept, name)
+                measures.append(measure)
+            values = [float(measure(torch.ones(1, sum(sizes), dtype=torch.float64))) for measure in measures]
+            resampled = bootstrap_values(partial(all_of, measures), sizes, samples, seed).T.contiguous()
+            measured |= dict(zip(some, zip(values, resampled, strict=True), strict=True))
+    found = []
     for seeds in systems:
-        own = slice(place, place := place + len(seeds))
-        found.append((sum(values[own]) / len(seeds), torch.stack(resampled[own]).mean(0)))
+        each = [measured[entry] for entry in seeds]
+        found.append((sum(value for value, _ in each) / len(each), torch.stack([own for _, own in each]).mean(0)))
     return found
 
 
 def all_of(measures: Sequence[Measure], counts: Tensor) -> Tensor:
     """Several metrics of the same counts [R, n]: [R, metrics]."""
     return torch.stack([measure(counts) for measure in measures], dim=1)
-
-
-def measure_of(entry: Entry, scores: Scores, name: str) -> tuple[Measure, list[int]]:
-    """The metric `name` as a function of counts [R, n] of clips, mean over folds; and the number of clips of each fold.
-
-    Raises:
-        AudiobatError: the record lacks the metric, or it cannot be computed from the scores of clips.
-    """
-    record, parts, sizes = entry.record, [], []
-    if name not in record.metrics:
-        hint = did_you_mean(name, record.metrics)
-        raise AudiobatError(f"{entry.path} has no metric {name}{hint}: it has {', '.join(record.metrics)}.")
-    loss: Loss | None = record.head.get("loss")
-    if loss is None:
-        raise AudiobatError(f"{entry.path} is a damaged result record (no head.loss): run the probe again.")
-    folds = folds_of(scores)
-    for fold in np.unique(folds):
-        rows = folds == fold
-        outputs = ClipOutputs(torch.from_numpy(scores.scores[rows]), torch.from_numpy(scores.targets[rows]), loss)
-        measures = outputs.measures("accuracy" in record.metrics)
-        if name not in measures:
-            raise AudiobatError(f"--metric {name} needs more than the scores of clips: use {', '.join(measures)}.")
-        clips, clip_of_row = np.unique(scores.keys[rows], return_inverse=True)
-        sizes.append(len(clips))
-        # Sorted, each row is the clip of its place, but for clips with many rows.
-        parts.append((measures[name], None if len(clips) == len(clip_of_row) else torch.from_numpy(clip_of_row)))
-
-    def mean(counts: Tensor) -> Tensor:
-        each = []
-        for (measure, clip_of_row), part in zip(parts, counts.split(sizes, dim=1), strict=True):
-            # A clip of many patch columns has as many rows of scores, so that memory is bounded by rows.
-            batches = part.split(max(1, COUNTS // (part.shape[1] if clip_of_row is None else len(clip_of_row))))
-            each.append(torch.cat([measure(b if clip_of_row is None else b[:, clip_of_row]) for b in batches]))
-        return torch.stack(each).mean(0)
-
-    return mean, sizes
 
 
 def duels(systems: Sequence[str], differences: Sequence[Difference]) -> list[Duel]:
@@ -233,8 +194,8 @@ def show(comparison: Comparison, samples: int) -> None:
     letter = {system: letters(i) for i, system in enumerate(comparison.systems)}
     for system, short in letter.items():
         console.print(Text(f"{short}  {system}"))
-    for data in dict.fromkeys(d.data for d in comparison.differences):
-        pairs = [d for d in comparison.differences if d.data == data]
+    for place in dict.fromkeys((d.data, d.task) for d in comparison.differences):
+        pairs = [d for d in comparison.differences if (d.data, d.task) == place]
         console.print(difference_table(pairs, letter))
     console.print(
         f"95% basic interval and p of a paired bootstrap over test clips, {samples:,} resamples. Holm: p corrected for "
@@ -255,7 +216,8 @@ def show(comparison: Comparison, samples: int) -> None:
 
 def difference_table(pairs: Sequence[Difference], letter: dict[str, str]) -> Table:
     """A table of the pairs of one data set."""
-    table = table_of(f"{pairs[0].data}: {pairs[0].metric}", "Pair", "Values", "Difference [95%]", "p", "Holm", "")
+    place = ", ".join(filter(None, (pairs[0].data, pairs[0].task)))
+    table = table_of(f"{place}: {pairs[0].metric}", "Pair", "Values", "Difference [95%]", "p", "Holm", "")
     for d in pairs:
         gap = f"{d.value_a - d.value_b:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
         values = f"{d.value_a:.3f} {d.value_b:.3f}"

@@ -95,6 +95,11 @@ class Scores:
                     f"Scores.{name} is {form}: give {kind.__name__} {list(shape[:axes])} of {axes} axes."
                 )
 
+    @property
+    def size(self) -> int:
+        """How many numbers it holds besides the labels."""
+        return self.scores.size
+
 
 @dataclass(frozen=True)
 class Values:
@@ -117,6 +122,11 @@ class Values:
             if not (array.shape in shapes and len(shape) == 1 and array.size and np.issubdtype(array.dtype, kind)):
                 form = f"{array.dtype} {list(array.shape)}"
                 raise AudiobatError(f"Values.{name} is {form}: give {kind.__name__} [{self.keys.size}], at least one.")
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds besides the targets."""
+        return self.values.size
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ class ResultRecord:
         return "accuracy" if "accuracy" in self.metrics else next(iter(self.metrics))
 
     def plain(self) -> dict[str, Any]:
-        """Its fields as JSON has them. Older versions read it, but for those of tasks and of errors."""
+        """Its fields as JSON has them, in a form that older versions read, too, where nothing in it is new to them."""
         fields: dict[str, Any] = without_nan(dataclasses.asdict(self))
         if self.values is None:
             del fields["values"]

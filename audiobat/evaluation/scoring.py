@@ -83,7 +83,7 @@ class ClipOutputs:
             corrected: average precision without what few positives add to it (`Ranking.corrected_precision`).
         """
         ranking = self.ranking
-        precision = ranking.corrected_precision if corrected else ranking.average_precision
+        precision = once(ranking.corrected_precision if corrected else ranking.average_precision)
         present = float(self.targets.any(0).double().mean())
         measures: dict[str, Measure] = {
             "map": lambda counts: macro_map_present(precision(counts)),
@@ -190,6 +190,18 @@ def frame_outputs(
     return FrameOutputs(logits, targets, loss, clips=clips, tally=tally)
 
 
+def once(measure: Measure) -> Measure:
+    """The measure, computed once for the counts of several calls one after the other: mAP has several means."""
+    last: list[tuple[Tensor | None, Tensor]] = []
+
+    def remembered(counts: Tensor | None) -> Tensor:
+        if not last or last[0][0] is not counts:
+            last[:] = [(counts, measure(counts))]
+        return last[0][1]
+
+    return remembered
+
+
 def scores_of(logits: Tensor, loss: Loss) -> Tensor:
     """Logits [n, C] as scores that compare between clips: log-probabilities if one class excludes the others."""
     return logits.log_softmax(-1) if loss == "ce" else logits
@@ -222,21 +234,23 @@ def evaluate(folds: Sequence[ClipOutputs], classes: Sequence[str], single_label:
     sizes = [len(fold) for fold in folds]
     clips = clips_behind(sizes)
     metrics = {}
-    for name in (name for name in measures[0] if all(name in others for others in measures)):
+    names = [name for name in measures[0] if all(name in others for others in measures)]
+    drawn = [name for name in names if name != "accuracy"]
+
+    def means(counts: Tensor) -> Tensor:  # [R, clips of all folds] to [R, metrics]
+        parts = list(zip(estimates, counts.split(sizes, dim=1), strict=True))
+        return torch.stack([torch.stack([one[name](part) for one, part in parts]).mean(0) for name in drawn], dim=1)
+
+    halves = dict(zip(drawn, half_sample_values(means, sizes, HALVES, seed).T, strict=True))
+    whole = dict(zip(drawn, means(torch.ones(1, sum(sizes), dtype=torch.float64))[0].tolist(), strict=True))
+    for name in names:
         each = torch.stack([measure[name](None) for measure in measures])
         value = float(each.mean())
         sd = float(each.std()) if len(folds) > 1 else None
         if name == "accuracy":
             interval, (low, high) = "wilson", wilson(value, clips)
         else:
-
-            def mean(counts: Tensor, name: str = name) -> Tensor:  # [R, clips of all folds] to [R]
-                parts = zip(estimates, counts.split(sizes, dim=1), strict=True)
-                return torch.stack([estimate[name](part) for estimate, part in parts]).mean(0)
-
-            halves = half_sample_values(mean, sizes, HALVES, seed)
-            whole = float(mean(torch.ones(1, sum(sizes), dtype=torch.float64)))
-            interval, (low, high) = "halves", half_sample_interval(value, whole, halves, clips)
+            interval, (low, high) = "halves", half_sample_interval(value, whole[name], halves[name], clips)
         metrics[name] = Metric(value, low, high, DEFINITIONS[name], sd, interval)
         if name == "auc" and low > 0 and high < 1:  # else d' is infinite
             apart = d_prime(torch.tensor([value, low, high], dtype=torch.float64)).tolist()

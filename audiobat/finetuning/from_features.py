@@ -42,7 +42,7 @@ from audiobat.models.encoder import AudioEncoder
 from audiobat.models.losses import Loss
 from audiobat.models.tagger import Tagger
 from audiobat.zoo import release as release_io
-from audiobat.zoo.load import load_encoder
+from audiobat.zoo.load import load_encoder, short_name
 
 FOLDS = 5  # that test, where the data name no split; fewer for fewer recordings
 NAME = "features"  # of the head, in the names of records
@@ -131,7 +131,7 @@ def finetune_features(
         print(line)
     if dry_run:
         return []
-    name, arguments = Path(model).resolve().name, {"folds": folds, "test_fold": test_fold}
+    name, arguments = short_name(model), {"folds": folds, "test_fold": test_fold}
     with sole_use(out):
         prepare_run(out, config, resume, overwrite, {"model": str(model), "features": str(features), **arguments})
         if (out / release_io.RELEASE).exists():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
@@ -123,7 +123,8 @@ class BaseEncoder(nn.Module):
         """
         check(pool in ("mean", "cls"), "pool", pool, "choose mean or cls")
         check(layer == -1 or 1 <= layer <= self.depth, "layer", layer, f"use 1 to {self.depth}, or -1 for the last")
-        waveform = to_waveform(source, sample_rate, self.sample_rate).to(next(self.parameters()).device)
+        own = next(chain(self.parameters(), self.buffers()))  # a file for another program has no parameters here
+        waveform = to_waveform(source, sample_rate, self.sample_rate).to(own.device)
         was_training = self.training
         self.eval()
         features = self.forward_intermediates(waveform[None], indices=[layer if layer < 0 else layer - 1])

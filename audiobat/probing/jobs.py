@@ -43,10 +43,12 @@ def head_jobs(config: ProbeConfig, depth: int) -> list[HeadJob]:
     for kind in config.heads or (config.head.kind,):
         own = config.of_kind(kind)
         counts = grid.prototypes if head_class(kind).has_prototypes else ()
-        for count in counts or (own.head.prototypes,):
+        blocks = grid.layers if head_class(kind).layers == "one" else ()
+        for count, block in product(counts or (own.head.prototypes,), blocks or (own.head.layer,)):
             # Files are named by the class alone of a user's own `my_head.py:MyHead`.
             name = kind.rpartition(":")[2] + (f"_k{count}" if len(counts) > 1 else "")
-            jobs.append(HeadJob(name, replace(own.head, prototypes=count), own.train))
+            name += f"_l{block}" if len(blocks) > 1 else ""
+            jobs.append(HeadJob(name, replace(own.head, prototypes=count, layer=block), own.train))
     jobs += layer_jobs(depth, config.of_kind("linear").train) if config.layers else []
     if not grid.choose:
         jobs = [rated for job in jobs for rated in candidates(job, grid)]
@@ -94,16 +96,23 @@ def decay_of(head: HeadConfig, train: ProbeTrainConfig) -> float:
     return PROTOTYPE_DECAY if head_class(head.kind).has_prototypes else LINEAR_DECAY
 
 
-def preset_of(job: HeadJob, loss: Loss, config: ProbeConfig, task: str) -> str:
+def preset_of(
+    job: HeadJob, loss: Loss, config: ProbeConfig, task: str, meant_for: dict[str, ProbeConfig] | None = None
+) -> str:
     """The preset that the config names if this head was trained, with `loss`, by its settings; else `custom`.
 
     `task` is the data set's, for a config that names none. Under a preset that chooses learning rate and weight decay,
-    its grid and its seeds count in their place.
+    its grid and its seeds count in their place. `meant_for` keeps what the preset has for a kind, for calls about other
+    heads of the same config.
     """
-    try:
-        meant = from_dict(ProbeConfig, preset_fields(config.preset, config.preset_task or task)).of_kind(job.head.kind)
-    except AudiobatError:  # the preset has no such task
-        return "custom"
+    meant_for, kind = {} if meant_for is None else meant_for, job.head.kind
+    if kind not in meant_for:
+        try:
+            fields = preset_fields(config.preset, config.preset_task or task)
+            meant_for[kind] = from_dict(ProbeConfig, fields).of_kind(kind)
+        except AudiobatError:  # the preset has no such task
+            return "custom"
+    meant = meant_for[kind]
     wanted = HeadJob(job.name, meant.head, replace(meant.train, seed=job.train.seed))
     shared = ("frontend", "max_frames", "select")
     if any(getattr(config, name) != getattr(meant, name) for name in shared):

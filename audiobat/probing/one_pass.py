@@ -130,10 +130,11 @@ def probe_splits(
             heads[job.name, job.train.seed] = trainer.head
     wall = monotonic() - start
     run = run_info(name, encoder, source, plan)
-    results = []
+    results, meant_for = [], dict[str, ProbeConfig]()
     for key, pairs in tested.items():
         jobs, folds = [job for job, _ in pairs], [result for _, result in pairs]
-        results.append((record_of(jobs, folds, run, config, plan.preset_task, training, wall), heads[key]))
+        record = record_of(jobs, folds, run, config, plan.preset_task, meant_for, training, wall)
+        results.append((record, heads[key]))
     return results
 
 
@@ -202,10 +203,11 @@ def record_of(
     run: RunInfo,
     config: ProbeConfig,
     preset_task: str,
+    meant_for: dict[str, ProbeConfig],
     training: float,
     wall: float,
 ) -> Result:
-    """The record of one head and seed from its job and its outputs in each fold.
+    """The record of one head and seed from its job and its outputs in each fold; `meant_for` as of `preset_of`.
 
     Jobs differ in rates only, where these were chosen; `training` and `wall` are the seconds that all heads took.
     """
@@ -229,7 +231,7 @@ def record_of(
         folds,
         run,
         head=settings,
-        preset=preset_of(job, loss, config, preset_task),
+        preset=preset_of(job, loss, config, preset_task, meant_for),
         seed=job.train.seed,
         wall_seconds=wall,
         clips_per_second=clips / training if head_class(job.head.kind).trains else None,

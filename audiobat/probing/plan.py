@@ -157,7 +157,10 @@ def settings_text(plan: Plan, jobs: Sequence[HeadJob]) -> str:
     if column not in tasks_of(preset):
         return f"those of {DEFAULT_TASK}, as preset {preset} has none for {column}; records read custom"
     losses = [pick_loss(job.train, plan.task.single_label) for job in jobs]
-    found = [preset_of(job, loss, plan.config, plan.preset_task) for job, loss in zip(jobs, losses, strict=True)]
+    meant_for: dict[str, ProbeConfig] = {}
+    found = [
+        preset_of(job, loss, plan.config, plan.preset_task, meant_for) for job, loss in zip(jobs, losses, strict=True)
+    ]
     changed = sum(name != preset for name in found)
     if not changed:
         return f"preset {preset}, {column}"

@@ -25,8 +25,7 @@ from audiobat.probing.feature_files import GB
 from audiobat.probing.feature_store import FLOAT_BYTES
 from audiobat.studies.benchmark_cells import Cell
 from audiobat.studies.beside import terminal_table
-from audiobat.zoo.hf_hub import is_shared
-from audiobat.zoo.load import HUGGING_FACE, load_encoder
+from audiobat.zoo.load import FETCHED, load_encoder
 
 BASE = ModelConfig()  # counted for a model that is not here, or is of another family: base size, with gates
 BYTES_A_SECOND = 2 * 16_000  # of 16-bit audio at 16 kHz
@@ -119,7 +118,7 @@ def survey(cells: Sequence[Cell]) -> tuple[dict[str, ModelConfig], dict[str, int
     clips: dict[str, int] = {}
     faults: dict[str, str] = {}
     for name, path in {cell.model: cell.about_model.path for cell in cells}.items():
-        if path is None or is_shared(path) or path.startswith(HUGGING_FACE):
+        if path is None or path.startswith(FETCHED):
             continue
         try:
             encoder = load_encoder(path)

@@ -10,10 +10,10 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -40,7 +40,7 @@ CONFIGS: Mapping[str, type[PretrainConfig] | type[FinetuneConfig]] = {
 
 
 def grid(
-    verb: Literal["pretrain", "finetune"],
+    verb: str,
     values: Mapping[str, Sequence[Any]],
     *,
     out: str | Path,
@@ -69,7 +69,8 @@ def grid(
     configs = combinations(values, to_dict(make_config(config_class, {} if config is None else config)), config_class)
     if (out / "config.yaml").exists():
         raise AudiobatError(f"{out} holds a run, and a grid makes one for each combination: give a new --out.")
-    place, run = find_place(os.environ), {"pretrain": pretrain, "finetune": finetune}[verb]
+    place = find_place(os.environ)
+    run: Callable[..., Any] = pretrain if verb == "pretrain" else finetune
     failed: dict[str, str] = {}
     for number, (name, own) in enumerate(configs.items(), start=1):
         if place.rank == 0:

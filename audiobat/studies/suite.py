@@ -22,8 +22,7 @@ from audiobat.config.benchmark import SuiteConfig, SuiteSet
 from audiobat.config.presets import fields_for
 from audiobat.config.recipes import Recipe, make_config, merge
 from audiobat.data.folds import with_folds
-from audiobat.data.sources.read import read_labelled_clips
-from audiobat.data.split import splits_of
+from audiobat.data.split import splits_of, test_alone
 from audiobat.engine.files import remove
 from audiobat.engine.run_folder import check_same, prepare_run, sole_use, unfinished
 from audiobat.errors import AudiobatError, did_you_mean
@@ -38,11 +37,11 @@ from audiobat.evaluation.report.standings.tables import standings_lines
 from audiobat.evaluation.report.verdicts import judge, paired_verdicts
 from audiobat.models.features import Encoder
 from audiobat.probing.plan import split_text
-from audiobat.probing.run import probe_as
+from audiobat.probing.run import probe_as, read_for_tasks
+from audiobat.probing.tasks import trains
 from audiobat.studies.beside import terminal_table
 from audiobat.studies.runs import absolute, attempt, check_none_failed, folder_of, named_places
-from audiobat.zoo.hf_hub import is_shared
-from audiobat.zoo.load import HUGGING_FACE, load_encoder
+from audiobat.zoo.load import FETCHED, load_encoder
 
 BOARD = "leaderboard.jsonl"
 
@@ -313,13 +312,13 @@ def plan(pairs: Sequence[Pair], out: Path) -> Iterator[Table | Text | str]:
     clips, faults = dict[str, str](), dict[str, str]()
     for name, pair in {pair.data: pair for pair in pairs if pair.source is not None}.items():
         try:
-            labels = pair.config.labels
-            table = read_labelled_clips(str(pair.source), labels.column, labels.background, labels.map)
-            clips[name] = split_text(table, splits_of(with_folds(table, pair.about.folds), None))
+            table = with_folds(read_for_tasks(str(pair.source), pair.config), pair.about.folds)
+            splits = splits_of(table, None) if trains(pair.config) else [test_alone(table, None)]
+            clips[name] = split_text(table, splits)
         except AudiobatError as error:
             faults[name] = str(error)
     for name, pair in {pair.model: pair for pair in pairs if pair.weights is not None}.items():
-        if not is_shared(str(pair.weights)) and not str(pair.weights).startswith(HUGGING_FACE):
+        if not str(pair.weights).startswith(FETCHED):
             try:
                 load_encoder(str(pair.weights))
             except AudiobatError as error:

@@ -16,7 +16,7 @@ from audiobat.config import to_dict
 from audiobat.config.user_files import user_classes
 from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
-from audiobat.models.encoder import BaseEncoder
+from audiobat.models.encoder import AudioEncoder, BaseEncoder
 from audiobat.models.tagger import Tagger
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ def write_card(name: str, model: BaseEncoder | Tagger, facts: Facts, library: Li
     longest = getattr(encoder, "max_samples", None)
     clip = "of any length."
     if longest is not None:
-        clip = f"up to {longest / encoder.sample_rate:.4g} s at once; longer ones run in windows of that."
+        own = encoder.config.encoder if isinstance(encoder, AudioEncoder) else None
+        is_rotary = own is not None and own.positions == "rotary"
+        rest = "run whole, each patch looking that far" if is_rotary else "run in windows of that"
+        clip = f"up to {longest / encoder.sample_rate:.4g} s at once; longer ones {rest}."
     if library == "audiobat":
         load, converted = loading, "; other rates and channels are converted"
     else:

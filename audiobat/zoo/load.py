@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -11,14 +12,18 @@ from audiobat.errors import AudiobatError
 from audiobat.models.encoder import BaseEncoder
 from audiobat.models.features import Encoder
 from audiobat.zoo import release as release_io
-from audiobat.zoo.adapters import is_program, load_custom, load_file, load_huggingface, load_torchaudio
+from audiobat.zoo.adapters import is_program, load_avex, load_custom, load_file, load_huggingface, load_torchaudio
 from audiobat.zoo.convert import convert_file, is_foreign
 from audiobat.zoo.hf_hub import PREFIX as HUB
 from audiobat.zoo.hf_hub import is_shared
 
-HUGGING_FACE = "hf:"
 TIMM = "timm:"
-TORCHAUDIO = "torchaudio:"
+DOORS: dict[str, Callable[[str, bool], BaseEncoder]] = {  # how names begin; and the rest, and trust, to an encoder
+    "hf:": load_huggingface,
+    "torchaudio:": lambda name, _: load_torchaudio(name),
+    "avex:": lambda name, _: load_avex(name),
+}
+FETCHED = (HUB, TIMM, *DOORS)  # how the names of models begin that may come over the net
 
 
 def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
@@ -27,16 +32,26 @@ def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool 
     Args:
         path_or_name: the name of shipped weights (`bat_nano`), a release folder, or a run folder, of pre-training or of
             fine-tuning; `hub:OWNER/NAME[@REVISION]`, a release on the Hugging Face Hub; or weights of another project:
-            a checkpoint file of BAT, EAT, SSLAM, Audio-MAE or BEATs, or a Hugging Face folder of BAT, EAT or SSLAM.
-            Behind a run of pre-training, `@20000` takes the checkpoint of that step; behind it, or a file that holds
-            one, `:teacher` takes the EMA teacher.
+            a checkpoint file of BAT, EAT, SSLAM, Audio-MAE, BEATs or OpenBEATs, or a Hugging Face folder of BAT, EAT or
+            SSLAM. Behind a run of pre-training, `@20000` takes the checkpoint of that step; behind it, or a file that
+            holds one, `:teacher` takes the EMA teacher. Or a model of others: `hf:NAME_OR_FOLDER`, `timm:FOLDER` or
+            `timm:OWNER/NAME`, `torchaudio:BUNDLE`, `avex:NAME`, or `FILE@RATE`, an ONNX, TFLite or TorchScript file
+            with its rate in Hz.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
         trust_remote_code: run the Python files that came with the model, if it has any; read them first.
 
     Raises:
         AudiobatError: nothing there; a file that is missing, damaged, of no known kind, or does not fit the others.
     """
-    source = release_io.find(path_or_name) if is_shared(path_or_name) else path_or_name
+    name = str(path_or_name)
+    for beginning, opened in DOORS.items():
+        if name.startswith(beginning):
+            return opened(name.removeprefix(beginning), trust_remote_code).to(pick_device(device))
+    if is_program(name):
+        return load_file(name, trust_remote_code).to(pick_device(device))
+    source: str | Path = timm_source(name.removeprefix(TIMM)) if name.startswith(TIMM) else path_or_name
+    if is_shared(source):
+        source = release_io.find(source)
     if is_foreign(source):
         return convert_file(source).encoder.to(pick_device(device))
     return release_io.load(source, device, trust_remote_code)
@@ -46,9 +61,7 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
     """Load an encoder, in eval mode on `device`.
 
     Args:
-        source: what `load` takes (weights of this project and files of others), `hf:NAME_OR_FOLDER`,
-            `timm:FOLDER` or `timm:OWNER/NAME`, `torchaudio:BUNDLE`, `my_file.py:MyEncoder`, or `FILE@RATE`, an
-            ONNX, TFLite or TorchScript file with its rate in Hz.
+        source: what `load` takes, or a class of a user's own, `my_file.py:MyEncoder`.
         device: `cpu`, `cuda`, `cuda:1` or `auto`; an encoder that is no torch module stays where it is.
         trust_remote_code: run the Python files that come with a model, if it has any; read them first.
 
@@ -56,20 +69,11 @@ def load_encoder(source: str | Path, device: str = "cpu", trust_remote_code: boo
         AudiobatError: nothing there, or nothing that can be used.
     """
     file, _, name = str(source).rpartition(":")
-    if str(source).startswith(HUGGING_FACE):
-        encoder: Encoder = load_huggingface(str(source).removeprefix(HUGGING_FACE), trust_remote_code)
-    elif str(source).startswith(TIMM):
-        return load(timm_source(str(source).removeprefix(TIMM)), device)
-    elif str(source).startswith(TORCHAUDIO):
-        encoder = load_torchaudio(str(source).removeprefix(TORCHAUDIO))
-    elif is_program(source):
-        encoder = load_file(source, trust_remote_code)
-    elif file.endswith(".py"):
-        encoder = load_custom(file, name)
-    elif str(source).endswith(".py"):
+    if str(source).endswith(".py"):
         raise AudiobatError(f"{source} names a file of Python but no class in it: give --model {source}:CLASS.")
-    else:
+    if not file.endswith(".py"):
         return load(source, device, trust_remote_code)
+    encoder = load_custom(file, name)
     if isinstance(encoder, nn.Module):
         encoder.to(pick_device(device))
     return encoder

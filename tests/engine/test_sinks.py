@@ -3,6 +3,8 @@
 import json
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
+from time import time_ns
 from types import ModuleType
 from typing import ClassVar
 
@@ -14,16 +16,15 @@ from audiobat.errors import AudiobatError
 
 
 class EventFiles:
-    """TensorBoard's writer and reader in one: `purge_step` withdraws earlier values from that step on."""
+    """TensorBoard's writer: a file of its own for each, all of which are shown."""
 
-    folders: ClassVar[dict[str, list[tuple[int, str, float]]]] = {}
-
-    def __init__(self, place, purge_step):
-        before = self.folders.get(place, [])
-        self.values = self.folders[place] = [value for value in before if value[0] < purge_step]
+    def __init__(self, place):
+        Path(place).mkdir(exist_ok=True)
+        self.file = Path(place) / f"events.out.tfevents.{time_ns()}"
 
     def add_scalar(self, name, value, step):
-        self.values.append((step, name, value))
+        with self.file.open("a") as file:
+            file.write(json.dumps([step, name, value]) + "\n")
 
     def flush(self):
         pass
@@ -67,15 +68,17 @@ def programs(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     sys.modules["torch.utils.tensorboard.writer"].SummaryWriter = EventFiles
     sys.modules["wandb"].init, sys.modules["wandb"].Settings = Cloud.init, dict
-    monkeypatch.setattr(EventFiles, "folders", {})
     monkeypatch.setattr(Cloud, "runs", {})
     monkeypatch.setattr(Cloud, "offline", False)
 
     def of_tensorboard(folder):
         rows = {}
-        for step, name, value in EventFiles.folders[str(folder / "tensorboard")]:
-            rows.setdefault(step, {"step": step})[name] = value
-        return list(rows.values())
+        for file in sorted((folder / "tensorboard").iterdir()):
+            for step, name, value in map(json.loads, file.read_text().splitlines()):
+                row = rows.setdefault(step, {"step": step})
+                assert name not in row
+                row[name] = value
+        return [rows[step] for step in sorted(rows)]
 
     def of_wandb(folder):
         return Cloud.runs[(folder / "wandb" / "run_id.txt").read_text()]
@@ -133,7 +136,7 @@ def test_words_flags_and_what_is_no_number_are_left_out(tmp_path, programs):
 def test_only_the_main_rank_writes(tmp_path, programs):
     with RunLog(tmp_path, main=False, sinks=["tensorboard", "wandb"]) as log:
         write(log, 10)
-    assert not EventFiles.folders
+    assert list(tmp_path.iterdir()) == []
     assert not Cloud.runs
 
 

@@ -14,7 +14,8 @@ from sklearn.metrics import average_precision_score
 from audiobat.cli.command import main
 from audiobat.errors import AudiobatError
 from audiobat.evaluation import compare as compare_module
-from audiobat.evaluation.compare import Difference, compare, measure_of
+from audiobat.evaluation.compare import Difference, compare
+from audiobat.evaluation.compare_measures import measure_of
 from audiobat.evaluation.compare_records import in_order, name_systems, read_entries
 from audiobat.evaluation.metrics import average_precision, bootstrap_values, interval_of_difference, macro_map_present
 from audiobat.evaluation.record import DataInfo, Metric, ModelInfo, ResultRecord, Scores, load_scores, save_scores
@@ -90,7 +91,7 @@ def test_resamples_are_drawn_once_and_scores_are_read_once_for_all_systems(tmp_p
         for name, skill in (("a", 1.0), ("b", 0.7), ("c", 0.2))
         for seed in (0, 1)
     ]
-    draw, load, calls = compare_module.bootstrap_values, compare_module.load_scores, []
+    draw, load, calls = compare_module.bootstrap_values, compare_module.kept_of, []
 
     def drawn(metric, sizes, samples, seed):
         calls.append("draw")
@@ -101,7 +102,7 @@ def test_resamples_are_drawn_once_and_scores_are_read_once_for_all_systems(tmp_p
         return load(*args)
 
     monkeypatch.setattr(compare_module, "bootstrap_values", drawn)
-    monkeypatch.setattr(compare_module, "load_scores", read)
+    monkeypatch.setattr(compare_module, "kept_of", read)
     whole = compare(paths, samples=100).differences
     assert (calls.count("draw"), calls.count("read")) == (1, len(paths) + 1)
     monkeypatch.setattr(compare_module, "SCORES", 4 * CLIPS * CLASSES)
@@ -129,6 +130,23 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path):
     a, b = write(tmp_path / "a.json", good), write(tmp_path / "b.json", bad, "eat")
     c = write(tmp_path / "c.json", shuffled, "eat")
     assert compare([a, b], samples=50).differences == compare([a, c], samples=50).differences
+
+
+def test_data_sets_with_one_table_are_two_where_a_probe_ran_on_both(tmp_path: Path):
+    """The same clips with noise have the same names and labels, and so the same table."""
+    paths = [
+        write(tmp_path / f"{model}_{data}.json", scores_of(skill, seed), model, data, sha="ab" * 32)
+        for seed, (model, skill) in enumerate((("bat", 2.0), ("eat", 0.5)))
+        for data in ("clean", "noisy")
+    ]
+    found = compare(paths, samples=50)
+    assert [(d.data, d.a, d.b) for d in found.differences] == [
+        ("clean", "bat CGP", "eat CGP"),
+        ("noisy", "bat CGP", "eat CGP"),
+    ]
+    one, _, _, other = paths
+    (pair,) = compare([one, other], samples=50).differences
+    assert (pair.a, pair.b) == ("bat CGP", "eat CGP"), "a table that was renamed is the same"
 
 
 def test_holm_counts_the_pairs_and_equal_systems_tie(tmp_path: Path):

@@ -21,7 +21,7 @@ from audiobat.evaluation.report.run import report
 HOSTILE = "<script>alert(1)</script>"
 QUOTED = """'"><img src=x onerror=alert(2)>&amp;"""
 VALUES = {"alpha": 0.30, "beta": 0.50, HOSTILE: 0.41, "undefined": math.nan, "near": 0.49}
-ROWS = '[...document.querySelectorAll("table.sortable")[0].tBodies[0].rows]'
+ROWS = '[...document.querySelector(".results:not(.standings) table").tBodies[0].rows]'
 
 
 def records() -> list[ResultRecord]:
@@ -110,7 +110,7 @@ def tab(browser: Browser, page: Path) -> Browser:
 
 def column(tab: Browser, name: str) -> int:
     """Place of a column of the table of results."""
-    heads = '[...document.querySelector("table.sortable").tHead.rows[0].cells].map(c => c.textContent)'
+    heads = '[...document.querySelector(".results:not(.standings) table").tHead.rows[0].cells].map(c => c.textContent)'
     return tab.run(heads).index(name)
 
 
@@ -121,7 +121,7 @@ def shown(tab: Browser, name: str) -> list[str]:
 
 def click_heading(tab: Browser, name: str) -> str:
     """Click it; how the column is sorted afterwards."""
-    heading = f'document.querySelector("table.sortable").tHead.rows[0].cells[{column(tab, name)}]'
+    heading = f'document.querySelector(".results:not(.standings) table").tHead.rows[0].cells[{column(tab, name)}]'
     tab.point(f'{heading}.querySelector("button")', click=True)
     return tab.run(f'{heading}.getAttribute("aria-sort")')
 
@@ -280,7 +280,7 @@ def test_a_row_alone_has_no_rival_and_its_last_column_no_cut(browser: Browser, t
     assert "0 / 0 / 0" not in page.read_text(encoding="utf-8")
     browser.resize(1280)
     browser.open(page)
-    heads = '[...document.querySelector("table.sortable").tHead.rows[0].cells].map(c => c.textContent)'
+    heads = '[...document.querySelector(".results:not(.standings) table").tHead.rows[0].cells].map(c => c.textContent)'
     assert browser.run(heads) == ["Model", "Head", "Accuracy", "mAP", "F1, top class", "Parameters"]
     box = 'document.querySelector(".results .scroll")'
     assert browser.run(f"{box}.scrollWidth <= {box}.clientWidth")

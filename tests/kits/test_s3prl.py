@@ -30,13 +30,13 @@ def test_features_of_a_clip_are_its_own_in_any_batch(hub):
 
     upstream = S3PRLUpstream("audiobat", path_or_url="bat_nano").eval()
     assert (upstream.num_layers, set(upstream.hidden_sizes), set(upstream.downsample_rates)) == (6, {128}, {5120})
-    waveforms = 0.1 * torch.randn(2, 40_000, generator=torch.Generator().manual_seed(0))
+    waveforms = 0.1 * torch.randn(2, 112_000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        together, counts = upstream(waveforms, torch.tensor([16_000, 40_000]))
-        alone, own_count = upstream(waveforms[:1, :16_000], torch.tensor([16_000]))
+        together, counts = upstream(waveforms, torch.tensor([80_000, 112_000]))
+        alone, own_count = upstream(waveforms[:1, :80_000], torch.tensor([80_000]))
         mixed, _ = Featurizer(upstream)(together, counts)
-    assert counts[0].tolist() == [4, 8]
-    assert own_count[0].tolist() == [4]
+        frames = upstream.upstream([waveforms[0, :80_000]])["hidden_states"][0].shape[1]
+    assert (frames, own_count[0].tolist(), counts[0].tolist()) == (15, [16], [16, 22])  # s3prl wants one more
     for layer, own in zip(together, alone, strict=True):
-        torch.testing.assert_close(layer[0, :4], own[0], atol=1e-4, rtol=1e-4)
-    assert mixed.shape == (2, 8, 128)
+        torch.testing.assert_close(layer[0, :16], own[0], atol=1e-4, rtol=1e-4)
+    assert mixed.shape == (2, 22, 128)

@@ -18,6 +18,7 @@ from tiny_encoder import MODEL, RATE, write_encoder
 pytest.importorskip("xares", reason="make kits installs it")
 
 from audiobat.audio.read import resample
+from audiobat.models.encoder import AudioEncoder
 from audiobat.zoo.integrations.xares import AudiobatEncoder
 
 CLASSES, FOLDS = 3, 5
@@ -116,7 +117,7 @@ def test_the_checker_takes_it_and_the_path_works_in_any_folder(tmp_path: Path, m
 def test_where_segments_of_a_second_fall_on_frames_of_160_ms(steps_of_160_ms: str):
     """DESED's metric takes 7 frames, 1.12 s, for a segment of 1 s, and leaves out what fills no whole one."""
     from tasks.desed_task import desed_config
-    from xares.metrics import ALL_METRICS
+    from xares.metrics import ALL_METRICS, SegmentF1Metric
     from xares.trainer import prepare_frame_task_batch
 
     encoder = AudiobatEncoder(steps_of_160_ms)
@@ -125,6 +126,11 @@ def test_where_segments_of_a_second_fall_on_frames_of_160_ms(steps_of_160_ms: st
     frames = encoder(torch.zeros(1, 10 * encoder.sampling_rate))
     labels = config.label_processor([{"onset": 9.5, "offset": 10.0, "label": "Dog"}])
     assert (frames.shape[1], labels.shape[1]) == (62, 63)
+    at_once = replace(MODEL, encoder=replace(MODEL.encoder, patch_size=(16, 16), max_frames=1024))
+    for model, (count, size) in {AudioEncoder(at_once).eval(): (63, 7), "bat_nano": (31, 4)}.items():
+        other = AudiobatEncoder(model)
+        assert other(torch.zeros(1, 10 * other.sampling_rate)).shape[1] == count
+        assert SegmentF1Metric(hop_size_in_ms=other.hop_size_in_ms, average="macro").max_pooling_size == size
     _, kept = prepare_frame_task_batch(
         ((frames.transpose(1, 2), torch.tensor([62])), (labels[None], torch.tensor([63])), ["clip"])
     )

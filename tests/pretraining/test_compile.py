@@ -56,7 +56,11 @@ def test_a_compiled_step_is_the_eager_step():
     assert counters["stats"]["unique_graphs"] == 2  # the targets, and a chunk of clones
 
 
-@pytest.mark.parametrize("parts", [{}, {"objective": {"retention_weight": 0.5}}], ids=["latents", "mixtures"])
+@pytest.mark.parametrize(
+    "parts",
+    [{}, {"objective": {"retention_weight": 0.5}, "encoder": {"positions": "rotary"}}],
+    ids=["latents", "mixtures, rotary"],
+)
 def test_graphs_are_whole_and_made_once_for_a_length(parts, monkeypatch):
     monkeypatch.setattr(
         torch, "compile", lambda f, real=torch.compile, **_: real(f, backend="eager")

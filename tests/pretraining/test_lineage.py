@@ -331,8 +331,9 @@ def test_source_retention_of_numbers_made_by_hand(monkeypatch, cells):
     mixed = torch.tensor([False, True, True])
     heard = []
 
-    def alone(tokens, valid):
+    def alone(tokens, valid, patches):
         heard.append(tokens)
+        assert patches.tolist() == [[1, 2]]  # their numbers in the clip's grid
         return Targets(torch.tensor([[[20.0], [40.0]], [[60.0], [80.0]]]), None, torch.zeros(()))
 
     monkeypatch.setattr(model.teacher, "of_tokens", alone)

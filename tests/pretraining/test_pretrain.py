@@ -166,8 +166,9 @@ def test_the_base_plan_is_the_papers():
         {"objective": {"retention_weight": 1.0}},
         {"target": {"source": "spectrogram"}, "objective": {"global_weight": 0.0}},
         {"decoder": {"kind": "cnn", "groups": 1}, "target": {"source": "mlp"}, "mask": {"kind": "random"}},
+        {"encoder": {"positions": "rotary", "patch_size": [8, 32], "dim": 96, "depth": 3}},
     ],
-    ids=["latents", "mixtures", "spectrogram", "cnn"],
+    ids=["latents", "mixtures", "spectrogram", "cnn", "rotary, all bins"],
 )
 def test_flops_match_a_count_of_every_matrix_product(tones, fields, monkeypatch):
     """The plan's forward FLOPs against torch's own counter, for one step of a small run."""

@@ -17,6 +17,7 @@ from audiobat.inference import window_pass
 from audiobat.inference.classify import classify
 from audiobat.inference.embed import embed
 from audiobat.inference.predict import predict
+from audiobat.inference.tally import Tally
 from audiobat.models.features import LayerFeatures, finite_clips
 from audiobat.probing.cache import cache_features
 from audiobat.probing.run import probe
@@ -131,11 +132,11 @@ def test_a_model_that_always_answers_nan_is_an_error_that_says_so(tmp_path: Path
 
 
 def write_recordings(folder: Path) -> Path:
-    """Three recordings of four seconds; the second begins its third second with MARK."""
+    """Three recordings of four seconds; the second begins its second and its fourth second with MARK."""
     folder.mkdir()
     for i in range(3):
         samples = 0.1 * np.random.default_rng(i).normal(size=4 * RATE)
-        samples[2 * RATE] = MARK if i == 1 else 0.0
+        samples[[RATE, 3 * RATE]] = MARK if i == 1 else 0.0
         soundfile.write(folder / f"{i}.wav", samples, RATE, subtype="FLOAT")
     return folder
 
@@ -145,12 +146,15 @@ def test_embeddings_hold_no_window_of_the_clip(tmp_path: Path, monkeypatch, wind
     """Whether its other windows are in the same pool, in a part that is written, or come after."""
     monkeypatch.setattr(window_pass, "POOL_BATCHES", 1)
     monkeypatch.setattr(window_pass, "PART_SECONDS", 0.0)
+    counted, add = [], Tally.add
+    monkeypatch.setattr(Tally, "add", lambda self, *counts: counted.extend(counts[2]) or add(self, *counts))
     folder = write_recordings(tmp_path / "recordings")
     out = embed(Fragile(), folder, tmp_path / "e.npz", window_seconds=1.0, batch_size=windows, device="cpu")
     with np.load(out) as table:
         assert table["path"].tolist() == ["0.wav"] * 4 + ["2.wav"] * 4
         assert np.isfinite(table["embedding"]).all()
     assert read_skipped(tmp_path / "e.npz.skipped.csv").keys() == {"1.wav"}
+    assert counted == [1]  # once, however many of its windows are bad
 
 
 @pytest.mark.parametrize("task", ["clip", "frame"])

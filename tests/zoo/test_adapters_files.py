@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import onnx
 import pytest
 import soundfile
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
@@ -149,14 +151,34 @@ def test_tensors_inside_the_file_can_be_named_and_several_are_layers(tmp_path: P
     assert faults(encoder) == []
 
 
+def test_weights_beside_the_file_and_a_file_too_large_to_change(tmp_path: Path, monkeypatch):
+    """onnx keeps the weights of large models in a second file; a message of protobuf ends at 2 GiB."""
+    file = write_onnx(tmp_path / "a.onnx", ["batch", "samples"], ("classes",))
+    model = onnx.load(file)
+    onnx.save(model, file, save_as_external_data=True, location="a.data", size_threshold=1000)
+    assert (tmp_path / "a.data").stat().st_size >= WEIGHT.numel() * 4
+    (clip,) = noise(1.0)
+    found = features(load_encoder(f"{file}@{RATE}:frames"), [clip])
+    torch.testing.assert_close(found.patch_tokens[0, 0], frames_of(clip[None])[0], **CLOSE)
+
+    class Large:
+        graph = model.graph
+
+        def SerializeToString(self) -> bytes:
+            raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB")
+
+    monkeypatch.setattr(onnx, "load", lambda path: Large())
+    with pytest.raises(AudiobatError, match=r"too large to be changed .*2GB.*write it with raw among its outputs"):
+        load_encoder(f"{file}@{RATE}:raw")
+
+
 def test_half_precision_and_an_own_rate(tmp_path: Path):
     file = write_onnx(tmp_path / "a.onnx", ["batch", "samples"], kind=TensorProto.FLOAT16, rate=str(RATE))
-    encoder = load_encoder(file)
     (clip,) = noise(1.0)
-    torch.testing.assert_close(
-        features(encoder, [clip]).patch_tokens[0, 0], frames_of(clip.half().float()[None])[0], **CLOSE
-    )
+    wanted = frames_of(clip.half().float()[None])[0]
+    torch.testing.assert_close(features(load_encoder(file), [clip]).patch_tokens[0, 0], wanted, **CLOSE)
     assert load_encoder(f"{file}@{RATE}").sample_rate == RATE
+    torch.testing.assert_close(audiobat.load(file).embed(clip, RATE), wanted.mean(0), **CLOSE)
     with pytest.raises(AudiobatError, match=r"a\.onnx says that its rate is 8000 Hz: leave @16000 out"):
         load_encoder(f"{file}@16000")
 
@@ -237,8 +259,6 @@ def test_tokens_without_a_known_hop_lie_at_even_distances():
 
 def write_tflite(file: Path, samples: int, kind: str = "FLOAT32") -> Path:
     """`classes` = relu(`hidden`), `hidden` = a matrix times the waveform [1, S], made with LiteRT's own schema."""
-    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
-    flatbuffers = pytest.importorskip("flatbuffers")
     weight = WEIGHT.new_ones(DIM, samples) * torch.arange(1, DIM + 1)[:, None] / samples
     weight[::2] *= -1
 
@@ -283,7 +303,6 @@ def write_tflite(file: Path, samples: int, kind: str = "FLOAT32") -> Path:
 
 
 def test_tflite(tmp_path: Path):
-    """Where LiteRT is installed."""
     file = write_tflite(tmp_path / "a.tflite", RATE)
     encoder = load_encoder(f"{file}@{RATE}")
     clips = [clip + 0.1 for clip in noise(0.7, 2.0, 2.6)]
@@ -312,7 +331,7 @@ def test_mistakes_are_sentences(tmp_path: Path, monkeypatch, capfd):
             load_encoder(str(source), trust_remote_code=trust)
 
     check(file, r"a\.onnx: a file like this does not say its rate: .*--model a\.onnx@48000")
-    for rate in ("48k", "0", "-3", "", "4e4"):
+    for rate in ("48k", "0", "-3", "", "4e4", "9" * 5000, "999", "٤٨٠٠٠"):
         check(f"{file}@{rate}", "whole number of Hz" if rate else "does not say its rate")
     check(f"{tmp_path}/b.onnx@8000", r"There is no file .*b\.onnx")
     check(f"{file}@{RATE}:frame", "has no tensor 'frame'.*did you mean frames.*it has frames, ")
@@ -324,6 +343,8 @@ def test_mistakes_are_sentences(tmp_path: Path, monkeypatch, capfd):
     sentences = [r"shape \[1, 64, 101, 1\], and no waveform", "no waveform", "takes 4 clips at once"]
     for shape, sentence in zip(shapes, sentences, strict=True):
         check(f"{write_onnx(tmp_path / 'c.onnx', shape)}@{RATE}", sentence)
+    long = write_onnx(tmp_path / "long.onnx", [1, 10**9])
+    check(f"{long}@{RATE}", r"takes 1,000,000,000 samples, which are 125,000 s at 8000 Hz: check the rate")
     integers = write_onnx(tmp_path / "i.onnx", ["batch", "samples"], kind=TensorProto.INT16)
     check(f"{integers}@{RATE}", r"takes tensor\(int16\), not floating-point samples")
     two = write_onnx(tmp_path / "two.onnx", ["batch", "samples"], more=("mask",))

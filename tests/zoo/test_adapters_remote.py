@@ -272,6 +272,14 @@ def test_code_is_not_run_unless_trusted(tmp_path: Path):
         load_encoder(f"hf:{folder}")
 
 
+def test_code_that_needs_an_absent_package_says_which(tmp_path: Path):
+    folder = publish("beats", tmp_path / "beats")
+    code = (folder / "modeling_tiny.py").read_text()
+    (folder / "modeling_tiny.py").write_text(f"import absent_kit\n{code}")
+    with pytest.raises(AudiobatError, match=r"absent_kit.*: install what it names\."):
+        load_encoder(f"hf:{folder}", trust_remote_code=True)
+
+
 def test_a_model_that_breaks_its_layout_is_refused(tmp_path: Path):
     folder = publish("beats", tmp_path / "beats")
     code = (

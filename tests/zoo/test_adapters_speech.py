@@ -6,6 +6,11 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    CanaryConfig,
+    CanaryDecoderConfig,
+    CanaryForConditionalGeneration,
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
     LasrCTCConfig,
     LasrEncoder,
     LasrEncoderConfig,
@@ -27,6 +32,10 @@ from transformers import (
     SEWDConfig,
     SEWDModel,
     SEWModel,
+    UniSpeechConfig,
+    UniSpeechModel,
+    UniSpeechSatConfig,
+    UniSpeechSatModel,
     Wav2Vec2BertConfig,
     Wav2Vec2BertModel,
     Wav2Vec2ConformerConfig,
@@ -40,6 +49,7 @@ from tests.foreign_encoders import check_rules, features, noise, save
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 SPEECH = {**SIZE, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+SEVEN = {"conv_dim": (8,) * 7}
 MOONSHINE = {
     **{"hidden_size": 16, "intermediate_size": 32, "vocab_size": 40},
     **{"encoder_num_hidden_layers": 3, "encoder_num_attention_heads": 2},
@@ -47,12 +57,24 @@ MOONSHINE = {
 }
 PARAKEET = ParakeetEncoderConfig(**SIZE, subsampling_conv_channels=8)
 JOINT = {"vocab_size": 12, "blank_token_id": 11, "pad_token_id": 11, "decoder_hidden_size": 8, "num_decoder_layers": 1}
+DECODER = {**SIZE, "num_hidden_layers": 1, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 12}
 LASR = LasrEncoderConfig(**SIZE, subsampling_conv_channels=8)
 SAMPLES = Wav2Vec2FeatureExtractor
 KINDS: dict[str, tuple[Any, Any, Any, float]] = {  # model, its feature extractor, seconds a token
     "wav2vec2-conformer": (
         lambda: Wav2Vec2ConformerModel(Wav2Vec2ConformerConfig(**SPEECH, conv_dim=(8,) * 7)),
         SAMPLES(do_normalize=True),
+        0.02,
+    ),
+    "data2vec-audio": (
+        lambda: Data2VecAudioModel(Data2VecAudioConfig(**SPEECH, conv_dim=(8,) * 7, conv_pos_kernel_size=5)),
+        SAMPLES(do_normalize=True),
+        0.02,
+    ),
+    "unispeech": (lambda: UniSpeechModel(UniSpeechConfig(**SPEECH, **SEVEN)), SAMPLES(do_normalize=True), 0.02),
+    "unispeech-sat": (
+        lambda: UniSpeechSatModel(UniSpeechSatConfig(**SPEECH, **SEVEN, do_stable_layer_norm=True)),
+        SAMPLES(do_normalize=False),
         0.02,
     ),
     "sew": (lambda: SEWModel(SEWConfig(**SPEECH, conv_dim=(8,) * 13)), SAMPLES(do_normalize=True), 0.04),
@@ -115,6 +137,12 @@ RECOGNISERS: dict[str, tuple[Any, Any]] = {
         lambda: ParakeetForTDT(ParakeetTDTConfig(**JOINT, encoder_config=PARAKEET)),
         ParakeetFeatureExtractor(),
     ),
+    "canary": (
+        lambda: CanaryForConditionalGeneration(
+            CanaryConfig(vocab_size=12, encoder_config=PARAKEET, decoder_config=CanaryDecoderConfig(**DECODER))
+        ),
+        ParakeetFeatureExtractor(),
+    ),
     "lasr_ctc": (
         lambda: LasrForCTC(LasrCTCConfig(vocab_size=12, pad_token_id=0, encoder_config=LASR)),
         LasrFeatureExtractor(),
@@ -128,6 +156,7 @@ def test_the_encoder_in_a_recogniser_is_found(kind: str, tmp_path: Path):
     model = make()
     assert model.config.model_type == kind
     encoder = load_encoder(f"hf:{save(tmp_path, model, extractor)}")
-    for name, tensor in model.encoder.state_dict().items():
+    inner = model.model.encoder if kind == "canary" else model.encoder
+    for name, tensor in inner.state_dict().items():
         assert torch.equal(encoder.state_dict()[f"model.{name}"], tensor)
     assert features(encoder, noise(0.5)).grid[0] > 5

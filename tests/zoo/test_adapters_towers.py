@@ -86,6 +86,25 @@ def test_the_tower_of_a_language_model_comes_alone(kind: str, tmp_path: Path):
         torch.testing.assert_close(read, output.last_hidden_state[:, : read.shape[1]], **CLOSE)
 
 
+@pytest.mark.parametrize("kind", ["qwen2_audio_encoder", "voxtral_encoder", "audioflamingo3_encoder", "musicflamingo"])
+def test_a_tower_that_was_saved_alone_or_elsewhere_is_the_same(kind: str, tmp_path: Path):
+    """Music Flamingo has Audio Flamingo's tower; a tower may be published without its language model."""
+    name = kind.removesuffix("_encoder")
+    if kind == "musicflamingo":
+        audio = hf.AudioFlamingo3EncoderConfig(**{**SIZE, "intermediate_size": 64}, **MEL)
+        config = hf.MusicFlamingoConfig(audio_config=audio, text_config=hf.Qwen2Config(**TEXT), audio_token_id=5)
+        saved = hf.MusicFlamingoForConditionalGeneration(config)
+        tower = saved.model.audio_tower
+    else:
+        saved = tower = LISTENERS[name][1]().model.audio_tower
+    assert saved.config.model_type == kind
+    encoder = load_encoder(f"hf:{save(tmp_path, saved, hf.WhisperFeatureExtractor(feature_size=128, chunk_length=2))}")
+    for part, tensor in tower.state_dict().items():
+        assert torch.equal(encoder.model.state_dict()[part], tensor)
+    with torch.no_grad():
+        assert encoder.forward_intermediates(noise(1.0)[0][None]).patch_tokens.shape == (3, 1, 50, 16)
+
+
 def perception(folder: Path, text: bool) -> Any:
     """A folder with PE's audio encoder, with its text tower beside it or alone; returns the encoder."""
     codec = {"model_type": "dac", "encoder_hidden_size": 4, "codebook_dim": 8, "downsampling_ratios": [2, 8, 10, 12]}

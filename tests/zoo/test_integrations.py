@@ -3,6 +3,7 @@
 import ast
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -261,13 +262,24 @@ def test_mteb_holds_no_more_than_so_much_audio_at_once(monkeypatch):
     [
         (np.zeros(0, "f"), "Clip 2 of the task: The array has no samples"),
         (np.full(8_000, np.nan, "f"), "Clip 2 of the task: The array holds NaN"),
-        (np.ones(8_000, "f"), "Clip 2 of the task: the model's features are NaN"),
+        (np.ones(8_000, "f"), "Clip 2 of the task: the model gives NaN"),
     ],
 )
 def test_mteb_names_a_clip_that_it_cannot_embed(clip: np.ndarray, sentence: str):
     fine = np.zeros(8_000, "f")
     with pytest.raises(AudiobatError, match=sentence):
         mteb.AudiobatEncoder(Counted(), device="cpu").encode(items(fine, fine, clip), show_progress_bar=False)
+
+
+@pytest.mark.parametrize("kit", ["hear", "xares"])
+def test_nan_of_a_model_goes_into_no_score(kit: str):
+    model = hear.HearModel(FrameEmbedder(Counted())) if kit == "hear" else xares.AudiobatEncoder(Counted())
+    run = partial(hear.get_scene_embeddings, model=model) if kit == "hear" else model
+    clips = torch.zeros(3, 8_000)
+    assert run(clips).isfinite().all()
+    clips[1, 0] = 1
+    with pytest.raises(AudiobatError, match="Clip 1 of the batch: the model gives NaN"):
+        run(clips)
 
 
 def test_mteb_refuses_text_and_other_precisions():

@@ -161,6 +161,18 @@ def test_openvino_takes_the_file_and_any_shape(post_norm):
         assert close(found, pool_features(model.eval().forward_intermediates(waveform, counts)))
 
 
+@torch.no_grad()
+def test_rotary_positions_are_translated_for_clips_of_any_length(tmp_path: Path):
+    model = make(MEL, EncoderConfig(**{**SIZES, "depth": 1, "patch_size": (8, 16)}, positions="rotary"))
+    onnx.translate(onnx.OnnxModel(model)).save(tmp_path / "rotary.onnx")
+    for lengths in LENGTHS:
+        waveform, counts = clips(lengths)
+        features, found = model(waveform, counts), run(tmp_path / "rotary.onnx", waveform, counts)
+        assert np.array_equal(found["valid"], features.valid.numpy())
+        assert close(found["patch_tokens"][found["valid"]], features.patch_tokens[-1][features.valid])
+        assert close(found["cls_token"], features.cls_token[-1])
+
+
 class EveryHead(torch.nn.Module):
     """All kinds of heads on one encoder, of the other kind, in one graph: exporting each alone would take minutes."""
 

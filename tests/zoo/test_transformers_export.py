@@ -99,9 +99,10 @@ def test_hidden_states_are_audiobats_own(frontend: FrontendConfig, encoder: Enco
     assert torch.allclose(again[:, 1:], blocks[0][:1, 1 : 1 + patches], atol=1e-5)
 
 
+@pytest.mark.parametrize("positions", [{}, {"positions": "rotary"}, {"position_frames": 16}], ids=str)
 @torch.no_grad()
-def test_without_a_mask_nothing_is_padding(tmp_path: Path):
-    model = make()
+def test_without_a_mask_nothing_is_padding(positions: dict, tmp_path: Path):
+    model = make(encoder=EncoderConfig(**SIZES, **positions))
     export_transformers(model, tmp_path / "bat")
     loaded = load("AutoModel", tmp_path / "bat")
     waveform = torch.randn(2, 3000)

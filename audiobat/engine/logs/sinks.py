@@ -30,15 +30,19 @@ class Sink(Protocol):
 
 
 class TensorBoard:
-    """Event files in FOLDER/tensorboard; of an earlier part of the run, those behind `start_step` are withdrawn."""
+    """Event files in FOLDER/tensorboard, written anew where a run resumes.
+
+    A writer can withdraw values from a step on, by `purge_step`, but TensorBoard's default reader (2.21, `load_fast`)
+    goes on showing those of curves that get no new value.
+    """
 
     def __init__(self, folder: Path, start_step: int, config: Row, before: Sequence[Row]) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        place = folder / "tensorboard"
-        is_new = not place.exists()
-        self._writer = SummaryWriter(str(place), purge_step=start_step + 1)  # type: ignore[no-untyped-call]
-        for row in before if is_new else ():
+        for old in (folder / "tensorboard").glob("events.out.tfevents.*"):
+            old.unlink()
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        for row in before:
             if row["step"] <= start_step:
                 self.write(row)
 
@@ -46,12 +50,12 @@ class TensorBoard:
         """Take a row of numbers."""
         for name, value in row.items():
             if name != "step":
-                self._writer.add_scalar(name, value, row["step"])  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]  # a run that is killed has lost none
+                self._writer.add_scalar(name, value, row["step"])
+        self._writer.flush()  # a run that is killed has lost none
 
     def close(self, failed: bool) -> None:
         """Close the event file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class WandB:

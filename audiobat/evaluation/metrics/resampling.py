@@ -41,7 +41,7 @@ def bootstrap_values(
 def half_sample_values(
     metric: Callable[[Tensor], Tensor], n: int | Sequence[int], samples: int = 1000, seed: int = 0
 ) -> Tensor:
-    """`metric` on random halves of the test clips, [samples] in float64: a coin decides on each clip.
+    """`metric` on random halves of the test clips, in float64: a coin decides on each clip.
 
     Arguments and errors as of `bootstrap_values`.
     """

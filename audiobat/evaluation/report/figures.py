@@ -116,11 +116,12 @@ def live_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
 @styled
 def training_curves(logs: Sequence[RunLogs], names: Sequence[str], titles: Mapping[str, str]) -> Figure:
     """A panel for each statistic in `names` over the steps of runs, each run in its own colour and line."""
-    high = (len(names) + 1) // 2
+    wide = min(2, len(names))
+    high = -(-len(names) // wide)
     several = len(logs) > 1
     key = 0.35 + 0.19 * ((len(logs) + 1) // 2) if several else 0.0  # inches that the key takes
     figure = Figure(figsize=(WIDTH, 0.2 + 1.9 * high + key))
-    axes = list(figure.subplots(high, 2, squeeze=False).flat)
+    axes = list(figure.subplots(high, wide, squeeze=False).flat)
     for ax in axes[len(names) :]:
         ax.set_visible(False)
     for ax, name in zip(axes, names, strict=False):
@@ -133,7 +134,7 @@ def training_curves(logs: Sequence[RunLogs], names: Sequence[str], titles: Mappi
         ax.grid(True)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.margins(x=0.02)
-    for ax in axes[max(0, len(names) - 2) : len(names)]:
+    for ax in axes[max(0, len(names) - wide) : len(names)]:
         ax.set_xlabel("step")
     if several:
         lines = [Line2D([], [], linewidth=1.3, markersize=3.5, **look(place)) for place in range(len(logs))]

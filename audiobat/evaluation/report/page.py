@@ -138,7 +138,7 @@ def write_training_page(path: Path, logs: Sequence[RunLogs], exhibits: Sequence[
     return write_html(path, heading, lead, [training_html(logs, exhibits)])
 
 
-def some(things: Sized[str], name: str) -> str:
+def some(things: Sized[object], name: str) -> str:
     """`3 models`, `1 model`."""
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
@@ -148,8 +148,8 @@ def results_html(found: Collection, verdicts: Verdicts) -> str:
     metrics = metrics_shown(found)
     columns = columns_shown(found, verdicts)
     headings = [*(n for n in columns if n in BEFORE), *map(metric_title, metrics), *(n for n in columns if n in AFTER)]
-    best = {row.data: row for row in reversed(ranked(found.rows))}
-    references = {data: found.rows.index(row) for data, row in best.items()}
+    best = {(row.data, row.task): row for row in reversed(ranked(found.rows))}
+    references = {place: found.rows.index(row) for place, row in best.items()}
     body = "".join(row_html(found, verdicts, place, headings, metrics, references) for place in range(len(found.rows)))
     definitions = {**BEFORE, **AFTER}
     records = [record for row in found.rows for record in row.records]
@@ -199,7 +199,7 @@ def row_html(
     place: int,
     headings: Sequence[str],
     metrics: Sequence[str],
-    references: Mapping[str, int],
+    references: Mapping[tuple[str, str], int],
 ) -> str:
     """One line of the table; data-verdicts holds w, t, l or - for every row, from which page.js compares anew."""
     row = found.rows[place]
@@ -212,7 +212,7 @@ def row_html(
         "Data set": text_cell(row.data),
         "Model": text_cell(row.model),
         "Head": text_cell(row.head),
-        "Compared": compared_html(verdicts, place, references[row.data]),
+        "Compared": compared_html(verdicts, place, references[row.data, row.task]),
         "Won / tied / lost": f"<td data-value={tally}</td>",
         **{metric_title(name): metric_html(found, row, name) for name in metrics},
         "SD seeds": spread_html(row.main.sd_seeds, share),
@@ -245,7 +245,8 @@ def metric_html(found: Collection, row: Row, name: str) -> str:
     summary = row.summaries.get(name)
     if summary is None:
         return '<td data-value="">-</td>'
-    rivals = [r.summaries[name] for r in found.rows if r.data == row.data and name in r.summaries]
+    same = [r for r in found.rows if (r.data, r.task) == (row.data, row.task)]
+    rivals = [r.summaries[name] for r in same if name in r.summaries]
     best = len(rivals) > 1 and not math.isnan(summary.value) and not any(r.beats(summary.value) for r in rivals)
     value = "" if math.isnan(summary.value) else repr(summary.value)
     share = name not in NO_SHARES

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from audiobat.evaluation.compare_records import SEEDS
+from audiobat.evaluation.compare_records import SEEDS, task_of
 from audiobat.evaluation.head_names import has_prototypes, head_title
 from audiobat.evaluation.record import ResultRecord
 
@@ -111,6 +111,11 @@ class Row:
     def kind(self) -> str:
         """Kind of its head."""
         return str(self.first.head["kind"])
+
+    @property
+    def task(self) -> str:
+        """Kind of the task; "" for a head."""
+        return task_of(self.first)
 
     @property
     def main_metric(self) -> str:

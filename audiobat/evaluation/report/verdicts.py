@@ -67,19 +67,24 @@ def judge(rows: Sequence[Row], paired: Mapping[tuple[int, int], Verdict]) -> Ver
     """The verdicts on all `rows`: those of `paired` as they are, the others by overlap of intervals.
 
     Args:
-        rows: of any data sets; rows of different data sets or main metrics are not compared.
+        rows: of any data sets; rows of different data sets, tasks or main metrics are not compared.
         paired: verdicts of `paired_verdicts`, by the places of the two rows, the lower first.
     """
     found: dict[tuple[int, int], Verdict] = {}
     ways = set()
     for (a, one), (b, other) in combinations(enumerate(rows), 2):
-        if one.data == other.data and one.main_metric == other.main_metric:
+        if judged_by(one) == judged_by(other):
             above, below = one.main.low > other.main.high, one.main.high < other.main.low  # neither if undefined
             above, below = (below, above) if one.main.lower_is_better else (above, below)
             verdict: Verdict = paired.get((a, b)) or ("win" if above else "loss" if below else "tie")
             found[a, b], found[b, a] = verdict, REVERSED[verdict]
             ways.add((a, b) in paired)
     return Verdicts(found, frozenset(ways))
+
+
+def judged_by(row: Row) -> tuple[str, str, str]:
+    """What two rows must share to be compared: the data set, the task, and the metric."""
+    return row.data, row.task, row.main_metric
 
 
 def paired_verdicts(rows: Sequence[Row]) -> dict[tuple[int, int], Verdict]:
@@ -90,10 +95,10 @@ def paired_verdicts(rows: Sequence[Row]) -> dict[tuple[int, int], Verdict]:
     Raises:
         AudiobatError: scores that are not the record's, or of other clips than those of the data set's first row.
     """
-    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
-        if all(record.scores is not None for record in row.records):
-            groups[row.data, row.main_metric].append(place)
+        if all(record.scores is not None or record.values is not None for record in row.records):
+            groups[judged_by(row)].append(place)
     rivals = [places for places in groups.values() if len(places) > 1]
     verdicts: dict[tuple[int, int], Verdict] = {}
     with Progress("compare", total=sum(map(len, rivals)), unit="row", shown=bool(rivals)) as bar:

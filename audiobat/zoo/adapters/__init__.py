@@ -12,8 +12,10 @@ huggingface.py  picks the adapter for a model's name or folder
 torchaudio_bundles.py  wav2vec 2.0, HuBERT and WavLM as torchaudio publishes them
 runtimes.py     files that another program runs: ONNX, TFLite, TorchScript
 files.py        such a file as an encoder
+avex_models.py  models of the package avex, in the same way
 """
 
+from audiobat.zoo.adapters.avex_models import load_avex
 from audiobat.zoo.adapters.custom import load_custom
 from audiobat.zoo.adapters.files import FileEncoder, is_program, load_file
 from audiobat.zoo.adapters.huggingface import load_huggingface
@@ -25,6 +27,7 @@ __all__ = [
     "TimeGrid",
     "WindowedEncoder",
     "is_program",
+    "load_avex",
     "load_custom",
     "load_file",
     "load_huggingface",

@@ -24,6 +24,8 @@ from audiobat.zoo.adapters.runtimes import RUNTIMES, Runtime
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
 
 WINDOW_SECONDS = 10  # of a file that takes any length: our choice
+LONGEST_SECONDS = 600  # of a file that takes one length: more is a rate that is not the model's
+RATES = (1_000, 1_000_000)  # Hz
 REST_SECONDS = 1  # a shorter rest behind the last whole window gets no vector of its own
 SOURCE = re.compile(rf"(?P<file>.+(?P<kind>{'|'.join(map(re.escape, RUNTIMES))}))(@(?P<rate>[^:]*))?(:(?P<names>.+))?")
 
@@ -58,8 +60,10 @@ def load_file(source: str | Path, trust_remote_code: bool = False) -> FileEncode
     runtime = RUNTIMES[kind](file, found["names"].split(",") if found["names"] else [])
     if rate is None:
         rate = str(runtime.rate or "")
-    if not (rate.isascii() and rate.isdecimal() and int(rate) > 0):
-        wrong = f"the rate {rate!r} is no whole number of Hz" if rate else "a file like this does not say its rate"
+    if not (rate.isascii() and rate.isdecimal() and len(rate) < 8 and RATES[0] <= int(rate) <= RATES[1]):
+        wrong = "a file like this does not say its rate"
+        if rate:
+            wrong = f"the rate {rate[:20]!r} is no whole number of Hz from {RATES[0]:,} to {RATES[1]:,}"
         raise AudiobatError(f"{file}: {wrong}: give what the model was trained on, as --model {file.name}@48000.")
     if runtime.rate not in (None, int(rate)):
         raise AudiobatError(f"{file} says that its rate is {runtime.rate} Hz: leave @{rate} out.")
@@ -78,12 +82,17 @@ class FileEncoder(WindowedEncoder):
         super().__init__()
         self.runtime, self.sample_rate = runtime, rate
         self.window = window = runtime.samples or WINDOW_SECONDS * rate
+        if not 0 < window <= LONGEST_SECONDS * rate:
+            raise AudiobatError(
+                f"{runtime.place} takes {window:,} samples, which are {window / rate:,.0f} s at {rate} Hz: check the "
+                "rate."
+            )
         whole = self.answers(window)
         half = whole if runtime.samples else self.answers(window // 2)
-        self.time_axis = time_axis(whole[0], half[0], f"{runtime.file}: {runtime.names[0]}")
+        self.time_axis = time_axis(whole[0], half[0], f"{runtime.place}: {runtime.names[0]}")
         if len({answer.shape for answer in whole}) > 1:
             shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in zip(runtime.names, whole, strict=True))
-            raise AudiobatError(f"{runtime.file}: layers have one shape, but these are {shapes}: name others.")
+            raise AudiobatError(f"{runtime.place}: layers have one shape, but these are {shapes}: name others.")
         self.depth, tokens = len(whole), self.tokens(window)
         self.dim = whole[0].numel() // tokens
         self.fewest = window  # samples, below which zeros are added
@@ -136,7 +145,7 @@ class FileEncoder(WindowedEncoder):
         tokens = self.grid.columns(waveform.shape[1]) * self.grid.freq_patches
         if states.shape[1] != len(waveform) or states.shape[2] < tokens or states.shape[3] != self.dim:
             raise AudiobatError(
-                f"{self.runtime.file} gives {list(answer.shape)} for {list(waveform.shape)} samples, where {tokens} "
+                f"{self.runtime.place} gives {list(answer.shape)} for {list(waveform.shape)} samples, where {tokens} "
                 f"tokens of {self.dim} were expected: wrap it as --model my_file.py:MyEncoder."
             )
         return states, None
@@ -150,11 +159,12 @@ def time_axis(whole: Tensor, half: Tensor, name: str) -> int | None:
     """
     sizes = list(whole.shape)
     long = [axis for axis in range(1, len(sizes)) if sizes[axis] > 1]
-    if whole.ndim == half.ndim and whole.shape != half.shape:
+    grows = whole.ndim == half.ndim and whole.shape != half.shape
+    if grows:  # what else there is, such as the channels and bands of a map [1, C, F, T], is a token's numbers
         found = [axis for axis, (one, other) in enumerate(zip(sizes, half.shape, strict=True)) if one != other]
     else:
         found = long[:-1]
-    if whole.ndim != half.ndim or sizes[0] != 1 or len(found) > 1 or len(set(long) - set(found)) > 1:
+    if whole.ndim != half.ndim or sizes[0] != 1 or len(found) > 1:
         raise AudiobatError(
             f"{name} is {sizes} for one clip, and no vector [1, D] or row of tokens [1, T, D]: name another tensor, or "
             "wrap it as --model my_file.py:MyEncoder."

@@ -30,6 +30,7 @@ WAVEFORM = (
     *("wav2vec2", "wav2vec2-conformer", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"),
     *("sew", "sew-d"),
 )
+FAST_CONFORMERS = ("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "canary")  # with a decoder or a head
 ADAPTERS = {
     "audio-spectrogram-transformer": ASTEncoder,
     "whisper": WhisperAudioEncoder,
@@ -38,14 +39,14 @@ ADAPTERS = {
     **dict.fromkeys(WAVEFORM, WaveformEncoder),
     "moonshine": MoonshineAudioEncoder,
     "wav2vec2-bert": Wav2Vec2BertEncoder,
-    **dict.fromkeys(("parakeet_encoder", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt"), ParakeetAudioEncoder),
+    **dict.fromkeys(("parakeet_encoder", *FAST_CONFORMERS), ParakeetAudioEncoder),
     **dict.fromkeys(("lasr_encoder", "lasr_ctc"), LasrAudioEncoder),
     **dict.fromkeys(("qwen2_audio", "voxtral", "audioflamingo3", "musicflamingo"), LanguageModelTower),
     **dict.fromkeys(("qwen2_audio_encoder", "voxtral_encoder", "audioflamingo3_encoder"), LanguageModelTower),
     **dict.fromkeys(("pe_audio", "pe_audio_encoder", "pe_audio_video"), PEAudioTower),
 }
 PARTS = {  # the audio encoder inside a model that has more
-    **dict.fromkeys(("whisper", "moonshine", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "lasr_ctc"), "encoder"),
+    **dict.fromkeys(("whisper", "moonshine", *FAST_CONFORMERS, "lasr_ctc"), "encoder"),
     "clap": "audio_model",
 }
 TOWERS = ("qwen2_audio", "voxtral", "audioflamingo3", "musicflamingo", "pe_audio", "pe_audio_video")  # loaded alone
@@ -158,6 +159,8 @@ def read(part: str, source: str | Path, reader: Any) -> Any:
                 f"{package} is installed and fails to load; remove it (pip uninstall {package}), or install the build "
                 f"of it that fits PyTorch {torch.__version__}"
             )
+        elif isinstance(cause, ImportError):
+            hint = "install what it names"
         raise AudiobatError(f"The {part} of {source} cannot be read ({reason}): {hint}.") from error
 
 

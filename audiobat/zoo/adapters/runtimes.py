@@ -32,18 +32,20 @@ Shape = Sequence[int | None]  # None: any size
 class Runtime(nn.Module):
     """Base: a file, opened. A subclass sets `axes`, the waveform's shape in the file, and writes `run`.
 
-    The file's digest is a buffer, so that results of another file, or of other tensors of it, have another hash.
+    The digest of the file and the names is a buffer, so that results of other tensors, too, have another hash.
     """
 
     digest: Tensor
     axes: Shape = (None, None)
     rate: int | None = None  # Hz, where the file says it
 
-    def __init__(self, file: Path, names: Sequence[str]) -> None:
+    def __init__(self, place: Path | str, names: Sequence[str]) -> None:
         super().__init__()
-        self.file, self.names = file, list(names)
-        with file.open("rb") as opened:
-            found = hashlib.file_digest(opened, "sha256")
+        self.place, self.names = place, list(names)  # a file, or what else errors name
+        found = hashlib.sha256()
+        if isinstance(place, Path):
+            with place.open("rb") as opened:
+                found = hashlib.file_digest(opened, "sha256")
         found.update("\n".join(names).encode())
         self.register_buffer("digest", torch.frombuffer(bytearray(found.digest()), dtype=torch.uint8))
 
@@ -70,7 +72,7 @@ class Runtime(nn.Module):
 
     def failed(self, action: str, error: Exception) -> AudiobatError:
         """What the other program raised, as one sentence."""
-        return AudiobatError(f"{self.file}: {action} ({type(error).__name__}: {' '.join(str(error).split())[:300]}).")
+        return AudiobatError(f"{self.place}: {action} ({type(error).__name__}: {' '.join(str(error).split())[:300]}).")
 
 
 def together(outputs: list[list[Tensor]]) -> list[Tensor]:
@@ -91,21 +93,21 @@ def check_axes(file: Path, axes: Shape) -> Shape:
     return axes
 
 
-def unknown(file: Path, name: str, known: Sequence[str]) -> AudiobatError:
+def unknown(file: Path | str, name: str, known: Sequence[str]) -> AudiobatError:
     """The error that lists the tensors of a file, its outputs first, when it has none of this name."""
     listed = ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
     return AudiobatError(f"{file} has no tensor {name!r}{did_you_mean(name, known)}: it has {listed}.")
 
 
-def default_name(file: Path, outputs: Sequence[str]) -> str:
+def default_name(place: Path | str, outputs: Sequence[str]) -> str:
     """The output that is meant where none is named: the only one, or the embedding."""
     if len(outputs) == 1:
         return outputs[0]
     found = [name for name in outputs if name in EMBEDDINGS]
     if len(found) != 1:
         raise AudiobatError(
-            f"{file} has the outputs {', '.join(outputs[:SHOWN])}: name one behind the rate, as in "
-            f"{file.name}@RATE:{outputs[0]}; several, joined by commas, are taken as layers."
+            f"{place} has the outputs {', '.join(outputs[:SHOWN])}: name one behind the rate, as in "
+            f"{Path(place).name}@RATE:{outputs[0]}; several, joined by commas, are taken as layers."
         )
     return found[0]
 
@@ -144,7 +146,7 @@ class OnnxRuntime(Runtime):
         self.input, self.sample_type = wave.name, FLOATS[wave.type]
         self.axes = check_axes(file, [size if isinstance(size, int) else None for size in wave.shape])
         said = self.session.get_modelmeta().custom_metadata_map.get("sample_rate", "")
-        self.rate = int(said) if said.isdecimal() else None
+        self.rate = int(said) if said.isdecimal() and len(said) < 8 else None
 
     def run(self, waveform: Tensor) -> list[Tensor]:
         """A waveform of the file's shape to the chosen tensors."""
@@ -155,7 +157,7 @@ class OnnxRuntime(Runtime):
             found = self.session.run(self.names, feed)
         except Exception as error:  # onnxruntime raises classes of its own
             raise self.failed(f"onnxruntime fails on a waveform {list(waveform.shape)}", error) from error
-        return [tensor_of(output, name, self.file) for name, output in zip(self.names, found, strict=True)]
+        return [tensor_of(output, name, self.place) for name, output in zip(self.names, found, strict=True)]
 
 
 def with_outputs(file: Path, outputs: list[str], names: Sequence[str]) -> bytes:
@@ -169,7 +171,13 @@ def with_outputs(file: Path, outputs: list[str], names: Sequence[str]) -> bytes:
         if name not in inner:
             raise unknown(file, name, outputs + inner[::-1])  # what is near the outputs is what one looks for
         model.graph.output.append(onnx.ValueInfoProto(name=name))  # onnxruntime finds out type and shape
-    found: bytes = model.SerializeToString()
+    try:
+        found: bytes = model.SerializeToString()
+    except Exception as error:  # beyond 2 GiB
+        raise AudiobatError(
+            f"{file} is too large to be changed ({type(error).__name__}: {error}): write it with {', '.join(names)} "
+            "among its outputs."
+        ) from error
     return found
 
 
@@ -221,7 +229,7 @@ class TfliteRuntime(Runtime):
         except Exception as error:
             self.length = 0
             raise self.failed(f"LiteRT fails on a waveform {list(waveform.shape)}", error) from error
-        return [tensor_of(output, name, self.file) for name, output in zip(self.names, found, strict=True)]
+        return [tensor_of(output, name, self.place) for name, output in zip(self.names, found, strict=True)]
 
 
 class TorchScriptRuntime(Runtime):
@@ -250,19 +258,19 @@ class TorchScriptRuntime(Runtime):
         else:
             parts = output if isinstance(output, tuple | list) else (output,)
             found = {str(number): part for number, part in enumerate(parts)}
-        self.names = self.names or [default_name(self.file, list(found))]
+        self.names = self.names or [default_name(self.place, list(found))]
         for name in self.names:
             if name not in found:
-                raise unknown(self.file, name, list(found))
-        return [tensor_of(found[name], name, self.file) for name in self.names]
+                raise unknown(self.place, name, list(found))
+        return [tensor_of(found[name], name, self.place) for name in self.names]
 
 
-def tensor_of(output: object, name: str, file: Path) -> Tensor:
+def tensor_of(output: object, name: str, place: Path | str) -> Tensor:
     """An output in float32; AudiobatError if it is no tensor of floating-point numbers."""
     found = torch.from_numpy(output) if isinstance(output, np.ndarray) else output
     if not isinstance(found, Tensor) or not found.is_floating_point():
         kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
-        raise AudiobatError(f"{file}: {name} is {kind}, not a tensor of floating-point numbers: name another.")
+        raise AudiobatError(f"{place}: {name} is {kind}, not a tensor of floating-point numbers: name another.")
     return found.float()
 
 

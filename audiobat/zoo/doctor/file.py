@@ -46,6 +46,8 @@ def facts_of_file(path: Path) -> Iterator[tuple[str, str]]:
 
     Raises AudiobatError for a file that is damaged, that names what would reach the machine, or that is no known model.
     """
+    if path.suffix in (".onnx", ".tflite"):
+        raise AudiobatError(f"{path} is a model for another program: check it as an encoder, by --model {path}@RATE.")
     if split_name(path).folder.is_dir():
         yield from facts_of_folder(path)
         return

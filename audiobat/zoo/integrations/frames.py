@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.errors import AudiobatError
-from audiobat.models.features import Encoder, LayerFeatures
+from audiobat.models.features import NOT_FINITE, Encoder, LayerFeatures
 from audiobat.zoo.load import load_encoder
 
 DEFAULT = "bat_nano"
@@ -44,6 +44,13 @@ class FrameEmbedder(nn.Module):
             start += stretch
         parts.append(time_vectors(self.encoder.forward_intermediates(waveform[:, start:]))[self.layer])
         return torch.cat(parts, dim=1).float()
+
+
+def check_finite(frames: Tensor) -> Tensor:
+    """The frames [B, T, D] of a batch; raises AudiobatError with a clip's place in it if any of them is NaN."""
+    for place in (~frames.isfinite().flatten(1).all(1)).nonzero().flatten().tolist():
+        raise AudiobatError(f"Clip {place} of the batch: {NOT_FINITE}")
+    return frames
 
 
 def time_vectors(features: LayerFeatures) -> Tensor:

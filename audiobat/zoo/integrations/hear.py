@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from audiobat.errors import AudiobatError
-from audiobat.zoo.integrations.frames import DEFAULT, FrameEmbedder
+from audiobat.zoo.integrations.frames import DEFAULT, FrameEmbedder, check_finite
 
 RATES = (16_000, 22_050, 32_000, 44_100, 48_000)  # at which HEAR's tasks are published
 
@@ -58,5 +58,4 @@ def frames_of(audio: Tensor, model: HearModel) -> Tensor:
     """Frames [B, T, D] of audio [B, samples]."""
     if audio.ndim != 2:
         raise AudiobatError(f"HEAR's audio has shape {list(audio.shape)}: give [clips, samples].")
-    frames: Tensor = model.frames(audio)
-    return frames
+    return check_finite(model.frames(audio))

@@ -24,7 +24,7 @@ from audiobat.audio.read import to_waveform
 from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
-from audiobat.models.features import Encoder
+from audiobat.models.features import NOT_FINITE, Encoder
 from audiobat.models.identity import digest_of, encoder_facts
 from audiobat.zoo.integrations.frames import DEFAULT, STRETCH_SECONDS, FrameEmbedder
 
@@ -32,8 +32,10 @@ TESTED = "2.26.24"  # the version of MTEB with which this was run
 AT_ONCE = 320.0  # seconds of audio that go through the model together, at most
 
 # What a description must hold, and this one leaves open.
-OPEN = ("loader", "languages", "release_date", "max_tokens", "license", "open_weights", "training_datasets")
-OPEN += ("public_training_code", "public_training_data")
+OPEN = (
+    *("loader", "languages", "release_date", "max_tokens", "license", "open_weights", "training_datasets"),
+    *("public_training_code", "public_training_data"),
+)
 
 
 class AudiobatEncoder(nn.Module):
@@ -64,10 +66,9 @@ class AudiobatEncoder(nn.Module):
         from mteb.models.model_meta import ModelMeta
 
         encoder = self.frames.encoder
-        is_module = isinstance(encoder, nn.Module)
-        weights = list(encoder.parameters()) if is_module else []
+        weights = list(encoder.parameters()) if isinstance(encoder, nn.Module) else []
         # None would make MTEB take the results of the last revision of this name.
-        revision = digest_of(encoder_facts(encoder)) if is_module else uuid4().hex
+        revision = digest_of(encoder_facts(encoder)) if isinstance(encoder, nn.Module) else uuid4().hex
         facts: dict[str, Any] = {
             "name": f"audiobat/{re.sub('[^A-Za-z0-9._]+', '-', self.name)}",
             "revision": revision[:12],
@@ -117,7 +118,7 @@ class AudiobatEncoder(nn.Module):
             except AudiobatError as error:
                 raise AudiobatError(f"Clip {first + i} of the task: {error}") from error
             by_length[len(waveform)].append((i, waveform))
-        vectors = {}
+        vectors: dict[int, Tensor] = {}
         for length, alike in by_length.items():
             at_once = max(1, int(AT_ONCE / min(length / self.sampling_rate, STRETCH_SECONDS)))
             for k in range(0, len(alike), at_once):
@@ -126,7 +127,7 @@ class AudiobatEncoder(nn.Module):
                 vectors.update(zip(places, found, strict=True))
         for i, vector in vectors.items():
             if not vector.isfinite().all():
-                raise AudiobatError(f"Clip {first + i} of the task: the model's features are NaN or infinite.")
+                raise AudiobatError(f"Clip {first + i} of the task: {NOT_FINITE}")
         return [vectors[i] for i in range(len(clips))]
 
     def encode(self, inputs: DataLoader[Any], **kwargs: Any) -> NDArray[np.float32]:

@@ -1,9 +1,10 @@
 """s3prl and SUPERB: an `UpstreamExpert` that gives all layers; s3prl's downstream models learn a weight for each.
 
-Put two lines in s3prl/upstream/audiobat/hubconf.py, then use `--upstream audiobat -k bat_nano`:
+In a file that runs s3prl (docs/kits.md has one whose stand-ins let s3prl 0.4.18 run beside today's torchaudio):
 
+    from s3prl import hub
     from audiobat.zoo.integrations.s3prl import UpstreamExpert
-    def audiobat(ckpt=None, **kwargs): return UpstreamExpert(ckpt, **kwargs)
+    hub.audiobat = lambda ckpt=None, **more: UpstreamExpert(ckpt, **more)  # then `--upstream audiobat -k bat_nano`
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ def rank_figure(found: Standings) -> Figure:
     ax.set(xlim=(1 - margin, count + margin), ylim=(high, -0.55))
     ax.axis("off")
     ax.plot([1, count], [0, 0], color=BLACK, linewidth=1)
-    for rank in range(1, count + 1, math.ceil(count / 20)):
-        ax.plot([rank, rank], [0, -0.08], color=BLACK, linewidth=1)
-        ax.text(rank, -0.12, str(rank), ha="center", va="bottom")
+    for tick in range(1, count + 1, math.ceil(count / 20)):
+        ax.plot([tick, tick], [0, -0.08], color=BLACK, linewidth=1)
+        ax.text(tick, -0.12, str(tick), ha="center", va="bottom")
     if found.difference is not None:
         end = min(1 + found.difference, count + margin)
         ax.plot([1, end], [-0.42, -0.42], color=VERMILLION, linewidth=2)

@@ -142,7 +142,7 @@ def standings_html(found: Standings) -> str:
     notes = "".join(f"<p class=note>{escape(text)}</p>" for text in (*sentences(found), LEGEND))
     return section_html(
         HEADING,
-        f'<div class="results one">{table_html(headings, body, LABELS[:1])}</div>{notes}'
+        f'<div class="results one standings">{table_html(headings, body, LABELS[:1])}</div>{notes}'
         f"<details><summary>Each model against each other</summary>"
         f"{table_html(['Model', *found.models], against, LABELS[:1])}"
         "<p class=note>Won/tied/lost and win rate, the model of the line against that of the column.</p></details>",
