@@ -56,8 +56,8 @@ def attend_near(q: Tensor, k: Tensor, v: Tensor, reach: int, rows: int, valid: T
     column = torch.arange(3 * reach, device=q.device) // rows
     apart = (column - column[reach : 2 * reach, None]).abs() * rows  # [reach, 3 * reach]
     seen = real[:, :, None] & F.pad(apart < reach, (1, 0), value=True)  # [B, W, reach, 1 + 3 * reach]
-    by_block = (x.transpose(1, 2).flatten(0, 1) for x in (asking, near(k), near(v)))  # [B * W, H, ., d]
-    out = attend(*by_block, seen.flatten(0, 1)).unflatten(0, (clips, blocks)).transpose(1, 2).flatten(2, 3)
+    q_own, k_near, v_near = (x.transpose(1, 2).flatten(0, 1) for x in (asking, near(k), near(v)))  # [B * W, H, ., d]
+    out = attend(q_own, k_near, v_near, seen.flatten(0, 1)).unflatten(0, (clips, blocks)).transpose(1, 2).flatten(2, 3)
     return torch.cat([attend(q[:, :, :1], k, v, valid), out[:, :, :patches]], dim=2)
 
 
