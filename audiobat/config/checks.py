@@ -38,10 +38,12 @@ def check_one_of(choices: tuple[Any, ...], name: str, value: object) -> None:
         check(False, name, value, f"choose one of {', '.join(map(str, choices))}{hint}")
 
 
-@lru_cache
 def hints_of(cls: type) -> dict[str, Any]:
     """The types of a config class's fields, resolved once: a probe of many heads makes thousands of configs."""
-    return get_type_hints(cls)
+    return _resolved(cls)  # type: ignore[arg-type]  # mypy takes the __hash__ of a class for that of its objects
+
+
+_resolved = lru_cache(get_type_hints)
 
 
 def is_deep(value: object) -> bool:
