@@ -222,8 +222,8 @@ def scores_by_clip(folds: Sequence[FoldResult], table: ClipTable) -> Scores:
     )
 
 
-def model_info(name: str, encoder: Encoder) -> ModelInfo:
-    """The model as records name it."""
+def model_info(name: str, encoder: Encoder, sha256: str | None = None) -> ModelInfo:
+    """The model as records name it; `sha256` is that of its weights, if it is known."""
     if not isinstance(encoder, nn.Module):
         return ModelInfo(name, None, None)
     count = sum(p.numel() for p in encoder.parameters())
