@@ -228,7 +228,7 @@ def model_info(name: str, encoder: Encoder, sha256: str | None = None) -> ModelI
         return ModelInfo(name, None, None)
     count = sum(p.numel() for p in encoder.parameters())
     in_file = isinstance(encoder, FileEncoder) and count == 0  # another program holds them
-    return ModelInfo(name, weights_sha256(encoder), None if in_file else count)
+    return ModelInfo(name, sha256 or weights_sha256(encoder), None if in_file else count)
 
 
 def gate_of(head: nn.Module) -> Tensor | None:
