@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from audiobat.errors import AudiobatError, did_you_mean
 
@@ -40,10 +41,11 @@ def check_one_of(choices: tuple[Any, ...], name: str, value: object) -> None:
 
 def hints_of(cls: type) -> dict[str, Any]:
     """The types of a config class's fields, resolved once: a probe of many heads makes thousands of configs."""
-    return _resolved(cls)  # type: ignore[arg-type]  # mypy takes the __hash__ of a class for that of its objects
+    return _resolved(cls)
 
 
-_resolved = lru_cache(get_type_hints)
+# mypy takes the __hash__ of a class for that of its objects, and not every time.
+_resolved = cast(Callable[[type], dict[str, Any]], lru_cache(get_type_hints))
 
 
 def is_deep(value: object) -> bool:
