@@ -133,7 +133,7 @@ def heads(clips: int = 2_000, steps: int = 100, width: int = 192) -> None:
     print(f"{rest / encoding:.2f} |")
 
 
-def sets(clips: int = 500, width: int = 768) -> None:
+def sets(clips: int = 1_000, width: int = 768) -> None:
     """A suite of ten data sets with three heads and two tasks each, beside the sum of their encodings."""
     fields = {
         "workers": 0,
@@ -193,5 +193,6 @@ def records(clips: int = 400, classes: int = 50, count: int = 50, metric: str = 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first one of a process imports PyTorch's compiler
     what = {"heads": heads, "sets": sets, "compare": records}[sys.argv[1]]
     what(*(int(word) if word.isdigit() else word for word in sys.argv[2:]))

@@ -140,10 +140,9 @@ def probe_splits(
 
 def run_info(name: str, encoder: Encoder, source: FeatureSource, plan: Plan) -> RunInfo:
     """What all records of the probe share."""
+    model = model_info(name, encoder, source.weights_sha256)
     device = str(source.device)
-    return RunInfo(
-        model_info(name, encoder), plan.data_name, plan.table, plan.task.single_label, device, source.skipped
-    )
+    return RunInfo(model, plan.data_name, plan.table, plan.task.single_label, device, source.skipped)
 
 
 def measure_tasks(
