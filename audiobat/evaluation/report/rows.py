@@ -47,6 +47,10 @@ METRIC_NAMES = {
     "spearman": "Spearman ρ",
     "kendall": "Kendall τ",
     "rmse": "RMSE",
+    "wer": "WER",
+    "cer": "CER",
+    "wer_beam": "WER, beam",
+    "cer_beam": "CER, beam",
 }  # in the order of tables
 NO_SHARES = (
     "d_prime",
