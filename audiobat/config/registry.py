@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,13 +87,13 @@ def class_for(config: object) -> type[Any]:
     return found
 
 
-def check_kind(seam: str, kind: str, where: str | None = None) -> None:
+def check_kind(seam: str, kind: str, where: str | None = None, others: Sequence[str] = ()) -> None:
     """Raise an AudiobatError that lists the kinds unless `kind` is one of them or has the form FILE.py:CLASS.
 
-    `where` names the setting in the sentence; None: SEAM.kind.
+    `where` names the setting in the sentence; None: SEAM.kind. `others` may stand there beside the kinds.
     """
     if not is_user_class(kind):
-        known = kinds(seam)
+        known = [*others, *kinds(seam)]
         if kind not in known:
             hint = f"choose one of {', '.join(known)}{did_you_mean(str(kind), known)}, or your own as FILE.py:CLASS"
             check(False, where or f"{seam}.kind", kind, hint)
