@@ -131,6 +131,13 @@ def test_each_row_is_a_mark_at_its_metric_with_its_interval():
     assert "CGP" in words(figure)
 
 
+def test_heads_of_several_metrics_are_named_with_theirs():
+    rows = collected([make_record("a", "cgp", 0.3), make_record("a", "linear", 0.5)]).rows
+    figure = head_comparison([rows[0], replace(rows[1], metric="f1")])
+    assert figure.axes[0].get_xlabel() == "Main metric with 95% interval over test clips"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["CGP: mAP", "Linear: F1"]
+
+
 def test_classes_of_the_best_model_are_bars_and_those_of_others_marks():
     names = [f"c_{i:02}" for i in range(ALL_CLASSES + 5)]
     best = {name: 0.95 - 0.02 * i for i, name in enumerate(names)}

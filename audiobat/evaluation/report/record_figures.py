@@ -154,11 +154,14 @@ def head_comparison(rows: Sequence[Row]) -> Figure:
         place += len(found) + 1
         ax.axhline(place - 1, color="#cccccc", linewidth=0.8)
     ax.set_yticks(ticks, [folded(model, 32, 2 if len(rows) > len(models) else 1) for model in models])
-    metric = rows[0].main_metric
-    ax.set(ylim=(place - 1, -1), xlabel=f"{metric_title(metric)} with 95% interval over test clips")
+    metrics = {row.head: metric_title(row.main_metric) for row in rows}
+    several = len(set(metrics.values())) > 1  # then the key says which: an axis of shares bears them all
+    metric = "Main metric" if several else metrics[heads[0]]
+    ax.set(ylim=(place - 1, -1), xlabel=f"{metric} with 95% interval over test clips")
     ax.grid(True, axis="x")
     keys = [ax.plot([], [], **(look(i) | {"linestyle": "none"}))[0] for i in range(len(heads))]
-    figure.legend(keys, [folded(h, 40, 1) for h in heads], loc="outside lower left", ncols=3, fontsize=8.5)
+    names = [f"{head}: {metrics[head]}" if several else head for head in heads]
+    figure.legend(keys, [folded(name, 40, 1) for name in names], loc="outside lower left", ncols=3, fontsize=8.5)
     headline(figure, f"{rows[0].data}: every model under every head")
     return figure
 

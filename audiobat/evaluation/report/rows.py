@@ -47,6 +47,10 @@ METRIC_NAMES = {
     "spearman": "Spearman ρ",
     "kendall": "Kendall τ",
     "rmse": "RMSE",
+    "wer": "WER",
+    "cer": "CER",
+    "wer_beam": "WER, beam",
+    "cer_beam": "CER, beam",
 }  # in the order of tables
 NO_SHARES = (
     "d_prime",
@@ -60,6 +64,7 @@ CHOSEN = {"lr", "weight_decay"}  # the settings that the preset `fair` chooses f
 UNITS = {
     "prototypes": "{:,} prototypes",
     "steps": "{:,} steps",
+    "warmup_steps": "{:,} warm-up steps",
     "selection": "{} weights",
     "layer": "block {}",
     "lr": "lr {:g}",
