@@ -190,10 +190,8 @@ class ProbeConfig:
             values = getattr(self, name)
             check(len(set(values)) == len(values), name, values, "name each once")
         check(len(self.tasks) > 0, "tasks", self.tasks, "name at least one, such as labels")
-        for kind in self.tasks:
-            check_kind("task", kind, "tasks", others=(LABELS,))
-        for kind in self.by_task:
-            check_kind("task", kind, "by_task")
+        for kind in {*self.tasks, *self.by_task} - {LABELS}:
+            check_kind("task", kind, "tasks" if kind in self.tasks else "by_task", others=(LABELS,))
             self.of_task(kind)  # its settings must be right, whether it is asked for or not
         check(
             LABELS not in self.by_task, "by_task", self.by_task, "labels has no fields here: head and train are its own"

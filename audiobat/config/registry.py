@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,13 +86,13 @@ def class_for(config: object) -> type[Any]:
     return found
 
 
-def check_kind(seam: str, kind: str, where: str | None = None, others: Sequence[str] = ()) -> None:
+def check_kind(seam: str, kind: str, where: str | None = None, others: tuple[str, ...] = ()) -> None:
     """Raise an AudiobatError that lists the kinds unless `kind` is one of them or has the form FILE.py:CLASS.
 
-    `where` names the setting in the sentence; None: SEAM.kind. `others` may stand there beside the kinds.
+    `where` names the setting in the sentence; None: SEAM.kind. `others` are words that the setting takes besides.
     """
     if not is_user_class(kind):
-        known = [*others, *kinds(seam)]
+        known = (*others, *kinds(seam))
         if kind not in known:
             hint = f"choose one of {', '.join(known)}{did_you_mean(str(kind), known)}, or your own as FILE.py:CLASS"
             check(False, where or f"{seam}.kind", kind, hint)

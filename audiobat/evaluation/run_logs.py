@@ -6,6 +6,7 @@ the others.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from audiobat.errors import AudiobatError
 
 ROWS = "metrics.jsonl"
 MOST_SETTINGS = 8  # in which runs differ, to be shown: runs that differ in more are not variants of each other
+LARGEST = 3.5e38  # beyond any of float32
 SCORES = ("online_", "valid_")  # how the names of what is measured on labelled clips begin
 
 
@@ -56,7 +58,9 @@ class RunLogs:
 
 def is_number(value: object) -> bool:
     """Whether a value of a row can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return not LARGEST < abs(value) < math.inf  # only a damaged log has such numbers; axes cannot span them
 
 
 def find_runs(source: str | Path) -> list[Path]:

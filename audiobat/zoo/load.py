@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool 
     for beginning, opened in DOORS.items():
         if name.startswith(beginning):
             return opened(name.removeprefix(beginning), trust_remote_code).to(pick_device(device))
+    begun = re.match("([a-zA-Z]{2,20}):", name)  # one letter is a drive of Windows
+    if begun and begun[0] not in FETCHED and not Path(begun[1]).exists():
+        raise AudiobatError(f"No such folder or name: {name}; names of models elsewhere begin {', '.join(FETCHED)}.")
     if is_program(name):
         return load_file(name, trust_remote_code).to(pick_device(device))
     source: str | Path = timm_source(name.removeprefix(TIMM)) if name.startswith(TIMM) else path_or_name
@@ -84,6 +88,8 @@ def timm_source(name: str) -> str:
 
     Raises AudiobatError for the name of an architecture of timm's, all of which were trained on pictures.
     """
+    if not name:
+        raise AudiobatError("timm: names no model: give timm:FOLDER, or timm:OWNER/NAME of the Hub.")
     name = name.removeprefix("local-dir:").removeprefix("hf-hub:").removeprefix("hf_hub:")  # as create_model has them
     if Path(name).is_dir():
         return name

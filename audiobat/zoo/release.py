@@ -166,9 +166,10 @@ def find(path_or_name: str | Path) -> Path:
                 f"{path} is none: behind a run, here {run}, stand @STEP, :teacher or both, as in {run}@20000:teacher."
             )
         shipped = f"the shipped names are {', '.join(names)}" if names else "no weights are shipped"
-        owned = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_name))
-        hub = f"; of the Hugging Face Hub, hf:{path} is a model, hub:{path} a release of this package" if owned else ""
-        raise AudiobatError(f"No such folder or name: {path}{did_you_mean(str(path), names)}; {shipped}{hub}.")
+        owned = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_name)) and not path.parent.is_dir()  # not runs/tpyo
+        hub = f"; a model of the Hugging Face Hub is hf:{path}, a release of this package there hub:{path}"
+        shipped += hub if owned else ""
+        raise AudiobatError(f"No such folder or name: {path}{did_you_mean(str(path), names)}; {shipped}.")
     return path / RELEASE if (path / RELEASE / "config.json").exists() else path
 
 

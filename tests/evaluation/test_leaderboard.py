@@ -67,6 +67,23 @@ def test_a_line_that_was_changed_anywhere_is_named_and_left_out(board: Path, see
     assert "left out" in found.refused[0]
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda line: line.replace(b'"seed":0', b'"seed":1e999'), "is damaged or half written"),
+        (lambda line: b"[]", "is damaged or half written"),
+        (lambda line: b"{}", "was changed"),
+    ],
+    ids=["infinity", "a list", "nothing in it"],
+)
+def test_no_line_however_changed_hides_the_others(board: Path, change, reason):
+    first, *others = board.read_bytes().splitlines()
+    board.write_bytes(b"\n".join([change(first), *others]) + b"\n")
+    found = read_board(board)
+    assert [line.number for line in found.lines] == [2, 3, 4, 5, 6]
+    assert f"{board} line 1 {reason}" in found.refused[0]
+
+
 def test_a_half_written_line_is_named_and_what_follows_is_a_line_of_its_own(board: Path):
     half = line_of(*results(("delta",))[0])[:99]
     with board.open("ab") as file:
@@ -115,7 +132,7 @@ def test_boards_may_be_joined_and_the_later_of_two_results_counts(board: Path, c
     [
         ('{"format": "audiobat-board-9", "record": {}}\n', "is no leaderboard of format audiobat-board-1 .*board-9"),
         ("path,label\n1.wav,a\n", "is no leaderboard: none of its lines is a result"),
-        ("[1, 2]\n", "is no leaderboard of format audiobat-board-1"),
+        ("[1, 2]\n", "is no leaderboard: none of its lines is a result"),
         ("", "holds no result: add the records of runs with --add"),
         (
             '{"format":"audiobat-board-1","metric":"map","record":{},"sha256":"0"}\n',

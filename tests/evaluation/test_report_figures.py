@@ -131,11 +131,16 @@ def test_each_row_is_a_mark_at_its_metric_with_its_interval():
     assert "CGP" in words(figure)
 
 
-def test_heads_of_several_metrics_are_named_with_theirs():
-    rows = collected([make_record("a", "cgp", 0.3), make_record("a", "linear", 0.5)]).rows
-    figure = head_comparison([rows[0], replace(rows[1], metric="f1")])
-    assert figure.axes[0].get_xlabel() == "Main metric with 95% interval over test clips"
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["CGP: mAP", "Linear: F1"]
+def test_tasks_have_panels_of_their_metrics_and_hide_no_figure_of_heads():
+    task = make_record("a", "retrieval", 0.9)
+    head = {name: value for name, value in task.head.items() if name != "loss"}
+    task = replace(task, head=head, metrics={"ndcg_at_10": task.metrics["map"]}, per_class={})
+    found = collected([make_record("a", "cgp", 0.3), make_record("b", "cgp", 0.4), task])
+    heads, classes = (next(d.figure for d in drawings_of(found) if d.kind == kind) for kind in ("heads", "classes"))
+    marks = [sorted(line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1) for ax in heads.axes]
+    assert marks == [[0.3, 0.4], [0.9]]
+    assert [ax.get_xlabel().partition(" with")[0] for ax in heads.axes] == ["mAP", "nDCG@10"]
+    assert "b, CGP" in words(classes)  # the best model under its best head, whatever a task of another finds
 
 
 def test_classes_of_the_best_model_are_bars_and_those_of_others_marks():

@@ -22,9 +22,10 @@ from audiobat.evaluation.report.collect import Collection, collect, load_all
 from audiobat.evaluation.report.curves import rho_text, rhos
 from audiobat.evaluation.report.paper_tables import Grid, Number, everything, table1, table5
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
-from audiobat.evaluation.report.rows import natural, ranked
+from audiobat.evaluation.report.rows import METRIC_NAMES, natural, ranked
 from audiobat.evaluation.report.run import report
 from audiobat.evaluation.report.verdicts import MIXED, OVERLAP, PAIRED, Verdicts, judge, paired_verdicts
+from audiobat.probing.tasks import task_class
 
 HOSTILE = "a|b_c & 50% #1 $x$ [z] \\ {q} ~^ <i>`*\nnext"
 
@@ -124,6 +125,11 @@ def test_heads_are_named_by_their_class_and_a_users_own_by_its_name():
     assert head_label(make_record("m", "cgp", layer=4)) == "CGP"  # it mixes all blocks
     assert head_label(make_record("m", "linear", layer=4)) == "Linear, block 4"
     assert head_label(make_record("m", own)) == "MyHead"
+
+
+@pytest.mark.parametrize("kind", kinds("task"))
+def test_metrics_of_tasks_have_titles(kind: str):
+    assert set(task_class(kind).definitions) <= METRIC_NAMES.keys()
 
 
 def test_names_are_sorted_as_people_count():

@@ -96,6 +96,13 @@ def test_a_run_that_has_logged_nothing_is_told(tmp_path):
         report(write_run(tmp_path / "run", steps=()), tmp_path / "out")
 
 
+def test_numbers_beyond_any_that_a_run_can_log_are_left_out(runs, tmp_path):
+    [log, _] = sorted(runs.rglob("metrics.jsonl"))
+    rows = ['{"step": 31, "loss": 1e308}', '{"step": 32, "loss": -1e308}', '{"step": 33, "loss": 1' + "0" * 400 + "}"]
+    log.write_text(log.read_text() + "\n".join([*rows, '{"step": 34, "loss": Infinity}']) + "\n")
+    assert [line["loss"] for line in table(report(runs, tmp_path / "out"))] == ["inf", "0.04000"]
+
+
 def test_the_hours_of_a_resumed_run_are_those_of_all_its_parts(tmp_path):
     run = write_run(tmp_path / "run", planned=60)
     with RunLog(run, 30) as log:

@@ -270,6 +270,7 @@ NUMBERS = [str(i) for i in range(12)]
         ("regression", ["a", "b"] * 6, {"mos": NUMBERS}, {"column": "mso"}, r"'mso': choose .*did you mean mos"),
         ("regression", ["a", "b"] * 6, {"mos": ["3"] * 12}, {"column": "mos"}, "all 6 clips of split train have one"),
         ("kshott", ["a", "b"] * 6, {}, {}, "tasks is 'kshott': choose one of .*did you mean kshot"),
+        ("lables", ["a", "b"] * 6, {}, {}, r"tasks is 'lables': choose one of .*did you mean labels\?"),
         ("kshot", ["a", "b"] * 6, {}, {"shot": 3}, r"Unknown field by_task\.kshot\.shot \(did you mean shots"),
         ("kshot", ["a", "b"] * 6, {}, {"shots": 0}, r"by_task\.kshot\.shots is 0: it must be positive"),
     ],
@@ -287,14 +288,16 @@ def test_clips_that_a_task_cannot_use_are_refused_before_anything_is_encoded(
     ("rows", "words"),
     [
         ("000.wav,001.wav,1\n002.wav,009.wv,0", r"row 3: '009\.wv' is no test clip .*did you mean 009\.wav"),
+        ("000.wav,012.wav,1", r"row 2: '012\.wav' is no test clip .*must not mark them train"),
         ("000.wav,001.wav,1\n002.wav,003.wav,maybe", "row 3: same is 'maybe': write 1"),
         ("000.wav,001.wav,1\n000.wav,001.wav,0", r"row 3: the pair 000\.wav and 001\.wav stands in an earlier row"),
+        ("000.wav,001.wav,1\n001.wav,000.wav,0", r"row 3: the pair 001\.wav and 000\.wav stands in an earlier row"),
         ("000.wav,000.wav,1", r"row 2: the pair .* is one clip"),
         ("000.wav,001.wav,1\n002.wav,003.wav,1", "needs both pairs that are the same and pairs that are not"),
     ],
 )
 def test_rows_of_pairs_that_cannot_be_used_are_named(tmp_path, encoder, rows, words):
-    source = write_clips(tmp_path, ["low", "mid"] * 6, split=["test"] * 12)
+    source = write_clips(tmp_path, ["low", "mid"] * 7, split=["test"] * 12 + ["train"] * 2)
     file = tmp_path / "pairs.csv"
     file.write_text(f"path,other,same\n{rows}\n")
     with pytest.raises(AudiobatError, match=words):

@@ -53,6 +53,8 @@ def write_onnx(
         helper.make_node("ReduceMean", ["by_channel", "last"], ["embedding"], keepdims=0),
         helper.make_node("Identity", ["embedding"], ["classes"]),
         helper.make_node("ArgMax", ["classes"], ["best"], axis=1),
+        helper.make_node("ReduceMean", ["classes"], ["number"], keepdims=0),
+        helper.make_node("ReduceMean", ["classes", "rows"], ["row"], keepdims=0),
     ]
     kinds = {"best": TensorProto.INT64}
     graph = helper.make_graph(
@@ -64,6 +66,7 @@ def write_onnx(
             numpy_helper.from_array(WEIGHT.numpy(), "weight"),
             numpy_helper.from_array(np.array(whole), "whole"),
             numpy_helper.from_array(np.array([2]), "last"),
+            numpy_helper.from_array(np.array([1]), "rows"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -336,6 +339,8 @@ def test_mistakes_are_sentences(tmp_path: Path, monkeypatch, capfd):
     check(f"{tmp_path}/b.onnx@8000", r"There is no file .*b\.onnx")
     check(f"{file}@{RATE}:frame", "has no tensor 'frame'.*did you mean frames.*it has frames, ")
     check(f"{file}@{RATE}:best", "best is torch.int64, not a tensor of floating-point numbers")
+    check(f"{file}@{RATE}:number", r"number is \[\] for one clip, and no vector \[1, D\]")
+    check(f"{file}@{RATE}:row", r"row is \[1\] for one clip, and no vector \[1, D\]")
     check(f"{file}@{RATE}:raw,embedding", r"layers have one shape, but these are raw \[1, 6, 998\], embedding \[1, 6\]")
     pair = write_onnx(tmp_path / "pair.onnx", ["batch", "samples"], ("frames", "classes"))
     check(f"{pair}@{RATE}", "has the outputs frames, classes: name one behind the rate, as in pair.onnx@RATE:frames")
@@ -349,6 +354,11 @@ def test_mistakes_are_sentences(tmp_path: Path, monkeypatch, capfd):
     check(f"{integers}@{RATE}", r"takes tensor\(int16\), not floating-point samples")
     two = write_onnx(tmp_path / "two.onnx", ["batch", "samples"], more=("mask",))
     check(f"{two}@{RATE}", r"has 2 inputs \(waveform, mask\)")
+    graph = onnx.load(file)
+    del graph.graph.input[:]
+    graph.graph.initializer.append(numpy_helper.from_array(np.zeros((1, RATE), np.float32), "waveform"))
+    onnx.save(graph, tmp_path / "none.onnx")
+    check(f"{tmp_path}/none.onnx@{RATE}", r"none\.onnx has no input, and so takes no waveform")
     (tmp_path / "text.onnx").write_text("no model")
     check(f"{tmp_path}/text.onnx@8000", r"text\.onnx: onnxruntime \S+ cannot open it \(\w+: ")
     (tmp_path / "text.tflite").write_text("no model")

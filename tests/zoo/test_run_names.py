@@ -134,6 +134,10 @@ def test_what_has_one_set_of_weights_says_so(tmp_path):
         audiobat.load(f"{tmp_path}/none@5")
     with pytest.raises(AudiobatError, match="No such folder or name"):
         audiobat.load(f"{tmp_path}/none@{'5' * 25}")
+    with pytest.raises(AudiobatError, match="names of models elsewhere begin hub:, timm:, hf:, torchaudio:, avex:"):
+        audiobat.load("HF:facebook/wav2vec2-base")
+    with pytest.raises(AudiobatError, match="timm: names no model"):
+        audiobat.load("timm:")
 
 
 def test_keep_every_is_a_multiple_of_save_every():

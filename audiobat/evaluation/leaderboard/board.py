@@ -114,10 +114,10 @@ def parse(text: bytes, number: int, board: Path) -> Line:
             raise ValueError("lists within lists without end")
         if not isinstance(value, dict):
             raise ValueError("it is no object")
+        claimed, computed = value.pop("sha256", None), hash_of(value)  # ValueError for 1e999, read as infinity
     except (ValueError, RecursionError) as error:
         raise AudiobatError(f"{where} is damaged or half written ({error}): it is left out.") from None
-    claimed = value.pop("sha256", None)
-    if claimed != hash_of(value):
+    if claimed != computed:
         raise AudiobatError(f"{where} was changed after it was written (its sha256 differs): it is left out.")
     if value.get("format") != FORMAT:
         raise AudiobatError(f"{where} is of format {value.get('format')!r}, not {FORMAT}: it is left out.")
@@ -133,10 +133,11 @@ def check_format(board: Path, held: bytes) -> None:
     for text in held.splitlines():
         try:
             value = json.loads(text[:LARGEST_LINE])
-            name = value.get("format") if isinstance(value, dict) else None
         except (ValueError, RecursionError):
             continue  # a damaged line, which `read_board` names
-        if name != FORMAT:
+        if not isinstance(value, dict) or "format" not in value:
+            continue  # and so is this, if other lines say which format they are of
+        if (name := value["format"]) != FORMAT:
             raise AudiobatError(
                 f"{board} is no leaderboard of format {FORMAT} (a line says {name!r}): give another file, or the "
                 "version of audiobat that wrote it."

@@ -18,17 +18,17 @@ def by_repeating(
 ) -> Callable[[Tensor | None], Tensor]:
     """`function(truth, found)` of columns [n] as a metric: counts [R, n] repeat their rows, and give [R].
 
-    NaN for a resample without two different true values, in which neither a correlation nor R2 is defined.
+    NaN without two different true values, where neither a correlation nor R2 is defined.
     """
 
+    def value(rows: NDArray[np.int64]) -> float:
+        defined = len(rows) and np.ptp(truth[rows]) > 0
+        return function(truth[rows], found[rows]) if defined else math.nan
+
     def metric(counts: Tensor | None) -> Tensor:
-        if counts is None:
-            return torch.tensor(function(truth, found), dtype=torch.float64)
-        values = []
-        for row in counts.long().numpy():
-            rows = np.repeat(np.arange(len(truth)), row)
-            defined = len(rows) and np.ptp(truth[rows]) > 0
-            values.append(function(truth[rows], found[rows]) if defined else math.nan)
-        return torch.tensor(values, dtype=torch.float64)
+        places = np.arange(len(truth))
+        each = [places] if counts is None else [np.repeat(places, row) for row in counts.long().numpy()]
+        values = torch.tensor([value(rows) for rows in each], dtype=torch.float64)
+        return values[0] if counts is None else values
 
     return metric

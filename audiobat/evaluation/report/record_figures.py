@@ -135,14 +135,29 @@ def thousands(value: float) -> str:
 
 @styled
 def head_comparison(rows: Sequence[Row]) -> Figure:
-    """The main metric of every model under every head of one data set, with 95% intervals; best model on top."""
+    """The main metric of every model under every head of one data set, with 95% intervals; best model on top.
+
+    Heads and tasks of other main metrics have panels of their own.
+    """
     if not rows:
         raise AudiobatError("There are no rows to compare: give the rows of one data set.")
     heads = list(dict.fromkeys(row.head for row in rows))
+    groups = [[r for r in rows if r.main_metric == m] for m in dict.fromkeys(row.main_metric for row in rows)]
+    heights = [len(group) + len({row.model for row in group}) for group in groups]  # lines: rows, and between models
+    keys_height = 0.2 * math.ceil(len(heads) / 3)
+    figure = Figure(figsize=(WIDTH, min(LARGEST, 0.9 + 0.6 * len(groups) + keys_height + 0.19 * sum(heights))))
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, group in zip(panels, groups, strict=True):
+        draw_heads(ax, group, heads)
+    keys = [panels[0].plot([], [], **(look(i) | {"linestyle": "none"}))[0] for i in range(len(heads))]
+    figure.legend(keys, [folded(h, 40, 1) for h in heads], loc="outside lower left", ncols=3, fontsize=8.5)
+    headline(figure, f"{rows[0].data}: every model under every head")
+    return figure
+
+
+def draw_heads(ax: Axes, rows: Sequence[Row], heads: Sequence[str]) -> None:
+    """The rows of one main metric in a panel, a mark with its interval each, those of a model together."""
     models = list(dict.fromkeys(row.model for row in ranked(sorted(rows, key=lambda row: row.model))))
-    height = len(rows) + len(models)  # lines: one for each row and one between models
-    figure = Figure(figsize=(WIDTH, min(LARGEST, 1.5 + 0.2 * math.ceil(len(heads) / 3) + 0.19 * height)))
-    ax = figure.subplots()
     place, ticks = 0.0, []
     for model in models:
         found = [row for row in rows if row.model == model]
@@ -154,16 +169,9 @@ def head_comparison(rows: Sequence[Row]) -> Figure:
         place += len(found) + 1
         ax.axhline(place - 1, color="#cccccc", linewidth=0.8)
     ax.set_yticks(ticks, [folded(model, 32, 2 if len(rows) > len(models) else 1) for model in models])
-    metrics = {row.head: metric_title(row.main_metric) for row in rows}
-    several = len(set(metrics.values())) > 1  # then the key says which: an axis of shares bears them all
-    metric = "Main metric" if several else metrics[heads[0]]
-    ax.set(ylim=(place - 1, -1), xlabel=f"{metric} with 95% interval over test clips")
+    metric = rows[0].main_metric
+    ax.set(ylim=(place - 1, -1), xlabel=f"{metric_title(metric)} with 95% interval over test clips")
     ax.grid(True, axis="x")
-    keys = [ax.plot([], [], **(look(i) | {"linestyle": "none"}))[0] for i in range(len(heads))]
-    names = [f"{head}: {metrics[head]}" if several else head for head in heads]
-    figure.legend(keys, [folded(name, 40, 1) for name in names], loc="outside lower left", ncols=3, fontsize=8.5)
-    headline(figure, f"{rows[0].data}: every model under every head")
-    return figure
 
 
 @styled

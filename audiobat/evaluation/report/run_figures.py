@@ -149,9 +149,9 @@ def drawings_of(found: Collection) -> Iterator[Drawing]:
 
 
 def best_of_models(rows: list[Row]) -> list[Row]:
-    """Each model's row with the highest main metric, the best model first."""
+    """Each model's row with the best main metric, the best model first; of heads, beside which tasks have others."""
     best: dict[str, Row] = {}
-    for row in ranked(rows):
+    for row in ranked([row for row in rows if not row.task] or rows):
         best.setdefault(row.model, row)
     return list(best.values())
 

@@ -159,18 +159,20 @@ def read_pairs(path: Path, table: ClipTable, split: Split) -> PairList:
         raise AudiobatError(f"{path} has no column {missing[0]}: a file of pairs has the columns {', '.join(COLUMNS)}.")
     known = dict(zip(table.keys.tolist(), range(len(table)), strict=True))
     tests = set(split.test.tolist())
-    pairs, same, seen = [], [], set[tuple[str, ...]]()
+    pairs, same, seen = [], [], set[frozenset[str]]()
     for row, (*names, answer) in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True), start=2):
         for name in names:
             if known.get(name) not in tests:
-                hint = "mark it test" if name in known else f"name clips as their list does{did_you_mean(name, known)}"
-                raise AudiobatError(f"{path} row {row}: {name!r} is no test clip of this probe: {hint}.")
+                raise AudiobatError(  # the table has the clips of this probe alone, in which those that train may lack
+                    f"{path} row {row}: {name!r} is no test clip of this probe{did_you_mean(name, known)}: name clips "
+                    "as their list does, which must not mark them train."
+                )
         if answer.strip().lower() not in ANSWERS:
             raise AudiobatError(f"{path} row {row}: same is {answer!r}: write 1 for clips of one kind, else 0.")
-        if len(set(names)) < 2 or tuple(names) in seen:
+        if len(set(names)) < 2 or frozenset(names) in seen:
             reason = "stands in an earlier row, too" if len(set(names)) == 2 else "is one clip"
             raise AudiobatError(f"{path} row {row}: the pair {' and '.join(names)} {reason}: remove the row.")
-        seen.add(tuple(names))
+        seen.add(frozenset(names))
         pairs.append([known[name] for name in names])
         same.append(ANSWERS[answer.strip().lower()])
     first, second = np.array(pairs, np.int64).reshape(-1, 2).T

@@ -164,7 +164,7 @@ def time_axis(whole: Tensor, half: Tensor, name: str) -> int | None:
         found = [axis for axis, (one, other) in enumerate(zip(sizes, half.shape, strict=True)) if one != other]
     else:
         found = long[:-1]
-    if whole.ndim != half.ndim or sizes[0] != 1 or len(found) > 1:
+    if whole.ndim < 2 or whole.ndim != half.ndim or sizes[0] != 1 or len(found) > 1:
         raise AudiobatError(
             f"{name} is {sizes} for one clip, and no vector [1, D] or row of tokens [1, T, D]: name another tensor, or "
             "wrap it as --model my_file.py:MyEncoder."

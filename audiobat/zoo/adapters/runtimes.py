@@ -134,7 +134,9 @@ class OnnxRuntime(Runtime):
         self.names = list(names) or [default_name(file, outputs)]
         if not set(self.names) <= set(outputs):
             self.session = session(with_outputs(file, outputs, self.names))
-        wave, *others = self.session.get_inputs()
+        wave, *others = self.session.get_inputs() or [None]
+        if wave is None:
+            raise AudiobatError(f"{file} has no input, and so takes no waveform: give another file.")
         self.takes_lengths = [other.name for other in others] == [LENGTHS]
         if others and not self.takes_lengths:
             raise AudiobatError(
@@ -196,7 +198,9 @@ class TfliteRuntime(Runtime):
                 )
         except Exception as error:  # ValueError for a damaged file
             raise self.failed("LiteRT cannot open it", error) from error
-        wave, *others = self.interpreter.get_input_details()
+        wave, *others = self.interpreter.get_input_details() or [None]
+        if wave is None:
+            raise AudiobatError(f"{file} has no input, and so takes no waveform: give another file.")
         if others:
             raise AudiobatError(f"{file} has {1 + len(others)} inputs: give a file that takes a waveform alone.")
         if not np.issubdtype(wave["dtype"], np.floating):
