@@ -157,7 +157,7 @@ def measure_tasks(
         return
     features = TaskFeatures(source, plan.config.head)
     run = run_info(name, encoder, source, plan)
-    with Progress("tasks", total=len(todo)) as bar:
+    with Progress("tasks", len(todo), "task") as bar:
         for task_name, seed in todo:
             start, task = monotonic(), plan.tasks[task_name]
             splits = readable_splits(source, task.splits)

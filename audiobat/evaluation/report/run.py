@@ -124,7 +124,7 @@ def write_standings(standings: Standings | None, found: Collection, out: Path) -
         return []
     for grid in (values_grid(standings, found), duels_grid(standings)):
         write_table(grid, out / "tables")
-    if not standings.mean_ranks:
+    if len(standings.ranked) < 2:  # the order on one data set is in its own figure
         return []
     return [Exhibit(save(rank_figure(standings), out / "figures", "ranks"), f"{HEADING}: mean ranks", CAPTION)]
 
