@@ -83,6 +83,9 @@ def flags_given(name: str, flags: dict[str, Flag], argv: Sequence[str]) -> dict[
                 hint = flag_hint(flag_word, [flag.shown for flag in flags.values()])
                 if heads and "heads" in flags and flag_word.startswith("--head."):
                     hint = f" (for a setting of {heads[0]} give --head.kind {heads[0]}, too)"
+                task = flag_word.removeprefix("--by_task.").partition(".")[0]
+                if flag_word.startswith("--by_task.") and not any(f.startswith(f"by_task.{task}.") for f in flags):
+                    hint = f" (a setting of the task {task}, which --tasks must name)"
                 raise AudiobatError(
                     f"audiobat {name} has no flag {flag_word}{hint}: `audiobat {name} --help-all` lists them."
                 )

@@ -62,7 +62,7 @@ def is_union(hint: Any) -> bool:
     return get_origin(hint) in (UnionType, Union)
 
 
-def warmup_hint(name: str, steps: int) -> str:
-    """The hint for a warm-up, the field `name`, that is no shorter than the training."""
+def warmup_hint(name: str, steps: int, steps_name: str = "train.steps") -> str:
+    """The hint for a warm-up, the field `name`, that is no shorter than the training, the field `steps_name`."""
     share = "for a tenth" if steps >= 10 else "for none"
-    return f"it must end before train.steps {steps}: set it too, --{name} {steps // 10} {share}"
+    return f"it must end before {steps_name} {steps}: set it too, --{name} {steps // 10} {share}"

@@ -144,7 +144,7 @@ def probe_as(
     if folder is not None:
         save_clips([(result.path(folder), result) for result in results], table)
         note_ended(folder)
-        print(f"records and confusion matrices: {folder / 'results'}")
+        print(f"records{' and confusion matrices' if plan.jobs else ''}: {folder / 'results'}")
     return [result.record for result in results]
 
 

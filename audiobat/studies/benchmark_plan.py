@@ -145,7 +145,7 @@ def state_of(
         return str(error), None
     names = {"weights": cell.model, "data": cell.data}
     broken = " and ".join(thing for thing, name in names.items() if name in faults)
-    return cell.missing or (f"{broken} of no use" if broken else "can run"), hours
+    return cell.missing or (f"{broken} unreadable" if broken else "can run"), hours
 
 
 def missing_lines(cells: Sequence[Cell], faults: Mapping[str, str]) -> list[tuple[str, str]]:

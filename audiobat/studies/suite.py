@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from audiobat.config import ProbeConfig, from_dict
+from audiobat.config import LABELS, ProbeConfig, from_dict
 from audiobat.config.benchmark import SuiteConfig, SuiteSet
 from audiobat.config.presets import fields_for
 from audiobat.config.recipes import Recipe, make_config, merge
@@ -229,6 +229,7 @@ def run_all(pairs: Sequence[Pair], out: Path, device: str, trust_remote_code: bo
         for pair in group:
             number += 1
             if pair.weights is None or pair.source is None:
+                print(f"[{number} of {len(pairs)}] {pair}: {pair.missing}", flush=True)
                 continue
             model = model or Model(pair.weights, trust_remote_code)
             done = pair.is_done(out) and not overwrite
@@ -304,7 +305,8 @@ def show(outcomes: Sequence[Outcome], out: Path, board: Path, console: Console) 
     print(f"{measured} of {len(outcomes)} pairs measured")
     print(f"leaderboard: {board}, {new} of {len(results)} results are new")
     if standings is not None:
-        print(f"standings: {out / 'tables' / 'standings.md'}; the page: audiobat report {out / 'runs'} --out DIR")
+        page = f"leaderboard {board}" if metrics else f"report {out / 'runs'}"  # a report ranks by main metrics
+        print(f"standings: {out / 'tables' / 'standings.md'}; the page: audiobat {page} --out DIR")
 
 
 def plan(pairs: Sequence[Pair], out: Path) -> Iterator[Table | Text | str]:
@@ -324,12 +326,18 @@ def plan(pairs: Sequence[Pair], out: Path) -> Iterator[Table | Text | str]:
             except AudiobatError as error:
                 faults[name] = str(error)
     states = {pair: state_of(pair, faults, out) for pair in pairs}
-    lines = [(p.model, p.data, ", ".join(p.config.heads) or p.config.head.kind, state) for p, state in states.items()]
-    yield terminal_table("Pairs", ("Model", "Data", "Heads", "State"), lines, text=range(4), group=0)
+    lines = [(p.model, p.data, ", ".join(kinds_of(p.config)), state) for p, state in states.items()]
+    yield terminal_table("Pairs", ("Model", "Data", "Heads, tasks", "State"), lines, text=range(4), group=0)
     yield from (Text(f"{name}: {split}") for name, split in clips.items())
     yield from (Text(f"! {name}: {fault}") for name, fault in faults.items())
     counted = [list(states.values()).count(state) for state in ("can run", "done")]
     yield f"{counted[0]} of {len(pairs)} pairs can run, {counted[1]} are done."
+
+
+def kinds_of(config: ProbeConfig) -> list[str]:
+    """What is measured: heads, if any learns labels, and the other tasks."""
+    heads = config.heads or (config.head.kind,)
+    return [kind for task in config.tasks for kind in (heads if task == LABELS else (task,))]
 
 
 def state_of(pair: Pair, faults: Mapping[str, str], out: Path) -> str:
@@ -337,4 +345,4 @@ def state_of(pair: Pair, faults: Mapping[str, str], out: Path) -> str:
     if pair.is_done(out):
         return "done"
     broken = [what for what, name in (("weights", pair.model), ("data", pair.data)) if name in faults]
-    return pair.missing or (f"{' and '.join(broken)} of no use" if broken else "can run")
+    return pair.missing or (f"{' and '.join(broken)} unreadable" if broken else "can run")

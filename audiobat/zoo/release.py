@@ -166,6 +166,9 @@ def find(path_or_name: str | Path) -> Path:
                 f"{path} is none: behind a run, here {run}, stand @STEP, :teacher or both, as in {run}@20000:teacher."
             )
         shipped = f"the shipped names are {', '.join(names)}" if names else "no weights are shipped"
+        owned = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_name)) and not path.parent.is_dir()  # not runs/tpyo
+        hub = f"; a model of the Hugging Face Hub is hf:{path}, a release of this package there hub:{path}"
+        shipped += hub if owned else ""
         raise AudiobatError(f"No such folder or name: {path}{did_you_mean(str(path), names)}; {shipped}.")
     return path / RELEASE if (path / RELEASE / "config.json").exists() else path
 
@@ -193,7 +196,8 @@ def check_fields(config: Mapping[str, Any], model_type: str, fields: Collection[
     """Raise an AudiobatError unless a release's config is of this type, of our format and of `fields` alone."""
     if config.get("model_type") != model_type:
         known = " or ".join(("audiobat", *READERS))
-        raise AudiobatError(f"model_type is {config.get('model_type')!r}: it must be {known}.")
+        hint = "write hf: before the folder of a model of transformers"
+        raise AudiobatError(f"model_type is {config.get('model_type')!r}: it must be {known}; {hint}.")
     found = config.get("format")
     if type(found) is not int or found != FORMAT:
         raise AudiobatError(f"format is {found!r}, but this version reads {FORMAT}: upgrade audiobat.")

@@ -137,6 +137,12 @@ def test_text_stays_text_where_text_is_asked_for(called):
             "probe --model m --data d --out x --heads cgp,mine.py:Mine --head.looks 2",
             ["no flag --head.looks (for a setting of mine.py:Mine give --head.kind mine.py:Mine, too)"],
         ),
+        (
+            "probe --model m --data d --out x --tasks kshot --by_task.retrieval.corpus train",
+            ["no flag --by_task.retrieval.corpus (a setting of the task retrieval, which --tasks must name)"],
+        ),
+        ("probe --model m --data d --out x --tasks kshot --by_task.kshot.shot 2", ["mean --by_task.kshot.shots?"]),
+        ("probe --model m --data d --out x --tasks label", ["choose one of labels, asr", "did you mean labels?"]),
         ("pretrain --out x --train.steps 8 --optim.warmup_steps 9", ["--optim.warmup_steps 0 for none"]),
         ("probe --model m --data d --out x --head.kind liner", ["head.kind is 'liner'", "did you mean linear?"]),
         (

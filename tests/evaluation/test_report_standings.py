@@ -138,5 +138,9 @@ def test_a_report_over_data_sets_writes_standings(tmp_path: Path):
     assert '<td data-value="1.0">1.00</td>' in page
     assert "<b>" not in page.partition("<h2>Across data sets</h2>")[2].partition("</section>")[0]
     assert (out / "figures/ranks.svg").exists()
+    (tmp_path / "run/two/results/poor.json").unlink()
+    report(tmp_path / "run", out, overwrite=True)
+    assert (out / "tables/standings.md").exists()
+    assert not list(out.rglob("ranks.*")), "the order on one data set is no mean"
     report(save_all(tmp_path / "alone", [make_record()]), out, overwrite=True)
     assert not list(out.rglob("ranks.*")) + list(out.rglob("standings.*")), "those of an older report go"

@@ -322,7 +322,7 @@ def test_a_dry_run_lists_runnable_cells_missing_things_and_hours(tmp_path, model
     assert "39,436 clips" in flat
     assert "No such folder or name" in flat
     assert str(tmp_path / "gone.pt") in shown, "a path to copy stands on one line, however long it is"
-    assert flat.count("weights of no use") == 3  # and ESC-50 is there
+    assert flat.count("weights unreadable") == 3  # and ESC-50 is there
     assert not (tmp_path / "out").exists()
 
 

@@ -171,12 +171,14 @@ def test_a_metric_that_records_lack_fails_its_set_alone(done, places):
 
 def test_a_dry_run_lists_pairs_clips_and_what_is_missing(done, places, tmp_path, capsys):
     out, *_ = done
-    fields = {**FIELDS, "models": {"later": None, "broken": "/nowhere"}}
+    tasks = {**FIELDS["probe"], "tasks": ["labels", "retrieval"]}
+    fields = {**FIELDS, "probe": tasks, "models": {"later": None, "broken": "/nowhere"}}
     assert suite(fields, out=out, **places, dry_run=True) == []
     shown = " ".join(capsys.readouterr().out.split())
+    assert "│ linear, knn, retrieval │" in shown
     assert "low: 9 clips train, 9 test, by the column split" in shown
     assert "! broken: No such folder or name: /nowhere" in shown
-    assert "weights of no use" in shown
+    assert "weights unreadable" in shown
     assert "no weights" in shown
     assert "0 of 8 pairs can run, 4 are done." in shown
 

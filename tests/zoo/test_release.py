@@ -160,6 +160,15 @@ def test_names_and_paths_that_lead_nowhere(tmp_path: Path, monkeypatch, encoder:
     assert weights_sha256(release_io.load("bat_nano")) == weights_sha256(encoder)
     with pytest.raises(AudiobatError, match=r"bat_nanno \(did you mean bat_nano\?\); the shipped names are bat_nano"):
         release_io.load("bat_nanno")
+    with pytest.raises(AudiobatError, match="the Hugging Face Hub is hf:facebook/wav2vec2-base, a release"):
+        release_io.load("facebook/wav2vec2-base")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AudiobatError, match=r"No such folder or name: weights/gone; the shipped names are bat_nano\.$"):
+        release_io.load("weights/gone")
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers" / "config.json").write_text('{"model_type": "wav2vec2"}')
+    with pytest.raises(AudiobatError, match=r"model_type is 'wav2vec2'.*write hf: before the folder"):
+        release_io.load(tmp_path / "transformers")
     with pytest.raises(AudiobatError, match=r"model\.safetensors is a file: give the folder"):
         release_io.load(tmp_path / "weights" / "bat_nano" / "model.safetensors")
     (tmp_path / "empty").mkdir()

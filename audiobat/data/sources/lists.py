@@ -133,11 +133,12 @@ def check_header(path: Path, header: Sequence[str]) -> None:
             raise AudiobatError(f"{path} has {count} columns `{name}`: keep one, or rename the others.")
 
 
-def check_column(source: str | Path, name: str, columns: Collection[str]) -> None:
-    """Raise an AudiobatError unless there is a column of this name."""
+def check_column(source: str | Path, name: str, columns: Collection[str], flag: str = "") -> None:
+    """Raise an AudiobatError unless there is a column of this name, which the flag may change."""
     if name not in columns:
-        listed = ", ".join(columns) or "none"
-        raise AudiobatError(f"{source} has no column {name!r}{did_you_mean(name, columns)}: it has {listed}.")
+        listed = ", ".join(columns) or "none besides those that every list has"
+        another = f"; name it by {flag}" if flag else ""
+        raise AudiobatError(f"{source} has no column {name!r}{did_you_mean(name, columns)}: it has {listed}{another}.")
 
 
 def split_labels(text: str) -> list[str]:

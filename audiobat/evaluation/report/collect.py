@@ -25,6 +25,7 @@ from audiobat.evaluation.report.rows import (
 )
 
 NONE_ASKED: Mapping[tuple[str, str], str] = MappingProxyType({})
+NAMED = "name folders that `probe`, `finetune`, `pretrain` or `suite` wrote, or result records"
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def load_all(sources: Iterable[str | Path]) -> list[Loaded]:
     paths: dict[Path, None] = {}  # resolved, as a folder and a file in it may both be named
     for source in sources:
         if not Path(source).exists():
-            raise AudiobatError(f"{source} is not there: name folders that `audiobat probe` wrote, or result records.")
+            raise AudiobatError(f"{source} is not there: {NAMED}.")
         paths |= dict.fromkeys(path.resolve() for path in find_records(source))
     if not paths:
-        raise AudiobatError("RUNS is empty: name folders that `audiobat probe` wrote, or result records.")
+        raise AudiobatError(f"RUNS is empty: {NAMED}.")
     loaded = [(path, load_record(path)) for path in paths]
     seen: dict[Key, Path] = {}
     for path, record in loaded:

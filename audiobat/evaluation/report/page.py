@@ -28,9 +28,9 @@ from audiobat.evaluation.report.web.html import (
 from audiobat.evaluation.run_logs import RunLogs, table_of
 
 BLOCKS = (
-    "<p>Linear probes of single blocks, and below them the weights that CGP's gate learned. Point at a block, or walk "
-    "with the arrow keys, for its numbers. The dashed line is where the gate starts; ρ is Spearman's rank correlation "
-    "of the two.</p>"
+    "<p>Linear probes of single blocks, where <code>--layers</code> made them, and below them the weights that CGP's "
+    "gate learned. Point at a block, or walk with the arrow keys, for its numbers. The dashed line is where the gate "
+    "starts; ρ is Spearman's rank correlation of the two.</p>"
 )
 PROVENANCE = (
     *("Data set", "Model", "Head", "Preset", "Settings", "Clips", "Unreadable", "Classes"),

@@ -64,6 +64,7 @@ CHOSEN = {"lr", "weight_decay"}  # the settings that the preset `fair` chooses f
 UNITS = {
     "prototypes": "{:,} prototypes",
     "steps": "{:,} steps",
+    "warmup_steps": "{:,} warm-up steps",
     "selection": "{} weights",
     "layer": "block {}",
     "lr": "lr {:g}",

@@ -87,7 +87,7 @@ def report_records(sources: Sequence[Path], out: Path) -> Path:
         headings, lines = table_of(logs)
         (out / "tables").mkdir(parents=True, exist_ok=True)
         write_atomic(out / "tables" / "training.csv", csv_text([headings, *lines]))
-    if not with_records:
+    if logs and not with_records:
         return report_training(logs, out)
     found = collect(load_all(with_records))
     write_report(found, judge(found.rows, paired_verdicts(found.rows)), out, logs)
@@ -124,7 +124,7 @@ def write_standings(standings: Standings | None, found: Collection, out: Path) -
         return []
     for grid in (values_grid(standings, found), duels_grid(standings)):
         write_table(grid, out / "tables")
-    if not standings.mean_ranks:
+    if len(standings.ranked) < 2:  # the order on one data set is in its own figure
         return []
     return [Exhibit(save(rank_figure(standings), out / "figures", "ranks"), f"{HEADING}: mean ranks", CAPTION)]
 

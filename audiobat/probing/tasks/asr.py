@@ -66,7 +66,8 @@ class SpeechRecognition(ProbeTask):
                 check(value is None or value > 0, f"by_task.asr.{name}", value, "it must be positive")
             name = "by_task.asr.warmup_steps"
             check(self.warmup_steps >= 0, name, self.warmup_steps, "it must not be negative")
-            check(self.warmup_steps < self.steps, name, self.warmup_steps, warmup_hint(name, self.steps))
+            hint = warmup_hint(name, self.steps, "by_task.asr.steps")
+            check(self.warmup_steps < self.steps, name, self.warmup_steps, hint)
             given = self.characters or ""
             normal = given == given.lower() and not any(map(str.isspace, given)) and len(set(given)) == len(given)
             hint = "give each once, in lower case and without spaces, or null for those of the training texts"
@@ -86,7 +87,7 @@ class SpeechRecognition(ProbeTask):
     @classmethod
     def build(cls, config: Any, table: ClipTable, splits: Sequence[Split]) -> Self:
         """The task; AudiobatError for clips without text, or with characters that are not among those to tell apart."""
-        check_column("The data", config.column, table.columns)
+        check_column("tasks has asr, but the list of clips", config.column, table.columns, "--by_task.asr.column")
         texts = [normal_text(text, config.characters) for text in table.columns[config.column].tolist()]
         if empty := [i for i, text in enumerate(texts) if not text]:
             raise AudiobatError(

@@ -163,7 +163,10 @@ def mistake(tmp_path: Path, encoder: nn.Module | None = None, rows: str = "", **
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ("path,words,split\n0.wav,a,train\n1.wav,b,test\n", "has no column 'text': it has words"),
+        (
+            "path,words,split\n0.wav,a,train\n1.wav,b,test\n",
+            "has no column 'text': it has words; name it by --by_task.asr.column.",
+        ),
         ("path,text,split\n0.wav,a,train\n1.wav,-,test\n", "1 of 2 clips have no word in column `text`, such as 1.wav"),
         ("path,text,split\n0.wav,a é,train\n1.wav,b5,test\n", "characters that the alphabet lacks: é (1), 5 (1)"),
         ("path,text,split\n0.wav,a,train\n1.wav,b,train\n", "Split test has no clips"),
@@ -188,7 +191,7 @@ def test_texts_of_other_clips_are_told_where_none_fits(tmp_path):
     [
         ({"beam": 0}, "by_task.asr.beam"),
         ({"characters": "aA"}, "by_task.asr.characters"),
-        ({"warmup_steps": 150}, "by_task.asr.warmup_steps"),
+        ({"warmup_steps": 150}, "by_task.asr.warmup_steps is 150: it must end before by_task.asr.steps 150"),
         ({"betas": 1}, "betas"),
     ],
 )

@@ -99,7 +99,7 @@ def sentences(found: Standings) -> Iterator[str]:
     if count:
         yield (
             f"Mean rank: over {count} data set{'' if count == 1 else 's'}, 1 for the best; where a data set has "
-            "several columns, by the mean of the ranks in them."
+            "several heads or tasks, by the mean of the ranks under them."
         )
     if found.test is not None:
         p = "<0.0001" if found.test.p < 0.0001 else f"{found.test.p:.4f}"
