@@ -103,7 +103,7 @@ def probe_splits(
     """
     start, training = monotonic(), 0.0
     config, task, table = plan.config, plan.task, plan.table
-    if not plan.jobs:
+    if all((job.name, job.train.seed) in done for job in with_seeds(plan.jobs, config)):
         return []
     tested: dict[tuple[str, int], list[tuple[HeadJob, FoldResult]]] = {}  # head and seed -> each fold
     heads: dict[tuple[str, int], Head] = {}

@@ -135,19 +135,21 @@ def test_a_task_has_a_record_for_each_seed_only_if_it_draws(tmp_path, encoder):
     assert [record.preset for record in records] == ["mteb", "custom", "custom"]
 
 
-def test_a_stopped_probe_keeps_the_tasks_that_were_measured(tmp_path, encoder, monkeypatch):
+@pytest.mark.parametrize("before", [[], ["labels"]], ids=["tasks alone", "heads before them"])
+def test_a_stopped_probe_keeps_the_tasks_that_were_measured(tmp_path, encoder, monkeypatch, before):
     source, out = write_clips(tmp_path, ["low", "mid", "top"] * 8), tmp_path / "out"
-    config = settings("retrieval", "kshot", by_task=FEW)
+    config = settings(*before, "retrieval", "kshot", by_task=FEW)
     whole = probe(encoder, source, config)
     with monkeypatch.context() as broken:
         broken.setattr(KShot, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             probe(encoder, source, config, out=out)
-    assert [path.name for path in (out / "results").glob("*.json")] == ["Counting_retrieval_0.json"]
+    assert (out / "results" / "Counting_retrieval_0.json").exists()
+    assert len(list((out / "results").glob("*.json"))) == 1 + len(before)
     monkeypatch.setattr(Retrieval, "measure", lambda *_: pytest.fail("it was measured before"))
     again = probe(encoder, source, config, out=out)
     assert [record.metrics for record in again] == [record.metrics for record in whole]
-    with pytest.raises(AudiobatError, match=r"retrieval_0\.json exists: choose another --out"):
+    with pytest.raises(AudiobatError, match=r"_0\.json exists: choose another --out"):
         probe(encoder, source, config, out=out)
 
 
