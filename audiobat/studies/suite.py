@@ -228,7 +228,7 @@ def run_all(pairs: Sequence[Pair], out: Path, device: str, trust_remote_code: bo
         model: Model | None = None  # of these pairs: the one before it is let go
         for pair in group:
             number += 1
-            if pair.missing:
+            if pair.weights is None or pair.source is None:
                 print(f"[{number} of {len(pairs)}] {pair}: {pair.missing}", flush=True)
                 continue
             model = model or Model(pair.weights, trust_remote_code)
