@@ -29,7 +29,7 @@ class EncoderConfig:
     pad: Literal["mask", "grid"] = "mask"  # grid: clips are padded to max_frames and padding is attended to; a long
     # clip's cls is the plain mean of its windows', however short the last one (BAT's release); ours
     positions: Literal["paper", "released", "rotary"] = "paper"  # sines and cosines of time and frequency; released:
-    # with both swapped (BAT's release); rotary: queries and keys are turned, and no clip is too long
+    # with both swapped (BAT's release); rotary, of our own: queries and keys are turned, and no clip is too long
     position_frames: int | None = None  # positions start anew every so many frames, as BAT's release has them in long
     # clips; null: never within max_frames; ours
     init: Literal["xavier", "eat"] = "xavier"  # eat: linear layers from N(0, 0.02), cls from N(0, 1)

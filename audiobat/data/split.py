@@ -83,7 +83,9 @@ def split_for_probe(table: ClipTable, test_fold: int | None = None) -> tuple[NDA
     for name, mask in (("train", train), ("test", test)):
         if not mask.any():
             groups = len(set(groups_of(table)))
-            one = " as each class is in one recording alone" if groups < len(table) or groups == 1 else ""
+            drawn = test_fold is None and table.splits is None
+            few = drawn and (groups < len(table) or groups == 1)
+            one = " as each class is in one recording alone" if few else ""
             hint = f"mark some of the {len(table)} clips as {name}" if len(table) > 1 else "annotate a second recording"
             raise AudiobatError(f"Split {name} has no clips{one}: {hint}.")
         sets = {tuple(table.labels.row(i).tolist()) for i in np.flatnonzero(mask).tolist()}

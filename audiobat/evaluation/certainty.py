@@ -18,7 +18,7 @@ COVERAGE = {  # by `Metric.interval`
     "halves": "Intervals from halves of the test clips held the true mAP in 92 to 98% of simulated test sets; where "
     "classes had few positives, mAP in 92 to 97% and AUC in 83 to 94%.",
     "units": "Intervals of tasks, from halves of their queries, pairs or clips, held the truth in 93 to 98% of "
-    "simulated tests of 30 or more (of pairs in 92% for 200 clips and 79% for 40); that of V-measure, which few "
+    "simulated test sets of 30 or more (of pairs in 92% for 200 clips and 79% for 40); that of V-measure, which few "
     "clips lift, is about other clips of the same number.",
     "bootstrap": "Basic bootstrap intervals, of older records, held the true mAP in 80 to 94% of simulated test sets; "
     "where classes had few positives, in 68 to 88%.",

@@ -222,13 +222,13 @@ def scores_by_clip(folds: Sequence[FoldResult], table: ClipTable) -> Scores:
     )
 
 
-def model_info(name: str, encoder: Encoder, sha256: str | None = None) -> ModelInfo:
-    """The model as records name it; `sha256` is that of its weights, if it is known."""
+def model_info(name: str, encoder: Encoder) -> ModelInfo:
+    """The model as records name it."""
     if not isinstance(encoder, nn.Module):
         return ModelInfo(name, None, None)
     count = sum(p.numel() for p in encoder.parameters())
     in_file = isinstance(encoder, FileEncoder) and count == 0  # another program holds them
-    return ModelInfo(name, sha256 or weights_sha256(encoder), None if in_file else count)
+    return ModelInfo(name, weights_sha256(encoder), None if in_file else count)
 
 
 def gate_of(head: nn.Module) -> Tensor | None:

@@ -26,7 +26,6 @@ from audiobat.data.loader import ClipBatch, check_skipped, load_clips
 from audiobat.engine.memory import room_in_ram
 from audiobat.engine.progress import Progress
 from audiobat.engine.ranks import Ranks, pick_device
-from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.models.features import NOT_FINITE, Encoder, LayerFeatures, finite_clips
 from audiobat.models.heads import BlockInputs, block_inputs
@@ -125,11 +124,6 @@ class FeatureSource:
         No features are kept: each batch is encoded when it is asked for.
         """
         return replace(self, _store=None, roll_seed=seed)
-
-    @cached_property
-    def weights_sha256(self) -> str | None:
-        """Of the encoder, which is frozen while its features are in use; computed once, as it takes a second."""
-        return weights_sha256(self.encoder) if isinstance(self.encoder, nn.Module) else None
 
     @cached_property
     def pooled(self) -> FeatureSource:

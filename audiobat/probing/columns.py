@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from audiobat.models.features import Encoder, LayerFeatures
+from audiobat.models.features import Encoder, LayerFeatures, check_features
 
 
 def column_means(features: LayerFeatures) -> LayerFeatures:
@@ -35,5 +35,7 @@ class Reduced(nn.Module):
         self.config = type(encoder).__qualname__, getattr(encoder, "config", None)  # tells kept features apart
 
     def forward_intermediates(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
-        """See `Encoder`."""
-        return self.reduce(self.encoder.forward_intermediates(waveform, lengths))
+        """See `Encoder`; AudiobatError for features that are not as `LayerFeatures` describes them."""
+        features = self.encoder.forward_intermediates(waveform, lengths)
+        check_features(self.encoder, features, len(waveform))  # what is reduced would hide a wrong shape
+        return self.reduce(features)

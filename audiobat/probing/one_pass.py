@@ -139,8 +139,8 @@ def probe_splits(
 
 
 def run_info(name: str, encoder: Encoder, source: FeatureSource, plan: Plan) -> RunInfo:
-    """What all records of the probe share."""
-    model = model_info(name, encoder, source.weights_sha256)
+    """What all records of the probe share; the model is `encoder`, not what the source reads of it."""
+    model = model_info(name, encoder)
     device = str(source.device)
     return RunInfo(model, plan.data_name, plan.table, plan.task.single_label, device, source.skipped)
 

@@ -88,7 +88,7 @@ def test_the_list_has_every_recipe_below_its_kind(capsys, monkeypatch):
     audiobat.recipes()
     lines = capsys.readouterr().out.splitlines()
     kinds = {line.removesuffix(":"): i for i, line in enumerate(lines) if line.endswith(":")}
-    assert list(kinds) == [*CONFIGS, "benchmark"]
+    assert list(kinds) == [*CONFIGS, "benchmark", "suite"]
     for kind, start in kinds.items():
         names = recipe_names(kind)
         below = [line.split() for line in lines[start + 1 : start + 1 + len(names)]]

@@ -76,6 +76,11 @@ def broken(root, fault):
         words.write_text("62-70968-0000 HE BEGAN\n")
     elif fault == "list":
         words.unlink()
+    elif fault == "line":
+        words.write_text(words.read_text().splitlines(keepends=True)[0])
+    elif fault == "chapter":
+        (root / "test-clean/62/1").mkdir(parents=True)
+        soundfile.write(root / "test-clean/62/1/62-1-0000.flac", np.zeros(1600), 16_000)
     elif fault == "audio":
         for path in root.rglob("*.flac"):
             path.unlink()
@@ -91,6 +96,11 @@ def broken(root, fault):
         ("words", "61-70968.trans.txt: '61-70968-0000' is no utterance of this chapter and its words"),
         ("name", "'62-70968-0000 HE BEGAN' is no utterance of this chapter"),
         ("list", "test-clean has no SPEAKER/CHAPTER"),
+        (
+            "line",
+            r"test-clean has 1 recording without words, such as 61-70968-0001\.flac \(a \*\.trans\.txt is missing",
+        ),
+        ("chapter", r"test-clean has 1 recording without words, such as 62-1-0000\.flac"),
         ("audio", "none of the 8 listed files is there"),
         ("subsets", "has none of the folders train-clean-100"),
     ],

@@ -1,6 +1,7 @@
 """Clip tables from folders and CSVs, and every way to get one wrong."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -328,6 +329,8 @@ def test_one_recording_for_each_class_cannot_be_split():
         split_for_probe(table)
     with pytest.raises(AudiobatError, match=r"in one recording alone: annotate a second recording\."):
         split_for_probe(clip_table("", ["a.wav"], events=[[("a", 0.0, 1.0), ("b", 2.0, 3.0)]]))
+    with pytest.raises(AudiobatError, match=r"Split test has no clips: mark some of the 6 clips as test\."):
+        split_for_probe(replace(table, splits=np.array(["train"] * 6)))  # nothing was drawn
 
 
 def test_split_by_fold():

@@ -35,7 +35,8 @@ def test_a_class_is_rare_below_five_test_clips_but_not_without_any():
 def test_the_notes_name_the_kinds_of_intervals_and_the_data_sets_with_rare_classes():
     new, old = counted(make_record(single_label=True)), make_record(data="older")
     assert interval_note([new]) == f"{COVERAGE['wilson']} {COVERAGE['halves']}"
-    assert interval_note([new, old]) == " ".join(COVERAGE.values())
+    of_a_task = replace(new, metrics={name: replace(one, interval="units") for name, one in new.metrics.items()})
+    assert interval_note([new, of_a_task, old]) == " ".join(COVERAGE.values())
     common = counted(make_record(data="common"), {"goat_bleat": 9, "bell": 9})
     assert rare_note([new, new, common, old]).startswith("scenes: 1 of 2 classes have fewer than 5 positive test clips")
     assert "common" not in rare_note([new, common])

@@ -87,7 +87,7 @@ def report_records(sources: Sequence[Path], out: Path) -> Path:
         headings, lines = table_of(logs)
         (out / "tables").mkdir(parents=True, exist_ok=True)
         write_atomic(out / "tables" / "training.csv", csv_text([headings, *lines]))
-    if not with_records:
+    if logs and not with_records:
         return report_training(logs, out)
     found = collect(load_all(with_records))
     write_report(found, judge(found.rows, paired_verdicts(found.rows)), out, logs)

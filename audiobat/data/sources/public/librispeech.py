@@ -14,7 +14,7 @@ from audiobat.data.build import clip_table
 from audiobat.data.clip_table import SPLITS, ClipTable
 from audiobat.data.sources.catalog import DataSet
 from audiobat.data.sources.public.text_files import AGAIN, check_some_there, read_lines
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted
 
 SUBSETS = (
     *("train-clean-100", "train-clean-360", "train-other-500"),
@@ -52,6 +52,12 @@ def read_librispeech(subsets: tuple[str, ...], folder: Path) -> ClipTable:
                 texts.append(text.strip())
                 speakers.append(parts[1])
                 of.append(subset)
+        silent = {file.stem for file in (root / subset).glob("*/*/*.flac")} - {Path(path).stem for path in paths}
+        if silent:
+            raise AudiobatError(
+                f"{root / subset} has {counted(len(silent), 'recording')} without words, such as {min(silent)}.flac (a "
+                f"*.trans.txt is missing or cut): {AGAIN}."
+            )
     table = clip_table(
         root,
         paths,
