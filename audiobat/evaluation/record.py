@@ -246,7 +246,9 @@ def find_records(source: str | Path) -> list[Path]:
         raise AudiobatError(f"{source} is a run that has no result record yet: let it end, or probe it.")
     files = files or sorted(source.glob("*.json"))
     if not files:
-        raise AudiobatError(f"{source} holds no result record: give a folder that `audiobat probe` wrote to.")
+        raise AudiobatError(
+            f"{source} holds no result record: give a folder that `audiobat probe`, `finetune` or `suite` wrote to."
+        )
     return files
 
 

@@ -110,6 +110,16 @@ def test_two_models_have_a_critical_difference_and_no_friedman_test():
     assert found.difference == pytest.approx(1.96 * math.sqrt(2 * 3 / (6 * 7)), rel=1e-3)
 
 
+def test_models_that_were_measured_with_other_settings_are_told():
+    alike, other = (
+        [make_record(model, data=data, steps=n) for model, data, n in (("a", "x", 9), ("b", "x", steps), ("b", "y", 9))]
+        for steps in (9, 5)
+    )
+    assert not any("settings" in sentence for sentence in sentences(standings(alike)))
+    told = [sentence for sentence in sentences(standings(other)) if "settings" in sentence]
+    assert [sentence.rpartition(": ")[2] for sentence in told] == ["x, CGP (steps)."]
+
+
 def test_the_figure_names_every_model_at_its_mean_rank():
     found = standings(records())
     texts = [text.get_text().split() for text in rank_figure(found).axes[0].texts]

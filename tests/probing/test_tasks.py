@@ -200,7 +200,7 @@ def test_drawn_pairs_are_half_of_one_kind_and_distinct():
 
 
 @pytest.mark.parametrize("columns", [{}, {"mos": [f"{1 + i % 7 / 2}" for i in range(24)]}], ids=["labels", "column"])
-def test_regression_predicts_labels_that_are_numbers_or_a_column(tmp_path, encoder, columns):
+def test_regression_predicts_labels_that_are_numbers_or_a_column(tmp_path, encoder, columns, capsys):
     numbers = [1 + i % 7 / 2 for i in range(24)]
     source = write_clips(tmp_path, list(map(str, numbers)) if not columns else ["low", "mid"] * 12, **columns)
     own = {"regression": {"column": "mos"}} if columns else {}
@@ -214,6 +214,7 @@ def test_regression_predicts_labels_that_are_numbers_or_a_column(tmp_path, encod
     assert values.values == pytest.approx(model.predict(vectors[12:]), rel=1e-3, abs=1e-2)
     assert record.metrics["r2"].value == pytest.approx(r2_score(values.targets, values.values))
     assert record.metrics["rmse"].lower_is_better
+    assert f"! regression: 12 training clips for {vectors.shape[1]} dimensions" in capsys.readouterr().err
 
 
 FEW = {"kshot": {"shots": 2, "experiments": 2}, "clustering": {"experiments": 2, "documents": 200}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -69,7 +70,15 @@ class Regression(ProbeTask):
     def measure(self, features: TaskFeatures, split: Split, seed: int) -> UnitOutputs:
         """Metrics over the test clips of a fold."""
         model = sklearn("regression").linear_model.LinearRegression()
-        model.fit(features.vectors(split.train), self.numbers[split.train])
+        vectors = features.vectors(split.train)  # [n, D]
+        if len(vectors) <= vectors.shape[1]:
+            print(
+                f"! regression: {len(vectors):,} training clips for {vectors.shape[1]:,} dimensions: least squares "
+                "fits these clips exactly, and others hardly",
+                file=sys.stderr,
+                flush=True,
+            )
+        model.fit(vectors, self.numbers[split.train])
         found, truth = model.predict(features.vectors(split.test)).astype(np.float64), self.numbers[split.test]
         keys, groups = np.array(self.table.keys.tolist()), np.array(groups_of(self.table))
         values = Values(keys[split.test], found, truth, groups[split.test])

@@ -12,12 +12,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiobat.evaluation.metrics import Friedman, critical_difference, friedman, groups_alike, ranks_of
-from audiobat.evaluation.report.rows import Row, Summary, natural
+from audiobat.evaluation.report.rows import Row, Summary, natural, settings_of
 from audiobat.evaluation.report.verdicts import Verdicts
 
 
@@ -60,6 +61,7 @@ class Standings:
     mean_ranks: Mapping[str, float]  # empty where no column is there for all models
     ranked: tuple[str, ...]  # the data sets that the ranks are over
     left_out: tuple[Column, ...]  # columns that a model lacks
+    unlike: Mapping[Column, tuple[str, ...]]  # the settings in which models were not measured alike
     test: Friedman | None  # None: fewer than three models or two data sets
     difference: float | None  # of two mean ranks, that is more than chance; None: fewer than two data sets
 
@@ -81,9 +83,11 @@ def standings_of(rows: Sequence[Row], verdicts: Verdicts) -> Standings | None:
         return None
     cells: dict[tuple[str, Column], Summary] = {}
     places: dict[tuple[str, Column], int] = {}
+    settings: dict[Column, list[dict[str, Any]]] = defaultdict(list)
     for place, row in enumerate(rows):
         key = row.model, Column(row.data, row.head, row.main_metric)
         cells[key], places[key] = row.main, place
+        settings[key[1]].append(settings_of(row.first))
     columns = tuple(dict.fromkeys(column for _, column in cells))
     complete = [c for c in columns if all(is_known(cells.get((model, c))) for model in models)]
     ranks = ranks_by_data(models, complete, cells)
@@ -99,9 +103,16 @@ def standings_of(rows: Sequence[Row], verdicts: Verdicts) -> Standings | None:
         mean_ranks=dict(sorted(mean_ranks.items(), key=lambda pair: pair[1])),
         ranked=tuple(ranks),
         left_out=tuple(c for c in columns if c not in complete),
+        unlike={column: names for column, some in settings.items() if (names := differing(some))},
         test=friedman(table) if enough and len(models) > 2 else None,
         difference=critical_difference(len(models), len(ranks)) if enough else None,
     )
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The names of the settings that are not the same everywhere."""
+    names = dict.fromkeys(name for some in settings for name in some)
+    return tuple(name for name in names if len({repr(some.get(name)) for some in settings}) > 1)
 
 
 def is_known(summary: Summary | None) -> bool:

@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from audiobat.errors import name_some
 from audiobat.evaluation.certainty import interval_note
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.paper_tables import Cell, Grid, Number, Section, with_best
@@ -117,6 +118,11 @@ def sentences(found: Standings) -> Iterator[str]:
         more = f"; and {len(found.left_out) - SHOWN} more" if len(found.left_out) > SHOWN else ""
         whole = "" if count else " So there are no ranks."
         yield f"Left out of the ranks, as not all models have a value there: {names}{more}.{whole}"
+    if found.unlike:
+        some = list(found.unlike.items())[:SHOWN]
+        named = "; ".join(f"{column.data}, {column.head} ({name_some(settings)})" for column, settings in some)
+        more = f"; and {len(found.unlike) - SHOWN} more" if len(found.unlike) > SHOWN else ""
+        yield f"Models differ in settings, too, so that these do not compare models alone: {named}{more}."
 
 
 def standings_html(found: Standings) -> str:

@@ -29,14 +29,15 @@ def layer_chart(curve: Layers) -> str:
         if block % every == 0
     ]
     metric = metric_title(curve.metric)
+    top = 0 if summaries else GATES[0] - 26  # a gate alone leaves no room for probes
     names = [
         f'<text x="4" y="10">linear probe, {escape(metric)}, %</text>' if summaries else "",
         f'<text x="4" y="{GATES[0] - 12}">gate weight</text>' if gates else "",
         f'<text x="{(LEFT + RIGHT) / 2}" y="{HIGH - 4}" text-anchor="middle">block</text>',
     ]
     return (
-        f'<figure data-data="{escape(curve.data)}"><svg class="layers" viewBox="0 0 {WIDE} {HIGH}" role="group" '
-        f'aria-label="{escape(curve.model)} on {escape(curve.data)}: probes and gate by block">'
+        f'<figure data-data="{escape(curve.data)}"><svg class="layers" viewBox="0 {top} {WIDE} {HIGH - top}" '
+        f'role="group" aria-label="{escape(curve.model)} on {escape(curve.data)}: probes and gate by block">'
         f"{''.join([*names, *parts, *ticks, *spots])}</svg>"
         f"<figcaption><b>{escape(curve.model)}</b>, {escape(curve.data)}: {escape(rho_text(curve))}</figcaption>"
         "</figure>"
