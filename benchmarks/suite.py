@@ -1,6 +1,6 @@
 """What evaluations cost beside the encoding of their clips: many heads, many data sets, many records.
 
-python benchmarks/suite.py heads [CLIPS] [STEPS] [WIDTH]: 17 heads x 12 blocks x 5 seeds in one probe of clips of 1 s;
+python benchmarks/suite.py heads [CLIPS] [STEPS] [WIDTH] [SECONDS]: 17 heads x 12 blocks x 5 seeds in one probe;
 python benchmarks/suite.py sets [CLIPS] [WIDTH]: a suite of ten data sets of so many clips in all;
 python benchmarks/suite.py compare [CLIPS] [CLASSES] [RECORDS] [accuracy|map]: `compare` of records of one data set.
 
@@ -47,13 +47,13 @@ def model(width: int) -> ModelConfig:
     return replace(config, encoder=replace(config.encoder, dim=width, heads=max(1, width // 64), depth=BLOCKS))
 
 
-def write_set(folder: Path, clips: int, seed: int) -> Path:
+def write_set(folder: Path, clips: int, seed: int, seconds: float = SECONDS) -> Path:
     """Noise of ten classes, half of it to train; returns the table."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     lines = ["path,label,split"]
     for i in range(clips):
-        soundfile.write(folder / f"{i}.wav", rng.normal(scale=0.1, size=int(SECONDS * 16_000)), 16_000)
+        soundfile.write(folder / f"{i}.wav", rng.normal(scale=0.1, size=int(seconds * 16_000)), 16_000)
         lines.append(f"{i}.wav,{i % CLASSES},{'train' if i % 20 < CLASSES else 'test'}")
     (folder / "clips.csv").write_text("\n".join(lines) + "\n")
     return folder / "clips.csv"
@@ -109,7 +109,7 @@ def with_plain(step: Callable[..., Any], logits: Callable[..., Any]) -> Callable
     return inner
 
 
-def heads(clips: int = 2_000, steps: int = 100, width: int = 192) -> None:
+def heads(clips: int = 2_000, steps: int = 100, width: int = 192, seconds: float = SECONDS) -> None:
     """The cost of 17 heads x 12 blocks x 5 seeds beyond their own arithmetic, in encodings."""
     config = ProbeConfig(
         train=ProbeTrainConfig(steps=steps, warmup_steps=1, batch_size=48),
@@ -120,14 +120,14 @@ def heads(clips: int = 2_000, steps: int = 100, width: int = 192) -> None:
     )
     encoder = AudioEncoder(model(width)).eval()
     with tempfile.TemporaryDirectory() as folder:
-        table = write_set(Path(folder) / "set", clips, 0)
+        table = write_set(Path(folder) / "set", clips, 0, seconds)
         read = read_labelled_clips(table)
         encoding = cpu(lambda: cache_features(encoder, read, progress=False))
         with arithmetic_of_heads() as spent:
             whole = cpu(lambda: probe(encoder, table, config, out=Path(folder) / "out"))
         written = len(list(Path(folder).rglob("results/*.json")))
     rest = whole - sum(spent)
-    print(f"{written} records, {clips} clips of {SECONDS:g} s, width {width}, {steps} steps of 48 clips")
+    print(f"{written} records, {clips} clips of {seconds:g} s, width {width}, {steps} steps of 48 clips")
     print("| encoding, s | probe, s | of it heads' arithmetic, s | the rest, s | in encodings (target 1.2) |")
     print(f"| --- | --- | --- | --- | --- |\n| {encoding:.1f} | {whole:.1f} | {sum(spent):.1f} | {rest:.1f} | ", end="")
     print(f"{rest / encoding:.2f} |")

@@ -253,7 +253,7 @@ def run_pair(pair: Pair, model: Model, out: Path, device: str, overwrite: bool) 
     folder, encoder = pair.run(out), model.load()
     with sole_use(folder):
         prepare_run(folder, pair.config, "auto", overwrite, pair.arguments)
-        probe_as(
+        records = probe_as(
             pair.model,
             pair.data,
             encoder,
@@ -264,6 +264,15 @@ def run_pair(pair: Pair, model: Model, out: Path, device: str, overwrite: bool) 
             device=device,
         )
         remove(folder / "features")  # up to 64 GB that no later run reads
+    check_metric(pair, records)
+
+
+def check_metric(pair: Pair, records: Sequence[ResultRecord]) -> None:
+    """Raise an AudiobatError if none of a pair's records has the metric by which models are to be ranked."""
+    metric, known = pair.about.metric, list(dict.fromkeys(name for record in records for name in record.metrics))
+    if metric is not None and metric not in known:
+        hint = did_you_mean(metric, known)
+        raise AudiobatError(f"sets.{pair.data}.metric is {metric!r}{hint}: choose from {', '.join(known)}.")
 
 
 def outcome_of(pair: Pair, out: Path, fault: str) -> Outcome:
@@ -271,10 +280,7 @@ def outcome_of(pair: Pair, out: Path, fault: str) -> Outcome:
     try:
         if not fault and pair.is_done(out):
             loaded = tuple((path, load_record(path)) for path in pair.records(out))
-            metric, known = pair.about.metric, list(dict.fromkeys(name for _, r in loaded for name in r.metrics))
-            if metric is not None and metric not in known:
-                hint = did_you_mean(metric, known)
-                raise AudiobatError(f"sets.{pair.data}.metric is {metric!r}{hint}: choose from {', '.join(known)}.")
+            check_metric(pair, [record for _, record in loaded])
             return Outcome(pair, loaded)
     except AudiobatError as error:
         fault = str(error)

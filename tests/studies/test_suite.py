@@ -169,6 +169,18 @@ def test_a_metric_that_records_lack_fails_its_set_alone(done, places):
         suite(fields, out=out, **places)
 
 
+def test_a_metric_that_records_lack_is_told_with_the_first_of_them(tmp_path, places, capsys):
+    fields = {"probe": {"heads": ["knn"], "workers": 0}, "sets": {"low": {"metric": "mapp"}}}
+    only = {"models": places["models"], "data": places["data"][:1]}
+    with pytest.raises(verb.AudiobatError, match="2 of 2 pairs failed"):
+        suite(fields, out=tmp_path / "out", **only)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "one, low" in line or "two, low" in line]
+    assert [line.partition(": ")[2].partition(" is ")[0] for line in lines] == [
+        *("probe", "one, low: sets.low.metric"),
+        *("probe", "two, low: sets.low.metric"),
+    ]
+
+
 def test_a_dry_run_lists_pairs_clips_and_what_is_missing(done, places, tmp_path, capsys):
     out, *_ = done
     tasks = {**FIELDS["probe"], "tasks": ["labels", "retrieval"]}
