@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import ClassVar
 
 import pytest
+from tensorboard.backend.event_processing import event_accumulator as accumulator
 
 from audiobat.config import TrainConfig
 from audiobat.engine.logs import RunLog, check_sinks
@@ -167,7 +168,6 @@ def test_a_package_that_is_not_there_is_named_before_a_run_begins(tmp_path, monk
 
 
 def test_tensorboard_itself_reads_the_events_of_a_run_in_parts(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with RunLog(tmp_path, sinks=["tensorboard"]) as log:
         write(log, 10, 20, 30, 40)
     with RunLog(tmp_path, 20, sinks=["tensorboard"]) as log:
