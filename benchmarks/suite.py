@@ -37,6 +37,7 @@ from audiobat.studies.suite import suite
 from audiobat.zoo.release import save_release
 
 SECONDS, CLASSES, BLOCKS = 1.0, 10, 12
+LARGE = 1e3  # GB of features that may be kept: clips whose features exceed it are read, and not encoded
 KINDS = ("linear", "attentive", "ep", "knn", "mean_time_keep_freq", "proto_classwise", "protobin")
 COUNTS = tuple(range(10, 120, 10))  # of Protobin's prototypes: with the six other kinds that makes 17 heads
 
@@ -122,7 +123,7 @@ def heads(clips: int = 2_000, steps: int = 100, width: int = 192, seconds: float
     with tempfile.TemporaryDirectory() as folder:
         table = write_set(Path(folder) / "set", clips, 0, seconds)
         read = read_labelled_clips(table)
-        encoding = cpu(lambda: cache_features(encoder, read, progress=False))
+        encoding = cpu(lambda: cache_features(encoder, read, cache_gb=LARGE, progress=False))
         with arithmetic_of_heads() as spent:
             whole = cpu(lambda: probe(encoder, table, config, out=Path(folder) / "out"))
         written = len(list(Path(folder).rglob("results/*.json")))
@@ -147,7 +148,9 @@ def sets(clips: int = 1_000, width: int = 768) -> None:
         save_release(root / "model", encoder)
         tables = {f"set{i}": write_set(root / f"set{i}", clips // 10, i) for i in range(10)}
         reads = [read_labelled_clips(table) for table in tables.values()]
-        encoding = sum(cpu(lambda read=read: cache_features(encoder, read, progress=False)) for read in reads)
+        encoding = sum(
+            cpu(lambda read=read: cache_features(encoder, read, cache_gb=LARGE, progress=False)) for read in reads
+        )
         with arithmetic_of_heads() as spent:
             words = [f"{name}={path}" for name, path in tables.items()]
             whole = cpu(lambda: suite({"probe": fields}, out=root / "out", models=[f"m={root / 'model'}"], data=words))
