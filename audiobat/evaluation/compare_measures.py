@@ -18,10 +18,8 @@ from audiobat.evaluation.compare_records import Entry, folds_of
 from audiobat.evaluation.metrics import average_precision
 from audiobat.evaluation.record import Scores, Values
 from audiobat.evaluation.scoring import ClipOutputs
-from audiobat.evaluation.unit_scoring import counts_of_units
+from audiobat.evaluation.unit_scoring import COUNTS, counts_of_units, mean_of
 from audiobat.models.losses import Loss
-
-COUNTS = 4_000_000  # counts of rows of scores, or of units, held at once: 32 MB
 
 Rows: TypeAlias = NDArray[np.bool_]  # [n]
 Measure: TypeAlias = Callable[[Tensor], Tensor]  # counts [R, n] of clips in R resamples to [R]
@@ -79,7 +77,7 @@ def measure_of_values(entry: Entry, values: Values, rows: Rows, name: str) -> tu
     if name != main:
         raise AudiobatError(f"--metric {name} needs more than the values of single units: use {main}.")
     each = torch.from_numpy(values.values[rows])
-    measure: Measure = lambda counts: (counts @ each) / counts.sum(-1)  # noqa: E731
+    measure: Measure = mean_of(values.values[rows])
     if values.targets is not None:
         if main not in OF_TARGETS:
             raise AudiobatError(f"{entry.path} keeps no values of which {main} is made: this record is not compared.")
@@ -105,6 +103,8 @@ def precision_of_pairs(similarity: Tensor, same: Tensor, counts: Tensor) -> Tens
 
 def explained_variance(found: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
     """R squared [R]: the share of the variance of true numbers [n] that the found ones explain."""
+    middle = truth.mean()  # R squared is the same without it, and squares of large numbers would hide their spread
+    truth, found = truth - middle, found - middle
     mean = (counts @ truth) / counts.sum(-1)  # [R]
     spread = counts @ truth**2 - counts.sum(-1) * mean**2
     return 1 - (counts @ (truth - found) ** 2) / spread

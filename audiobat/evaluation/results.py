@@ -76,6 +76,11 @@ class RunInfo:
             untaught=untaught,
         )
 
+    def record(self, **own: Any) -> ResultRecord:
+        """A record of its run with the fields that are its own."""
+        environment, commit = dict(self.environment), self.environment["git_commit"]
+        return ResultRecord(model=self.model, device=self.device, environment=environment, git_commit=commit, **own)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -129,7 +134,6 @@ def build_result(
     """
     table, outputs = run.table, [one.outputs for one in folds]
     numbers = evaluate(outputs, table.classes, run.single_label, seed)
-    gates = [one.gate for one in folds if one.gate is not None]
     choices = {one.fold: one.choice for one in folds if one.choice is not None}
     if len(folds) == 1:
         sizes = {"train": len(folds[0].train), "test": len(outputs[0])}
@@ -138,8 +142,7 @@ def build_result(
         sizes = {str(one.fold): len(one.outputs) for one in folds}
         by_fold = {str(one.fold): values(one.outputs, run.single_label) for one in folds}
     present = int(torch.cat([one.targets for one in outputs]).any(0).sum())
-    record = ResultRecord(
-        model=run.model,
+    record = run.record(
         data=run.data(sizes, present, untaught(table, [(one.train, one.test) for one in folds])),
         head={**head, "choice": choices.get(None, choices)} if choices else dict(head),
         preset=preset,
@@ -147,12 +150,9 @@ def build_result(
         metrics=numbers.metrics,
         per_class=numbers.per_class,
         positives=numbers.positives,
-        gate_weights=torch.stack(gates).mean(0).tolist() if gates else None,
+        gate_weights=mean_gate([one.gate for one in folds]),
         wall_seconds=wall_seconds,
         clips_per_second=clips_per_second,
-        device=run.device,
-        environment=dict(run.environment),
-        git_commit=run.environment["git_commit"],
         folds=by_fold,
     )
     return Result(name, record, scores_by_clip(folds, table))
@@ -188,26 +188,30 @@ def build_task_result(
         by_fold = {str(split.fold): one.numbers() for split, one in zip(splits, folds, strict=True)}
     tested = np.concatenate([one.test for one in splits])
     present = 0 if run.table.labels is None else len(np.unique(run.table.labels.take(tested).values))
-    gates = [one.gate for one in folds if one.gate is not None]
-    record = ResultRecord(
-        model=run.model,
+    record = run.record(
         data=run.data(sizes, present, {}),
         head=dict(settings),
         preset=preset,
         seed=seed,
         metrics=evaluate_units(folds, seed),
         per_class={},
-        gate_weights=torch.stack(gates).mean(0).tolist() if gates else None,
+        gate_weights=mean_gate([one.gate for one in folds]),
         wall_seconds=wall_seconds,
         clips_per_second=None,
-        device=run.device,
-        environment=dict(run.environment),
-        git_commit=run.environment["git_commit"],
         folds=by_fold,
     )
     names = [split.fold for split in splits]
     listing = [*folds[0].listing[:1], *chain.from_iterable(one.listing[1:] for one in folds)]
     return Result(name, record, join_values([one.values for one in folds], names), listing)
+
+
+def mean_gate(gates: Sequence[Tensor | None]) -> list[float] | None:
+    """The share of each block, [L], mean over the folds; None of what mixes no blocks."""
+    known = [gate for gate in gates if gate is not None]
+    if not known:
+        return None
+    mean: list[float] = torch.stack(known).mean(0).tolist()
+    return mean
 
 
 def scores_by_clip(folds: Sequence[FoldResult], table: ClipTable) -> Scores:

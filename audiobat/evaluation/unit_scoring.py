@@ -19,7 +19,7 @@ from audiobat.evaluation.metrics import clips_behind, half_sample_interval, half
 from audiobat.evaluation.record import Metric, Values
 from audiobat.evaluation.scoring import HALVES, Measure
 
-COUNTS = 4_000_000  # counts of units held at once: 32 MB
+COUNTS = 4_000_000  # counts of units, or of rows of scores, held at once: 32 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +32,8 @@ class UnitOutputs:
     values: Values | None = None  # for paired comparisons; None: the main metric is no function of single units
     groups: NDArray[np.str_] | None = None  # [n] units of one group are drawn together; None, or one group: each alone.
     # [n, 2]: a unit counts as often as its two groups do, multiplied: a pair of clips is there where both clips are
-    ranges: Mapping[str, tuple[float, float]] = field(
-        default_factory=dict
-    )  # of metrics that are no shares, from 0 to 1,
-    # of endless units: their intervals are symmetric, and end where the range does
+    # Of metrics that are no shares, from 0 to 1, of endless units: intervals are symmetric, and end with the range.
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     lower: Collection[str] = ()  # the metrics of which less is better
     gate: Tensor | None = None  # [L] share of each block in what the task read, if it learnt one
     listing: Sequence[Sequence[str]] = ()  # rows of a table for people, names of its columns first

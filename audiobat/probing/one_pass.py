@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from audiobat.config import ProbeConfig, StatisticsConfig, to_dict
+from audiobat.config import HeadConfig, ProbeConfig, StatisticsConfig, TaskConfig, to_dict
 from audiobat.config.user_files import errors_of_user_code, files_used, hashes_of
 from audiobat.data.clip_table import ClipTable
 from audiobat.data.split import Split
@@ -168,7 +168,7 @@ def measure_tasks(
                 splits,
                 folds,
                 run,
-                settings={"name": task_name, **task.settings(plan.config.head)},
+                settings={"name": task_name, **task.settings(plan.config.head), **given_to(task.config, plan.config)},
                 preset=task.preset,
                 seed=seed,
                 wall_seconds=monotonic() - start,
@@ -218,13 +218,9 @@ def record_of(
         "lr": common([job.train.lr for job in jobs]),
         "weight_decay": common([decay_of(job.head, job.train) for job in jobs]),
     }
-    settings = {"name": job.name, **to_dict(job.head), **to_dict(job.train), **decided}
-    if (config.frontend, config.max_frames) != (StatisticsConfig(), None):  # the data set changes what the encoder gets
-        settings |= {"frontend": to_dict(config.frontend), "max_frames": config.max_frames}
+    settings = {"name": job.name, **to_dict(job.head), **to_dict(job.train), **decided, **given_to(job.head, config)}
     if config.select.which == "best":
         settings |= {f"select.{name}": value for name, value in to_dict(config.select).items()}
-    if own := files_used({"head": to_dict(job.head)}):  # a user's head is what its file says
-        settings["files"] = hashes_of(own)
     return build_result(
         job.name,
         folds,
@@ -235,6 +231,16 @@ def record_of(
         wall_seconds=wall,
         clips_per_second=clips / training if head_class(job.head.kind).trains else None,
     )
+
+
+def given_to(own: HeadConfig | TaskConfig, config: ProbeConfig) -> dict[str, Any]:
+    """What else decides the numbers of a head or task: other input statistics than the model's, a user's own file."""
+    settings: dict[str, Any] = {}
+    if (config.frontend, config.max_frames) != (StatisticsConfig(), None):  # the data set changes what the encoder gets
+        settings |= {"frontend": to_dict(config.frontend), "max_frames": config.max_frames}
+    if files := files_used({"part": to_dict(own)}):  # a user's head or task is what its file says
+        settings["files"] = hashes_of(files)
+    return settings
 
 
 def common(numbers: Sequence[float]) -> float | None:

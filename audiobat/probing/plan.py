@@ -29,9 +29,7 @@ class Plan:
     table: ClipTable
     splits: Sequence[Split]  # one, or one for each fold, which tests
     task: Task
-    jobs: list[
-        HeadJob
-    ]  # of one seed; under `grid.choose` the heads for which rates are to be chosen; none without labels
+    jobs: list[HeadJob]  # of one seed; under `grid.choose` those for which rates are chosen; without labels none
     data_name: str  # of the data in records
     preset_task: str  # column of the preset's table for a config that names none
     tasks: Mapping[str, ProbeTask] = field(default_factory=dict)  # the others, by their name in files

@@ -84,15 +84,7 @@ class HeadTrainer:
         loss = probe_loss(self.loss, self.task.logits(self.head, inputs), labels)
         self._optimizer.zero_grad()
         (loss + self.head.penalty()).backward()
-        rate = lr_at(
-            step,
-            peak=train.lr,
-            floor=train.min_lr,
-            warmup_steps=train.warmup_steps,
-            total_steps=train.steps,
-            warmup=train.warmup,
-        )
-        set_lr(self._optimizer, rate)
+        set_lr(self._optimizer, rate_at(step, train))
         self._optimizer.step()
         self.last = loss.detach()
 
@@ -302,6 +294,18 @@ def batches_of(clip_ids: ClipIds) -> Iterator[ClipIds]:
     """The ids in batches, in their order."""
     for first in range(0, len(clip_ids), PREDICT_BATCH):
         yield clip_ids[first : first + PREDICT_BATCH]
+
+
+def rate_at(step: int, train: ProbeTrainConfig) -> float:
+    """The learning rate of a step."""
+    return lr_at(
+        step,
+        peak=train.lr,
+        floor=train.min_lr,
+        warmup_steps=train.warmup_steps,
+        total_steps=train.steps,
+        warmup=train.warmup,
+    )
 
 
 def draw_clips(clip_ids: ClipIds, train: ProbeTrainConfig, steps: int) -> Iterator[ClipIds]:

@@ -75,6 +75,15 @@ def test_a_metric_of_units_is_scikit_learns_with_counts_as_weights(tmp_path: Pat
         assert float(measure(torch.from_numpy(counts[None]))) == pytest.approx(expected, abs=1e-12)
 
 
+def test_the_variance_of_large_numbers_is_not_lost_in_their_squares(tmp_path: Path):
+    offset = 1e8
+    values = Values(KEYS, TRUTH + np.random.default_rng(1).normal(size=UNITS) + offset, TRUTH + offset)
+    (entry,) = read_entries([write(tmp_path / "a.json", "a", values, "r2")])
+    measure, (size,) = measure_of(entry, kept_of(entry), "r2")
+    found = float(measure(torch.ones(1, size, dtype=torch.float64)))
+    assert found == pytest.approx(r2_score(values.targets, values.values), abs=1e-6)
+
+
 def test_a_pair_is_judged_by_the_same_resamples_of_units(tmp_path: Path):
     good, poor = values_of(1.0, 1), values_of(0.4, 2)
     order = np.random.default_rng(3).permutation(UNITS)

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -245,9 +246,11 @@ def test_a_task_may_be_a_class_of_a_users_own(tmp_path, encoder, monkeypatch):
     source = write_clips(tmp_path, ["low", "mid"] * 6)
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(MINE)
-    [record] = probe(encoder, source, settings("mine.py:Norms"), out=tmp_path / "out")
+    [record] = probe(encoder, source, settings("mine.py:Norms", max_frames=64), out=tmp_path / "out")
     wanted = np.linalg.norm(vectors_of(encoder, source)[6:], axis=1).mean()
     assert record.metrics["norm"].value == pytest.approx(wanted, rel=1e-5)
+    assert record.head["files"] == {"mine.py": sha256(MINE.encode()).hexdigest()}
+    assert record.head["max_frames"] == 64
     assert (tmp_path / "out" / "results" / "Counting_Norms_0.json").exists()
     Path("bad.py").write_text(MINE.replace("features.vectors", "features.vektors"))
     with pytest.raises(AudiobatError, match=r"bad\.py line \d+: Norms.measure fails"):

@@ -17,7 +17,7 @@ from torch.optim import AdamW
 
 from audiobat.config import ProbeTrainConfig
 from audiobat.data.split import Split
-from audiobat.engine.optim import lr_at, set_lr
+from audiobat.engine.optim import set_lr
 from audiobat.engine.progress import Progress
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.metrics.words import edits_of
@@ -29,7 +29,7 @@ from audiobat.probing.asr.head import Recogniser
 from audiobat.probing.cache import FeatureSource
 from audiobat.probing.encoding import encode
 from audiobat.probing.feature_store import ClipIds
-from audiobat.probing.training import LOOK_EVERY, batches_of, draw_clips
+from audiobat.probing.training import LOOK_EVERY, batches_of, draw_clips, rate_at
 
 FRAME_SECONDS = 0.02  # BAT's release: columns of 160 ms become 8 frames
 PROBED_SECONDS = 2.0  # of the noise that tells how far apart an encoder's columns are
@@ -152,18 +152,6 @@ def train_recogniser(
     if best is not None:
         head.load_state_dict(best.state)
     return best
-
-
-def rate_at(step: int, train: ProbeTrainConfig) -> float:
-    """The learning rate of a step."""
-    return lr_at(
-        step,
-        peak=train.lr,
-        floor=train.min_lr,
-        warmup_steps=train.warmup_steps,
-        total_steps=train.steps,
-        warmup=train.warmup,
-    )
 
 
 def frames_for(numbers: Sequence[int]) -> int:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 
 from audiobat.config import HeadConfig, ProbeTrainConfig, TaskConfig, check, warmup_hint
@@ -21,7 +20,6 @@ from audiobat.data.sources.lists import check_column
 from audiobat.data.split import Split
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.metrics.words import edits_of, word_edits
-from audiobat.evaluation.record import Values
 from audiobat.evaluation.unit_scoring import UnitOutputs
 from audiobat.models.features import Encoder
 from audiobat.probing.asr.alphabet import ENGLISH, Alphabet, normal_text
@@ -148,15 +146,14 @@ class SpeechRecognition(ProbeTask):
         greedy, searched = (recognise(head, source, split.test, said.alphabet, width) for width in (1, config.beam))
         words = word_edits(true, greedy)
         rates = (words, edits_of(true, greedy), word_edits(true, searched), edits_of(true, searched))
-        keys = [self.table.keys[i] for i in split.test.tolist()]
-        groups = self.speakers(split)
-        values = Values(np.array(keys), words.edits / words.units.mean(), groups=groups)  # whose mean is the rate
+        values = self.values_of(split.test, words.edits / words.units.mean())  # whose mean is the rate
+        keys = values.keys.tolist()
         return UnitOutputs(
             len(true),
             {name: edits.rate for name, edits in zip(self.definitions, rates, strict=True)},
             self.definitions,
             values,
-            groups,
+            values.groups,
             ranges=dict.fromkeys(self.definitions, (0.0, math.inf)),  # more words may be wrong than there are
             lower=self.definitions,
             gate=head.gate_weights.detach().cpu(),
@@ -165,13 +162,6 @@ class SpeechRecognition(ProbeTask):
                 *zip(keys, true, greedy, searched, map(str, words.units), map(str, words.edits), strict=True),
             ],
         )
-
-    def speakers(self, split: Split) -> np.ndarray[Any, np.dtype[np.str_]] | None:
-        """The group of each test clip; None where the clips have none, or all of them have one."""
-        if "group" not in self.table.columns:
-            return None
-        found = np.array(self.table.columns["group"].tolist())[split.test]
-        return found if len(set(found.tolist())) > 1 else None
 
     def settings(self, head: HeadConfig) -> dict[str, Any]:
         """What its records say of it: its settings, and a digest of all texts."""

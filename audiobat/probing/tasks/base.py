@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from audiobat.config import HeadConfig, TaskConfig, to_dict
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.split import Split
+from audiobat.data.split import Split, groups_of
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
+from audiobat.evaluation.record import Values
 from audiobat.evaluation.unit_scoring import UnitOutputs
 from audiobat.models.features import Encoder
 from audiobat.models.heads.pooling import check_pool, clip_token, layer_index
@@ -100,6 +101,13 @@ class ProbeTask(ABC):
     @abstractmethod
     def measure(self, features: TaskFeatures, split: Split, seed: int) -> UnitOutputs:
         """What the task finds in one fold, whose clips all have features; `seed` decides all that it draws."""
+
+    def values_of(
+        self, clip_ids: ClipIds, values: NDArray[np.float64], targets: NDArray[np.float64] | None = None
+    ) -> Values:
+        """A value [n] of each of these clips, with their keys and groups; `targets` as of `Values`."""
+        keys, groups = np.array(self.table.keys.tolist()), np.array(groups_of(self.table))
+        return Values(keys[clip_ids], values, targets, groups[clip_ids])
 
     @property
     def preset(self) -> str:

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from audiobat.config import TaskConfig, check
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.split import Split, groups_of
+from audiobat.data.split import Split
 from audiobat.errors import AudiobatError
-from audiobat.evaluation.record import Values
 from audiobat.evaluation.unit_scoring import UnitOutputs, mean_of
 from audiobat.probing.tasks.base import MTEB, ProbeTask, TaskFeatures, check_single_label, single_labels, sklearn
 
@@ -86,8 +85,7 @@ class KShot(ProbeTask):
                 warnings.simplefilter("ignore", package.exceptions.ConvergenceWarning)
                 guesses.append(model.fit(vectors[chosen], labels[chosen]).predict(tested))
         right = np.mean([guess == truth for guess in guesses], axis=0)
-        keys, groups = np.array(self.table.keys.tolist()), np.array(groups_of(self.table))
-        values = Values(keys[split.test], right, groups=groups[split.test])
+        values = self.values_of(split.test, right)
         classes, true = len(self.table.classes), torch.from_numpy(truth)
 
         def f1(counts: Tensor | None) -> Tensor:

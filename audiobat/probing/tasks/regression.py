@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from audiobat.config import TaskConfig
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.split import Split, groups_of
+from audiobat.data.split import Split
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.evaluation.metrics import by_repeating
-from audiobat.evaluation.record import Values
 from audiobat.evaluation.unit_scoring import UnitOutputs
 from audiobat.probing.tasks.base import MTEB, ProbeTask, TaskFeatures, check_single_label, single_labels, sklearn
 
@@ -80,8 +79,7 @@ class Regression(ProbeTask):
             )
         model.fit(vectors, self.numbers[split.train])
         found, truth = model.predict(features.vectors(split.test)).astype(np.float64), self.numbers[split.test]
-        keys, groups = np.array(self.table.keys.tolist()), np.array(groups_of(self.table))
-        values = Values(keys[split.test], found, truth, groups[split.test])
+        values = self.values_of(split.test, found, truth)
         measures = {name: by_repeating(function, truth, found) for name, function in correlations().items()}
         return UnitOutputs(
             len(truth),

@@ -13,11 +13,10 @@ from torch.nn import functional
 
 from audiobat.config import TaskConfig, check_one_of
 from audiobat.data.clip_table import ClipTable
-from audiobat.data.split import Split, groups_of
+from audiobat.data.split import Split
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import ClipIds
 from audiobat.evaluation.metrics import hit_rate, mean_precision, ndcg, recall_at
-from audiobat.evaluation.record import Values
 from audiobat.evaluation.unit_scoring import UnitOutputs, mean_of
 from audiobat.probing.tasks.base import MTEB, ProbeTask, TaskFeatures
 
@@ -99,11 +98,7 @@ class Retrieval(ProbeTask):
         queries = np.concatenate(asked)
         lists, totals = np.concatenate(hits), np.concatenate(relevant)
         each = {name: metric(lists, totals, k) for name, (metric, k) in MEASURES.items()}
-        values = Values(
-            np.array(self.table.keys.tolist())[queries],
-            each["ndcg_at_10"],
-            groups=np.array(groups_of(self.table))[queries],
-        )
+        values = self.values_of(queries, each["ndcg_at_10"])
         measures = {name: mean_of(one) for name, one in each.items()}
         return UnitOutputs(len(queries), measures, self.definitions, values, values.groups)
 
