@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from tiny_encoder import RATE, write_encoder
 
@@ -187,12 +188,31 @@ def test_a_dry_run_lists_pairs_clips_and_what_is_missing(done, places, tmp_path,
     fields = {**FIELDS, "probe": tasks, "models": {"later": None, "broken": "/nowhere"}}
     assert suite(fields, out=out, **places, dry_run=True) == []
     shown = " ".join(capsys.readouterr().out.split())
-    assert "│ linear, knn, retrieval │" in shown
-    assert "low: 9 clips train, 9 test, by the column split" in shown
-    assert "! broken: No such folder or name: /nowhere" in shown
-    assert "weights unreadable" in shown
-    assert "no weights" in shown
-    assert "0 of 8 pairs can run, 4 are done." in shown
+    for words in (
+        "│ linear, knn, retrieval │",
+        "low: 9 clips train, 9 test, by the column split",
+        "! broken: No such folder or name: /nowhere",
+        "weights unreadable",
+        "no weights",
+        "0 of 8 pairs can run, 4 are done.",
+    ):
+        assert words in shown
+
+
+@pytest.mark.parametrize(("trusted", "state"), [(False, "0 of 2 pairs can run"), (True, "2 of 2 pairs can run")])
+def test_a_dry_run_trusts_the_programs_that_a_run_would(places, tmp_path, capsys, trusted, state):
+    program = tmp_path / "means.pt"
+    torch.jit.script(torch.nn.AdaptiveAvgPool1d(4)).save(str(program))
+    models = [f"means={program}@{RATE}"]
+    suite(
+        {"probe": {"workers": 0}},
+        out=tmp_path,
+        models=models,
+        data=places["data"],
+        dry_run=True,
+        trust_remote_code=trusted,
+    )
+    assert state in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
