@@ -130,8 +130,7 @@ def benchmark(
             done = cell.is_done(out) and not overwrite
             print(f"[{number} of {len(asked)}] {cell}: {'done' if done else cell.settings}", flush=True)
             run = run_finetune if cell.protocol == FINETUNE else run_probe
-            log = cell.run(out).with_suffix(".error.txt")
-            if fault := attempt(partial(run, cell, out, device, overwrite, done), log):
+            if fault := attempt(partial(run, cell, out, device, overwrite, done), cell.run(out)):
                 faults[cell] = fault
                 print(f"failed: {cell}: {fault}", flush=True)
     # The table shows all cells, also those that an earlier command measured.

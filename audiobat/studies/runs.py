@@ -66,8 +66,9 @@ def print_parts(parts: Iterable[Table | Text | str], console: Console) -> None:
         console.print(part, soft_wrap=isinstance(part, Text))
 
 
-def attempt(work: Callable[[], object], log: Path) -> str:
-    """Do a piece of work; returns the error's sentence if it fails. A traceback goes to the file `log`."""
+def attempt(work: Callable[[], object], run: Path) -> str:
+    """Do the work of a run folder; returns the error's sentence if it fails. A traceback goes to RUN.error.txt."""
+    log = run.with_name(f"{run.name}.error.txt")  # a name may have dots: `with_suffix` would cut it
     for path in (log, log.with_name(f"{log.name}.tmp")):  # the second: of a command killed while it wrote the first
         path.unlink(missing_ok=True)
     try:

@@ -240,7 +240,7 @@ def run_all(pairs: Sequence[Pair], out: Path, device: str, trust_remote_code: bo
             work = (
                 partial(check_settings, pair, out) if done else partial(run_pair, pair, model, out, device, overwrite)
             )
-            if fault := attempt(work, pair.run(out).with_suffix(".error.txt")):
+            if fault := attempt(work, pair.run(out)):
                 faults[pair] = fault
                 print(f"failed: {pair}: {fault}", flush=True)
     return faults

@@ -156,6 +156,16 @@ def test_a_defect_in_one_pair_leaves_its_traceback_beside_the_runs(tmp_path, pla
     assert "ZeroDivisionError" in (tmp_path / "runs/one/low.error.txt").read_text()
 
 
+def test_sets_whose_names_differ_behind_a_dot_have_a_traceback_each(tmp_path, places, monkeypatch):
+    monkeypatch.setattr(verb, "probe_as", lambda *_, **__: 1 / 0)
+    paths = [word.partition("=")[2] for word in places["data"]]
+    data = [f"tones.{number}={path}" for number, path in enumerate(paths)]
+    with pytest.raises(verb.AudiobatError, match="2 of 2 pairs failed"):
+        suite({"probe": {"heads": ["knn"]}}, out=tmp_path, models=places["models"][:1], data=data)
+    logs = sorted(path.name for path in (tmp_path / "runs" / "one").glob("*.error.txt"))
+    assert logs == ["tones.0.error.txt", "tones.1.error.txt"]
+
+
 def test_other_settings_than_those_of_what_is_done_are_refused(done, places):
     out, *_ = done
     fields = {**FIELDS, "probe": {**FIELDS["probe"], "heads": ["knn"]}}
