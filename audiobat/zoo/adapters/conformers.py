@@ -47,7 +47,7 @@ class Wav2Vec2BertEncoder(FrameEncoder):
         super().__init__(model, extractor)
         self.pair = extractor.stride
         self.shortest = WIN + HOP * (max(2, self.pair) - 1)
-        self.grid = TimeGrid(WINDOW_SECONDS * self.sample_rate, HOP * self.pair, WIN + HOP * (self.pair - 1))
+        self.grid = TimeGrid.of_convolutions(WINDOW_SECONDS * self.sample_rate, (WIN, self.pair), (HOP, self.pair))
         self.register_buffer("window", torch.from_numpy(extractor.window).float(), persistent=False)
         self.register_buffer("filters", torch.from_numpy(extractor.mel_filters).float(), persistent=False)
 
@@ -107,8 +107,9 @@ class LasrAudioEncoder(FrameEncoder):
         super().__init__(model, extractor)
         self.hop, self.n_fft = extractor.hop_length, extractor.n_fft
         kernel, stride = model.config.subsampling_conv_kernel_size, model.config.subsampling_conv_stride
-        self.shortest = extractor.win_length + self.hop * (kernel - 1) * (1 + stride)  # of two convolutions
-        self.grid = TimeGrid(WINDOW_SECONDS * self.sample_rate, self.hop * stride**2, self.shortest)
+        kernels, strides = (extractor.win_length, kernel, kernel), (self.hop, stride, stride)
+        self.grid = TimeGrid.of_convolutions(WINDOW_SECONDS * self.sample_rate, kernels, strides)
+        self.shortest = self.grid.span
         window = torch.hann_window(extractor.win_length, periodic=False)
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", extractor.mel_filters.float(), persistent=False)

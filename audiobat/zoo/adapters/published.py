@@ -8,9 +8,6 @@ trained, for the others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
-from math import prod
-from operator import mul
 from typing import Any
 
 import torch
@@ -68,10 +65,9 @@ class WaveformEncoder(TransformersEncoder):
         self.dim, self.depth = model.config.hidden_size, self.blocks()
         self.normalise = extractor.do_normalize
         kernels, strides = self.convolutions()
-        steps = accumulate(strides[:-1], mul, initial=1)  # samples between two inputs of each convolution
-        hop, mean_of = prod(strides), getattr(model.config, "squeeze_factor", 1)
-        span = 1 + sum((kernel - 1) * step for kernel, step in zip(kernels, steps, strict=True))
-        self.grid = TimeGrid(WINDOW_SECONDS * self.sample_rate, hop * mean_of, span + hop * (mean_of - 1))
+        mean_of = getattr(model.config, "squeeze_factor", 1)
+        window = WINDOW_SECONDS * self.sample_rate
+        self.grid = TimeGrid.of_convolutions(window, (*kernels, mean_of), (*strides, mean_of))
 
     def blocks(self) -> int:
         """How many the model has."""

@@ -7,9 +7,6 @@ Out: an encoder of its blocks. torchaudio downloads the weights, or finds them i
 from __future__ import annotations
 
 import importlib
-from itertools import accumulate
-from math import prod
-from operator import mul
 from typing import Any
 
 import torch
@@ -17,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiobat.errors import AudiobatError, did_you_mean, reason_of
+from audiobat.zoo.adapters.published import WINDOW_SECONDS
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
-
-WINDOW_SECONDS = 30  # our choice, as for the models of transformers
 
 
 def load_torchaudio(name: str) -> TorchaudioEncoder:
@@ -66,12 +62,7 @@ class TorchaudioEncoder(WindowedEncoder):
         self.model = getattr(model, "model", model)
         convs = list(self.model.feature_extractor.conv_layers)
         kernels, strides = ([int(getattr(conv, part)) for conv in convs] for part in ("kernel_size", "stride"))
-        steps = accumulate(strides[:-1], mul, initial=1)  # samples between two inputs of each convolution
-        self.grid = TimeGrid(
-            window=WINDOW_SECONDS * rate,
-            hop=prod(strides),
-            span=1 + sum((kernel - 1) * step for kernel, step in zip(kernels, steps, strict=True)),
-        )
+        self.grid = TimeGrid.of_convolutions(WINDOW_SECONDS * rate, kernels, strides)
         with torch.no_grad():
             states, _ = self.run(torch.zeros(1, self.grid.span))
         self.depth, self.dim = len(states), states.shape[-1]

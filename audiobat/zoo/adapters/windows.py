@@ -10,6 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+from operator import mul
 from typing import NamedTuple
 
 import torch
@@ -28,6 +31,13 @@ class TimeGrid:
     hop: int  # from the start of one column to the start of the next
     span: int  # samples that a clip must hold, from a column's start on, for the column to be valid
     freq_patches: int = 1  # tokens of a column, low frequencies first
+
+    @classmethod
+    def of_convolutions(cls, window: int, kernels: Sequence[int], strides: Sequence[int]) -> TimeGrid:
+        """Of convolutions one after the other, without padding; framing and means of tokens count as such."""
+        steps = accumulate(strides[:-1], mul, initial=1)  # samples between two inputs of each
+        span = 1 + sum((kernel - 1) * step for kernel, step in zip(kernels, steps, strict=True))
+        return cls(window, prod(strides), span)
 
     def columns(self, samples: int) -> int:
         """Valid columns of a clip of `samples`: at least one."""
