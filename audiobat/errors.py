@@ -41,3 +41,8 @@ def name_some(names: Iterable[str], most: int = 10) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 row`, `2,000 rows`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def reason_of(error: BaseException) -> str:
+    """What another library raised, for a sentence: its class, and up to 300 letters of its text without line breaks."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

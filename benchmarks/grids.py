@@ -29,7 +29,7 @@ from torch.nn import functional as F
 import audiobat
 from audiobat.audio.read import load_audio
 from audiobat.config import PretrainConfig, ProbeConfig, from_dict
-from audiobat.config.recipes import load_recipe
+from audiobat.config.recipes import load_recipe, merge
 from audiobat.data.csv_text import write_csv
 from audiobat.data.scenes import demo_folder, held_out_sources, write_scenes
 from audiobat.data.sources.read import read_clips, read_labelled_clips
@@ -54,14 +54,6 @@ WAYS = {
     "table of 10.24 s, repeated": long(position_frames=512),
     "rotary, 30 s": long(positions="rotary"),
 }
-
-
-def merge(base, changes):
-    """A nested dict with some of its values changed."""
-    found = dict(base)
-    for name, value in changes.items():
-        found[name] = merge(found.get(name, {}), value) if isinstance(value, dict) else value
-    return found
 
 
 def write_recordings(folder):

@@ -89,6 +89,11 @@ class BenchmarkConfig:
         check(self.tflops > 0, "tflops", self.tflops, "it must be positive")
 
 
+def folder_name(name: str) -> str:
+    """The folder of what has this name; other names may have the same one."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
 @dataclass(frozen=True)
 class SuiteSet:
     """A data set of a suite."""
@@ -110,7 +115,7 @@ class SuiteConfig:
     def __post_init__(self) -> None:
         for group in ("models", "sets"):
             names = list(getattr(self, group))
-            folders = [re.sub(r"[^\w.-]+", "-", name) for name in names]
+            folders = list(map(folder_name, names))
             for name, folder in zip(names, folders, strict=True):
                 check(folder.strip(".-") != "", group, name, "use letters or digits in a name")
                 check(folders.count(folder) == 1, group, name, f"another one has the same folder, {folder}")

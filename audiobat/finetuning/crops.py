@@ -40,7 +40,7 @@ class Crops:
     def __str__(self) -> str:
         assert self.table.labels is not None
         empty = int((self.table.labels.lengths == 0).sum())
-        share = "" if self.data.background is None else f"; {self.data.background:.0%} of the draws are without"
+        share = "" if self.data.background is None else f"; {100 * self.data.background:g}% of the draws are without"
         return f"{len(self.table) - empty:,} pieces with labels, {empty:,} without{share}"
 
 

@@ -164,8 +164,7 @@ class AudioEncoder(BaseEncoder):
         self.pos_embed: Tensor
         # Part of a release's weights: files of other projects bring tables of their own. Under rotary positions that of
         # one column, which says how high a patch is: attention then tells distances alone.
-        order = "released" if encoder.positions == "released" else "paper"
-        self.register_buffer("pos_embed", sincos_positions(config.position_grid, encoder.dim, order))
+        self.register_buffer("pos_embed", sincos_positions(config.position_grid, encoder.dim, encoder.positions))
         self.cls_token = nn.Parameter(torch.empty(1, 1, encoder.dim))
         is_pre = encoder.block_norm == "pre"
         self.pre_norm = nn.Identity() if is_pre else nn.LayerNorm(encoder.dim, eps=1e-6)

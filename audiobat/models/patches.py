@@ -30,11 +30,12 @@ class PatchEmbed(nn.Module):
 def sincos_positions(grid: tuple[int, int], dim: int, order: str = "paper") -> Tensor:
     """Fixed 2-D positions [1, T * F, dim] of a `grid` (T, F): the first half of `dim` encodes frequency, the rest time.
 
-    Each half holds a sine block, then a cosine block, at rates 10000^(-k / (dim / 4)), as in EAT. `order` "released" is
-    the table of BAT's release, which is that of the grid (F, T): row r encodes r % T, then r // T. Its tokens are
-    time-major all the same, so that each has a position of its own, but neighbours in time are far apart.
+    Each half holds a sine block, then a cosine block, at rates 10000^(-k / (dim / 4)), as in EAT. `order` is
+    `encoder.positions`, of which "released" alone differs: the table of BAT's release, which is that of the grid
+    (F, T): row r encodes r % T, then r // T. Its tokens are time-major all the same, so that each has a position of its
+    own, but neighbours in time are far apart.
     """
-    rows, columns = grid if order == "paper" else grid[::-1]
+    rows, columns = grid[::-1] if order == "released" else grid
     slow = _sincos(torch.arange(rows), dim // 2)[:, None].expand(rows, columns, -1)  # [rows, columns, dim / 2]
     fast = _sincos(torch.arange(columns), dim // 2)[None].expand(rows, columns, -1)
     return torch.cat([fast, slow], dim=-1).reshape(1, rows * columns, dim)

@@ -23,12 +23,13 @@ BASE = 100.0  # the rates of a head's pairs fall from 1 towards 1 / BASE; RoPE-V
 class Places(NamedTuple):
     """Where the tokens of B clips are: cls nowhere, then n patches in their clip's grid."""
 
-    cos: (
-        Tensor  # [B, 1, 1 + n, d / 2] of the angles of the d / 2 pairs of a head's features; or [1, ...]; of cls 1 or 0
-    )
+    # Of the angles of the d / 2 pairs of a head's features: [B, 1, 1 + n, d / 2], or [1, ...]; the cosines of cls are
+    # 1 or 0.
+    cos: Tensor
     sin: Tensor
-    reach: int | None = None  # patches are a long clip's, in order, and attend to less than so many before and behind,
-    # counted in whole columns; None: to all
+    # Patches are a long clip's, in order, and attend to less than so many before and behind, in whole columns; None: to
+    # all.
+    reach: int | None = None
     rows: int = 1  # patches in a column
 
 

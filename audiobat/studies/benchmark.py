@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from audiobat.config.benchmark import FINETUNE, BenchmarkConfig
 from audiobat.config.recipes import Recipe, make_config
@@ -32,7 +31,7 @@ from audiobat.probing.run import probe
 from audiobat.studies.benchmark_cells import Cell, cells_of, with_paths
 from audiobat.studies.benchmark_plan import plan_tables
 from audiobat.studies.beside import Panels, Value, beside_figure, terminal_table
-from audiobat.studies.runs import attempt, check_none_failed
+from audiobat.studies.runs import attempt, check_none_failed, check_some_run, print_parts
 
 HEADINGS = ("", "Model", "Metric", "Here", "95%", "Seeds", "Paper", "Diff.")
 FAILED = "failed"
@@ -122,22 +121,16 @@ def benchmark(
     asked = cells_of(config, only)
     console = Console()
     if dry_run:
-        for part in plan_tables(asked, out):
-            console.print(part, soft_wrap=isinstance(part, Text))  # an error has no line break within a path
+        print_parts(plan_tables(asked, out), console)
         return []
-    if not any(not cell.missing or cell.is_done(out) for cell in asked):
-        raise AudiobatError(
-            f"None of the {len(asked)} cells can run: name weights with --models and data with --data; --dry-run lists "
-            "what each cell needs and where to get it."
-        )
+    check_some_run(asked, out, "cells", "what each cell needs and where to get it")
     faults: dict[Cell, str] = {}
     for number, cell in enumerate(asked, start=1):
         if not cell.missing:
             done = cell.is_done(out) and not overwrite
             print(f"[{number} of {len(asked)}] {cell}: {'done' if done else cell.settings}", flush=True)
             run = run_finetune if cell.protocol == FINETUNE else run_probe
-            log = cell.run(out).with_suffix(".error.txt")
-            if fault := attempt(partial(run, cell, out, device, overwrite, done), log):
+            if fault := attempt(partial(run, cell, out, device, overwrite, done), cell.run(out)):
                 faults[cell] = fault
                 print(f"failed: {cell}: {fault}", flush=True)
     # The table shows all cells, also those that an earlier command measured.

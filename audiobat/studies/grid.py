@@ -71,7 +71,7 @@ def grid(
         raise AudiobatError(f"{out} holds a run, and a grid makes one for each combination: give a new --out.")
     place = find_place(os.environ)
     run: Callable[..., Any] = pretrain if verb == "pretrain" else finetune
-    failed: dict[str, str] = {}
+    failed: list[str] = []
     for number, (name, own) in enumerate(configs.items(), start=1):
         if place.rank == 0:
             print(f"run {number} of {len(configs)}: {name}", file=sys.stderr, flush=True)
@@ -83,7 +83,7 @@ def grid(
             sentence = str(error) if isinstance(error, AudiobatError) else ran_out(error)
             if sentence is None or place.world_size > 1:  # the other ranks end with this one
                 raise
-            failed[name] = sentence
+            failed.append(name)
             print(f"run {name} failed: {sentence}", file=sys.stderr, flush=True)
         gc.collect()
         torch.cuda.empty_cache()  # the next run has all of the memory

@@ -1,13 +1,18 @@
-"""What runs made of runs share: words NAME=PATH, folders, and an attempt whose failure stops none of the others."""
+"""What runs made of runs share: words NAME=PATH, folders, tables in a terminal, and attempts that fail alone."""
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from audiobat.config.benchmark import folder_name
 from audiobat.engine.files import write_atomic
 from audiobat.errors import AudiobatError
 
@@ -32,11 +37,38 @@ def absolute(path: str) -> str:
 
 def folder_of(*names: str) -> Path:
     """Names as folders, one in the other."""
-    return Path(*(re.sub(r"[^\w.-]+", "-", name) for name in names))
+    return Path(*map(folder_name, names))
 
 
-def attempt(work: Callable[[], object], log: Path) -> str:
-    """Do a piece of work; returns the error's sentence if it fails. A traceback goes to the file `log`."""
+class Planned(Protocol):
+    """One of the runs: a cell of a benchmark, a pair of a suite."""
+
+    @property
+    def missing(self) -> str:
+        """What is not here that it needs, in words; "" if all is."""
+
+    def is_done(self, out: Path) -> bool:
+        """Whether it has ended."""
+
+
+def check_some_run(asked: Sequence[Planned], out: Path, what: str, listed: str) -> None:
+    """Raise an AudiobatError if none of the runs is done or can run; a dry run lists `listed`."""
+    if not any(not one.missing or one.is_done(out) for one in asked):
+        raise AudiobatError(
+            f"None of the {len(asked)} {what} can run: name weights with --models and data with --data; --dry-run "
+            f"lists {listed}."
+        )
+
+
+def print_parts(parts: Iterable[Table | Text | str], console: Console) -> None:
+    """Print tables and sentences; a `Text` has no line break of ours, as an error may hold a path."""
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def attempt(work: Callable[[], object], run: Path) -> str:
+    """Do the work of a run folder; returns the error's sentence if it fails. A traceback goes to RUN.error.txt."""
+    log = run.with_name(f"{run.name}.error.txt")  # a name may have dots: `with_suffix` would cut it
     for path in (log, log.with_name(f"{log.name}.tmp")):  # the second: of a command killed while it wrote the first
         path.unlink(missing_ok=True)
     try:

@@ -40,7 +40,15 @@ from audiobat.probing.plan import split_text
 from audiobat.probing.run import probe_as, read_for_tasks
 from audiobat.probing.tasks import trains
 from audiobat.studies.beside import terminal_table
-from audiobat.studies.runs import absolute, attempt, check_none_failed, folder_of, named_places
+from audiobat.studies.runs import (
+    absolute,
+    attempt,
+    check_none_failed,
+    check_some_run,
+    folder_of,
+    named_places,
+    print_parts,
+)
 from audiobat.zoo.load import FETCHED, load_encoder
 
 BOARD = "leaderboard.jsonl"
@@ -134,14 +142,9 @@ def suite(
     out, known = Path(out), with_places(make_config(SuiteConfig, config), models, data)
     pairs, console = pairs_of(known, only), Console(highlight=False)
     if dry_run:
-        for part in plan(pairs, out):
-            console.print(part, soft_wrap=isinstance(part, Text))  # an error has no line break within a path
+        print_parts(plan(pairs, out, trust_remote_code), console)
         return []
-    if not any(not pair.missing or pair.is_done(out) for pair in pairs):
-        raise AudiobatError(
-            f"None of the {len(pairs)} pairs can run: name weights with --models and data with --data; --dry-run lists "
-            "what is missing."
-        )
+    check_some_run(pairs, out, "pairs", "what is missing")
     faults = run_all(pairs, out, device, trust_remote_code, overwrite)
     # The table shows all pairs, also those that an earlier command measured.
     outcomes = [outcome_of(pair, out, faults.get(pair, "")) for pair in pairs_of(known)]
@@ -237,7 +240,7 @@ def run_all(pairs: Sequence[Pair], out: Path, device: str, trust_remote_code: bo
             work = (
                 partial(check_settings, pair, out) if done else partial(run_pair, pair, model, out, device, overwrite)
             )
-            if fault := attempt(work, pair.run(out).with_suffix(".error.txt")):
+            if fault := attempt(work, pair.run(out)):
                 faults[pair] = fault
                 print(f"failed: {pair}: {fault}", flush=True)
     return faults
@@ -302,8 +305,7 @@ def show(outcomes: Sequence[Outcome], out: Path, board: Path, console: Console) 
         print(f"! {error} Wins are where intervals do not overlap.", file=sys.stderr)
         verdicts = judge(found.rows, {})
     standings = standings_of(found.rows, verdicts)
-    for part in standings_lines(found.rows, standings):
-        console.print(part, soft_wrap=isinstance(part, Text))
+    print_parts(standings_lines(found.rows, standings), console)
     write_standings(standings, found, out)
     results = [(r, metrics.get((pair.data, r.head["kind"]), r.main_metric)) for pair, _, r in heads]
     new = add_records(board, results)
@@ -315,7 +317,7 @@ def show(outcomes: Sequence[Outcome], out: Path, board: Path, console: Console) 
         print(f"standings: {out / 'tables' / 'standings.md'}; the page: audiobat {page} --out DIR")
 
 
-def plan(pairs: Sequence[Pair], out: Path) -> Iterator[Table | Text | str]:
+def plan(pairs: Sequence[Pair], out: Path, trust_remote_code: bool) -> Iterator[Table | Text | str]:
     """The tables of a dry run, and errors as `Text`; what would have to come over the net is left alone."""
     clips, faults = dict[str, str](), dict[str, str]()
     for name, pair in {pair.data: pair for pair in pairs if pair.source is not None}.items():
@@ -328,7 +330,7 @@ def plan(pairs: Sequence[Pair], out: Path) -> Iterator[Table | Text | str]:
     for name, pair in {pair.model: pair for pair in pairs if pair.weights is not None}.items():
         if not str(pair.weights).startswith(FETCHED):
             try:
-                load_encoder(str(pair.weights))
+                load_encoder(str(pair.weights), trust_remote_code=trust_remote_code)
             except AudiobatError as error:
                 faults[name] = str(error)
     states = {pair: state_of(pair, faults, out) for pair in pairs}

@@ -14,6 +14,7 @@ from audiobat.models.encoder import BaseEncoder
 from audiobat.models.features import Encoder
 from audiobat.zoo import release as release_io
 from audiobat.zoo.adapters import is_program, load_avex, load_custom, load_file, load_huggingface, load_torchaudio
+from audiobat.zoo.adapters.files import SOURCE
 from audiobat.zoo.convert import convert_file, is_foreign
 from audiobat.zoo.hf_hub import PREFIX as HUB
 from audiobat.zoo.hf_hub import is_shared
@@ -103,5 +104,8 @@ def timm_source(name: str) -> str:
 
 def short_name(source: str | Path) -> str:
     """The name of a model in records: its file's or folder's without the folders above it."""
-    file, at, behind = str(source).partition("@") if is_program(source) else (str(source), "", "")
-    return Path(file).resolve().name + at + behind.replace("/", ".")  # names of tensors have slashes
+    found = SOURCE.fullmatch(str(source)) if is_program(source) else None
+    if found is None:
+        return Path(source).resolve().name
+    behind = str(source)[found.end("file") :].replace("/", ".")  # names of tensors have slashes
+    return Path(found["file"]).resolve().name + behind

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from tiny_encoder import RATE, write_encoder
 
@@ -155,6 +156,16 @@ def test_a_defect_in_one_pair_leaves_its_traceback_beside_the_runs(tmp_path, pla
     assert "ZeroDivisionError" in (tmp_path / "runs/one/low.error.txt").read_text()
 
 
+def test_sets_whose_names_differ_behind_a_dot_have_a_traceback_each(tmp_path, places, monkeypatch):
+    monkeypatch.setattr(verb, "probe_as", lambda *_, **__: 1 / 0)
+    paths = [word.partition("=")[2] for word in places["data"]]
+    data = [f"tones.{number}={path}" for number, path in enumerate(paths)]
+    with pytest.raises(verb.AudiobatError, match="2 of 2 pairs failed"):
+        suite({"probe": {"heads": ["knn"]}}, out=tmp_path, models=places["models"][:1], data=data)
+    logs = sorted(path.name for path in (tmp_path / "runs" / "one").glob("*.error.txt"))
+    assert logs == ["tones.0.error.txt", "tones.1.error.txt"]
+
+
 def test_other_settings_than_those_of_what_is_done_are_refused(done, places):
     out, *_ = done
     fields = {**FIELDS, "probe": {**FIELDS["probe"], "heads": ["knn"]}}
@@ -187,12 +198,31 @@ def test_a_dry_run_lists_pairs_clips_and_what_is_missing(done, places, tmp_path,
     fields = {**FIELDS, "probe": tasks, "models": {"later": None, "broken": "/nowhere"}}
     assert suite(fields, out=out, **places, dry_run=True) == []
     shown = " ".join(capsys.readouterr().out.split())
-    assert "│ linear, knn, retrieval │" in shown
-    assert "low: 9 clips train, 9 test, by the column split" in shown
-    assert "! broken: No such folder or name: /nowhere" in shown
-    assert "weights unreadable" in shown
-    assert "no weights" in shown
-    assert "0 of 8 pairs can run, 4 are done." in shown
+    for words in (
+        "│ linear, knn, retrieval │",
+        "low: 9 clips train, 9 test, by the column split",
+        "! broken: No such folder or name: /nowhere",
+        "weights unreadable",
+        "no weights",
+        "0 of 8 pairs can run, 4 are done.",
+    ):
+        assert words in shown
+
+
+@pytest.mark.parametrize(("trusted", "state"), [(False, "0 of 2 pairs can run"), (True, "2 of 2 pairs can run")])
+def test_a_dry_run_trusts_the_programs_that_a_run_would(places, tmp_path, capsys, trusted, state):
+    program = tmp_path / "means.pt"
+    torch.jit.script(torch.nn.AdaptiveAvgPool1d(4)).save(str(program))
+    models = [f"means={program}@{RATE}"]
+    suite(
+        {"probe": {"workers": 0}},
+        out=tmp_path,
+        models=models,
+        data=places["data"],
+        dry_run=True,
+        trust_remote_code=trusted,
+    )
+    assert state in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from audiobat.models.features import Encoder, LayerFeatures
 from audiobat.zoo.adapters.files import even_grid, smallest
 from audiobat.zoo.adapters.windows import TimeGrid
 from audiobat.zoo.doctor.encoder import examine
-from audiobat.zoo.load import load_encoder
+from audiobat.zoo.load import load_encoder, short_name
 
 RATE, KERNEL, STRIDE, DIM = 8_000, 200, 80, 6
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
@@ -248,6 +248,20 @@ def test_a_file_is_probed_and_its_record_tells_it_from_another(tmp_path: Path):
         assert record.model.parameters is None
         hashes.append(record.model.sha256)
     assert hashes[0] != hashes[1]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("nets/a.onnx", "a.onnx"),
+        ("nets/a.onnx:block/1,block/2", "a.onnx:block.1,block.2"),
+        ("me@home/a.onnx@16000:block/1", "a.onnx@16000:block.1"),
+        ("me@home/a.pt@16000", "a.pt@16000"),
+        ("me@home/run:teacher", "run:teacher"),
+    ],
+)
+def test_records_name_the_file_and_the_tensors(source: str, name: str):
+    assert short_name(source) == name
 
 
 def test_tokens_without_a_known_hop_lie_at_even_distances():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.errors import AudiobatError, counted, did_you_mean
 from audiobat.evaluation.leaderboard.board import add_records, read_board
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.collect import Collection, collect, load_all
@@ -68,7 +68,7 @@ def collect_board(board: Path) -> Collection:
         print(f"! {sentence}", file=sys.stderr)
     latest = {key_of(line.record): line for line in held.lines}
     if older := len(held.lines) - len(latest):
-        print(f"{board}: {older} older result{'' if older == 1 else 's'} of the same model, data, head and seed hidden")
+        print(f"{board}: {counted(older, 'older result')} of the same model, data, head and seed hidden")
     loaded: list[Loaded] = [(board / f"line {line.number}", line.record) for line in latest.values()]
     metrics = {(line.record.data.name, line.record.head["kind"]): line.metric for line in latest.values()}
     return collect(loaded, metrics)

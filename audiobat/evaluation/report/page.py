@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection as Sized
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from audiobat.errors import counted
 from audiobat.evaluation.certainty import FEW, interval_note, rare_classes, rare_note
 from audiobat.evaluation.head_names import FINETUNE, head_title
 from audiobat.evaluation.report.collect import Collection
@@ -96,14 +96,14 @@ def write_page(
     top = f'{filters_html(found)}<div id="tip" role="status" hidden></div>'  # where page.js shows a block's numbers
     if not heading:
         models, kinds = {row.model for row in found.rows}, {row.kind for row in found.rows}
-        counts = some(models, "model"), some(kinds, "head"), some(found.data_sets, "data set")
+        counts = counted(len(models), "model"), counted(len(kinds), "head"), counted(len(found.data_sets), "data set")
         what = "Fine-tuning" if kinds == {FINETUNE} else "Probing"
         heading = f"{what} report: {', '.join(counts)}"
     if not lead:
         heads = sum(len(row.records) for row in found.rows)
         blocks = sum(len(probes) for curve in found.layers for probes in curve.probes)
         lead = (
-            f"Made from {heads} result record{'' if heads == 1 else 's'}"
+            f"Made from {counted(heads, 'result record')}"
             f"{f' of heads and {blocks} of single blocks' if blocks else ''}. Numbers "
             "are in percent unless a column says otherwise, with 95% intervals over test clips in brackets."
         )
@@ -133,14 +133,9 @@ def cell_html(text: str, is_word: bool) -> str:
 
 def write_training_page(path: Path, logs: Sequence[RunLogs], exhibits: Sequence[Exhibit]) -> Path:
     """Write the page of runs that have no records; returns its path."""
-    heading = f"Training report: {some(logs, 'run')}"
+    heading = f"Training report: {counted(len(logs), 'run')}"
     lead = "Made from the logs of runs, finished or not, as they stood when this page was written."
     return write_html(path, heading, lead, [training_html(logs, exhibits)])
-
-
-def some(things: Sized[object], name: str) -> str:
-    """`3 models`, `1 model`."""
-    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def results_html(found: Collection, verdicts: Verdicts) -> str:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from audiobat.data.csv_text import csv_text
 from audiobat.engine.files import write_atomic
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted
 from audiobat.evaluation.report.collect import Collection, collect, load_all
 from audiobat.evaluation.report.detections.evaluation import Evaluation, evaluation_folder, read_evaluation
 from audiobat.evaluation.report.detections.mistakes import FOLDER as CLIPS
 from audiobat.evaluation.report.detections.sections import detection_sections
 from audiobat.evaluation.report.detections.timeline import FOLDER as RECORDINGS
 from audiobat.evaluation.report.listening.section import gather, listening_html
-from audiobat.evaluation.report.page import some, training_html, write_page, write_training_page
+from audiobat.evaluation.report.page import training_html, write_page, write_training_page
 from audiobat.evaluation.report.paper_tables import Grid, everything, table1, table5
 from audiobat.evaluation.report.render import csv_lines, csv_table, latex, markdown
 from audiobat.evaluation.report.run_figures import clear, draw_all, draw_training
@@ -112,8 +112,7 @@ def write_report(found: Collection, verdicts: Verdicts, out: Path, logs: Sequenc
         training=training_html(logs, draw_training(figures, logs)) if logs else "",
         standings="" if standings is None else standings_html(standings),
     )
-    counted = f"{len(found.rows)} row{'' if len(found.rows) == 1 else 's'}"
-    print(f"{page} shows {counted}; {tables} and {figures} hold what it is made of.")
+    print(f"{page} shows {counted(len(found.rows), 'row')}; {tables} and {figures} hold what it is made of.")
 
 
 def write_standings(standings: Standings | None, found: Collection, out: Path) -> list[Exhibit]:
@@ -140,5 +139,5 @@ def report_training(logs: Sequence[RunLogs], out: Path) -> Path:
     """Write the page and figures of training runs that have no records; returns `out`."""
     clear(out / "figures")
     page = write_training_page(out / "index.html", logs, draw_training(out / "figures", logs))
-    print(f"{page} shows {some(logs, 'run')}; {out / 'figures'} holds what it is made of.")
+    print(f"{page} shows {counted(len(logs), 'run')}; {out / 'figures'} holds what it is made of.")
     return out

@@ -34,8 +34,7 @@ class ViTDecoder(Decoder):
         encoder, dim = model.encoder, model.encoder.dim
         check(dim % config.heads == 0, "decoder.heads", config.heads, f"it must divide encoder.dim {dim}")
         self.mask_token = nn.Parameter(torch.empty(dim))
-        order = "released" if encoder.positions == "released" else "paper"
-        self.pos_embed = nn.Parameter(sincos_positions(model.grid, dim, order)[0])
+        self.pos_embed = nn.Parameter(sincos_positions(model.grid, dim, encoder.positions)[0])
         self.blocks = nn.ModuleList(
             Block(dim, config.heads, config.mlp_ratio, encoder.gated_attention, encoder.gate_bias)
             for _ in range(config.depth)

@@ -12,10 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, reason_of
 from audiobat.zoo.adapters.files import FileEncoder
 from audiobat.zoo.adapters.runtimes import Runtime
-from audiobat.zoo.adapters.torchaudio_bundles import one_line
 
 FEATURES = "features"  # what the model gives where no layer is named
 
@@ -34,7 +33,7 @@ def load_avex(source: str) -> FileEncoder:
         raise AudiobatError(f'"avex:{name}" needs {error.name}: pip install avex.') from None
     except Exception as error:  # OSError: of torchaudio, which avex imports, built for another PyTorch
         raise AudiobatError(
-            f"avex is installed and cannot be loaded ({one_line(error)}): torchaudio and torchvision must be the ones "
+            f"avex is installed and cannot be loaded ({reason_of(error)}): torchaudio and torchvision must be the ones "
             "of your PyTorch, from the index that it came from."
         ) from error
     if not name.endswith((".yml", ".yaml")) and avex.get_model_spec(name) is None:
@@ -42,7 +41,7 @@ def load_avex(source: str) -> FileEncoder:
     try:
         model = avex.load_model(name, device="cpu", return_features_only=True)
     except Exception as error:  # of the network, of avex's settings, of the weights
-        raise AudiobatError(f"avex cannot load {name} ({one_line(error)}).") from error
+        raise AudiobatError(f"avex cannot load {name} ({reason_of(error)}).") from error
     rate = getattr(getattr(model, "audio_processor", None), "sr", None)
     if not rate:
         raise AudiobatError(f"avex's {name} has no sample_rate in its audio_config: give it one in its YAML file.")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, reason_of
 from audiobat.zoo.adapters.conformers import LasrAudioEncoder, ParakeetAudioEncoder, Wav2Vec2BertEncoder
 from audiobat.zoo.adapters.published import (
     ASTEncoder,
@@ -152,7 +152,6 @@ def read(part: str, source: str | Path, reader: Any) -> Any:
         return reader(str(source))
     except Exception as error:  # transformers, or the code beside the weights, may raise anything
         package, cause = failed_import(error)
-        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
         hint = "check the name, the folder or the network"
         if package:
             hint = (
@@ -161,7 +160,7 @@ def read(part: str, source: str | Path, reader: Any) -> Any:
             )
         elif isinstance(cause, ImportError):
             hint = "install what it names"
-        raise AudiobatError(f"The {part} of {source} cannot be read ({reason}): {hint}.") from error
+        raise AudiobatError(f"The {part} of {source} cannot be read ({reason_of(cause)}): {hint}.") from error
 
 
 def failed_import(error: BaseException) -> tuple[str, BaseException]:

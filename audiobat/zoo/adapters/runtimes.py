@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.errors import AudiobatError, did_you_mean, reason_of
 
 FATAL = 4  # onnxruntime's level of logging: it prints each error that it raises, and ours are sentences
 LENGTHS = "lengths"  # the second input of files that `audiobat export --to onnx` writes: samples of each clip
@@ -72,7 +72,7 @@ class Runtime(nn.Module):
 
     def failed(self, action: str, error: Exception) -> AudiobatError:
         """What the other program raised, as one sentence."""
-        return AudiobatError(f"{self.place}: {action} ({type(error).__name__}: {' '.join(str(error).split())[:300]}).")
+        return AudiobatError(f"{self.place}: {action} ({reason_of(error)}).")
 
 
 def together(outputs: list[list[Tensor]]) -> list[Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiobat.errors import AudiobatError, did_you_mean
+from audiobat.errors import AudiobatError, did_you_mean, reason_of
 from audiobat.zoo.adapters.windows import TimeGrid, WindowedEncoder
 
 WINDOW_SECONDS = 30  # our choice, as for the models of transformers
@@ -35,7 +35,7 @@ def load_torchaudio(name: str) -> TorchaudioEncoder:
         raise AudiobatError(f'"torchaudio:{name}" needs torchaudio: install the one of your PyTorch.') from None
     except Exception as error:  # OSError where its libraries were built for another PyTorch
         raise AudiobatError(
-            f"torchaudio is installed and cannot be loaded ({one_line(error)}): install the one that was built for "
+            f"torchaudio is installed and cannot be loaded ({reason_of(error)}): install the one that was built for "
             f"PyTorch {torch.__version__}, from the index that PyTorch came from."
         ) from error
     bundles = [one for one in dir(pipelines) if isinstance(getattr(pipelines, one), pipelines.Wav2Vec2Bundle)]
@@ -48,15 +48,10 @@ def load_torchaudio(name: str) -> TorchaudioEncoder:
         model = bundle.get_model()
     except Exception as error:  # of the network, or of a file that is no such model
         raise AudiobatError(
-            f"The weights of torchaudio's {name} cannot be had ({one_line(error)}): check the network, or put the file "
-            f"into {torch.hub.get_dir()}/checkpoints."
+            f"The weights of torchaudio's {name} cannot be had ({reason_of(error)}): check the network, or put the "
+            f"file into {torch.hub.get_dir()}/checkpoints."
         ) from error
     return TorchaudioEncoder(model, int(bundle.sample_rate)).eval()
-
-
-def one_line(error: Exception) -> str:
-    """The class of an error and its text."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 class TorchaudioEncoder(WindowedEncoder):

@@ -24,7 +24,7 @@ from audiobat import __version__
 from audiobat.audio.frontends.filter_bank import FilterBank, MatrixBank
 from audiobat.engine.files import errors_of_writing, replacing
 from audiobat.engine.tensors import check_values
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, reason_of
 from audiobat.models.encoder import AudioEncoder, pool_features
 from audiobat.models.tagger import Tagger, surest_frame
 
@@ -87,10 +87,9 @@ def export_onnx(model: AudioEncoder | Tagger, file: str | Path) -> None:
         try:
             session = runtime.InferenceSession(beside, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises classes of its own
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise AudiobatError(
-                f"onnxruntime {runtime.__version__} cannot open what PyTorch {torch.__version__} wrote ({reason}): "
-                "nothing was written; take the versions of constraints.txt."
+                f"onnxruntime {runtime.__version__} cannot open what PyTorch {torch.__version__} wrote "
+                f"({reason_of(error)}): nothing was written; take the versions of constraints.txt."
             ) from error
         compare(module, session)
 
@@ -136,9 +135,9 @@ def translate(module: OnnxModel) -> Any:
                 verbose=False,
             )
     except Exception as error:  # the exporter raises many kinds
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise AudiobatError(
-            f"PyTorch {torch.__version__} cannot translate this model to ONNX ({reason}): export it as a release."
+            f"PyTorch {torch.__version__} cannot translate this model to ONNX ({reason_of(error)}): export it "
+            "as a release."
         ) from error
     assert program is not None
     for node in program.model.graph:

@@ -27,6 +27,7 @@ from audiobat.errors import AudiobatError
 from audiobat.models.features import NOT_FINITE, Encoder
 from audiobat.models.identity import digest_of, encoder_facts
 from audiobat.zoo.integrations.frames import DEFAULT, STRETCH_SECONDS, FrameEmbedder
+from audiobat.zoo.load import short_name
 
 TESTED = "2.26.24"  # the version of MTEB with which this was run
 AT_ONCE = 320.0  # seconds of audio that go through the model together, at most
@@ -53,8 +54,7 @@ class AudiobatEncoder(nn.Module):
         self.device = pick_device(device)
         self.frames = FrameEmbedder(model_name, layer).to(self.device)
         self.sampling_rate = self.frames.encoder.sample_rate
-        named = isinstance(model_name, str | Path)
-        self.name = Path(str(model_name)).resolve().name if named else type(model_name).__name__
+        self.name = short_name(model_name) if isinstance(model_name, str | Path) else type(model_name).__name__
         self.layer = layer
 
     @cached_property

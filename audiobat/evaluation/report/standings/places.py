@@ -85,7 +85,7 @@ def standings_of(rows: Sequence[Row], verdicts: Verdicts) -> Standings | None:
     places: dict[tuple[str, Column], int] = {}
     settings: dict[Column, list[dict[str, Any]]] = defaultdict(list)
     for place, row in enumerate(rows):
-        key = row.model, Column(row.data, row.head, row.main_metric)
+        key = row.model, column_of(row)
         cells[key], places[key] = row.main, place
         settings[key[1]].append(settings_of(row.first))
     columns = tuple(dict.fromkeys(column for _, column in cells))
@@ -107,6 +107,11 @@ def standings_of(rows: Sequence[Row], verdicts: Verdicts) -> Standings | None:
         test=friedman(table) if enough and len(models) > 2 else None,
         difference=critical_difference(len(models), len(ranks)) if enough else None,
     )
+
+
+def column_of(row: Row) -> Column:
+    """The column that a row's value stands in."""
+    return Column(row.data, row.head, row.main_metric)
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -10,13 +10,13 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from audiobat.errors import name_some
+from audiobat.errors import counted, name_some
 from audiobat.evaluation.certainty import interval_note
 from audiobat.evaluation.report.collect import Collection
 from audiobat.evaluation.report.paper_tables import Cell, Grid, Number, Section, with_best
 from audiobat.evaluation.report.render import percent
 from audiobat.evaluation.report.rows import NO_SHARES, Row, Summary, metric_title, ranked
-from audiobat.evaluation.report.standings.places import Column, Duel, Standings
+from audiobat.evaluation.report.standings.places import Column, Duel, Standings, column_of
 from audiobat.evaluation.report.web.html import section_html, table_html, text_cell
 
 SHOWN = 6  # columns that a sentence names
@@ -99,7 +99,7 @@ def sentences(found: Standings) -> Iterator[str]:
     count = len(found.ranked)
     if count:
         yield (
-            f"Mean rank: over {count} data set{'' if count == 1 else 's'}, 1 for the best; where a data set has "
+            f"Mean rank: over {counted(count, 'data set')}, 1 for the best; where a data set has "
             "several heads or tasks, by the mean of the ranks under them."
         )
     if found.test is not None:
@@ -192,7 +192,7 @@ def standings_lines(rows: Sequence[Row], found: Standings | None) -> Iterator[Ta
     values = table_of("Values in percent, with 95% intervals", ("Data set", "Head, metric", "Model"), ("", "95%"))
     for data, of_data in groupby(rows, key=lambda row: row.data):
         shown = ""
-        for title, group in groupby(of_data, key=row_title):
+        for title, group in groupby(of_data, key=lambda row: column_title(column_of(row))):
             held = ranked(list(group))
             for place, row in enumerate(held):
                 value, _, interval = value_text(row.main, row.main_metric not in NO_SHARES).partition(" ")
@@ -208,11 +208,6 @@ def standings_lines(rows: Sequence[Row], found: Standings | None) -> Iterator[Ta
             places.add_row(Text(model), *labels_of(found, model))
         yield places
         yield from map(Text, sentences(found))
-
-
-def row_title(row: Row) -> str:
-    """`CGP, mAP`."""
-    return f"{row.head}, {metric_title(row.main_metric)}"
 
 
 def table_of(title: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
