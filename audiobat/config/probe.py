@@ -160,9 +160,7 @@ class ProbeConfig:
     grid: GridConfig = field(default_factory=GridConfig)
     heads: tuple[str, ...] = ()  # kinds trained side by side, each otherwise as `head`; none: `head` alone
     by_kind: Mapping[str, Any] = field(default_factory=dict)  # kind: fields of `head` and `train` that are its own
-    tasks: tuple[str, ...] = (
-        LABELS,
-    )  # labels: the heads learn them; and other uses of the same features (docs/tasks.md)
+    tasks: tuple[str, ...] = (LABELS,)  # labels: the heads learn them; others use the same features (docs/tasks.md)
     by_task: Mapping[str, Any] = kinds_field("tasks", TaskConfig)  # task: its own fields, such as kshot: {shots: 16}
     layers: bool = False  # besides, a linear probe of every block: its mean patch, batch norm, a matrix (Fig. 4)
     seeds: tuple[int, ...] = ()  # one record for each; none: `train.seed` alone

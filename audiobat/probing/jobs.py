@@ -11,6 +11,7 @@ from audiobat.config.presets import preset_fields
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import LAYER_NAME
 from audiobat.models.heads import head_class
+from audiobat.models.heads.pooling import check_layer
 from audiobat.models.losses import Loss
 
 PROTOTYPE_DECAY, LINEAR_DECAY = 0.5, 0.005  # Table 6
@@ -138,6 +139,4 @@ def check_schedule(head: HeadConfig, train: ProbeTrainConfig) -> None:
 def check_job(job: HeadJob, depth: int) -> None:
     """Raise an AudiobatError for settings that suit no model, or for a block that the model does not have."""
     check_schedule(job.head, job.train)
-    layer = job.head.layer
-    if layer > depth:
-        raise AudiobatError(f"head.layer is {layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
+    check_layer(job.head.layer, depth)

@@ -14,6 +14,7 @@ from audiobat.data.split import Split, with_valid
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.labels import Task, pick_loss, task_for, untaught
 from audiobat.models.heads import head_class
+from audiobat.models.heads.pooling import check_layer
 from audiobat.probing.jobs import HeadJob, candidates, head_jobs, passes, preset_of, with_seeds
 from audiobat.probing.tasks import ProbeTask, build_tasks
 from audiobat.probing.training import input_kinds
@@ -64,10 +65,7 @@ def make_plan(
     """The plan for a model of `depth` blocks; AudiobatError for a task, loss or block that labels or model lack."""
     task = task_for(config, table)
     jobs = head_jobs(config, depth) if LABELS in config.tasks else []
-    if config.head.layer > depth:
-        raise AudiobatError(
-            f"head.layer is {config.head.layer} and the model has {depth} blocks: use 1 to {depth}, or -1."
-        )
+    check_layer(config.head.layer, depth)  # that of tasks; heads may have others of their own
     for job in jobs:
         pick_loss(job.train, task.single_label)  # an error now, if it does not suit the labels
     if task.unit == "frame" and any(job.train.roll for job in jobs):

@@ -257,6 +257,13 @@ def test_a_task_may_be_a_class_of_a_users_own(tmp_path, encoder, monkeypatch):
         probe(encoder, source, settings("bad.py:Norms"))
 
 
+def test_a_block_that_the_model_lacks_is_refused_before_anything_is_encoded(tmp_path, encoder):
+    source = write_clips(tmp_path, ["low", "mid"] * 6)
+    with pytest.raises(AudiobatError, match=r"head\.layer is 9 and the model has 2 blocks"):
+        probe(encoder, source, settings("retrieval", head={"kind": "linear", "layer": 9}))
+    assert encoder.clips == 0
+
+
 NUMBERS = [str(i) for i in range(12)]
 
 

@@ -21,6 +21,7 @@ from audiobat.config.user_files import errors_of_user_code, is_user_class, place
 from audiobat.errors import AudiobatError, did_you_mean
 from audiobat.models.features import LayerFeatures
 from audiobat.models.heads.base import BlockInputs, Head, Probe, block_inputs, parameter_groups
+from audiobat.models.heads.pooling import check_layer
 
 __all__ = [
     "BlockInputs",
@@ -56,8 +57,7 @@ def build_head(config: HeadConfig, dim: int, depth: int, classes: int, freq_patc
         AudiobatError: `config.layer` is beyond the model's blocks, the width does not suit the head, `freq_patches` is
             missing, or the kind is vqt, which is built from an encoder: `VisualQueryTuning(encoder, classes)`.
     """
-    if config.layer > depth:
-        raise AudiobatError(f"head.layer is {config.layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
+    check_layer(config.layer, depth)
     class_for(config)  # a config that was made by hand may lack the settings of a user's own class
     return head_class(config.kind).build(config, dim, depth, classes, freq_patches)
 

@@ -31,6 +31,12 @@ def layer_index(layer: int) -> int:
     return layer if layer == -1 else layer - 1
 
 
+def check_layer(layer: int, depth: int) -> None:
+    """Raise an AudiobatError for a block that a model of `depth` blocks does not have."""
+    if layer > depth:
+        raise AudiobatError(f"head.layer is {layer} and the model has {depth} blocks: use 1 to {depth}, or -1.")
+
+
 def columns(features: LayerFeatures) -> LayerFeatures:
     """Every patch column as a clip of its own: B * T clips of F patches, without cls.
 

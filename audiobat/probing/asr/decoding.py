@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-BLANK = 0
+from audiobat.probing.asr.alphabet import BLANK
+
 FACTOR = 6364136223846793005  # of a digest of texts as whole numbers of 64 bits, which wrap around
 IMPOSSIBLE = float("-inf")  # log-probability
 

@@ -48,6 +48,7 @@ class Regression(ProbeTask):
         column: str | None = None  # the column that holds the numbers; null: the labels are numbers
 
     config: Config
+    numbers: Column  # [clips]
 
     @classmethod
     def build(cls, config: TaskConfig, table: ClipTable, splits: Sequence[Split]) -> Self:
@@ -63,8 +64,6 @@ class Regression(ProbeTask):
                         f"{task.numbers[ids[0]]:g}: it needs several."
                     )
         return task
-
-    numbers: Column  # [clips]
 
     def measure(self, features: TaskFeatures, split: Split, seed: int) -> UnitOutputs:
         """Metrics over the test clips of a fold."""
