@@ -76,26 +76,26 @@ class Claim(NamedTuple):
     value: Callable[[Mapping[str, Run]], float]
 
 
-LATER = "blocks from 10/12 of the depth on less that at 7/12"
+LATER = "blocks from 10/12 of the depth on − that at 7/12"
 BLOCK_CLAIMS = [  # Figure 4
     Claim("EAT peaks in the middle", LATER, -1, lambda runs: runs[EAT].later),
     Claim("BAT with the CNN peaks in the middle", LATER, -1, lambda runs: runs[GATED_CNN].later),
     Claim("BAT with the ViT peaks late", LATER, 1, lambda runs: runs[GATED_VIT].later),
     Claim(
         "the ViT shifts the peak to later blocks",
-        "the same, ViT less CNN",
+        "the same, ViT − CNN",
         1,
         lambda runs: runs[GATED_VIT].later - runs[GATED_CNN].later,
     ),
     Claim(
         "the ViT's best block is above the CNN's",
-        "best block, ViT less CNN",
+        "best block, ViT − CNN",
         1,
         lambda runs: max(runs[GATED_VIT].probes) - max(runs[GATED_CNN].probes),
     ),
     Claim(
         "the ViT makes the output more separable",
-        "last block, ViT less CNN",
+        "last block, ViT − CNN",
         1,
         lambda runs: runs[GATED_VIT].probes[-1] - runs[GATED_CNN].probes[-1],
     ),
@@ -110,9 +110,9 @@ BLOCK_CLAIMS = [  # Figure 4
 # network with gates and in one that was trained without, each by map and measure.
 Share = Callable[[str, str], float]
 UNDONE: dict[str, Callable[[Share, Share, str], float]] = {
-    "gates less no gates, weights": lambda gated, plain, m: gated("weights", m) - plain("weights", m),
-    "gates less no gates, weight × value": lambda gated, plain, m: gated("gated", m) - plain("values", m),
-    "gates on less off, weight × value": lambda gated, _, m: gated("gated", m) - gated("values", m),
+    "gates − no gates, weights": lambda gated, plain, m: gated("weights", m) - plain("weights", m),
+    "gates − no gates, weight × value": lambda gated, plain, m: gated("gated", m) - plain("values", m),
+    "gates on − off, weight × value": lambda gated, _, m: gated("gated", m) - gated("values", m),
 }
 
 
@@ -126,9 +126,8 @@ def sink_claims(plain: str, gated: str, measure: str) -> list[Claim]:
     ]
 
 
-SINK_CLAIMS = [
-    sink_claims(plain, gated, measure) for plain, gated in ((CNN, GATED_CNN), (VIT, GATED_VIT)) for measure in SHARES
-]
+PAIRS = ((CNN, GATED_CNN), (VIT, GATED_VIT))
+SINK_CLAIMS = [sink_claims(plain, gated, measure) for plain, gated in PAIRS for measure in SHARES]
 CLAIMS = [*BLOCK_CLAIMS, *chain(*SINK_CLAIMS)]
 
 
@@ -155,23 +154,27 @@ def attention_curves(runs: Runs) -> Figure:
     """Figure 5 as numbers: the share of attention that goes to each place, block by block, with 95% over seeds."""
     figure = Figure(figsize=(WIDTH, 5.4))
     panels = figure.subplots(2, len(SHARES), sharex=True, sharey="col")
-    for row, title in zip(panels, ("attention weights", "weight × value, gated if gates"), strict=True):
+    for row, (plain, gated) in zip(panels, PAIRS, strict=True):
+        lines = {"no gates": (plain, "values"), "gates, undone": (gated, "values"), "gates": (gated, "gated")}
         for ax, (measure, place) in zip(row, SHARES.items(), strict=True):
-            for number, (kind, of) in enumerate(runs.items()):
-                maps = ["weights" if title == MAPS["weights"] else run.in_effect for run in of.values()]
-                curves = [run.attention[name][measure] for run, name in zip(of.values(), maps, strict=True)]
+            for number, (label, (kind, name)) in enumerate(lines.items()):
+                curves = [run.attention[name][measure] for run in runs.get(kind, {}).values()]
+                if not curves:
+                    continue
                 mean, low, high = zip(*map(mean_interval, zip(*curves, strict=True)), strict=True)
                 x = range(1, len(mean) + 1)
-                ax.plot(x, mean, label=kind, markersize=4, **look(number))
-                ax.fill_between(x, low, high, color=look(number)["color"], alpha=0.13, lw=0)
-            ax.set_title(f"{title}\nto {place}" if ax is row[0] else f"\nto {place}", fontsize=9.5)
+                ax.plot(x, mean, label=label, markersize=4, **look(number))
+                ax.fill_between(x, low, high, color=look(number)["color"], alpha=0.15, lw=0)
+                by_block(ax, len(mean))
+            ax.set_title(f"{plain}: to {place}", fontsize=9.5)
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
-            by_block(ax, len(mean))
     for upper, lower in panels.T:
         upper.set_xlabel("")
         from_zero(lower)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=5, fontsize=8.5)
-    headline(figure, "Where attention goes, with gates and without")
+    handles = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
+    handles |= dict(zip(*reversed(panels[1, 0].get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles, loc="outside lower left", ncols=3, fontsize=8.5)
+    headline(figure, "Where attention goes (weight × value), with gates and without")
     return figure
 
 
@@ -180,22 +183,23 @@ def claims_figure(found: Mapping[Claim, Value]) -> Figure:
     """The claims' numbers, turned so that those to the right of zero are as the paper says; but for the correlation."""
     figure = Figure(figsize=(WIDTH, 6.0))
     panels = figure.subplots(2, 2).ravel()
-    groups = {"Figure 4: mAP": [[claim] for claim in BLOCK_CLAIMS[:-1]]}
-    for place in SHARES.values():
-        groups[f"Figure 5: share of {place}"] = [row for row in SINK_CLAIMS if row[0].text.endswith(place)]
+    groups = {"Figure 4: linear probes": [[claim] for claim in BLOCK_CLAIMS[:-1]]}
+    for first, second in zip(SINK_CLAIMS, SINK_CLAIMS[len(SHARES) :], strict=False):  # of the CNN and of the ViT
+        groups[f"Figure 5: {first[0].text.removeprefix(f'{CNN}: ')}"] = [first, second]
     for ax, (title, rows) in zip(panels, groups.items(), strict=True):
         ax.axvline(0, color=BLACK, linewidth=0.8)
         for y, row in enumerate(rows):
             for way, claim in enumerate(row):
                 draw_claim(ax, y + 0.25 * (way - (len(row) - 1) / 2), way, claim, found[claim])
-        ax.set_yticks(range(len(rows)), [folded(row[0].text, 22) for row in rows])
+        labels = [folded(row[0].text, 24) if len(row) == 1 else row[0].text.partition(":")[0] for row in rows]
+        ax.set_yticks(range(len(rows)), labels, fontsize=8)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.grid(True, axis="x")
         ax.set_title(title, fontsize=9.5)
         ax.set_xlabel("points")
     handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles[: len(UNDONE)], labels[: len(UNDONE)], loc="outside lower left", fontsize=8.5)
-    headline(figure, "Right of zero: as the paper says. Full marks: the 95% interval over seeds leaves out zero")
+    headline(figure, "Right of zero is as the paper says; a full mark is resolved")
     return figure
 
 
@@ -300,15 +304,13 @@ def share_table(runs: Runs) -> list[str]:
 def claim_tables(found: Mapping[Claim, Value]) -> list[str]:
     """Each claim's number and what it says."""
     verdicts = {claim: verdict(value, claim.sign) for claim, value in found.items()}
-    counts = ", ".join(f"{count} {word}" for word, count in Counter(verdicts.values()).most_common())
-    blocks = [
-        (c.text, c.measure, "above" if c.sign > 0 else "below", signed(found[c]), verdicts[c]) for c in BLOCK_CLAIMS
-    ]
+    counts = ", ".join(f"{word} {count}" for word, count in Counter(verdicts.values()).most_common())
+    blocks = [(c.text, c.measure, "> 0" if c.sign > 0 else "< 0", signed(found[c]), verdicts[c]) for c in BLOCK_CLAIMS]
     sinks = [(row[0].text, *(f"{signed(found[c])} {verdicts[c]}" for c in row)) for row in SINK_CLAIMS]
     return [
         f"Differences are seed by seed; one whose interval leaves out zero is resolved. Of {len(found)}: {counts}.",
         "",
-        *pipe_table(("Figure 4", "measure", "paper: zero or", "here", ""), blocks, labels=3),
+        *pipe_table(("Figure 4", "measure", "paper", "here", ""), blocks, labels=3),
         "",
         *pipe_table(("Figure 5: gates give", *UNDONE), sinks, labels=1),
     ]
