@@ -33,7 +33,7 @@ from audiobat.studies.ladder_steps import (
     STEP_HEADINGS,
     Rung,
     markdown_table,
-    record_of,
+    missing,
     rung_of_records,
     step_lines,
     steps_figure,
@@ -56,6 +56,7 @@ def ladder(
     out: str | Path,
     scale: Literal["nano", "small", "base"] = "nano",
     steps: int | None = None,
+    probes: int = 1,
     device: str = "auto",
     dry_run: bool = False,
     calibrate: bool = False,
@@ -69,6 +70,7 @@ def ladder(
         out: folder to write: runs/, results/, ladder.md, figures/.
         scale: the networks, masks and batches of `bat_nano`, `bat_small` or `bat_base`.
         steps: steps of pre-training; the warm-up and the EMA's ramp are shortened with it. None: the scale's own.
+        probes: heads with seeds of their own on each run, on the same features; their mean is the run's number.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         dry_run: print the rungs, what each changes, how many seeds a difference needs, and stop.
         calibrate: with `dry_run`, train a few steps of each rung, keep nothing, and print the hours of the ladder.
@@ -80,6 +82,7 @@ def ladder(
         AudiobatError: a bad argument, data that cannot be used, an `out` that holds rungs of other settings.
     """
     check(scale in SCALES, "--scale", scale, f"choose one of {', '.join(SCALES)}")
+    check(probes >= 1, "probes", probes, "use 1 or more")
     check(dry_run or not calibrate, "calibrate", calibrate, "it goes with --dry-run only")
     config = make_config(ProbeConfig, config)
     seeds = config.seeds or (config.train.seed,)
@@ -91,7 +94,7 @@ def ladder(
     if dry_run:
         plural = "" if len(seeds) == 1 else "s"
         print(f"{len(rungs())} rungs at scale {scale}, {len(seeds)} seed{plural} each, on {len(table):,} clips")
-        print(*map(describe_rung, rungs()), *power_lines(spread_of(out), len(seeds)), sep="\n")
+        print(*map(describe_rung, rungs()), *power_lines(spread_of(out, probes), len(seeds)), sep="\n")
         if calibrate:
             unit = {"mean": 0.0, "std": 1.0}  # no statistics yet, and they change no time
             plans = {name: rung_config(name, scale, steps, seeds[0], data, device, unit) for name in rungs()}
@@ -105,16 +108,20 @@ def ladder(
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / SETTINGS, write_yaml({**about, **to_dict(shared)}))
     statistics = own_statistics(out, table, scale)
-    stopped = unfinished(out).get("model", {}).get("id")  # the run whose probe was stopped, perhaps behind its record
+    one = dataclasses.replace(config, heads=("cgp",))
+    stopped = unfinished(out)  # a probe, perhaps behind its records, that goes on as it began
+    if "model" in stopped and (run := out / "runs" / stopped["model"]["id"]).is_dir():
+        probe(
+            run, probe_data, dataclasses.replace(one, seeds=tuple(stopped["config"]["seeds"])), out=out, device=device
+        )
     for seed in seeds:  # seeds outside: a whole ladder of one seed is there before the next begins
         for name in rungs():
-            run = out / "runs" / f"{Path(name).name}-seed{seed}"
-            if not record_of(out, name, seed).exists() or run.name == stopped:
+            if wanted := missing(out, name, seed, probes):
+                run = out / "runs" / f"{Path(name).name}-seed{seed}"
                 pretrain(rung_config(name, scale, steps, seed, data, device, statistics), run)
-                one = dataclasses.replace(config, heads=("cgp",), seeds=(seed,))
-                probe(run, probe_data, one, out=out, device=device)
-    measured = [rung_of_records(out, name, seeds) for name in rungs()]
-    steps_here = steps_of_records(out, seeds)
+                probe(run, probe_data, dataclasses.replace(one, seeds=wanted), out=out, device=device)
+    measured = [rung_of_records(out, name, seeds, probes) for name in rungs()]
+    steps_here = steps_of_records(out, seeds, probes)
     write_atomic(out / "ladder.md", markdown_table(measured, steps_here, scale))
     here = [(PAPER[rung.name][0], rung.map, None) for rung in measured]
     theirs = [(PAPER[rung.name][0], None, PAPER[rung.name][1]) for rung in measured]

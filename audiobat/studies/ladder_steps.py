@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from audiobat.config.rungs import describe_rung, rungs
 from audiobat.evaluation.compare import resample
 from audiobat.evaluation.compare_records import Entry
 from audiobat.evaluation.metrics import interval_of_difference, mean_interval
-from audiobat.evaluation.record import load_record
+from audiobat.evaluation.record import ResultRecord, load_record
 from audiobat.evaluation.report.render import pipe_table
 from audiobat.evaluation.report.style import BLACK, BLUE, SKY, WIDTH, folded, headline, styled
 from audiobat.evaluation.results import record_path
@@ -51,6 +52,7 @@ CHANGES = {  # what a rung changes in the one that it is made from
 }
 HEADINGS = ("", "mAP", "95%", "paper", "F1", "paper")
 STEP_HEADINGS = ("step", "mAP", "95% over seeds", "95% over clips", "paper", "")
+PROBE_STRIDE = 1_000  # from the seed of a probe to that of the next
 SAMPLES = 1_000  # of the test clips
 
 
@@ -83,25 +85,47 @@ class Step(NamedTuple):
         return "agrees" if self.here.mean * self.paper > 0 else "contradicts"
 
 
-def record_of(out: Path, name: str, seed: int) -> Path:
-    """Where the record of a rung and seed is, or will be, such as results/4_gates-seed0_cgp_0.json."""
-    return record_path(out, f"{Path(name).name}-seed{seed}", "cgp", seed)
+def record_of(out: Path, name: str, seed: int, probe: int = 0) -> Path:
+    """Where the record of a rung, a seed and one of its probes is, such as results/4_gates-seed0_cgp_0.json."""
+    return record_path(out, f"{Path(name).name}-seed{seed}", "cgp", seed + PROBE_STRIDE * probe)
 
 
-def rung_of_records(out: Path, name: str, seeds: Sequence[int]) -> Rung:
+def missing(out: Path, name: str, seed: int, probes: int) -> tuple[int, ...]:
+    """The seeds of those probes of a rung and seed that have no record yet."""
+    left = (probe for probe in range(probes) if not record_of(out, name, seed, probe).exists())
+    return tuple(seed + PROBE_STRIDE * probe for probe in left)
+
+
+def records_of(out: Path, name: str, seeds: Sequence[int], probes: int) -> list[list[ResultRecord]]:
+    """The records of a rung: for each seed those of its probes."""
+    return [[load_record(record_of(out, name, seed, probe)) for probe in range(probes)] for seed in seeds]
+
+
+def rung_of_records(out: Path, name: str, seeds: Sequence[int], probes: int = 1) -> Rung:
     """A rung from its seeds' records; where clips have one label each, F1 is that of the likeliest class."""
-    records = [load_record(record_of(out, name, seed)) for seed in seeds]
-    f1 = "f1" if "f1" in records[0].metrics else "f1_top"
-    return Rung(name, len(records), Value.of(records, "map"), Value.of(records, f1))
+    records = records_of(out, name, seeds, probes)
+    f1 = "f1" if "f1" in records[0][0].metrics else "f1_top"
+    return Rung(name, len(seeds), value_of(records, "map"), value_of(records, f1))
 
 
-def steps_of_records(out: Path, seeds: Sequence[int]) -> list[Step]:
+def value_of(records: Sequence[Sequence[ResultRecord]], metric: str) -> Value:
+    """A metric of runs, each with its probes: the mean and interval over runs; of one run, over test clips."""
+    runs = [[record.metrics[metric] for record in run] for run in records]
+    means = [100 * fmean(probe.value for probe in run) for run in runs]
+    if len(runs) > 1:
+        return Value(*mean_interval(means))
+    return Value(means[0], 100 * fmean(probe.low for probe in runs[0]), 100 * fmean(probe.high for probe in runs[0]))
+
+
+def steps_of_records(out: Path, seeds: Sequence[int], probes: int = 1) -> list[Step]:
     """The steps, from the records of all rungs and `seeds` and the scores beside them."""
-    paths = {name: [record_of(out, name, seed) for seed in seeds] for name in rungs()}
-    entries = [[Entry(path, load_record(path)) for path in own] for own in paths.values()]
-    resampled = dict(zip(paths, resample(entries, "map", SAMPLES), strict=True))
+    entries = []
+    for name in rungs():
+        paths = [record_of(out, name, seed, probe) for seed in seeds for probe in range(probes)]
+        entries.append([Entry(path, load_record(path)) for path in paths])
+    resampled = dict(zip(rungs(), resample(entries, "map", SAMPLES), strict=True))
     steps = []
-    for name, differences in paired_differences(out, seeds).items():
+    for name, differences in paired_differences(out, seeds, probes).items():
         here = Value(*mean_interval(differences))
         (_, before), (_, after) = resampled[str(base_of(name))], resampled[name]
         low, high, _ = interval_of_difference(here.mean, 100 * (after - before))
@@ -109,10 +133,11 @@ def steps_of_records(out: Path, seeds: Sequence[int]) -> list[Step]:
     return steps
 
 
-def paired_differences(out: Path, seeds: Sequence[int]) -> dict[str, list[float]]:
+def paired_differences(out: Path, seeds: Sequence[int], probes: int = 1) -> dict[str, list[float]]:
     """For each step what it makes of mAP under each seed, in points."""
     maps = {
-        name: [100 * load_record(record_of(out, name, seed)).metrics["map"].value for seed in seeds] for name in rungs()
+        name: [100 * fmean(probe.metrics["map"].value for probe in run) for run in records_of(out, name, seeds, probes)]
+        for name in rungs()
     }
     return {name: [b - a for a, b in zip(maps[str(base_of(name))], maps[name], strict=True)] for name in CHANGES}
 

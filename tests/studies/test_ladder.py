@@ -19,14 +19,16 @@ from audiobat.data.sampler import clip_order
 from audiobat.data.sources.read import read_clips
 from audiobat.engine.randomness import RowParts, seed_step
 from audiobat.engine.ranks import Ranks
+from audiobat.engine.run_folder import unfinished
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.record import Metric, load_record, load_scores
 from audiobat.pretraining.calibrate import Calibration
 from audiobat.pretraining.lengths import together
 from audiobat.pretraining.objectives.base import build_objective
 from audiobat.pretraining.parts import crops_of
+from audiobat.probing import run as probing
 from audiobat.studies import ladder as command
-from audiobat.studies import ladder_plan
+from audiobat.studies import ladder_plan, ladder_steps
 from audiobat.studies.beside import Value
 from audiobat.studies.ladder import STATISTICS, ladder, rung_config
 from audiobat.studies.ladder_plan import KEPT, power_lines, spread_of
@@ -82,31 +84,37 @@ PROBE = ProbeConfig(
 
 
 def test_a_ladder_runs_and_a_killed_one_goes_on(tmp_path, clips, tiny, monkeypatch, capsys):
-    out = tmp_path / "out"
-    done = []
-    really = command.pretrain
+    out, done, calls = tmp_path / "out", [], []
+    really, really_save = command.pretrain, probing.save_clips
+    monkeypatch.setattr(command, "pretrain", lambda config, run: done.append(run.name) or really(config, run))
 
-    def until_the_third(config, run):
-        if len(done) == 2:
+    def killed_behind_the_third_record(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
             raise KeyboardInterrupt
-        done.append(run.name)
-        return really(config, run)
+        return really_save(*arguments)
 
-    monkeypatch.setattr(command, "pretrain", until_the_third)
+    monkeypatch.setattr(probing, "save_clips", killed_behind_the_third_record)
     with pytest.raises(KeyboardInterrupt):
         ladder(str(clips), str(clips), PROBE, out=out)
-    assert done == ["1_eat_frontend-seed0", "2_mel_db-seed0"]
-    first = (out / "results").glob("1_eat*.json")
-    kept = {path: path.read_bytes() for path in first}
+    names = [f"{Path(name).name}-seed0" for name in rungs()]
+    assert done == names[:3]
+    kept = {path: path.read_bytes() for path in (out / "results").glob("*.json")}
+    assert unfinished(out)["model"]["id"] == names[2]
 
-    monkeypatch.setattr(command, "pretrain", lambda config, run: done.append(run.name) or really(config, run))
-    measured = ladder(str(clips), str(clips), PROBE, out=out)
-    assert done[2:] == [f"{name.rpartition('/')[2]}-seed0" for name in rungs()[2:]]
+    probes = 2  # one more on the rungs that are done, too
+    measured = ladder(str(clips), str(clips), PROBE, out=out, probes=probes)
+    assert done[3:] == names
+    assert not unfinished(out)
+    assert len(calls) == 3 + 1 + 7  # the probe that was stopped first
     assert all(path.read_bytes() == data for path, data in kept.items())
     assert [rung.name for rung in measured] == rungs()
     for rung in measured:
-        record = load_record(next((out / "results").glob(f"{rung.name.rpartition('/')[2]}-seed0*.json")))
-        assert rung.map.mean == pytest.approx(100 * record.metrics["map"].value)
+        maps = [load_record(record_of(out, rung.name, 0, probe)).metrics["map"] for probe in range(probes)]
+        assert rung.map.mean == pytest.approx(100 * np.mean([one.value for one in maps]))
+        assert (rung.map.low, rung.map.high) == pytest.approx(
+            (100 * np.mean([one.low for one in maps]), 100 * np.mean([one.high for one in maps]))
+        )
     text = (out / "ladder.md").read_text()
     for _, paper_map, paper_f1 in PAPER.values():
         assert f"| {paper_map:.2f} |" in text
@@ -120,9 +128,10 @@ def test_a_ladder_runs_and_a_killed_one_goes_on(tmp_path, clips, tiny, monkeypat
 
 def test_rungs_that_are_done_are_not_shown_for_other_settings(tmp_path, clips, tiny, monkeypatch):
     out = tmp_path / "out"
-    monkeypatch.setattr(command, "record_of", lambda *rung: clips)  # a file that is there: all rungs are done
-    monkeypatch.setattr(command, "rung_of_records", lambda out, name, seeds: rung(name, 30.0))
-    monkeypatch.setattr(command, "steps_of_records", lambda out, seeds: [step(name, 1.0) for name in CHANGES])
+    monkeypatch.setattr(command, "missing", lambda *rung: ())  # all rungs are done
+    monkeypatch.setattr(command, "save", lambda figure, folder, name: folder)  # that takes a second each
+    monkeypatch.setattr(command, "rung_of_records", lambda out, name, seeds, probes: rung(name, 30.0))
+    monkeypatch.setattr(command, "steps_of_records", lambda out, seeds, probes: [step(name, 1.0) for name in CHANGES])
     ladder(str(clips), str(clips), PROBE, out=out, steps=5)
     ladder(str(clips), str(clips), replace(PROBE, seeds=(0, 1), workers=1), out=out, steps=5, device="cpu")
     others = {
@@ -227,6 +236,29 @@ def test_steps_are_paired_over_seeds_and_over_clips():
         each = [average_precision_score(s.targets[rows][:, shown], s.scores[rows][:, shown]) for s in (before, after)]
         strayed.append(100 * (each[1] - each[0]))
     assert clips.high - clips.low == pytest.approx(2 * 1.96 * np.std(strayed), rel=0.3)
+
+
+def test_probes_of_a_run_are_averaged_before_runs_are_compared(monkeypatch, tmp_path):
+    """Two seeds with two probes each: a step is the mean over seeds of differences of the probes' means."""
+    maps = {
+        (rungs()[1], 0): (0.2, 0.4),
+        (rungs()[1], 5): (0.3, 0.5),
+        (rungs()[2], 0): (0.5, 0.6),
+        (rungs()[2], 5): (0.6, 0.6),
+    }
+    asked = {
+        record_of(tmp_path, name, seed, probe): value[probe] for (name, seed), value in maps.items() for probe in (0, 1)
+    }
+
+    def load(path):
+        metric = Metric(asked.get(path, 0.0), 0.0, 1.0, "", "")
+        return type("Record", (), {"metrics": {"map": metric, "f1": metric}})
+
+    monkeypatch.setattr(ladder_steps, "load_record", load)
+    found = rung_of_records(tmp_path, rungs()[1], (0, 5), 2)
+    assert (found.seeds, found.map.mean) == (2, pytest.approx(35))
+    assert found.map.high - found.map.mean == pytest.approx(12.706 * 5, rel=1e-4)  # 30 and 40
+    assert paired_differences(tmp_path, (0, 5), 2)["ladder/3_eob"] == pytest.approx([25, 20])
 
 
 def test_an_interval_over_seeds_is_students():
