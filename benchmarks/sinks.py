@@ -8,6 +8,7 @@ OUT/RUN/, what `audiobat analyze` finds of a run. It is not computed again: anot
 """
 
 import argparse
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -88,7 +89,8 @@ def measured(run: Path, seed: int, args: argparse.Namespace) -> Run:
     table, _ = read_table(args.data, None, CLIPS, config.select, config.labels)
     folder = args.out / run.name
     held = read_json(folder / "analysis.json") if (folder / "analysis.json").exists() else None
-    now = (weights_sha256(load(run)), table.sha256())
+    encoder = load(run)
+    now = (weights_sha256(encoder), table.sha256())
     if held is None or (held["model"]["sha256"], held["data"]["sha256"]) != now:
         few = {"clips": CLIPS, "views": 0, "pictures": 0}
         held = analyze(run, args.data, config, out=folder, device=args.device, overwrite=True, **few)
@@ -97,7 +99,13 @@ def measured(run: Path, seed: int, args: argparse.Namespace) -> Run:
         kind: {name: [100 * statistics.fmean(heads) for heads in blocks] for name, blocks in of.items()}
         for kind, of in held["attention"]["measures"].items()
     }
-    return Run([100 * value for value in layers.values[0]], rhos(layers)[0], attention, layers)
+    return Run(
+        [100 * value for value in layers.values[0]],
+        rhos(layers)[0],
+        attention,
+        layers,
+        1 + math.prod(encoder.config.grid),
+    )
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Run:
     rho: float  # Spearman's rank correlation of the probes and CGP's gate weights
     attention: Mapping[str, Mapping[str, list[float]]]  # map -> measure -> [L], in percent, the mean over heads
     layers: Layers  # the records behind it
+    tokens: int  # of a window, cls among them
 
     @property
     def later(self) -> float:
@@ -233,7 +234,8 @@ def write_page(runs: Runs, out: Path) -> Path:
 
 def page(runs: Runs, found: Mapping[Claim, Value]) -> str:
     """Both figures as tables, then the claims."""
-    metric = metric_title(next(iter(next(iter(runs.values())).values())).layers.metric)
+    first = next(iter(next(iter(runs.values())).values()))
+    metric = metric_title(first.layers.metric)
     lines = [
         "# Figures 4 and 5 at small scale",
         "",
@@ -253,7 +255,8 @@ def page(runs: Runs, found: Mapping[Claim, Value]) -> str:
         "",
         "![Shares of attention by block](figures/sinks.png)",
         "",
-        "Means over blocks and heads. The paper shows maps and gives no shares.",
+        f"Means over blocks and heads; even attention would give each of a window's {first.tokens} tokens "
+        f"{100 / first.tokens:.2f}. The paper shows maps and gives no shares.",
         "",
         *share_table(runs),
         "",

@@ -51,6 +51,7 @@ def test_runs_become_a_page_and_are_analyzed_once(folder, monkeypatch):
     page = (folder / "out/sinks.md").read_text()
     (line,) = (line for line in page.splitlines() if line.startswith("| ViT: less to cls"))
     assert f"| {shares['gates'] - shares['plain']:+.2f} not resolved |" in line
+    assert "a window's 33 tokens 3.03." in page  # 8 x 4 patches and cls
     assert "| CNN: less to cls |  not measured |  not measured |  not measured |" in page
     assert {path.name for path in (folder / "out/figures").glob("*.png")} == {"layers.png", "sinks.png", "claims.png"}
 
@@ -99,7 +100,7 @@ def made_run(peak: int, gated: bool, good: bool, seed: int) -> object:
         help_ = for_gates * (gated + (kind == "gated"))
         shares = {"first_token": 40 - help_, "strongest_patch": 30 - help_, "patch_to_itself": 20 + help_}
         attention[kind] = {name: [share + jitter] * 12 for name, share in shares.items()}
-    return claims.Run(probes, 0.9 + jitter if good else -0.9 + jitter, attention, None)
+    return claims.Run(probes, 0.9 + jitter if good else -0.9 + jitter, attention, None, 97)
 
 
 def world(good: bool, seeds: tuple[int, ...]) -> dict[str, dict[int, object]]:
