@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple, TypeAlias
@@ -11,11 +10,9 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
+from audiobat.evaluation.metrics import mean_interval
 from audiobat.evaluation.record import ResultRecord
 from audiobat.evaluation.report.style import BLACK, BLUE, WIDTH, folded, headline, styled
-
-# Student's t for 95%, by seeds less one; beyond, the normal's 1.96 is near enough for two digits.
-T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
 class Value(NamedTuple):
@@ -31,11 +28,7 @@ class Value(NamedTuple):
         metrics = [record.metrics[name] for record in records]
         if len(metrics) == 1:
             return Value(100 * metrics[0].value, 100 * metrics[0].low, 100 * metrics[0].high)
-        values = [100 * metric.value for metric in metrics]
-        mean = statistics.fmean(values)
-        t = T95[len(values) - 2] if len(values) - 2 < len(T95) else 1.96
-        half = t * statistics.stdev(values) / len(values) ** 0.5
-        return Value(mean, mean - half, mean + half)
+        return Value(*mean_interval([100 * metric.value for metric in metrics]))
 
     @property
     def interval(self) -> str:

@@ -74,6 +74,7 @@ def plain_measures(matrix: list[list[float]]) -> dict[str, float]:
     return {
         "first_token": received[0],
         "strongest_token": max(received),
+        "strongest_patch": max(received[1:]),
         "sink_rate_first": float(received[0] > SINK),
         "sink_rate_any": float(max(received) > SINK),
         "cls_to_cls": matrix[0][0],
@@ -115,6 +116,7 @@ def test_a_sink_a_mirror_and_an_even_listener():
     expected = {
         "first_token": [1, 1 / n, 1 / n, 0],
         "strongest_token": [1, 1 / n, 1 / n, 1],
+        "strongest_patch": [0, 1 / n, 1 / n, 1],
         "sink_rate_first": [1, 0, 0, 0],
         "sink_rate_any": [1, 0, 0, 1],
         "cls_to_cls": [1, 1, 1 / n, 0],

@@ -30,6 +30,7 @@ def attention_measures(attention: Tensor) -> dict[str, Tensor]:
     return {
         "first_token": received[:, 0],
         "strongest_token": strongest,
+        "strongest_patch": received[:, 1:].amax(1),
         "sink_rate_first": (received[:, 0] > SINK).to(attention.dtype),
         "sink_rate_any": (strongest > SINK).to(attention.dtype),
         "cls_to_cls": attention[:, 0, 0],
@@ -44,6 +45,7 @@ def attention_measures(attention: Tensor) -> dict[str, Tensor]:
 DEFINITIONS = {
     "first_token": "share that goes to cls, mean over all queries",
     "strongest_token": "the same for the token that gets most",
+    "strongest_patch": "the same for the patch that gets most",
     "sink_rate_first": f"share of clips in which cls gets more than {SINK}",
     "sink_rate_any": f"share of clips in which some token gets more than {SINK}",
     "cls_to_cls": "share that cls keeps to itself",

@@ -14,6 +14,7 @@ counts every clip once.
     ranking.py      average precision and AUC
     resampling.py   a metric in resamples and on halves of the clips, and p values of comparisons
     intervals.py    a metric's 95% interval
+    student.py      Student's t: intervals over seeds, and the seeds that a difference needs
     words.py        recognised texts beside true ones: word and character errors
     ranks.py        ranks of systems over many data sets: Friedman's test, Nemenyi's critical difference
 """
@@ -43,6 +44,7 @@ from audiobat.evaluation.metrics.resampling import (
     wilcoxon,
 )
 from audiobat.evaluation.metrics.retrieval import hit_rate, mean_precision, ndcg, recall_at
+from audiobat.evaluation.metrics.student import difference_found, mean_interval, pairs_needed
 from audiobat.evaluation.metrics.thresholds import best_thresholds, middle_of_best, thresholds_by_rate
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "clips_behind",
     "critical_difference",
     "d_prime",
+    "difference_found",
     "event_f1",
     "f1_at",
     "f1_macro",
@@ -74,9 +77,11 @@ __all__ = [
     "macro_map_frequent",
     "macro_map_present",
     "match_events",
+    "mean_interval",
     "mean_precision",
     "middle_of_best",
     "ndcg",
+    "pairs_needed",
     "rank_micro",
     "ranks_of",
     "recall_at",
