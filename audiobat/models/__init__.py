@@ -16,5 +16,5 @@ reports know of a model.
     tagger.py       an encoder with a head
     input_stats.py  an encoder with a data set's statistics and window
     building.py     a config and tensors to an encoder, every size checked
-    baselines.py    the trivial log-mel model that a learned one has to beat
+    baselines.py    trivial models that a learned one has to beat: log-mel statistics, MFCCs, random projections
 """

@@ -98,7 +98,8 @@ def ladder(
         if calibrate:
             unit = {"mean": 0.0, "std": 1.0}  # no statistics yet, and they change no time
             plans = {name: rung_config(name, scale, steps, seeds[0], data, device, unit) for name in rungs()}
-            print(*time_lines(plans, seeds), sep="\n")
+            for line in time_lines(plans, len(seeds)):
+                print(line, flush=True)
         return []
     about = {"scale": scale, "steps": steps, "data": str(data), "probe_data": str(probe_data)}
     # Without seeds, so that a ladder can be run again with more of them.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,22 +46,22 @@ def spread_of(out: Path, probes: int = 1) -> Spread:
 
 
 def power_lines(spread: Spread, seeds: int) -> list[str]:
-    """What so many seeds tell apart, and how many the `DIFFERENCES` need."""
+    """How many seeds the `DIFFERENCES` need, and what so many seeds tell apart."""
     lines = [
         f"A step's difference strays by {spread.deviation:.2f} points of mAP from seed to seed ({spread.source}).",
-        "Found at 95% in four of five ladders:",
-        *(f"  {points:g} points with {pairs_needed(points, spread.deviation)} seeds" for points in DIFFERENCES),
+        "To find it at 95% in four of five ladders,",
+        *(f"  {points:g} points need {pairs_needed(points, spread.deviation)} seeds" for points in DIFFERENCES),
     ]
     if seeds < 2:
         return [*lines, "One seed tells no step apart."]
     return [*lines, f"These {seeds} seeds find {difference_found(seeds, spread.deviation):.1f} points or more."]
 
 
-def time_lines(configs: Mapping[str, PretrainConfig], seeds: Sequence[int]) -> list[str]:
-    """Seconds that a step of each rung takes on this machine, and the hours of the ladder."""
-    lines, total = [], 0.0
+def time_lines(configs: Mapping[str, PretrainConfig], seeds: int) -> Iterator[str]:
+    """Seconds that a step of each rung takes on this machine, one by one as they are timed, and the ladder's hours."""
+    total = 0.0
     for name, config in configs.items():
         step = calibrate_run(config, SECONDS).seconds
-        total += step * config.train.steps / 3600
-        lines.append(f"  {name}: {step:.3g} s a step, {step * config.train.steps / 3600:.3g} hours a seed")
-    return [*lines, f"Together {total * len(seeds):,.3g} hours for {len(seeds)} seed(s), probes not counted."]
+        total += (hours := step * config.train.steps / 3600)
+        yield f"  {name}: {step:.3g} s a step, {hours:.3g} hours a seed"
+    yield f"Together {total * seeds:,.3g} hours for {seeds} seed(s), probes not counted."

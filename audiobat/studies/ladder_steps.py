@@ -226,8 +226,8 @@ def steps_figure(steps: Sequence[Step], scale: str) -> Figure:
     for y, step in enumerate(steps):
         draw = partial(ax.errorbar, step.here.mean, capsize=3)
         draw(y + 0.18, xerr=around(step.clips), fmt="none", color=SKY, label="95% over test clips")
-        is_open = {"markerfacecolor": "white"} if step.verdict == "not resolved" else {}
-        draw(y - 0.04, xerr=around(step.here), fmt="o", color=BLUE, label="here, 95% over seeds", **is_open)
+        fill = "white" if step.verdict == "not resolved" else BLUE
+        draw(y - 0.04, xerr=around(step.here), fmt="o", color=BLUE, label="here, 95% over seeds", markerfacecolor=fill)
         ax.plot(step.paper, y - 0.04, "D", color=BLACK, markerfacecolor="white", label="the paper")
     ax.set_yticks(range(len(steps)), [f"{folded(CHANGES[step.name], 40)}\n{step.verdict}" for step in steps])
     ax.invert_yaxis()

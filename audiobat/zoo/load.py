@@ -10,6 +10,8 @@ from torch import nn
 
 from audiobat.engine.ranks import pick_device
 from audiobat.errors import AudiobatError
+from audiobat.models.baselines import PREFIX as BASELINE
+from audiobat.models.baselines import load_baseline
 from audiobat.models.encoder import BaseEncoder
 from audiobat.models.features import Encoder
 from audiobat.zoo import release as release_io
@@ -20,12 +22,13 @@ from audiobat.zoo.hf_hub import PREFIX as HUB
 from audiobat.zoo.hf_hub import is_shared
 
 TIMM = "timm:"
-DOORS: dict[str, Callable[[str, bool], BaseEncoder]] = {  # how names begin; and the rest, and trust, to an encoder
+FETCHING: dict[str, Callable[[str, bool], BaseEncoder]] = {  # how names begin; the rest, and trust, to an encoder
     "hf:": load_huggingface,
     "torchaudio:": lambda name, _: load_torchaudio(name),
     "avex:": lambda name, _: load_avex(name),
 }
-FETCHED = (HUB, TIMM, *DOORS)  # how the names of models begin that may come over the net
+FETCHED = (HUB, TIMM, *FETCHING)  # how the names of models begin that may come over the net
+DOORS = {**FETCHING, BASELINE: lambda name, _: load_baseline(name)}
 
 
 def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:
@@ -38,7 +41,8 @@ def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool 
             SSLAM. Behind a run of pre-training, `@20000` takes the checkpoint of that step; behind it, or a file that
             holds one, `:teacher` takes the EMA teacher. Or a model of others: `hf:NAME_OR_FOLDER`, `timm:FOLDER` or
             `timm:OWNER/NAME`, `torchaudio:BUNDLE`, `avex:NAME`, or `FILE@RATE`, an ONNX, TFLite or TorchScript file
-            with its rate in Hz.
+            with its rate in Hz. Or `baseline:logmel`, `baseline:mfcc` or `baseline:random`, which nothing was trained
+            for.
         device: `cpu`, `cuda`, `cuda:1` or `auto`.
         trust_remote_code: run the Python files that came with the model, if it has any; read them first.
 
@@ -51,7 +55,8 @@ def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool 
             return opened(name.removeprefix(beginning), trust_remote_code).to(pick_device(device))
     begun = re.match("([a-zA-Z]{2,20}):", name)  # one letter is a drive of Windows
     if begun and begun[0] not in FETCHED and not Path(begun[1]).exists():
-        raise AudiobatError(f"No such folder or name: {name}; names of models elsewhere begin {', '.join(FETCHED)}.")
+        beginnings = ", ".join((*FETCHED, BASELINE))
+        raise AudiobatError(f"No such folder or name: {name}; names of models elsewhere begin {beginnings}.")
     if is_program(name):
         return load_file(name, trust_remote_code).to(pick_device(device))
     source: str | Path = timm_source(name.removeprefix(TIMM)) if name.startswith(TIMM) else path_or_name

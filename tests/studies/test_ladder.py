@@ -1,5 +1,6 @@
 """`audiobat ladder`: runs that go on where they were killed, tables beside the paper's, which steps go its way."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from audiobat.engine.randomness import RowParts, seed_step
 from audiobat.engine.ranks import Ranks
 from audiobat.engine.run_folder import unfinished
 from audiobat.errors import AudiobatError
+from audiobat.evaluation.metrics import difference_found, mean_interval
 from audiobat.evaluation.record import Metric, load_record, load_scores
 from audiobat.pretraining.calibrate import Calibration
 from audiobat.pretraining.lengths import together
@@ -306,11 +308,21 @@ def test_the_seeds_that_a_difference_needs_follow_from_the_records_that_are_ther
     record_of(tmp_path, rungs()[-1], 1).unlink()  # a seed that is not done
     assert spread_of(tmp_path) == KEPT
     assert power_lines(KEPT, 3)[2:] == [
-        "  0.5 points with 26 seeds",
-        "  1 points with 9 seeds",
-        "  2 points with 4 seeds",
+        "  0.5 points need 26 seeds",
+        "  1 points need 9 seeds",
+        "  2 points need 4 seeds",
         "These 3 seeds find 2.8 points or more.",
     ]
+
+
+def test_the_table_of_seeds_in_the_docs_is_computed():
+    text = (KEPT_RUNS.parents[1] / "ladder.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert len(rows) == 6
+    for seeds, half, found in rows:
+        values = np.linspace(-1, 1, int(seeds))
+        mean, _, high = mean_interval(KEPT.deviation / values.std(ddof=1) * values)
+        assert (half, found) == (f"{high - mean:.2f}", f"{difference_found(int(seeds), KEPT.deviation):.2f}")
 
 
 def test_a_calibrated_dry_run_tells_the_hours(tmp_path, clips, tiny, monkeypatch, capsys):

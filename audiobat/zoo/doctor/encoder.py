@@ -101,8 +101,14 @@ class Trial:
 
     def long_clip(self) -> None:
         """A clip of 30 s is not cut off."""
-        found = self.features(*self.noise(LONG))
+        (clip,) = self.noise(LONG)
+        found = self.features(clip)
         check_finite(found)
+        if found.grid[0] == 1:  # a token for whole clips, which has no time: the second half must have a say in it
+            clip[len(clip) // 2 :] = 0
+            heard = difference(self.features(clip), found) > TOLERANCE
+            need(heard, f"the second half of {LONG:g} s changes nothing; run long clips in windows")
+            return
         last = found.frame_times[valid_columns(found)[0] - 1].item()
         hint = "run long clips in windows and join their columns"
         need(last > LONG / 2, f"the last valid column of {LONG:g} s starts at {last:g} s; {hint}")
@@ -150,12 +156,12 @@ class Trial:
         check_same(self.features(clip), self.features(clip), sentence)
 
     def valid_is_a_prefix(self) -> None:
-        """`valid` holds whole columns from the first one on, more of them for a longer clip."""
+        """`valid` holds whole columns from the first one on, more of them for a longer clip if clips have several."""
         found = self.features(*self.noise(SHORT, 2.0, LONG))
         counts = valid_columns(found)
         rises = counts == sorted(counts)
         need(rises, f"clips of {SHORT}, 2 and {LONG:g} s have {counts} valid columns; mark False on padding only")
-        fewer = counts[0] < counts[-1]
+        fewer = counts[0] < counts[-1] or found.grid[0] == 1
         need(fewer, f"a clip of {SHORT} s has as many valid columns as one of {LONG:g} s; mark padding False")
         need(counts[-1] == found.grid[0], "the longest clip's last column is not valid; end the grid where it ends")
 
