@@ -1,13 +1,14 @@
 """bat_nano in minutes of a GPU that has no network: its recordings go there packed, weights and curves come back.
 
-    python benchmarks/gpu_nano.py pack CORPUS PACK    # here: the recordings of nano_corpus.py as shards of Opus
+    python benchmarks/gpu_nano.py pack CORPUS CLIPS PACK    # here: the recordings of nano_corpus.py as Opus
     python benchmarks/gpu_nano.py train PACK WORK OUT --config bat_nano --minutes 13 --call-minutes 7    # there
 
-PACK gets index.csv and shards/*.ogg: as many recordings as fit into --mib, but none that nano_corpus.py leaves out.
-`train` lays out clips in WORK as nano_corpus.py does, measures a step, takes as many steps as fit into --minutes, and
-trains; each call stops after --call-minutes, and the next goes on: in WORK, or on another machine from the state_N of
-OUT if they are put into PACK. OUT gets at most eight files of at most 15 MiB each: model.safetensors and config.json (a
-release), metrics.jsonl, log.txt, record.json with the probes of a finished run, and the state as far as it fits.
+PACK gets index.csv and shards/*.ogg: as many recordings as fit into --mib, but for those that the left_out.csv in CLIPS
+names, which nano_corpus.py wrote. `train` lays out clips in WORK as nano_corpus.py does, measures a step, takes as many
+steps as fit into --minutes, and trains; each call stops after --call-minutes, and the next goes on: in WORK, or on
+another machine from the state_NN of OUT if they are put into PACK. OUT gets at most eight files of at most 15 MiB each:
+model.safetensors and config.json (a release), metrics.jsonl, log.txt, record.json with the probes of a finished run,
+and the state as far as it fits.
 """
 
 import argparse
@@ -50,6 +51,11 @@ INDEX = ("shard", "start", "samples", "kind")  # samples within a shard
 SPARE = 0.9  # share of the minutes that is planned: steps are measured without looks, checkpoints and breaks
 PART, PARTS = 15 << 20, 3  # bytes of a part of the state, and how many parts OUT may hold
 HEADS = ("cgp", "protobin", "linear")
+
+
+def read_rows(file):
+    with file.open() as opened:
+        return list(csv.DictReader(opened))
 
 
 # Pack
@@ -95,12 +101,12 @@ def filled(order):
         yield pieces
 
 
-def pack(corpus, to, mib):
+def pack(corpus, clips, to, mib):
     """Write index.csv and shards of the recordings of `corpus` to the folder `to`, at most `mib` MiB in all."""
-    with (corpus / "pretrain.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    reasons = nano_corpus.left_out(corpus, rows)
-    short, long = nano_corpus.stock(corpus, [row for row in rows if row["path"] not in reasons])
+    left_out = {row["path"] for row in read_rows(clips / "left_out.csv")}
+    short, long = nano_corpus.stock(
+        corpus, [row for row in read_rows(corpus / "pretrain.csv") if row["path"] not in left_out]
+    )
     (to / "shards").mkdir(parents=True)
     room = limit = int(mib * 2**20)
     lines = [INDEX]
@@ -130,11 +136,9 @@ def pack(corpus, to, mib):
 
 def unpack(packed, corpus):
     """Shards to a corpus as nano_corpus.py reads it: pretrain.csv, and a WAV file a recording."""
-    with (packed / "index.csv").open() as file:
-        rows = list(csv.DictReader(file))
     (corpus / "audio").mkdir(parents=True)
     lines, shard, samples = [("path", "seconds", "source", "category")], None, np.zeros(0)
-    for number, row in enumerate(rows):
+    for number, row in enumerate(read_rows(packed / "index.csv")):
         if row["shard"] != shard:
             shard = row["shard"]
             samples, rate = soundfile.read(packed / "shards" / shard, dtype="float32")
@@ -160,8 +164,7 @@ def lay_out(packed, work, count):
     if not clips.exists():
         with replacing(work / "corpus") as corpus:
             unpack(packed, corpus)
-        with (work / "corpus/pretrain.csv").open() as file:
-            short, long = nano_corpus.stock(work / "corpus", list(csv.DictReader(file)))
+        short, long = nano_corpus.stock(work / "corpus", read_rows(work / "corpus/pretrain.csv"))
         with replacing(clips) as beside, ProcessPoolExecutor() as pool:
             (beside / "audio").mkdir(parents=True)
             rows = [("path", "seconds", "kind")]
@@ -232,12 +235,10 @@ def bring(run, work, out, config, table, device):
     for file in (release / "model.safetensors", release / "config.json", run / "metrics.jsonl", run / "log.txt"):
         copyfile(file, out / file.name)
     write_state(run, out, step)
-    with table.open() as file:
-        seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
     record = {
         "step": step,
         "steps": config.train.steps,
-        "hours of clips": seconds / 3600,
+        "hours of clips": sum(float(row["seconds"]) for row in read_rows(table)) / 3600,
         "hours seen": step * config.train.batch_size * config.data.clip_seconds / 3600,
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "environment": read_json(run / "env.json"),
@@ -278,6 +279,7 @@ def main(words=None):
     verbs = parser.add_subparsers(dest="verb", required=True)
     packing = verbs.add_parser("pack")
     packing.add_argument("corpus", type=Path, help="the folder that nano_corpus.py reads")
+    packing.add_argument("clips", type=Path, help="the folder that it wrote")
     packing.add_argument("pack", type=Path)
     packing.add_argument("--mib", type=float, default=33.0, help="of index and shards, at most")
     training = verbs.add_parser("train")
@@ -290,7 +292,7 @@ def main(words=None):
     training.add_argument("--device", default="auto")
     args = parser.parse_args(words)
     if args.verb == "pack":
-        pack(args.corpus, args.pack, args.mib)
+        pack(args.corpus, args.clips, args.pack, args.mib)
     else:
         times = (args.minutes, args.call_minutes)
         train(args.pack, args.work, args.out, args.config, *times, args.clips, args.device)

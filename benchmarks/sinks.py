@@ -50,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         found: dict[str, dict[int, Path]] = defaultdict(dict)
         for run in args.runs:
-            kind, seed = kind_and_seed(run)
+            kind, seed, steps = about(run)
+            done = checkpoint.step if (checkpoint := load_checkpoint(run)) else 0
+            if done < steps:
+                print(f"{run} is left out: it is at step {done:,} of {steps:,}")
+                continue
             if seed in found[kind]:
                 raise AudiobatError(
                     f"{run} and {found[kind][seed]} are both {kind} with seed {seed}: name one of them."
@@ -61,13 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for kind in KINDS.values()
             if kind in found
         }
+        if not runs:
+            raise AudiobatError("No run is trained to its end.")
     except AudiobatError as error:
         parser.error(str(error))
     print(write_page(runs, args.out))
 
 
-def kind_and_seed(run: Path) -> tuple[str, int]:
-    """Which of `KINDS` a finished run is, and its seed."""
+def about(run: Path) -> tuple[str, int, int]:
+    """Which of `KINDS` a run is, its seed and its steps."""
     try:
         config = yaml.safe_load((run / "config.yaml").read_text())
     except OSError as error:
@@ -76,10 +82,7 @@ def kind_and_seed(run: Path) -> tuple[str, int]:
     kind = KINDS.get((*fields, config["encoder"]["gated_attention"]))
     if kind is None:
         raise AudiobatError(f"{run} is a network of none of the figures: see KINDS in {__file__}.")
-    done, steps = load_checkpoint(run).step, config["train"]["steps"]
-    if done < steps:
-        raise AudiobatError(f"{run} is at step {done:,} of {steps:,}: train it to its end first.")
-    return kind, config["train"]["seed"]
+    return kind, config["train"]["seed"], config["train"]["steps"]
 
 
 def measured(run: Path, seed: int, args: argparse.Namespace) -> Run:

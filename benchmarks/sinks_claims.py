@@ -233,13 +233,19 @@ def write_page(runs: Runs, out: Path) -> Path:
 
 
 def page(runs: Runs, found: Mapping[Claim, Value]) -> str:
-    """Both figures as tables, then the claims."""
+    """The claims, then both figures as tables."""
     first = next(iter(next(iter(runs.values())).values()))
     metric = metric_title(first.layers.metric)
     lines = [
         "# Figures 4 and 5 at small scale",
         "",
         "Means over the runs' seeds with 95% intervals of Student's t, in percent.",
+        "",
+        "## The paper's claims",
+        "",
+        "![Each claim's number with its interval around zero](figures/claims.png)",
+        "",
+        *claim_tables(found),
         "",
         "## Figure 4: which block knows the labels",
         "",
@@ -259,12 +265,6 @@ def page(runs: Runs, found: Mapping[Claim, Value]) -> str:
         f"{100 / first.tokens:.2f}. The paper shows maps and gives no shares.",
         "",
         *share_table(runs),
-        "",
-        "## The paper's claims",
-        "",
-        "![Each claim's number with its interval around zero](figures/claims.png)",
-        "",
-        *claim_tables(found),
         "",
     ]
     return "\n".join(lines)

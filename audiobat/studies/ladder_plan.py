@@ -6,9 +6,7 @@ cases): that of the ladder in `out`, as far as it is, or else of the one that do
 
 from __future__ import annotations
 
-import math
 import re
-import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +15,7 @@ from audiobat.config import PretrainConfig
 from audiobat.config.rungs import rungs
 from audiobat.evaluation.metrics import difference_found, pairs_needed
 from audiobat.pretraining.calibrate import calibrate_run
-from audiobat.studies.ladder_steps import missing, paired_differences, record_of
+from audiobat.studies.ladder_steps import common_deviation, maps_of, missing, record_of
 
 DIFFERENCES = (0.5, 1.0, 2.0)  # points of mAP
 SECONDS = 3.0  # for which each rung is timed
@@ -30,19 +28,18 @@ class Spread(NamedTuple):
     source: str
 
 
-KEPT = Spread(0.87, "the ladder at nano scale in docs/results/ladder_nano: 3 seeds, 800 steps")
+KEPT = Spread(0.83, "the ladder at nano scale in docs/results/ladder_nano: 3 seeds, 800 steps")
 
 
 def spread_of(out: Path, probes: int = 1) -> Spread:
-    """The standard deviation of a step's paired differences, pooled over steps; `KEPT` before two seeds are done."""
+    """The common standard deviation of paired differences; `KEPT` before two seeds are done."""
     folder = record_of(out, rungs()[0], 0).parent
     found = (re.fullmatch(r"1_.*-seed(\d+)_cgp_\1\.json", path.name) for path in folder.glob("1_*.json"))
     begun = [int(match[1]) for match in found if match]
     done = [seed for seed in begun if not any(missing(out, name, seed, probes) for name in rungs())]
     if len(done) < 2:
         return KEPT
-    variances = [statistics.variance(own) for own in paired_differences(out, done, probes).values()]
-    return Spread(math.sqrt(statistics.fmean(variances)), f"the {len(done)} seeds in {out}")
+    return Spread(common_deviation(maps_of(out, done, probes)), f"the {len(done)} seeds in {out}")
 
 
 def power_lines(spread: Spread, seeds: int) -> list[str]:

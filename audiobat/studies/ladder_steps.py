@@ -8,19 +8,20 @@ the interval over test clips, of the same runs on other clips: a paired bootstra
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from audiobat.config.recipes import base_of
 from audiobat.config.rungs import describe_rung, rungs
 from audiobat.evaluation.compare import resample
 from audiobat.evaluation.compare_records import Entry
-from audiobat.evaluation.metrics import interval_of_difference, mean_interval
+from audiobat.evaluation.metrics import interval_of_difference, mean_interval, t_quantile
 from audiobat.evaluation.record import ResultRecord, load_record
 from audiobat.evaluation.report.render import pipe_table
 from audiobat.evaluation.report.style import BLACK, BLUE, SKY, WIDTH, folded, headline, styled
@@ -70,6 +71,7 @@ class Step(NamedTuple):
 
     name: str  # of the rung
     here: Value
+    pooled: Value  # the same mean, its interval from the spread that all rungs have together
     clips: Value  # the same mean, its interval over test clips
 
     @property
@@ -124,22 +126,41 @@ def steps_of_records(out: Path, seeds: Sequence[int], probes: int = 1) -> list[S
         paths = [record_of(out, name, seed, probe) for seed in seeds for probe in range(probes)]
         entries.append([Entry(path, load_record(path)) for path in paths])
     resampled = dict(zip(rungs(), resample(entries, "map", SAMPLES), strict=True))
+    maps = maps_of(out, seeds, probes)
+    half = math.nan
+    if len(seeds) > 1:
+        half = t_quantile((len(maps) - 1) * (len(seeds) - 1)) * common_deviation(maps) / math.sqrt(len(seeds))
     steps = []
-    for name, differences in paired_differences(out, seeds, probes).items():
+    for name, differences in paired_differences(maps).items():
         here = Value(*mean_interval(differences))
         (_, before), (_, after) = resampled[str(base_of(name))], resampled[name]
         low, high, _ = interval_of_difference(here.mean, 100 * (after - before))
-        steps.append(Step(name, here, Value(here.mean, low, high)))
+        pooled = Value(here.mean, here.mean - half, here.mean + half)
+        steps.append(Step(name, here, pooled, Value(here.mean, low, high)))
     return steps
 
 
-def paired_differences(out: Path, seeds: Sequence[int], probes: int = 1) -> dict[str, list[float]]:
-    """For each step what it makes of mAP under each seed, in points."""
-    maps = {
+def maps_of(out: Path, seeds: Sequence[int], probes: int = 1) -> dict[str, list[float]]:
+    """For each rung its mAP under each seed, in percent: the mean over the run's probes."""
+    return {
         name: [100 * fmean(probe.metrics["map"].value for probe in run) for run in records_of(out, name, seeds, probes)]
         for name in rungs()
     }
+
+
+def paired_differences(maps: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """For each step what it makes of mAP under each seed, in points."""
     return {name: [b - a for a, b in zip(maps[str(base_of(name))], maps[name], strict=True)] for name in CHANGES}
+
+
+def common_deviation(maps: Mapping[str, Sequence[float]]) -> float:
+    """The standard deviation of the difference of two rungs from seed to seed, if it is the same for all of them.
+
+    That of randomised blocks: from what rungs and seeds, two at least, leave of mAP when the mean of each is taken off.
+    """
+    table = np.array([maps[name] for name in maps])  # [rungs, seeds]
+    left = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    return math.sqrt(2 * float((left**2).sum()) / ((len(table) - 1) * (table.shape[1] - 1)))
 
 
 def table_lines(measured: Sequence[Rung]) -> dict[str, list[tuple[str, ...]]]:
@@ -158,8 +179,7 @@ def step_lines(steps: Sequence[Step]) -> list[tuple[str, ...]]:
         (
             CHANGES[step.name],
             f"{step.here.mean:+.2f}",
-            signed_interval(step.here),
-            signed_interval(step.clips),
+            *map(signed_interval, (step.here, step.clips)),
             f"{step.paper:+.2f}",
             step.verdict,
         )
@@ -195,6 +215,7 @@ def markdown_table(measured: Sequence[Rung], steps: Sequence[Step], scale: str) 
         *pipe_table(STEP_HEADINGS, step_lines(steps), labels=1),
         "",
         verdict_line(steps),
+        *pooled_lines(steps),
         "",
         *(f"- {describe_rung(rung.name)}" for rung in measured),
         "",
@@ -215,6 +236,19 @@ def verdict_line(steps: Sequence[Step]) -> str:
     resolved = sum(step.verdict != "not resolved" for step in steps)
     text = ". ".join(part[0].upper() + part[1:] for part in parts)
     return f"{resolved} of the paper's {len(steps)} steps are resolved. {text}."
+
+
+def pooled_lines(steps: Sequence[Step]) -> list[str]:
+    """The intervals from the common spread as Markdown; nothing for one seed."""
+    if math.isnan(steps[0].pooled.low):
+        return []
+    found = (f"{CHANGES[step.name]} {signed_interval(step.pooled)}" for step in steps)
+    beyond = sum(step.pooled.low > 0 or step.pooled.high < 0 for step in steps)
+    return [
+        "",
+        f"If all rungs stray alike from seed to seed, their spread is known from all of them, and {beyond} of the "
+        f"{len(steps)} intervals leave out zero: {'; '.join(found)}.",
+    ]
 
 
 @styled

@@ -16,7 +16,7 @@ from benchmark_scripts import load_script
 from safetensors.torch import load_file
 
 from audiobat.config import PretrainConfig, from_dict
-from audiobat.data.scenes import demo_folder, held_out_sources
+from audiobat.data.scenes import demo_folder
 from audiobat.engine import loop
 from audiobat.errors import AudiobatError
 from audiobat.zoo.load import load
@@ -37,7 +37,7 @@ train: {steps: 12, batch_size: 2}
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Sounds of the demo as short recordings, tones in noise as long ones, and one that test scenes are made of."""
+    """Sounds of the demo as short recordings, tones in noise as long ones, and one that is left out."""
     folder = tmp_path_factory.mktemp("corpus")
     lines = [("path", "seconds", "source", "category")]
     rng = np.random.default_rng(0)
@@ -54,8 +54,8 @@ def corpus(tmp_path_factory):
         t = np.arange((12 + 30 * (n == 0)) * 22_050) / 22_050
         wave = 0.2 * np.sin(2 * np.pi * (300 + 100 * n) * t) * (1 + np.sin(t)) + 0.02 * rng.normal(size=len(t))
         add(f"audio/{'b/ambient' if n == 1 else 'b'}/{n}.wav", wave, "b", category, 22_050)
-    held = next(name for name in sorted(held_out_sources()) if name.endswith(".ogg"))
-    add(f"audio/0ad-data/{held}.flac", 0.1 * rng.normal(size=RATE), "0ad-data", "sfx")
+    add("audio/held_out.wav", 0.1 * rng.normal(size=RATE), "a", "sfx")
+    (folder / "left_out.csv").write_text("path,reason\naudio/held_out.wav,held out for the test scenes\n")
     with (folder / "pretrain.csv").open("w", newline="") as file:
         csv.writer(file).writerows(lines)
     return folder
@@ -66,19 +66,14 @@ def packed(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed") / "pack"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu_nano, "SHARD", 40.0)
-        gpu_nano.main(["pack", str(corpus), str(folder)])
+        gpu_nano.main(["pack", str(corpus), str(corpus), str(folder)])
     return folder
-
-
-def rows_of(file):
-    with Path(file).open() as opened:
-        return list(csv.DictReader(opened))
 
 
 def test_recordings_come_out_of_the_pack_as_they_went_in(corpus, packed, tmp_path):
     gpu_nano.unpack(packed, tmp_path / "corpus")
-    found = rows_of(tmp_path / "corpus/pretrain.csv")
-    given = rows_of(corpus / "pretrain.csv")[:-1]  # the last one is held out
+    found = gpu_nano.read_rows(tmp_path / "corpus/pretrain.csv")
+    given = gpu_nano.read_rows(corpus / "pretrain.csv")[:-1]  # the last one is held out
     assert len(found) == len(given) == 28
     originals = [gpu_nano.middle_of(corpus / row["path"]) for row in given]
     assert max(len(x) for x in originals) == 30 * RATE  # of 42 s
@@ -95,12 +90,12 @@ def test_recordings_come_out_of_the_pack_as_they_went_in(corpus, packed, tmp_pat
 
 def test_a_pack_keeps_to_its_limit_and_to_the_shares(corpus, packed, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_nano, "SHARD", 10.0)
-    gpu_nano.main(["pack", str(corpus), str(tmp_path / "small"), "--mib", "0.1"])
+    gpu_nano.main(["pack", str(corpus), str(corpus), str(tmp_path / "small"), "--mib", "0.1"])
     size = sum(file.stat().st_size for file in (tmp_path / "small").rglob("*") if file.is_file())
     assert 0.05 * 2**20 < size <= 0.1 * 2**20
-    assert 0 < len(rows_of(tmp_path / "small/index.csv")) < len(rows_of(packed / "index.csv"))
+    assert 0 < len(gpu_nano.read_rows(tmp_path / "small/index.csv")) < len(gpu_nano.read_rows(packed / "index.csv"))
     with pytest.raises(AudiobatError, match="give more by --mib"):
-        gpu_nano.main(["pack", str(corpus), str(tmp_path / "none"), "--mib", "0.001"])
+        gpu_nano.main(["pack", str(corpus), str(corpus), str(tmp_path / "none"), "--mib", "0.001"])
     short = {"sfx": [Path(f"s{n}") for n in range(600)], "speech": [Path(f"v{n}") for n in range(600)]}
     long = {"music": [Path(f"m{n}") for n in range(3)]}
     monkeypatch.setattr(gpu_nano.soundfile, "info", lambda path: SimpleNamespace(duration=1.0))

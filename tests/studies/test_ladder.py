@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ from audiobat.studies.ladder_steps import (
     PAPER,
     Rung,
     Step,
+    common_deviation,
+    maps_of,
     markdown_table,
     paired_differences,
     record_of,
@@ -196,7 +199,8 @@ def rung(name, mean, half=0.1):
 
 
 def step(name, mean, half=0.1):
-    return Step(name, Value(mean, mean - half, mean + half), Value(mean, mean - 1, mean + 1))
+    own = Value(mean, mean - half, mean + half)
+    return Step(name, own, own, Value(mean, mean - 1, mean + 1))
 
 
 def test_a_step_is_resolved_where_its_interval_leaves_out_zero():
@@ -226,7 +230,9 @@ def test_steps_are_paired_over_seeds_and_over_clips():
         found, tested = steps[after], stats.ttest_rel(maps(after), maps(before))
         interval = tested.confidence_interval()
         assert (found.here.low, found.here.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
-        assert paired_differences(KEPT_RUNS, seeds)[after] == pytest.approx(np.subtract(maps(after), maps(before)))
+        assert paired_differences(maps_of(KEPT_RUNS, seeds))[after] == pytest.approx(
+            np.subtract(maps(after), maps(before))
+        )
 
     (clips,) = [found.clips for found in steps_of_records(KEPT_RUNS, (0,)) if found.name == "ladder/4_gates"]
     paths = [record_of(KEPT_RUNS, name, 0) for name in ("ladder/2_mel_db", "ladder/4_gates")]
@@ -260,7 +266,16 @@ def test_probes_of_a_run_are_averaged_before_runs_are_compared(monkeypatch, tmp_
     found = rung_of_records(tmp_path, rungs()[1], (0, 5), 2)
     assert (found.seeds, found.map.mean) == (2, pytest.approx(35))
     assert found.map.high - found.map.mean == pytest.approx(12.706 * 5, rel=1e-4)  # 30 and 40
-    assert paired_differences(tmp_path, (0, 5), 2)["ladder/3_eob"] == pytest.approx([25, 20])
+    assert paired_differences(maps_of(tmp_path, (0, 5), 2))["ladder/3_eob"] == pytest.approx([25, 20])
+
+
+def test_the_common_spread_is_that_of_all_pairs_of_rungs():
+    """The mean variance of the differences of all pairs, which is what analysis of variance has as twice its error."""
+    maps = maps_of(KEPT_RUNS, (0, 1, 2))
+    pairs = [np.var(np.subtract(a, b), ddof=1) for a, b in combinations(maps.values(), 2)]
+    assert common_deviation(maps) == pytest.approx(np.mean(pairs) ** 0.5)
+    found = steps_of_records(KEPT_RUNS, (0, 1, 2))[0].pooled
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 12) * common_deviation(maps) / 3**0.5)
 
 
 def test_an_interval_over_seeds_is_students():
@@ -303,15 +318,16 @@ def test_the_seeds_that_a_difference_needs_follow_from_the_records_that_are_ther
     (tmp_path / "results").mkdir()
     for path in (KEPT_RUNS / "results").glob("*seed[01]*"):
         (tmp_path / "results" / path.name).write_bytes(path.read_bytes())
-    two = [np.var(own, ddof=1) for own in paired_differences(KEPT_RUNS, (0, 1)).values()]
-    assert spread_of(tmp_path).deviation == pytest.approx(np.mean(two) ** 0.5)
+    # Of two seeds the variance of their difference over rungs is that of a rung's two numbers left, twice.
+    own = np.array(list(maps_of(KEPT_RUNS, (0, 1)).values()))
+    assert spread_of(tmp_path).deviation == pytest.approx(np.std(own[:, 0] - own[:, 1], ddof=1))
     record_of(tmp_path, rungs()[-1], 1).unlink()  # a seed that is not done
     assert spread_of(tmp_path) == KEPT
     assert power_lines(KEPT, 3)[2:] == [
-        "  0.5 points need 26 seeds",
-        "  1 points need 9 seeds",
+        "  0.5 points need 24 seeds",
+        "  1 points need 8 seeds",
         "  2 points need 4 seeds",
-        "These 3 seeds find 2.8 points or more.",
+        "These 3 seeds find 2.7 points or more.",
     ]
 
 

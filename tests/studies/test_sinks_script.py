@@ -64,7 +64,6 @@ def test_runs_become_a_page_and_are_analyzed_once(folder, monkeypatch):
     ("case", "words"),
     [
         ("absent", "is no run folder .*name folders that pretrain wrote"),
-        ("unfinished", "is at step 4 of 5: train it to its end first"),
         ("twice", "are both ViT, gates with seed 3: name one of them"),
         ("other", "is a network of none of the figures"),
     ],
@@ -74,15 +73,24 @@ def test_runs_that_cannot_be_compared_are_named(folder, tmp_path, capsys, case, 
     other = tmp_path / "other"
     if case != "absent":
         shutil.copytree(run, other)
-    if case == "unfinished":
-        shutil.rmtree(other / "checkpoints/step_000005")
-        (other / "checkpoints/last").write_text("step_000004\n")
     if case == "other":
         text = (other / "config.yaml").read_text()
         (other / "config.yaml").write_text(text.replace("source: block", "source: mlp"))
     with pytest.raises(SystemExit):
         call(folder, run, other)
     assert re.search(words, capsys.readouterr().err)
+
+
+def test_runs_that_are_not_done_are_left_out(folder, tmp_path, capsys):
+    for name, step in (("half", "step_000005"), ("begun", "")):
+        shutil.copytree(folder / "runs/gates", tmp_path / name)
+        shutil.rmtree(tmp_path / name / "checkpoints" / step)
+    with pytest.raises(SystemExit):
+        call(folder, tmp_path / "half", tmp_path / "begun")
+    told = capsys.readouterr()
+    assert f"{tmp_path / 'half'} is left out: it is at step 4 of 5" in told.out
+    assert f"{tmp_path / 'begun'} is left out: it is at step 0 of 5" in told.out
+    assert "No run is trained to its end" in told.err
 
 
 def made_run(peak: int, gated: bool, good: bool, seed: int) -> object:

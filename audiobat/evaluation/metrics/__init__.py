@@ -44,7 +44,7 @@ from audiobat.evaluation.metrics.resampling import (
     wilcoxon,
 )
 from audiobat.evaluation.metrics.retrieval import hit_rate, mean_precision, ndcg, recall_at
-from audiobat.evaluation.metrics.student import difference_found, mean_interval, pairs_needed
+from audiobat.evaluation.metrics.student import difference_found, mean_interval, pairs_needed, t_quantile
 from audiobat.evaluation.metrics.thresholds import best_thresholds, middle_of_best, thresholds_by_rate
 
 __all__ = [
@@ -86,6 +86,7 @@ __all__ = [
     "ranks_of",
     "recall_at",
     "symmetric_interval",
+    "t_quantile",
     "thresholds_by_rate",
     "v_measure",
     "wilcoxon",
