@@ -1,4 +1,4 @@
-"""`audiobat demo`: real audio to a page in minutes: a live pre-training, three models under three heads, figures.
+"""`audiobat demo`: real audio to a page in minutes: a live pre-training, models under three heads, figures.
 
 In: the recordings that the package holds; only the weights of `bat_nano` are computed beforehand. Out: a folder.
 """
@@ -41,7 +41,7 @@ from audiobat.evaluation.report.run_figures import CAPTIONS as REPORT_CAPTIONS
 from audiobat.evaluation.report.run_figures import draw_all
 from audiobat.evaluation.report.verdicts import judge
 from audiobat.evaluation.results import record_path
-from audiobat.models.baselines import LogMelEncoder
+from audiobat.models.baselines import BASELINES, PREFIX, load_baseline
 from audiobat.models.encoder import AudioEncoder
 from audiobat.models.features import Encoder
 from audiobat.models.heads import Head
@@ -65,8 +65,10 @@ CATEGORIES = {"voice": "voice", "ambient": "ambience", "music": "music"}  # pref
 LEAD = (
     "The clips that train and test the probes are scenes: real recordings, mixed from a seed for this demo. The "
     "weights of {model} were pre-trained beforehand, on a corpus that the record beside them describes. Everything "
-    "else on this page was computed in this run: a live pre-training of {live}, and probes of three models under "
-    "three heads. Numbers of tables are in percent, with 95% intervals over test clips in brackets."
+    "else on this page was computed in this run: a live pre-training of {live}, and probes of {models} models under "
+    "three heads: of the shipped one, of the same network untrained, and of the baselines, which are statistics of "
+    "log-mel, of MFCCs and of random projections. Numbers of tables are in percent, with 95% intervals over test clips "
+    "in brackets."
 )
 LISTEN = (
     "Test clips, their labels, and the five classes that a linear probe of {model} finds most likely (✓: the clip has "
@@ -123,7 +125,7 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
     models: dict[str, Encoder] = {
         name: shipped,
         f"{name} untrained": untrained,
-        "log-mel statistics": LogMelEncoder(),
+        **{PREFIX + baseline: load_baseline(baseline) for baseline in BASELINES},
     }
     records: list[ResultRecord] = []
     probed = {}
@@ -145,7 +147,7 @@ def _run(out: Path, seconds: float, seed: int, settings: DemoSettings) -> Path:
         exhibits,
         listening_html([playable], intro=LISTEN.format(model=name)),
         heading="audiobat demo: pre-training and probing on real recordings",
-        lead=LEAD.format(model=name, live=duration(seconds)),
+        lead=LEAD.format(model=name, live=duration(seconds), models=len(models)),
         facts=facts(records[0], log, clips, held_out, settings.model_steps, phases.took()),
         notices=[licence()],
     )

@@ -22,13 +22,14 @@ from audiobat.zoo.hf_hub import PREFIX as HUB
 from audiobat.zoo.hf_hub import is_shared
 
 TIMM = "timm:"
-FETCHING: dict[str, Callable[[str, bool], BaseEncoder]] = {  # how names begin; the rest, and trust, to an encoder
+Door = Callable[[str, bool], BaseEncoder]  # the rest of a name, and whether to trust its code, to an encoder
+FETCHING: dict[str, Door] = {  # how names begin
     "hf:": load_huggingface,
     "torchaudio:": lambda name, _: load_torchaudio(name),
     "avex:": lambda name, _: load_avex(name),
 }
 FETCHED = (HUB, TIMM, *FETCHING)  # how the names of models begin that may come over the net
-DOORS = {**FETCHING, BASELINE: lambda name, _: load_baseline(name)}
+DOORS: dict[str, Door] = {**FETCHING, BASELINE: lambda name, _: load_baseline(name)}
 
 
 def load(path_or_name: str | Path, device: str = "cpu", trust_remote_code: bool = False) -> BaseEncoder:

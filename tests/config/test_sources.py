@@ -135,7 +135,7 @@ def test_a_comment_that_names_no_source_is_told_with_the_heading(tmp_path: Path)
 
 
 OWN = ("bat_nano", "bat_tiny", "bat_small", "bat_large", "bats_250khz", "birds_32khz", "demo", "demo_probe")
-OWN += ("finetune/demo", "finetune/detector", "probe/fair")  # recipes of our own making
+OWN += ("tuned_probe", "finetune/demo", "finetune/detector", "probe/fair")  # recipes of our own making
 OF_A_SOURCE = [name for name in recipe_names() if name not in OWN and not name.startswith(("benchmark/", "suite/"))]
 A_SOURCE = re.compile(r"Table \d|Section \d|\b(paper|authors|EAT|SSLAM|data2vec|Audio-MAE)\b|\brelease")
 

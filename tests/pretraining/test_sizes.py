@@ -74,7 +74,7 @@ def test_a_dry_run_prints_the_plan_of_a_run_for_a_larger_machine_with_a_warning(
 
 
 def recipes() -> list[str]:
-    others = ("finetune/", "probe/", "benchmark/", "suite/", "demo_probe")
+    others = ("finetune/", "probe/", "benchmark/", "suite/", "demo_probe", "tuned_probe")
     return [name for name in recipe_names() if not name.startswith(others)]
 
 

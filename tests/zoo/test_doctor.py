@@ -96,6 +96,14 @@ def capped(features, *_):
     )
 
 
+def one_token(features, *_):
+    """The mean of ten seconds, however long the clip is."""
+    keep = slice(0, 1000)
+    own = features.valid[:, keep, None].float()
+    token = (features.patch_tokens[:, :, keep] * own).sum(2, keepdim=True) / own.sum(1, keepdim=True)
+    return LayerFeatures(token, features.cls_token * 0, (1, 1), features.valid[:, :1], features.frame_times[:1])
+
+
 def needs_lengths(features, waveform, lengths):
     return features if lengths is not None else replace(features, patch_tokens=features.patch_tokens + 1)
 
@@ -135,6 +143,7 @@ SPOILED = {  # the checks that must fail, and the encoder
     "division by the deviation": (["silence", "sound and layers", "padding"], Ill(standardised)),
     "a mean over padding": (["padding"], Ill(unmasked_cls)),
     "ten seconds and no more": (["30 s clip"], Ill(capped)),
+    "ten seconds in one token": (["30 s clip"], Ill(one_token)),
     "lengths or else": (["lengths=None"], Ill(needs_lengths)),
     "dropout": (
         ["determinism"],
