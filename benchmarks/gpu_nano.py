@@ -54,8 +54,12 @@ HEADS = ("cgp", "protobin", "linear")
 
 
 def read_rows(file):
-    with file.open() as opened:
-        return list(csv.DictReader(opened))
+    try:
+        with file.open() as opened:
+            rows = list(csv.DictReader(opened))
+    except OSError as error:
+        raise AudiobatError(f"{file} cannot be read ({error}): see --help for what each folder holds.") from None
+    return rows
 
 
 # Pack
@@ -107,6 +111,8 @@ def pack(corpus, clips, to, mib):
     short, long = nano_corpus.stock(
         corpus, [row for row in read_rows(corpus / "pretrain.csv") if row["path"] not in left_out]
     )
+    if to.exists():
+        raise AudiobatError(f"{to} is there already: name a new folder for the pack.")
     (to / "shards").mkdir(parents=True)
     room = limit = int(mib * 2**20)
     lines = [INDEX]

@@ -43,6 +43,7 @@ HUB = {  # repositories of the Hugging Face Hub, each with weights, settings and
 }
 WANTED = ("*.json", "*.py", "model.safetensors")
 ESC50 = "https://github.com/karolpiczak/ESC-50/archive/{}.zip"
+MEMBERS = r"meta/esc50\.csv|audio/[\w-]+\.wav|LICENSE"  # of the archive, as they are unpacked
 OWN = ("torch==2.11.0", "torchaudio==2.11.0", "timm==1.0.31", "librosa==0.11.0", "einops")  # what such code imports
 TRANSFORMERS = "4.51.3"  # where a config.json does not say the version that it was saved with
 CLIPS = 6  # whose tokens are compared
@@ -127,6 +128,8 @@ def fetch_model(name, folder, pins):
     found = [file for pattern in WANTED for file in sorted(folder.glob(pattern))]
     published = {sibling.rfilename: sibling.lfs.sha256 for sibling in info.siblings or () if sibling.lfs}
     hashes = {file.name: hash_of(folder, file.name) for file in found}
+    if lacking := {"config.json", "model.safetensors"} - hashes.keys():  # before it is pinned
+        raise AudiobatError(f"{repository} at {info.sha} has no {' and no '.join(sorted(lacking))}: its layout is new.")
     for file, digest in hashes.items():
         if published.get(file, digest) != digest:
             (folder / file).unlink()
@@ -189,13 +192,17 @@ def fetch_esc50(source, folder, pins):
     except Exception as error:  # a damaged archive may fail in any way
         archive.unlink()
         raise AudiobatError(f"{archive} is damaged ({error}) and was removed: start again.") from error
-    with zipfile.ZipFile(archive) as opened, replacing(folder) as beside:
+    with zipfile.ZipFile(archive) as opened:
         commit = opened.comment.decode(errors="replace")  # where git writes it
-        for name in opened.namelist():
-            inside = name.partition("/")[2]  # without the folder ESC-50-COMMIT
-            if re.fullmatch(r"meta/esc50\.csv|audio/[\w-]+\.wav|LICENSE", inside):
-                (beside / inside).parent.mkdir(parents=True, exist_ok=True)
-                (beside / inside).write_bytes(opened.read(name))
+        inside = {name.partition("/")[2]: name for name in opened.namelist()}  # without the folder ESC-50-COMMIT
+        members = {file: name for file, name in inside.items() if re.fullmatch(MEMBERS, file)}
+        if "meta/esc50.csv" not in members or not any(file.startswith("audio/") for file in members):
+            archive.unlink()  # before it is pinned
+            raise AudiobatError(f"{url} holds no meta/esc50.csv with audio/*.wav and was removed: is it ESC-50?")
+        with replacing(folder) as beside:
+            for file, name in members.items():
+                (beside / file).parent.mkdir(parents=True, exist_ok=True)
+                (beside / file).write_bytes(opened.read(name))
     hashes = {pattern: hash_of(folder, pattern) for pattern in ("meta/esc50.csv", "audio/*.wav")}
     pins.check("ESC-50", url, commit, hashes)
     archive.unlink()

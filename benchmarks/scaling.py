@@ -12,6 +12,7 @@ for these runs, and not how another run would turn out.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,10 @@ from matplotlib.figure import Figure
 import audiobat
 from audiobat.config import ProbeConfig, from_dict
 from audiobat.config.recipes import load_recipe
+from audiobat.data.sources.read import read_clips
 from audiobat.engine.checkpoint import load_checkpoint
+from audiobat.engine.tensors import weights_sha256
+from audiobat.errors import AudiobatError
 from audiobat.evaluation.compare import resample
 from audiobat.evaluation.compare_records import read_entries
 from audiobat.evaluation.report.style import BLUE, WIDTH, save, styled
@@ -36,8 +40,10 @@ def fit(x, y):
 
 
 def probe(model, scenes, out):
-    """The record of CGP for a model, trained where it is not there yet: its path."""
-    folder = out / "probe" / Path(model).name
+    """The record of CGP for a model and these clips, trained where it is not there yet: its path."""
+    # Runs may share a name, as those of nano_trials.py do, and clips a place: contents tell them apart.
+    about = (weights_sha256(audiobat.load(model)), read_clips(scenes).sha256())
+    folder = out / "probe" / "-".join((Path(model).name, *(digest[:8] for digest in about)))
     if not list(folder.glob("results/*.json")):
         audiobat.probe(model, scenes, from_dict(ProbeConfig, load_recipe("demo_probe")), out=folder)
     return next(folder.glob("results/*.json"))
@@ -45,6 +51,9 @@ def probe(model, scenes, out):
 
 def points(models, numbers, scenes, out):
     """One axis of the figure: models in the order of x = `numbers`, their mAP with its interval, the exponent."""
+    numbers = list(numbers)
+    if len(set(numbers)) < 2:
+        raise AudiobatError(f"An exponent needs models at two or more places of its axis: there is {numbers}.")
     models, x = zip(*sorted(zip(models, numbers, strict=True), key=lambda pair: pair[1]), strict=True)
     paths = [probe(model, scenes, out) for model in models]
     entries = {entry.path: entry for path in paths for entry in read_entries([path])}
@@ -90,13 +99,15 @@ def figure(found):
     return drawn
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes")
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", nargs="+", default=[])
     parser.add_argument("--sizes", nargs="+", default=[])
-    args = parser.parse_args()
+    args = parser.parse_args(words)
+    if not (args.steps or args.sizes):
+        parser.error("give --steps, --sizes, or both")
     found = {}
     if args.steps:
         found["steps"] = points(args.steps, map(steps_of, args.steps), args.scenes, args.out)
@@ -113,4 +124,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AudiobatError as error:
+        sys.exit(f"scaling.py: {error}")

@@ -116,8 +116,12 @@ def sink_claims(plain: str, gated: str, measure: str) -> list[Claim]:
     """Figure 5's claim about one share of attention, by each of `UNDONE`."""
     sign = 1 if measure == "patch_to_itself" else -1  # more to the token itself, less to a single other one
     text = f"{plain}: {'more' if sign > 0 else 'less'} to {SHARES[measure]}"
+
+    def share_of(runs: Mapping[str, Run], kind: str) -> Share:
+        return lambda name, measured: runs[kind].share(name, measured)  # only a network that is asked for is needed
+
     return [
-        Claim(text, way, sign, lambda runs, of=of: of(runs[gated].share, runs[plain].share, measure))
+        Claim(text, way, sign, lambda runs, of=of: of(share_of(runs, gated), share_of(runs, plain), measure))
         for way, of in UNDONE.items()
     ]
 

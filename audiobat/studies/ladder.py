@@ -86,22 +86,22 @@ def ladder(
     check(dry_run or not calibrate, "calibrate", calibrate, "it goes with --dry-run only")
     config = make_config(ProbeConfig, config)
     seeds = config.seeds or (config.train.seed,)
-    out = Path(out)
+    out, data = Path(out), str(data)  # a Path, too, from Python
     table = read_clips(data)
     labels = config.labels
     # A mistake in it must not show after hours of pre-training.
     read_labelled_clips(probe_data, labels.column, labels.background, labels.map)
+    unit = {"mean": 0.0, "std": 1.0}  # no statistics yet, and they change neither what is allowed nor the time
+    plans = {name: rung_config(name, scale, steps, seeds[0], data, device, unit) for name in rungs()}
     if dry_run:
         plural = "" if len(seeds) == 1 else "s"
         print(f"{len(rungs())} rungs at scale {scale}, {len(seeds)} seed{plural} each, on {len(table):,} clips")
         print(*map(describe_rung, rungs()), *power_lines(spread_of(out, probes), len(seeds)), sep="\n")
         if calibrate:
-            unit = {"mean": 0.0, "std": 1.0}  # no statistics yet, and they change no time
-            plans = {name: rung_config(name, scale, steps, seeds[0], data, device, unit) for name in rungs()}
             for line in time_lines(plans, len(seeds)):
                 print(line, flush=True)
         return []
-    about = {"scale": scale, "steps": steps, "data": str(data), "probe_data": str(probe_data)}
+    about = {"scale": scale, "steps": steps, "data": data, "probe_data": str(probe_data)}
     # Without seeds, so that a ladder can be run again with more of them.
     shared = dataclasses.replace(config, seeds=(), train=dataclasses.replace(config.train, seed=0))
     if (out / SETTINGS).exists():

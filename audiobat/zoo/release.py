@@ -36,6 +36,7 @@ READERS = {  # model_type in config.json, where it is another's: the module whos
 FIELDS = ("model_type", "format", "frontend", "encoder", "tagger", "extra", "files")
 RELEASE = "release"  # the folder in a fine-tuning run that holds the model it trained
 TEACHER = ":teacher"  # after a name: the EMA copy in place of the student
+ELSEWHERE = ("hf:", "timm:", "torchaudio:", "avex:", "baseline:")  # how names begin that only `zoo.load.load` knows
 STEP = re.compile(r"(.+)@(\d{1,18})", re.DOTALL)  # RUN@STEP
 TEACHER_WEIGHTS = "teacher.encoder."  # with this the names of an EMA teacher's weights begin in a checkpoint
 LONGEST = 400  # characters of an error that quotes a config, whose values may be of any length
@@ -160,6 +161,10 @@ def find(path_or_name: str | Path) -> Path:
             f"{path} is a file: give the folder that holds it; of a checkpoint `audiobat export` makes a folder."
         )
     if not path.is_dir():
+        if str(path_or_name).startswith(ELSEWHERE):
+            raise AudiobatError(
+                f"{path_or_name} is no model of audiobat's own, as is needed here: give a release or a run."
+            )
         run = re.split("[@:]", str(path))[0]
         if run != str(path) and Path(run).is_dir():
             raise AudiobatError(

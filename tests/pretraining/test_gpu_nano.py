@@ -171,3 +171,13 @@ def test_a_run_that_is_stopped_goes_on_on_another_machine_to_the_same_weights(pa
     assert "only" in capsys.readouterr().out
     with pytest.raises(AudiobatError, match="No step was taken"):
         call("three", 0)
+
+
+def test_folders_that_hold_something_else_end_in_a_sentence(corpus, packed, tmp_path):
+    with pytest.raises(AudiobatError, match="pack is there already"):
+        gpu_nano.main(["pack", str(corpus), str(corpus), str(packed)])
+    with pytest.raises(AudiobatError, match=r"left_out\.csv cannot be read"):
+        gpu_nano.main(["pack", str(corpus), str(tmp_path), str(tmp_path / "pack")])
+    with pytest.raises(AudiobatError, match=r"index\.csv cannot be read"):
+        gpu_nano.main(["train", *(str(tmp_path / name) for name in ("none", "work", "out"))])
+    assert not (tmp_path / "pack").exists()

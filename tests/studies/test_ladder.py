@@ -166,6 +166,13 @@ def test_runs_differ_in_the_rungs_method_alone(tiny):
         assert config.encoder == replace(bat.encoder, gated_attention=config.encoder.gated_attention)
 
 
+def test_steps_that_no_rung_can_take_leave_no_folder(tmp_path, clips, tiny):
+    for dry_run in (True, False):
+        with pytest.raises(AudiobatError, match=r"train\.steps is 0: it must be positive"):
+            ladder(clips, clips, out=tmp_path / "out", steps=0, dry_run=dry_run)
+    assert not (tmp_path / "out").exists()  # else the right steps would be refused there
+
+
 def test_statistics_are_those_of_all_cells(clips, tmp_path):
     table = read_clips(clips.parent)
     frontend = FrontendConfig(kind="kaldi_fbank", mel_bins=32)

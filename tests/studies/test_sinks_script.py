@@ -157,3 +157,13 @@ def test_one_seed_resolves_nothing_and_a_network_that_is_missing_measures_nothin
     assert missing == {"ViT: less to cls", "ViT: less to the top patch", "ViT: more to the patch itself"}
     assert claims.verdict(Value(float("nan"), float("nan"), float("nan")), 1) == "not measured"
     assert claims.verdict(Value(1.0, -0.5, 2.5), 1) == "not resolved"
+
+
+def test_what_gates_do_to_a_network_needs_no_other_one():
+    attention = {"gated": {"first_token": [10.0, 20.0]}, "values": {"first_token": [30.0, 40.0]}}
+    run = claims.Run([1.0, 2.0], 0.0, attention, None, 5)
+    *others, on_off = claims.sink_claims(claims.VIT, claims.GATED_VIT, "first_token")
+    runs = {claims.GATED_VIT: {0: run}}
+    assert claims.over_seeds(on_off, runs).mean == -20
+    for claim in others:
+        assert claims.verdict(claims.over_seeds(claim, runs), -1) == "not measured"

@@ -32,6 +32,7 @@ from audiobat.models.tagger import Tagger
 from audiobat.pretraining.objectives.masked_latent_regression import MaskedLatentRegression
 from audiobat.zoo import release as release_io
 from audiobat.zoo.convert import convert_file
+from audiobat.zoo.load import DOORS
 
 FRONTEND = FrontendConfig(n_fft=256, win_length=256, mel_bins=16, f_max=6000.0)
 ENCODER = EncoderConfig(dim=16, depth=2, heads=2, patch_size=(16, 8), max_frames=64, gate_bias=False)
@@ -162,6 +163,9 @@ def test_names_and_paths_that_lead_nowhere(tmp_path: Path, monkeypatch, encoder:
         release_io.load("bat_nanno")
     with pytest.raises(AudiobatError, match="the Hugging Face Hub is hf:facebook/wav2vec2-base, a release"):
         release_io.load("facebook/wav2vec2-base")
+    for name in DOORS:  # which open elsewhere: `predict` and `export` have no use for them
+        with pytest.raises(AudiobatError, match=f"^{name}x is no model of audiobat's own.*give a release or a run"):
+            release_io.load_tagger(f"{name}x")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AudiobatError, match=r"No such folder or name: weights/gone; the shipped names are bat_nano\.$"):
         release_io.load("weights/gone")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,6 +142,27 @@ def test_weights_that_were_spoilt_on_the_way_are_refused(host, tmp_path):
     assert set(host.pins.known["EAT"]["files"]) == {
         *("config.json", "configuration_own.py", "modeling_own.py", "model.safetensors"),
     }
+
+
+@pytest.mark.parametrize(
+    "members", [{}, {"x/audio/1-1-A-1.wav": b""}, {"x/meta/esc50.csv": b""}, {"x/../../evil": b""}]
+)
+def test_an_archive_that_is_none_of_esc50_is_refused_before_it_is_pinned(host, tmp_path, members):
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(AudiobatError, match=r"other\.zip holds no meta/esc50\.csv with audio/\*\.wav.*is it ESC-50\?"):
+        released.fetch_esc50((tmp_path / "other.zip").as_uri(), tmp_path / "data/ESC-50", host.pins)
+    assert not host.pins.file.exists()
+    assert not list((tmp_path / "data").iterdir())
+    released.fetch_esc50(host.esc50, tmp_path / "data/ESC-50", host.pins)  # the right one comes next
+
+
+def test_a_repository_without_weights_is_refused_before_it_is_pinned(host, tmp_path, monkeypatch):
+    monkeypatch.setattr(released, "WANTED", ("*.json", "*.py"))
+    with pytest.raises(AudiobatError, match=r"has no model\.safetensors: its layout is new"):
+        released.fetch_model("EAT", tmp_path / "EAT", host.pins)
+    assert not host.pins.file.exists()
 
 
 def test_what_was_changed_since_the_pins_were_made_is_named(host, published, tmp_path):
