@@ -247,7 +247,7 @@ def bring(run, work, out, config, table, device):
     if step == config.train.steps:
         record["probes of the demo's scenes, seed 0"] = probes(work, device)
         write_atomic(out / "record.json", json.dumps(record, indent=1))
-    print(json.dumps(record, indent=1))
+    print(f"step {step:,} of {config.train.steps:,}: see {out / 'record.json'}")
 
 
 def probes(work, device):

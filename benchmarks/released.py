@@ -313,7 +313,7 @@ def esc50_config(preset, eat):
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("out", type=Path, help="folder to write: about 25 GB on its disk while it runs")
+    parser.add_argument("out", type=Path, help="folder to write, about 30 GB while it runs")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the models' own code to compare tokens")
     parser.add_argument("--own-python", help="a Python that has what that code imports; without it, one is made")
     parser.add_argument("--eat10", type=Path, help="EAT-base_epoch10_pt.pt, if you have it: the paper's EAT")

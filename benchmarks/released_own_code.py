@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+from transformers import AutoFeatureExtractor, AutoModel
 
 RATE, FRAMES, MELS = 16_000, 1024, 128
 MEAN, STD = -4.268, 4.569  # of AudioSet, which EAT's and SSLAM's pages tell to normalise by
@@ -27,9 +27,9 @@ def eat_spectrogram(wave):
     return (torch.nn.functional.pad(mel, (0, 0, 0, FRAMES - len(mel))) - MEAN) / (2 * STD)
 
 
-def spectrogram_maker(folder, kind):
+def spectrogram_maker(model, folder):
     """A function of a waveform [S] to the model's input [1024, 128], as the model's own page or files make it."""
-    if kind in ("eat", "sslam"):
+    if hasattr(model, "extract_features"):  # EAT and SSLAM, which bring no feature extractor
         return eat_spectrogram
     extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
     return lambda wave: extractor(wave.numpy(), sampling_rate=RATE, return_tensors="pt")["input_features"][0, 0]
@@ -54,14 +54,13 @@ def block_outputs(model, spectrogram):
 
 
 def main(folder, inputs, outputs):
-    kind = AutoConfig.from_pretrained(folder, trust_remote_code=True).model_type
     model = AutoModel.from_pretrained(folder, trust_remote_code=True, torch_dtype=torch.float32).eval()
     given, found = np.load(inputs), {}
     clips = sum(name.startswith("wave_") for name in given)
     for n in range(clips):
         found[f"given_tokens_{n}"] = block_outputs(model, torch.from_numpy(given[f"given_{n}"]))
     try:
-        make = spectrogram_maker(folder, kind)
+        make = spectrogram_maker(model, folder)
         for n in range(clips):
             spectrogram = make(torch.from_numpy(given[f"wave_{n}"]))
             found[f"spectrogram_{n}"] = spectrogram.numpy()

@@ -59,11 +59,6 @@ class Run:
         """The mean over blocks and heads."""
         return statistics.fmean(self.attention[kind][measure])
 
-    @property
-    def in_effect(self) -> str:
-        """The map that says what a token takes: with the gate, where there is one."""
-        return "gated" if "gated" in self.attention else "values"
-
 
 Runs = Mapping[str, Mapping[int, Run]]  # kind -> seed -> run
 

@@ -64,6 +64,7 @@ class Rung(NamedTuple):
     seeds: int
     map: Value
     f1: Value
+    probes: int = 1  # of each run
 
 
 class Step(NamedTuple):
@@ -107,7 +108,7 @@ def rung_of_records(out: Path, name: str, seeds: Sequence[int], probes: int = 1)
     """A rung from its seeds' records; where clips have one label each, F1 is that of the likeliest class."""
     records = records_of(out, name, seeds, probes)
     f1 = "f1" if "f1" in records[0][0].metrics else "f1_top"
-    return Rung(name, len(seeds), value_of(records, "map"), value_of(records, f1))
+    return Rung(name, len(seeds), value_of(records, "map"), value_of(records, f1), probes)
 
 
 def value_of(records: Sequence[Sequence[ResultRecord]], metric: str) -> Value:
@@ -194,11 +195,13 @@ def signed_interval(value: Value) -> str:
 
 def markdown_table(measured: Sequence[Rung], steps: Sequence[Step], scale: str) -> str:
     """Tables 2 to 4 and the steps as Markdown, with the changes of every rung."""
-    of = "seeds" if measured[0].seeds > 1 else "test clips"
+    seeds, probes = measured[0].seeds, measured[0].probes
+    of = "seeds" if seeds > 1 else "test clips"
+    each = f", each the mean of {probes} probes" if probes > 1 else ""
     lines = [
         f"# The ladder at {scale} scale",
         "",
-        f"CGP on frozen features, in percent; {measured[0].seeds} seed(s), 95% intervals over {of}. The paper's "
+        f"CGP on frozen features, in percent; {seeds} seed(s){each}, 95% intervals over {of}. The paper's "
         "numbers are of networks of base size, 400,000 steps on AudioSet and CGP on AS-20K: only their order can be "
         "compared.",
     ]

@@ -125,6 +125,7 @@ def test_a_ladder_runs_and_a_killed_one_goes_on(tmp_path, clips, tiny, monkeypat
         assert f"| {paper_map:.2f} |" in text
         assert f"| {paper_f1:.2f} |" in text
     assert "only their order can be compared" in text
+    assert "1 seed(s), each the mean of 2 probes, 95% intervals over test clips" in text
     assert (out / "figures/ladder.svg").stat().st_size > 1_000
     assert (out / "figures/steps.svg").stat().st_size > 1_000
     assert "One seed resolves no step" in text
