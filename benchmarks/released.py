@@ -220,15 +220,20 @@ def own_environment(folder, config):
     site = folder / f"transformers-{version}"
     if not (folder / "ready").exists():
         print(f"{folder}: installing {', '.join(OWN)}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *OWN], check=True)
+        install([sys.executable, "-m", "venv", folder])
+        install([python, "-m", "pip", "install", "-q", *OWN])
         (folder / "ready").touch()
     if not site.exists():
         print(f"{site}: installing", flush=True)
         with replacing(site) as beside:
-            command = [python, "-m", "pip", "install", "-q", "--target", beside, f"transformers=={version}"]
-            subprocess.run(command, check=True)
+            install([python, "-m", "pip", "install", "-q", "--target", beside, f"transformers=={version}"])
     return python, site
+
+
+def install(command):
+    """Run a command that prints why it fails."""
+    if subprocess.run(command).returncode:
+        raise AudiobatError("The environment for the models' own code cannot be made: connect, or give --own-python.")
 
 
 def compared_waveforms(esc50):
@@ -260,7 +265,10 @@ def compare(name, folder, waves, out, own_python):
         python, environment["PYTHONPATH"] = own_environment(out / "own_code", folder / "config.json")
     command = [python, HERE / "released_own_code.py", folder, inputs, outputs]
     with log.open("w") as opened:
-        code = subprocess.run(command, env=environment, stdout=opened, stderr=subprocess.STDOUT).returncode
+        try:
+            code = subprocess.run(command, env=environment, stdout=opened, stderr=subprocess.STDOUT).returncode
+        except OSError as error:
+            raise AudiobatError(f"--own-python {python} does not start ({error.strerror}): give a Python.") from error
     if code:
         last = (log.read_text().strip().splitlines() or ["no word of why"])[-1]
         raise AudiobatError(

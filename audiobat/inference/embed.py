@@ -52,7 +52,8 @@ def embed(
 
     Args:
         model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
-            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `FILE.onnx@RATE`, `my_file.py:MyEncoder`, or an encoder object.
+            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `FILE.onnx@RATE`, `my_file.py:MyEncoder`, `baseline:NAME`,
+            or an encoder object.
         data: an audio file, a .txt list of files (relative to it), a folder, a CSV or Parquet file with a path column,
             prepared shards, tars of recordings as WebDataset has them, or NAME:FOLDER of a public data set.
         out: .parquet or .csv with columns path, start, end (seconds), e0 to eD-1; or .npz with arrays path, start, end

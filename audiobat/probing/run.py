@@ -50,7 +50,8 @@ def probe(
 
     Args:
         model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
-            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `FILE.onnx@RATE`, `my_file.py:MyEncoder`, or an encoder object.
+            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `FILE.onnx@RATE`, `my_file.py:MyEncoder`, `baseline:NAME`,
+            or an encoder object.
         data: clips with labels: a folder, a CSV or Parquet file with a path column, prepared shards, tars of
             recordings as WebDataset has them, or NAME:FOLDER of a public data set.
         config: the heads and tasks, their training and where features are kept; by default CGP as in Table 6, in the

@@ -219,17 +219,20 @@ def test_code_that_fails_is_told_with_its_last_words(host, tmp_path, monkeypatch
     monkeypatch.setattr(released, "HERE", tmp_path)
     with pytest.raises(AudiobatError, match=r"a_package_that_nobody_has.*BAT\.log"):
         released.compare("BAT", folder, [np.zeros(16_000, np.float32)], tmp_path / "out", sys.executable)
+    with pytest.raises(AudiobatError, match=r"--own-python .*nobody does not start"):
+        released.compare("BAT", folder, [np.zeros(16_000, np.float32)], tmp_path / "out", str(tmp_path / "nobody"))
 
 
 def test_an_environment_is_made_once_with_the_transformers_that_the_weights_name(tmp_path, monkeypatch):
     ran = []
 
-    def run(command, check):
+    def run(command):
         ran.append([str(word) for word in command])
         if "--target" in command:
             Path(command[command.index("--target") + 1]).mkdir()
         else:
             (tmp_path / "own").mkdir(exist_ok=True)
+        return SimpleNamespace(returncode="broken" in ran[-1][-1])
 
     monkeypatch.setattr(released.subprocess, "run", run)
     config = tmp_path / "config.json"
@@ -242,3 +245,5 @@ def test_an_environment_is_made_once_with_the_transformers_that_the_weights_name
         *(str(tmp_path / "own"), released.OWN[-1], "transformers==4.48.0", f"transformers=={released.TRANSFORMERS}"),
     ]
     assert python.parts[-2:] in (("bin", "python"), ("Scripts", "python.exe"))
+    with pytest.raises(AudiobatError, match="cannot be made: connect"):
+        released.own_environment(tmp_path / "broken", config)

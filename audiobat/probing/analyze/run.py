@@ -70,7 +70,8 @@ def analyze(
 
     Args:
         model: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of BAT, EAT, SSLAM,
-            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `FILE.onnx@RATE`, `my_file.py:MyEncoder`, or an encoder object.
+            Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `FILE.onnx@RATE`, `my_file.py:MyEncoder`, `baseline:NAME`,
+            or an encoder object.
         data: clips, as for `probe`: a folder, a CSV or Parquet file with a path column, prepared shards, tars of
             recordings, or NAME:FOLDER of a public data set; without labels there are no probes and no prototypes.
         config: how CGP and the blocks' linear probes are trained; sizes of CGP from `grid.prototypes` (else five up to

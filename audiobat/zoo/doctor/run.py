@@ -49,7 +49,7 @@ def doctor(
     Args:
         model: a model to check: a release or run folder, shipped weights by name, `hub:OWNER/NAME`, a checkpoint of
             BAT, EAT, SSLAM, Audio-MAE or BEATs, `hf:NAME_OR_FOLDER`, `FILE.onnx@RATE`, `my_file.py:MyEncoder`,
-            or an encoder object.
+            `baseline:NAME`, or an encoder object.
         file: a checkpoint, a release or a run, whoever made it.
         device: where the model runs: `auto`, `cpu`, `cuda` or `cuda:1`.
         trust_remote_code: run the Python files that come with the model, if it has any; read them first.
