@@ -305,7 +305,7 @@ def test_seeds_are_of_every_cell(tmp_path, model, esc):
         [number] = result.numbers()
         values = [100 * record.metrics["accuracy"].value for record in result.records]
         assert number.ours.mean == pytest.approx(sum(values) / 2)
-        assert number.ours.high - number.ours.mean == pytest.approx(12.71 * abs(values[0] - values[1]) / 2)
+        assert number.ours.high - number.ours.mean == pytest.approx(12.7062 * abs(values[0] - values[1]) / 2)
     assert "95% intervals over seeds" in (tmp_path / "out/table.md").read_text()
 
 
