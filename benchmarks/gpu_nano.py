@@ -144,7 +144,10 @@ def unpack(packed, corpus):
     """Shards to a corpus as nano_corpus.py reads it: pretrain.csv, and a WAV file a recording."""
     (corpus / "audio").mkdir(parents=True)
     lines, shard, samples = [("path", "seconds", "source", "category")], None, np.zeros(0)
-    for number, row in enumerate(read_rows(packed / "index.csv")):
+    rows = read_rows(packed / "index.csv")
+    if not rows:
+        raise AudiobatError(f"{packed / 'index.csv'} lists no recordings: pack them anew.")
+    for number, row in enumerate(rows):
         if row["shard"] != shard:
             shard = row["shard"]
             samples, rate = soundfile.read(packed / "shards" / shard, dtype="float32")

@@ -180,13 +180,23 @@ def attention_curves(runs: Runs) -> Figure:
 
 @styled
 def claims_figure(found: Mapping[Claim, Value]) -> Figure:
-    """The claims' numbers, turned so that those to the right of zero are as the paper says; but for the correlation."""
-    figure = Figure(figsize=(WIDTH, 6.0))
-    panels = figure.subplots(2, 2).ravel()
+    """The claims' numbers, turned so that those to the right of zero are as the paper says; but for the correlation.
+
+    What is not measured, as its networks are not there, is left out.
+    """
     groups = {"Figure 4: linear probes": [[claim] for claim in BLOCK_CLAIMS[:-1]]}
     for first, second in zip(SINK_CLAIMS, SINK_CLAIMS[len(SHARES) :], strict=False):  # of the CNN and of the ViT
         groups[f"Figure 5: {first[0].text.removeprefix(f'{CNN}: ')}"] = [first, second]
-    for ax, (title, rows) in zip(panels, groups.items(), strict=True):
+    measured = {
+        title: [row for row in rows if not all(math.isnan(found[claim].mean) for claim in row)]
+        for title, rows in groups.items()
+    }
+    shown = {title: rows for title, rows in measured.items() if rows}
+    figure = Figure(figsize=(WIDTH, 6.0))
+    panels = figure.subplots(2, 2).ravel()
+    for ax in panels[len(shown) :]:
+        ax.set_visible(False)
+    for ax, (title, rows) in zip(panels, shown.items(), strict=False):
         ax.axvline(0, color=BLACK, linewidth=0.8)
         for y, row in enumerate(rows):
             for way, claim in enumerate(row):
@@ -197,8 +207,9 @@ def claims_figure(found: Mapping[Claim, Value]) -> Figure:
         ax.grid(True, axis="x")
         ax.set_title(title, fontsize=9.5)
         ax.set_xlabel("points")
-    handles, labels = panels[-1].get_legend_handles_labels()
-    figure.legend(handles[: len(UNDONE)], labels[: len(UNDONE)], loc="outside lower left", fontsize=8.5)
+    if any(title.startswith("Figure 5") for title in shown):  # the ways are of its claims alone
+        handles, labels = panels[len(shown) - 1].get_legend_handles_labels()
+        figure.legend(handles[: len(UNDONE)], labels[: len(UNDONE)], loc="outside lower left", fontsize=8.5)
     headline(figure, "Right of zero is as the paper says; a full mark is resolved")
     return figure
 

@@ -21,7 +21,7 @@ from audiobat.data.prepare.statistics import log_mel_sums
 from audiobat.data.sources.read import read_clips, read_labelled_clips
 from audiobat.engine.files import write_atomic
 from audiobat.engine.run_folder import check_same, unfinished
-from audiobat.errors import AudiobatError
+from audiobat.errors import AudiobatError, counted
 from audiobat.evaluation.report.style import save
 from audiobat.pretraining.run import pretrain
 from audiobat.probing.run import probe
@@ -94,8 +94,8 @@ def ladder(
     unit = {"mean": 0.0, "std": 1.0}  # no statistics yet, and they change neither what is allowed nor the time
     plans = {name: rung_config(name, scale, steps, seeds[0], data, device, unit) for name in rungs()}
     if dry_run:
-        plural = "" if len(seeds) == 1 else "s"
-        print(f"{len(rungs())} rungs at scale {scale}, {len(seeds)} seed{plural} each, on {len(table):,} clips")
+        each = f"{counted(len(seeds), 'seed')} each, on {counted(len(table), 'clip')}"
+        print(f"{len(rungs())} rungs at scale {scale}, {each}")
         print(*map(describe_rung, rungs()), *power_lines(spread_of(out, probes), len(seeds)), sep="\n")
         if calibrate:
             for line in time_lines(plans, len(seeds)):

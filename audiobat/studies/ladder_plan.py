@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from audiobat.config import PretrainConfig
 from audiobat.config.rungs import rungs
+from audiobat.errors import counted
 from audiobat.evaluation.metrics import difference_found, pairs_needed
 from audiobat.pretraining.calibrate import calibrate_run
 from audiobat.studies.ladder_steps import common_deviation, maps_of, missing, record_of
@@ -61,4 +62,4 @@ def time_lines(configs: Mapping[str, PretrainConfig], seeds: int) -> Iterator[st
         step = calibrate_run(config, SECONDS).seconds
         total += (hours := step * config.train.steps / 3600)
         yield f"  {name}: {step:.3g} s a step, {hours:.3g} hours a seed"
-    yield f"Together {total * seeds:,.3g} hours for {seeds} seed(s), probes not counted."
+    yield f"Together {total * seeds:,.3g} hours for {counted(seeds, 'seed')}, probes not counted."

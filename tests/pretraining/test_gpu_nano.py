@@ -181,3 +181,7 @@ def test_folders_that_hold_something_else_end_in_a_sentence(corpus, packed, tmp_
     with pytest.raises(AudiobatError, match=r"index\.csv cannot be read"):
         gpu_nano.main(["train", *(str(tmp_path / name) for name in ("none", "work", "out"))])
     assert not (tmp_path / "pack").exists()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/index.csv").write_text(",".join(gpu_nano.INDEX) + "\n")
+    with pytest.raises(AudiobatError, match="lists no recordings: pack them anew"):
+        gpu_nano.unpack(tmp_path / "empty", tmp_path / "from_nothing")

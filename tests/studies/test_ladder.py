@@ -362,7 +362,7 @@ def test_a_calibrated_dry_run_tells_the_hours(tmp_path, clips, tiny, monkeypatch
     *_, first, _, _, _, _, _, last, together = capsys.readouterr().out.splitlines()
     assert first == "  ladder/1_eat_frontend: 36 s a step, 1 hours a seed"
     assert last.startswith("  ladder/7_bat")
-    assert together == "Together 14 hours for 2 seed(s), probes not counted."
+    assert together == "Together 14 hours for 2 seeds, probes not counted."
     assert [config.train.steps for config in timed] == [100] * 7
     with pytest.raises(AudiobatError, match=r"calibrate is True.*--dry-run only"):
         ladder(str(clips), str(clips), config, out=tmp_path / "out", calibrate=True)

@@ -167,3 +167,10 @@ def test_what_gates_do_to_a_network_needs_no_other_one():
     assert claims.over_seeds(on_off, runs).mean == -20
     for claim in others:
         assert claims.verdict(claims.over_seeds(claim, runs), -1) == "not measured"
+
+
+def test_a_figure_shows_what_is_measured_alone():
+    eat = world(True, (0, 1, 2))[claims.EAT]
+    found = {claim: claims.over_seeds(claim, {claims.EAT: eat}) for claim in claims.CLAIMS}
+    (panel,) = [ax for ax in claims.claims_figure(found).axes if ax.get_visible()]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["EAT peaks in the middle"]
