@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 import audiobat
 from audiobat.config import ProbeConfig, from_dict
@@ -27,6 +28,7 @@ from audiobat.engine.tensors import weights_sha256
 from audiobat.errors import AudiobatError
 from audiobat.evaluation.compare import resample
 from audiobat.evaluation.compare_records import read_entries
+from audiobat.evaluation.report.paper_tables import parameters as short_count
 from audiobat.evaluation.report.style import BLUE, WIDTH, save, styled
 from audiobat.zoo.release import locate
 
@@ -93,6 +95,8 @@ def figure(found):
         line = np.geomspace(x[0], x[-1], 100)
         ax.plot(line, 1 - axis["factor"] * line ** -axis["exponent"], color=BLUE)
         ax.set_xscale("log")
+        ax.set_xticks(x, [short_count(point["x"]) for point in axis["points"]])
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.grid(True)
         fitted = f"exponent {axis['exponent']:.3f} [{axis['low']:.3f}, {axis['high']:.3f}]"
         ax.set(title=f"1 - mAP over {name}\n{fitted}", xlabel=name, ylabel="macro mAP under CGP")

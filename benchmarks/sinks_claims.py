@@ -171,6 +171,7 @@ def attention_curves(runs: Runs) -> Figure:
     for upper, lower in panels.T:
         upper.set_xlabel("")
         from_zero(lower)
+        lower.set_ylim(top=min(100, lower.get_ylim()[1]))  # a share; intervals of few seeds reach beyond
     handles = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
     handles |= dict(zip(*reversed(panels[1, 0].get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles, loc="outside lower left", ncols=3, fontsize=8.5)
